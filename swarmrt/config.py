@@ -1,0 +1,337 @@
+"""A run's configuration: TOML file, then environment, then `--set`, checked once at the edge.
+
+The result is frozen and handed down; nothing below the command line reads a file or the
+environment again. The trainer publishes it in the directory, so that every peer works from the
+same one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from swarmrt.errors import ConfigError, did_you_mean
+
+ENVIRONMENT_PREFIX = "SWARMRT_"
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Run(Section):
+    """What the run is called and how long it goes on."""
+
+    name: str = Field("first-light", description="the run's name in the directory")
+    seed: int = Field(0, ge=0, description="every draw of the run is a function of it")
+    steps: Positive = Field(200, description="optimizer steps")
+
+    @model_validator(mode="after")
+    def _name_is_a_plain_word(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise ValueError(
+                f"run.name {self.name!r} must be 1 to 64 letters, digits, '.', '_' or '-'"
+            )
+        return self
+
+
+class Model(Section):
+    """The built-in decoder, or your own builder `package.module:function`."""
+
+    kind: str = Field("decoder", description='"decoder", or your builder "pkg.module:builder"')
+    layers: Positive = Field(6, description="transformer blocks")
+    width: Positive = Field(128, description="width of the residual stream")
+    heads: Positive = Field(4, description="query heads")
+    kv_heads: Positive = Field(2, description="key and value heads, a divisor of heads")
+    sequence: Positive = Field(128, description="tokens in a sequence")
+    vocab: Positive = Field(256, description="vocabulary; 256 for bytes")
+    dropout: Fraction = Field(0.0, description="dropped share of each residual branch")
+    dtype: Literal["float32", "float64", "bfloat16"] = Field(
+        "float32", description='"float32" | "float64" | "bfloat16"'
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="keyword arguments of your own builder"
+    )
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.kind == "decoder":
+            if self.width % self.heads or (self.width // self.heads) % 2:
+                raise ValueError(
+                    f"model.width {self.width} must be an even multiple of heads {self.heads}"
+                )
+            if self.heads % self.kv_heads:
+                raise ValueError(
+                    f"model.heads {self.heads} must be a multiple of kv_heads {self.kv_heads}"
+                )
+            if self.options:
+                raise ValueError('model.options belongs to your own builder, not to "decoder"')
+        elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.kind):
+            raise ValueError(f'model.kind {self.kind!r} is neither "decoder" nor "package:builder"')
+        return self
+
+
+class Stages(Section):
+    """How the model's layers are cut."""
+
+    count: Positive | None = Field(None, description="stages, cut by the layers' measured cost")
+    layers: tuple[Positive, ...] | None = Field(
+        None, description="or by hand: layers of each stage, for example [2, 2, 2]"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.count is not None and self.layers is not None and self.count != len(self.layers):
+            raise ValueError(
+                f"stages.count is {self.count}, but stages.layers lists {len(self.layers)} stages"
+            )
+        return self
+
+    @property
+    def number(self) -> int:
+        """How many stages there are."""
+        if self.layers is not None:
+            return len(self.layers)
+        return self.count or 3
+
+
+class Data(Section):
+    """What is learned."""
+
+    source: str = Field(
+        "stdlib", description='"stdlib" (this Python\'s own sources), a text file, folder or .npy'
+    )
+    tokenizer: str | None = Field(
+        None, description="a tokenizers JSON file; without one, text is read as bytes"
+    )
+    held_out: Fraction = Field(0.05, description="share of the text kept for evaluation")
+
+
+class Batch(Section):
+    microbatch: Positive = Field(4, description="sequences in a microbatch")
+    microbatches: Positive = Field(8, description="microbatches in a step")
+
+
+class Optimizer(Section):
+    kind: Literal["adamw", "sgd"] = Field("adamw", description='"adamw" | "sgd"')
+    lr: float = Field(3e-3, gt=0, description="peak learning rate")
+    warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description='after warm-up: "constant" | "linear" | "cosine"'
+    )
+    final_lr_fraction: float = Field(0.1, ge=0, le=1, description="of lr, at the last step")
+    clip_norm: float = Field(
+        1.0, ge=0, description="bound on the whole model's gradient norm; 0 for none"
+    )
+    weight_decay: float = Field(0.1, ge=0, description="on matrices; vectors are not decayed")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="adamw")
+    eps: float = Field(1e-8, gt=0, description="adamw")
+    momentum: Fraction = Field(0.0, description="sgd")
+
+
+class Precision(Section):
+    """What travels between stages."""
+
+    activations: Literal["model", "bfloat16"] = Field(
+        "model", description='activations and their gradients on the wire: "model" | "bfloat16"'
+    )
+
+
+class Evaluation(Section):
+    every_steps: int = Field(20, ge=0, description="0 evaluates only after the last step")
+    microbatches: Positive = Field(8, description="held-out microbatches of one evaluation")
+
+
+class Links(Section):
+    max_message_bytes: Positive = Field(
+        256 << 20, description="a larger message from another process closes its link"
+    )
+    queue_s: float = Field(
+        20.0, gt=0, description="a peer whose queue is longer than this answers BUSY"
+    )
+    record_ttl_s: float = Field(15.0, ge=3, description="life of a directory record")
+    refresh_s: float = Field(1.0, gt=0, description="how often the directory is read")
+
+
+class Checkpoint(Section):
+    every_steps: int = Field(50, ge=0, description="0 writes only the one after the last step")
+    keep: Positive = Field(2, description="newest checkpoints kept")
+
+
+class RunConfig(Section):
+    """One training job. Every section and key has a default."""
+
+    run: Run = Field(default_factory=Run)  # type: ignore[arg-type]
+    model: Model = Field(default_factory=Model)  # type: ignore[arg-type]
+    stages: Stages = Field(default_factory=Stages)  # type: ignore[arg-type]
+    data: Data = Field(default_factory=Data)  # type: ignore[arg-type]
+    batch: Batch = Field(default_factory=Batch)  # type: ignore[arg-type]
+    optimizer: Optimizer = Field(default_factory=Optimizer)  # type: ignore[arg-type]
+    precision: Precision = Field(default_factory=Precision)  # type: ignore[arg-type]
+    evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
+    links: Links = Field(default_factory=Links)  # type: ignore[arg-type]
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)  # type: ignore[arg-type]
+
+    @property
+    def num_stages(self) -> int:
+        return self.stages.number
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch.microbatch * self.batch.microbatches * self.model.sequence
+
+    def with_stage_layers(self, layers: tuple[int, ...]) -> RunConfig:
+        """The same run with its cut written down, as the trainer publishes it."""
+        stages = Stages(count=len(layers), layers=layers)
+        return self.model_copy(update={"stages": stages})
+
+
+def load_config(
+    path: Path | None,
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> RunConfig:
+    """The effective configuration: file, then `SWARMRT_SECTION_KEY`, then `section.key=value`.
+
+    Raises ConfigError, naming the file or variable and the nearest valid name.
+    """
+    values = _read_toml(path) if path is not None else {}
+    for name, text in sorted(environment.items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            section, key = _environment_key(name)
+            _table(values, section, name)[key] = _toml_value(text)
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        section, dot, key = dotted.strip().partition(".")
+        if not equals or not dot:
+            raise ConfigError(f"--set {override!r}: write section.key=value")
+        _table(values, section, f"--set {override}")[key.strip()] = _toml_value(text)
+    return parse_config(values, str(path) if path is not None else "configuration")
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
+    """Check plain values, as read from TOML or a directory record. Raises ConfigError."""
+    _refuse_unknown_keys(values, source)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][:2])
+        what = first["msg"].removeprefix("Value error, ")
+        given = f" (got {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
+        raise ConfigError(f"{source}: {where}: {what}{given}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `swarmrt init {path}` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _environment_key(name: str) -> tuple[str, str]:
+    wanted = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+    known = {f"{section}_{key}": (section, key) for section, key in _all_keys()}
+    if wanted not in known:
+        names = [ENVIRONMENT_PREFIX + dotted.upper() for dotted in known]
+        hint = did_you_mean(name, names) if len(wanted) < 40 else ""
+        if not hint.startswith("; did"):
+            hint = "; write SWARMRT_SECTION_KEY, for example SWARMRT_RUN_STEPS"
+        raise ConfigError(f"environment variable {name}: no such setting{hint}")
+    return known[wanted]
+
+
+def _all_keys() -> list[tuple[str, str]]:
+    return [
+        (section, key)
+        for section, field in RunConfig.model_fields.items()
+        for key in _section_class(field.annotation).model_fields
+    ]
+
+
+def _section_class(annotation: Any) -> type[Section]:
+    assert isinstance(annotation, type) and issubclass(annotation, Section)
+    return annotation
+
+
+def _table(values: dict[str, Any], section: str, source: str) -> dict[str, Any]:
+    table = values.setdefault(section, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{source}: {section!r} is not a section")
+    return table
+
+
+def _toml_value(text: str) -> Any:
+    """A TOML value, or, when it is not one, the text itself: `--set run.name=mine` just works."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _refuse_unknown_keys(values: Mapping[str, Any], source: str) -> None:
+    sections = RunConfig.model_fields
+    for section, table in values.items():
+        if section not in sections:
+            raise ConfigError(
+                f"{source}: unknown section [{section}]{did_you_mean(section, sections)}"
+            )
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{source}: [{section}] must be a section with keys, got {table!r}")
+        known = _section_class(sections[section].annotation).model_fields
+        for key in table:
+            if key not in known:
+                raise ConfigError(
+                    f"{source}: unknown key {section}.{key}{did_you_mean(key, known)}"
+                )
+
+
+def dump_toml(config: RunConfig, *, comments: bool = False) -> str:
+    """The configuration as TOML; with `comments`, each key is explained (`swarmrt init`)."""
+    lines: list[str] = []
+    for section in RunConfig.model_fields:
+        table: Section = getattr(config, section)
+        lines.append(f"[{section}]")
+        for key, field in type(table).model_fields.items():
+            value = getattr(table, key)
+            unset = value is None or value == {}
+            if unset and not comments:
+                continue
+            text = f"{key} = {_toml_text(value) if not unset else '…'}"
+            if unset:
+                text = f"# {text}"
+            if comments and field.description:
+                text = f"{text:<36} # {field.description}"
+            lines.append(text)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml_text(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return f'"{escaped}"'
+        case list() | tuple():
+            return f"[{', '.join(_toml_text(item) for item in value)}]"
+        case Mapping():
+            inner = ", ".join(f"{_toml_text(str(k))} = {_toml_text(v)}" for k, v in value.items())
+            return f"{{ {inner} }}"
+    raise ConfigError(f"{value!r} cannot be written as TOML")

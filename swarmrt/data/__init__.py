@@ -1,0 +1,1 @@
+"""Real text as a deterministic stream of microbatches."""

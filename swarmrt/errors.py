@@ -1,0 +1,62 @@
+"""Everything that swarmrt raises for its users.
+
+SwarmError                    base; its text says what happened, to what, and what to do
+├── UsageError                bad input from the user: the command exits with 2
+│   ├── ConfigError           a run's configuration
+│   ├── DataError             a text, token or tokenizer file
+│   ├── ModelError            a model that cannot be built, cut or exported
+│   ├── CheckpointError       a checkpoint that is missing, torn or of another run
+│   └── DirectoryError        a directory that does not answer or does not know the run
+├── WireError                 bytes from another process that break the protocol: the link is closed
+└── RunError                  a run that cannot go on: the command exits with 1
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SwarmError(Exception):
+    """Base of all errors meant for people."""
+
+
+class UsageError(SwarmError):
+    """The user's input is wrong; nothing was changed."""
+
+
+class ConfigError(UsageError):
+    """A run's configuration is wrong."""
+
+
+class DataError(UsageError):
+    """A data or tokenizer file is missing or unusable."""
+
+
+class ModelError(UsageError):
+    """A model cannot be built, cut into stages or exported."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint is missing, torn, or belongs to another run."""
+
+
+class DirectoryError(UsageError):
+    """The directory does not answer, or does not know what was asked for."""
+
+
+class WireError(SwarmError):
+    """Another process broke the wire protocol."""
+
+
+class RunError(SwarmError):
+    """The run cannot go on."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suffix for an error about an unknown name: the nearest known ones, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}"

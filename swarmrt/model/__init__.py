@@ -1,0 +1,1 @@
+"""Models: layers, the cut into stages, and what a stage computes."""

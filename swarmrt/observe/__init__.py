@@ -1,0 +1,1 @@
+"""What people see: event logs, the live view, plots."""

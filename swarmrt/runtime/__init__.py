@@ -1,0 +1,1 @@
+"""The real world: asyncio, sockets and torch around the pure cores."""

@@ -1,0 +1,1 @@
+"""The simulated world: whole swarms of the pure cores in virtual time."""

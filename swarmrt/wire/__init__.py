@@ -1,0 +1,1 @@
+"""Bytes: the sans-I/O wire format."""
