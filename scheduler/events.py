@@ -14,6 +14,14 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Started(Event):
+    """The process is up. A peer holds this version of its stage, with this digest."""
+
+    version: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Received(Event):
     """A message arrived over an authenticated link. Its payload is kept by the world."""
 
@@ -124,7 +132,7 @@ class StopRequested(Event):
 
 
 ALL_EVENTS: tuple[type[Event], ...] = (
-    Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone, PartSummed,
+    Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone, PartSummed,
     GradientCombined, Stepped, StateLoaded, StateUnavailable, CheckpointSaved, CheckpointFailed,
     DeadlinePassed, StopRequested,
 )  # fmt: skip

@@ -78,6 +78,11 @@ class Forget(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
+class ClearGradients(Instruction):
+    """What this peer accumulated is void: an earlier epoch's, or fenced."""
+
+
+@dataclass(frozen=True, slots=True)
 class SumPart(Instruction):
     """Add the members' slices in roster order, divide by tokens; the outcome is PartSummed.
 
@@ -206,7 +211,7 @@ class Stop(Instruction):
 
 
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
-    Send, RunForward, RunBackward, Forget, SumPart, CombineParts, DropRound, StepOptimizer,
-    LoadState, Announce, StartDeadline, SaveCheckpoint, ReportWaiting, ReportStep,
+    Send, RunForward, RunBackward, Forget, ClearGradients, SumPart, CombineParts, DropRound,
+    StepOptimizer, LoadState, Announce, StartDeadline, SaveCheckpoint, ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, Stop,
 )  # fmt: skip

@@ -227,7 +227,9 @@ def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][:2])
         what = first["msg"].removeprefix("Value error, ")
-        given = f" (got {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
+        given = (
+            f" (got {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
+        )
         raise ConfigError(f"{source}: {where}: {what}{given}") from None
 
 

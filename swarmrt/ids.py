@@ -12,7 +12,7 @@ class MicrobatchId(NamedTuple):
     """The unit of work. `step` is also the stage version that it must run on."""
 
     step: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     held_out: bool = False  # from the held-out split: forward only, no claim, no gradient
 
     def __str__(self) -> str:

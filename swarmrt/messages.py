@@ -123,6 +123,7 @@ class Accumulated(Message):
 class Prepare(Message):
     """Combine the stage's gradients over this roster, and keep the result aside."""
 
+    epoch: int
     step: int
     round: int
     roster: Roster
@@ -165,6 +166,7 @@ class Refused(Message):
 class Apply(Message):
     """All stages are prepared: clip by the global norm and step the optimizer."""
 
+    epoch: int
     step: int
     round: int
     norm: float

@@ -1,0 +1,74 @@
+"""Who serves each stage, as the trainer sees it.
+
+SEEN ── admitted ──→ ADMITTED ── has the version ──→ READY
+  └───────────── lost, at any time: forgotten ───────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swarmrt.ids import PeerId
+
+
+class Membership(StrEnum):
+    SEEN = "seen"
+    ADMITTED = "joining"
+    READY = "ready"
+
+
+@dataclass(slots=True)
+class Member:
+    peer: PeerId
+    stage: int
+    state: Membership = Membership.SEEN
+    digest: str = ""  # of its parameters, at its newest version
+    done: int = 0  # computations, by its last beacon
+
+
+class Members:
+    """The members of all stages. A peer serves one stage."""
+
+    def __init__(self, num_stages: int) -> None:
+        self.num_stages = num_stages
+        self._members: dict[PeerId, Member] = {}
+
+    def get(self, peer: PeerId) -> Member | None:
+        return self._members.get(peer)
+
+    def see(self, peer: PeerId, stage: int) -> Member | None:
+        """The new member, or None if it is known."""
+        if peer in self._members:
+            return None
+        member = self._members[peer] = Member(peer, stage)
+        return member
+
+    def lose(self, peer: PeerId) -> Member | None:
+        return self._members.pop(peer, None)
+
+    def of_stage(self, stage: int, *states: Membership) -> list[Member]:
+        """In roster order."""
+        return sorted(
+            (
+                member
+                for member in self._members.values()
+                if member.stage == stage and (not states or member.state in states)
+            ),
+            key=lambda member: member.peer,
+        )
+
+    def in_state(self, state: Membership) -> list[Member]:
+        return [member for member in self._members.values() if member.state is state]
+
+    def ready(self, stage: int) -> tuple[PeerId, ...]:
+        return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Ready replicas by stage."""
+        return tuple(len(self.ready(stage)) for stage in range(self.num_stages))
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())

@@ -1,0 +1,599 @@
+"""TrainerCore: every decision of the trainer. Events in, instructions out.
+
+Rules:
+- Peers seen in the directory are admitted at the current version; the run begins when every
+  stage has the replicas that were asked for.
+- A step is a fixed set of microbatches; a window bounds those in flight.
+- The ledger grants each microbatch to one route.
+- Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages
+  are prepared: one global norm, one update. So no stage is ever ahead of another for good.
+- Evaluations of a version run beside the next step, and hold up its commit.
+- Newcomers get the state of a replica, and join the next commit.
+
+    WAITING → TRAINING ⇄ PREPARING → … → CLOSING → (Stop)
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.messages import (
+    Accepted,
+    Accumulated,
+    Admit,
+    Applied,
+    Apply,
+    Beacon,
+    Busy,
+    Claim,
+    Evaluated,
+    Finish,
+    Forward,
+    Granted,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Stale,
+)
+from swarmrt.scheduler.estimate import Estimate, Window
+from swarmrt.scheduler.events import (
+    CheckpointFailed,
+    CheckpointSaved,
+    DeadlinePassed,
+    Event,
+    PeerLost,
+    PeersSeen,
+    Received,
+    SendFailed,
+    Started,
+    StopRequested,
+)
+from swarmrt.scheduler.instructions import (
+    Batch,
+    Instruction,
+    ReportEvaluation,
+    ReportPeer,
+    ReportStep,
+    ReportWaiting,
+    SaveCheckpoint,
+    Send,
+    StartDeadline,
+    Stop,
+)
+from swarmrt.scheduler.ledger import Ledger
+from swarmrt.scheduler.membership import Member, Members, Membership
+from swarmrt.scheduler.wiring import Wiring
+
+WAITING_S = 1.0  # between reports of who is missing
+REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
+STALL_S = 300.0  # without any progress anywhere, before anything is known of the step time
+STALL_STEPS = 20  # and after
+
+
+class Phase(StrEnum):
+    WAITING = "waiting"
+    TRAINING = "training"
+    PREPARING = "preparing"
+    CLOSING = "closing"
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    me: PeerId
+    seed: int
+    epoch: int
+    start_version: int
+    steps: int  # the version at which the run is done
+    microbatches: int
+    eval_every: int  # versions; 0 evaluates only the last one
+    eval_microbatches: int
+    checkpoint_every: int  # versions; 0 keeps only the last one
+    needed: tuple[int, ...]  # replicas to wait for, by stage
+
+
+@dataclass(slots=True)
+class Flight:
+    """A microbatch on its way."""
+
+    work: Work
+    peer: PeerId  # of stage 0
+    sent_at: float
+
+
+@dataclass(slots=True)
+class Commit:
+    """A version that was applied, until every replica has said so."""
+
+    version: int
+    expected: dict[PeerId, int]  # peer → stage
+    report: ReportStep
+    donors: tuple[PeerId, ...]  # by stage; empty when nothing was snapshot
+    checkpoint: bool
+    digests: dict[PeerId, str]
+
+
+class TrainerCore:
+    def __init__(self, settings: TrainerSettings) -> None:
+        self.settings = settings
+        self.phase = Phase.WAITING
+        self.version = settings.start_version
+        self.num_stages = len(settings.needed)
+        self.members = Members(self.num_stages)
+        self.ledger = self._new_ledger()
+        self._last_version = settings.steps
+        self._pending: deque[MicrobatchId] = deque()
+        self._flights: dict[MicrobatchId, Flight] = {}
+        self._attempts: dict[MicrobatchId, int] = {}
+        self._evaluated: dict[int, tuple[float, int]] = {}  # index → loss sum, tokens
+        self._evaluations_due = 0
+        self._prepared: dict[PeerId, Prepared] = {}
+        self._roster: dict[PeerId, int] = {}  # of the round: peer → stage
+        self._round = 0
+        self._commit: Commit | None = None
+        self._saving: int | None = None  # version whose checkpoint is being written
+        self._saved: int | None = None
+        self._stopping = False
+        self._step_time = Estimate()
+        self._step_began_at = 0.0
+        self._progress_at = 0.0
+        self._window = Window(least=2 * self.num_stages)
+        self._wiring = Wiring(random.Random(settings.seed))
+
+    # ------------------------------------------------------------------ the door
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """What to do about it. Answers that are no longer waited for give []."""
+        match event:
+            case Started():
+                self._progress_at = now
+                waiting = StartDeadline("waiting", now + WAITING_S)
+                return [waiting, StartDeadline("stall", now + STALL_S)]
+            case Received(sender, message):
+                return self._received(sender, message, now)
+            case PeersSeen(stage, peers):
+                return self._peers_seen(stage, peers)
+            case SendFailed(to, Forward(work=work)):
+                return self._refused(to, work, now + REWIRE_S, now)
+            case PeerLost(peer, reason):
+                return self._peer_lost(peer, reason, now)
+            case CheckpointSaved(version):
+                self._saving, self._saved = None, version
+                return self._advance(now)
+            case CheckpointFailed(version, reason):
+                return [self._give_up(f"checkpoint of version {version} failed: {reason}")]
+            case DeadlinePassed("waiting"):
+                return self._report_waiting(now)
+            case DeadlinePassed("rewire"):
+                return self._fill(now)
+            case DeadlinePassed("stall"):
+                return self._watch(now)
+            case StopRequested(reason):
+                return self._stop_requested(reason, now)
+        return []
+
+    def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
+        member = self.members.get(sender)
+        if member is None:
+            return []
+        match message:
+            case Ready():
+                return self._ready(member, message, now)
+            case Accepted(_, service_s, _):
+                self._wiring.observe(sender, service_s)
+                return []
+            case Busy(work, service_s, _):
+                self._wiring.observe(sender, service_s)
+                return self._refused(sender, work, now + max(REWIRE_S, service_s), now)
+            case Claim():
+                return self._claim(sender, message)
+            case Accumulated(work, stage):
+                return self._receipt(sender, work, stage, now)
+            case Evaluated():
+                return self._evaluation(message, now)
+            case Prepared():
+                return self._stage_prepared(sender, message, now)
+            case Refused(step, number, reason):
+                if (step, number) != (self.version, self._round):
+                    return []
+                return [self._give_up(f"stage {member.stage}, {sender}: {reason}")]
+            case Applied(version, digest):
+                return self._applied(member, version, digest, now)
+            case Beacon():
+                return self._beacon(member, message, now)
+        return []
+
+    # ------------------------------------------------------------------ members
+
+    def _peers_seen(self, stage: int, peers: tuple[PeerId, ...]) -> list[Instruction]:
+        admissions: list[Instruction] = []
+        for peer in peers:
+            member = self.members.see(peer, stage)
+            if member is not None and self.phase is Phase.WAITING:
+                donors = (self.settings.me,) if self.version else ()
+                admissions.append(self._admit(member, donors))
+        return admissions
+
+    def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
+        member.state = Membership.ADMITTED
+        return Send(member.peer, Admit(self.settings.epoch, self.version, donors))
+
+    def _ready(self, member: Member, message: Ready, now: float) -> list[Instruction]:
+        if message.epoch != self.settings.epoch or message.version != self.version:
+            return []
+        if member.state is not Membership.ADMITTED:
+            return []
+        member.state, member.digest = Membership.READY, message.digest
+        self._progress_at = now
+        differing = {m.digest for m in self.members.of_stage(member.stage, Membership.READY)}
+        if len(differing) > 1:
+            return [
+                self._give_up(
+                    f"replicas of stage {member.stage} hold different weights at version "
+                    f"{self.version}: do all run the same software?"
+                )
+            ]
+        if member.stage == 0:
+            self._wiring.add(member.peer)
+        report = ReportPeer(member.peer, member.stage, "ready", self.version, 0, 0, 0.0)
+        return [report, *self._advance(now)]
+
+    def _peer_lost(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
+        member = self.members.lose(peer)
+        if member is None:
+            return []
+        self._wiring.remove(peer)
+        report = ReportPeer(peer, member.stage, "lost", self.version, 0, 0, 0.0)
+        if member.state is not Membership.READY or self.phase in (Phase.WAITING, Phase.CLOSING):
+            return [report, *self._advance(now)]
+        return [
+            report,
+            self._give_up(
+                f"stage {member.stage} lost {peer} during step {self.version + 1} ({reason}), and "
+                "with it gradients of this step; continue from the last checkpoint with --resume"
+            ),
+        ]
+
+    def _beacon(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
+        if beacon.done > member.done:
+            member.done, self._progress_at = beacon.done, now
+        return [
+            ReportPeer(
+                member.peer,
+                member.stage,
+                str(member.state),
+                beacon.version,
+                beacon.queued,
+                beacon.done,
+                beacon.service_s,
+            )
+        ]
+
+    # ------------------------------------------------------------------ a step
+
+    def _advance(self, now: float) -> list[Instruction]:
+        """Begin, commit or end, if it is time to."""
+        if self.phase is Phase.WAITING:
+            missing = zip(self.members.counts, self.settings.needed, strict=True)
+            if all(ready >= needed for ready, needed in missing):
+                return self._open_step(now)
+            return []
+        if self.phase is not Phase.TRAINING or self._pending or self._flights:
+            return []
+        if len(self._evaluated) < self._evaluations_due:
+            return []
+        report = self._report_evaluation()
+        if self.version == self._last_version:
+            return [*report, *self._finish()]
+        return [*report, *self._prepare(now)]
+
+    def _open_step(self, now: float) -> list[Instruction]:
+        """Feed the current version's microbatches, its evaluation first."""
+        self.phase = Phase.TRAINING
+        self.ledger = self._new_ledger()
+        self._evaluated, self._attempts = {}, {}
+        self._evaluations_due = self.settings.eval_microbatches if self._evaluation_due else 0
+        self._pending.extend(
+            MicrobatchId(self.version, index, held_out=True)
+            for index in range(self._evaluations_due)
+        )
+        if self.version < self._last_version:
+            self._pending.extend(
+                MicrobatchId(self.version, index) for index in range(self.settings.microbatches)
+            )
+        self._step_began_at = now
+        self._window.pause()
+        return self._fill(now) or self._advance(now)
+
+    @property
+    def _evaluation_due(self) -> bool:
+        if self.version == self._last_version:
+            return not self._stopping
+        every = self.settings.eval_every
+        return (
+            every > 0 and self.version > self.settings.start_version and not (self.version % every)
+        )
+
+    def _fill(self, now: float) -> list[Instruction]:
+        """Dispatch while the window has room."""
+        sends: list[Instruction] = []
+        while self._pending and len(self._flights) < self._window.size:
+            peer = self._wiring.choose(now)
+            if peer is None:
+                return [*sends, StartDeadline("rewire", now + REWIRE_S)]
+            microbatch = self._pending.popleft()
+            attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
+            work = Work(microbatch, attempt)
+            self._flights[microbatch] = Flight(work, peer, now)
+            forward = Forward(work, self.settings.epoch, ())
+            sends.append(Send(peer, forward, Batch(microbatch)))
+        return sends
+
+    def _refused(self, peer: PeerId, work: Work, until: float, now: float) -> list[Instruction]:
+        """A replica of stage 0 did not take a microbatch: another attempt, elsewhere."""
+        self._wiring.block(peer, until)
+        flight = self._flights.get(work.microbatch)
+        if flight is None or flight.work != work or flight.peer != peer:
+            return []
+        del self._flights[work.microbatch]
+        self._pending.appendleft(work.microbatch)
+        return self._fill(now)
+
+    def _claim(self, sender: PeerId, claim: Claim) -> list[Instruction]:
+        work = claim.work
+        valid = (
+            claim.epoch == self.settings.epoch
+            and work.microbatch.step == self.version
+            and not work.microbatch.held_out
+            and 0 <= work.microbatch.index < self.settings.microbatches
+            and len(claim.route) == self.num_stages
+            and claim.route[-1] == sender
+        )
+        if valid and self.ledger.claim(claim):
+            return [Send(sender, Granted(work))]
+        return [Send(sender, Stale(work))]
+
+    def _receipt(self, sender: PeerId, work: Work, stage: int, now: float) -> list[Instruction]:
+        if work.microbatch.step != self.version:
+            return []
+        if not self.ledger.receipt(sender, work, stage):
+            return []
+        self._progress_at = now
+        if not self.ledger.is_finished(work.microbatch.index):
+            return []
+        return self._landed(work.microbatch, now)
+
+    def _evaluation(self, message: Evaluated, now: float) -> list[Instruction]:
+        microbatch = message.work.microbatch
+        if not microbatch.held_out or microbatch.step != self.version:
+            return []
+        self._evaluated.setdefault(microbatch.index, (message.loss_sum, message.tokens))
+        self._progress_at = now
+        return self._landed(microbatch, now)
+
+    def _landed(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
+        flight = self._flights.pop(microbatch, None)
+        if flight is not None:
+            self._window.finished(now - flight.sent_at, now)
+        return self._fill(now) + self._advance(now)
+
+    # ------------------------------------------------------------------ commit
+
+    def _prepare(self, now: float) -> list[Instruction]:
+        """Ask every stage to reduce, once newcomers are in and the last commit is whole."""
+        joining = self.members.in_state(Membership.ADMITTED)
+        if joining or self._commit is not None or not self.ledger.complete:
+            return []
+        if self._snapshot_due and self._saving is not None:
+            return []
+        self.phase = Phase.PREPARING
+        self._round += 1
+        self._prepared, self._roster = {}, {}
+        sends: list[Instruction] = []
+        for stage in range(self.num_stages):
+            roster = self.ledger.roster(stage, self.members.ready(stage))
+            prepare = Prepare(
+                self.settings.epoch, self.version, self._round, roster, self.ledger.tokens
+            )
+            for peer, _ in roster:
+                self._roster[peer] = stage
+                sends.append(Send(peer, prepare))
+        return sends
+
+    @property
+    def _snapshot_due(self) -> bool:
+        return self._checkpoint_due or bool(self.members.in_state(Membership.SEEN))
+
+    @property
+    def _checkpoint_due(self) -> bool:
+        """Whether the version after this step is to be saved."""
+        version, every = self.version + 1, self.settings.checkpoint_every
+        return version == self._last_version or (every > 0 and version % every == 0)
+
+    def _stage_prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
+        if self.phase is not Phase.PREPARING or sender not in self._roster:
+            return []
+        if (message.step, message.round) != (self.version, self._round):
+            return []
+        self._prepared[sender] = message
+        self._progress_at = now
+        if len(self._prepared) < len(self._roster):
+            return []
+        return self._apply(now)
+
+    def _apply(self, now: float) -> list[Instruction]:
+        """All stages are prepared: announce the global norm, and go on to the next step."""
+        squared_norm = 0.0
+        for stage in range(self.num_stages):
+            replicas = [peer for peer, its_stage in self._roster.items() if its_stage == stage]
+            results = {(self._prepared[p].digest, self._prepared[p].squared_norm) for p in replicas}
+            if len(results) > 1:
+                return [self._give_up(f"replicas of stage {stage} hold different gradients")]
+            squared_norm += self._prepared[replicas[0]].squared_norm
+        if not math.isfinite(squared_norm):
+            return [self._give_up(f"the gradient of step {self.version + 1} is not finite")]
+        commit = self._open_commit(math.sqrt(squared_norm), now)
+        sends: list[Instruction] = [
+            Send(
+                peer,
+                Apply(
+                    self.settings.epoch,
+                    self.version,
+                    self._round,
+                    commit.report.norm,
+                    peer in commit.donors,
+                ),
+            )
+            for peer in self._roster
+        ]
+        self._step_time.add(commit.report.seconds)
+        self.version = commit.version
+        return sends + self._open_step(now)
+
+    def _open_commit(self, norm: float, now: float) -> Commit:
+        donors: tuple[PeerId, ...] = ()
+        if self._snapshot_due:
+            donors = tuple(self.members.ready(stage)[0] for stage in range(self.num_stages))
+        report = ReportStep(
+            version=self.version + 1,
+            loss=self.ledger.loss,
+            tokens=self.ledger.tokens,
+            norm=norm,
+            seconds=now - self._step_began_at,
+            digests=(),
+            digests_equal=True,
+        )
+        self._commit = Commit(
+            self.version + 1, dict(self._roster), report, donors, self._checkpoint_due, {}
+        )
+        return self._commit
+
+    def _applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
+        commit = self._commit
+        if commit is None or version != commit.version or member.peer not in commit.expected:
+            return []
+        member.digest = commit.digests[member.peer] = digest
+        self._progress_at = now
+        if len(commit.digests) < len(commit.expected):
+            return []
+        self._commit = None
+        return self._committed(commit) + self._advance(now)
+
+    def _committed(self, commit: Commit) -> list[Instruction]:
+        """Every replica holds the new version."""
+        digests = tuple(
+            tuple((p, commit.digests[p]) for p, s in sorted(commit.expected.items()) if s == stage)
+            for stage in range(self.num_stages)
+        )
+        equal = all(len({digest for _, digest in replicas}) == 1 for replicas in digests)
+        report = ReportStep(
+            commit.report.version,
+            commit.report.loss,
+            commit.report.tokens,
+            commit.report.norm,
+            commit.report.seconds,
+            digests,
+            equal,
+        )
+        instructions: list[Instruction] = [report]
+        if not equal:
+            return [*instructions, self._give_up("replicas of a stage hold different weights")]
+        if commit.checkpoint:
+            self._saving = commit.version
+            of_donors = tuple(commit.digests[donor] for donor in commit.donors)
+            instructions.append(SaveCheckpoint(commit.version, commit.donors, of_donors))
+        if commit.donors:
+            instructions += [
+                self._admit(newcomer, (commit.donors[newcomer.stage],))
+                for newcomer in self.members.in_state(Membership.SEEN)
+            ]
+        return instructions
+
+    # ------------------------------------------------------------------ the end
+
+    def _finish(self) -> list[Instruction]:
+        """The last version is applied, evaluated and saved."""
+        started = self.version > self.settings.start_version
+        if self._commit is not None or (started and self._saved != self.version):
+            return []
+        self.phase = Phase.CLOSING
+        reason = f"stopped at step {self.version}" if self._stopping else "the run is done"
+        return [*self._tell_all(reason), Stop(reason, error=False)]
+
+    def _stop_requested(self, reason: str, now: float) -> list[Instruction]:
+        """Once: commit this step, save it, leave. Twice, or before the first step: leave."""
+        if self._stopping or self.phase is Phase.WAITING:
+            self.phase = Phase.CLOSING
+            return [*self._tell_all(reason), Stop(reason, error=False)]
+        self._stopping = True
+        if self.version < self._last_version:
+            self._last_version = self.version + 1
+        else:
+            self._drop_evaluation()
+        return self._advance(now)
+
+    def _drop_evaluation(self) -> None:
+        self._evaluations_due = 0
+        self._pending.clear()
+        self._flights.clear()
+
+    def _give_up(self, reason: str) -> Stop:
+        self.phase = Phase.CLOSING
+        return Stop(reason, error=True)
+
+    def _tell_all(self, reason: str) -> list[Instruction]:
+        return [Send(member.peer, Finish(reason)) for member in self.members]
+
+    def _watch(self, now: float) -> list[Instruction]:
+        """Nothing may wait for ever without saying why."""
+        stall_s = STALL_S
+        if self._step_time.samples:
+            stall_s = max(STALL_S / 5, STALL_STEPS * self._step_time.mean_s)
+        if self.phase is Phase.WAITING or now - self._progress_at < stall_s:
+            return [StartDeadline("stall", now + stall_s / 4)]
+        return [self._give_up(f"no progress for {stall_s:.0f} s; waiting for {self._awaited()}")]
+
+    def _awaited(self) -> str:
+        """For people: what the step is waiting for."""
+        if self.phase is Phase.PREPARING:
+            return f"PREPARED of {sorted(set(self._roster) - set(self._prepared))}"
+        joining = [m.peer for m in self.members.in_state(Membership.ADMITTED)]
+        if joining:
+            return f"newcomers to load their state: {joining}"
+        return f"receipts of (microbatch, stage) {self.ledger.missing()[:8]}"
+
+    # ------------------------------------------------------------------ reports
+
+    def _report_waiting(self, now: float) -> list[Instruction]:
+        if self.phase is not Phase.WAITING:
+            return []
+        report = ReportWaiting(self.members.counts, self.settings.needed)
+        return [report, StartDeadline("waiting", now + WAITING_S)]
+
+    def _report_evaluation(self) -> list[Instruction]:
+        if not self._evaluations_due:
+            return []
+        self._evaluations_due = 0
+        loss_sum = sum(self._evaluated[index][0] for index in sorted(self._evaluated))
+        tokens = sum(tokens for _, tokens in self._evaluated.values())
+        return [ReportEvaluation(self.version, loss_sum / max(1, tokens))]
+
+    def _new_ledger(self) -> Ledger:
+        return Ledger(self.version, self.settings.microbatches, self.num_stages)
+
+    # ------------------------------------------------------------------ invariants
+
+    def validate(self) -> None:
+        """What always holds between events."""
+        self.ledger.validate()
+        self._wiring.validate()
+        assert self.ledger.step == self.version
+        for microbatch, flight in self._flights.items():
+            assert flight.work.microbatch == microbatch and microbatch not in self._pending
+        assert set(self._prepared) <= set(self._roster)
