@@ -51,7 +51,7 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, int | float | str | bool | None):
         return value
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     fields = {name: to_plain(getattr(value, name)) for name in _field_types(kind)}
     return {KIND: kind.__name__, **fields}
 
@@ -81,7 +81,7 @@ def _tuple(items: list[Any], annotation: Any) -> Any:
 
 
 @cache
-def _field_types(kind: type[Any]) -> dict[str, Any]:
+def _field_types(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         raise UsageError(f"{kind.__name__} cannot be recorded")
     hints = typing.get_type_hints(kind)
