@@ -169,8 +169,8 @@ class PeerCore:
                 return [Stop(f"cannot get version {version} of the stage: {reason}", error=True)]
             case SendFailed(to, Forward(work=work)):
                 return self._push_failed(to, work, now)
-            case PeerLost(peer, reason):
-                return self._peer_lost(peer, reason, now)
+            case PeerLost(peer, _):
+                return self._peer_lost(peer, now)
             case PeersSeen(stage, peers):
                 return self._peers_seen(stage, peers, now)
             case DeadlinePassed("beacon"):
@@ -259,9 +259,15 @@ class PeerCore:
         self._round = None
         return instructions
 
-    def _peer_lost(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
+    def _trainer_lost(self) -> list[Instruction]:
+        """Without its ledger nothing can be committed: wait for it to come back and admit us."""
+        was_serving, self.serving = self.serving, False
+        announce = [Announce("joining", self.version)] if was_serving else []
+        return [*self._void_everything(), *announce]
+
+    def _peer_lost(self, peer: PeerId, now: float) -> list[Instruction]:
         if peer == self.settings.trainer:
-            return [Stop(f"the trainer is gone: {reason}", error=True)] if self.serving else []
+            return self._trainer_lost()
         self._wiring.remove(peer)
         orphans = [
             task.work

@@ -432,8 +432,7 @@ class TrainerCore:
         squared_norm = 0.0
         for stage in range(self.num_stages):
             replicas = [peer for peer, its_stage in self._roster.items() if its_stage == stage]
-            results = {(self._prepared[p].digest, self._prepared[p].squared_norm) for p in replicas}
-            if len(results) > 1:
+            if len({self._prepared[peer].digest for peer in replicas}) > 1:
                 return [self._give_up(f"replicas of stage {stage} hold different gradients")]
             squared_norm += self._prepared[replicas[0]].squared_norm
         if not math.isfinite(squared_norm):

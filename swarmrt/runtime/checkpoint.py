@@ -1,0 +1,160 @@
+"""Checkpoints on disk: one safetensors file a stage and a manifest, whole or absent.
+
+    RUN_DIR/checkpoints/step-000050/stage-0.safetensors … manifest.json
+
+A checkpoint is written under a temporary name, fsynced and renamed. Its manifest names the
+digest of every file, so that a torn or altered one is found before it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from swarmrt.config import RunConfig, parse_config
+from swarmrt.errors import CheckpointError
+from swarmrt.runtime.state import digest_of
+
+FORMAT = 1
+
+
+class StageFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    file: str
+    size_bytes: int
+    sha256: str
+    parameters_digest: str
+
+
+class Manifest(BaseModel):
+    """What a checkpoint holds. Data order and draws follow from the seed and the version."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: int
+    run: str
+    epoch: int
+    version: int  # updates applied, which is also the data position, in steps
+    seed: int
+    config: dict[str, Any]
+    stages: list[StageFile]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    path: Path
+    manifest: Manifest
+
+    @property
+    def version(self) -> int:
+        return self.manifest.version
+
+    @property
+    def config(self) -> RunConfig:
+        return parse_config(self.manifest.config, str(self.path / "manifest.json"))
+
+    def read_stage(self, stage: int) -> bytes:
+        """A stage's snapshot file. Raises CheckpointError if it is torn or altered."""
+        entry = self.manifest.stages[stage]
+        path = self.path / entry.file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+        if len(data) != entry.size_bytes or digest_of(data) != entry.sha256:
+            raise CheckpointError(
+                f"{path}: corrupted (its digest differs from the manifest's); remove the folder "
+                f"{self.path} to continue from an older checkpoint"
+            )
+        return data
+
+
+def checkpoints_in(run_dir: Path) -> Path:
+    return run_dir / "checkpoints"
+
+
+def write_checkpoint(
+    run_dir: Path, manifest_of: dict[str, Any], files: list[tuple[bytes, str]], keep: int
+) -> Checkpoint:
+    """Write all stages' (file, parameter digest), then drop all but the `keep` newest.
+
+    `manifest_of` has the manifest's fields but for `format` and `stages`. Raises OSError.
+    """
+    folder = checkpoints_in(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"step-{manifest_of['version']:06d}"
+    temporary = folder / f".{name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    stages = []
+    for index, (data, parameters_digest) in enumerate(files):
+        file = f"stage-{index}.safetensors"
+        _write_synced(temporary / file, data)
+        stages.append(
+            StageFile(
+                file=file,
+                size_bytes=len(data),
+                sha256=digest_of(data),
+                parameters_digest=parameters_digest,
+            )
+        )
+    manifest = Manifest(format=FORMAT, stages=stages, **manifest_of)
+    _write_synced(temporary / "manifest.json", manifest.model_dump_json(indent=1).encode())
+    _sync_folder(temporary)
+    final = folder / name
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync_folder(folder)
+    for old in _whole(folder)[:-keep]:
+        shutil.rmtree(old)
+    return Checkpoint(final, manifest)
+
+
+def newest_checkpoint(run_dir: Path) -> Checkpoint:
+    """The newest one. Raises CheckpointError when there is none or it cannot be read."""
+    if not run_dir.is_dir():
+        raise CheckpointError(f"{run_dir}: no such run folder")
+    folder = checkpoints_in(run_dir)
+    whole = _whole(folder)
+    if not whole:
+        raise CheckpointError(f"{run_dir}: holds no checkpoint yet")
+    path = whole[-1]
+    try:
+        text = (path / "manifest.json").read_text(encoding="utf-8")
+        manifest = Manifest.model_validate_json(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path / 'manifest.json'}: cannot be read: {error}") from None
+    except ValidationError as error:
+        what = error.errors()[0]["msg"]
+        raise CheckpointError(
+            f"{path / 'manifest.json'}: corrupted ({what}); remove the folder {path} to continue "
+            "from an older checkpoint"
+        ) from None
+    if manifest.format != FORMAT:
+        raise CheckpointError(f"{path}: format {manifest.format}, this swarmrt reads {FORMAT}")
+    return Checkpoint(path, manifest)
+
+
+def _whole(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first. Only whole ones have their final name."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

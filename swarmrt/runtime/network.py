@@ -1,0 +1,88 @@
+"""A process's place in the network: its identity, its daemon and its view of the directory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarmrt.errors import DirectoryError
+from swarmrt.ids import PeerId
+from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.directory import Directory, RunRecord
+from swarmrt.runtime.links import Links
+
+log = logging.getLogger("swarmrt.network")
+
+LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
+
+
+@dataclass
+class Network:
+    daemon: Daemon
+    directory: Directory
+
+    @property
+    def me(self) -> PeerId:
+        return self.daemon.peer_id
+
+
+@asynccontextmanager
+async def open_network(
+    join: Sequence[str], listen: Sequence[str] = LOOPBACK, identity: Path | None = None
+) -> AsyncIterator[Network]:
+    """Start a daemon and a directory node, and stop both at the end.
+
+    Raises DirectoryError when no address of `join` answers.
+    """
+    daemon = await Daemon.start(identity, list(listen), list(join))
+    try:
+        directory = await Directory.open(daemon, list(join))
+        try:
+            yield Network(daemon, directory)
+        finally:
+            await directory.close()
+    finally:
+        await daemon.close()
+
+
+async def find_run(
+    directory: Directory, name: str, *, wait: bool, poll_s: float = 1.0
+) -> RunRecord:
+    """The run's record; with `wait`, as soon as it is published. Raises DirectoryError."""
+    while True:
+        record = await directory.find_run(name)
+        if record is not None:
+            return record
+        if not wait:
+            raise DirectoryError(
+                f"the directory knows no run named {name!r}; start it with `swarmrt train`, or "
+                "pass --wait to serve it as soon as it is published"
+            )
+        await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
+
+
+async def watch_stage(
+    directory: Directory,
+    links: Links,
+    run: str,
+    stage: int,
+    statuses: frozenset[str],
+    seen: Callable[[int, tuple[PeerId, ...]], None],
+    every_s: float,
+) -> None:
+    """Read a stage's records again and again; `seen(stage, peers)` is told of all of them."""
+    while True:
+        try:
+            records = await directory.peers(run, stage)
+        except DirectoryError as error:
+            log.warning("stage %d of %s: %s", stage, run, error)
+        else:
+            present = [record for record in records if record.status in statuses]
+            for record in present:
+                links.know(record.peer, record.addresses)
+            seen(stage, tuple(sorted(record.peer for record in present)))
+        await asyncio.sleep(every_s)

@@ -1,0 +1,457 @@
+"""A peer: the PeerCore with real tensors, links and a directory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swarmrt.config import RunConfig, parse_config
+from swarmrt.errors import RunError, SwarmError, UsageError
+from swarmrt.ids import PeerId, Work
+from swarmrt.kernels.digest import digest
+from swarmrt.messages import (
+    Backward,
+    Finish,
+    Forward,
+    GetState,
+    Message,
+    NoState,
+    Part,
+    StateChunk,
+)
+from swarmrt.model.optimizer import clip_scale
+from swarmrt.model.stage import Forwarded, Stage
+from swarmrt.runtime.directory import PeerRecord, RunRecord
+from swarmrt.runtime.links import Links
+from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
+from swarmrt.runtime.process import EventLog, Process
+from swarmrt.runtime.state import Fetches, Shelf, Snapshot, load_snapshot
+from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.scheduler.events import (
+    BackwardDone,
+    Event,
+    ForwardDone,
+    GradientCombined,
+    PartSummed,
+    PeerLost,
+    PeersSeen,
+    Received,
+    SendFailed,
+    Started,
+    StateLoaded,
+    StateUnavailable,
+    Stepped,
+    StopRequested,
+)
+from swarmrt.scheduler.instructions import (
+    Announce,
+    ClearGradients,
+    CombineParts,
+    DropRound,
+    Forget,
+    GradientPart,
+    InputGrad,
+    Instruction,
+    LoadState,
+    Output,
+    Payload,
+    RunBackward,
+    RunForward,
+    Send,
+    StepOptimizer,
+    SumPart,
+)
+from swarmrt.scheduler.peer import PeerSettings
+
+Tensors = Sequence[torch.Tensor]
+FLUSH_S = 5.0  # for the last messages of a process that leaves
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What `swarmrt serve` was asked for."""
+
+    run: str
+    stage: int
+    join: tuple[str, ...]
+    listen: tuple[str, ...] = LOOPBACK
+    identity: Path | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    wait: bool = False
+    log_dir: Path | None = None
+
+
+async def serve(
+    options: ServeOptions, switch: StopSwitch, say: Callable[[str], None] = print
+) -> None:
+    """Serve one stage until the run is over or the switch is thrown.
+
+    Raises UsageError for a run or stage that does not exist, RunError when the run cannot go on.
+    """
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    async with open_network(options.join, options.listen, options.identity) as network:
+        record = await find_run(network.directory, options.run, wait=options.wait)
+        config = parse_config(record.config, f"run {options.run!r}")
+        if not 0 <= options.stage < config.num_stages:
+            raise UsageError(
+                f"run {options.run!r} has stages 0 to {config.num_stages - 1}; "
+                f"there is no stage {options.stage}"
+            )
+        with ThreadPoolExecutor(1, thread_name_prefix="torch") as torch_thread:
+            loop = asyncio.get_running_loop()
+            stage = await loop.run_in_executor(
+                torch_thread, Stage, config, options.stage, options.device
+            )
+            say(
+                f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
+                f"{options.run!r}: {stage.num_parameters:,} parameters on {options.device}"
+            )
+            peer = Peer(config, stage, network, record, torch_thread, options)
+            await peer.run(switch, say)
+
+
+class Peer:
+    """Feed, take instructions, act. Torch runs on its own thread, one computation at a time."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        stage: Stage,
+        network: Network,
+        run: RunRecord,
+        torch_thread: ThreadPoolExecutor,
+        options: ServeOptions,
+    ) -> None:
+        self.config, self.stage, self.network = config, stage, network
+        self._options = options
+        self._torch_thread = torch_thread
+        self._loop = asyncio.get_running_loop()
+        self._background: set[asyncio.Task[None]] = set()
+        self.links = Links(
+            network.daemon,
+            config.run.name,
+            config.links.max_message_bytes,
+            on_message=self._receive,
+            on_lost=self._lost,
+            on_send_failed=self._send_failed,
+        )
+        self.links.know(run.trainer, run.addresses)
+        self._fetches = Fetches(self.links.send)
+        self._shelf = Shelf()
+        self._announced: Announce | None = None
+        self._announcement = asyncio.Event()
+        self._inputs: dict[Work, Tensors] = {}
+        self._forwarded: dict[Work, Forwarded] = {}
+        self._outputs: dict[Work, Tensors] = {}
+        self._output_grads: dict[Work, torch.Tensor] = {}
+        self._input_grads: dict[Work, torch.Tensor] = {}
+        self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
+        self._sums: dict[tuple[int, int, int], torch.Tensor] = {}
+        self._round = (0, 0)
+        self._reduced: torch.Tensor | None = None
+        settings = PeerSettings(
+            me=network.me,
+            trainer=run.trainer,
+            stage=options.stage,
+            num_stages=config.num_stages,
+            seed=config.run.seed,
+            queue_s=config.links.queue_s,
+        )
+        log_path = options.log_dir / "events.jsonl" if options.log_dir else None
+        self.process = Process(settings, self._act, EventLog(log_path))
+
+    async def run(self, switch: StopSwitch, say: Callable[[str], None]) -> None:
+        """Until the core stops. Raises RunError when it stops with an error."""
+        await self.links.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                loops = [tasks.create_task(self._announce_again_and_again())]
+                if not self.stage.is_last:
+                    loops.append(tasks.create_task(self._watch_next_stage()))
+                self.process.feed(Started(self.stage.version, self.stage.digest()))
+                with switch.calls(lambda reason: self.process.feed(StopRequested(reason))):
+                    stop = await self.process.stopped
+                for task in loops:
+                    task.cancel()
+        finally:
+            await self._close()
+        if stop.error:
+            raise RunError(stop.reason)
+        say(f"peer {self.network.me} leaves at step {self.stage.version}: {stop.reason}")
+
+    async def _close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.links.flush(FLUSH_S)
+        await self.links.close()
+        await self.network.directory.withdraw()
+        self.process.close()
+
+    # ------------------------------------------------------------------ acting
+
+    def _act(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(to, message, payload):
+                self.links.send(to, message, self._tensors(payload))
+            case RunForward(work):
+                self._compute(partial(self._forward, work), self.process.feed)
+            case RunBackward(work):
+                self._compute(partial(self._backward, work), self.process.feed)
+            case Forget(work):
+                self._forget(work)
+            case ClearGradients():
+                self._compute(self.stage.clear_gradients)
+            case SumPart():
+                self._round = (instruction.step, instruction.round)
+                self._compute(partial(self._sum_part, instruction), self.process.feed)
+            case CombineParts():
+                self._compute(partial(self._combine, instruction), self.process.feed)
+            case DropRound(step, number):
+                self._drop_rounds(step, number)
+            case StepOptimizer():
+                self._compute(partial(self._step, instruction), self._stepped)
+            case LoadState(version, donors):
+                self._start(self._load_state(version, donors))
+            case Announce():
+                self._announced = instruction
+                self._announcement.set()
+            case _:
+                raise AssertionError(f"a peer cannot {instruction}")
+
+    def _compute(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
+        """Run on the torch thread; the outcome comes back to the loop."""
+        future = self._loop.run_in_executor(self._torch_thread, work)
+
+        def done(future: asyncio.Future[Any]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None:
+                self.process.crash(error)
+            elif then is not None and not self.process.stopped.done():
+                then(future.result())
+
+        future.add_done_callback(done)
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """A background task whose failure ends the process."""
+        task = self._loop.create_task(coroutine)
+        self._background.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.process.crash(error)
+
+        task.add_done_callback(done)
+
+    def _tensors(self, payload: Payload | None) -> Tensors:
+        match payload:
+            case None:
+                return ()
+            case Output(work):
+                return self._outputs[work]
+            case InputGrad(work):
+                return (self._input_grads[work],)
+            case GradientPart(index, _, summed=True):
+                return (self._sums[*self._round, index],)
+            case GradientPart(index, parts):
+                gradients = self.stage.gradients()
+                return (gradients[part_range(gradients.numel(), index, parts)],)
+        raise AssertionError(f"a peer has no {payload}")
+
+    # ------------------------------------------------------------------ receiving
+
+    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        match message:
+            case GetState():
+                self._shelf.answer(sender, message, self.links.send)
+                return
+            case StateChunk():
+                self._fetches.chunk_arrived(sender, message, tensors)
+                return
+            case NoState():
+                self._fetches.refused(sender, message, "does not have it")
+                return
+            case Forward(work=work) if len(tensors) == 2:
+                self._inputs.setdefault(work, tensors)
+            case Backward(work=work) if len(tensors) == 1:
+                self._output_grads.setdefault(work, tensors[0])
+            case Part(step, number, index, summed=True) if len(tensors) == 1:
+                self._sums[step, number, index] = tensors[0]
+            case Part(step, number, index) if len(tensors) == 1:
+                self._slices[step, number, index, sender] = tensors[0]
+            case Forward() | Backward() | Part():
+                return  # without its tensors it means nothing
+        self.process.feed(Received(sender, message))
+
+    def _lost(self, peer: PeerId, reason: str) -> None:
+        self._fetches.donor_lost(peer, reason)
+        self.process.feed(PeerLost(peer, reason))
+
+    def _send_failed(self, to: PeerId, message: Message) -> None:
+        if isinstance(message, GetState):
+            self._fetches.refused(to, message, "cannot be reached")
+        elif not isinstance(message, Finish):
+            self.process.feed(SendFailed(to, message))
+
+    # ------------------------------------------------------------------ on the torch thread
+
+    def _forward(self, work: Work) -> Event:
+        started = self._loop.time()
+        inputs, targets = self._inputs[work]
+        if not self.stage.is_first:
+            inputs = inputs.to(self.stage.dtype)
+        forwarded = self.stage.forward(
+            work.microbatch, inputs, targets if self.stage.is_last else None
+        )
+        if not work.microbatch.held_out:
+            self._forwarded[work] = forwarded
+        if forwarded.output is not None:
+            self._outputs[work] = (self._for_wire(forwarded.output), targets)
+        seconds = self._loop.time() - started
+        return ForwardDone(work, seconds, forwarded.loss_sum or 0.0, forwarded.tokens)
+
+    def _backward(self, work: Work) -> Event:
+        started = self._loop.time()
+        output_grad = self._output_grads.pop(work, None)
+        if output_grad is not None:
+            output_grad = output_grad.to(self.stage.dtype)
+        input_grad = self.stage.backward(self._forwarded.pop(work), output_grad)
+        self._inputs.pop(work, None)
+        if input_grad is not None:
+            self._input_grads[work] = self._for_wire(input_grad)
+        return BackwardDone(work, self._loop.time() - started)
+
+    def _for_wire(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.config.precision.activations == "bfloat16":
+            tensor = tensor.to(torch.bfloat16)
+        return tensor.detach().cpu().contiguous()
+
+    def _sum_part(self, what: SumPart) -> Event:
+        """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
+        gradients = self.stage.gradients()
+        mine = gradients[part_range(gradients.numel(), what.index, len(what.members))]
+        total = torch.zeros_like(mine, device="cpu")
+        for peer in what.contributors:
+            key = (what.step, what.round, what.index, peer)
+            total += mine.cpu() if peer == self.network.me else self._slices.pop(key)
+        total /= what.tokens
+        self._sums[what.step, what.round, what.index] = total
+        return PartSummed(what.step, what.round, what.index)
+
+    def _combine(self, what: CombineParts) -> Event:
+        parts = [self._sums.pop((what.step, what.round, index)) for index in range(what.parts)]
+        self._reduced = torch.cat(parts) if len(parts) > 1 else parts[0]
+        norm = torch.linalg.vector_norm(self._reduced, dtype=torch.float64)
+        its_digest = digest(self._reduced) if len(parts) > 1 else ""  # alone, nothing to compare
+        return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
+
+    def _step(self, what: StepOptimizer) -> tuple[Event, Snapshot | None]:
+        assert self._reduced is not None
+        scale = clip_scale(what.norm, self.config.optimizer.clip_norm)
+        its_digest = self.stage.step(self._reduced, scale)
+        self._reduced = None
+        snapshot = None
+        if what.snapshot:
+            snapshot = Snapshot.take(self._options.stage, what.step + 1, self.stage.state())
+        return Stepped(what.step + 1, its_digest), snapshot
+
+    def _stepped(self, outcome: tuple[Event, Snapshot | None]) -> None:
+        event, snapshot = outcome
+        if snapshot is not None:
+            self._shelf.put(snapshot)
+        self._drop_rounds(self.stage.version, -1)
+        self.process.feed(event)
+
+    # ------------------------------------------------------------------ what is kept
+
+    def _forget(self, work: Work) -> None:
+        for kept in (
+            self._inputs,
+            self._forwarded,
+            self._outputs,
+            self._output_grads,
+            self._input_grads,
+        ):
+            kept.pop(work, None)  # type: ignore[attr-defined]
+
+    def _drop_rounds(self, step: int, number: int) -> None:
+        """Forget parts of this round and of all before it."""
+        for part in [key for key in self._sums if key[:2] <= (step, number)]:
+            del self._sums[part]
+        for piece in [key for key in self._slices if key[:2] <= (step, number)]:
+            del self._slices[piece]
+
+    async def _load_state(self, version: int, donors: tuple[PeerId, ...]) -> None:
+        def load(data: bytes) -> Event:
+            source = f"the snapshot of version {version}"
+            self.stage.load_state(load_snapshot(data, source), version)
+            return StateLoaded(version, self.stage.digest())
+
+        def build() -> Event:
+            self.stage = Stage(self.config, self._options.stage, self._options.device)
+            return StateLoaded(0, self.stage.digest())
+
+        try:
+            if donors:
+                data = await self._fetches.get(self._options.stage, version, donors)
+                work = partial(load, data)
+            else:
+                work = partial(build)
+            event = await self._loop.run_in_executor(self._torch_thread, work)
+        except SwarmError as error:
+            event = StateUnavailable(version, str(error))
+        self.process.feed(event)
+
+    # ------------------------------------------------------------------ the directory
+
+    async def _announce_again_and_again(self) -> None:
+        """Write this peer's record when it changes, and before it expires."""
+        ttl_s = self.config.links.record_ttl_s
+        while True:
+            self._announcement.clear()
+            if self._announced is not None:
+                record = PeerRecord.now(
+                    run=self.config.run.name,
+                    stage=self._options.stage,
+                    peer=self.network.me,
+                    status=self._announced.status,
+                    version=self._announced.version,
+                    addresses=self.network.daemon.addresses(),
+                )
+                await self.network.directory.announce(record, ttl_s)
+            try:
+                async with asyncio.timeout(ttl_s / 3):
+                    await self._announcement.wait()
+            except TimeoutError:
+                continue  # time to refresh the record
+
+    async def _watch_next_stage(self) -> None:
+        def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
+            self.process.feed(PeersSeen(stage, peers))
+
+        await watch_stage(
+            self.network.directory,
+            self.links,
+            self.config.run.name,
+            self._options.stage + 1,
+            frozenset({"serving"}),
+            seen,
+            self.config.links.refresh_s,
+        )
+
+
+def part_range(numel: int, index: int, parts: int) -> slice:
+    """The slice of a flat gradient that part `index` covers; sizes differ by at most one."""
+    return slice(index * numel // parts, (index + 1) * numel // parts)

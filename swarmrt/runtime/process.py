@@ -1,0 +1,95 @@
+"""A real process around a core: its deadlines, its log, and one event at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from swarmrt.runtime.clock import Deadlines
+from swarmrt.scheduler.events import DeadlinePassed, Event
+from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
+from swarmrt.scheduler.peer import PeerSettings
+from swarmrt.scheduler.recording import header, new_core, record
+from swarmrt.scheduler.trainer import TrainerSettings
+
+
+class EventLog:
+    """`events.jsonl`: one line for each (now, event, instructions), whole at any instant."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file: TextIO | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, entry: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Process:
+    """Feed, take instructions, act. `stopped` has the core's Stop once it has come.
+
+    An event fed while another is being acted on waits for its turn, so that instructions are
+    carried out in the order in which the core gave them. A bug anywhere ends the process:
+    `stopped` then raises it.
+    """
+
+    def __init__(
+        self,
+        settings: PeerSettings | TrainerSettings,
+        act: Callable[[Instruction], None],
+        log: EventLog,
+    ) -> None:
+        self.core = new_core(settings)
+        self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+        self._act = act
+        self._log = log
+        self._deadlines = Deadlines(lambda name: self.feed(DeadlinePassed(name)))
+        self._waiting: deque[Event] = deque()
+        self._busy = False
+        log.write(header(settings))
+
+    def feed(self, event: Event) -> None:
+        self._waiting.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._waiting and not self.stopped.done():
+                self._handle(self._waiting.popleft())
+        except Exception as bug:  # noqa: BLE001 - carried to whoever awaits `stopped`
+            self.crash(bug)
+        finally:
+            self._busy = False
+
+    def crash(self, bug: BaseException) -> None:
+        """End the process with this exception."""
+        if not self.stopped.done():
+            self.stopped.set_exception(bug)
+
+    def close(self) -> None:
+        self._deadlines.close()
+        self._log.close()
+
+    def _handle(self, event: Event) -> None:
+        now = self._deadlines.now
+        instructions = self.core.handle(event, now)
+        self._log.write(record(now, event, instructions))
+        for instruction in instructions:
+            match instruction:
+                case StartDeadline():
+                    self._deadlines.start(instruction)
+                case Stop():
+                    if not self.stopped.done():
+                        self.stopped.set_result(instruction)
+                case _:
+                    self._act(instruction)

@@ -1,0 +1,218 @@
+"""State of a stage as bytes: snapshots, and getting them from several donors at once.
+
+A snapshot is one safetensors file: parameters, optimizer state and version. Replicas are equal
+to the bit, so their snapshots are equal to the byte, and chunks may come from any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import safetensors
+import safetensors.torch
+import torch
+
+from swarmrt.errors import CheckpointError, RunError
+from swarmrt.ids import PeerId
+from swarmrt.messages import GetState, Message, NoState, StateChunk
+
+CHUNK_BYTES = 4 << 20
+OUTSTANDING_CHUNKS = 4  # asked for at once: keeps a link full, and memory small
+SNAPSHOTS_KEPT = 2  # one being fetched, and a newer one
+
+Send = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of one stage."""
+
+    stage: int
+    version: int
+    data: bytes
+    digest: str
+
+    @classmethod
+    def take(cls, stage: int, version: int, tensors: dict[str, torch.Tensor]) -> Snapshot:
+        metadata = {"swarmrt": json.dumps({"stage": stage, "version": version})}
+        data = safetensors.torch.save(tensors, metadata)
+        return cls(stage, version, data, digest_of(data))
+
+
+def digest_of(data: bytes | bytearray | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_snapshot(data: bytes, source: str) -> dict[str, torch.Tensor]:
+    """The tensors of a snapshot. Raises CheckpointError naming the source."""
+    try:
+        return safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{source} is not a readable snapshot: {error}") from None
+
+
+class Shelf:
+    """Snapshots that this process can give to others."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[tuple[int, int], Snapshot] = {}
+
+    def put(self, snapshot: Snapshot, keep: int = SNAPSHOTS_KEPT) -> None:
+        self._snapshots[snapshot.stage, snapshot.version] = snapshot
+        while len(self._snapshots) > keep:
+            del self._snapshots[next(iter(self._snapshots))]
+
+    def answer(self, sender: PeerId, request: GetState, send: Send) -> None:
+        """One chunk, or that it is not here."""
+        snapshot = self._snapshots.get((request.stage, request.version))
+        start, length = request.offset_bytes, request.length_bytes
+        inside = snapshot is not None and 0 <= start < len(snapshot.data)
+        if snapshot is None or not inside or not 0 < length <= CHUNK_BYTES:
+            send(sender, NoState(request.stage, request.version, start), ())
+            return
+        chunk = memoryview(snapshot.data)[start : start + length]
+        payload = torch.frombuffer(bytearray(chunk), dtype=torch.uint8)
+        reply = StateChunk(
+            snapshot.stage, snapshot.version, start, len(snapshot.data), snapshot.digest
+        )
+        send(sender, reply, (payload,))
+
+
+class Fetch:
+    """One snapshot on its way here. Feed it the answers; await `data()`."""
+
+    def __init__(
+        self, stage: int, version: int, donors: Sequence[PeerId], send: Send, max_bytes: int
+    ) -> None:
+        self.stage, self.version = stage, version
+        self._donors = list(donors)
+        self._send = send
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+        self._digest = ""
+        self._asked: dict[int, PeerId] = {}  # offset → donor
+        self._next_offset = 0
+        self._missing_bytes = -1  # until the first answer tells the size
+        self._turn = 0
+        self._progress = asyncio.Event()
+        self._failure: RunError | None = None
+
+    async def data(self, patience_s: float) -> bytes:
+        """The whole file, its digest checked. Raises RunError when no donor can give it."""
+        self._ask()
+        while self._missing_bytes and self._failure is None:
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self._progress.wait()
+            except TimeoutError:
+                self._fail(f"no donor has sent anything for {patience_s:.0f} s")
+        if self._failure is not None:
+            raise self._failure
+        if digest_of(self._buffer) != self._digest:
+            raise RunError(f"{self._name} arrived damaged: its digest differs")
+        return bytes(self._buffer)
+
+    def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
+        offset = chunk.offset_bytes
+        if self._asked.get(offset) != sender or len(tensors) != 1:
+            return
+        payload = tensors[0]
+        if not isinstance(payload, torch.Tensor) or payload.dtype != torch.uint8:
+            return
+        if self._missing_bytes < 0:
+            self._begin(chunk)
+        if self._failure is not None:
+            return
+        if (chunk.digest, chunk.total_bytes) != (self._digest, len(self._buffer)):
+            self.donor_failed(sender, "holds another file than the first donor")
+            return
+        data = payload.numpy().tobytes()
+        if len(data) != min(CHUNK_BYTES, len(self._buffer) - offset):
+            self.donor_failed(sender, "sent a chunk of the wrong size")
+            return
+        self._buffer[offset : offset + len(data)] = data
+        del self._asked[offset]
+        self._missing_bytes -= len(data)
+        self._progress.set()
+        self._ask()
+
+    def donor_failed(self, donor: PeerId, reason: str) -> None:
+        """Ask the others for what this donor owes."""
+        if donor not in self._donors:
+            return
+        self._donors.remove(donor)
+        owed = sorted(offset for offset, who in self._asked.items() if who == donor)
+        for offset in owed:
+            del self._asked[offset]
+        if not self._donors:
+            self._fail(f"{donor} {reason}, and there is no other donor")
+            return
+        for offset in owed:
+            self._request(offset)
+        self._ask()
+
+    def _begin(self, first: StateChunk) -> None:
+        if not 0 < first.total_bytes <= self._max_bytes:
+            self._fail(f"it would be {first.total_bytes} bytes")
+            return
+        self._digest = first.digest
+        self._buffer = bytearray(first.total_bytes)
+        self._missing_bytes = first.total_bytes
+
+    def _ask(self) -> None:
+        size = len(self._buffer) if self._missing_bytes >= 0 else 1
+        while self._donors and self._next_offset < size and len(self._asked) < OUTSTANDING_CHUNKS:
+            offset, self._next_offset = self._next_offset, self._next_offset + CHUNK_BYTES
+            self._request(offset)
+
+    def _request(self, offset: int) -> None:
+        donor = self._donors[self._turn % len(self._donors)]
+        self._turn += 1
+        self._asked[offset] = donor
+        self._send(donor, GetState(self.stage, self.version, offset, CHUNK_BYTES), ())
+
+    def _fail(self, reason: str) -> None:
+        self._failure = RunError(f"cannot get {self._name}: {reason}")
+        self._progress.set()
+
+    @property
+    def _name(self) -> str:
+        return f"version {self.version} of stage {self.stage}"
+
+
+class Fetches:
+    """All snapshots on their way to this process."""
+
+    def __init__(self, send: Send, max_bytes: int = 1 << 40, patience_s: float = 60.0) -> None:
+        self._send = send
+        self._max_bytes = max_bytes
+        self._patience_s = patience_s
+        self._fetches: dict[tuple[int, int], Fetch] = {}
+
+    async def get(self, stage: int, version: int, donors: Sequence[PeerId]) -> bytes:
+        """The snapshot file. Raises RunError when no donor can give it."""
+        fetch = Fetch(stage, version, donors, self._send, self._max_bytes)
+        self._fetches[stage, version] = fetch
+        try:
+            return await fetch.data(self._patience_s)
+        finally:
+            del self._fetches[stage, version]
+
+    def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
+        fetch = self._fetches.get((chunk.stage, chunk.version))
+        if fetch is not None:
+            fetch.chunk_arrived(sender, chunk, tensors)
+
+    def refused(self, sender: PeerId, message: NoState | GetState, reason: str) -> None:
+        fetch = self._fetches.get((message.stage, message.version))
+        if fetch is not None:
+            fetch.donor_failed(sender, reason)
+
+    def donor_lost(self, donor: PeerId, reason: str) -> None:
+        for fetch in self._fetches.values():
+            fetch.donor_failed(donor, reason)
