@@ -1,0 +1,36 @@
+"""`swarmrt init` and `swarmrt config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from swarmrt.config import RunConfig, dump_toml, load_config
+from swarmrt.errors import ConfigError
+
+SET = typer.Option(
+    [], "--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
+
+
+def init(
+    path: Path = typer.Argument(Path("run.toml"), help="The file to write."),
+) -> None:
+    """Write a commented starting configuration."""
+    if path.exists():
+        raise ConfigError(f"{path} exists already; choose another name")
+    header = "# A swarmrt run. Every line is optional; these are the defaults.\n\n"
+    try:
+        path.write_text(header + dump_toml(RunConfig(), comments=True), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    print(f"wrote {path}; try it with: swarmrt local {path}")
+
+
+def config(
+    path: Path = typer.Argument(..., metavar="RUN.toml"),
+    overrides: list[str] = SET,
+) -> None:
+    """Print the effective configuration: file, environment and --set together."""
+    print(dump_toml(load_config(path, overrides)), end="")

@@ -1,0 +1,216 @@
+"""`swarmrt local`: a whole swarm on this machine, each part a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from swarmrt.cli.configs import SET
+from swarmrt.cli.train import (
+    JSON,
+    REPLICAS,
+    RESUME,
+    load_resumed,
+    new_run_dir,
+    parse_replicas,
+    write_config,
+)
+from swarmrt.config import RunConfig, dump_toml, load_config
+from swarmrt.errors import RunError
+from swarmrt.runtime.stopping import StopSwitch
+
+START_S = 120.0  # for the directory node to come up, even on a loaded machine
+LEAVE_S = 20.0  # for a child to leave by itself, and again after SIGTERM
+
+
+def local(
+    path: Path = typer.Argument(..., metavar="RUN.toml"),
+    replicas: str | None = REPLICAS,
+    steps: int | None = typer.Option(None, min=1, help="Overrides run.steps."),
+    overrides: list[str] = SET,
+    run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
+    resume: Path | None = RESUME,
+    threads: int | None = typer.Option(None, min=1, help="CPU threads of each peer."),
+    as_json: bool = JSON,
+) -> None:
+    """Directory, peers and trainer, each a real process on this machine, for trying things out."""
+    from swarmrt.cli.running import run
+    from swarmrt.data import open_data
+    from swarmrt.model.partition import check_stages
+
+    if steps is not None:
+        overrides = [*overrides, f"run.steps={steps}"]
+    config = load_config(path, overrides)
+    load_resumed(config, resume)
+    numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
+    check_stages(config)
+    open_data(config)
+    run_dir = run_dir or resume or new_run_dir(config)
+    write_config(run_dir, config)
+    cores = os.cpu_count() or 1
+    threads = threads or max(1, cores // sum(numbers))
+    swarm = LocalSwarm(config, run_dir, numbers, threads, resume, as_json)
+    code = run(swarm.run)
+    if code:
+        raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class Child:
+    name: str
+    process: Process
+    log: Path | None
+
+
+class LocalSwarm:
+    """Starts the processes, and sees to it that none of them is left."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: Path,
+        replicas: tuple[int, ...],
+        threads: int,
+        resume: Path | None,
+        as_json: bool,
+    ) -> None:
+        self.config, self.run_dir, self.replicas = config, run_dir, replicas
+        self._threads, self._resume, self._as_json = threads, resume, as_json
+        self._children: list[Child] = []
+
+    async def run(self, switch: StopSwitch) -> int:
+        """The trainer's exit code."""
+        try:
+            join = await self._start_bootstrap()
+            for stage, number in enumerate(self.replicas):
+                for replica in range(number):
+                    await self._start_peer(stage, replica, join)
+            trainer = await self._start_trainer(join)
+            with switch.calls(lambda _: _signal(trainer.process, signal.SIGINT)):
+                code = await self._watch(trainer)
+            await self._wait_for_peers()
+            return code
+        finally:
+            await self._end_all()
+
+    async def _start_bootstrap(self) -> str:
+        log = self.run_dir / "bootstrap" / "output.log"
+        child = await self._start("bootstrap", ["bootstrap", "--json"], log, stdout=PIPE)
+        assert child.process.stdout is not None
+        try:
+            async with asyncio.timeout(START_S):
+                line = await child.process.stdout.readline()
+        except TimeoutError:
+            raise RunError(
+                f"the directory node said nothing for {START_S:.0f} s; see {log}"
+            ) from None
+        if not line:
+            raise RunError(f"the directory node did not start: {_last_line(log)}")
+        return str(json.loads(line)["join"])
+
+    async def _start_peer(self, stage: int, replica: int, join: str) -> None:
+        name = f"stage-{stage}-{replica}"
+        folder = self.run_dir / "peers" / name
+        arguments = ["serve", "--stage", str(stage), "--run", self.config.run.name, "--wait"]
+        arguments += ["--join", join, "--threads", str(self._threads), "--log-dir", str(folder)]
+        await self._start(name, arguments, folder / "output.log")
+
+    async def _start_trainer(self, join: str) -> Child:
+        effective = self.run_dir / "config.toml"
+        effective.write_text(dump_toml(self.config), encoding="utf-8")
+        arguments = ["train", str(effective), "--join", join, "--run-dir", str(self.run_dir)]
+        arguments += ["--replicas", ",".join(map(str, self.replicas))]
+        if self._resume is not None:
+            arguments += ["--resume", str(self._resume)]
+        if self._as_json:
+            arguments += ["--json"]
+        return await self._start("trainer", arguments, None)
+
+    async def _start(
+        self, name: str, arguments: list[str], log: Path | None, stdout: int | None = None
+    ) -> Child:
+        """A child in a session of its own: it hears of Ctrl-C from us, in our order."""
+        command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
+        output = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=PIPE,  # held open: its end tells the child that we are gone
+                stdout=stdout if stdout is not None else output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+        finally:
+            if output is not None:
+                output.close()
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    async def _watch(self, trainer: Child) -> int:
+        """Until the trainer ends. A child that fails before it stops the trainer."""
+        waits = {asyncio.ensure_future(c.process.wait()): c for c in self._children}
+        trainer_wait = next(wait for wait, child in waits.items() if child is trainer)
+        pending = set(waits)
+        failed: Child | None = None
+        try:
+            while not trainer_wait.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for wait in done:
+                    if failed is None and waits[wait] is not trainer and wait.result() != 0:
+                        failed = waits[wait]
+                        _signal(trainer.process, signal.SIGTERM)
+        finally:
+            for wait in pending:
+                wait.cancel()
+        if failed is not None and failed.log is not None:
+            print(f"swarmrt: {failed.name} failed: {_last_line(failed.log)}", file=sys.stderr)
+            return failed.process.returncode or 1
+        return trainer_wait.result()
+
+    async def _wait_for_peers(self) -> None:
+        """The trainer has told them that the run is over."""
+        peers = [child.process.wait() for child in self._children if child.name != "bootstrap"]
+        await _within(LEAVE_S, *peers)
+
+    async def _end_all(self) -> None:
+        """SIGTERM, and after a while SIGKILL, to whatever is left."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            left = [child for child in self._children if child.process.returncode is None]
+            for child in left:
+                if number == signal.SIGKILL:
+                    print(f"swarmrt: {child.name} did not leave; killing it", file=sys.stderr)
+                _signal(child.process, number)
+            await _within(LEAVE_S, *(child.process.wait() for child in left))
+
+
+async def _within(seconds: float, *waits: object) -> None:
+    """Wait for all of them, but not longer than this."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        process.send_signal(number)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("swarmrt: ") if lines else f"no output in {log}"

@@ -1,0 +1,94 @@
+"""`swarmrt reference`, `swarmrt export` and `swarmrt generate`: models without the runtime."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from swarmrt.cli.configs import SET
+from swarmrt.config import RunConfig, load_config
+
+if TYPE_CHECKING:
+    import torch
+
+
+def reference(
+    path: Path = typer.Argument(..., metavar="RUN.toml"),
+    out: Path = typer.Option(..., "--out", metavar="FILE.safetensors"),
+    steps: int | None = typer.Option(None, min=1, help="Updates to apply; default run.steps."),
+    overrides: list[str] = SET,
+) -> None:
+    """Train the same run in one process, without any of the runtime, and write its weights."""
+    from swarmrt.model.export import write_safetensors
+    from swarmrt.model.reference import train_reference
+
+    config = load_config(path, overrides)
+    steps = steps or config.run.steps
+    every = max(1, steps // 20)
+
+    def on_step(step: int, loss: float, lr: float) -> None:
+        if step % every == 0 or step in (1, steps):
+            print(f"step {step:>5}/{steps}  loss {loss:.4f}  lr {lr:.2e}", flush=True)
+
+    tensors = train_reference(config, steps, on_step)
+    write_safetensors(out, tensors)
+    print(f"wrote {out}: the weights after {steps} steps")
+
+
+def export(
+    run_dir: Path = typer.Argument(..., metavar="RUN_DIR"),
+    out: Path | None = typer.Option(None, "--out", metavar="FILE.safetensors"),
+    hf: Path | None = typer.Option(None, "--hf", metavar="DIR", help="A Hugging Face folder."),
+) -> None:
+    """Join the stages of the newest checkpoint into one state dict."""
+    from swarmrt.errors import UsageError
+    from swarmrt.model.export import write_hf_llama, write_safetensors
+
+    if out is None and hf is None:
+        raise UsageError("export needs --out FILE.safetensors or --hf DIR, or both")
+    config, tensors, version = load_weights(run_dir)
+    if out is not None:
+        write_safetensors(out, tensors)
+        print(f"wrote {out}: the weights after {version} steps")
+    if hf is not None:
+        write_hf_llama(config, tensors, hf)
+        print(f"wrote {hf}: load it with transformers' AutoModelForCausalLM.from_pretrained")
+
+
+def generate(
+    run_dir: Path = typer.Argument(..., metavar="RUN_DIR"),
+    prompt: str = typer.Option("import ", help="Text to go on from."),
+    tokens: int = typer.Option(200, min=1, help="Tokens to sample."),
+    temperature: float = typer.Option(0.7, min=0.0, help="0 takes the likeliest."),
+    top_k: int = typer.Option(40, min=0, help="Sample among so many; 0 among all."),
+    seed: int = typer.Option(0, min=0),
+) -> None:
+    """Sample from the newest checkpoint."""
+    from swarmrt.data import open_codec
+    from swarmrt.errors import UsageError
+    from swarmrt.model.generate import generate as sample
+
+    config, tensors, _ = load_weights(run_dir)
+    codec = open_codec(config)
+    prompt_tokens = codec.encode(prompt)
+    if not prompt_tokens:
+        raise UsageError("--prompt is empty: give at least one character")
+    generated = sample(config, tensors, prompt_tokens, tokens, temperature, top_k, seed)
+    sys.stdout.write(codec.decode([*prompt_tokens, *generated]) + "\n")
+
+
+def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int]:
+    """Configuration, joined weights and version of a run's newest checkpoint."""
+    from swarmrt.model.export import join_states
+    from swarmrt.runtime.checkpoint import newest_checkpoint
+    from swarmrt.runtime.state import load_snapshot
+
+    checkpoint = newest_checkpoint(run_dir)
+    states = [
+        load_snapshot(checkpoint.read_stage(stage), str(checkpoint.path / entry.file))
+        for stage, entry in enumerate(checkpoint.manifest.stages)
+    ]
+    return checkpoint.config, join_states(states), checkpoint.version

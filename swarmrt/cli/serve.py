@@ -1,0 +1,55 @@
+"""`swarmrt serve`: one peer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from swarmrt.cli.bootstrap import IDENTITY, LISTEN, WITH_PARENT
+from swarmrt.errors import UsageError
+
+
+def serve(
+    stage: int = typer.Option(..., "--stage", metavar="N", help="The stage to serve, from 0."),
+    run_name: str = typer.Option(..., "--run", metavar="NAME", help="The run's name."),
+    join: list[str] = typer.Option(
+        ..., "--join", metavar="ADDR", help="Address of a process of the swarm; may be repeated."
+    ),
+    device: str = typer.Option("cpu", help='A torch device: "cpu", "cuda", "cuda:1", "mps".'),
+    identity: Path | None = IDENTITY,
+    listen: list[str] = LISTEN,
+    threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
+    wait: bool = typer.Option(False, "--wait", help="Wait for the run to be published."),
+    log_dir: Path | None = typer.Option(
+        None, metavar="DIR", help="Where to write events.jsonl; nowhere by default."
+    ),
+    with_parent: bool = WITH_PARENT,
+) -> None:
+    """Serve one stage of a run until it is over, or until Ctrl-C."""
+    import torch
+
+    from swarmrt.cli.running import run
+    from swarmrt.runtime.peer import ServeOptions
+    from swarmrt.runtime.peer import serve as serve_peer
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {device}: not usable here: {reason}") from None
+    options = ServeOptions(
+        run=run_name,
+        stage=stage,
+        join=tuple(join),
+        listen=tuple(listen),
+        identity=identity,
+        device=device,
+        threads=threads,
+        wait=wait,
+        log_dir=log_dir,
+    )
+    run(
+        lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),
+        with_parent=with_parent,
+    )

@@ -1,0 +1,173 @@
+"""`swarmrt train`: the trainer, with its view."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from swarmrt.cli.bootstrap import IDENTITY, JOIN, LISTEN, WITH_PARENT, join_line
+from swarmrt.cli.configs import SET
+from swarmrt.config import RunConfig, dump_toml, load_config
+from swarmrt.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from swarmrt.observe.live import LiveView
+    from swarmrt.observe.plain import PlainView
+    from swarmrt.observe.progress import Progress
+    from swarmrt.runtime.checkpoint import Checkpoint
+
+JSON = typer.Option(False, "--json", help="Print the result as one JSON object, last.")
+RESUME = typer.Option(
+    None, "--resume", metavar="RUN_DIR", help="Continue from this run's newest checkpoint."
+)
+REPLICAS = typer.Option(
+    None, "--replicas", metavar="2,2,2", help="Replicas of each stage to wait for."
+)
+
+
+def train(
+    path: Path = typer.Argument(..., metavar="RUN.toml"),
+    join: list[str] = JOIN,
+    overrides: list[str] = SET,
+    replicas: str | None = REPLICAS,
+    run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
+    resume: Path | None = RESUME,
+    identity: Path | None = IDENTITY,
+    listen: list[str] = LISTEN,
+    as_json: bool = JSON,
+    with_parent: bool = WITH_PARENT,
+) -> None:
+    """Publish a run, feed it, and keep its ledger. Without --join it starts a directory."""
+    from swarmrt.cli.running import run
+    from swarmrt.data import open_data
+    from swarmrt.model.partition import resolve
+    from swarmrt.observe.plots import plot_loss
+    from swarmrt.observe.progress import Progress
+    from swarmrt.runtime.trainer import Report, TrainOptions
+    from swarmrt.runtime.trainer import train as run_trainer
+
+    config = load_config(path, overrides)
+    checkpoint = load_resumed(config, resume)
+    config = config if checkpoint is None else continued(config, checkpoint)
+    numbers = parse_replicas(replicas, config)
+    data = open_data(config)
+    config = resolve(config)
+    run_dir = run_dir or resume or new_run_dir(config)
+    write_config(run_dir, config)
+    start = checkpoint.version if checkpoint else 0
+    progress = Progress(config, run_dir, start, data.unigram_loss())
+    options = TrainOptions(run_dir, tuple(join), tuple(listen), identity, numbers, checkpoint)
+
+    with open_view(progress, as_json) as view:
+        view.note(f"run folder {run_dir}")
+        view.note(f"data: {data.description}")
+
+        def report(what: Report) -> None:
+            progress.add(what)
+            view.update(what)
+
+        def published(addresses: Sequence[str]) -> None:
+            if not join:
+                line = join_line(list(addresses))
+                view.note(
+                    f"peers join with:\n  swarmrt serve --run {config.run.name} --stage N{line[1:]}"
+                )
+
+        reason = run(
+            lambda switch: run_trainer(config, data, options, switch, report, published),
+            with_parent=with_parent,
+        )
+    progress.close()
+    if progress.losses:
+        plot_loss(progress, run_dir / "loss.png")
+    say(f"{reason or 'stopped before the first step'}; everything is in {run_dir}", as_json)
+    if as_json:
+        print(progress.summary.to_json(), flush=True)
+
+
+def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
+    """A live table in a terminal, plain lines elsewhere."""
+    from rich.console import Console
+
+    from swarmrt.observe.live import LiveView
+    from swarmrt.observe.plain import PlainView
+
+    console = Console()
+    if console.is_terminal and not as_json:
+        return LiveView(progress, console)
+    return PlainView(progress, lambda text: say(text, as_json))
+
+
+def say(text: str, as_json: bool) -> None:
+    """For people. Under --json, standard output is for the object alone."""
+    print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def new_run_dir(config: RunConfig) -> Path:
+    base = Path("runs") / f"{config.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = base, 2
+    while path.exists():
+        path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return path
+
+
+def write_config(run_dir: Path, config: RunConfig) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.toml").write_text(dump_toml(config), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{run_dir}: cannot be written: {error.strerror}") from None
+
+
+def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:
+    """The newest checkpoint of the run to continue, checked whole."""
+    from swarmrt.runtime.checkpoint import newest_checkpoint
+
+    if resume is None:
+        return None
+    checkpoint = newest_checkpoint(resume)
+    for stage in range(len(checkpoint.manifest.stages)):
+        checkpoint.read_stage(stage)
+    saved = checkpoint.config
+    for section in ("model", "optimizer", "batch"):
+        if getattr(saved, section) != getattr(config, section):
+            raise CheckpointError(
+                f"{checkpoint.path}: was made with another [{section}] than this configuration's"
+            )
+    if saved.run.seed != config.run.seed:
+        raise CheckpointError(f"{checkpoint.path}: was made with run.seed {saved.run.seed}")
+    return checkpoint
+
+
+def continued(config: RunConfig, checkpoint: Checkpoint) -> RunConfig:
+    """The configuration with the checkpoint's cut into stages."""
+    layers = checkpoint.config.stages.layers
+    assert layers is not None
+    if config.stages.layers not in (None, layers) or config.num_stages != len(layers):
+        raise CheckpointError(
+            f"{checkpoint.path}: holds {len(layers)} stages of {list(layers)} layers; a run "
+            "continues with the same stages"
+        )
+    return config.with_stage_layers(layers)
+
+
+def parse_replicas(text: str | None, config: RunConfig) -> tuple[int, ...] | None:
+    """`2,3,2`, or one number for every stage."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--replicas {text}: write one number a stage, like 2,2,2") from None
+    if len(numbers) == 1:
+        numbers *= config.num_stages
+    if len(numbers) != config.num_stages or min(numbers) < 1:
+        raise UsageError(
+            f"--replicas {text}: the run has {config.num_stages} stages, each needs at least one"
+        )
+    return numbers

@@ -1,0 +1,71 @@
+"""Progress as plain lines, for logs and pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from swarmrt.observe.progress import Progress, Report
+from swarmrt.scheduler.instructions import (
+    ReportEvaluation,
+    ReportPeer,
+    ReportStep,
+    ReportWaiting,
+)
+
+LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
+
+
+class PlainView:
+    """Say what changed. Repeated waiting lines are said once."""
+
+    def __init__(self, progress: Progress, say: Callable[[str], None]) -> None:
+        self._progress = progress
+        self._say = say
+        self._said = ""
+        steps = progress.config.run.steps - progress.start_version
+        self._every = max(1, steps // LINES_OF_A_RUN)
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def update(self, report: Report) -> None:
+        match report:
+            case ReportWaiting():
+                self._say_once(waiting_text(report))
+            case ReportPeer(peer, stage, "ready" | "lost" as state, version):
+                if not self._progress.losses or state == "lost":
+                    self._say(f"stage {stage}: {peer} {state} at step {version}")
+            case ReportStep():
+                self._step(report)
+            case ReportEvaluation(version, loss):
+                self._say(f"step {version:>5}  held-out loss {loss:.4f}")
+
+    def _step(self, report: ReportStep) -> None:
+        last = self._progress.config.run.steps
+        if report.version % self._every == 0 or report.version in (1, last):
+            rate = self._progress.recent_tokens_per_s
+            self._say(
+                f"step {report.version:>5}/{last}  loss {report.loss:.4f}  "
+                f"norm {report.norm:.3f}  {rate:,.0f} tokens/s"
+            )
+
+    def _say_once(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._say(text)
+
+
+def waiting_text(report: ReportWaiting) -> str:
+    """Which stages are not served yet."""
+    missing = [
+        f"stage {stage} ({ready} of {needed})"
+        for stage, (ready, needed) in enumerate(zip(report.ready, report.needed, strict=True))
+        if ready < needed
+    ]
+    return f"waiting for peers: {', '.join(missing)}"

@@ -1,0 +1,120 @@
+"""What a run has done so far, gathered from the trainer's reports."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from swarmrt.config import RunConfig
+from swarmrt.ids import PeerId
+from swarmrt.scheduler.instructions import (
+    ReportEvaluation,
+    ReportPeer,
+    ReportStep,
+    ReportWaiting,
+)
+
+Report = ReportWaiting | ReportStep | ReportEvaluation | ReportPeer
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The last word of `train` and `local`, and their JSON under --json."""
+
+    run_dir: str
+    steps: int
+    loss_first: float | None
+    loss_last: float | None
+    eval_loss: float | None
+    tokens_per_s: float
+    microbatches: int
+    replica_digests_equal: bool
+    unigram_loss: float | None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dataclass
+class Progress:
+    """Fold reports into what a person wants to know, and write `metrics.jsonl`."""
+
+    config: RunConfig
+    run_dir: Path
+    start_version: int = 0
+    unigram_loss: float | None = None
+    version: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    peers: dict[PeerId, ReportPeer] = field(default_factory=dict)
+    waiting: ReportWaiting | None = None
+    digests_equal: bool = True
+    tokens: int = 0
+    train_s: float = 0.0
+    recent_tokens_per_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.version = self.start_version
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._metrics: TextIO = (self.run_dir / "metrics.jsonl").open(
+            "a", encoding="utf-8", buffering=1
+        )
+
+    def add(self, report: Report) -> None:
+        match report:
+            case ReportWaiting():
+                self.waiting = report
+            case ReportPeer():
+                self._add_peer(report)
+            case ReportStep():
+                self._add_step(report)
+            case ReportEvaluation(version, loss):
+                self.evaluations.append((version, loss))
+                self._write(version=version, eval_loss=loss)
+
+    def close(self) -> None:
+        self._metrics.close()
+
+    @property
+    def summary(self) -> Summary:
+        return Summary(
+            run_dir=str(self.run_dir),
+            steps=self.version,
+            loss_first=self.losses[0][1] if self.losses else None,
+            loss_last=self.losses[-1][1] if self.losses else None,
+            eval_loss=self.evaluations[-1][1] if self.evaluations else None,
+            tokens_per_s=self.tokens / self.train_s if self.train_s else 0.0,
+            microbatches=len(self.losses) * self.config.batch.microbatches,
+            replica_digests_equal=self.digests_equal,
+            unigram_loss=self.unigram_loss,
+        )
+
+    def _add_peer(self, report: ReportPeer) -> None:
+        if report.state == "lost":
+            self.peers.pop(report.peer, None)
+        else:
+            self.peers[report.peer] = report
+
+    def _add_step(self, report: ReportStep) -> None:
+        self.waiting = None
+        self.version = report.version
+        self.losses.append((report.version, report.loss))
+        self.digests_equal &= report.digests_equal
+        self.tokens += report.tokens
+        self.train_s += report.seconds
+        self.recent_tokens_per_s = report.tokens / max(report.seconds, 1e-9)
+        self._write(
+            version=report.version,
+            loss=report.loss,
+            norm=report.norm,
+            tokens=report.tokens,
+            seconds=report.seconds,
+            digests=[dict(stage) for stage in report.digests],
+            digests_equal=report.digests_equal,
+        )
+
+    def _write(self, **values: object) -> None:
+        self._metrics.write(json.dumps({"time": time.time(), **values}) + "\n")
