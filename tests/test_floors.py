@@ -1,0 +1,93 @@
+"""The floors of the house: imports go down only, without circles."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {
+    "swarmrt": 0,
+    "swarmrt.ids": 0,
+    "swarmrt.errors": 0,
+    "swarmrt.config": 0,
+    "swarmrt.messages": 0,
+    "swarmrt.scheduler": 1,
+    "swarmrt.kernels": 1,
+    "swarmrt.wire": 2,
+    "swarmrt.model": 2,
+    "swarmrt.data": 2,
+    "swarmrt.sim": 3,
+    "swarmrt.runtime": 3,
+    "swarmrt.observe": 4,
+    "swarmrt.cli": 5,
+    "swarmrt.__main__": 6,
+}
+FORBIDDEN = {  # by package: what it must not import, however low that is
+    "swarmrt.scheduler": {"torch", "asyncio", "socket", "time", "logging", "hivemind", "numpy"},
+    "swarmrt.kernels": {"asyncio", "socket", "hivemind"},
+    "swarmrt.model": {"asyncio", "socket", "hivemind"},
+    "swarmrt.data": {"asyncio", "socket", "hivemind"},
+    "swarmrt.wire": {"asyncio", "socket", "hivemind"},
+    "swarmrt.sim": {"torch", "asyncio", "socket", "time", "hivemind"},
+}
+
+
+def sources() -> dict[str, Path]:
+    files = [*ROOT.glob("swarmrt/**/*.py")]
+    files += [*ROOT.glob("kernels/*.py"), *ROOT.glob("scheduler/*.py")]
+    modules = {}
+    for file in files:
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        if parts[:1] != ("swarmrt",):
+            parts = ("swarmrt", *parts)
+        modules[".".join(parts).removesuffix(".__init__")] = file
+    return modules
+
+
+def imports_of(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            assert node.module is not None
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+MODULES = sources()
+
+
+def place(module: str) -> str:
+    return max((p for p in FLOORS if module == p or module.startswith(p + ".")), key=len)
+
+
+def test_every_module_has_a_floor() -> None:
+    unplaced = [module for module in MODULES if place(module) == "swarmrt" != module]
+    assert not unplaced, f"give these a floor: {unplaced}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_down(module: str) -> None:
+    here = place(module)
+    for imported in imports_of(MODULES[module]):
+        assert imported.split(".")[0] not in FORBIDDEN.get(here, set()), f"imports {imported}"
+        if imported in MODULES and place(imported) != here:
+            below = FLOORS[place(imported)] < FLOORS[here] or FLOORS[here] == 0  # words
+            assert below, f"{module} imports {imported}, which is not below it"
+
+
+def test_no_circles() -> None:
+    graph = {
+        module: {i for i in imports_of(file) if i in MODULES and i != module}
+        for module, file in MODULES.items()
+    }
+    for module, imported in graph.items():
+        imported -= {parent for parent in graph if module.startswith(parent + ".")}
+    list(graphlib.TopologicalSorter(graph).static_order())
