@@ -1,0 +1,111 @@
+"""The order of the data: a function of (seed, step, index), never of who asks or when.
+
+The text is cut into windows of one sequence and the token after it. Held-out windows come from a
+few spans spread over the text (a window's last target is its neighbour's first token, which is all
+that the two splits share). Each epoch goes through all training windows in an order of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarmrt.config import RunConfig
+from swarmrt.data.codec import Codec, open_codec
+from swarmrt.data.sources import read_tokens
+from swarmrt.errors import DataError
+from swarmrt.ids import MicrobatchId
+
+HELD_OUT_SPANS = 16
+
+Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def open_data(config: RunConfig) -> Data:
+    """The run's data. Raises DataError, naming the file."""
+    codec = open_codec(config)
+    tokens, what = read_tokens(config, codec)
+    return Data(config, codec, tokens, what)
+
+
+class Data:
+    def __init__(self, config: RunConfig, codec: Codec, tokens: NDArray[Any], what: str) -> None:
+        self.vocab = config.model.vocab
+        self.description = f"{what}, {len(tokens):,} tokens"
+        self._codec, self._tokens = codec, tokens
+        self._seed = config.run.seed
+        self._sequence = config.model.sequence
+        self._batch = config.batch
+        self._evaluated = config.evaluation.microbatches
+        windows = (len(tokens) - 1) // self._sequence
+        if windows < 2:
+            raise DataError(
+                f"data.source {config.data.source!r} has {len(tokens)} tokens; two sequences of "
+                f"model.sequence {self._sequence} need {2 * self._sequence + 1}"
+            )
+        self.training, self.held_out = split(windows, config.data.held_out)
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def microbatch(self, microbatch: MicrobatchId) -> Batch:
+        """Inputs and targets, int64 [microbatch, sequence]; targets are one token later.
+
+        Held-out microbatches depend on their index only, so that evaluations compare.
+        """
+        size = self._batch.microbatch
+        if microbatch.held_out:
+            places = np.arange(size) + microbatch.index * size
+            return self._windows(self.held_out[places % len(self.held_out)])
+        first = (microbatch.step * self._batch.microbatches + microbatch.index) * size
+        places = np.arange(first, first + size)
+        epochs, offsets = np.divmod(places, len(self.training))
+        windows = [self._order(int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
+        return self._windows(np.asarray(windows))
+
+    def unigram_loss(self) -> float:
+        """Nats a token of what is evaluated, if each token came alone.
+
+        By the frequencies of the training windows, each token counted once more than seen.
+        """
+        counts = np.ones(self.vocab)
+        sample = self.training[:: max(1, len(self.training) // 20_000)]
+        for window in sample:
+            counts += np.bincount(self._window(window)[1:], minlength=self.vocab)
+        log_share = np.log(counts / counts.sum())
+        batches = range(self._evaluated)
+        targets = [self.microbatch(MicrobatchId(0, i, held_out=True))[1] for i in batches]
+        return float(-log_share[np.concatenate(targets).ravel()].mean())
+
+    def encode(self, text: str) -> list[int]:
+        return self._codec.encode(text)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self._codec.decode(tokens)
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self._seed, epoch]).permutation(self.training)
+
+    def _window(self, window: int) -> NDArray[np.int64]:
+        start = int(window) * self._sequence
+        return np.asarray(self._tokens[start : start + self._sequence + 1], dtype=np.int64)
+
+    def _windows(self, windows: NDArray[np.int64]) -> Batch:
+        tokens = np.stack([self._window(window) for window in windows])
+        return tokens[:, :-1].copy(), tokens[:, 1:].copy()
+
+
+def split(windows: int, held_out: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Training and held-out windows: at least one of each, and no window in both."""
+    number = min(max(1, round(windows * held_out)), windows - 1)
+    spans = min(HELD_OUT_SPANS, number)
+    is_held_out = np.zeros(windows, dtype=bool)
+    for span in range(spans):
+        size = number // spans + (span < number % spans)
+        start = (2 * span + 1) * windows // (2 * spans) - size // 2
+        is_held_out[max(0, start) : max(0, start) + size] = True
+    every = np.arange(windows)
+    return every[~is_held_out], every[is_held_out]

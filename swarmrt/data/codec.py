@@ -1,0 +1,80 @@
+"""Text to tokens and back: plain bytes, or a tokenizer by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarmrt.config import RunConfig
+from swarmrt.errors import DataError
+
+
+class Codec(Protocol):
+    vocab: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, tokens: Iterable[int]) -> str: ...
+
+    def encode_file(self, data: bytes) -> NDArray[Any]:
+        """Tokens of a file's bytes."""
+        ...
+
+
+class ByteCodec:
+    """A token is a byte of UTF-8."""
+
+    vocab = 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return bytes(token for token in tokens if token < 256).decode(errors="replace")
+
+    def encode_file(self, data: bytes) -> NDArray[Any]:
+        return np.frombuffer(data, dtype=np.uint8)
+
+
+class FileCodec:
+    """A `tokenizers` JSON file. Raises DataError when it cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from tokenizers import Tokenizer  # of the extra `hf`
+        except ImportError:
+            raise DataError(
+                f"data.tokenizer {path}: needs the tokenizers package; pip install 'swarmrt[hf]'"
+            ) from None
+        if not path.is_file():
+            raise DataError(f"data.tokenizer {path}: no such file")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001 - the package raises bare Exception
+            raise DataError(f"data.tokenizer {path}: not a tokenizers JSON file: {error}") from None
+        self.vocab: int = self._tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens)))
+
+    def encode_file(self, data: bytes) -> NDArray[Any]:
+        return np.asarray(self.encode(data.decode(errors="replace")), dtype=np.uint32)
+
+
+def open_codec(config: RunConfig) -> Codec:
+    """The run's tokenizer; its vocabulary fits the model's. Raises DataError."""
+    path = config.data.tokenizer
+    codec: Codec = FileCodec(Path(path)) if path else ByteCodec()
+    if codec.vocab > config.model.vocab:
+        what = f"data.tokenizer {path}" if path else "text read as bytes"
+        raise DataError(
+            f"{what} has {codec.vocab} tokens, but model.vocab is {config.model.vocab}; raise it"
+        )
+    return codec

@@ -1,0 +1,219 @@
+"""From a configuration to layers: the built-in decoder, or the user's own builder.
+
+A *layer* is what a cut never splits. It has one or more named *parts*, built only when asked
+for: a peer builds its own stage and nothing else. In the decoder the embedding belongs to the
+first layer, the final norm and the head to the last.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from swarmrt.config import Model, RunConfig
+from swarmrt.errors import ModelError
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.draws import drawing, seed_for, seeded
+from swarmrt.model.layers import Block, Embedding, RMSNorm, head, token_losses
+
+Build = Callable[[], nn.Module]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module under its name in the state dict of the whole model."""
+
+    name: str
+    build: Build
+
+
+@dataclass(frozen=True)
+class Layered:
+    """A model as layers. Nothing is built until `build_slice`."""
+
+    config: RunConfig
+    layers: tuple[tuple[Part, ...], ...]
+    loss: Loss
+    draws: bool  # whether training may draw random numbers
+
+    def loss_sum(self, output: Tensor, targets: Tensor) -> Tensor:
+        """A scalar: the loss summed over the targets. Raises ModelError for a wrong type."""
+        loss = self.loss(output, targets)
+        if not isinstance(loss, Tensor) or not loss.is_floating_point():
+            raise ModelError(f"{self.config.model.kind}: the loss must return a floating tensor")
+        return loss.sum() if loss.dim() else loss * targets.numel()
+
+
+def build_layers(config: RunConfig) -> Layered:
+    """The layers that `config.model` describes. Raises ModelError for an unusable builder."""
+    if config.model.kind == "decoder":
+        layers = tuple(_decoder_layer(config.model, i) for i in range(config.model.layers))
+        return Layered(config, layers, token_losses, draws=config.model.dropout > 0)
+    modules, loss = _call_builder(config)
+    layers = tuple((Part(f"layers.{i}", build),) for i, build in enumerate(modules))
+    return Layered(config, layers, loss, draws=True)
+
+
+def _decoder_layer(model: Model, index: int) -> tuple[Part, ...]:
+    parts = [Part(f"blocks.{index}", partial(Block, model))]
+    if index == 0:
+        parts.insert(0, Part("embed", partial(Embedding, model)))
+    if index == model.layers - 1:
+        parts += [Part("norm", partial(RMSNorm, model.width)), Part("head", partial(head, model))]
+    return tuple(parts)
+
+
+# ---------------------------------------------------------------------- the user's builder
+
+
+def _call_builder(config: RunConfig) -> tuple[list[Build], Loss]:
+    kind = config.model.kind
+    builder = _import_builder(kind)
+    try:
+        with seeded(seed_for(config.run.seed, "init")):
+            result = builder(**config.model.options)
+    except Exception as error:
+        raise ModelError(f"{kind}: the builder failed: {_line(error)}") from error
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise ModelError(
+            f"{kind}: the builder must return (layers, loss), not {type(result).__name__}"
+        )
+    layers, loss = result
+    if not isinstance(layers, Sequence | nn.ModuleList) or not len(layers):
+        raise ModelError(f"{kind}: layers must be a list with at least one layer")
+    if not callable(loss):
+        raise ModelError(f"{kind}: loss must be callable, not {type(loss).__name__}")
+    for index, layer in enumerate(layers):
+        if not callable(layer):
+            raise ModelError(
+                f"{kind}: layer {index} is {type(layer).__name__}; each must be an nn.Module or "
+                "a function that returns one"
+            )
+    _refuse_shared_parameters(kind, list(layers))
+    return [_as_build(layer) for layer in layers], loss
+
+
+def _import_builder(kind: str) -> Callable[..., Any]:
+    module_name, _, name = kind.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ModelError(f"{kind}: cannot import {module_name}: {_line(error)}") from error
+    builder = getattr(module, name, None)
+    if not callable(builder):
+        raise ModelError(f"{kind}: {module_name} has no function {name!r}")
+    return builder  # type: ignore[no-any-return]
+
+
+def _as_build(layer: Build | nn.Module) -> Build:
+    return (lambda: layer) if isinstance(layer, nn.Module) else layer
+
+
+def _refuse_shared_parameters(kind: str, layers: list[Any]) -> None:
+    """Tied weights in two layers would drift apart as soon as a cut comes between them."""
+    owner: dict[int, int] = {}
+    for index, layer in enumerate(layers):
+        for parameter in layer.parameters() if isinstance(layer, nn.Module) else ():
+            if owner.setdefault(id(parameter), index) != index:
+                raise ModelError(
+                    f"{kind}: layers {owner[id(parameter)]} and {index} share a parameter; "
+                    "tied weights are not supported"
+                )
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+# ---------------------------------------------------------------------- building
+
+
+class Slice(nn.Module):
+    """Layers `first` to `last - 1`, built, in the model's dtype."""
+
+    def __init__(self, model: Layered, first: int, last: int) -> None:
+        super().__init__()
+        self._model = model
+        self._seed = model.config.run.seed
+        self.first, self.last = first, last
+        self._names: list[str] = []
+        self._ends: list[int] = []  # of each layer, in `self.parts`
+        self.parts = nn.ModuleList()
+        for index in range(first, last):
+            for name, module in build_layer(model, index):
+                self._names.append(name)
+                self.parts.append(module)
+            self._ends.append(len(self.parts))
+
+    def forward(self, x: Tensor, microbatch: MicrobatchId) -> Tensor:
+        """The last layer's output. Draws depend on the microbatch and the layer alone."""
+        if not self._model.draws:
+            return self._run(x, lambda layer: None)
+        with drawing(self._seed, microbatch, x.device) as at_layer:
+            return self._run(x, at_layer)
+
+    def _run(self, x: Tensor, at_layer: Callable[[int], None]) -> Tensor:
+        start = 0
+        for index, end in enumerate(self._ends, self.first):
+            at_layer(index)
+            for part in self.parts[start:end]:  # type: ignore[union-attr]
+                x = part(x)
+            if not isinstance(x, Tensor) or not x.is_floating_point():
+                raise ModelError(
+                    f"{self._model.config.model.kind}: layer {index} must return one floating "
+                    f"tensor, not {type(x).__name__}"
+                )
+            start = end
+        return x
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Parameters that are trained, by their names in the whole model."""
+        return {
+            f"{name}.{inner}": parameter
+            for name, part in zip(self._names, self.parts, strict=True)
+            for inner, parameter in part.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Live parameters and persistent buffers, by their names in the whole model."""
+        return {
+            f"{name}.{inner}": tensor
+            for name, part in zip(self._names, self.parts, strict=True)
+            for inner, tensor in part.state_dict().items()
+        }
+
+
+def build_layer(model: Layered, index: int) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules of one layer. First weights depend on (run.seed, index) alone.
+
+    Raises ModelError when a part cannot be built.
+    """
+    config = model.config
+    dtype: torch.dtype = getattr(torch, config.model.dtype)
+    with seeded(seed_for(config.run.seed, "init", index)):
+        for part in model.layers[index]:
+            try:
+                module = part.build()
+            except Exception as error:
+                raise ModelError(
+                    f"{config.model.kind}: layer {index} cannot be built: {_line(error)}"
+                ) from error
+            if not isinstance(module, nn.Module):
+                raise ModelError(
+                    f"{config.model.kind}: layer {index} must be an nn.Module, "
+                    f"not {type(module).__name__}"
+                )
+            yield part.name, module.to(dtype)

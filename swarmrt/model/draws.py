@@ -1,0 +1,51 @@
+"""Every draw of a run is a function of what it is for, never of who computes it.
+
+Dropout masks depend on (seed, step, microbatch, layer). The layer and not the stage, so that
+any cut of the model draws the same masks as the model in one piece.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from swarmrt.ids import MicrobatchId
+
+Seed = int | str | bool
+
+
+def seed_for(*parts: Seed) -> int:
+    """63 bits that depend on the parts alone: the same in every process, on every platform."""
+    text = "\0".join(f"{type(part).__name__}:{part}" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw from this seed inside, and leave the process's generators as they were."""
+    on_gpu = device is not None and device.type != "cpu"
+    with torch.random.fork_rng([device] if on_gpu else [], device_type=_kind(device)):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def drawing(
+    seed: int, microbatch: MicrobatchId, device: torch.device | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Inside, call the given function with a layer's global index before running that layer."""
+    step, index, held_out = microbatch
+    prefix = seed_for(seed, "draw", step, index, held_out)
+
+    def at_layer(layer: int) -> None:
+        torch.manual_seed(seed_for(prefix, layer))
+
+    with seeded(prefix, device):
+        yield at_layer
+
+
+def _kind(device: torch.device | None) -> str:
+    return "cuda" if device is None or device.type == "cpu" else device.type
