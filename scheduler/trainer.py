@@ -522,7 +522,7 @@ class TrainerCore:
         if self._commit is not None or (started and self._saved != self.version):
             return []
         self.phase = Phase.CLOSING
-        reason = f"stopped at step {self.version}" if self._stopping else "the run is done"
+        reason = "the run was stopped" if self._stopping else "the run is done"
         return [*self._tell_all(reason), Stop(reason, error=False)]
 
     def _stop_requested(self, reason: str, now: float) -> list[Instruction]:

@@ -77,7 +77,7 @@ def test_stop_commits_the_step_and_saves_it() -> None:
     world.run()
     last = world.trainer.steps[-1].version
     assert last <= 5 and last in world.trainer.checkpoints
-    assert world.trainer.stopped is not None and "stopped at step" in world.trainer.stopped.reason
+    assert world.trainer.stopped is not None and "was stopped" in world.trainer.stopped.reason
 
 
 def test_lost_replica_ends_the_run_with_a_reason() -> None:

@@ -85,7 +85,11 @@ def train(
     progress.close()
     if progress.losses:
         plot_loss(progress, run_dir / "loss.png")
-    say(f"{reason or 'stopped before the first step'}; everything is in {run_dir}", as_json)
+    say(f"{reason or 'stopped'} at step {progress.version}", as_json)
+    if progress.losses:
+        for line in progress.closing_lines():
+            say(line, as_json)
+    say(f"everything is in {run_dir}", as_json)
     if as_json:
         print(progress.summary.to_json(), flush=True)
 

@@ -92,6 +92,24 @@ class Progress:
             unigram_loss=self.unigram_loss,
         )
 
+    def closing_lines(self) -> list[str]:
+        """For people: what the run came to."""
+        summary = self.summary
+        lines = []
+        if summary.loss_first is not None:
+            lines.append(
+                f"training loss {summary.loss_first:.4f} → {summary.loss_last:.4f} nats a token, "
+                f"{summary.tokens_per_s:,.0f} tokens/s"
+            )
+        if summary.eval_loss is not None and summary.unigram_loss is not None:
+            lines.append(
+                f"held-out loss {summary.eval_loss:.4f}, where a unigram model has "
+                f"{summary.unigram_loss:.4f}"
+            )
+        equal = "were equal" if summary.replica_digests_equal else "DIFFERED"
+        lines.append(f"the replicas of each stage {equal} after every step")
+        return lines
+
     def _add_peer(self, report: ReportPeer) -> None:
         if report.state == "lost":
             self.peers.pop(report.peer, None)
