@@ -168,7 +168,7 @@ class Slice(nn.Module):
         start = 0
         for index, end in enumerate(self._ends, self.first):
             at_layer(index)
-            for part in self.parts[start:end]:  # type: ignore[union-attr]
+            for part in self.parts[start:end]:
                 x = part(x)
             if not isinstance(x, Tensor) or not x.is_floating_point():
                 raise ModelError(

@@ -10,18 +10,53 @@ import safetensors.torch
 from torch import Tensor
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import ModelError, UsageError
-from swarmrt.model.layers import NORM_EPS, ROTARY_BASE, hidden_width
+from swarmrt.errors import CheckpointError, ModelError, UsageError
+from swarmrt.model.build import Slice, build_layers
+from swarmrt.model.layers import NORM_EPS, ROTARY_BASE, feed_forward_width
+
+HF_LLAMA_NAMES = {  # of what follows `blocks.{i}.`, or of the whole name
+    "embed.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+    "attention_norm.weight": "input_layernorm.weight",
+    "attention.query.weight": "self_attn.q_proj.weight",
+    "attention.key.weight": "self_attn.k_proj.weight",
+    "attention.value.weight": "self_attn.v_proj.weight",
+    "attention.output.weight": "self_attn.o_proj.weight",
+    "feed_forward_norm.weight": "post_attention_layernorm.weight",
+    "feed_forward.gate.weight": "mlp.gate_proj.weight",
+    "feed_forward.up.weight": "mlp.up_proj.weight",
+    "feed_forward.down.weight": "mlp.down_proj.weight",
+}
 
 
 def join_states(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The whole model's state dict from the stages' states, optimizer left out."""
-    return {
-        name.removeprefix("model."): tensor
-        for state in states
-        for name, tensor in state.items()
-        if name.startswith("model.")
-    }
+    """The whole model's state dict from the stages' states, optimizer left out.
+
+    Raises CheckpointError when two stages hold the same tensor.
+    """
+    joined: dict[str, Tensor] = {}
+    for stage, state in enumerate(states):
+        for full_name, tensor in state.items():
+            if full_name.startswith("model."):
+                name = full_name.removeprefix("model.")
+                if name in joined:
+                    raise CheckpointError(f"stage {stage} and one before it both hold {name}")
+                joined[name] = tensor
+    return joined
+
+
+def model_names(config: RunConfig) -> list[str]:
+    """Names of the exported state dict, layer by layer; one layer is in memory at a time.
+
+    Raises ModelError when the model cannot be built.
+    """
+    model = build_layers(config)
+    return [
+        name
+        for index in range(len(model.layers))
+        for name in Slice(model, index, index + 1).tensors()
+    ]
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -47,8 +82,8 @@ def write_whole(path: Path, data: bytes) -> None:
 def write_hf_llama(config: RunConfig, tensors: dict[str, Tensor], folder: Path) -> None:
     """A folder that transformers' LlamaForCausalLM loads to the same logits.
 
-    The decoder's parameters already have its names and layout. Raises ModelError for a user's own
-    model, UsageError when the folder cannot be written.
+    The values go unchanged, under its names. Raises ModelError for a user's own model,
+    UsageError when the folder cannot be written.
     """
     model = config.model
     if model.kind != "decoder":
@@ -58,7 +93,7 @@ def write_hf_llama(config: RunConfig, tensors: dict[str, Tensor], folder: Path) 
         "model_type": "llama",
         "vocab_size": model.vocab,
         "hidden_size": model.width,
-        "intermediate_size": hidden_width(model.width),
+        "intermediate_size": feed_forward_width(model.width),
         "num_hidden_layers": model.layers,
         "num_attention_heads": model.heads,
         "num_key_value_heads": model.kv_heads,
@@ -74,7 +109,14 @@ def write_hf_llama(config: RunConfig, tensors: dict[str, Tensor], folder: Path) 
         "eos_token_id": None,
         "torch_dtype": model.dtype,
     }
-    renamed = {name.replace("norm.", "model.norm.", 1) if name.startswith("norm.") else name: t
-               for name, t in tensors.items()}  # fmt: skip
+    renamed = {hf_llama_name(name): tensor for name, tensor in tensors.items()}
     write_safetensors(folder / "model.safetensors", renamed)
     write_whole(folder / "config.json", json.dumps(description, indent=2).encode())
+
+
+def hf_llama_name(name: str) -> str:
+    """`blocks.3.attention.query.weight` is `model.layers.3.self_attn.q_proj.weight` there."""
+    if not name.startswith("blocks."):
+        return HF_LLAMA_NAMES[name]
+    _, index, inner = name.split(".", 2)
+    return f"model.layers.{index}.{HF_LLAMA_NAMES[inner]}"

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import ModelError
-from swarmrt.model.optimizer import is_decayed, learning_rate, make_optimizer, set_learning_rate
+from swarmrt.model.optimizer import (
+    is_decayed,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+    slots,
+)
 
 
 class Flat:
@@ -38,19 +44,22 @@ class Flat:
         self.mixed = dtype != exact
         self.masters = self._values.to(exact) if self.mixed else self._values
         self.gradients = self._added.to(exact) if self.mixed else self._added
-        self._num_decayed = sum(
-            shape.numel() for shape in self._shapes.values() if len(shape) >= 2
-        )
-        self._pieces = [
-            (start, stop, nn.Parameter(self.masters[start:stop]))
-            for start, stop in ((0, self._num_decayed), (self._num_decayed, self.num_parameters))
-        ]
-        for start, stop, piece in self._pieces:
-            piece.grad = self.gradients[start:stop]
-        (_, _, decayed), (_, _, plain) = self._pieces
-        self._optimizer = make_optimizer(
-            config, [decayed] if len(decayed) else [], [plain] if len(plain) else []
-        )
+        self.moments = {slot: torch.zeros_like(self.masters) for slot in slots(config)}
+        self._optimizer = self._make_optimizer()
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        """It sees two parameters: all matrices and all vectors, as views like everything else."""
+        end_of_matrices = sum(shape.numel() for shape in self._shapes.values() if len(shape) >= 2)
+        parts = slice(0, end_of_matrices), slice(end_of_matrices, self.num_parameters)
+        pieces = [nn.Parameter(self.masters[part]) for part in parts]
+        matrices, vectors = ([piece] if len(piece) else [] for piece in pieces)
+        optimizer = make_optimizer(self._config, matrices, vectors)
+        for part, piece in zip(parts, pieces, strict=True):
+            piece.grad = self.gradients[part]
+            for slot, values in self.moments.items():
+                if len(piece):
+                    optimizer.state[piece][slot] = values[part]
+        return optimizer
 
     def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
         for name, values in self.named(self._values):
@@ -89,39 +98,33 @@ class Flat:
         self.gradients *= scale
         set_learning_rate(self._optimizer, learning_rate(self._config, version))
         self._optimizer.step()
-        self.round_masters()
+        self._round_masters()
         self.clear_gradients()
 
-    def round_masters(self) -> None:
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Live views: `optimizer.<slot>.<name>`, float32 masters where there are any, and AdamW's
+        count of steps."""
+        buffers = {"master": self.masters} if self.mixed else {}
+        state = {
+            f"optimizer.{slot}.{name}": values
+            for slot, flat in (buffers | self.moments).items()
+            for name, values in self.named(flat)
+        }
+        if counts := self._step_counts():
+            state["optimizer.step"] = counts[0]
+        return state
+
+    def restored(self) -> None:
+        """Call after writing into the views that `optimizer_state` gave."""
+        for count in self._step_counts()[1:]:
+            count.copy_(self._step_counts()[0])
+        self._round_masters()
+        self.clear_gradients()
+
+    def _step_counts(self) -> list[Tensor]:
+        return [state["step"] for state in self._optimizer.state.values() if "step" in state]
+
+    def _round_masters(self) -> None:
         """Bring the masters' values into the model's own parameters."""
         if self.mixed:
             self._values.copy_(self.masters)
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """Live views: `optimizer.<slot>.<name>`, and float32 masters where there are any."""
-        state: dict[str, Tensor] = {}
-        if self.mixed:
-            state |= {f"optimizer.master.{name}": v for name, v in self.named(self.masters)}
-        for key, value in self._moments():
-            state[key] = value
-        return state
-
-    def _moments(self) -> Iterator[tuple[str, Tensor]]:
-        """Per-parameter views of each piece's moments; scalars such as the step count as are."""
-        for start, stop, piece in self._pieces:
-            names = self._names_within(start, stop)
-            for slot, value in self._optimizer.state[piece].items():
-                if value.dim() == 0:
-                    if names:
-                        yield f"optimizer.{slot}.{'matrices' if start == 0 else 'vectors'}", value
-                    continue
-                offset = 0
-                for name in names:
-                    shape = self._shapes[name]
-                    view = value[offset : offset + shape.numel()].view(shape)
-                    yield f"optimizer.{slot}.{name}", view
-                    offset += shape.numel()
-
-    def _names_within(self, start: int, stop: int) -> list[str]:
-        decayed = start == 0 and stop == self._num_decayed
-        return [name for name in self._order if (len(self._shapes[name]) >= 2) == decayed]

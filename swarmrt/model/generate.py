@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import ModelError
-from swarmrt.model.build import build_layer, model_spec
+from swarmrt.errors import CheckpointError, ModelError
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.build import Slice, build_layers
 
 
 def generate(
@@ -23,24 +24,31 @@ def generate(
 ) -> Iterator[int]:
     """Tokens after the prompt, one by one. The window is the run's sequence length.
 
-    Raises ModelError when the model's output is not logits [B, T, vocab].
+    Raises ModelError when the model's output is not logits [B, T, vocab], CheckpointError when
+    the tensors are of another model.
     """
-    modules = []
-    for layer in model_spec(config).layers:
-        module = build_layer(config, layer).eval()
-        module.load_state_dict({n: tensors[layer.name + n] for n in module.state_dict()})
-        modules.append(module)
+    whole = load_whole(config, tensors)
     draws = torch.Generator().manual_seed(seed)
     tokens = list(prompt)
     for _ in range(new_tokens):
         with torch.no_grad():
-            value = torch.tensor([tokens[-config.model.sequence :]])
-            for module in modules:
-                value = module(value)
-        if value.ndim != 3:
-            raise ModelError(f"cannot sample: the model's output has {value.ndim} dimensions")
-        tokens.append(choose_token(value[0, -1].float(), temperature, top_k, draws))
+            window_BT = torch.tensor([tokens[-config.model.sequence :]])
+            logits_BTV = whole(window_BT, MicrobatchId(0, 0, held_out=True))
+        if logits_BTV.ndim != 3:
+            raise ModelError(f"cannot sample: the model's output has {logits_BTV.ndim} dimensions")
+        tokens.append(choose_token(logits_BTV[0, -1].float(), temperature, top_k, draws))
         yield tokens[-1]
+
+
+def load_whole(config: RunConfig, tensors: dict[str, Tensor]) -> Slice:
+    """The whole model with these weights, for evaluation. Raises CheckpointError."""
+    model = build_layers(config)
+    whole = Slice(model, 0, len(model.layers)).eval()
+    for name, live in whole.tensors().items():
+        if name not in tensors or tensors[name].shape != live.shape:
+            raise CheckpointError(f"the weights are of another model: {name} does not fit")
+        live.copy_(tensors[name])
+    return whole
 
 
 def choose_token(logits_V: Tensor, temperature: float, top_k: int, draws: torch.Generator) -> int:

@@ -8,6 +8,7 @@ that exported weights need no permutation. RMSNorm: Zhang and Sennrich, 2019. Sw
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -142,12 +143,13 @@ def head(model: Model) -> nn.Linear:
 
 def residual_std(layers: int) -> float:
     """Keeps the residual stream's variance independent of depth (GPT-2, section 2.3)."""
-    return INIT_STD / float(2 * layers) ** 0.5
+    return INIT_STD / math.sqrt(2 * layers)
 
 
 def split_heads(x_BTC: Tensor, heads: int) -> Tensor:
     """[B, T, heads * D] to [B, heads, T, D]."""
-    return x_BTC.unflatten(-1, (heads, -1)).transpose(1, 2)
+    batch, tokens, _ = x_BTC.shape
+    return x_BTC.view(batch, tokens, heads, -1).transpose(1, 2)
 
 
 def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

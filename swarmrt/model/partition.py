@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import ModelError
-from swarmrt.model.build import LayerSpec, ModelSpec, build_layer, loss_sum, model_spec
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.build import Layered, Slice, build_layers
 
 MEASUREMENTS = 3  # of each kind of layer, after one to warm up; the least one counts
 
@@ -20,30 +21,31 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.with_stage_layers(cut(config))
 
 
-def check_stages(config: RunConfig) -> ModelSpec:
+def check_stages(config: RunConfig) -> Layered:
     """The model, if its layers can be cut as asked. Raises ModelError."""
-    spec = model_spec(config)
+    model = build_layers(config)
+    number = len(model.layers)
     if config.stages.layers is not None:
-        if sum(config.stages.layers) != spec.units:
+        if sum(config.stages.layers) != number:
             raise ModelError(
                 f"stages.layers {list(config.stages.layers)} adds up to "
-                f"{sum(config.stages.layers)} layers, but the model has {spec.units}"
+                f"{sum(config.stages.layers)} layers, but the model has {number}"
             )
-    elif config.num_stages > spec.units:
+    elif config.num_stages > number:
         raise ModelError(
-            f"{config.num_stages} stages need at least as many layers; the model has {spec.units}"
+            f"{config.num_stages} stages need at least as many layers; the model has {number}"
         )
-    return spec
+    return model
 
 
 def cut(config: RunConfig) -> tuple[int, ...]:
     """Layers of each stage: as configured, or by measured cost. Raises ModelError."""
-    spec = check_stages(config)
+    model = check_stages(config)
     if config.stages.layers is not None:
         return config.stages.layers
     if config.num_stages == 1:
-        return (spec.units,)
-    return balanced_cut(measure(config, spec), config.num_stages)
+        return (len(model.layers),)
+    return balanced_cut(measure(model), config.num_stages)
 
 
 def balanced_cut(costs: Sequence[float], stages: int) -> tuple[int, ...]:
@@ -70,36 +72,36 @@ def balanced_cut(costs: Sequence[float], stages: int) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def measure(config: RunConfig, spec: ModelSpec) -> list[float]:
-    """Seconds of forward and backward of each unit on this machine, one layer at a time."""
-    tokens = torch.zeros(config.batch.microbatch, config.model.sequence, dtype=torch.long)
-    costs = [0.0] * spec.units
+def measure(model: Layered) -> list[float]:
+    """Seconds of forward and backward of each layer on this machine, one in memory at a time."""
+    batch, sequence = model.config.batch.microbatch, model.config.model.sequence
+    tokens = torch.zeros(batch, sequence, dtype=torch.int64)
     known: dict[str, tuple[float, Tensor]] = {}
-    value: Tensor = tokens
-    for layer in spec.layers:
-        module = build_layer(config, layer)
-        kind = f"{module!r} {tuple(value.shape)}"
+    costs = []
+    value = tokens
+    for index in range(len(model.layers)):
+        layer = Slice(model, index, index + 1)
+        targets = tokens if index == len(model.layers) - 1 else None
+        kind = f"{layer!r} {tuple(value.shape)} {targets is None}"
         if kind not in known:
-            known[kind] = _measure_layer(layer, module, value, spec, tokens)
+            known[kind] = _measure_layer(model, layer, value, targets)
         seconds, value = known[kind]
-        costs[layer.unit] += seconds
+        costs.append(seconds)
     return costs
 
 
 def _measure_layer(
-    layer: LayerSpec, module: nn.Module, value: Tensor, spec: ModelSpec, targets: Tensor
+    model: Layered, layer: Slice, value: Tensor, targets: Tensor | None
 ) -> tuple[float, Tensor]:
-    """The least time of some, and the output."""
-    value = value.detach()
+    """The least time of some, and the output. With targets, the loss is part of the layer."""
     if value.is_floating_point():
-        value.requires_grad_()
-    is_last = layer is spec.layers[-1]
+        value = value.detach().requires_grad_()
     times = []
     for _ in range(MEASUREMENTS + 1):
         started = time.perf_counter()
-        output: Tensor = module(value)
-        scalar = loss_sum(spec.loss, output, targets) if is_last else output.float().sum()
-        if scalar.requires_grad:
-            scalar.backward()  # type: ignore[no-untyped-call]
+        output: Tensor = layer(value, MicrobatchId(0, 0))
+        end = output if targets is None else model.loss_sum(output, targets)
+        if end.requires_grad:
+            torch.autograd.backward(end, torch.ones_like(end))
         times.append(time.perf_counter() - started)
     return min(times[1:]), output.detach()

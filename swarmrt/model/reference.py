@@ -1,7 +1,7 @@
-"""The same training in one process: what the swarm must agree with.
+"""The same training run as a plain loop: the whole model, one process, none of the runtime.
 
-It shares the layers, draws, data and update rule with the stages, and nothing else: one model,
-one loop, microbatches in the order of their indices.
+What every swarm is compared with. It shares layers, data, draws and optimizer settings with the
+runtime, and deliberately nothing of stages, flat buffers or the protocol.
 """
 
 from __future__ import annotations
@@ -9,85 +9,79 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.data import open_data
-from swarmrt.errors import UsageError
 from swarmrt.ids import MicrobatchId
-from swarmrt.model.build import LayerSpec, build_layer, loss_sum, model_spec
-from swarmrt.model.draws import drawing_layer
+from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.optimizer import (
     clip_scale,
+    is_decayed,
     learning_rate,
-    new_optimizer,
+    make_optimizer,
     set_learning_rate,
 )
 
-OnStep = Callable[[int, float, float], None]  # step from 1, loss in nats a token, learning rate
+OnStep = Callable[[int, float, float], None]
 
 
 def train_reference(
     config: RunConfig, steps: int, on_step: OnStep | None = None
 ) -> dict[str, Tensor]:
-    """The whole model's state dict after so many updates."""
-    if config.model.dtype == "bfloat16":
-        raise UsageError("the reference is exact only in float32 and float64; set model.dtype")
+    """The exported weights after `steps` updates.
+
+    `on_step(step, mean_loss, lr)` is called after each update, `step` counted from 1. Raises
+    ModelError and DataError. In bfloat16 the updates go to float32 masters, as in the runtime.
+    """
     data = open_data(config)
-    spec = model_spec(config)
-    layers = [(layer, build_layer(config, layer)) for layer in spec.layers]
-    parameters = [p for _, module in layers for p in module.parameters() if p.requires_grad]
-    optimizer = new_optimizer(config.optimizer, parameters)
+    model = build_layers(config)
+    whole = Slice(model, 0, len(model.layers))
+    parameters = list(whole.trainable().values())
+    masters = [_master(parameter) for parameter in parameters]
+    optimizer = make_optimizer(
+        config,
+        [master for master in masters if is_decayed(master)],
+        [master for master in masters if not is_decayed(master)],
+    )
     for step in range(steps):
-        total, tokens = 0.0, 0
+        sums = [torch.zeros_like(master) for master in masters]
+        loss_sum, tokens = 0.0, 0
         for index in range(config.batch.microbatches):
             microbatch = MicrobatchId(step, index)
             inputs, targets = map(torch.from_numpy, data.microbatch(microbatch))
-            output = run_layers(config, layers, microbatch, inputs)
-            loss = loss_sum(spec.loss, output, targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total, tokens = total + float(loss.detach()), tokens + targets.numel()
-        _update(config, optimizer, parameters, tokens, step)
+            loss = model.loss_sum(whole(inputs, microbatch), targets)
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for total, gradient in zip(sums, gradients, strict=True):
+                if gradient is not None:
+                    total += gradient
+            loss_sum += loss.item()
+            tokens += targets.numel()
+        _set_gradients(masters, sums, tokens, config.optimizer.clip_norm)
+        rate = learning_rate(config, step)
+        set_learning_rate(optimizer, rate)
+        optimizer.step()
+        with torch.no_grad():
+            for parameter, master in zip(parameters, masters, strict=True):
+                parameter.copy_(master)
         if on_step is not None:
-            on_step(step + 1, total / tokens, learning_rate(config, step))
-    return state_dict(layers)
+            on_step(step + 1, loss_sum / tokens, rate)
+    return {name: tensor.detach().clone() for name, tensor in whole.tensors().items()}
 
 
-def run_layers(
-    config: RunConfig,
-    layers: list[tuple[LayerSpec, nn.Module]],
-    microbatch: MicrobatchId,
-    value: Tensor,
-) -> Tensor:
-    """Forward through all layers, in training mode, with the microbatch's draws."""
-    for layer, module in layers:
-        with drawing_layer(value.device, config.run.seed, microbatch, layer.index):
-            value = module.train()(value)
-    return value
+def _master(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    """A copy in at least float32."""
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    return torch.nn.Parameter(parameter.detach().to(dtype, copy=True))
 
 
-def state_dict(layers: list[tuple[LayerSpec, nn.Module]]) -> dict[str, Tensor]:
-    return {
-        layer.name + name: tensor.detach().clone()
-        for layer, module in layers
-        for name, tensor in module.state_dict().items()
-    }
-
-
-def _update(
-    config: RunConfig,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[nn.Parameter],
-    tokens: int,
-    step: int,
+def _set_gradients(
+    masters: list[torch.nn.Parameter], sums: list[Tensor], tokens: int, clip_norm: float
 ) -> None:
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    for gradient in gradients:
-        gradient /= tokens
-    squares = [torch.linalg.vector_norm(g, dtype=torch.float64) ** 2 for g in gradients]
-    scale = clip_scale(float(sum(squares)) ** 0.5, config.optimizer.clip_norm)
-    for gradient in gradients:
-        gradient *= scale
-    set_learning_rate(optimizer, learning_rate(config, step))
-    optimizer.step()
-    optimizer.zero_grad()
+    """The mean's gradient, clipped by the norm of the whole model's."""
+    for total in sums:
+        total /= tokens
+    squares = [torch.linalg.vector_norm(mean, dtype=torch.float64).square() for mean in sums]
+    scale = clip_scale(float(torch.stack(squares).sum().sqrt()), clip_norm)
+    for master, mean in zip(masters, sums, strict=True):
+        master.grad = mean * scale

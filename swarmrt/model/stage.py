@@ -1,58 +1,69 @@
-"""What a peer computes: forward, backward and update of a contiguous slice of layers."""
+"""What one stage computes: forward, backward, an update, and its state.
+
+The order of calls: any number of `forward` and `backward`, then one `step` with the gradient of
+the whole stage, which all replicas share; or `clear_gradients` to begin the step again.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError, ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.digest import digest
-from swarmrt.model.build import DTYPES, LayerSpec, build_layer, loss_sum, model_spec
-from swarmrt.model.draws import drawing_layer, never_draws
-from swarmrt.model.flat import FlatParameters
-from swarmrt.model.optimizer import learning_rate, new_optimizer, set_learning_rate
+from swarmrt.model.build import Slice, build_layers
+from swarmrt.model.flat import Flat
+
+
+class Graph(NamedTuple):
+    """What backward needs: autograd's graph hangs on `end`."""
+
+    inputs: Tensor
+    end: Tensor  # the output, or the loss sum
+    version: int
 
 
 @dataclass
 class Forwarded:
     """What one forward leaves."""
 
-    output: Tensor | None  # activations without graph; None at the last stage
-    loss_sum: float | None  # at the last stage, over the targets
+    output: Tensor | None  # detached activations [B, T, C]; None at the last stage
+    loss_sum: float | None  # at the last stage, summed over the targets
     tokens: int  # targets at the last stage, else 0
-    inputs: Tensor | None = None  # kept for backward, to read its gradient
-    root: Tensor | None = None  # where backward starts; None when evaluating
+    graph: Graph | None  # until backward; None when evaluating
 
 
 class Stage:
-    """Layers of one stage with their optimizer. Use it from one thread at a time.
+    """One stage's parameters and optimizer. Not thread-safe: one call at a time.
 
-    Parameters are equal in every replica: their initial values depend on the seed and the layer.
+    `config.stages.layers` must be set (see `partition.resolve`). Raises ModelError when the
+    model cannot be built.
     """
 
     def __init__(self, config: RunConfig, stage_index: int, device: str = "cpu") -> None:
-        """`config` has its stages resolved. Raises ModelError."""
-        if config.stages.layers is None:
-            raise ModelError("the configuration does not say yet which layers a stage has")
-        self.config, self.stage_index, self.num_stages = config, stage_index, config.num_stages
+        layers = config.stages.layers
+        if layers is None:
+            raise ValueError("a Stage needs the cut: call partition.resolve(config) first")
+        self.stage_index, self.num_stages = stage_index, len(layers)
         self.device = torch.device(device)
-        self.dtype = DTYPES[config.model.dtype]
-        self.version = 0
-        spec = model_spec(config)
-        first = sum(config.stages.layers[:stage_index])
-        self._specs = spec.of_units(first, first + config.stages.layers[stage_index])
-        self._loss = spec.loss
-        self._modules = [build_layer(config, layer, self.device) for layer in self._specs]
-        self._draws = [not never_draws(module) for module in self._modules]
-        named = _named(self._specs, self._modules)
-        if not named:
-            raise ModelError(f"stage {stage_index} has no parameters; cut the layers otherwise")
-        self._flat = FlatParameters(named)
-        self._optimizer = new_optimizer(config.optimizer, self._flat.masters.values())
+        self.dtype: torch.dtype = getattr(torch, config.model.dtype)
+        self.version = 0  # updates applied
+        first = sum(layers[:stage_index])
+        self._kind = config.model.kind
+        self._model = build_layers(config)
+        self._slice = Slice(self._model, first, first + layers[stage_index]).to(self.device)
+        self._flat = Flat(config, self._slice.trainable(), self.device)
+        self._fixed = self._fixed_versions()
+
+    @property
+    def num_parameters(self) -> int:
+        """How many are trained."""
+        return self._flat.num_parameters
 
     @property
     def is_first(self) -> bool:
@@ -62,150 +73,136 @@ class Stage:
     def is_last(self) -> bool:
         return self.stage_index == self.num_stages - 1
 
-    @property
-    def num_parameters(self) -> int:
-        return self._flat.numel
-
     def forward(
         self, microbatch: MicrobatchId, inputs: Tensor, targets: Tensor | None
     ) -> Forwarded:
-        """Token ids int64 [B, T] at the first stage, else activations of the stage before.
+        """Token ids int64 [B, T] at stage 0, else activations in `dtype`; targets at the last.
 
-        `targets` int64 [B, T] at the last stage. A held-out microbatch leaves no graph.
+        Without side effects. A held-out microbatch runs in eval mode and leaves no graph.
         """
-        inputs = inputs.detach().to(self.device)
         training = not microbatch.held_out
-        if training and inputs.is_floating_point():
+        if self._slice.training != training:
+            self._slice.train(training)
+        inputs = inputs.detach().to(self.device)
+        if training and not self.is_first:
+            inputs = inputs.clone() if inputs.requires_grad else inputs
             inputs.requires_grad_()
         with torch.set_grad_enabled(training):
-            value = self._run_layers(microbatch, inputs, training)
-            if not self.is_last:
-                root = value if training else None
-                return Forwarded(value.detach(), None, 0, inputs, root)
-            assert targets is not None
-            total = loss_sum(self._loss, value, targets.to(self.device))
-            root = total if training else None
-            return Forwarded(None, float(total.detach()), targets.numel(), inputs, root)
+            output = self._slice(inputs, microbatch)
+            end = self._loss_sum(output, targets, microbatch) if self.is_last else output
+        self._refuse_changed_buffers()
+        tokens = targets.numel() if self.is_last and targets is not None else 0
+        return Forwarded(
+            output=None if self.is_last else end.detach(),
+            loss_sum=end.item() if self.is_last else None,
+            tokens=tokens,
+            graph=Graph(inputs, end, self.version) if training else None,
+        )
 
     def backward(self, forwarded: Forwarded, output_grad: Tensor | None) -> Tensor | None:
-        """Add d(summed loss)/d(parameters) into the accumulator, once for this Forwarded.
+        """Add d(loss sum)/d(parameters) into `gradients()`; the input's gradient, if any.
 
-        `output_grad` has the output's shape; the last stage starts at the loss and takes None.
-        Returns the gradient of the inputs, None at the first stage.
+        `output_grad` is None at the last stage. Once for each Forwarded, at its version: raises
+        ValueError otherwise. The input's gradient is None at stage 0.
         """
-        root = forwarded.root
-        assert root is not None, "evaluated, or run backward before"
-        forwarded.root = None
-        if output_grad is not None:
-            output_grad = output_grad.to(self.device)
-        torch.autograd.backward([root], [output_grad] if output_grad is not None else None)
+        graph, forwarded.graph = forwarded.graph, None
+        if graph is None or graph.version != self.version:
+            raise ValueError("this forward has no graph any more, or is of another version")
+        if graph.end.requires_grad:
+            grad = None if output_grad is None else output_grad.to(self.device)
+            torch.autograd.backward(graph.end, grad)
         self._flat.collect()
-        assert forwarded.inputs is not None
-        return forwarded.inputs.grad
+        return None if self.is_first else graph.inputs.grad
 
     def gradients(self) -> Tensor:
-        """The accumulator itself, flat, [num_parameters], in the dtype that sums are kept in."""
+        """The flat sums [num_parameters], a live view, in at least float32."""
         return self._flat.gradients
 
     def clear_gradients(self) -> None:
-        self._flat.gradients.zero_()
+        self._flat.clear_gradients()
 
     def step(self, reduced: Tensor, clip_scale: float) -> str:
-        """Update from the flat mean gradient, scaled; clear the accumulator.
+        """Apply one update; the digest of the new parameters.
 
-        The version goes up by one. Returns the digest of the new parameters.
+        `reduced` is the gradient of the mean loss over the step, flat as `gradients()`. It is
+        not changed. The accumulated gradients are cleared.
         """
-        torch.mul(reduced.to(self.device), clip_scale, out=self._flat.gradients)
-        set_learning_rate(self._optimizer, learning_rate(self.config, self.version))
-        self._optimizer.step()
-        self._flat.publish()
-        self.clear_gradients()
+        self._flat.step(reduced, clip_scale, self.version)
         self.version += 1
         return self.digest()
 
     def digest(self) -> str:
-        """Of the parameters, exact."""
-        return digest(self._flat.values)
-
-    def named_parameters_state(self) -> dict[str, Tensor]:
-        """Parameters and buffers by their names in the whole model: copies on the CPU."""
-        state = {
-            spec.name + name: tensor.detach().cpu().clone()
-            for spec, module in zip(self._specs, self._modules, strict=True)
-            for name, tensor in module.state_dict().items()
-        }
-        return dict(sorted(state.items()))
+        """Of the trained parameters; with bfloat16, of their float32 masters."""
+        return digest(self._flat.masters.detach().cpu())
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the next update depends on: copies, equal on all replicas.
-
-        `model.NAME` for parameters and buffers, `optimizer.SLOT.NAME` for moments, and
-        `master.NAME` where the optimizer works on finer copies of the parameters.
-        """
-        state = {f"model.{n}": t for n, t in self.named_parameters_state().items()}
-        for name, master in self._flat.masters.items():
-            if self._flat.master_values is not self._flat.values:
-                state[f"master.{name}"] = master.detach().cpu().clone()
-            for slot, value in sorted(self._optimizer.state[master].items()):
-                if isinstance(value, Tensor):
-                    state[f"optimizer.{slot}.{name}"] = value.detach().cpu().clone()
-        return state
+        """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, in a fixed order."""
+        return {name: _copy(tensor) for name, tensor in self._live_state().items()}
 
     def load_state(self, tensors: dict[str, Tensor], version: int) -> None:
-        """Take over the state of another replica or of a checkpoint.
+        """Take over a replica's state, and clear the accumulated gradients.
 
-        Raises CheckpointError when it is of another model; nothing is changed then.
+        Raises CheckpointError, before anything is changed, unless names, shapes and dtypes are
+        exactly those of `state()`.
         """
-        mine = self.named_parameters_state()
-        self._check_names(tensors, mine)
-        for spec, module in zip(self._specs, self._modules, strict=True):
-            for name, tensor in module.state_dict().items():
-                tensor.copy_(tensors[f"model.{spec.name}{name}"])
-        if self._flat.master_values is not self._flat.values:
-            for name, master in self._flat.masters.items():
-                master.data.copy_(tensors[f"master.{name}"])
-        self._load_moments(tensors)
-        self.clear_gradients()
+        live = self._live_state()
+        _check_fits(live, tensors, f"the state of stage {self.stage_index}")
+        with torch.no_grad():
+            for name, tensor in live.items():
+                tensor.copy_(tensors[name])
+        self._flat.restored()
+        self._fixed = self._fixed_versions()
         self.version = version
 
-    def _load_moments(self, tensors: dict[str, Tensor]) -> None:
-        masters = self._flat.masters
-        self._optimizer.state.clear()
-        for full_name, tensor in tensors.items():
-            if full_name.startswith("optimizer."):
-                _, slot, name = full_name.split(".", 2)
-                on_device = tensor.clone().to(self.device if slot != "step" else "cpu")
-                self._optimizer.state[masters[name]][slot] = on_device
+    def named_parameters_state(self) -> dict[str, Tensor]:
+        """Copies of the model's parameters and buffers under their exported names."""
+        return {name: _copy(tensor) for name, tensor in self._slice.tensors().items()}
 
-    def _check_names(self, tensors: dict[str, Tensor], mine: dict[str, Tensor]) -> None:
-        theirs = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-        if theirs.keys() != mine.keys():
-            odd = sorted(theirs.keys() ^ mine.keys())
-            raise CheckpointError(f"the state is of another model: {odd[0]} is in only one of them")
-        for name, tensor in mine.items():
-            if theirs[name].shape != tensor.shape or theirs[name].dtype != tensor.dtype:
-                raise CheckpointError(
-                    f"the state is of another model: {name} is {tuple(theirs[name].shape)} "
-                    f"{theirs[name].dtype}, here {tuple(tensor.shape)} {tensor.dtype}"
-                )
+    def _live_state(self) -> dict[str, Tensor]:
+        state = {f"model.{name}": tensor for name, tensor in self._slice.tensors().items()}
+        return state | self._flat.optimizer_state()
 
-    def _run_layers(self, microbatch: MicrobatchId, value: Tensor, training: bool) -> Tensor:
-        for spec, module, draws in zip(self._specs, self._modules, self._draws, strict=True):
-            module.train(training)
-            if training and draws:
-                seed = self.config.run.seed
-                with drawing_layer(self.device, seed, microbatch, spec.index):
-                    value = module(value)
-            else:
-                value = module(value)
-        return value
+    def _loss_sum(self, output: Tensor, targets: Tensor | None, microbatch: MicrobatchId) -> Tensor:
+        if targets is None:
+            raise ValueError("the last stage needs targets")
+        return self._model.loss_sum(output, targets.to(self.device))
+
+    def _fixed_versions(self) -> dict[str, tuple[int, int]]:
+        """Identity and torch's write count of each persistent tensor that is not trained."""
+        trained = self._slice.trainable()
+        return {
+            name: (tensor.data_ptr(), tensor._version)
+            for name, tensor in self._slice.tensors().items()
+            if name not in trained
+        }
+
+    def _refuse_changed_buffers(self) -> None:
+        """A running statistic is a function of who computed what: replicas would disagree."""
+        if self._fixed and (now := self._fixed_versions()) != self._fixed:
+            name = next(name for name in now if now[name] != self._fixed.get(name))
+            raise ModelError(
+                f"{self._kind}: forward changes the buffer {name}; replicas would disagree. "
+                "Use layers without running statistics (LayerNorm or GroupNorm, not BatchNorm)"
+            )
 
 
-def _named(specs: tuple[LayerSpec, ...], modules: list[nn.Module]) -> dict[str, nn.Parameter]:
-    """Trainable parameters by their names in the whole model, in a fixed order."""
-    return {
-        spec.name + name: parameter
-        for spec, module in zip(specs, modules, strict=True)
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad
-    }
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _check_fits(expected: dict[str, Tensor], given: dict[str, Tensor], what: str) -> None:
+    missing = [name for name in expected if name not in given]
+    extra = [name for name in given if name not in expected]
+    for problem, names in (("lacks", missing), ("has an unknown", extra)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointError(f"{what} {problem} tensor {names[0]}{more}")
+    for name, tensor in expected.items():
+        if given[name].shape != tensor.shape or given[name].dtype != tensor.dtype:
+            raise CheckpointError(
+                f"{what}: {name} is {_describe(given[name])}, expected {_describe(tensor)}"
+            )
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
