@@ -422,7 +422,7 @@ class Peer:
         while True:
             self._announcement.clear()
             if self._announced is not None:
-                record = PeerRecord.now(
+                record = PeerRecord(
                     run=self.config.run.name,
                     stage=self._options.stage,
                     peer=self.network.me,

@@ -268,7 +268,7 @@ class Trainer:
         told = False
         while True:
             addresses = self.network.daemon.addresses()
-            record = RunRecord.now(
+            record = RunRecord(
                 run=self.config.run.name,
                 trainer=self.network.me,
                 epoch=self._epoch,

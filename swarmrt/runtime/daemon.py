@@ -1,0 +1,190 @@
+"""The libp2p daemon of a process: started by us, and gone when we are, however we end.
+
+hivemind ships the daemon. Started by hivemind it shares our terminal, so Ctrl-C would reach it
+before we have drained, and it survives us when we are killed. Ours runs in a session of its own,
+keeps its sockets in a private folder, and is watched by a small process that ends both when the
+pipe that only we hold is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections import deque
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from hivemind.p2p import P2P
+from hivemind.utils.multiaddr import Multiaddr
+
+from swarmrt.errors import DirectoryError, RunError
+from swarmrt.ids import PeerId
+from swarmrt.runtime.identity import Identity, open_identity
+
+START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
+STOP_S = 10.0
+IDLE_S = 60.0  # the daemon's own limit for getting its first client, before there is a watcher
+
+# Waits for a word, which is a clean end, or for the end of input, which is not.
+WATCHER = 'read -r word || { kill -9 "$1" 2>/dev/null; rm -rf "$2"; }'
+
+
+class Daemon:
+    """A running daemon. Use `Daemon.start`, and `close` at the end."""
+
+    def __init__(self, folder: Path, identity: Identity) -> None:
+        self.identity = identity
+        self.p2p: P2P
+        self._folder = folder
+        self._process: Process | None = None
+        self._watcher: Process | None = None
+        self._said: deque[str] = deque(maxlen=20)
+        self._output: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(
+        cls, identity_path: Path | None, listen: Sequence[str], bootstrap: Sequence[str]
+    ) -> Daemon:
+        """Without an identity file, the process has a new identity.
+
+        Raises UsageError for a bad identity file, DirectoryError for a bad address, and RunError
+        when the daemon does not start.
+        """
+        for address in (*listen, *bootstrap):
+            check_address(address, with_peer=address in bootstrap)
+        folder = Path(tempfile.mkdtemp(prefix="swarmrt-"))
+        try:
+            daemon = cls(folder, open_identity(identity_path or folder / "identity"))
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        try:
+            await daemon._start(listen, bootstrap)
+        except BaseException:
+            await daemon.close()
+            raise
+        return daemon
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.identity.peer_id
+
+    def addresses(self) -> list[str]:
+        """Where others reach this process: multiaddrs with the peer's id."""
+        return [f"{address}/p2p/{self.peer_id}" for address in self._visible]
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Tell the daemon where a peer is, and connect to it. Raises RunError."""
+        from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
+        from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
+
+        maddrs = [Multiaddr(address.split("/p2p/")[0]) for address in addresses]
+        try:
+            await self.p2p._client.connect(PeerID.from_base58(peer), maddrs)
+        except ControlFailure as error:
+            raise RunError(f"cannot connect to {peer}: {error}") from None
+
+    async def close(self) -> None:
+        """Stop the daemon and remove its sockets. May be called again."""
+        if hasattr(self, "p2p"):
+            await self.p2p.shutdown()
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._output is not None:
+            await self._output
+        shutil.rmtree(self._folder, ignore_errors=True)
+        await self._dismiss_watcher()
+
+    async def _start(self, listen: Sequence[str], bootstrap: Sequence[str]) -> None:
+        control = f"/unix{self._folder}/p2pd.sock"
+        self._process = await asyncio.create_subprocess_exec(
+            str(files("hivemind.hivemind_cli") / "p2pd"),
+            *_flags(control, self.identity.path, listen, bootstrap),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            start_new_session=True,
+        )
+        self._watcher = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", WATCHER, "sh", str(self._process.pid), str(self._folder),
+            stdin=PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        ready = asyncio.get_running_loop().create_future()
+        self._output = asyncio.create_task(self._read_output(ready))
+        try:
+            async with asyncio.timeout(START_S):
+                await ready
+        except TimeoutError:
+            raise RunError(f"the libp2p daemon said nothing for {START_S:.0f} s") from None
+        replica = type("P2PInOurFolder", (P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{self._folder}/"})
+        self.p2p = await replica.replicate(Multiaddr(control))
+        self._visible = [
+            str(address) for address in await self.p2p.get_visible_maddrs() if _is_tcp(address)
+        ]
+
+    async def _read_output(self, ready: asyncio.Future[None]) -> None:
+        """The daemon's words: when it is up, and why it is not."""
+        assert self._process is not None and self._process.stdout is not None
+        async for line in self._process.stdout:
+            text = line.decode(errors="replace").strip()
+            self._said.append(text)
+            if text.startswith("Peer ID:") and not ready.done():
+                ready.set_result(None)
+        if not ready.done():
+            last = self._said[-1] if self._said else "it said nothing"
+            ready.set_exception(RunError(f"the libp2p daemon did not start: {last}"))
+
+    async def _dismiss_watcher(self) -> None:
+        if self._watcher is None:
+            return
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.write(b"done\n")
+        self._watcher.stdin.close()
+        await self._watcher.wait()
+
+
+def check_address(address: str, *, with_peer: bool) -> None:
+    """Raises DirectoryError for what is not a multiaddr."""
+    example = "/ip4/1.2.3.4/tcp/5678" + ("/p2p/Qm…" if with_peer else "")
+    try:
+        parsed = Multiaddr(address)
+        valid = not with_peer or bool(parsed["p2p"])
+    except Exception:  # noqa: BLE001 - its parser raises many kinds
+        valid = False
+    if not valid:
+        raise DirectoryError(f"{address!r} is not an address; one looks like {example}")
+
+
+def _flags(
+    control: str, identity: Path, listen: Sequence[str], bootstrap: Sequence[str]
+) -> list[str]:
+    flags = [
+        f"-listen={control}",
+        f"-id={identity}",
+        f"-hostAddrs={','.join(listen)}",
+        f"-idleTimeout={IDLE_S:.0f}s",
+        "-dhtServer",
+        "-tls=1",
+        "-connManager=1",
+        "-relay=1",
+        "-autonat=1",
+    ]
+    if not all(address.startswith(("/ip4/127.", "/ip6/::1/")) for address in listen):
+        flags.append("-natPortMap=1")
+    if bootstrap:
+        flags += ["-b=1", f"-bootstrapPeers={','.join(bootstrap)}"]
+    return flags
+
+
+def _is_tcp(address: Multiaddr) -> bool:
+    return "/tcp/" in str(address)

@@ -1,0 +1,249 @@
+"""Links: persistent, encrypted, framed streams to other processes.
+
+One libp2p stream a pair, used both ways; whoever needs it first dials. When both dial at once
+there are two: both are read, and each side goes on writing to the one it had first. The other
+end's identity is what libp2p has authenticated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID, StreamInfo
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
+
+from swarmrt.errors import RunError, WireError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Message
+from swarmrt.runtime.daemon import Daemon
+from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, encode
+
+log = logging.getLogger("swarmrt.links")
+
+STREAM = "swarmrt/1"
+DIAL_S = 10.0  # for one dial
+DIALS = 3
+HELLO_S = 10.0
+READ_BYTES = 1 << 20
+MAX_LINKS = 512
+MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it does not read
+MAX_QUEUED_MESSAGES = 100_000
+
+OnMessage = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
+OnLost = Callable[[PeerId, str], None]
+OnSendFailed = Callable[[PeerId, Message], None]
+
+
+class Outbox:
+    """What is on its way to one peer."""
+
+    def __init__(self) -> None:
+        self.frames = FrameWriter()
+        self.wake = asyncio.Event()
+        self.writer: StreamWriter | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Links:
+    """All links of a process. `start` first, `close` at the end."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        run: str,
+        max_message_bytes: int,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        on_send_failed: OnSendFailed,
+    ) -> None:
+        self._daemon, self._run, self._max_bytes = daemon, run, max_message_bytes
+        self._on_message, self._on_lost = on_message, on_lost
+        self._on_send_failed = on_send_failed
+        self._addresses: dict[PeerId, tuple[str, ...]] = {}
+        self._outboxes: dict[PeerId, Outbox] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Take incoming links from now on."""
+        await self._daemon.p2p.add_binary_stream_handler(STREAM, self._incoming)
+
+    def know(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Where a peer can be dialed, by its record."""
+        self._addresses[peer] = tuple(addresses)
+
+    def send(self, peer: PeerId, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
+        """Queue it; never blocks. Tensors must stay as they are until they are written.
+
+        What cannot be sent comes back through `on_send_failed`, later.
+        """
+        if self._closing:
+            return
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            outbox = self._outboxes[peer] = Outbox()
+        frames = outbox.frames
+        if frames.queued_bytes > MAX_QUEUED_BYTES or len(frames) > MAX_QUEUED_MESSAGES:
+            asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
+            return
+        frames.push(encode(message, tensors))
+        outbox.wake.set()
+        if outbox.task is None:
+            outbox.task = self._spawn(self._write(peer, outbox))
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until everything queued is written, but not longer than this."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(len(outbox.frames) for outbox in self._outboxes.values()):
+                    await asyncio.sleep(0.01)  # only at the very end of a process
+        except TimeoutError:
+            log.debug("messages were left unsent")
+
+    async def close(self) -> None:
+        """Close all links. Nothing is reported as lost by it."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._outboxes.clear()
+
+    # ------------------------------------------------------------------ writing
+
+    async def _write(self, peer: PeerId, outbox: Outbox) -> None:
+        """Dial if need be, then write frame by frame, as fast as the other end reads."""
+        try:
+            if outbox.writer is None:
+                await self._dial(peer, outbox)
+            assert outbox.writer is not None
+            while True:
+                while not len(outbox.frames):
+                    outbox.wake.clear()
+                    await outbox.wake.wait()
+                buffers, _ = outbox.frames.next_frame()
+                for buffer in buffers:
+                    outbox.writer.write(buffer)
+                await outbox.writer.drain()
+        except (OSError, RunError, asyncio.IncompleteReadError) as error:
+            self._broken(peer, outbox, str(error) or type(error).__name__)
+
+    async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
+        """Open a stream to the peer. Raises RunError when it cannot be reached."""
+        for attempt in range(1, DIALS + 1):
+            try:
+                async with asyncio.timeout(DIAL_S):
+                    if self._addresses.get(peer):
+                        await self._daemon.connect(peer, self._addresses[peer])
+                    _, reader, writer = await self._daemon.p2p.call_binary_stream_handler(
+                        PeerID.from_base58(peer), STREAM
+                    )
+                break
+            except (OSError, RunError, ControlFailure, TimeoutError) as error:
+                if attempt == DIALS:
+                    reason = str(error) or "it did not answer"
+                    raise RunError(f"cannot reach {peer}: {reason}") from None
+                await asyncio.sleep(0.1 * 2**attempt)  # a peer that starts is not there at once
+        if outbox.writer is None:
+            outbox.writer = writer
+        self._say_hello(writer)
+        self._spawn(self._read(peer, reader, writer))
+
+    def _say_hello(self, writer: StreamWriter) -> None:
+        frames = FrameWriter()
+        frames.push(encode(Hello(PROTOCOL, self._run)))
+        for buffer in frames.next_frame()[0]:
+            writer.write(buffer)
+
+    # ------------------------------------------------------------------ reading
+
+    async def _incoming(self, info: StreamInfo, reader: StreamReader, writer: StreamWriter) -> None:
+        """Another process has dialed."""
+        peer = PeerId(info.peer_id.to_base58())
+        if self._closing or len(self._tasks) > 2 * MAX_LINKS:
+            writer.close()
+            return
+        self._say_hello(writer)
+        await self._spawn(self._read(peer, reader, writer, incoming=True))
+
+    async def _read(
+        self, peer: PeerId, reader: StreamReader, writer: StreamWriter, incoming: bool = False
+    ) -> None:
+        """Take messages until the stream ends. Nonsense closes this link and no other."""
+        frames = FrameReader(self._max_bytes)
+        greeted = False
+        reason = "the link was closed"
+        try:
+            while True:
+                async with asyncio.timeout(None if greeted else HELLO_S):
+                    data = await reader.read(READ_BYTES)
+                if not data:
+                    break
+                for message, tensors in frames.feed(data):
+                    if greeted:
+                        self._on_message(peer, message, tensors)
+                    else:
+                        self._check_hello(message)
+                        greeted = True
+                        if incoming:
+                            self._adopt(peer, writer)
+        except WireError as error:
+            reason = f"broke the protocol: {error}"
+            log.warning("closing the link to %s, which %s", peer, reason)
+        except TimeoutError:
+            reason = f"did not say hello in {HELLO_S:.0f} s"
+        except OSError as error:
+            reason = str(error) or type(error).__name__
+        finally:
+            writer.close()
+        outbox = self._outboxes.get(peer)
+        if greeted and outbox is not None and outbox.writer is writer:
+            self._broken(peer, outbox, reason)
+
+    def _check_hello(self, message: Message) -> None:
+        """Raises WireError when the other end is not of this run."""
+        if not isinstance(message, Hello):
+            raise WireError(f"{type(message).__name__} came before the hello")
+        if (message.protocol, message.run) != (PROTOCOL, self._run):
+            raise WireError(
+                f"it is of run {message.run!r:.80} and protocol {message.protocol}, "
+                f"this process of run {self._run!r} and protocol {PROTOCOL}"
+            )
+
+    def _adopt(self, peer: PeerId, writer: StreamWriter) -> None:
+        """Write to an incoming stream if there is none to this peer yet."""
+        outbox = self._outboxes.setdefault(peer, Outbox())
+        if outbox.writer is None:
+            outbox.writer = writer
+
+    def _broken(self, peer: PeerId, outbox: Outbox, reason: str) -> None:
+        """Report what was not written, and the loss, once."""
+        if self._closing or self._outboxes.get(peer) is not outbox:
+            return
+        del self._outboxes[peer]
+        if outbox.task is not None and outbox.task is not asyncio.current_task():
+            outbox.task.cancel()
+        if outbox.writer is not None:
+            outbox.writer.close()
+        for message in outbox.frames.unsent():
+            self._on_send_failed(peer, message)
+        self._on_lost(peer, reason)
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        """A task of ours; a bug in it reaches the loop's exception handler."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                task.get_loop().call_exception_handler(
+                    {"message": "a link failed", "exception": error, "task": task}
+                )
+
+        task.add_done_callback(done)
+        return task

@@ -1,0 +1,105 @@
+"""Bad input gets one clear line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.processes import local, running, swarmrt
+
+pytestmark = pytest.mark.swarm
+
+TINY = """
+[run]
+name = "tiny"
+steps = 2
+[model]
+layers = 2
+width = 32
+heads = 2
+kv_heads = 1
+sequence = 16
+[stages]
+layers = [1, 1]
+[batch]
+microbatch = 1
+microbatches = 2
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def refused(*arguments: object, expected: str, env: dict[str, str] | None = None) -> None:
+    done = swarmrt(*arguments, env=env)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert expected in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+BAD_SETTINGS = {
+    "unknown key": ("run.stepz=3", "unknown key run.stepz; did you mean 'steps'?"),
+    "missing data": ("data.source=/no/such/file.txt", "/no/such/file.txt"),
+    "more stages than layers": ("stages.layers=[1,1,1]", "the model has 2"),
+    "builder": ("model.kind=no_such_package:build", "no_such_package"),
+}
+
+
+@pytest.mark.parametrize(("setting", "expected"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+@pytest.mark.parametrize("command", ["local", "train"])
+def test_bad_settings(tiny: Path, command: str, setting: str, expected: str) -> None:
+    refused(command, tiny, "--set", setting, expected=expected)
+
+
+def test_unknown_environment_name(tiny: Path) -> None:
+    refused("config", tiny, expected="SWARMRT_RUN_STEPS", env={"SWARMRT_RUN_STEP": "3"})
+
+
+def test_bad_replicas(tiny: Path) -> None:
+    refused("local", tiny, "--replicas", "1,2,3", expected="the run has 2 stages")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/9/p2p/" + "Qm" + "a" * 44])
+def test_join_address_that_does_not_answer(tiny: Path, address: str) -> None:
+    refused("train", tiny, "--join", address, expected=address)
+    refused("serve", "--stage", 0, "--run", "tiny", "--join", address, expected=address)
+
+
+def test_unknown_run_and_stage_out_of_range(tiny: Path, tmp_path: Path) -> None:
+    with running("bootstrap", "--json") as directory:
+        assert directory.stdout is not None
+        join = json.loads(directory.stdout.readline())["join"]
+        serve = ["serve", "--join", join, "--stage", 2]
+        refused(*serve, "--run", "other", expected="no run named 'other'")
+        with running("train", tiny, "--join", join, "--run-dir", tmp_path / "run") as trainer:
+            assert trainer.stdout is not None
+            for line in trainer.stdout:
+                if "waiting for peers" in line:
+                    break
+            refused(*serve, "--run", "tiny", expected="stages 0 to 1")
+
+
+def test_corrupted_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    local(tiny, "--run-dir", run_dir)
+    [checkpoint] = (run_dir / "checkpoints").iterdir()
+    damaged = checkpoint / "stage-1.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    for command in (
+        ("local", tiny, "--resume", run_dir),
+        ("export", run_dir, "--out", tmp_path / "weights.safetensors"),
+        ("generate", run_dir),
+    ):
+        refused(*command, expected="stage-1.safetensors: corrupted")
+    (checkpoint / "manifest.json").write_text("{")
+    refused("generate", run_dir, expected="manifest.json: corrupted")
+    refused("generate", tmp_path / "nowhere", expected="no such run folder")

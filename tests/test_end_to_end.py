@@ -1,0 +1,211 @@
+"""A private swarm of real processes, from the command line to the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from swarmrt.scheduler.recording import replay
+from tests.processes import (
+    COMMAND,
+    ROOT,
+    environment,
+    local,
+    our_processes,
+    our_sockets,
+    running,
+    swarmrt,
+)
+
+pytestmark = pytest.mark.swarm
+
+EXACT = """
+[run]
+name = "exact"
+steps = 20
+seed = 3
+[model]
+layers = 4
+width = 48
+heads = 4
+kv_heads = 2
+sequence = 32
+dropout = 0.1
+dtype = "float64"
+[stages]
+count = 3
+[batch]
+microbatch = 2
+microbatches = 6
+[optimizer]
+warmup_steps = 4
+clip_norm = 0.5
+[evaluation]
+every_steps = 10
+microbatches = 2
+[checkpoint]
+every_steps = 8
+"""
+
+
+@pytest.fixture
+def exact(tmp_path: Path) -> Path:
+    path = tmp_path / "exact.toml"
+    path.write_text(EXACT)
+    return path
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    """Over all tensors: the largest difference over the tensor's largest value."""
+    ours, theirs = safetensors.torch.load_file(first), safetensors.torch.load_file(second)
+    assert ours.keys() == theirs.keys()
+    return max(
+        float((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max()) for name in ours
+    )
+
+
+def trained_difference(config: Path, tmp_path: Path, replicas: str, *overrides: str) -> float:
+    """Train in a swarm and alone, and compare the weights."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    run_dir = tmp_path / "run"
+    result = local(config, "--replicas", replicas, "--run-dir", run_dir, *settings)
+    assert result["steps"] == 20 and result["microbatches"] == 120
+    assert result["replica_digests_equal"] is True
+    check_metrics(run_dir, [int(number) for number in replicas.split(",")])
+    check_logs(run_dir)
+    for arguments in (
+        ("export", run_dir, "--out", tmp_path / "swarm.safetensors"),
+        ("reference", config, "--steps", 20, "--out", tmp_path / "alone.safetensors", *settings),
+    ):
+        done = swarmrt(*arguments)
+        assert done.returncode == 0, done.stderr
+    return largest_difference(tmp_path / "swarm.safetensors", tmp_path / "alone.safetensors")
+
+
+def check_metrics(run_dir: Path, replicas: list[int]) -> None:
+    """All replicas of a stage have equal digests after every step."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "digests" in line]
+    assert [line["version"] for line in steps] == list(range(1, 21))
+    for line in steps:
+        assert [len(stage) for stage in line["digests"]] == replicas
+        assert all(len(set(stage.values())) == 1 for stage in line["digests"])
+
+
+def check_logs(run_dir: Path) -> None:
+    """What every process recorded replays to the same instructions."""
+    logs = [*run_dir.glob("peers/*/events.jsonl"), run_dir / "trainer" / "events.jsonl"]
+    assert len(logs) >= 4
+    for log in logs:
+        records = map(json.loads, log.read_text().splitlines())
+        for entry, again in replay(records):
+            assert json.loads(json.dumps(again)) == entry["instructions"], log
+
+
+@pytest.mark.parametrize("replicas", ["1,1,1", "2,3,2"])
+def test_weights_equal_the_reference_in_float64(exact: Path, tmp_path: Path, replicas: str) -> None:
+    """AdamW, dropout and clipping on: promises P1 and P2, undisturbed."""
+    assert trained_difference(exact, tmp_path, replicas) < 1e-9
+
+
+def test_weights_equal_the_reference_in_float32_with_sgd(exact: Path, tmp_path: Path) -> None:
+    sgd = ("model.dtype=float32", "optimizer.kind=sgd", "optimizer.lr=0.05")
+    assert trained_difference(exact, tmp_path, "2,3,2", *sgd) < 1e-5
+
+
+def test_own_model_equals_the_reference(tmp_path: Path) -> None:
+    config = ROOT / "examples" / "custom_model.toml"
+    overrides = ("model.dtype=float64", "run.steps=20", "batch.microbatches=6")
+    assert trained_difference(config, tmp_path, "2,1,2", *overrides) < 1e-9
+
+
+def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path) -> None:
+    """Ctrl-C: no process and no socket is left, and the run goes on from its checkpoint."""
+    run_dir = tmp_path / "run"
+    sockets = our_sockets()
+    command = [*COMMAND, "local", str(exact), "--replicas", "1,2,1", "--run-dir", str(run_dir)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step     5/"):
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            break
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert our_processes(str(run_dir)) == [] and our_sockets() == sockets
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] != ["step-000020"]
+    result = local(exact, "--replicas", "1,1,2", "--resume", run_dir)
+    assert result["steps"] == 20
+    for arguments in (
+        ("export", run_dir, "--out", tmp_path / "swarm.safetensors"),
+        ("reference", exact, "--steps", 20, "--out", tmp_path / "alone.safetensors"),
+    ):
+        assert swarmrt(*arguments).returncode == 0
+    difference = largest_difference(tmp_path / "swarm.safetensors", tmp_path / "alone.safetensors")
+    assert difference < 1e-9
+
+
+def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path) -> None:
+    """Separate commands, as on separate machines: directory, peers, trainer."""
+    run_dir = tmp_path / "run"
+    steps = ["--set", "run.steps=6", "--set", "stages.count=2"]
+    with running("bootstrap", "--json") as directory:
+        assert directory.stdout is not None
+        join = json.loads(directory.stdout.readline())["join"]
+        serve = ["serve", "--run", "exact", "--join", join, "--wait", "--threads", "1"]
+        with running(*serve, "--stage", 0) as early:
+            trainer_command = ["train", exact, "--join", join, "--run-dir", run_dir, *steps]
+            with running(*trainer_command, "--json") as trainer:
+                with running(*serve, "--stage", 1) as late:
+                    output, errors = trainer.communicate(timeout=120)
+                    assert trainer.returncode == 0, errors
+                    assert json.loads(output.splitlines()[-1])["steps"] == 6
+                    assert "waiting for peers: stage" in errors
+                    for peer in (early, late):
+                        said, _ = peer.communicate(timeout=60)
+                        assert peer.returncode == 0 and "the run is done" in said
+    assert directory.returncode == 0
+
+
+def test_nothing_outlives_a_killed_launcher(exact: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    sockets = our_sockets()
+    command = [*COMMAND, "local", str(exact), "--run-dir", str(run_dir), "--steps", "100000"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step"):
+            process.kill()
+            break
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while our_processes(str(run_dir)) or our_sockets() - sockets:
+        assert time.monotonic() < deadline, (our_processes(str(run_dir)), our_sockets())
+        time.sleep(0.2)
+
+
+def test_export_loads_in_transformers_and_generates(exact: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    run_dir = tmp_path / "run"
+    overrides = ["--set", "model.dtype=float32", "--set", "model.dropout=0"]
+    local(exact, "--steps", 3, "--run-dir", run_dir, *overrides)
+    done = swarmrt("export", run_dir, "--hf", tmp_path / "hf")
+    assert done.returncode == 0, done.stderr
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    assert sum(p.numel() for p in model.parameters()) > 10_000
+    assert torch.isfinite(model(torch.arange(16)[None]).logits).all()
+    done = swarmrt("generate", run_dir, "--prompt", "import os", "--tokens", 20)
+    assert done.returncode == 0 and done.stdout.startswith("import os"), done.stderr
