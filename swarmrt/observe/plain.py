@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from swarmrt.ids import PeerId
 from swarmrt.observe.progress import Progress, Report
 from swarmrt.scheduler.instructions import (
     ReportEvaluation,
@@ -22,6 +23,7 @@ class PlainView:
         self._progress = progress
         self._say = say
         self._said = ""
+        self._known: set[PeerId] = set()
         steps = progress.config.run.steps - progress.start_version
         self._every = max(1, steps // LINES_OF_A_RUN)
 
@@ -38,13 +40,19 @@ class PlainView:
         match report:
             case ReportWaiting():
                 self._say_once(waiting_text(report))
-            case ReportPeer(peer, stage, "ready" | "lost" as state, version):
-                if not self._progress.losses or state == "lost":
-                    self._say(f"stage {stage}: {peer} {state} at step {version}")
+            case ReportPeer():
+                self._peer(report)
             case ReportStep():
                 self._step(report)
             case ReportEvaluation(version, loss):
                 self._say(f"step {version:>5}  held-out loss {loss:.4f}")
+
+    def _peer(self, report: ReportPeer) -> None:
+        """Who comes and goes; beacons of those that are known say nothing new."""
+        is_news = (report.peer in self._known) == (report.state == "lost")
+        if is_news and report.state in ("ready", "lost"):
+            self._known ^= {report.peer}
+            self._say(f"stage {report.stage}: {report.peer} {report.state}")
 
     def _step(self, report: ReportStep) -> None:
         last = self._progress.config.run.steps
