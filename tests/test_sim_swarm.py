@@ -7,6 +7,7 @@ import json
 import pytest
 
 from swarmrt.errors import RunError
+from swarmrt.ids import PeerId
 from swarmrt.scheduler.recording import replay
 from swarmrt.sim.world import World
 
@@ -62,7 +63,7 @@ def test_recorded_run_replays_to_the_same_instructions() -> None:
 def test_replay_sees_a_core_that_decides_otherwise() -> None:
     world = World([1, 1], seed=5)
     world.run()
-    records = json.loads(json.dumps(world.log()["s1p0"]))
+    records = json.loads(json.dumps(world.log()[PeerId("s1p0")]))
     records[0]["settings"]["num_stages"] = 3  # the last stage now thinks it is in the middle
     records[0]["settings"]["stage"] = 1
     assert any(again != entry["instructions"] for entry, again in replay(records))

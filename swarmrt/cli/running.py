@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -67,7 +68,7 @@ def _stop_at_end_of_input(switch: StopSwitch) -> None:
     descriptor = sys.stdin.fileno()
 
     def readable() -> None:
-        if not sys.stdin.buffer.read1(1024):
+        if not os.read(descriptor, 1024):
             loop.remove_reader(descriptor)
             switch.throw("the launching process is gone")
 

@@ -18,6 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from hivemind.p2p import P2P
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarmrt.errors import DirectoryError, RunError
@@ -78,9 +80,6 @@ class Daemon:
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Tell the daemon where a peer is, and connect to it. Raises RunError."""
-        from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
-        from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
-
         maddrs = [Multiaddr(address.split("/p2p/")[0]) for address in addresses]
         try:
             await self.p2p._client.connect(PeerID.from_base58(peer), maddrs)
@@ -126,8 +125,7 @@ class Daemon:
                 await ready
         except TimeoutError:
             raise RunError(f"the libp2p daemon said nothing for {START_S:.0f} s") from None
-        replica = type("P2PInOurFolder", (P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{self._folder}/"})
-        self.p2p = await replica.replicate(Multiaddr(control))
+        self.p2p = await _replica_in(self._folder).replicate(Multiaddr(control))
         self._visible = [
             str(address) for address in await self.p2p.get_visible_maddrs() if _is_tcp(address)
         ]
@@ -151,6 +149,15 @@ class Daemon:
         self._watcher.stdin.write(b"done\n")
         self._watcher.stdin.close()
         await self._watcher.wait()
+
+
+def _replica_in(folder: Path) -> type[P2P]:
+    """hivemind's client of a daemon that is up, with its own socket in our folder."""
+
+    class Replica(P2P):  # type: ignore[misc]
+        _UNIX_SOCKET_PREFIX = f"/unix{folder}/"
+
+    return Replica
 
 
 def check_address(address: str, *, with_peer: bool) -> None:

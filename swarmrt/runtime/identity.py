@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,6 @@ def peer_of_public_key(openssh: bytes) -> PeerId:
 
 def _multihash(data: bytes) -> bytes:
     """SHA-256 with its multihash prefix: https://github.com/multiformats/multihash"""
-    import hashlib
-
     digest = hashlib.sha256(data).digest()
     return bytes([0x12, len(digest)]) + digest
 

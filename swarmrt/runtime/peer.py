@@ -384,7 +384,7 @@ class Peer:
             self._output_grads,
             self._input_grads,
         ):
-            kept.pop(work, None)  # type: ignore[attr-defined]
+            kept.pop(work, None)
 
     def _drop_rounds(self, step: int, number: int) -> None:
         """Forget parts of this round and of all before it."""

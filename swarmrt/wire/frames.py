@@ -264,7 +264,8 @@ def _decode_header(kind: type[Message], header: bytes) -> tuple[Message, list[De
 
 
 def _message(kind: type[Message], values: list[Any]) -> Message:
-    types_ = _field_types(kind)
+    named: Any = kind  # mypy takes no class for hashable
+    types_ = _field_types(named)
     if len(values) != len(types_):
         raise WireError(f"{kind.__name__} has {len(types_)} fields, got {len(values)}")
     checked = [
