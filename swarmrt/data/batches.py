@@ -1,9 +1,8 @@
 """The order of the data: a function of (seed, step, index), never of who asks or when.
 
-The text is cut into windows of one sequence and the token after it. Held-out windows come from a
-few spans spread over the text (a window's last target is its neighbour's first token, which is all
-that the two splits share). Each epoch goes through all training windows in an order of its
-own.
+The text is cut into disjoint windows of one sequence and the token after it. Held-out windows
+come from a few spans spread over the text, in an order that every evaluation shares. Each epoch
+goes through all training windows in an order of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from swarmrt.errors import DataError
 from swarmrt.ids import MicrobatchId
 
 HELD_OUT_SPANS = 16
+COUNTED_AT_ONCE = 4096  # windows: a few MB of token ids
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -42,13 +42,14 @@ class Data:
         self._sequence = config.model.sequence
         self._batch = config.batch
         self._evaluated = config.evaluation.microbatches
-        windows = (len(tokens) - 1) // self._sequence
+        windows = len(tokens) // (self._sequence + 1)
         if windows < 2:
             raise DataError(
                 f"data.source {config.data.source!r} has {len(tokens)} tokens; two sequences of "
-                f"model.sequence {self._sequence} need {2 * self._sequence + 1}"
+                f"model.sequence {self._sequence} need {2 * (self._sequence + 1)}"
             )
-        self.training, self.held_out = split(windows, config.data.held_out)
+        self.training, held_out = split(windows, config.data.held_out)
+        self.held_out = np.random.default_rng(0).permutation(held_out)  # so that few stand for all
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def microbatch(self, microbatch: MicrobatchId) -> Batch:
@@ -72,13 +73,13 @@ class Data:
         By the frequencies of the training windows, each token counted once more than seen.
         """
         counts = np.ones(self.vocab)
-        sample = self.training[:: max(1, len(self.training) // 20_000)]
-        for window in sample:
-            counts += np.bincount(self._window(window)[1:], minlength=self.vocab)
+        for first in range(0, len(self.training), COUNTED_AT_ONCE):
+            _, targets = self._windows(self.training[first : first + COUNTED_AT_ONCE])
+            counts += np.bincount(targets.ravel(), minlength=self.vocab)
         log_share = np.log(counts / counts.sum())
         batches = range(self._evaluated)
-        targets = [self.microbatch(MicrobatchId(0, i, held_out=True))[1] for i in batches]
-        return float(-log_share[np.concatenate(targets).ravel()].mean())
+        evaluated = [self.microbatch(MicrobatchId(0, i, held_out=True))[1] for i in batches]
+        return float(-log_share[np.concatenate(evaluated)].mean())
 
     def encode(self, text: str) -> list[int]:
         return self._codec.encode(text)
@@ -90,7 +91,7 @@ class Data:
         return np.random.default_rng([self._seed, epoch]).permutation(self.training)
 
     def _window(self, window: int) -> NDArray[np.int64]:
-        start = int(window) * self._sequence
+        start = int(window) * (self._sequence + 1)
         return np.asarray(self._tokens[start : start + self._sequence + 1], dtype=np.int64)
 
     def _windows(self, windows: NDArray[np.int64]) -> Batch:

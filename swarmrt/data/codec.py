@@ -56,7 +56,8 @@ class FileCodec:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # noqa: BLE001 - the package raises bare Exception
             raise DataError(f"data.tokenizer {path}: not a tokenizers JSON file: {error}") from None
-        self.vocab: int = self._tokenizer.get_vocab_size()
+        ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        self.vocab: int = max(ids, default=-1) + 1
 
     def encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -68,9 +69,30 @@ class FileCodec:
         return np.asarray(self.encode(data.decode(errors="replace")), dtype=np.uint32)
 
 
+class NoCodec:
+    """Of a token file without a tokenizer: nobody knows what its ids mean."""
+
+    def __init__(self, source: str, vocab: int) -> None:
+        self.vocab = vocab
+        self._error = DataError(
+            f"{source}: holds token ids; set data.tokenizer to read and write them as text"
+        )
+
+    def encode(self, text: str) -> list[int]:
+        raise self._error
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        raise self._error
+
+    def encode_file(self, data: bytes) -> NDArray[Any]:
+        raise self._error
+
+
 def open_codec(config: RunConfig) -> Codec:
     """The run's tokenizer; its vocabulary fits the model's. Raises DataError."""
     path = config.data.tokenizer
+    if path is None and config.data.source.endswith(".npy"):
+        return NoCodec(config.data.source, config.model.vocab)
     codec: Codec = FileCodec(Path(path)) if path else ByteCodec()
     if codec.vocab > config.model.vocab:
         what = f"data.tokenizer {path}" if path else "text read as bytes"

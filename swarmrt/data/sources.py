@@ -15,6 +15,7 @@ from swarmrt.data.codec import Codec
 from swarmrt.errors import DataError
 
 STDLIB_LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
+STDLIB_CAP_BYTES = 20 << 20  # CPython 3.11 has 11 MB
 SEPARATOR = b"\n\n"
 
 
@@ -37,8 +38,12 @@ def read_tokens(config: RunConfig, codec: Codec) -> tuple[NDArray[Any], str]:
 
 
 def _stdlib_files(folder: Path) -> Iterator[Path]:
+    size = 0
     for file in sorted(folder.rglob("*.py")):
         if not STDLIB_LEFT_OUT & set(file.relative_to(folder).parts):
+            size += file.stat().st_size
+            if size > STDLIB_CAP_BYTES:
+                return
             yield file
 
 

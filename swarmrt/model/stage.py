@@ -57,7 +57,10 @@ class Stage:
         self._kind = config.model.kind
         self._model = build_layers(config)
         self._slice = Slice(self._model, first, first + layers[stage_index]).to(self.device)
-        self._flat = Flat(config, self._slice.trainable(), self.device)
+        trained = self._slice.trainable()
+        if not trained:
+            raise ModelError(f"stage {stage_index} has nothing to train; cut the layers otherwise")
+        self._flat = Flat(config, trained, self.device)
         self._fixed = self._fixed_versions()
 
     @property
@@ -85,11 +88,10 @@ class Stage:
             self._slice.train(training)
         inputs = inputs.detach().to(self.device)
         if training and not self.is_first:
-            inputs = inputs.clone() if inputs.requires_grad else inputs
             inputs.requires_grad_()
         with torch.set_grad_enabled(training):
             output = self._slice(inputs, microbatch)
-            end = self._loss_sum(output, targets, microbatch) if self.is_last else output
+            end = self._loss_sum(output, targets) if self.is_last else output
         self._refuse_changed_buffers()
         tokens = targets.numel() if self.is_last and targets is not None else 0
         return Forwarded(
@@ -162,7 +164,7 @@ class Stage:
         state = {f"model.{name}": tensor for name, tensor in self._slice.tensors().items()}
         return state | self._flat.optimizer_state()
 
-    def _loss_sum(self, output: Tensor, targets: Tensor | None, microbatch: MicrobatchId) -> Tensor:
+    def _loss_sum(self, output: Tensor, targets: Tensor | None) -> Tensor:
         if targets is None:
             raise ValueError("the last stage needs targets")
         return self._model.loss_sum(output, targets.to(self.device))
