@@ -1,0 +1,243 @@
+"""Stages chained by hand against the reference, and what a stage promises to its replicas."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from swarmrt.config import RunConfig, parse_config
+from swarmrt.data import Data, open_data
+from swarmrt.errors import CheckpointError
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.optimizer import clip_scale
+from swarmrt.model.reference import train_reference
+from swarmrt.model.stage import Stage
+
+ROOT = Path(__file__).parent.parent
+OWN: dict[str, Any] = {"kind": "examples.custom_model:build", "options": {"width": 16, "depth": 2}}
+ADAMW = {"lr": 0.01, "warmup_steps": 2, "clip_norm": 0.5}
+SGD = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "clip_norm": 0.5, "warmup_steps": 0}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_bytes(Path(parse_config.__code__.co_filename).read_bytes())
+    return path
+
+
+def run(
+    text: Path, cut: tuple[int, ...], optimizer: dict[str, Any] | None = None, **model: Any
+) -> RunConfig:
+    shape = {"layers": 4, "width": 24, "heads": 2, "kv_heads": 1, "sequence": 12}
+    return parse_config(
+        {
+            "run": {"steps": 20},
+            "model": {**shape, "dtype": "float64", "dropout": 0.2, **model},
+            "stages": {"layers": list(cut)},
+            "batch": {"microbatch": 2, "microbatches": 3},
+            "optimizer": ADAMW if optimizer is None else optimizer,
+            "data": {"source": str(text)},
+        },
+        "test",
+    )
+
+
+def train_step(stages: list[Stage], data: Data, config: RunConfig) -> list[str]:
+    """One step through all stages, last microbatch first, since the order must not matter."""
+    step, tokens = stages[0].version, 0
+    for index in reversed(range(config.batch.microbatches)):
+        microbatch = MicrobatchId(step, index)
+        value, targets = map(torch.from_numpy, data.microbatch(microbatch))
+        forwarded = []
+        for stage in stages:
+            forwarded.append(stage.forward(microbatch, value, targets if stage.is_last else None))
+            if (output := forwarded[-1].output) is not None:
+                value = output
+        tokens += forwarded[-1].tokens
+        grad: Tensor | None = None
+        for stage, left in zip(reversed(stages), reversed(forwarded), strict=True):
+            grad = stage.backward(left, grad)
+        assert grad is None
+    means = [stage.gradients() / tokens for stage in stages]
+    squares = [float(torch.linalg.vector_norm(m, dtype=torch.float64)) ** 2 for m in means]
+    scale = clip_scale(sum(squares) ** 0.5, config.optimizer.clip_norm)
+    return [stage.step(mean, scale) for stage, mean in zip(stages, means, strict=True)]
+
+
+def build(config: RunConfig) -> list[Stage]:
+    return [Stage(config, index) for index in range(config.num_stages)]
+
+
+def trained(config: RunConfig, steps: int) -> dict[str, Tensor]:
+    stages, data = build(config), open_data(config)
+    for _ in range(steps):
+        train_step(stages, data, config)
+    return {name: t for stage in stages for name, t in stage.named_parameters_state().items()}
+
+
+def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest, relative to each tensor's own largest value."""
+    assert list(one) == list(other)
+    return max(
+        float((one[name] - other[name]).abs().max() / other[name].abs().max()) for name in one
+    )
+
+
+@pytest.mark.parametrize("cut", [(4,), (1, 3), (2, 1, 1)])
+def test_stages_equal_the_reference(text: Path, cut: tuple[int, ...]) -> None:
+    """AdamW with dropout and clipping: promise P1's arithmetic."""
+    config = run(text, cut)
+    assert difference(trained(config, 4), train_reference(config, 4)) < 1e-12
+
+
+def test_stages_equal_the_reference_with_sgd_in_float32(text: Path) -> None:
+    config = run(text, (1, 2, 1), SGD, dtype="float32")
+    assert difference(trained(config, 4), train_reference(config, 4)) < 1e-5
+
+
+def test_own_model_equals_the_reference(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = run(text, (2, 1, 1), **OWN)
+    assert difference(trained(config, 4), train_reference(config, 4)) < 1e-12
+
+
+def test_one_lost_microbatch_would_be_seen(text: Path) -> None:
+    """The comparison above has teeth."""
+    config = run(text, (2, 2))
+    fewer = config.model_copy(update={"batch": config.batch.model_copy(update={"microbatches": 2})})
+    stages, data = build(fewer), open_data(config)
+    train_step(stages, data, fewer)
+    lost = {n: t for stage in stages for n, t in stage.named_parameters_state().items()}
+    assert difference(lost, train_reference(config, 1)) > 1e-4
+
+
+def test_bfloat16_follows_the_reference(text: Path) -> None:
+    config = run(text, (2, 2), dtype="bfloat16", dropout=0.0)
+    assert difference(trained(config, 3), train_reference(config, 3)) < 0.05
+
+
+def test_the_loss_goes_down(text: Path) -> None:
+    config = run(text, (4,), dtype="float32", dropout=0.0)
+    losses: list[float] = []
+    train_reference(config, 20, lambda step, loss, lr: losses.append(loss))
+    assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", [ADAMW, SGD], ids=["adamw", "sgd"])
+def test_loaded_state_continues_to_the_bit(
+    text: Path, optimizer: dict[str, Any], dtype: str
+) -> None:
+    config = run(text, (2, 2), optimizer, dtype=dtype)
+    stages, newcomers, data = build(config), build(config), open_data(config)
+    for _ in range(2):
+        train_step(stages, data, config)
+    states = [stage.state() for stage in stages]
+    for newcomer, state in zip(newcomers, states, strict=True):
+        newcomer.gradients().fill_(1.0)
+        newcomer.load_state(state, 2)
+        assert newcomer.version == 2 and not newcomer.gradients().any()
+    for _ in range(2):
+        assert train_step(stages, data, config) == train_step(newcomers, data, config)
+    for stage, newcomer in zip(stages, newcomers, strict=True):
+        ours, theirs = stage.state(), newcomer.state()
+        assert list(ours) == list(theirs)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_state_is_a_copy_and_a_fresh_stage_has_the_same_names(text: Path) -> None:
+    config = run(text, (2, 2))
+    stages, data = build(config), open_data(config)
+    fresh = stages[1].state()
+    kept = {name: tensor.clone() for name, tensor in fresh.items()}
+    train_step(stages, data, config)
+    assert all(torch.equal(fresh[name], kept[name]) for name in fresh)
+    assert list(stages[1].state()) == list(fresh)
+    assert all(t.is_contiguous() and t.device.type == "cpu" for t in fresh.values())
+
+
+def test_gradients_are_a_live_view_until_cleared(text: Path) -> None:
+    stage = Stage(run(text, (4,)), 0)
+    tokens = torch.zeros(2, 12, dtype=torch.int64)
+    gradients = stage.gradients()
+    assert gradients.shape == (stage.num_parameters,)
+    for _ in range(2):
+        stage.backward(stage.forward(MicrobatchId(0, 0), tokens, tokens), None)
+    twice = gradients.clone()
+    stage.clear_gradients()
+    assert not gradients.any()
+    stage.backward(stage.forward(MicrobatchId(0, 0), tokens, tokens), None)
+    assert torch.allclose(2 * gradients, twice, rtol=1e-12)
+
+
+def test_forward_has_no_side_effects(text: Path) -> None:
+    stage = Stage(run(text, (4,)), 0)
+    tokens = torch.zeros(2, 12, dtype=torch.int64)
+    digest, generator = stage.digest(), torch.random.get_rng_state()
+    losses = [stage.forward(MicrobatchId(0, 0), tokens, tokens).loss_sum for _ in range(2)]
+    assert losses[0] == losses[1]
+    assert stage.digest() == digest and not stage.gradients().any()
+    assert torch.equal(torch.random.get_rng_state(), generator)
+
+
+def test_held_out_microbatches_leave_no_graph_and_drop_nothing(text: Path) -> None:
+    stage = Stage(run(text, (4,)), 0)
+    tokens = torch.arange(24).view(2, 12)
+    evaluated = [stage.forward(MicrobatchId(0, i, held_out=True), tokens, tokens) for i in (0, 1)]
+    assert evaluated[0].graph is None and evaluated[0].loss_sum == evaluated[1].loss_sum
+    assert evaluated[0].tokens == 24
+    assert stage.forward(MicrobatchId(0, 0), tokens, tokens).loss_sum != evaluated[0].loss_sum
+
+
+def test_backward_happens_once_and_at_its_own_version(text: Path) -> None:
+    stage = Stage(run(text, (4,)), 0)
+    tokens = torch.zeros(2, 12, dtype=torch.int64)
+    done, late = (stage.forward(MicrobatchId(0, i), tokens, tokens) for i in (0, 1))
+    stage.backward(done, None)
+    with pytest.raises(ValueError, match="no graph"):
+        stage.backward(done, None)
+    stage.step(torch.zeros(stage.num_parameters, dtype=torch.float64), 1.0)
+    with pytest.raises(ValueError, match="another version"):
+        stage.backward(late, None)
+
+
+def test_replicas_agree_whatever_their_number_of_threads(text: Path) -> None:
+    """Promise P2: given the same reduced gradient, an update is the same to the bit."""
+    config = run(text, (4,), width=128, dtype="float32")
+    digests = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            stage = Stage(config, 0)
+            draws = torch.Generator().manual_seed(0)
+            for _ in range(3):
+                reduced = torch.randn(stage.num_parameters, generator=draws)
+                digest = stage.step(reduced, 0.3)
+            digests.append(digest)
+    finally:
+        torch.set_num_threads(before)
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.pop("model.norm.weight"), "lacks tensor model.norm.weight"),
+        (lambda s: s.pop("optimizer.step"), "lacks tensor optimizer.step"),
+        (lambda s: s.update(odd=torch.ones(1)), "unknown tensor odd"),
+        (lambda s: s.update({"model.norm.weight": torch.ones(3)}), "norm.weight is float32"),
+    ],
+)
+def test_a_state_of_another_model_is_refused_whole(text: Path, spoil: Any, message: str) -> None:
+    stage = Stage(run(text, (4,)), 0)
+    state, digest = stage.state(), stage.digest()
+    for tensor in state.values():
+        tensor += 1
+    spoil(state)
+    with pytest.raises(CheckpointError, match=message):
+        stage.load_state(state, 7)
+    assert stage.digest() == digest and stage.version == 0
