@@ -22,7 +22,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 from hivemind.utils.multiaddr import Multiaddr
 
-from swarmrt.errors import DirectoryError, RunError
+from swarmrt.errors import DirectoryError, RunError, SwarmError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.identity import Identity, open_identity
 
@@ -76,7 +76,7 @@ class Daemon:
 
     def addresses(self) -> list[str]:
         """Where others reach this process: multiaddrs with the peer's id."""
-        return [f"{address}/p2p/{self.peer_id}" for address in self._visible]
+        return list(self._visible)
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Tell the daemon where a peer is, and connect to it. Raises RunError."""
@@ -119,18 +119,17 @@ class Daemon:
             start_new_session=True,
         )  # fmt: skip
         ready = asyncio.get_running_loop().create_future()
-        self._output = asyncio.create_task(self._read_output(ready))
+        self._output = asyncio.create_task(self._read_output(ready, bootstrap))
         try:
             async with asyncio.timeout(START_S):
                 await ready
         except TimeoutError:
             raise RunError(f"the libp2p daemon said nothing for {START_S:.0f} s") from None
         self.p2p = await _replica_in(self._folder).replicate(Multiaddr(control))
-        self._visible = [
-            str(address) for address in await self.p2p.get_visible_maddrs() if _is_tcp(address)
-        ]
+        visible = map(str, await self.p2p.get_visible_maddrs())
+        self._visible = [address for address in visible if "/tcp/" in address]
 
-    async def _read_output(self, ready: asyncio.Future[None]) -> None:
+    async def _read_output(self, ready: asyncio.Future[None], bootstrap: Sequence[str]) -> None:
         """The daemon's words: when it is up, and why it is not."""
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
@@ -140,7 +139,7 @@ class Daemon:
                 ready.set_result(None)
         if not ready.done():
             last = self._said[-1] if self._said else "it said nothing"
-            ready.set_exception(RunError(f"the libp2p daemon did not start: {last}"))
+            ready.set_exception(_why_not_started(last, bootstrap))
 
     async def _dismiss_watcher(self) -> None:
         if self._watcher is None:
@@ -158,6 +157,18 @@ def _replica_in(folder: Path) -> type[P2P]:
         _UNIX_SOCKET_PREFIX = f"/unix{folder}/"
 
     return Replica
+
+
+def _why_not_started(last_words: str, bootstrap: Sequence[str]) -> SwarmError:
+    if "bootstrap peers" in last_words:
+        return no_answer(bootstrap)
+    return RunError(f"the libp2p daemon did not start: {last_words}")
+
+
+def no_answer(join: Sequence[str]) -> DirectoryError:
+    return DirectoryError(
+        f"no directory answers at {', '.join(join)}; is it up, and reachable from here?"
+    )
 
 
 def check_address(address: str, *, with_peer: bool) -> None:
@@ -191,7 +202,3 @@ def _flags(
     if bootstrap:
         flags += ["-b=1", f"-bootstrapPeers={','.join(bootstrap)}"]
     return flags
-
-
-def _is_tcp(address: Multiaddr) -> bool:
-    return "/tcp/" in str(address)

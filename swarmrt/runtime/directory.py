@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.daemon import Daemon, no_answer
 from swarmrt.runtime.identity import peer_of_public_key
 
 log = logging.getLogger("swarmrt.directory")
@@ -82,9 +82,7 @@ class Directory:
                     strict=False,
                 )
         except (RuntimeError, TimeoutError):
-            raise DirectoryError(
-                f"no directory answers at {', '.join(join)}; is it up, and reachable from here?"
-            ) from None
+            raise no_answer(join) from None
         return cls(node, daemon, signer.local_public_key)
 
     async def publish_run(self, record: RunRecord, ttl_s: float) -> None:

@@ -201,7 +201,7 @@ class Links:
         finally:
             writer.close()
         outbox = self._outboxes.get(peer)
-        if greeted and outbox is not None and outbox.writer is writer:
+        if outbox is not None and outbox.writer is writer:
             self._broken(peer, outbox, reason)
 
     def _check_hello(self, message: Message) -> None:

@@ -1,0 +1,248 @@
+"""Daemons, directory and links, with real processes and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
+
+from swarmrt.errors import DirectoryError, UsageError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Finish, Message, Part
+from swarmrt.runtime.daemon import Daemon, check_address
+from swarmrt.runtime.directory import PeerRecord, RunRecord
+from swarmrt.runtime.identity import open_identity
+from swarmrt.runtime.links import STREAM, Links
+from swarmrt.runtime.network import LOOPBACK, Network, open_network
+from swarmrt.wire.frames import MAGIC, PREFIX, PROTOCOL, FrameWriter, Hello, encode
+from tests.processes import environment
+
+pytestmark = pytest.mark.swarm
+
+PATIENCE_S = 60.0
+
+
+class End:
+    """One end of links, with what has come in."""
+
+    def __init__(self, network: Network, run: str = "test", max_bytes: int = 64 << 20) -> None:
+        self.network = network
+        self.got: list[tuple[PeerId, Message, Sequence[torch.Tensor]]] = []
+        self.lost: list[tuple[PeerId, str]] = []
+        self.failed: list[tuple[PeerId, Message]] = []
+        self.links = Links(
+            network.daemon,
+            run,
+            max_bytes,
+            on_message=lambda *what: self.got.append(what),
+            on_lost=lambda *what: self.lost.append(what),
+            on_send_failed=lambda *what: self.failed.append(what),
+        )
+
+    @property
+    def me(self) -> PeerId:
+        return self.network.me
+
+    def messages(self) -> list[Message]:
+        return [message for _, message, _ in self.got]
+
+
+@asynccontextmanager
+async def two_ends(**options: object) -> AsyncIterator[tuple[End, End]]:
+    async with open_network([]) as first:
+        async with open_network(first.daemon.addresses()) as second:
+            ends = End(first), End(second, **options)  # type: ignore[arg-type]
+            for end in ends:
+                await end.links.start()
+            ends[0].links.know(second.me, second.daemon.addresses())
+            try:
+                yield ends
+            finally:
+                for end in ends:
+                    await end.links.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_messages_and_tensors_go_both_ways_on_one_stream() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            big = torch.arange(5_000_000, dtype=torch.float32)
+            first.links.send(second.me, Part(1, 1, 0, False), [big])
+            first.links.send(second.me, Finish("control"))
+            await until(lambda: len(second.got) == 2)
+            assert second.messages() == [Finish("control"), Part(1, 1, 0, False)]
+            sender, _, [got] = second.got[1]
+            assert sender == first.me and torch.equal(got, big)
+            second.links.send(first.me, Finish("back"))
+            await until(lambda: first.got)
+            assert first.got[0][:2] == (second.me, Finish("back"))
+
+    asyncio.run(story())
+
+
+def test_lost_peer_is_reported_once_and_unsent_messages_come_back() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            first.links.send(second.me, Finish("hello"))
+            await until(lambda: second.got)
+            await second.links.close()
+            await second.network.daemon.close()
+            await until(lambda: first.lost)
+            assert [peer for peer, _ in first.lost] == [second.me]
+            first.links.send(second.me, Finish("too late"))
+            await until(lambda: first.failed)
+            assert first.failed == [(second.me, Finish("too late"))]
+
+    asyncio.run(story())
+
+
+def test_other_run_is_refused() -> None:
+    async def story() -> None:
+        async with two_ends(run="another") as (first, second):
+            first.links.send(second.me, Finish("hello"))
+            await until(lambda: first.lost)
+            assert not second.got and not first.got
+
+    asyncio.run(story())
+
+
+def hello(run: str = "test") -> bytes:
+    writer = FrameWriter()
+    writer.push(encode(Hello(PROTOCOL, run)))
+    return b"".join(writer.next_frame()[0])
+
+
+GARBAGE = {
+    "noise": os.urandom(100_000),
+    "http": b"GET / HTTP/1.1\r\n\r\n",
+    "hello, then noise": hello() + os.urandom(1000),
+    "oversized": hello() + PREFIX.pack(MAGIC, PROTOCOL, 1, 1, 10, 2**50),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_closes_its_link_and_no_other(garbage: bytes) -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            second.links.send(first.me, Finish("before"))
+            await until(lambda: first.got)
+            _, reader, writer = await second.network.daemon.p2p.call_binary_stream_handler(
+                PeerID.from_base58(first.me), STREAM
+            )
+            writer.write(garbage)
+            writer.write_eof()
+            async with asyncio.timeout(PATIENCE_S):
+                while await reader.read(1 << 16):
+                    pass
+            writer.close()
+            second.links.send(first.me, Finish("after"))
+            await until(lambda: len(first.got) == 2)
+            assert first.messages() == [Finish("before"), Finish("after")]
+
+    asyncio.run(story())
+
+
+def peer_record(network: Network, **changes: object) -> PeerRecord:
+    values: dict[str, object] = {
+        "run": "test", "stage": 1, "peer": network.me, "status": "serving", "version": 3,
+        "addresses": network.daemon.addresses(),
+    }  # fmt: skip
+    return PeerRecord.model_validate(values | changes)
+
+
+def test_records_are_seen_by_others_and_expire() -> None:
+    async def story() -> None:
+        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
+            run = RunRecord(
+                run="test", trainer=first.me, epoch=2, config={"run": {"steps": 3}}, addresses=[]
+            )
+            await first.directory.publish_run(run, ttl_s=30)
+            assert await second.directory.find_run("test") == run
+            assert await second.directory.find_run("other") is None
+            for network in (first, second):
+                await network.directory.announce(peer_record(network), ttl_s=1.5)
+            for network in (first, second):
+                seen = await network.directory.peers("test", 1)
+                assert {record.peer for record in seen} == {first.me, second.me}
+            await asyncio.sleep(2.0)  # records live by the clock
+            assert await second.directory.peers("test", 1) == []
+
+    asyncio.run(story())
+
+
+def test_nobody_can_announce_for_another() -> None:
+    async def story() -> None:
+        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
+            await second.directory.announce(peer_record(second, peer=first.me), ttl_s=30)
+            assert await first.directory.peers("test", 1) == []
+
+    asyncio.run(story())
+
+
+def test_silent_directory_is_an_error_for_people() -> None:
+    async def story() -> None:
+        daemon = await Daemon.start(None, LOOPBACK, [])
+        gone = daemon.addresses()
+        await daemon.close()
+        with pytest.raises(DirectoryError, match=f"no directory answers at {gone[0]}"):
+            await Daemon.start(None, LOOPBACK, gone)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/1", ""])
+def test_bad_address(address: str) -> None:
+    with pytest.raises(DirectoryError, match="is not an address"):
+        check_address(address, with_peer=True)
+
+
+def test_identity_is_kept_in_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "identity"
+    first = open_identity(path)
+    assert open_identity(path).peer_id == first.peer_id
+    assert path.stat().st_mode & 0o077 == 0
+    path.write_bytes(b"not a key")
+    with pytest.raises(UsageError, match=f"{path}: is not a libp2p RSA key"):
+        open_identity(path)
+
+
+KILLED = """
+import asyncio, sys
+from swarmrt.runtime.network import open_network
+async def main():
+    async with open_network([]) as network:
+        print(network.daemon._process.pid, network.daemon._folder, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def test_daemon_and_sockets_go_with_a_killed_process() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout is not None
+    pid, folder = process.stdout.readline().split()
+    assert Path(folder).is_dir() and Path(f"/proc/{pid}").exists()
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + PATIENCE_S
+    while Path(folder).exists() or Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

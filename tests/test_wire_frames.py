@@ -1,0 +1,178 @@
+"""The wire format: any message, any split; nonsense is refused before it costs anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+import typing
+from typing import Any
+
+import msgpack
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmrt.errors import WireError
+from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.messages import ALL_MESSAGES, Finish, Granted, Message, Part, Roster
+from swarmrt.wire.frames import (
+    CHUNK_BYTES,
+    HELLO,
+    MAGIC,
+    MAX_HEADER_BYTES,
+    PREFIX,
+    PROTOCOL,
+    FrameReader,
+    FrameWriter,
+    encode,
+)
+
+MAX_BYTES = 4 << 20
+
+small = st.integers(0, 2**40)
+peers = st.text("abcQm123", max_size=12).map(PeerId)
+works = st.builds(Work, st.builds(MicrobatchId, small, small, st.booleans()), small)
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    int: small,
+    float: st.floats(allow_nan=False),
+    str: st.text(max_size=20),
+    bool: st.booleans(),
+    PeerId: peers,
+    Work: works,
+    tuple[PeerId, ...]: st.lists(peers, max_size=4).map(tuple),
+    Roster: st.lists(st.tuples(peers, st.lists(small, max_size=3).map(tuple)), max_size=3).map(
+        tuple
+    ),
+}
+
+
+def messages_of(kind: type[Message]) -> st.SearchStrategy[Message]:
+    hints = typing.get_type_hints(kind)
+    return st.builds(kind, **{f.name: VALUES[hints[f.name]] for f in dataclasses.fields(kind)})
+
+
+messages = st.one_of(*map(messages_of, ALL_MESSAGES))
+tensors = st.lists(
+    st.builds(
+        lambda dtype, shape: torch.arange(torch.Size(shape).numel()).reshape(shape).to(dtype),
+        st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8]),
+        st.lists(st.integers(0, 5), max_size=3),
+    ),
+    max_size=3,
+)
+
+
+def written(*outgoing: tuple[Message, list[torch.Tensor]]) -> bytes:
+    writer = FrameWriter()
+    for message, its_tensors in outgoing:
+        writer.push(encode(message, its_tensors))
+    data = b""
+    while len(writer):
+        data += b"".join(writer.next_frame()[0])
+    assert writer.queued_bytes == 0
+    return data
+
+
+def frame(kind: int, header: bytes, payload: bytes = b"", number: int = 1) -> bytes:
+    return PREFIX.pack(MAGIC, PROTOCOL, kind, number, len(header), len(payload)) + header + payload
+
+
+@given(st.lists(st.tuples(messages, tensors), max_size=4), st.integers(1, 64))
+def test_any_messages_come_through_any_split(
+    sent: list[tuple[Message, list[torch.Tensor]]], step: int
+) -> None:
+    data = written(*sent)
+    reader = FrameReader(MAX_BYTES)
+    got = [
+        item
+        for start in range(0, len(data), step)
+        for item in reader.feed(data[start : start + step])
+    ]
+    key = repr
+    assert sorted((m for m, _ in got), key=key) == sorted((m for m, _ in sent), key=key)
+    for (message, expected), (same, actual) in zip(
+        sorted(sent, key=lambda i: repr(i[0])), sorted(got, key=lambda i: repr(i[0])), strict=True
+    ):
+        assert message == same
+        if [m for m, _ in sent].count(message) == 1:
+            assert [(t.dtype, t.shape) for t in actual] == [(t.dtype, t.shape) for t in expected]
+            assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
+def test_control_overtakes_bulk() -> None:
+    writer = FrameWriter()
+    bulk = torch.arange(CHUNK_BYTES, dtype=torch.int64)
+    writer.push(encode(Part(1, 1, 0, False), [bulk]))
+    data = b"".join(writer.next_frame()[0])
+    writer.push(encode(Finish("now")))
+    while len(writer):
+        data += b"".join(writer.next_frame()[0])
+    (first, _), (second, [got]) = FrameReader(MAX_BYTES).feed(data)
+    assert first == Finish("now") and second == Part(1, 1, 0, False)
+    assert torch.equal(got, bulk)
+
+
+def test_decoded_tensors_are_aligned_and_writable() -> None:
+    odd, even = torch.ones(3, dtype=torch.uint8), torch.ones(5, dtype=torch.float64)
+    [(_, [_, second])] = FrameReader(MAX_BYTES).feed(written((Finish(""), [odd, even])))
+    second += 1
+    assert second.data_ptr() % 8 == 0 and second.sum() == 10
+
+
+def header(values: list[Any], descriptors: Any = ()) -> bytes:
+    return bytes(msgpack.packb([values, descriptors]))
+
+
+FINISH = 1 + ALL_MESSAGES.index(Finish)
+GRANTED = 1 + ALL_MESSAGES.index(Granted)
+NONSENSE = {
+    "other protocol": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not a frame"),
+    "version": (PREFIX.pack(MAGIC, 9, FINISH, 1, 0, 0), "protocol version 9"),
+    "kind": (PREFIX.pack(MAGIC, PROTOCOL, 200, 1, 0, 0), "unknown kind"),
+    "long header": (PREFIX.pack(MAGIC, PROTOCOL, FINISH, 1, MAX_HEADER_BYTES + 1, 0), "header of"),
+    "long payload": (PREFIX.pack(MAGIC, PROTOCOL, FINISH, 1, 9, 2**60), "payload"),
+    "not msgpack": (frame(FINISH, b"\xc1"), "not msgpack"),
+    "no list": (frame(FINISH, msgpack.packb(3)), "not [fields, tensors]"),
+    "wrong type": (frame(FINISH, header([3])), "Finish.reason cannot be 3"),
+    "too few fields": (frame(FINISH, header([])), "has 1 fields"),
+    "bool for int": (frame(GRANTED, header([[[True, 0, False], 1]])), "Granted.work"),
+    "short work": (frame(GRANTED, header([[[1, 0], 1]])), "Granted.work"),
+    "huge tensor": (
+        frame(FINISH, header([""], [["float32", [1 << 40], "plain"]])),
+        "a message of",
+    ),
+    "negative size": (frame(FINISH, header([""], [["float32", [-1], "plain"]])), "no sense"),
+    "unknown dtype": (frame(FINISH, header([""], [["object", [1], "plain"]])), "descriptor"),
+    "payload without tensors": (frame(FINISH, header([""]), b"x"), "more payload"),
+    "stray chunk": (frame(0, b"", b"x"), "never begun"),
+    "hello": (frame(HELLO, header(["1", "run"])), "Hello.protocol"),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_refused_with_a_reason(data: bytes, expected: str) -> None:
+    with pytest.raises(WireError) as error:
+        list(FrameReader(MAX_BYTES).feed(data))
+    assert expected in str(error.value)
+
+
+def test_sizes_are_bounded_before_anything_is_allocated() -> None:
+    tracemalloc.start()
+    huge = header([""], [["uint8", [MAX_BYTES], "plain"]])
+    reader = FrameReader(MAX_BYTES)
+    with pytest.raises(WireError, match="a message of"):
+        for number in range(1, 100):
+            list(reader.feed(frame(FINISH, huge, b"x", number)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * MAX_BYTES
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_garbage_raises_nothing_but_wire_errors(garbage: bytes, after_prefix: bool) -> None:
+    data = PREFIX.pack(MAGIC, PROTOCOL, FINISH, 1, 20, 0) + garbage if after_prefix else garbage
+    try:
+        list(FrameReader(MAX_BYTES).feed(data))
+    except WireError:
+        pass
