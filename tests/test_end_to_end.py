@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
-import torch
 
 from swarmrt.scheduler.recording import replay
 from tests.processes import (
@@ -198,14 +198,16 @@ def test_nothing_outlives_a_killed_launcher(exact: Path, tmp_path: Path) -> None
 
 
 def test_export_loads_in_transformers_and_generates(exact: Path, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     run_dir = tmp_path / "run"
     overrides = ["--set", "model.dtype=float32", "--set", "model.dropout=0"]
     local(exact, "--steps", 3, "--run-dir", run_dir, *overrides)
     done = swarmrt("export", run_dir, "--hf", tmp_path / "hf")
     assert done.returncode == 0, done.stderr
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
-    assert sum(p.numel() for p in model.parameters()) > 10_000
-    assert torch.isfinite(model(torch.arange(16)[None]).logits).all()
+    script = (
+        "import torch, transformers\n"
+        "model = transformers.AutoModelForCausalLM.from_pretrained('hf')\n"
+        "assert torch.isfinite(model(torch.arange(16)[None]).logits).all()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     done = swarmrt("generate", run_dir, "--prompt", "import os", "--tokens", 20)
     assert done.returncode == 0 and done.stdout.startswith("import os"), done.stderr

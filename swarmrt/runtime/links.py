@@ -168,7 +168,7 @@ class Links:
             writer.close()
             return
         self._say_hello(writer)
-        await self._spawn(self._read(peer, reader, writer, incoming=True))
+        self._spawn(self._read(peer, reader, writer, incoming=True))
 
     async def _read(
         self, peer: PeerId, reader: StreamReader, writer: StreamWriter, incoming: bool = False
