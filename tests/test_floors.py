@@ -19,7 +19,7 @@ FLOORS = {
     "swarmrt.kernels": 1,
     "swarmrt.wire": 2,
     "swarmrt.model": 2,
-    "swarmrt.data": 2,
+    "swarmrt.data": 1,
     "swarmrt.sim": 3,
     "swarmrt.runtime": 3,
     "swarmrt.observe": 4,

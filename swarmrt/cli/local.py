@@ -96,8 +96,11 @@ class LocalSwarm:
             trainer = await self._start_trainer(join)
             with switch.calls(lambda _: _signal(trainer.process, signal.SIGINT)):
                 code = await self._watch(trainer)
-            await self._wait_for_peers()
-            return code
+            if switch.thrown:
+                return max(code, 0)  # negative: it had not even begun
+            if code == 0:
+                await self._wait_for_peers()
+            return abs(code)
         finally:
             await self._end_all()
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from swarmrt.cli.signals import leave_quietly_on_signals
 from swarmrt.errors import SwarmError
 from swarmrt.runtime.stopping import StopSwitch
 
@@ -45,6 +46,8 @@ def run(command: Callable[[StopSwitch], Awaitable[T]], *, with_parent: bool = Fa
         if error is None:
             raise
         raise error from None
+    finally:
+        leave_quietly_on_signals()  # the loop has taken its handlers with it
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

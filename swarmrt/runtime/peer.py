@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -204,9 +204,9 @@ class Peer:
             case Send(to, message, payload):
                 self.links.send(to, message, self._tensors(payload))
             case RunForward(work):
-                self._compute(partial(self._forward, work), self.process.feed)
+                self._compute(partial(self._named, "forward", work), self.process.feed)
             case RunBackward(work):
-                self._compute(partial(self._backward, work), self.process.feed)
+                self._compute(partial(self._named, "backward", work), self.process.feed)
             case Forget(work):
                 self._forget(work)
             case ClearGradients():
@@ -306,6 +306,14 @@ class Peer:
             self.process.feed(SendFailed(to, message))
 
     # ------------------------------------------------------------------ on the torch thread
+
+    def _named(self, what: Literal["forward", "backward"], work: Work) -> Event:
+        """Compute; whatever the model's code raises is told with where it happened."""
+        try:
+            return self._forward(work) if what == "forward" else self._backward(work)
+        except Exception as error:
+            where = f"{what} of microbatch {work.microbatch} at stage {self._options.stage}"
+            raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
     def _forward(self, work: Work) -> Event:
         started = self._loop.time()

@@ -1,0 +1,54 @@
+"""The command `swarmrt` and its exit codes; the work is done below."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from swarmrt import __version__
+from swarmrt.cli import bootstrap, configs, local, models, serve, train
+from swarmrt.errors import SwarmError, UsageError
+
+app = typer.Typer(
+    name="swarmrt",
+    help="Decentralised pipeline training on volatile peers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+app.command("init")(configs.init)
+app.command("config")(configs.config)
+app.command("local")(local.local)
+app.command("bootstrap")(bootstrap.bootstrap)
+app.command("serve")(serve.serve)
+app.command("train")(train.train)
+app.command("reference")(models.reference)
+app.command("export")(models.export)
+app.command("generate")(models.generate)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"swarmrt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Exit codes: 0 done or drained, 1 the run failed, 2 the input is wrong."""
+    try:
+        app()
+    except SwarmError as error:
+        print(f"swarmrt: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
