@@ -190,14 +190,21 @@ class LocalSwarm:
         await _within(LEAVE_S, *peers)
 
     async def _end_all(self) -> None:
-        """SIGTERM, and after a while SIGKILL, to whatever is left."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            left = [child for child in self._children if child.process.returncode is None]
-            for child in left:
-                if number == signal.SIGKILL:
-                    print(f"swarmrt: {child.name} did not leave; killing it", file=sys.stderr)
-                _signal(child.process, number)
-            await _within(LEAVE_S, *(child.process.wait() for child in left))
+        """Whatever is left; the directory last, so that the others can take leave of it."""
+        directory = [child for child in self._children if child.name == "bootstrap"]
+        await _end([child for child in self._children if child not in directory])
+        await _end(directory)
+
+
+async def _end(children: list[Child]) -> None:
+    """SIGTERM, and after a while SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        left = [child for child in children if child.process.returncode is None]
+        for child in left:
+            if number == signal.SIGKILL:
+                print(f"swarmrt: {child.name} did not leave; killing it", file=sys.stderr)
+            _signal(child.process, number)
+        await _within(LEAVE_S, *(child.process.wait() for child in left))
 
 
 async def _within(seconds: float, *waits: object) -> None:
