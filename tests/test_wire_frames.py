@@ -113,6 +113,21 @@ def test_control_overtakes_bulk() -> None:
     assert torch.equal(got, bulk)
 
 
+def test_bulk_can_be_overtaken_by_many_thousand_messages() -> None:
+    writer, reader = FrameWriter(), FrameReader(MAX_BYTES)
+    writer.push(encode(Part(1, 1, 0, False), [torch.zeros(CHUNK_BYTES)]))
+    assert not list(reader.feed(b"".join(writer.next_frame()[0])))
+    finish = encode(Finish(""))
+    for _ in range(70_000):  # more than 16 bits of message numbers
+        finish.begun = False
+        writer.push(finish)
+        for _ in reader.feed(b"".join(writer.next_frame()[0])):
+            pass
+    rest = b"".join(b"".join(writer.next_frame()[0]) for _ in range(3))
+    [(message, _)] = reader.feed(rest)
+    assert message == Part(1, 1, 0, False)
+
+
 def test_decoded_tensors_are_aligned_and_writable() -> None:
     odd, even = torch.ones(3, dtype=torch.uint8), torch.ones(5, dtype=torch.float64)
     [(_, [_, second])] = FrameReader(MAX_BYTES).feed(written((Finish(""), [odd, even])))
@@ -143,6 +158,14 @@ NONSENSE = {
         "a message of",
     ),
     "negative size": (frame(FINISH, header([""], [["float32", [-1], "plain"]])), "no sense"),
+    "empty, but vast": (
+        frame(FINISH, header([""], [["uint8", [0, 1 << 62, 1 << 62], "plain"]])),
+        "larger than any message",
+    ),
+    "empty, with a size beyond 64 bits signed": (
+        frame(FINISH, header([""], [["uint8", [0, 2**64 - 1], "plain"]])),
+        "larger than any message",
+    ),
     "unknown dtype": (frame(FINISH, header([""], [["object", [1], "plain"]])), "descriptor"),
     "payload without tensors": (frame(FINISH, header([""]), b"x"), "more payload"),
     "stray chunk": (frame(0, b"", b"x"), "never begun"),

@@ -1,7 +1,7 @@
 """Frames: the unit of bytes between two processes. Sans-I/O.
 
-    prefix   20 bytes, big-endian: magic "SWRT" · version u8 · kind u8 · message u16 ·
-             header length u32 · payload length u64
+    prefix   24 bytes, big-endian: magic "SWRT" · version u8 · kind u8 · two zero bytes ·
+             message u32 · header length u32 · payload length u64
     header   msgpack: [fields of the message, tensor descriptors]
     payload  the first bytes of the message's payload, up to a chunk
 
@@ -30,7 +30,7 @@ from swarmrt.wire.tensors import Descriptor, decode_tensors, describe, encode_te
 
 PROTOCOL = 1
 MAGIC = b"SWRT"
-PREFIX = struct.Struct(">4sBBHIQ")
+PREFIX = struct.Struct(">4sBBxxIIQ")
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
 MAX_HEADER_BYTES = 1 << 20
 MAX_PARTIAL_MESSAGES = 16
@@ -108,7 +108,7 @@ class FrameWriter:
         kind, header = CHUNK, b""
         if not outgoing.begun:
             outgoing.begun, kind, header = True, outgoing.kind, outgoing.header
-            outgoing.number = self._number = (self._number + 1) % (1 << 16)
+            outgoing.number = self._number = (self._number + 1) % (1 << 32)
         body = _take(outgoing.pieces, CHUNK_BYTES)
         size = sum(piece.nbytes for piece in body)
         outgoing.left_bytes -= size

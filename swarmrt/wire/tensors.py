@@ -22,6 +22,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_TENSORS = 16
 MAX_DIMENSIONS = 8
+MAX_EXTENT = 1 << 48  # product of the sizes that are not 0; torch overflows above 2**63
 ALIGNMENT = 16  # of each tensor in the payload, so that all dtypes can be viewed in place
 PLAIN = "plain"  # the only codec so far
 
@@ -73,6 +74,8 @@ def _tensor_bytes(descriptor: Any) -> int:
                 type(size) is int and size >= 0 for size in shape
             ):
                 raise WireError(f"a tensor of shape {shape!r:.80} makes no sense")
+            if math.prod(size or 1 for size in shape) > MAX_EXTENT:
+                raise WireError(f"a tensor of shape {shape!r:.80} is larger than any message")
             return math.prod(shape) * DTYPES[name].itemsize
     raise WireError(f"not a tensor descriptor: {descriptor!r:.80}")
 
