@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from hivemind.dht.crypto import RSASignatureValidator
 from hivemind.dht.node import DHTNode
-from hivemind.dht.validation import CompositeValidator
+from hivemind.dht.validation import CompositeValidator, DHTRecord, RecordValidatorBase
 from hivemind.utils.timed_storage import ValueWithExpiration, get_dht_time
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +29,8 @@ log = logging.getLogger("swarmrt.directory")
 
 ANSWER_S = 10.0  # for the directory to answer one question
 CLOSE_S = 3.0
+MAX_LIFE_S = 3600.0  # of a record; more would outlast whoever wrote it
+NEWER_S = 1e-3  # a record replaces the one of the same owner that expires earlier
 
 
 class Record(BaseModel):
@@ -59,12 +61,24 @@ class RunRecord(Record):
 R = TypeVar("R", PeerRecord, RunRecord)
 
 
+class SignedAndShort(RecordValidatorBase):  # type: ignore[misc]
+    """Refuses what hivemind would take from anyone.
+
+    A record that names no owner needs no signature, and one that has no subkey hides all records
+    of its key until it expires: a single stranger could blind a run for years.
+    """
+
+    def validate(self, record: DHTRecord) -> bool:
+        owned = RSASignatureValidator._PUBLIC_KEY_RE.search(record.subkey or b"") is not None
+        return owned and record.expiration_time <= get_dht_time() + MAX_LIFE_S
+
+
 class Directory:
     """This process's node. Every call has a deadline. Use `Directory.open`, `close` at the end."""
 
     def __init__(self, node: DHTNode, daemon: Daemon, subkey: bytes) -> None:
         self._node, self._daemon, self._subkey = node, daemon, subkey
-        self._written: dict[str, Record] = {}
+        self._expires_at: dict[str, float] = {}  # what this process wrote, by key
 
     @classmethod
     async def open(cls, daemon: Daemon, join: Sequence[str]) -> Directory:
@@ -75,7 +89,7 @@ class Directory:
                 node = await DHTNode.create(
                     p2p=daemon.p2p,
                     initial_peers=list(join) or None,
-                    record_validator=CompositeValidator([signer]),
+                    record_validator=CompositeValidator([signer, SignedAndShort()]),
                     cache_locally=False,  # a reader wants what is true now
                     cache_on_store=False,
                     cache_nearest=0,
@@ -104,12 +118,13 @@ class Directory:
         return sorted(valid, key=lambda record: record.peer)
 
     async def withdraw(self) -> None:
-        """Let what this process wrote expire at once, as far as the directory can be reached."""
-        for key, record in self._written.items():
-            if isinstance(record, PeerRecord):
-                record = record.model_copy(update={"status": "leaving"})
+        """Void what this process wrote, as far as the directory can be reached.
+
+        A record cannot be taken back; an empty one, which no reader accepts, takes its place.
+        """
+        for key in list(self._expires_at):
             try:
-                await self._store(key, record, 1.0)
+                await self._store(key, None, 0.0)
             except DirectoryError as error:
                 log.debug("withdrawing from %s: %s", key, error)
 
@@ -120,15 +135,16 @@ class Directory:
         except TimeoutError:
             log.debug("the directory node did not shut down within %s s", CLOSE_S)
 
-    async def _store(self, key: str, record: Record, ttl_s: float) -> None:
+    async def _store(self, key: str, record: Record | None, ttl_s: float) -> None:
+        value = record.model_dump() if record is not None else None
+        earlier = self._expires_at.get(key, 0.0)
+        expires_at = max(get_dht_time() + ttl_s, earlier + NEWER_S)
         try:
             async with asyncio.timeout(ANSWER_S):
-                stored = await self._node.store(
-                    key, record.model_dump(), get_dht_time() + ttl_s, subkey=self._subkey
-                )
+                stored = await self._node.store(key, value, expires_at, subkey=self._subkey)
         except TimeoutError:
             raise DirectoryError(f"the directory did not take {key} in {ANSWER_S:.0f} s") from None
-        self._written[key] = record
+        self._expires_at[key] = expires_at
         if not stored:
             log.debug("the directory holds a newer record of ours under %s", key)
 
@@ -152,9 +168,9 @@ class Directory:
 def _parse(subkey: Any, entry: ValueWithExpiration[Any], kind: type[R]) -> tuple[PeerId, R] | None:
     """The signer and its record; None, and a line in the log, when either is not in order."""
     try:
-        key = RSASignatureValidator._PUBLIC_KEY_RE.findall(subkey)[0]
+        key = RSASignatureValidator._PUBLIC_KEY_RE.fullmatch(subkey)[1]
         return peer_of_public_key(key), kind.model_validate(entry.value)
-    except (ValidationError, ValueError, IndexError, TypeError) as error:
+    except (ValidationError, ValueError, TypeError) as error:
         log.debug("ignoring a record: %s", error)
         return None
 

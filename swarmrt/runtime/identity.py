@@ -45,8 +45,14 @@ def open_identity(path: Path) -> Identity:
 
 
 def peer_of_public_key(openssh: bytes) -> PeerId:
-    """The peer that a public key belongs to, in OpenSSH's text form. Raises ValueError."""
+    """The peer that a public key belongs to, in OpenSSH's text form. Raises ValueError.
+
+    Only the canonical text is taken: with a comment, say, one peer could pass for several.
+    """
     key = serialization.load_ssh_public_key(openssh)
+    canonical = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    if canonical != openssh:
+        raise ValueError("the key is not in its canonical form")
     der = key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
