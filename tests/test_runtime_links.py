@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
+from hivemind.utils.timed_storage import get_dht_time
 
-from swarmrt.errors import DirectoryError, UsageError
+from swarmrt.errors import DirectoryError, RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Finish, Message, Part
 from swarmrt.runtime.daemon import Daemon, check_address
 from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.identity import open_identity
-from swarmrt.runtime.links import STREAM, Links
+from swarmrt.runtime.links import MAX_INCOMING, STREAM, Links
 from swarmrt.runtime.network import LOOPBACK, Network, open_network
 from swarmrt.wire.frames import MAGIC, PREFIX, PROTOCOL, FrameWriter, Hello, encode
 from tests.processes import environment
@@ -121,6 +122,62 @@ def test_other_run_is_refused() -> None:
     asyncio.run(story())
 
 
+STRANGER = PeerId("QmVLPZ3uGnMnMqjWnMHoZfFx2nSfAJNBWd6FvSqxV3mnx6")
+
+
+def test_nonsense_in_ids_and_addresses_is_a_failed_send() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, _):
+            first.links.know(STRANGER, ["rubbish"])
+            strangers = [STRANGER, PeerId("not base58"), PeerId("")]
+            for peer in strangers:
+                first.links.send(peer, Finish("hello"))
+            await until(lambda: len(first.lost) == len(strangers))
+            assert sorted(peer for peer, _ in first.failed) == sorted(strangers)
+
+    asyncio.run(story())
+
+
+def test_peer_that_cannot_be_dialed_may_dial() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            first.links.know(second.me, ["rubbish"])
+            first.links.send(second.me, Finish("there"))  # every dial of it fails
+            await asyncio.sleep(0)  # so that it has begun before the other one
+            second.links.send(first.me, Finish("back"))
+            await until(lambda: first.got and second.got)
+            assert second.messages() == [Finish("there")] and not first.lost
+
+    asyncio.run(story())
+
+
+def test_message_that_nobody_would_take_is_not_sent() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            with pytest.raises(RunError, match="raise it for this run"):
+                first.links.send(second.me, Finish(""), [torch.empty(65 << 20, dtype=torch.uint8)])
+
+    asyncio.run(story())
+
+
+def test_one_peer_cannot_take_all_links() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            p2p, writers = second.network.daemon.p2p, []
+            for _ in range(MAX_INCOMING + 2):
+                _, reader, writer = await p2p.call_binary_stream_handler(
+                    PeerID.from_base58(first.me), STREAM
+                )
+                writers.append(writer)
+                async with asyncio.timeout(PATIENCE_S):
+                    greeted = await reader.read(1)
+                assert bool(greeted) == (len(writers) <= MAX_INCOMING)
+            for writer in writers:
+                writer.close()
+
+    asyncio.run(story())
+
+
 def hello(run: str = "test") -> bytes:
     writer = FrameWriter()
     writer.push(encode(Hello(PROTOCOL, run)))
@@ -191,6 +248,31 @@ def test_nobody_can_announce_for_another() -> None:
         async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
             await second.directory.announce(peer_record(second, peer=first.me), ttl_s=30)
             assert await first.directory.peers("test", 1) == []
+
+    asyncio.run(story())
+
+
+def test_who_withdraws_is_gone_at_once() -> None:
+    async def story() -> None:
+        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
+            for network in (first, second):
+                await network.directory.announce(peer_record(network), ttl_s=30)
+            await second.directory.withdraw()
+            seen = await first.directory.peers("test", 1)
+            assert [record.peer for record in seen] == [first.me]
+
+    asyncio.run(story())
+
+
+def test_stranger_cannot_hide_the_records_of_a_key() -> None:
+    async def story() -> None:
+        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
+            node, expires_at = second.directory._node, get_dht_time() + 600
+            key = "swarmrt/test/stage/1"
+            assert not await node.store(key, "nobody's", expires_at)
+            assert not await node.store(key, "nobody's", expires_at, subkey="mine")
+            await first.directory.announce(peer_record(first), ttl_s=7200)  # lives too long
+            assert await second.directory.peers("test", 1) == []
 
     asyncio.run(story())
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Sequence
@@ -19,7 +20,13 @@ from pathlib import Path
 
 from hivemind.p2p import P2P
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
-from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
+from hivemind.p2p.p2p_daemon_bindings.utils import (
+    ControlFailure,
+    raise_if_failed,
+    read_pbmsg_safe,
+    write_pbmsg,
+)
+from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarmrt.errors import DirectoryError, RunError, SwarmError
@@ -41,6 +48,7 @@ class Daemon:
         self.identity = identity
         self.p2p: P2P
         self._folder = folder
+        self._control = folder / "p2pd.sock"
         self._process: Process | None = None
         self._watcher: Process | None = None
         self._said: deque[str] = deque(maxlen=20)
@@ -79,12 +87,39 @@ class Daemon:
         return list(self._visible)
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Tell the daemon where a peer is, and connect to it. Raises RunError."""
-        maddrs = [Multiaddr(address.split("/p2p/")[0]) for address in addresses]
+        """Tell the daemon where a peer is, and connect to it. Raises RunError.
+
+        Peer ids and addresses come from others, so they may be nonsense.
+        """
         try:
+            maddrs = [Multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses]
             await self.p2p._client.connect(PeerID.from_base58(peer), maddrs)
-        except ControlFailure as error:
+        except (ControlFailure, ValueError) as error:
             raise RunError(f"cannot connect to {peer}: {error}") from None
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> tuple[StreamReader, StreamWriter]:
+        """A stream to a peer. Raises RunError when the peer or the protocol cannot be reached.
+
+        What hivemind's own call does, but it leaves its socket open when it fails.
+        """
+        reader, writer = await asyncio.open_unix_connection(self._control)
+        try:
+            wanted = p2pd_pb2.StreamOpenRequest(
+                peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol]
+            )
+            await write_pbmsg(
+                writer, p2pd_pb2.Request(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted)
+            )
+            response = p2pd_pb2.Response()
+            await read_pbmsg_safe(reader, response)
+            raise_if_failed(response)
+        except (ControlFailure, ValueError) as error:
+            writer.close()
+            raise RunError(f"cannot open a stream to {peer}: {error}") from None
+        except BaseException:
+            writer.close()
+            raise
+        return reader, writer
 
     async def close(self) -> None:
         """Stop the daemon and remove its sockets. May be called again."""
@@ -104,7 +139,7 @@ class Daemon:
         await self._dismiss_watcher()
 
     async def _start(self, listen: Sequence[str], bootstrap: Sequence[str]) -> None:
-        control = f"/unix{self._folder}/p2pd.sock"
+        control = f"/unix{self._control}"
         self._process = await asyncio.create_subprocess_exec(
             str(files("hivemind.hivemind_cli") / "p2pd"),
             *_flags(control, self.identity.path, listen, bootstrap),

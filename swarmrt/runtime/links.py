@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import StreamReader, StreamWriter
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID, StreamInfo
-from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
+from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
@@ -31,6 +31,7 @@ DIALS = 3
 HELLO_S = 10.0
 READ_BYTES = 1 << 20
 MAX_LINKS = 512
+MAX_INCOMING = 8  # of one peer: it needs one, and more while broken ones are found out
 MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it does not read
 MAX_QUEUED_MESSAGES = 100_000
 
@@ -67,6 +68,7 @@ class Links:
         self._addresses: dict[PeerId, tuple[str, ...]] = {}
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._incoming_of: Counter[PeerId] = Counter()
         self._closing = False
 
     async def start(self) -> None:
@@ -80,18 +82,23 @@ class Links:
     def send(self, peer: PeerId, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
         """Queue it; never blocks. Tensors must stay as they are until they are written.
 
-        What cannot be sent comes back through `on_send_failed`, later.
+        What cannot be sent comes back through `on_send_failed`, later. Raises RunError for a
+        message that no process of this run would take: sending it again cannot help.
         """
         if self._closing:
             return
-        outbox = self._outboxes.get(peer)
-        if outbox is None:
-            outbox = self._outboxes[peer] = Outbox()
+        outgoing = encode(message, tensors)
+        if outgoing.left_bytes > self._max_bytes:
+            raise RunError(
+                f"{type(message).__name__} has {outgoing.left_bytes} bytes, but "
+                f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
+            )
+        outbox = self._outboxes.setdefault(peer, Outbox())
         frames = outbox.frames
         if frames.queued_bytes > MAX_QUEUED_BYTES or len(frames) > MAX_QUEUED_MESSAGES:
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
-        frames.push(encode(message, tensors))
+        frames.push(outgoing)
         outbox.wake.set()
         if outbox.task is None:
             outbox.task = self._spawn(self._write(peer, outbox))
@@ -133,20 +140,23 @@ class Links:
             self._broken(peer, outbox, str(error) or type(error).__name__)
 
     async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
-        """Open a stream to the peer. Raises RunError when it cannot be reached."""
+        """Open a stream to the peer. Raises RunError when it cannot be reached.
+
+        Peer ids and addresses come from others, so they may be nonsense. A peer that cannot be
+        dialed may have dialed us meanwhile, which is as good.
+        """
         for attempt in range(1, DIALS + 1):
             try:
                 async with asyncio.timeout(DIAL_S):
                     if self._addresses.get(peer):
                         await self._daemon.connect(peer, self._addresses[peer])
-                    _, reader, writer = await self._daemon.p2p.call_binary_stream_handler(
-                        PeerID.from_base58(peer), STREAM
-                    )
+                    reader, writer = await self._daemon.open_stream(peer, STREAM)
                 break
-            except (OSError, RunError, ControlFailure, TimeoutError) as error:
+            except (OSError, RunError) as error:
+                if outbox.writer is not None:
+                    return
                 if attempt == DIALS:
-                    reason = str(error) or "it did not answer"
-                    raise RunError(f"cannot reach {peer}: {reason}") from None
+                    raise RunError(str(error) or f"{peer} did not answer") from None
                 await asyncio.sleep(0.1 * 2**attempt)  # a peer that starts is not there at once
         if outbox.writer is None:
             outbox.writer = writer
@@ -164,11 +174,14 @@ class Links:
     async def _incoming(self, info: StreamInfo, reader: StreamReader, writer: StreamWriter) -> None:
         """Another process has dialed."""
         peer = PeerId(info.peer_id.to_base58())
-        if self._closing or len(self._tasks) > 2 * MAX_LINKS:
+        crowded = len(self._tasks) > 2 * MAX_LINKS or self._incoming_of[peer] >= MAX_INCOMING
+        if self._closing or crowded:
             writer.close()
             return
         self._say_hello(writer)
-        self._spawn(self._read(peer, reader, writer, incoming=True))
+        self._incoming_of[peer] += 1
+        reading = self._spawn(self._read(peer, reader, writer, incoming=True))
+        reading.add_done_callback(lambda _: self._incoming_of.subtract([peer]))
 
     async def _read(
         self, peer: PeerId, reader: StreamReader, writer: StreamWriter, incoming: bool = False
@@ -176,12 +189,13 @@ class Links:
         """Take messages until the stream ends. Nonsense closes this link and no other."""
         frames = FrameReader(self._max_bytes)
         greeted = False
-        reason = "the link was closed"
+        reason = "reading from it failed"  # a bug, unless one of the ends below is reached
         try:
             while True:
                 async with asyncio.timeout(None if greeted else HELLO_S):
                     data = await reader.read(READ_BYTES)
                 if not data:
+                    reason = "the link was closed"
                     break
                 for message, tensors in frames.feed(data):
                     if greeted:
@@ -200,9 +214,9 @@ class Links:
             reason = str(error) or type(error).__name__
         finally:
             writer.close()
-        outbox = self._outboxes.get(peer)
-        if outbox is not None and outbox.writer is writer:
-            self._broken(peer, outbox, reason)
+            outbox = self._outboxes.get(peer)
+            if outbox is not None and outbox.writer is writer:
+                self._broken(peer, outbox, reason)
 
     def _check_hello(self, message: Message) -> None:
         """Raises WireError when the other end is not of this run."""
