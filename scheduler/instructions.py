@@ -84,7 +84,7 @@ class ClearGradients(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class SumPart(Instruction):
-    """Add the members' slices in roster order, divide by tokens; the outcome is PartSummed.
+    """Add the contributors' slices in roster order, divide by tokens; the outcome is PartSummed.
 
     The slice of this peer itself comes from its own accumulator.
     """
@@ -92,8 +92,8 @@ class SumPart(Instruction):
     step: int
     round: int
     index: int
-    members: tuple[PeerId, ...]
-    contributors: tuple[PeerId, ...]  # the members that accumulated anything
+    parts: int
+    contributors: tuple[PeerId, ...]  # members that accumulated anything, in roster order
     tokens: int
 
 

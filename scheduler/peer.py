@@ -107,6 +107,7 @@ class PeerSettings:
     num_stages: int
     seed: int
     queue_s: float
+    gradient_bytes: int  # of the stage
 
 
 @dataclass(slots=True)
@@ -155,8 +156,8 @@ class PeerCore:
                 return self._forward_done(event, now)
             case BackwardDone():
                 return self._backward_done(event)
-            case PartSummed(step, number, _):
-                return self._part_summed(step, number)
+            case PartSummed():
+                return self._part_summed(event)
             case GradientCombined():
                 return self._gradient_combined(event)
             case Stepped():
@@ -418,7 +419,7 @@ class PeerCore:
         if refusal:
             return [self._to_trainer(Refused(message.step, message.round, refusal))]
         void = [DropRound(*self._round.key)] if self._round is not None else []
-        self._round = Round(self.settings.me, message)
+        self._round = Round(self.settings.me, message, self.settings.gradient_bytes)
         early, self._early_parts = self._early_parts, []
         instructions: list[Instruction] = [*void, *self._round.start()]
         for sender, part in early:
@@ -444,11 +445,11 @@ class PeerCore:
             self._early_parts.append((sender, part))
         return []
 
-    def _part_summed(self, step: int, number: int) -> list[Instruction]:
-        if not self._in_round(step, number):
+    def _part_summed(self, event: PartSummed) -> list[Instruction]:
+        if not self._in_round(event.step, event.round):
             return []
         assert self._round is not None
-        return self._round.part_summed()
+        return self._round.part_summed(event.index)
 
     def _gradient_combined(self, event: GradientCombined) -> list[Instruction]:
         if not self._in_round(event.step, event.round):

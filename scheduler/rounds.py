@@ -1,9 +1,10 @@
 """One round of a stage's reduce: a deterministic butterfly.
 
-The flat gradient is cut into as many parts as the roster has members. Member i owns part i: it
-gets that slice of every contributor, adds them in roster order, divides by the step's tokens, and
-sends the same bytes to everyone, itself included. So all replicas hold equal bits. A member that
-accumulated nothing sends no slices, but owns a part like the others.
+The flat gradient is cut into equal parts, as many for each member of the roster, so that no
+message is too large. Part i belongs to member i modulo their number: it gets that slice of every
+contributor, adds them in roster order, divides by the step's tokens, and sends the same bytes to
+everyone, itself included. So all replicas hold equal bits. A member that accumulated nothing
+sends no slices, but owns parts like the others.
 """
 
 from __future__ import annotations
@@ -18,69 +19,70 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 
+MAX_PART_BYTES = 32 << 20  # well under what a receiver takes, and several fill a link
+
 
 class Round:
     """Feed it the parts as they come; it says when to sum, to send and to combine."""
 
-    def __init__(self, me: PeerId, prepare: Prepare) -> None:
+    def __init__(self, me: PeerId, prepare: Prepare, gradient_bytes: int) -> None:
         self.prepare = prepare
         self.members = tuple(peer for peer, _ in prepare.roster)
         self.contributors = tuple(peer for peer, indices in prepare.roster if indices)
         self.combined: tuple[str, float] | None = None  # digest, squared norm
+        number = len(self.members)
+        self.parts = number * max(1, -(-gradient_bytes // (number * MAX_PART_BYTES)))
         self._me = me
-        self._index = self.members.index(me)
-        self._awaited_slices = set(self.contributors) - {me}
-        self._awaited_sums = set(range(len(self.members)))
+        mine = range(self.members.index(me), self.parts, number)
+        self._awaited_slices = {part: set(self.contributors) - {me} for part in mine}
+        self._awaited_sums = set(range(self.parts))
 
     @property
     def key(self) -> tuple[int, int]:
         return self.prepare.step, self.prepare.round
 
+    def owner(self, part: int) -> PeerId:
+        return self.members[part % len(self.members)]
+
     def start(self) -> list[Instruction]:
-        """Send every owner its slice of this peer's gradients."""
+        """Send every owner its slices of this peer's gradients."""
         sends: list[Instruction] = []
         if self._me in self.contributors:
-            for index, member in enumerate(self.members):
-                if member != self._me:
-                    sends.append(self._send(member, index, summed=False))
-        return sends + self._sum_when_ready()
+            sends = [
+                self._send(self.owner(part), part, summed=False)
+                for part in range(self.parts)
+                if self.owner(part) != self._me
+            ]
+        ready = [part for part, awaited in self._awaited_slices.items() if not awaited]
+        return sends + [self._sum(part) for part in ready]
 
     def part_arrived(self, sender: PeerId, part: Part) -> list[Instruction]:
-        """A slice for this peer's part, or another owner's sum."""
+        """A slice for one of this peer's parts, or another owner's sum."""
         if part.summed:
-            if part.index < len(self.members) and self.members[part.index] == sender:
-                return self._sum_arrived(part.index)
+            is_owners = 0 <= part.index < self.parts and self.owner(part.index) == sender
+            return self._sum_arrived(part.index) if is_owners else []
+        awaited = self._awaited_slices.get(part.index, set())
+        if sender not in awaited:
             return []
-        if part.index == self._index and sender in self._awaited_slices:
-            self._awaited_slices.remove(sender)
-            return self._sum_when_ready()
-        return []
+        awaited.remove(sender)
+        return [] if awaited else [self._sum(part.index)]
 
-    def part_summed(self) -> list[Instruction]:
-        """This peer's own part is added up: give it to everyone."""
+    def part_summed(self, part: int) -> list[Instruction]:
+        """One of this peer's own parts is added up: give it to everyone."""
         sends: list[Instruction] = [
-            self._send(member, self._index, summed=True)
-            for member in self.members
-            if member != self._me
+            self._send(member, part, summed=True) for member in self.members if member != self._me
         ]
-        return sends + self._sum_arrived(self._index)
+        return sends + self._sum_arrived(part)
 
-    def _sum_when_ready(self) -> list[Instruction]:
-        if self._awaited_slices:
-            return []
-        step, number = self.key
-        return [
-            SumPart(step, number, self._index, self.members, self.contributors, self.prepare.tokens)
-        ]
+    def _sum(self, part: int) -> SumPart:
+        return SumPart(*self.key, part, self.parts, self.contributors, self.prepare.tokens)
 
-    def _sum_arrived(self, index: int) -> list[Instruction]:
-        if index not in self._awaited_sums:
+    def _sum_arrived(self, part: int) -> list[Instruction]:
+        if part not in self._awaited_sums:
             return []
-        self._awaited_sums.remove(index)
-        if self._awaited_sums:
-            return []
-        return [CombineParts(*self.key, len(self.members))]
+        self._awaited_sums.remove(part)
+        return [] if self._awaited_sums else [CombineParts(*self.key, self.parts)]
 
-    def _send(self, to: PeerId, index: int, *, summed: bool) -> Send:
-        part = Part(*self.key, index, summed)
-        return Send(to, part, GradientPart(index, len(self.members), summed))
+    def _send(self, to: PeerId, part: int, *, summed: bool) -> Send:
+        message = Part(*self.key, part, summed)
+        return Send(to, message, GradientPart(part, self.parts, summed))

@@ -139,7 +139,7 @@ class Part(Message):
 
     step: int
     round: int
-    index: int  # of the part, which is the place of its owner in the roster
+    index: int  # of the part; its owner is the roster's member at index modulo their number
     summed: bool
 
 

@@ -46,7 +46,7 @@ class Peer:
     """A served peer of stage 1 of `num_stages`; it checks its invariants after every event."""
 
     def __init__(self, num_stages: int = 3, queue_s: float = 10.0) -> None:
-        self.core = PeerCore(PeerSettings(ME, TRAINER, 1, num_stages, seed=0, queue_s=queue_s))
+        self.core = PeerCore(PeerSettings(ME, TRAINER, 1, num_stages, 0, queue_s, 1000))
         self.now = 0.0
         self.feed(Started(0, "initial"))
         self.get(Admit(1, 0, ()))

@@ -165,6 +165,7 @@ class Peer:
             num_stages=config.num_stages,
             seed=config.run.seed,
             queue_s=config.links.queue_s,
+            gradient_bytes=stage.gradients().nbytes,
         )
         log_path = options.log_dir / "events.jsonl" if options.log_dir else None
         self.process = Process(settings, self._act, EventLog(log_path))
@@ -349,7 +350,7 @@ class Peer:
     def _sum_part(self, what: SumPart) -> Event:
         """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
         gradients = self.stage.gradients()
-        mine = gradients[part_range(gradients.numel(), what.index, len(what.members))]
+        mine = gradients[part_range(gradients.numel(), what.index, what.parts)]
         total = torch.zeros_like(mine, device="cpu")
         for peer in what.contributors:
             key = (what.step, what.round, what.index, peer)

@@ -69,7 +69,15 @@ class World:
     def spawn(self, stage: int, after_s: float = 0.0) -> PeerId:
         """A peer that starts so much later."""
         peer_id = PeerId(f"s{stage}p{sum(p.settings.stage == stage for p in self.peers.values())}")
-        settings = PeerSettings(peer_id, TRAINER, stage, self.num_stages, self._seed, self._queue_s)
+        settings = PeerSettings(
+            me=peer_id,
+            trainer=TRAINER,
+            stage=stage,
+            num_stages=self.num_stages,
+            seed=self._seed,
+            queue_s=self._queue_s,
+            gradient_bytes=self._seed % 3 * (100 << 20),  # one part a member, or several
+        )
         peer = SimulatedPeer(
             settings,
             self.clock,
