@@ -2,17 +2,19 @@
 
 hivemind ships the daemon. Started by hivemind it shares our terminal, so Ctrl-C would reach it
 before we have drained, and it survives us when we are killed. Ours runs in a session of its own,
-keeps its sockets in a private folder, and is watched by a small process that ends both when the
-pipe that only we hold is closed.
+keeps its sockets in a private folder, and is run by a small keeper that ends both when the pipe
+that only we hold is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import tempfile
 from asyncio import StreamReader, StreamWriter
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
@@ -35,10 +37,15 @@ from swarmrt.runtime.identity import Identity, open_identity
 
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
 STOP_S = 10.0
-IDLE_S = 60.0  # the daemon's own limit for getting its first client, before there is a watcher
 
-# Waits for a word, which is a clean end, or for the end of input, which is not.
-WATCHER = 'read -r word || { kill -9 "$1" 2>/dev/null; rm -rf "$2"; }'
+# Runs the daemon until the pipe that only we hold is closed: by us, or because we are gone.
+KEEPER = """
+folder=$1; shift
+"$@" </dev/null & daemon=$!
+exec >&- 2>&-
+read -r _
+kill "$daemon"; wait "$daemon"; rm -rf "$folder"
+"""
 
 
 class Daemon:
@@ -50,7 +57,6 @@ class Daemon:
         self._folder = folder
         self._control = folder / "p2pd.sock"
         self._process: Process | None = None
-        self._watcher: Process | None = None
         self._said: deque[str] = deque(maxlen=20)
         self._output: asyncio.Task[None] | None = None
 
@@ -121,36 +127,39 @@ class Daemon:
             raise
         return reader, writer
 
+    async def watch(self) -> None:
+        """Wait while the daemon lives. Raises RunError when it ends by itself."""
+        assert self._output is not None
+        await asyncio.shield(self._output)
+        last = self._said[-1] if self._said else "it said nothing"
+        raise RunError(f"the libp2p daemon of this process is gone; its last words: {last}")
+
     async def close(self) -> None:
         """Stop the daemon and remove its sockets. May be called again."""
         if hasattr(self, "p2p"):
             await self.p2p.shutdown()
         if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             try:
                 async with asyncio.timeout(STOP_S):
                     await self._process.wait()
             except TimeoutError:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 await self._process.wait()
         if self._output is not None:
             await self._output
         shutil.rmtree(self._folder, ignore_errors=True)
-        await self._dismiss_watcher()
 
     async def _start(self, listen: Sequence[str], bootstrap: Sequence[str]) -> None:
         control = f"/unix{self._control}"
         self._process = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", KEEPER, "sh", str(self._folder),
             str(files("hivemind.hivemind_cli") / "p2pd"),
             *_flags(control, self.identity.path, listen, bootstrap),
-            stdin=DEVNULL,
+            stdin=PIPE,
             stdout=PIPE,
             stderr=STDOUT,
-            start_new_session=True,
-        )
-        self._watcher = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", WATCHER, "sh", str(self._process.pid), str(self._folder),
-            stdin=PIPE,
             start_new_session=True,
         )  # fmt: skip
         ready = asyncio.get_running_loop().create_future()
@@ -175,14 +184,6 @@ class Daemon:
         if not ready.done():
             last = self._said[-1] if self._said else "it said nothing"
             ready.set_exception(_why_not_started(last, bootstrap))
-
-    async def _dismiss_watcher(self) -> None:
-        if self._watcher is None:
-            return
-        assert self._watcher.stdin is not None
-        self._watcher.stdin.write(b"done\n")
-        self._watcher.stdin.close()
-        await self._watcher.wait()
 
 
 def _replica_in(folder: Path) -> type[P2P]:
@@ -225,7 +226,6 @@ def _flags(
         f"-listen={control}",
         f"-id={identity}",
         f"-hostAddrs={','.join(listen)}",
-        f"-idleTimeout={IDLE_S:.0f}s",
         "-dhtServer",
         "-tls=1",
         "-connManager=1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,23 +16,13 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError, UsageError
 from swarmrt.ids import PeerId, Work
 from swarmrt.kernels.digest import digest
-from swarmrt.messages import (
-    Backward,
-    Finish,
-    Forward,
-    GetState,
-    Message,
-    NoState,
-    Part,
-    StateChunk,
-)
+from swarmrt.messages import Backward, Forward, Message, Part
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.directory import PeerRecord, RunRecord
-from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
-from swarmrt.runtime.process import EventLog, Process
-from swarmrt.runtime.state import Fetches, Shelf, Snapshot, load_snapshot
+from swarmrt.runtime.shell import Shell, Tensors
+from swarmrt.runtime.state import Snapshot, load_snapshot
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -40,15 +30,11 @@ from swarmrt.scheduler.events import (
     ForwardDone,
     GradientCombined,
     PartSummed,
-    PeerLost,
     PeersSeen,
-    Received,
-    SendFailed,
     Started,
     StateLoaded,
     StateUnavailable,
     Stepped,
-    StopRequested,
 )
 from swarmrt.scheduler.instructions import (
     Announce,
@@ -69,9 +55,6 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 from swarmrt.scheduler.peer import PeerSettings
-
-Tensors = Sequence[torch.Tensor]
-FLUSH_S = 5.0  # for the last messages of a process that leaves
 
 
 @dataclass(frozen=True)
@@ -116,11 +99,12 @@ async def serve(
                 f"{options.run!r}: {stage.num_parameters:,} parameters on {options.device}"
             )
             peer = Peer(config, stage, network, record, torch_thread, options)
-            await peer.run(switch, say)
+            reason = await peer.run(switch)
+            say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
 
 
-class Peer:
-    """Feed, take instructions, act. Torch runs on its own thread, one computation at a time."""
+class Peer(Shell):
+    """A shell with a stage. Torch runs on its own thread, one computation at a time."""
 
     def __init__(
         self,
@@ -131,22 +115,21 @@ class Peer:
         torch_thread: ThreadPoolExecutor,
         options: ServeOptions,
     ) -> None:
-        self.config, self.stage, self.network = config, stage, network
+        settings = PeerSettings(
+            me=network.me,
+            trainer=run.trainer,
+            stage=options.stage,
+            num_stages=config.num_stages,
+            seed=config.run.seed,
+            queue_s=config.links.queue_s,
+            gradient_bytes=stage.gradients().nbytes,
+        )
+        log = options.log_dir / "events.jsonl" if options.log_dir else None
+        super().__init__(config, network, settings, log)
+        self.links.know(run.trainer, run.addresses)
+        self.stage = stage
         self._options = options
         self._torch_thread = torch_thread
-        self._loop = asyncio.get_running_loop()
-        self._background: set[asyncio.Task[None]] = set()
-        self.links = Links(
-            network.daemon,
-            config.run.name,
-            config.links.max_message_bytes,
-            on_message=self._receive,
-            on_lost=self._lost,
-            on_send_failed=self._send_failed,
-        )
-        self.links.know(run.trainer, run.addresses)
-        self._fetches = Fetches(self.links.send)
-        self._shelf = Shelf()
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
         self._inputs: dict[Work, Tensors] = {}
@@ -158,49 +141,17 @@ class Peer:
         self._sums: dict[tuple[int, int, int], torch.Tensor] = {}
         self._round = (0, 0)
         self._reduced: torch.Tensor | None = None
-        settings = PeerSettings(
-            me=network.me,
-            trainer=run.trainer,
-            stage=options.stage,
-            num_stages=config.num_stages,
-            seed=config.run.seed,
-            queue_s=config.links.queue_s,
-            gradient_bytes=stage.gradients().nbytes,
-        )
-        log_path = options.log_dir / "events.jsonl" if options.log_dir else None
-        self.process = Process(settings, self._act, EventLog(log_path))
 
-    async def run(self, switch: StopSwitch, say: Callable[[str], None]) -> None:
-        """Until the core stops. Raises RunError when it stops with an error."""
-        await self.links.start()
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                loops = [tasks.create_task(self._announce_again_and_again())]
-                if not self.stage.is_last:
-                    loops.append(tasks.create_task(self._watch_next_stage()))
-                self.process.feed(Started(self.stage.version, self.stage.digest()))
-                with switch.calls(lambda reason: self.process.feed(StopRequested(reason))):
-                    stop = await self.process.stopped
-                for task in loops:
-                    task.cancel()
-        finally:
-            await self._close()
-        if stop.error:
-            raise RunError(stop.reason)
-        say(f"peer {self.network.me} leaves at step {self.stage.version}: {stop.reason}")
-
-    async def _close(self) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        await self.links.flush(FLUSH_S)
-        await self.links.close()
-        await self.network.directory.withdraw()
-        self.process.close()
+    async def run(self, switch: StopSwitch) -> str:
+        """Until the core stops; the reason. Raises RunError when it stops with an error."""
+        duties = [self._announce_again_and_again()]
+        if not self.stage.is_last:
+            duties.append(self._watch_next_stage())
+        return await self.live(switch, Started(self.stage.version, self.stage.digest()), duties)
 
     # ------------------------------------------------------------------ acting
 
-    def _act(self, instruction: Instruction) -> None:
+    def act(self, instruction: Instruction) -> None:
         match instruction:
             case Send(to, message, payload):
                 self.links.send(to, message, self._tensors(payload))
@@ -222,7 +173,7 @@ class Peer:
             case StepOptimizer():
                 self._compute(partial(self._step, instruction), self._stepped)
             case LoadState(version, donors):
-                self._start(self._load_state(version, donors))
+                self.start(self._load_state(version, donors))
             case Announce():
                 self._announced = instruction
                 self._announcement.set()
@@ -231,7 +182,7 @@ class Peer:
 
     def _compute(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run on the torch thread; the outcome comes back to the loop."""
-        future = self._loop.run_in_executor(self._torch_thread, work)
+        future = self.loop.run_in_executor(self._torch_thread, work)
 
         def done(future: asyncio.Future[Any]) -> None:
             if future.cancelled():
@@ -243,18 +194,6 @@ class Peer:
                 then(future.result())
 
         future.add_done_callback(done)
-
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """A background task whose failure ends the process."""
-        task = self._loop.create_task(coroutine)
-        self._background.add(task)
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._background.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                self.process.crash(error)
-
-        task.add_done_callback(done)
 
     def _tensors(self, payload: Payload | None) -> Tensors:
         match payload:
@@ -271,19 +210,9 @@ class Peer:
                 return (gradients[part_range(gradients.numel(), index, parts)],)
         raise AssertionError(f"a peer has no {payload}")
 
-    # ------------------------------------------------------------------ receiving
-
-    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+    def keep(self, sender: PeerId, message: Message, tensors: Tensors) -> bool:
+        """Tensors wait here for the instruction that names them; without them, no message."""
         match message:
-            case GetState():
-                self._shelf.answer(sender, message, self.links.send)
-                return
-            case StateChunk():
-                self._fetches.chunk_arrived(sender, message, tensors)
-                return
-            case NoState():
-                self._fetches.refused(sender, message, "does not have it")
-                return
             case Forward(work=work) if len(tensors) == 2:
                 self._inputs.setdefault(work, tensors)
             case Backward(work=work) if len(tensors) == 1:
@@ -293,18 +222,8 @@ class Peer:
             case Part(step, number, index) if len(tensors) == 1:
                 self._slices[step, number, index, sender] = tensors[0]
             case Forward() | Backward() | Part():
-                return  # without its tensors it means nothing
-        self.process.feed(Received(sender, message))
-
-    def _lost(self, peer: PeerId, reason: str) -> None:
-        self._fetches.donor_lost(peer, reason)
-        self.process.feed(PeerLost(peer, reason))
-
-    def _send_failed(self, to: PeerId, message: Message) -> None:
-        if isinstance(message, GetState):
-            self._fetches.refused(to, message, "cannot be reached")
-        elif not isinstance(message, Finish):
-            self.process.feed(SendFailed(to, message))
+                return False
+        return True
 
     # ------------------------------------------------------------------ on the torch thread
 
@@ -317,7 +236,7 @@ class Peer:
             raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
     def _forward(self, work: Work) -> Event:
-        started = self._loop.time()
+        started = self.loop.time()
         inputs, targets = self._inputs[work]
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
@@ -328,11 +247,11 @@ class Peer:
             self._forwarded[work] = forwarded
         if forwarded.output is not None:
             self._outputs[work] = (self._for_wire(forwarded.output), targets)
-        seconds = self._loop.time() - started
+        seconds = self.loop.time() - started
         return ForwardDone(work, seconds, forwarded.loss_sum or 0.0, forwarded.tokens)
 
     def _backward(self, work: Work) -> Event:
-        started = self._loop.time()
+        started = self.loop.time()
         output_grad = self._output_grads.pop(work, None)
         if output_grad is not None:
             output_grad = output_grad.to(self.stage.dtype)
@@ -340,7 +259,7 @@ class Peer:
         self._inputs.pop(work, None)
         if input_grad is not None:
             self._input_grads[work] = self._for_wire(input_grad)
-        return BackwardDone(work, self._loop.time() - started)
+        return BackwardDone(work, self.loop.time() - started)
 
     def _for_wire(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.config.precision.activations == "bfloat16":
@@ -379,7 +298,7 @@ class Peer:
     def _stepped(self, outcome: tuple[Event, Snapshot | None]) -> None:
         event, snapshot = outcome
         if snapshot is not None:
-            self._shelf.put(snapshot)
+            self.shelf.put(snapshot)
         self._drop_rounds(self.stage.version, -1)
         self.process.feed(event)
 
@@ -414,11 +333,11 @@ class Peer:
 
         try:
             if donors:
-                data = await self._fetches.get(self._options.stage, version, donors)
+                data = await self.fetches.get(self._options.stage, version, donors)
                 work = partial(load, data)
             else:
                 work = partial(build)
-            event = await self._loop.run_in_executor(self._torch_thread, work)
+            event = await self.loop.run_in_executor(self._torch_thread, work)
         except SwarmError as error:
             event = StateUnavailable(version, str(error))
         self.process.feed(event)

@@ -1,0 +1,128 @@
+"""What a peer and a trainer have in common around their cores: links, state transfer, duties."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swarmrt.config import RunConfig
+from swarmrt.errors import RunError
+from swarmrt.ids import PeerId
+from swarmrt.messages import GetState, Message, NoState, StateChunk
+from swarmrt.runtime.links import Links
+from swarmrt.runtime.network import Network
+from swarmrt.runtime.process import EventLog, Process
+from swarmrt.runtime.state import Fetches, Shelf
+from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
+from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.peer import PeerSettings
+from swarmrt.scheduler.trainer import TrainerSettings
+
+FLUSH_S = 5.0  # for the last messages of a process that leaves
+
+Tensors = Sequence[torch.Tensor]
+
+
+class Shell(ABC):
+    """Feed, take instructions, act. Subclasses say how to act and what to keep of a message."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        network: Network,
+        settings: PeerSettings | TrainerSettings,
+        log: Path | None,
+    ) -> None:
+        self.config, self.network = config, network
+        self.loop = asyncio.get_running_loop()
+        self.links = Links(
+            network.daemon,
+            config.run.name,
+            config.links.max_message_bytes,
+            on_message=self._receive,
+            on_lost=self._lost,
+            on_send_failed=self._send_failed,
+        )
+        self.fetches = Fetches(self.links.send)
+        self.shelf = Shelf()
+        self.process = Process(settings, self.act, EventLog(log))
+        self._background: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    def act(self, instruction: Instruction) -> None:
+        """Carry out one instruction; what comes of it is fed as an event."""
+
+    def keep(self, sender: PeerId, message: Message, tensors: Tensors) -> bool:
+        """Keep a message's tensors until an instruction needs them; False drops the message."""
+        return True
+
+    async def live(
+        self, switch: StopSwitch, started: Started, duties: Sequence[Coroutine[Any, Any, None]]
+    ) -> str:
+        """Run the core until it stops, with these endless duties beside it; the reason.
+
+        Raises RunError when it stops with an error, and whatever a duty raises.
+        """
+        await self.links.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(duty) for duty in duties]
+                running.append(tasks.create_task(self.network.daemon.watch()))
+                self.process.feed(started)
+                with switch.calls(lambda reason: self.process.feed(StopRequested(reason))):
+                    stop = await self.process.stopped
+                for task in running:
+                    task.cancel()
+        finally:
+            await self._close()
+        if stop.error:
+            raise RunError(stop.reason)
+        return stop.reason
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Background work whose failure ends the process."""
+        task = self.loop.create_task(coroutine)
+        self._background.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.process.crash(error)
+
+        task.add_done_callback(done)
+
+    async def _close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.links.flush(FLUSH_S)
+        await self.links.close()
+        await self.network.directory.withdraw()
+        self.process.close()
+
+    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        match message:
+            case GetState():
+                self.shelf.answer(sender, message, self.links.send)
+            case StateChunk():
+                self.fetches.chunk_arrived(sender, message, tensors)
+            case NoState():
+                self.fetches.refused(sender, message, "does not have it")
+            case _ if self.keep(sender, message, tensors):
+                self.process.feed(Received(sender, message))
+
+    def _lost(self, peer: PeerId, reason: str) -> None:
+        self.fetches.donor_lost(peer, reason)
+        self.process.feed(PeerLost(peer, reason))
+
+    def _send_failed(self, to: PeerId, message: Message) -> None:
+        if isinstance(message, GetState):
+            self.fetches.refused(to, message, "cannot be reached")
+        else:
+            self.process.feed(SendFailed(to, message))
