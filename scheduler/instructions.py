@@ -158,8 +158,32 @@ class SaveCheckpoint(Instruction):
     """Collect one snapshot a stage; the outcome is CheckpointSaved or CheckpointFailed."""
 
     version: int
-    donors: tuple[PeerId, ...]  # by stage
+    epoch: int
+    donors: tuple[tuple[PeerId, ...], ...]  # by stage
     digests: tuple[str, ...]  # of the parameters, by stage
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseEpoch(Instruction):
+    """Write the epoch down, for the next incarnation to be higher, before going on."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportVoid(Instruction):
+    """For people: the work of a step is void, and is done again."""
+
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportCheckpointFailed(Instruction):
+    """For people: the run goes on without this checkpoint."""
+
+    version: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,5 +237,6 @@ class Stop(Instruction):
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     Send, RunForward, RunBackward, Forget, ClearGradients, SumPart, CombineParts, DropRound,
     StepOptimizer, LoadState, Announce, StartDeadline, SaveCheckpoint, ReportWaiting, ReportStep,
-    ReportEvaluation, ReportPeer, Stop,
+    ReportEvaluation, ReportPeer, ReportVoid,
+    ReportCheckpointFailed, RaiseEpoch, Stop,
 )  # fmt: skip

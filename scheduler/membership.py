@@ -72,3 +72,20 @@ class Members:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
+
+
+class Absent:
+    """Peers that were lost a short while ago: the directory still names them until their record
+    has expired."""
+
+    def __init__(self, record_ttl_s: float) -> None:
+        self._record_ttl_s = record_ttl_s
+        self._until: dict[PeerId, float] = {}
+
+    def add(self, peer: PeerId, now: float) -> None:
+        self._until[peer] = now + self._record_ttl_s
+
+    def without(self, peers: tuple[PeerId, ...], now: float) -> tuple[PeerId, ...]:
+        """Those that are not known to be gone."""
+        self._until = {peer: until for peer, until in self._until.items() if until > now}
+        return tuple(peer for peer in peers if peer not in self._until)

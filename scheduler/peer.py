@@ -80,6 +80,7 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     Stop,
 )
+from swarmrt.scheduler.membership import Absent
 from swarmrt.scheduler.rounds import Round
 from swarmrt.scheduler.wiring import Wiring
 
@@ -108,6 +109,7 @@ class PeerSettings:
     seed: int
     queue_s: float
     gradient_bytes: int  # of the stage
+    record_ttl_s: float  # how long the directory may name a peer that is gone
 
 
 @dataclass(slots=True)
@@ -139,8 +141,10 @@ class PeerCore:
         self._round: Round | None = None
         self._early_parts: list[tuple[PeerId, Part]] = []
         self._stepping = False
+        self._admission: Admit | None = None  # that came while the optimizer was stepping
         self._forward_time = Estimate()
         self._backward_time = Estimate()
+        self._absent = Absent(settings.record_ttl_s)
         self._wiring = Wiring(random.Random(settings.seed))
 
     # ------------------------------------------------------------------ the door
@@ -223,12 +227,19 @@ class PeerCore:
             return []
         if message.epoch == self.epoch and self.serving and message.version == self.version:
             return [self._ready()]
+        if self._stepping:
+            self._admission = message
+            return []
         instructions = self._void_everything()
         self.epoch, self.serving = message.epoch, False
-        if message.version == self.version == 0:
+        if self._holds(message):
             return instructions + self._serve()
         self._loading = message.version
         return [*instructions, LoadState(message.version, message.donors)]
+
+    def _holds(self, message: Admit) -> bool:
+        """Whether this peer has the very weights that it is admitted at."""
+        return message.version == self.version and message.digest in ("", self.digest)
 
     def _state_loaded(self, version: int, digest: str) -> list[Instruction]:
         if version != self._loading:
@@ -238,6 +249,7 @@ class PeerCore:
         return self._serve()
 
     def _serve(self) -> list[Instruction]:
+        self._loading = None
         self.serving = True
         return [self._ready(), Announce("serving", self.version)]
 
@@ -269,6 +281,7 @@ class PeerCore:
     def _peer_lost(self, peer: PeerId, now: float) -> list[Instruction]:
         if peer == self.settings.trainer:
             return self._trainer_lost()
+        self._absent.add(peer, now)
         self._wiring.remove(peer)
         orphans = [
             task.work
@@ -280,7 +293,7 @@ class PeerCore:
     def _peers_seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
         if stage != self.settings.stage + 1:
             return []
-        self._wiring.set_peers(peers)
+        self._wiring.set_peers(self._absent.without(peers, now))
         return self._rewire(now)
 
     def _beacon(self, now: float) -> list[Instruction]:
@@ -485,6 +498,9 @@ class PeerCore:
         for work in past:
             del self._tasks[work]
         applied = self._to_trainer(Applied(event.version, event.digest))
+        if self._admission is not None:
+            admission, self._admission = self._admission, None
+            return [applied, *(Forget(work) for work in past), *self._admit(admission)]
         return [applied, *self._compute(), *(Forget(work) for work in past)]
 
     def _in_round(self, step: int, number: int) -> bool:

@@ -9,6 +9,9 @@ Rules:
   are prepared: one global norm, one update. So no stage is ever ahead of another for good.
 - Evaluations of a version run beside the next step, and hold up its commit.
 - Newcomers get the state of a replica, and join the next commit.
+- A replica that is lost takes its gradients of the step with it. The step is void then: the epoch
+  goes up, everyone drops what it did of the step, and the others do it again. Once a commit has
+  come to Apply it stands, because every live replica holds the whole gradient.
 
     WAITING → TRAINING ⇄ PREPARING → … → CLOSING → (Stop)
 """
@@ -58,9 +61,12 @@ from swarmrt.scheduler.events import (
 from swarmrt.scheduler.instructions import (
     Batch,
     Instruction,
+    RaiseEpoch,
+    ReportCheckpointFailed,
     ReportEvaluation,
     ReportPeer,
     ReportStep,
+    ReportVoid,
     ReportWaiting,
     SaveCheckpoint,
     Send,
@@ -68,7 +74,7 @@ from swarmrt.scheduler.instructions import (
     Stop,
 )
 from swarmrt.scheduler.ledger import Ledger
-from swarmrt.scheduler.membership import Member, Members, Membership
+from swarmrt.scheduler.membership import Absent, Member, Members, Membership
 from swarmrt.scheduler.wiring import Wiring
 
 WAITING_S = 1.0  # between reports of who is missing
@@ -96,6 +102,8 @@ class TrainerSettings:
     eval_microbatches: int
     checkpoint_every: int  # versions; 0 keeps only the last one
     needed: tuple[int, ...]  # replicas to wait for, by stage
+    start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
+    record_ttl_s: float  # how long the directory may name a peer that is gone
 
 
 @dataclass(slots=True)
@@ -114,7 +122,7 @@ class Commit:
     version: int
     expected: dict[PeerId, int]  # peer → stage
     report: ReportStep
-    donors: tuple[PeerId, ...]  # by stage; empty when nothing was snapshot
+    snapshot: bool  # whether the replicas keep a snapshot of it
     checkpoint: bool
     digests: dict[PeerId, str]
 
@@ -123,26 +131,32 @@ class TrainerCore:
     def __init__(self, settings: TrainerSettings) -> None:
         self.settings = settings
         self.phase = Phase.WAITING
+        self.epoch = settings.epoch
         self.version = settings.start_version
         self.num_stages = len(settings.needed)
         self.members = Members(self.num_stages)
         self.ledger = self._new_ledger()
         self._last_version = settings.steps
+        self._needed = settings.needed
+        self._digests = settings.start_digests or ("",) * self.num_stages  # of the version
         self._pending: deque[MicrobatchId] = deque()
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}
         self._evaluated: dict[int, tuple[float, int]] = {}  # index → loss sum, tokens
         self._evaluations_due = 0
+        self._evaluation_reported = False
         self._prepared: dict[PeerId, Prepared] = {}
         self._roster: dict[PeerId, int] = {}  # of the round: peer → stage
         self._round = 0
         self._commit: Commit | None = None
         self._saving: int | None = None  # version whose checkpoint is being written
         self._saved: int | None = None
+        self._begun = False
         self._stopping = False
         self._step_time = Estimate()
         self._step_began_at = 0.0
         self._progress_at = 0.0
+        self._absent = Absent(settings.record_ttl_s)
         self._window = Window(least=2 * self.num_stages)
         self._wiring = Wiring(random.Random(settings.seed))
 
@@ -158,7 +172,7 @@ class TrainerCore:
             case Received(sender, message):
                 return self._received(sender, message, now)
             case PeersSeen(stage, peers):
-                return self._peers_seen(stage, peers)
+                return self._peers_seen(stage, peers, now)
             case SendFailed(to, Forward(work=work)):
                 return self._refused(to, work, now + REWIRE_S, now)
             case PeerLost(peer, reason):
@@ -167,7 +181,7 @@ class TrainerCore:
                 self._saving, self._saved = None, version
                 return self._advance(now)
             case CheckpointFailed(version, reason):
-                return [self._give_up(f"checkpoint of version {version} failed: {reason}")]
+                return self._checkpoint_failed(version, reason, now)
             case DeadlinePassed("waiting"):
                 return self._report_waiting(now)
             case DeadlinePassed("rewire"):
@@ -211,21 +225,22 @@ class TrainerCore:
 
     # ------------------------------------------------------------------ members
 
-    def _peers_seen(self, stage: int, peers: tuple[PeerId, ...]) -> list[Instruction]:
+    def _peers_seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
         admissions: list[Instruction] = []
-        for peer in peers:
+        for peer in self._absent.without(peers, now):
             member = self.members.see(peer, stage)
-            if member is not None and self.phase is Phase.WAITING:
+            if member is not None and not self._begun:
                 donors = (self.settings.me,) if self.version else ()
                 admissions.append(self._admit(member, donors))
         return admissions
 
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
         member.state = Membership.ADMITTED
-        return Send(member.peer, Admit(self.settings.epoch, self.version, donors))
+        digest = self._digests[member.stage]
+        return Send(member.peer, Admit(self.epoch, self.version, digest, donors))
 
     def _ready(self, member: Member, message: Ready, now: float) -> list[Instruction]:
-        if message.epoch != self.settings.epoch or message.version != self.version:
+        if message.epoch != self.epoch or message.version != self.version:
             return []
         if member.state is not Membership.ADMITTED:
             return []
@@ -248,17 +263,52 @@ class TrainerCore:
         member = self.members.lose(peer)
         if member is None:
             return []
+        self._absent.add(peer, now)
         self._wiring.remove(peer)
         report = ReportPeer(peer, member.stage, "lost", self.version, 0, 0, 0.0)
-        if member.state is not Membership.READY or self.phase in (Phase.WAITING, Phase.CLOSING):
-            return [report, *self._advance(now)]
-        return [
-            report,
-            self._give_up(
-                f"stage {member.stage} lost {peer} during step {self.version + 1} ({reason}), and "
-                "with it gradients of this step; continue from the last checkpoint with --resume"
-            ),
-        ]
+        if self._is_closing:
+            return [report]
+        what = f"stage {member.stage} lost {peer}: {reason}"
+        return [report, *self._not_applied(peer, now), *self._go_on_without(member, what, now)]
+
+    def _go_on_without(self, member: Member, what: str, now: float) -> list[Instruction]:
+        if self._is_closing:
+            return []
+        was_waiting = self.phase is Phase.WAITING
+        able = (Membership.READY, Membership.ADMITTED) if was_waiting else (Membership.READY,)
+        if self._begun and not self.members.of_stage(member.stage, *able):
+            return [self._give_up(f"{what}. It was the last one; continue with --resume")]
+        if was_waiting or member.state is not Membership.READY:
+            return self._advance(now)
+        return self._void_step(what, now)
+
+    def _not_applied(self, peer: PeerId, now: float) -> list[Instruction]:
+        """A commit does not wait for the dead."""
+        commit = self._commit
+        if commit is None or peer not in commit.expected:
+            return []
+        del commit.expected[peer]
+        commit.digests.pop(peer, None)
+        return self._close_commit(commit, now)
+
+    def _void_step(self, reason: str, now: float) -> list[Instruction]:
+        """Do the step again, in a new epoch, with those that are left."""
+        self.epoch += 1
+        self.phase = Phase.WAITING
+        self._needed = (1,) * self.num_stages
+        self._pending.clear()
+        self._flights.clear()
+        self.ledger = self._new_ledger()
+        self._prepared, self._roster = {}, {}
+        for newcomer in self.members.in_state(Membership.ADMITTED):
+            newcomer.state = Membership.SEEN  # its donors' snapshot may be gone by now
+        admissions: list[Instruction] = []
+        for member in self.members.in_state(Membership.READY):
+            self._wiring.remove(member.peer)
+            admissions.append(self._admit(member, ()))
+        void = ReportVoid(self.version, reason)
+        waiting = StartDeadline("waiting", now + WAITING_S)
+        return [RaiseEpoch(self.epoch), void, *admissions, waiting]
 
     def _beacon(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
         if beacon.done > member.done:
@@ -280,7 +330,7 @@ class TrainerCore:
     def _advance(self, now: float) -> list[Instruction]:
         """Begin, commit or end, if it is time to."""
         if self.phase is Phase.WAITING:
-            missing = zip(self.members.counts, self.settings.needed, strict=True)
+            missing = zip(self.members.counts, self._needed, strict=True)
             if all(ready >= needed for ready, needed in missing):
                 return self._open_step(now)
             return []
@@ -297,11 +347,12 @@ class TrainerCore:
         """Feed the current version's microbatches, its evaluation first."""
         self.phase = Phase.TRAINING
         self.ledger = self._new_ledger()
-        self._evaluated, self._attempts = {}, {}
+        self._begun = True
         self._evaluations_due = self.settings.eval_microbatches if self._evaluation_due else 0
         self._pending.extend(
             MicrobatchId(self.version, index, held_out=True)
             for index in range(self._evaluations_due)
+            if index not in self._evaluated
         )
         if self.version < self._last_version:
             self._pending.extend(
@@ -331,7 +382,7 @@ class TrainerCore:
             attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
             work = Work(microbatch, attempt)
             self._flights[microbatch] = Flight(work, peer, now)
-            forward = Forward(work, self.settings.epoch, ())
+            forward = Forward(work, self.epoch, ())
             sends.append(Send(peer, forward, Batch(microbatch)))
         return sends
 
@@ -348,7 +399,7 @@ class TrainerCore:
     def _claim(self, sender: PeerId, claim: Claim) -> list[Instruction]:
         work = claim.work
         valid = (
-            claim.epoch == self.settings.epoch
+            claim.epoch == self.epoch
             and work.microbatch.step == self.version
             and not work.microbatch.held_out
             and 0 <= work.microbatch.index < self.settings.microbatches
@@ -398,9 +449,7 @@ class TrainerCore:
         sends: list[Instruction] = []
         for stage in range(self.num_stages):
             roster = self.ledger.roster(stage, self.members.ready(stage))
-            prepare = Prepare(
-                self.settings.epoch, self.version, self._round, roster, self.ledger.tokens
-            )
+            prepare = Prepare(self.epoch, self.version, self._round, roster, self.ledger.tokens)
             for peer, _ in roster:
                 self._roster[peer] = stage
                 sends.append(Send(peer, prepare))
@@ -438,27 +487,27 @@ class TrainerCore:
         if not math.isfinite(squared_norm):
             return [self._give_up(f"the gradient of step {self.version + 1} is not finite")]
         commit = self._open_commit(math.sqrt(squared_norm), now)
+        snapshot = commit.snapshot
         sends: list[Instruction] = [
             Send(
                 peer,
                 Apply(
-                    self.settings.epoch,
+                    self.epoch,
                     self.version,
                     self._round,
                     commit.report.norm,
-                    peer in commit.donors,
+                    snapshot,
                 ),
             )
             for peer in self._roster
         ]
         self._step_time.add(commit.report.seconds)
         self.version = commit.version
+        self._digests = ("",) * self.num_stages
+        self._evaluated, self._attempts, self._evaluation_reported = {}, {}, False
         return sends + self._open_step(now)
 
     def _open_commit(self, norm: float, now: float) -> Commit:
-        donors: tuple[PeerId, ...] = ()
-        if self._snapshot_due:
-            donors = tuple(self.members.ready(stage)[0] for stage in range(self.num_stages))
         report = ReportStep(
             version=self.version + 1,
             loss=self.ledger.loss,
@@ -469,7 +518,12 @@ class TrainerCore:
             digests_equal=True,
         )
         self._commit = Commit(
-            self.version + 1, dict(self._roster), report, donors, self._checkpoint_due, {}
+            self.version + 1,
+            dict(self._roster),
+            report,
+            self._snapshot_due,
+            self._checkpoint_due,
+            {},
         )
         return self._commit
 
@@ -479,6 +533,10 @@ class TrainerCore:
             return []
         member.digest = commit.digests[member.peer] = digest
         self._progress_at = now
+        return self._close_commit(commit, now)
+
+    def _close_commit(self, commit: Commit, now: float) -> list[Instruction]:
+        """Once every live replica has applied it."""
         if len(commit.digests) < len(commit.expected):
             return []
         self._commit = None
@@ -503,16 +561,27 @@ class TrainerCore:
         instructions: list[Instruction] = [report]
         if not equal:
             return [*instructions, self._give_up("replicas of a stage hold different weights")]
+        if not all(digests):
+            return instructions  # a stage is lost, which is dealt with where it was
+        self._digests = tuple(replicas[0][1] for replicas in digests)
+        donors = tuple(tuple(peer for peer, _ in replicas) for replicas in digests)
         if commit.checkpoint:
             self._saving = commit.version
-            of_donors = tuple(commit.digests[donor] for donor in commit.donors)
-            instructions.append(SaveCheckpoint(commit.version, commit.donors, of_donors))
-        if commit.donors:
+            save = SaveCheckpoint(commit.version, self.epoch, donors, self._digests)
+            instructions.append(save)
+        if commit.snapshot:
             instructions += [
-                self._admit(newcomer, (commit.donors[newcomer.stage],))
+                self._admit(newcomer, donors[newcomer.stage])
                 for newcomer in self.members.in_state(Membership.SEEN)
             ]
         return instructions
+
+    def _checkpoint_failed(self, version: int, reason: str, now: float) -> list[Instruction]:
+        """The last one is what the run was for; an earlier one is made up for by the next."""
+        self._saving = None
+        if version == self._last_version:
+            return [self._give_up(f"the checkpoint of step {version} failed: {reason}")]
+        return [ReportCheckpointFailed(version, reason), *self._advance(now)]
 
     # ------------------------------------------------------------------ the end
 
@@ -541,6 +610,10 @@ class TrainerCore:
         self._evaluations_due = 0
         self._pending.clear()
         self._flights.clear()
+
+    @property
+    def _is_closing(self) -> bool:
+        return self.phase is Phase.CLOSING
 
     def _give_up(self, reason: str) -> Stop:
         self.phase = Phase.CLOSING
@@ -572,13 +645,13 @@ class TrainerCore:
     def _report_waiting(self, now: float) -> list[Instruction]:
         if self.phase is not Phase.WAITING:
             return []
-        report = ReportWaiting(self.members.counts, self.settings.needed)
+        report = ReportWaiting(self.members.counts, self._needed)
         return [report, StartDeadline("waiting", now + WAITING_S)]
 
     def _report_evaluation(self) -> list[Instruction]:
-        if not self._evaluations_due:
+        if not self._evaluations_due or self._evaluation_reported:
             return []
-        self._evaluations_due = 0
+        self._evaluation_reported = True
         loss_sum = sum(self._evaluated[index][0] for index in sorted(self._evaluated))
         tokens = sum(tokens for _, tokens in self._evaluated.values())
         return [ReportEvaluation(self.version, loss_sum / max(1, tokens))]

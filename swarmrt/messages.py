@@ -25,10 +25,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Admit(Message):
-    """Serve, at this version. No donors: version 0 is built from the seed."""
+    """Serve, at this version. What was done in an earlier epoch is void.
+
+    Without donors the peer has the version already, or builds version 0 from the seed.
+    """
 
     epoch: int
     version: int
+    digest: str  # of the version's parameters, where it is known
     donors: tuple[PeerId, ...]
 
 

@@ -46,10 +46,10 @@ class Peer:
     """A served peer of stage 1 of `num_stages`; it checks its invariants after every event."""
 
     def __init__(self, num_stages: int = 3, queue_s: float = 10.0) -> None:
-        self.core = PeerCore(PeerSettings(ME, TRAINER, 1, num_stages, 0, queue_s, 1000))
+        self.core = PeerCore(PeerSettings(ME, TRAINER, 1, num_stages, 0, queue_s, 1000, 15.0))
         self.now = 0.0
         self.feed(Started(0, "initial"))
-        self.get(Admit(1, 0, ()))
+        self.get(Admit(1, 0, "", ()))
         if num_stages > 2:
             self.feed(PeersSeen(2, (A, B)))
 
@@ -171,7 +171,7 @@ def test_roster_that_differs_from_the_record_is_refused() -> None:
 def test_lower_epoch_is_stale_and_higher_one_voids() -> None:
     peer = Peer()
     forward(peer, work(0))
-    instructions = peer.get(Admit(2, 0, ()))
+    instructions = peer.get(Admit(2, 0, "", ()))
     assert Forget(work(0)) in instructions
     assert sent(forward(peer, work(1)), Stale)
-    assert peer.get(Admit(1, 0, ())) == []
+    assert peer.get(Admit(1, 0, "", ())) == []

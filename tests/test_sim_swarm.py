@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+from functools import partial
 
 import pytest
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.recording import replay
+from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.world import World
 
 SHAPES = ([1], [1, 1, 1], [2, 3, 2], [1, 4], [3, 1, 1, 2])
@@ -81,12 +84,35 @@ def test_stop_commits_the_step_and_saves_it() -> None:
     assert world.trainer.stopped is not None and "was stopped" in world.trainer.stopped.reason
 
 
-def test_lost_replica_ends_the_run_with_a_reason() -> None:
-    from swarmrt.scheduler.events import PeerLost
+@pytest.mark.parametrize("seed", range(40))
+def test_killed_replicas_cost_no_gradient(seed: int) -> None:
+    """P1 and P2 whoever dies whenever, while each stage keeps a replica: `World.run` checks."""
+    rng = random.Random(seed)
+    world = World([3, 3, 2], seed, steps=12, microbatches=5)
+    world.run_until(version=1)
+    victims = ["s0p0", "s0p1", "s1p0", "s1p2", "s2p1"]
+    for victim in rng.sample(victims, k=rng.randint(1, 5)):
+        world.clock.after(rng.uniform(0, 12), partial(world.kill, PeerId(victim)))
+    for stage in rng.sample(range(3), k=rng.randint(0, 2)):
+        world.spawn(stage, after_s=rng.uniform(0, 12))
+    world.run()
+    assert [report.version for report in world.trainer.steps] == list(range(1, 13))
+    assert 12 in world.trainer.checkpoints
 
-    world = World([2, 2], seed=2, steps=50)
+
+def test_killed_replica_voids_the_step_in_a_new_epoch() -> None:
+    world = World([2, 2], seed=2, steps=6)
     world.run_until(version=3)
-    lost = next(iter(world.peers))
-    world.trainer.process.feed(PeerLost(lost, "connection reset"))
-    with pytest.raises(RunError, match=f"stage 0 lost {lost} during step"):
+    world.kill(PeerId("s1p0"))
+    world.run()
+    assert len(world.trainer.voids) == 1
+    assert isinstance(world.trainer.process.core, TrainerCore)
+    assert world.trainer.process.core.epoch == 2
+
+
+def test_last_replica_of_a_stage_ends_the_run_with_a_reason() -> None:
+    world = World([2, 1], seed=2, steps=50)
+    world.run_until(version=3)
+    world.kill(PeerId("s1p0"))
+    with pytest.raises(RunError, match="stage 1 lost s1p0: killed. It was the last one"):
         world.run()

@@ -9,9 +9,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from swarmrt.observe.plain import waiting_text
+from swarmrt.observe.plain import trouble_text, waiting_text
 from swarmrt.observe.progress import Progress, Report
-from swarmrt.scheduler.instructions import ReportPeer
+from swarmrt.scheduler.instructions import ReportCheckpointFailed, ReportPeer, ReportVoid
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 48
@@ -39,7 +39,9 @@ class LiveView:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def update(self, report: Report) -> None:
-        """Nothing to do: the table is drawn from the progress at its own pace."""
+        """Say what went wrong; the table itself is drawn at its own pace."""
+        if isinstance(report, ReportVoid | ReportCheckpointFailed):
+            self.note(trouble_text(report))
 
     def render(self) -> RenderableType:
         progress = self._progress

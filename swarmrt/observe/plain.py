@@ -7,9 +7,11 @@ from collections.abc import Callable
 from swarmrt.ids import PeerId
 from swarmrt.observe.progress import Progress, Report
 from swarmrt.scheduler.instructions import (
+    ReportCheckpointFailed,
     ReportEvaluation,
     ReportPeer,
     ReportStep,
+    ReportVoid,
     ReportWaiting,
 )
 
@@ -42,6 +44,8 @@ class PlainView:
                 self._say_once(waiting_text(report))
             case ReportPeer():
                 self._peer(report)
+            case ReportVoid() | ReportCheckpointFailed():
+                self._say(trouble_text(report))
             case ReportStep():
                 self._step(report)
             case ReportEvaluation(version, loss):
@@ -77,3 +81,12 @@ def waiting_text(report: ReportWaiting) -> str:
         if ready < needed
     ]
     return f"waiting for peers: {', '.join(missing)}"
+
+
+def trouble_text(report: ReportVoid | ReportCheckpointFailed) -> str:
+    """What went wrong, and what is done about it."""
+    match report:
+        case ReportVoid(version, reason):
+            return f"{reason}; step {version + 1} is done again without it"
+        case ReportCheckpointFailed(version, reason):
+            return f"the checkpoint of step {version} failed, the next one follows: {reason}"

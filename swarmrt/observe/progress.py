@@ -11,13 +11,17 @@ from typing import TextIO
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import (
+    ReportCheckpointFailed,
     ReportEvaluation,
     ReportPeer,
     ReportStep,
+    ReportVoid,
     ReportWaiting,
 )
 
-Report = ReportWaiting | ReportStep | ReportEvaluation | ReportPeer
+Report = (
+    ReportWaiting | ReportStep | ReportEvaluation | ReportPeer | ReportVoid | ReportCheckpointFailed
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class Progress:
                 self.waiting = report
             case ReportPeer():
                 self._add_peer(report)
+            case ReportVoid(version, reason):
+                self._write(version=version, void=reason)
+            case ReportCheckpointFailed(version, reason):
+                self._write(version=version, checkpoint_failed=reason)
             case ReportStep():
                 self._add_step(report)
             case ReportEvaluation(version, loss):

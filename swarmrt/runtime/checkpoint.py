@@ -140,6 +140,29 @@ def newest_checkpoint(run_dir: Path) -> Checkpoint:
     return Checkpoint(path, manifest)
 
 
+def read_epoch(run_dir: Path) -> int:
+    """The highest epoch that a trainer of this run has written down; 0 for none.
+
+    Raises CheckpointError when the file is not a number.
+    """
+    path = run_dir / "trainer" / "epoch"
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return 0
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def write_epoch(run_dir: Path, epoch: int) -> None:
+    """Before anyone is told of it, so that the next incarnation is surely higher."""
+    path = run_dir / "trainer" / "epoch"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(".epoch.tmp")
+    _write_synced(temporary, str(epoch).encode())
+    temporary.replace(path)
+
+
 def _whole(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first. Only whole ones have their final name."""
     return sorted(folder.glob("step-*")) if folder.is_dir() else []

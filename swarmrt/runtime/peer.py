@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -123,6 +123,7 @@ class Peer(Shell):
             seed=config.run.seed,
             queue_s=config.links.queue_s,
             gradient_bytes=stage.gradients().nbytes,
+            record_ttl_s=config.links.record_ttl_s,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         super().__init__(config, network, settings, log)
@@ -139,6 +140,7 @@ class Peer(Shell):
         self._input_grads: dict[Work, torch.Tensor] = {}
         self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._sums: dict[tuple[int, int, int], torch.Tensor] = {}
+        self._loading: asyncio.Task[None] | None = None
         self._round = (0, 0)
         self._reduced: torch.Tensor | None = None
 
@@ -156,24 +158,32 @@ class Peer(Shell):
             case Send(to, message, payload):
                 self.links.send(to, message, self._tensors(payload))
             case RunForward(work):
-                self._compute(partial(self._named, "forward", work), self.process.feed)
+                compute = partial(self._forward, work, self._inputs[work])
+                self._compute(partial(self._named, "forward", work, compute), self.process.feed)
             case RunBackward(work):
-                self._compute(partial(self._named, "backward", work), self.process.feed)
+                graph, gradient = self._forwarded.pop(work), self._output_grads.pop(work, None)
+                self._inputs.pop(work, None)
+                compute = partial(self._backward, work, graph, gradient)
+                self._compute(partial(self._named, "backward", work, compute), self.process.feed)
             case Forget(work):
                 self._forget(work)
             case ClearGradients():
                 self._compute(self.stage.clear_gradients)
             case SumPart():
                 self._round = (instruction.step, instruction.round)
-                self._compute(partial(self._sum_part, instruction), self.process.feed)
-            case CombineParts():
-                self._compute(partial(self._combine, instruction), self.process.feed)
+                slices = self._slices_for(instruction)
+                self._compute(partial(self._sum_part, instruction, slices), self.process.feed)
+            case CombineParts(step, number, parts):
+                sums = [self._sums.pop((step, number, index)) for index in range(parts)]
+                self._compute(partial(self._combine, instruction, sums), self.process.feed)
             case DropRound(step, number):
                 self._drop_rounds(step, number)
             case StepOptimizer():
                 self._compute(partial(self._step, instruction), self._stepped)
             case LoadState(version, donors):
-                self.start(self._load_state(version, donors))
+                if self._loading is not None:
+                    self._loading.cancel()
+                self._loading = self.start(self._load_state(version, donors))
             case Announce():
                 self._announced = instruction
                 self._announcement.set()
@@ -227,17 +237,19 @@ class Peer(Shell):
 
     # ------------------------------------------------------------------ on the torch thread
 
-    def _named(self, what: Literal["forward", "backward"], work: Work) -> Event:
+    # What a computation needs is handed to it, because the core may have it forgotten meanwhile.
+
+    def _named(self, what: str, work: Work, compute: Callable[[], Event]) -> Event:
         """Compute; whatever the model's code raises is told with where it happened."""
         try:
-            return self._forward(work) if what == "forward" else self._backward(work)
+            return compute()
         except Exception as error:
             where = f"{what} of microbatch {work.microbatch} at stage {self._options.stage}"
             raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
-    def _forward(self, work: Work) -> Event:
+    def _forward(self, work: Work, received: Tensors) -> Event:
         started = self.loop.time()
-        inputs, targets = self._inputs[work]
+        inputs, targets = received
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
         forwarded = self.stage.forward(
@@ -250,13 +262,13 @@ class Peer(Shell):
         seconds = self.loop.time() - started
         return ForwardDone(work, seconds, forwarded.loss_sum or 0.0, forwarded.tokens)
 
-    def _backward(self, work: Work) -> Event:
+    def _backward(
+        self, work: Work, forwarded: Forwarded, output_grad: torch.Tensor | None
+    ) -> Event:
         started = self.loop.time()
-        output_grad = self._output_grads.pop(work, None)
         if output_grad is not None:
             output_grad = output_grad.to(self.stage.dtype)
-        input_grad = self.stage.backward(self._forwarded.pop(work), output_grad)
-        self._inputs.pop(work, None)
+        input_grad = self.stage.backward(forwarded, output_grad)
         if input_grad is not None:
             self._input_grads[work] = self._for_wire(input_grad)
         return BackwardDone(work, self.loop.time() - started)
@@ -266,23 +278,29 @@ class Peer(Shell):
             tensor = tensor.to(torch.bfloat16)
         return tensor.detach().cpu().contiguous()
 
-    def _sum_part(self, what: SumPart) -> Event:
-        """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
+    def _slices_for(self, what: SumPart) -> list[torch.Tensor]:
+        """The contributors' slices of a part, in roster order; this peer's own is a view."""
         gradients = self.stage.gradients()
         mine = gradients[part_range(gradients.numel(), what.index, what.parts)]
-        total = torch.zeros_like(mine, device="cpu")
-        for peer in what.contributors:
-            key = (what.step, what.round, what.index, peer)
-            total += mine.cpu() if peer == self.network.me else self._slices.pop(key)
+        key = (what.step, what.round, what.index)
+        return [
+            mine if peer == self.network.me else self._slices.pop((*key, peer))
+            for peer in what.contributors
+        ]
+
+    def _sum_part(self, what: SumPart, slices: list[torch.Tensor]) -> Event:
+        """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
+        total = torch.zeros_like(slices[0], device="cpu")
+        for piece in slices:
+            total += piece.cpu()
         total /= what.tokens
         self._sums[what.step, what.round, what.index] = total
         return PartSummed(what.step, what.round, what.index)
 
-    def _combine(self, what: CombineParts) -> Event:
-        parts = [self._sums.pop((what.step, what.round, index)) for index in range(what.parts)]
-        self._reduced = torch.cat(parts) if len(parts) > 1 else parts[0]
+    def _combine(self, what: CombineParts, sums: list[torch.Tensor]) -> Event:
+        self._reduced = torch.cat(sums) if len(sums) > 1 else sums[0]
         norm = torch.linalg.vector_norm(self._reduced, dtype=torch.float64)
-        its_digest = digest(self._reduced) if len(parts) > 1 else ""  # alone, nothing to compare
+        its_digest = digest(self._reduced) if len(sums) > 1 else ""  # alone, nothing to compare
         return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
 
     def _step(self, what: StepOptimizer) -> tuple[Event, Snapshot | None]:

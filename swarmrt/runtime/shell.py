@@ -85,7 +85,7 @@ class Shell(ABC):
             raise RunError(stop.reason)
         return stop.reason
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Background work whose failure ends the process."""
         task = self.loop.create_task(coroutine)
         self._background.add(task)
@@ -96,6 +96,7 @@ class Shell(ABC):
                 self.process.crash(error)
 
         task.add_done_callback(done)
+        return task
 
     async def _close(self) -> None:
         for task in self._background:

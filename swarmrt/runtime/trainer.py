@@ -14,7 +14,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.checkpoint import Checkpoint, write_checkpoint
+from swarmrt.runtime.checkpoint import Checkpoint, read_epoch, write_checkpoint, write_epoch
 from swarmrt.runtime.directory import RunRecord
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.shell import Shell
@@ -30,16 +30,21 @@ from swarmrt.scheduler.instructions import (
     Batch,
     Instruction,
     Payload,
+    RaiseEpoch,
+    ReportCheckpointFailed,
     ReportEvaluation,
     ReportPeer,
     ReportStep,
+    ReportVoid,
     ReportWaiting,
     SaveCheckpoint,
     Send,
 )
 from swarmrt.scheduler.trainer import TrainerSettings
 
-Report = ReportWaiting | ReportStep | ReportEvaluation | ReportPeer
+Report = (
+    ReportWaiting | ReportStep | ReportEvaluation | ReportPeer | ReportVoid | ReportCheckpointFailed
+)
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -79,7 +84,9 @@ async def train(
         epoch = 1 + max(
             options.resume.manifest.epoch if options.resume else 0,
             published.epoch if published else 0,
+            read_epoch(options.run_dir),
         )
+        write_epoch(options.run_dir, epoch)
         trainer = Trainer(config, data, network, epoch, options, report)
         return await trainer.run(switch, on_published)
 
@@ -108,12 +115,15 @@ class Trainer(Shell):
             eval_microbatches=config.evaluation.microbatches,
             checkpoint_every=config.checkpoint.every_steps,
             needed=options.replicas or (1,) * config.num_stages,
+            start_digests=_digests(options.resume),
+            record_ttl_s=config.links.record_ttl_s,
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         super().__init__(config, network, settings, log)
         self.data = data
         self._options, self._epoch, self._report = options, epoch, report
         self._saving = asyncio.Lock()
+        self._publication = asyncio.Event()
         if options.resume is not None:
             self._offer(options.resume)
 
@@ -131,7 +141,18 @@ class Trainer(Shell):
                 self.links.send(to, message, self._tensors(payload))
             case SaveCheckpoint():
                 self.start(self._save(instruction))
-            case ReportStep() | ReportEvaluation() | ReportPeer() | ReportWaiting():
+            case RaiseEpoch(epoch):
+                self._epoch = epoch
+                write_epoch(self._options.run_dir, epoch)
+                self._publication.set()
+            case (
+                ReportStep()
+                | ReportEvaluation()
+                | ReportPeer()
+                | ReportWaiting()
+                | ReportVoid()
+                | ReportCheckpointFailed()
+            ):
                 self._report(instruction)
             case _:
                 raise AssertionError(f"a trainer cannot {instruction}")
@@ -159,12 +180,12 @@ class Trainer(Shell):
         async with self._saving:
             try:
                 files = [
-                    await self.fetches.get(stage, what.version, (donor,))
-                    for stage, donor in enumerate(what.donors)
+                    await self.fetches.get(stage, what.version, donors)
+                    for stage, donors in enumerate(what.donors)
                 ]
                 manifest = {
                     "run": self.config.run.name,
-                    "epoch": self._epoch,
+                    "epoch": what.epoch,
                     "version": what.version,
                     "seed": self.config.run.seed,
                     "config": self.config.model_dump(mode="json"),
@@ -189,6 +210,7 @@ class Trainer(Shell):
         ttl_s = self.config.links.record_ttl_s
         told = False
         while True:
+            self._publication.clear()
             addresses = self.network.daemon.addresses()
             record = RunRecord(
                 run=self.config.run.name,
@@ -201,7 +223,11 @@ class Trainer(Shell):
             if not told:
                 on_published(addresses)
                 told = True
-            await asyncio.sleep(ttl_s / 3)  # records live for a fixed time
+            try:
+                async with asyncio.timeout(ttl_s / 3):
+                    await self._publication.wait()
+            except TimeoutError:
+                continue  # time to refresh the record
 
     async def _watch(self, stage: int) -> None:
         def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
@@ -216,3 +242,10 @@ class Trainer(Shell):
             seen,
             self.config.links.refresh_s,
         )
+
+
+def _digests(checkpoint: Checkpoint | None) -> tuple[str, ...]:
+    """Of the parameters, by stage, as the checkpoint's manifest has them."""
+    if checkpoint is None:
+        return ()
+    return tuple(stage.parameters_digest for stage in checkpoint.manifest.stages)

@@ -27,6 +27,14 @@ class Network:
         """`deliver(sender, message, payload)` is called for every message to this peer."""
         self._doors[peer] = deliver
 
+    def disconnect(self, peer: PeerId) -> None:
+        """Nothing reaches this peer any more. What it has sent still arrives."""
+        self._doors.pop(peer, None)
+
+    def last_arrival(self, sender: PeerId, to: PeerId) -> float:
+        """When the last message on this link arrives, or now."""
+        return max(self._clock.now, self._last_arrival.get((sender, to), 0.0))
+
     def send(self, sender: PeerId, to: PeerId, message: Message, payload: Any) -> None:
         link = (sender, to)
         if link not in self._latency_s:

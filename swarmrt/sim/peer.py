@@ -121,7 +121,11 @@ class SimulatedPeer:
                 raise AssertionError(f"a peer cannot {instruction}")
 
     def _later(self, share: float, act: Callable[[], None]) -> None:
-        self._clock.after(self._service_s * share * self._rng.uniform(0.8, 1.2), act)
+        def act_if_alive() -> None:
+            if self.process.alive:
+                act()
+
+        self._clock.after(self._service_s * share * self._rng.uniform(0.8, 1.2), act_if_alive)
 
     def _tensors(self, payload: Payload | None) -> Any:
         match payload:
@@ -184,7 +188,8 @@ class SimulatedPeer:
         self.process.feed(Stepped(step + 1, digest_of(self.history)))
 
     def _load(self, version: int, donors: tuple[PeerId, ...]) -> None:
-        found = () if version == 0 else next(map(lambda d: self._snapshot_of(d, version), donors))
+        snapshots = map(lambda donor: self._snapshot_of(donor, version), donors)
+        found = () if version == 0 else next((s for s in snapshots if s is not None), None)
         if found is None:
             self.process.feed(StateUnavailable(version, "no donor has it"))
             return

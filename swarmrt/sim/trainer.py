@@ -7,12 +7,15 @@ from typing import Any
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
-from swarmrt.scheduler.events import CheckpointSaved, Received, Started
+from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Received, Started
 from swarmrt.scheduler.instructions import (
     Instruction,
+    RaiseEpoch,
+    ReportCheckpointFailed,
     ReportEvaluation,
     ReportPeer,
     ReportStep,
+    ReportVoid,
     ReportWaiting,
     SaveCheckpoint,
     Send,
@@ -36,6 +39,7 @@ class SimulatedTrainer:
         self.settings = settings
         self.steps: list[ReportStep] = []
         self.evaluations: list[ReportEvaluation] = []
+        self.voids: list[ReportVoid] = []
         self.checkpoints: dict[int, tuple[History, ...]] = {}
         self.stopped: Stop | None = None
         self._clock, self._network = clock, network
@@ -59,7 +63,9 @@ class SimulatedTrainer:
                 self.steps.append(instruction)
             case ReportEvaluation():
                 self.evaluations.append(instruction)
-            case ReportWaiting() | ReportPeer():
+            case ReportVoid():
+                self.voids.append(instruction)
+            case ReportWaiting() | ReportPeer() | RaiseEpoch() | ReportCheckpointFailed():
                 pass
             case Stop():
                 self.stopped = instruction
@@ -68,7 +74,13 @@ class SimulatedTrainer:
                 raise AssertionError(f"a trainer cannot {instruction}")
 
     def _save(self, what: SaveCheckpoint) -> None:
-        states = [self._snapshot_of(donor, what.version) for donor in what.donors]
-        self.checkpoints[what.version] = tuple(state for state in states if state is not None)
-        assert len(self.checkpoints[what.version]) == len(what.donors)
+        states = [
+            next((s for s in map(lambda d: self._snapshot_of(d, what.version), donors) if s), None)
+            for donors in what.donors
+        ]
+        found = tuple(state for state in states if state is not None)
+        if len(found) < len(states):
+            self.process.feed(CheckpointFailed(what.version, "no donor has it"))
+            return
+        self.checkpoints[what.version] = found
         self.process.feed(CheckpointSaved(what.version))

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.scheduler.events import PeersSeen
+from swarmrt.scheduler.events import PeerLost, PeersSeen
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.trainer import TrainerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
 from swarmrt.sim.peer import History, SimulatedPeer
+from swarmrt.sim.process import Process
 from swarmrt.sim.trainer import SimulatedTrainer
 
+RECORD_TTL_S = 15.0
 DIRECTORY_S = 1.0  # between two reads of the directory by one process
 TRAINER = PeerId("trainer")
 
@@ -58,6 +60,8 @@ class World:
             eval_microbatches=eval_microbatches,
             checkpoint_every=checkpoint_every,
             needed=tuple(replicas),
+            start_digests=(),
+            record_ttl_s=RECORD_TTL_S,
         )
         self.trainer = SimulatedTrainer(settings, self.clock, self.network, self._snapshot)
         self.trainer.start()
@@ -76,6 +80,7 @@ class World:
             num_stages=self.num_stages,
             seed=self._seed,
             queue_s=self._queue_s,
+            record_ttl_s=RECORD_TTL_S,
             gradient_bytes=self._seed % 3 * (100 << 20),  # one part a member, or several
         )
         peer = SimulatedPeer(
@@ -91,6 +96,23 @@ class World:
         self.clock.after(after_s, peer.start)
         self.clock.after(after_s, lambda: self._read_directory(peer_id))
         return peer_id
+
+    def kill(self, peer: PeerId) -> None:
+        """It stops at once; the others see its links break, its record expires later."""
+        self.peers[peer].process.alive = False
+        self.network.disconnect(peer)
+        for process in self._processes():
+            if process.me != peer:
+                self._tell_lost(process, peer)
+        self.clock.after(RECORD_TTL_S, lambda: self._expire(peer))
+
+    def _expire(self, peer: PeerId) -> None:
+        self._directory[self.peers[peer].settings.stage].pop(peer, None)
+
+    def _tell_lost(self, process: Process, peer: PeerId) -> None:
+        """What the dead one sent arrives before the end of its link."""
+        seen_at = self.network.last_arrival(peer, process.me) + self.rng.uniform(0, 0.5)
+        self.clock.at(seen_at, lambda: process.feed(PeerLost(peer, "killed")))
 
     def run(self, limit_s: float = 3600.0) -> None:
         """Until the trainer stops. Raises RunError when it stops with an error, or not at all."""
@@ -121,8 +143,10 @@ class World:
 
     def log(self) -> dict[PeerId, list[dict[str, object]]]:
         """What every process recorded."""
-        processes = [self.trainer.process, *(peer.process for peer in self.peers.values())]
-        return {process.me: process.log for process in processes}
+        return {process.me: process.log for process in self._processes()}
+
+    def _processes(self) -> list[Process]:
+        return [self.trainer.process, *(peer.process for peer in self.peers.values())]
 
     def _announce(self, peer: PeerId, stage: int, announce: Announce) -> None:
         self._directory[stage][peer] = announce
@@ -145,4 +169,5 @@ class World:
         self.clock.after(DIRECTORY_S, lambda: self._read_directory(reader))
 
     def _snapshot(self, donor: PeerId, version: int) -> History | None:
-        return self.peers[donor].snapshots.get(version)
+        peer = self.peers[donor]
+        return peer.snapshots.get(version) if peer.process.alive else None
