@@ -156,6 +156,42 @@ def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path) -> No
     assert difference < 1e-9
 
 
+def test_killed_peers_cost_no_gradient(exact: Path, tmp_path: Path) -> None:
+    """SIGKILL to peers of two stages while they work: the weights are those of one process."""
+    run_dir = tmp_path / "run"
+    command = [*COMMAND, "local", str(exact), "--replicas", "2,2,1", "--run-dir", str(run_dir)]
+    killed, lines = [], []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            for step, name in ((5, "stage-0-1"), (11, "stage-1-0")):
+                if line.startswith(f"step {step:>5}/"):
+                    killed.append(kill_peer(run_dir, name))
+    assert process.returncode == 0 and len(killed) == 2
+    assert "".join(lines).count("is done again without it") == 2
+    for arguments in (
+        ("export", run_dir, "--out", tmp_path / "swarm.safetensors"),
+        ("reference", exact, "--steps", 20, "--out", tmp_path / "alone.safetensors"),
+    ):
+        assert swarmrt(*arguments).returncode == 0
+    difference = largest_difference(tmp_path / "swarm.safetensors", tmp_path / "alone.safetensors")
+    assert difference < 1e-9
+    check_logs(run_dir)
+
+
+def kill_peer(run_dir: Path, name: str) -> int:
+    """SIGKILL to the peer that logs into this folder."""
+    folder = str(run_dir / "peers" / name)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and folder.encode() in (entry / "cmdline").read_bytes():
+            os.kill(int(entry.name), signal.SIGKILL)
+            return int(entry.name)
+    raise AssertionError(f"no peer {name}")
+
+
 def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path) -> None:
     """Separate commands, as on separate machines: directory, peers, trainer."""
     run_dir = tmp_path / "run"

@@ -164,7 +164,10 @@ class LocalSwarm:
         return child
 
     async def _watch(self, trainer: Child) -> int:
-        """Until the trainer ends. A child that fails before it stops the trainer."""
+        """Until the trainer ends. A child that fails before it stops the trainer.
+
+        One that is killed does not: the others may go on without it.
+        """
         waits = {asyncio.ensure_future(c.process.wait()): c for c in self._children}
         trainer_wait = next(wait for wait, child in waits.items() if child is trainer)
         pending = set(waits)
@@ -173,7 +176,7 @@ class LocalSwarm:
             while not trainer_wait.done():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for wait in done:
-                    if failed is None and waits[wait] is not trainer and wait.result() != 0:
+                    if failed is None and waits[wait] is not trainer and wait.result() > 0:
                         failed = waits[wait]
                         _signal(trainer.process, signal.SIGTERM)
         finally:
