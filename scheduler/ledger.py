@@ -81,10 +81,6 @@ class Ledger:
             owned[entry.route[stage]].append(index)
         return tuple((peer, tuple(indices)) for peer, indices in owned.items())
 
-    def contributes(self, peer: PeerId) -> bool:
-        """Whether the peer owns any part of this step."""
-        return any(peer in entry.route for entry in self._entries.values())
-
     @property
     def tokens(self) -> int:
         return sum(entry.tokens for entry in self._entries.values())

@@ -26,6 +26,8 @@ class Member:
     state: Membership = Membership.SEEN
     digest: str = ""  # of its parameters, at its newest version
     done: int = 0  # computations, by its last beacon
+    loading: bool = False  # admitted without having the version yet
+    leaving: bool = False  # gets nothing new, and goes after the commit
 
 
 class Members:
@@ -64,6 +66,11 @@ class Members:
 
     def ready(self, stage: int) -> tuple[PeerId, ...]:
         return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
+
+    def holders(self, stage: int) -> list[Member]:
+        """Who has the stage's current version, whether it has said so in this epoch or not."""
+        admitted = self.of_stage(stage, Membership.ADMITTED, Membership.READY)
+        return [member for member in admitted if not member.loading]
 
     @property
     def counts(self) -> tuple[int, ...]:

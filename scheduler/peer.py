@@ -38,6 +38,7 @@ from swarmrt.messages import (
     Finish,
     Forward,
     Granted,
+    Leaving,
     Message,
     Part,
     Prepare,
@@ -86,6 +87,7 @@ from swarmrt.scheduler.wiring import Wiring
 
 BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
 REWIRE_S = 0.25  # before asking again when no replica of the next stage can take work
+LEAVE_S = 30.0  # a commit that takes longer is not waited for
 EARLY_PARTS = 1024  # parts of a round that this peer has not been told of yet
 
 
@@ -130,6 +132,7 @@ class PeerCore:
         self.digest = ""
         self.serving = False
         self._leaving = False
+        self._asked_in = -1  # the epoch in which this peer has asked to be let go
         self._loading: int | None = None  # version being loaded
         self._done = 0
         self._tasks: dict[Work, Task] = {}
@@ -151,6 +154,9 @@ class PeerCore:
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """What to do about it. Answers that are no longer waited for give []."""
+        return self._handle(event, now) + self._leave_when_idle()
+
+    def _handle(self, event: Event, now: float) -> list[Instruction]:
         match event:
             case Started():
                 return self._started(event, now)
@@ -183,8 +189,9 @@ class PeerCore:
             case DeadlinePassed("rewire"):
                 return self._rewire(now)
             case StopRequested(reason):
-                self._leaving = True
-                return [Announce("leaving", self.version), Stop(reason, error=False)]
+                return self._stop_requested(reason, now)
+            case DeadlinePassed("leave"):
+                return [Stop("left without waiting for the commit", error=False)]
         return []
 
     def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
@@ -251,6 +258,8 @@ class PeerCore:
     def _serve(self) -> list[Instruction]:
         self._loading = None
         self.serving = True
+        if self._leaving:
+            return [self._ready()]
         return [self._ready(), Announce("serving", self.version)]
 
     def _ready(self) -> Send:
@@ -272,8 +281,26 @@ class PeerCore:
         self._round = None
         return instructions
 
+    def _stop_requested(self, reason: str, now: float) -> list[Instruction]:
+        """Once: take nothing new, do what was accepted, leave. Twice, or when idle: leave."""
+        announce = Announce("leaving", self.version)
+        if self._leaving or not self.serving:
+            return [announce, Stop(reason, error=False)]
+        self._leaving = True
+        return [announce, StartDeadline("leave", now + LEAVE_S)]
+
+    def _leave_when_idle(self) -> list[Instruction]:
+        """Ask the trainer to be let go, once nothing of the step is left here."""
+        is_idle = not (self._tasks or self._accumulated or self._stepping or self._running)
+        if not (self._leaving and self.serving and is_idle) or self._asked_in == self.epoch:
+            return []
+        self._asked_in = self.epoch
+        return [self._to_trainer(Leaving(self.epoch))]
+
     def _trainer_lost(self) -> list[Instruction]:
         """Without its ledger nothing can be committed: wait for it to come back and admit us."""
+        if self._leaving:
+            return [Stop("the trainer is gone", error=False)]
         was_serving, self.serving = self.serving, False
         announce = [Announce("joining", self.version)] if was_serving else []
         return [*self._void_everything(), *announce]
@@ -308,15 +335,15 @@ class PeerCore:
 
     def _forward(self, sender: PeerId, message: Forward, now: float) -> list[Instruction]:
         work = message.work
-        if message.epoch < self.epoch or self._leaving:
+        if message.epoch < self.epoch:
             return [Forget(work), Send(sender, Stale(work))] if work not in self._tasks else []
         if work in self._tasks:
             return [Send(sender, self._load(Accepted, work))]
         step = work.microbatch.step
         if self.serving and step < self.version:
             return [Forget(work), Send(sender, Stale(work))]
-        takes = self.serving and message.epoch == self.epoch and step <= self.version + 1
-        if not takes or self._backlog_s > self.settings.queue_s:
+        takes = self.serving and not self._leaving and message.epoch == self.epoch
+        if not takes or step > self.version + 1 or self._backlog_s > self.settings.queue_s:
             return [Forget(work), Send(sender, self._load(Busy, work))]
         accepted = self._load(Accepted, work)
         self._tasks[work] = Task(work, message.route)

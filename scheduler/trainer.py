@@ -8,6 +8,7 @@ Rules:
 - Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages
   are prepared: one global norm, one update. So no stage is ever ahead of another for good.
 - Evaluations of a version run beside the next step, and hold up its commit.
+- A replica that drains is let go when it holds nothing of the step.
 - Newcomers get the state of a replica, and join the next commit.
 - A replica that is lost takes its gradients of the step with it. The step is void then: the epoch
   goes up, everyone drops what it did of the step, and the others do it again. Once a commit has
@@ -38,6 +39,7 @@ from swarmrt.messages import (
     Finish,
     Forward,
     Granted,
+    Leaving,
     Message,
     Prepare,
     Prepared,
@@ -221,6 +223,8 @@ class TrainerCore:
                 return self._applied(member, version, digest, now)
             case Beacon():
                 return self._beacon(member, message, now)
+            case Leaving(epoch) if epoch == self.epoch:
+                return self._leaving(member, now)
         return []
 
     # ------------------------------------------------------------------ members
@@ -235,7 +239,7 @@ class TrainerCore:
         return admissions
 
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
-        member.state = Membership.ADMITTED
+        member.state, member.loading = Membership.ADMITTED, bool(donors)
         digest = self._digests[member.stage]
         return Send(member.peer, Admit(self.epoch, self.version, digest, donors))
 
@@ -244,7 +248,8 @@ class TrainerCore:
             return []
         if member.state is not Membership.ADMITTED:
             return []
-        member.state, member.digest = Membership.READY, message.digest
+        member.state, member.loading = Membership.READY, False
+        member.digest = message.digest
         self._progress_at = now
         differing = {m.digest for m in self.members.of_stage(member.stage, Membership.READY)}
         if len(differing) > 1:
@@ -274,13 +279,27 @@ class TrainerCore:
     def _go_on_without(self, member: Member, what: str, now: float) -> list[Instruction]:
         if self._is_closing:
             return []
-        was_waiting = self.phase is Phase.WAITING
-        able = (Membership.READY, Membership.ADMITTED) if was_waiting else (Membership.READY,)
-        if self._begun and not self.members.of_stage(member.stage, *able):
+        if self._begun and not self.members.holders(member.stage):
             return [self._give_up(f"{what}. It was the last one; continue with --resume")]
-        if was_waiting or member.state is not Membership.READY:
+        if self.phase is Phase.WAITING or member.state is not Membership.READY:
             return self._advance(now)
         return self._void_step(what, now)
+
+    def _leaving(self, member: Member, now: float) -> list[Instruction]:
+        """It holds nothing of this step. In a reduce it is still needed for its parts."""
+        member.leaving = True
+        self._wiring.remove(member.peer)
+        return [] if self.phase is Phase.PREPARING else self._let_go(member, now)
+
+    def _let_go(self, member: Member, now: float) -> list[Instruction]:
+        """It is not missed: what was sent to it meanwhile it has refused."""
+        member.state = Membership.SEEN
+        refused = [f.work.microbatch for f in self._flights.values() if f.peer == member.peer]
+        for microbatch in refused:
+            del self._flights[microbatch]
+            self._pending.appendleft(microbatch)
+        finish = Send(member.peer, Finish(f"drained at step {self.version}"))
+        return [finish, *self._peer_lost(member.peer, "it has left", now), *self._fill(now)]
 
     def _not_applied(self, peer: PeerId, now: float) -> list[Instruction]:
         """A commit does not wait for the dead."""
@@ -300,12 +319,13 @@ class TrainerCore:
         self._flights.clear()
         self.ledger = self._new_ledger()
         self._prepared, self._roster = {}, {}
-        for newcomer in self.members.in_state(Membership.ADMITTED):
-            newcomer.state = Membership.SEEN  # its donors' snapshot may be gone by now
         admissions: list[Instruction] = []
-        for member in self.members.in_state(Membership.READY):
+        for member in self.members:
             self._wiring.remove(member.peer)
-            admissions.append(self._admit(member, ()))
+            if member.loading:
+                member.state = Membership.SEEN  # its donors' snapshot may be gone by now
+            elif member.state is not Membership.SEEN:
+                admissions.append(self._admit(member, ()))
         void = ReportVoid(self.version, reason)
         waiting = StartDeadline("waiting", now + WAITING_S)
         return [RaiseEpoch(self.epoch), void, *admissions, waiting]
@@ -540,7 +560,11 @@ class TrainerCore:
         if len(commit.digests) < len(commit.expected):
             return []
         self._commit = None
-        return self._committed(commit) + self._advance(now)
+        instructions = self._committed(commit)
+        for member in self.members.in_state(Membership.READY):
+            if member.leaving:
+                instructions += self._let_go(member, now)
+        return instructions + self._advance(now)
 
     def _committed(self, commit: Commit) -> list[Instruction]:
         """Every replica holds the new version."""

@@ -1,7 +1,8 @@
 """The messages on the wire: who says what to whom. `docs/wire.md` is the full contract.
 
 trainer → peer   Admit · Forward (stage 0) · Granted · Stale · Prepare · Apply · Finish
-peer → trainer   Ready · Claim · Evaluated · Accumulated · Prepared · Refused · Applied · Beacon
+peer → trainer   Ready · Claim · Evaluated · Accumulated · Prepared · Refused · Applied ·
+                 Beacon · Leaving
 peer → peer      Forward · Accepted · Busy · Backward · Part
 anyone → donor   GetState, answered by StateChunk or NoState
 
@@ -227,8 +228,15 @@ class Beacon(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving(Message):
+    """The sender takes no work any more, and holds nothing of this step."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finish(Message):
-    """The run is over."""
+    """The run is over, or the sender of Leaving may go."""
 
     reason: str
 
@@ -236,6 +244,6 @@ class Finish(Message):
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
     Accumulated, Prepare, Part, Prepared, Refused, Apply, Applied, GetState, StateChunk,
-    NoState, Beacon, Finish,
+    NoState, Beacon, Finish, Leaving,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

@@ -81,13 +81,19 @@ def trained_difference(config: Path, tmp_path: Path, replicas: str, *overrides: 
     assert result["replica_digests_equal"] is True
     check_metrics(run_dir, [int(number) for number in replicas.split(",")])
     check_logs(run_dir)
+    return difference_to_reference(run_dir, config, tmp_path, *settings)
+
+
+def difference_to_reference(run_dir: Path, config: Path, tmp_path: Path, *settings: str) -> float:
+    """Of the newest checkpoint's weights to those of one process after 20 steps."""
+    ours, alone = tmp_path / "swarm.safetensors", tmp_path / "alone.safetensors"
     for arguments in (
-        ("export", run_dir, "--out", tmp_path / "swarm.safetensors"),
-        ("reference", config, "--steps", 20, "--out", tmp_path / "alone.safetensors", *settings),
+        ("export", run_dir, "--out", ours),
+        ("reference", config, "--steps", 20, "--out", alone, *settings),
     ):
         done = swarmrt(*arguments)
         assert done.returncode == 0, done.stderr
-    return largest_difference(tmp_path / "swarm.safetensors", tmp_path / "alone.safetensors")
+    return largest_difference(ours, alone)
 
 
 def check_metrics(run_dir: Path, replicas: list[int]) -> None:
@@ -147,48 +153,41 @@ def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path) -> No
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] != ["step-000020"]
     result = local(exact, "--replicas", "1,1,2", "--resume", run_dir)
     assert result["steps"] == 20
-    for arguments in (
-        ("export", run_dir, "--out", tmp_path / "swarm.safetensors"),
-        ("reference", exact, "--steps", 20, "--out", tmp_path / "alone.safetensors"),
-    ):
-        assert swarmrt(*arguments).returncode == 0
-    difference = largest_difference(tmp_path / "swarm.safetensors", tmp_path / "alone.safetensors")
-    assert difference < 1e-9
+    assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
 
 
-def test_killed_peers_cost_no_gradient(exact: Path, tmp_path: Path) -> None:
-    """SIGKILL to peers of two stages while they work: the weights are those of one process."""
+def test_killed_and_drained_peers_cost_no_gradient(exact: Path, tmp_path: Path) -> None:
+    """SIGKILL and SIGTERM to peers while they work: the weights are those of one process."""
     run_dir = tmp_path / "run"
-    command = [*COMMAND, "local", str(exact), "--replicas", "2,2,1", "--run-dir", str(run_dir)]
-    killed, lines = [], []
+    command = [*COMMAND, "local", str(exact), "--replicas", "2,3,1", "--run-dir", str(run_dir)]
+    faults = {
+        5: ("stage-0-1", signal.SIGKILL),
+        9: ("stage-1-0", signal.SIGKILL),
+        13: ("stage-1-1", signal.SIGTERM),
+    }
+    said = ""
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            lines.append(line)
-            for step, name in ((5, "stage-0-1"), (11, "stage-1-0")):
-                if line.startswith(f"step {step:>5}/"):
-                    killed.append(kill_peer(run_dir, name))
-    assert process.returncode == 0 and len(killed) == 2
-    assert "".join(lines).count("is done again without it") == 2
-    for arguments in (
-        ("export", run_dir, "--out", tmp_path / "swarm.safetensors"),
-        ("reference", exact, "--steps", 20, "--out", tmp_path / "alone.safetensors"),
-    ):
-        assert swarmrt(*arguments).returncode == 0
-    difference = largest_difference(tmp_path / "swarm.safetensors", tmp_path / "alone.safetensors")
-    assert difference < 1e-9
+            said += line
+            for step in [step for step in faults if line.startswith(f"step {step:>5}/")]:
+                signal_peer(run_dir, *faults.pop(step))
+    assert process.returncode == 0 and not faults
+    assert said.count("is done again without it") == 2, said
+    assert "drained at step" in (run_dir / "peers" / "stage-1-1" / "output.log").read_text()
     check_logs(run_dir)
+    assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
 
 
-def kill_peer(run_dir: Path, name: str) -> int:
-    """SIGKILL to the peer that logs into this folder."""
+def signal_peer(run_dir: Path, name: str, number: signal.Signals) -> None:
+    """To the peer that logs into this folder."""
     folder = str(run_dir / "peers" / name)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and folder.encode() in (entry / "cmdline").read_bytes():
-            os.kill(int(entry.name), signal.SIGKILL)
-            return int(entry.name)
+            os.kill(int(entry.name), number)
+            return
     raise AssertionError(f"no peer {name}")
 
 
@@ -212,6 +211,31 @@ def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path
                         said, _ = peer.communicate(timeout=60)
                         assert peer.returncode == 0 and "the run is done" in said
     assert directory.returncode == 0
+
+
+def test_killed_trainer_is_resumed_with_the_same_peers(exact: Path, tmp_path: Path) -> None:
+    """A new incarnation: the peers wait for it, and void what they did for the earlier one."""
+    run_dir = tmp_path / "run"
+    with running("bootstrap", "--json") as directory:
+        assert directory.stdout is not None
+        join = json.loads(directory.stdout.readline())["join"]
+        serve = ["serve", "--run", "exact", "--join", join, "--wait", "--threads", "1"]
+        train = ["train", exact, "--join", join, "--set", "stages.count=2"]
+        with running(*serve, "--stage", 0) as first, running(*serve, "--stage", 1) as second:
+            with running(*train, "--run-dir", run_dir) as trainer:
+                assert trainer.stdout is not None
+                for line in trainer.stdout:
+                    if line.startswith("step    11/"):
+                        trainer.kill()
+                        break
+            with running(*train, "--resume", run_dir, "--json") as again:
+                output, errors = again.communicate(timeout=120)
+                assert again.returncode == 0, errors
+                assert json.loads(output.splitlines()[-1])["steps"] == 20
+            for peer in (first, second):
+                said, _ = peer.communicate(timeout=60)
+                assert peer.returncode == 0 and "the run is done" in said
+    assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
 
 
 def test_nothing_outlives_a_killed_launcher(exact: Path, tmp_path: Path) -> None:

@@ -100,6 +100,21 @@ def test_killed_replicas_cost_no_gradient(seed: int) -> None:
     assert 12 in world.trainer.checkpoints
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_drained_replicas_cost_nothing_at_all(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World([3, 3, 2], seed, steps=10)
+    world.run_until(version=1)
+    leavers = rng.sample(["s0p0", "s0p1", "s1p0", "s1p2", "s2p1"], k=3)
+    for leaver in leavers:
+        world.clock.after(rng.uniform(0, 8), partial(world.drain, PeerId(leaver)))
+    world.run()
+    assert world.trainer.voids == []
+    for leaver in leavers:
+        stopped = world.peers[PeerId(leaver)].stopped
+        assert stopped is not None and not stopped.error
+
+
 def test_killed_replica_voids_the_step_in_a_new_epoch() -> None:
     world = World([2, 2], seed=2, steps=6)
     world.run_until(version=3)

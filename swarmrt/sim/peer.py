@@ -63,6 +63,7 @@ class SimulatedPeer:
         rng: random.Random,
         announce: Callable[[PeerId, int, Announce], None],
         snapshot_of: Callable[[PeerId, int], History | None],
+        gone: Callable[[PeerId], None],
         service_s: float,
     ) -> None:
         self.settings = settings
@@ -71,6 +72,7 @@ class SimulatedPeer:
         self.snapshots: dict[int, History] = {}
         self._clock, self._network, self._rng = clock, network, rng
         self._announce, self._snapshot_of = announce, snapshot_of
+        self._gone = gone
         self._service_s = service_s
         self._inputs: dict[Work, Any] = {}
         self._graphs: set[Work] = set()
@@ -116,7 +118,7 @@ class SimulatedPeer:
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():
                 self.stopped = instruction
-                self.process.alive = False
+                self._gone(self.settings.me)
             case _:
                 raise AssertionError(f"a peer cannot {instruction}")
 

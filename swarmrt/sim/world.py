@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.scheduler.events import PeerLost, PeersSeen
+from swarmrt.scheduler.events import PeerLost, PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.trainer import TrainerSettings
@@ -90,12 +90,17 @@ class World:
             self.rng,
             self._announce,
             self._snapshot,
+            self.kill,
             self.rng.uniform(*self._service_s),
         )
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
         self.clock.after(after_s, lambda: self._read_directory(peer_id))
         return peer_id
+
+    def drain(self, peer: PeerId) -> None:
+        """It is asked to leave, as by SIGTERM."""
+        self.peers[peer].process.feed(StopRequested("drained"))
 
     def kill(self, peer: PeerId) -> None:
         """It stops at once; the others see its links break, its record expires later."""
