@@ -47,7 +47,9 @@ from swarmrt.messages import (
     Refused,
     Stale,
 )
+from swarmrt.scheduler.commit import Commit
 from swarmrt.scheduler.estimate import Estimate, Window
+from swarmrt.scheduler.evaluation import Evaluation
 from swarmrt.scheduler.events import (
     CheckpointFailed,
     CheckpointSaved,
@@ -65,9 +67,7 @@ from swarmrt.scheduler.instructions import (
     Instruction,
     RaiseEpoch,
     ReportCheckpointFailed,
-    ReportEvaluation,
     ReportPeer,
-    ReportStep,
     ReportVoid,
     ReportWaiting,
     SaveCheckpoint,
@@ -117,18 +117,6 @@ class Flight:
     sent_at: float
 
 
-@dataclass(slots=True)
-class Commit:
-    """A version that was applied, until every replica has said so."""
-
-    version: int
-    expected: dict[PeerId, int]  # peer → stage
-    report: ReportStep
-    snapshot: bool  # whether the replicas keep a snapshot of it
-    checkpoint: bool
-    digests: dict[PeerId, str]
-
-
 class TrainerCore:
     def __init__(self, settings: TrainerSettings) -> None:
         self.settings = settings
@@ -144,9 +132,7 @@ class TrainerCore:
         self._pending: deque[MicrobatchId] = deque()
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}
-        self._evaluated: dict[int, tuple[float, int]] = {}  # index → loss sum, tokens
-        self._evaluations_due = 0
-        self._evaluation_reported = False
+        self._evaluation = Evaluation(self.version, 0)
         self._prepared: dict[PeerId, Prepared] = {}
         self._roster: dict[PeerId, int] = {}  # of the round: peer → stage
         self._round = 0
@@ -212,7 +198,7 @@ class TrainerCore:
             case Accumulated(work, stage):
                 return self._receipt(sender, work, stage, now)
             case Evaluated():
-                return self._evaluation(message, now)
+                return self._evaluated(message, now)
             case Prepared():
                 return self._stage_prepared(sender, message, now)
             case Refused(step, number, reason):
@@ -306,8 +292,7 @@ class TrainerCore:
         commit = self._commit
         if commit is None or peer not in commit.expected:
             return []
-        del commit.expected[peer]
-        commit.digests.pop(peer, None)
+        commit.without(peer)
         return self._close_commit(commit, now)
 
     def _void_step(self, reason: str, now: float) -> list[Instruction]:
@@ -356,9 +341,9 @@ class TrainerCore:
             return []
         if self.phase is not Phase.TRAINING or self._pending or self._flights:
             return []
-        if len(self._evaluated) < self._evaluations_due:
+        if not self._evaluation.is_complete:
             return []
-        report = self._report_evaluation()
+        report = self._evaluation.report()
         if self.version == self._last_version:
             return [*report, *self._finish()]
         return [*report, *self._prepare(now)]
@@ -367,13 +352,10 @@ class TrainerCore:
         """Feed the current version's microbatches, its evaluation first."""
         self.phase = Phase.TRAINING
         self.ledger = self._new_ledger()
+        if not self._begun:
+            self._evaluation = self._new_evaluation()
         self._begun = True
-        self._evaluations_due = self.settings.eval_microbatches if self._evaluation_due else 0
-        self._pending.extend(
-            MicrobatchId(self.version, index, held_out=True)
-            for index in range(self._evaluations_due)
-            if index not in self._evaluated
-        )
+        self._pending.extend(self._evaluation.pending())
         if self.version < self._last_version:
             self._pending.extend(
                 MicrobatchId(self.version, index) for index in range(self.settings.microbatches)
@@ -382,14 +364,13 @@ class TrainerCore:
         self._window.pause()
         return self._fill(now) or self._advance(now)
 
-    @property
-    def _evaluation_due(self) -> bool:
-        if self.version == self._last_version:
-            return not self._stopping
-        every = self.settings.eval_every
-        return (
-            every > 0 and self.version > self.settings.start_version and not (self.version % every)
-        )
+    def _new_evaluation(self) -> Evaluation:
+        """Of this version: every so often, and of the last one."""
+        every, is_last = self.settings.eval_every, self.version == self._last_version
+        is_due = every > 0 and self._begun and self.version % every == 0
+        if (is_last and not self._stopping) or (is_due and not is_last):
+            return Evaluation(self.version, self.settings.eval_microbatches)
+        return Evaluation(self.version, 0)
 
     def _fill(self, now: float) -> list[Instruction]:
         """Dispatch while the window has room."""
@@ -440,11 +421,11 @@ class TrainerCore:
             return []
         return self._landed(work.microbatch, now)
 
-    def _evaluation(self, message: Evaluated, now: float) -> list[Instruction]:
+    def _evaluated(self, message: Evaluated, now: float) -> list[Instruction]:
         microbatch = message.work.microbatch
         if not microbatch.held_out or microbatch.step != self.version:
             return []
-        self._evaluated.setdefault(microbatch.index, (message.loss_sum, message.tokens))
+        self._evaluation.add(message)
         self._progress_at = now
         return self._landed(microbatch, now)
 
@@ -507,7 +488,6 @@ class TrainerCore:
         if not math.isfinite(squared_norm):
             return [self._give_up(f"the gradient of step {self.version + 1} is not finite")]
         commit = self._open_commit(math.sqrt(squared_norm), now)
-        snapshot = commit.snapshot
         sends: list[Instruction] = [
             Send(
                 peer,
@@ -515,35 +495,30 @@ class TrainerCore:
                     self.epoch,
                     self.version,
                     self._round,
-                    commit.report.norm,
-                    snapshot,
+                    commit.norm,
+                    commit.snapshot,
                 ),
             )
             for peer in self._roster
         ]
-        self._step_time.add(commit.report.seconds)
+        self._step_time.add(commit.seconds)
         self.version = commit.version
         self._digests = ("",) * self.num_stages
-        self._evaluated, self._attempts, self._evaluation_reported = {}, {}, False
+        self._attempts = {}
+        self._evaluation = self._new_evaluation()
         return sends + self._open_step(now)
 
     def _open_commit(self, norm: float, now: float) -> Commit:
-        report = ReportStep(
+        self._commit = Commit(
             version=self.version + 1,
+            num_stages=self.num_stages,
+            expected=dict(self._roster),
             loss=self.ledger.loss,
             tokens=self.ledger.tokens,
             norm=norm,
             seconds=now - self._step_began_at,
-            digests=(),
-            digests_equal=True,
-        )
-        self._commit = Commit(
-            self.version + 1,
-            dict(self._roster),
-            report,
-            self._snapshot_due,
-            self._checkpoint_due,
-            {},
+            snapshot=self._snapshot_due,
+            checkpoint=self._checkpoint_due,
         )
         return self._commit
 
@@ -551,13 +526,13 @@ class TrainerCore:
         commit = self._commit
         if commit is None or version != commit.version or member.peer not in commit.expected:
             return []
-        member.digest = commit.digests[member.peer] = digest
+        member.digest = commit.applied[member.peer] = digest
         self._progress_at = now
         return self._close_commit(commit, now)
 
     def _close_commit(self, commit: Commit, now: float) -> list[Instruction]:
         """Once every live replica has applied it."""
-        if len(commit.digests) < len(commit.expected):
+        if not commit.is_whole:
             return []
         self._commit = None
         instructions = self._committed(commit)
@@ -568,22 +543,9 @@ class TrainerCore:
 
     def _committed(self, commit: Commit) -> list[Instruction]:
         """Every replica holds the new version."""
-        digests = tuple(
-            tuple((p, commit.digests[p]) for p, s in sorted(commit.expected.items()) if s == stage)
-            for stage in range(self.num_stages)
-        )
-        equal = all(len({digest for _, digest in replicas}) == 1 for replicas in digests)
-        report = ReportStep(
-            commit.report.version,
-            commit.report.loss,
-            commit.report.tokens,
-            commit.report.norm,
-            commit.report.seconds,
-            digests,
-            equal,
-        )
+        report, digests = commit.report(), commit.digests
         instructions: list[Instruction] = [report]
-        if not equal:
+        if not report.digests_equal:
             return [*instructions, self._give_up("replicas of a stage hold different weights")]
         if not all(digests):
             return instructions  # a stage is lost, which is dealt with where it was
@@ -631,7 +593,7 @@ class TrainerCore:
         return self._advance(now)
 
     def _drop_evaluation(self) -> None:
-        self._evaluations_due = 0
+        self._evaluation.drop()
         self._pending.clear()
         self._flights.clear()
 
@@ -671,14 +633,6 @@ class TrainerCore:
             return []
         report = ReportWaiting(self.members.counts, self._needed)
         return [report, StartDeadline("waiting", now + WAITING_S)]
-
-    def _report_evaluation(self) -> list[Instruction]:
-        if not self._evaluations_due or self._evaluation_reported:
-            return []
-        self._evaluation_reported = True
-        loss_sum = sum(self._evaluated[index][0] for index in sorted(self._evaluated))
-        tokens = sum(tokens for _, tokens in self._evaluated.values())
-        return [ReportEvaluation(self.version, loss_sum / max(1, tokens))]
 
     def _new_ledger(self) -> Ledger:
         return Ledger(self.version, self.settings.microbatches, self.num_stages)

@@ -1,0 +1,46 @@
+"""The evaluation of one version: held-out microbatches, forward only.
+
+A loss depends on the version and the microbatch alone, so it counts whichever attempt it is of.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import MicrobatchId
+from swarmrt.messages import Evaluated
+from swarmrt.scheduler.instructions import ReportEvaluation
+
+
+class Evaluation:
+    def __init__(self, version: int, microbatches: int) -> None:
+        """`microbatches` is 0 when this version is not evaluated."""
+        self.version = version
+        self._awaited = set(range(microbatches))
+        self._losses: dict[int, tuple[float, int]] = {}  # index → loss sum, tokens
+        self._is_reported = not microbatches
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._awaited
+
+    def pending(self) -> list[MicrobatchId]:
+        return [MicrobatchId(self.version, i, held_out=True) for i in sorted(self._awaited)]
+
+    def add(self, message: Evaluated) -> None:
+        index = message.work.microbatch.index
+        if index in self._awaited:
+            self._awaited.remove(index)
+            self._losses[index] = (message.loss_sum, message.tokens)
+
+    def drop(self) -> None:
+        """It is not wanted any more."""
+        self._awaited.clear()
+        self._is_reported = True
+
+    def report(self) -> list[ReportEvaluation]:
+        """Its result, once."""
+        if self._is_reported:
+            return []
+        self._is_reported = True
+        losses = [self._losses[index] for index in sorted(self._losses)]
+        loss_sum, tokens = sum(loss for loss, _ in losses), sum(n for _, n in losses)
+        return [ReportEvaluation(self.version, loss_sum / max(1, tokens))]
