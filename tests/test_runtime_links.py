@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
 from hivemind.utils.timed_storage import get_dht_time
 
+from swarmrt.cli.running import new_loop
 from swarmrt.errors import DirectoryError, RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Finish, Message, Part
@@ -73,6 +75,12 @@ async def two_ends(**options: object) -> AsyncIterator[tuple[End, End]]:
                     await end.links.close()
 
 
+def run(story: Coroutine[Any, Any, None]) -> None:
+    """On the event loop that the commands use."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story)
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
@@ -93,7 +101,7 @@ def test_messages_and_tensors_go_both_ways_on_one_stream() -> None:
             await until(lambda: first.got)
             assert first.got[0][:2] == (second.me, Finish("back"))
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_lost_peer_is_reported_once_and_unsent_messages_come_back() -> None:
@@ -109,7 +117,7 @@ def test_lost_peer_is_reported_once_and_unsent_messages_come_back() -> None:
             await until(lambda: first.failed)
             assert first.failed == [(second.me, Finish("too late"))]
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_other_run_is_refused() -> None:
@@ -119,7 +127,7 @@ def test_other_run_is_refused() -> None:
             await until(lambda: first.lost)
             assert not second.got and not first.got
 
-    asyncio.run(story())
+    run(story())
 
 
 STRANGER = PeerId("QmVLPZ3uGnMnMqjWnMHoZfFx2nSfAJNBWd6FvSqxV3mnx6")
@@ -135,7 +143,7 @@ def test_nonsense_in_ids_and_addresses_is_a_failed_send() -> None:
             await until(lambda: len(first.lost) == len(strangers))
             assert sorted(peer for peer, _ in first.failed) == sorted(strangers)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_peer_that_cannot_be_dialed_may_dial() -> None:
@@ -148,7 +156,7 @@ def test_peer_that_cannot_be_dialed_may_dial() -> None:
             await until(lambda: first.got and second.got)
             assert second.messages() == [Finish("there")] and not first.lost
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_message_that_nobody_would_take_is_not_sent() -> None:
@@ -157,7 +165,7 @@ def test_message_that_nobody_would_take_is_not_sent() -> None:
             with pytest.raises(RunError, match="raise it for this run"):
                 first.links.send(second.me, Finish(""), [torch.empty(65 << 20, dtype=torch.uint8)])
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_one_peer_cannot_take_all_links() -> None:
@@ -175,7 +183,7 @@ def test_one_peer_cannot_take_all_links() -> None:
             for writer in writers:
                 writer.close()
 
-    asyncio.run(story())
+    run(story())
 
 
 def hello(run: str = "test") -> bytes:
@@ -212,7 +220,7 @@ def test_garbage_closes_its_link_and_no_other(garbage: bytes) -> None:
             await until(lambda: len(first.got) == 2)
             assert first.messages() == [Finish("before"), Finish("after")]
 
-    asyncio.run(story())
+    run(story())
 
 
 def peer_record(network: Network, **changes: object) -> PeerRecord:
@@ -240,7 +248,7 @@ def test_records_are_seen_by_others_and_expire() -> None:
             await asyncio.sleep(2.0)  # records live by the clock
             assert await second.directory.peers("test", 1) == []
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_nobody_can_announce_for_another() -> None:
@@ -249,7 +257,7 @@ def test_nobody_can_announce_for_another() -> None:
             await second.directory.announce(peer_record(second, peer=first.me), ttl_s=30)
             assert await first.directory.peers("test", 1) == []
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_who_withdraws_is_gone_at_once() -> None:
@@ -261,7 +269,7 @@ def test_who_withdraws_is_gone_at_once() -> None:
             seen = await first.directory.peers("test", 1)
             assert [record.peer for record in seen] == [first.me]
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_stranger_cannot_hide_the_records_of_a_key() -> None:
@@ -274,7 +282,7 @@ def test_stranger_cannot_hide_the_records_of_a_key() -> None:
             await first.directory.announce(peer_record(first), ttl_s=7200)  # lives too long
             assert await second.directory.peers("test", 1) == []
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_silent_directory_is_an_error_for_people() -> None:
@@ -285,7 +293,7 @@ def test_silent_directory_is_an_error_for_people() -> None:
         with pytest.raises(DirectoryError, match=f"no directory answers at {gone[0]}"):
             await Daemon.start(None, LOOPBACK, gone)
 
-    asyncio.run(story())
+    run(story())
 
 
 @pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/1", ""])
@@ -302,6 +310,22 @@ def test_identity_is_kept_in_its_file(tmp_path: Path) -> None:
     path.write_bytes(b"not a key")
     with pytest.raises(UsageError, match=f"{path}: is not a libp2p RSA key"):
         open_identity(path)
+
+
+def test_dead_daemon_is_noticed() -> None:
+    async def story() -> None:
+        async with open_network([]) as network:
+            folder = str(network.daemon._folder).encode()
+            for entry in Path("/proc").iterdir():
+                if entry.name.isdigit():
+                    line = (entry / "cmdline").read_bytes()
+                    if folder in line and line.split(b"\0")[0].endswith(b"p2pd"):
+                        os.kill(int(entry.name), signal.SIGKILL)
+            async with asyncio.timeout(PATIENCE_S):
+                with pytest.raises(RunError, match="daemon of this process is gone"):
+                    await network.daemon.watch()
+
+    run(story())
 
 
 KILLED = """

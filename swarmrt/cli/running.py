@@ -39,7 +39,7 @@ def run(command: Callable[[StopSwitch], Awaitable[T]], *, with_parent: bool = Fa
             return None
 
     try:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(main())
     except BaseExceptionGroup as group:
         error = _first_for_people(group)
@@ -50,7 +50,7 @@ def run(command: Callable[[StopSwitch], Awaitable[T]], *, with_parent: bool = Fa
         leave_quietly_on_signals()  # the loop has taken its handlers with it
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop  # a faster loop, where there is one
     except ImportError:

@@ -38,13 +38,16 @@ from swarmrt.runtime.identity import Identity, open_identity
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
 STOP_S = 10.0
 
-# Runs the daemon until the pipe that only we hold is closed: by us, or because we are gone.
+# Runs the daemon until it ends, or until the pipe that only we hold is closed: by us, or because we
+# are gone. Then nothing is left of it, nor of the folder.
 KEEPER = """
 folder=$1; shift
-"$@" </dev/null & daemon=$!
-exec >&- 2>&-
-read -r _
-kill "$daemon"; wait "$daemon"; rm -rf "$folder"
+exec 3<&0
+"$@" </dev/null 3<&- & daemon=$!
+{ read -r _ <&3; kill "$daemon"; } & reader=$!
+wait "$daemon"
+rm -rf "$folder"
+kill "$reader" 2>/dev/null
 """
 
 
