@@ -1,12 +1,12 @@
 """Training throughput beside torch.distributed.pipelining's 1F1B, on this machine.
 
-    .venv/bin/python scripts/bench_pipelining.py [--steps 8] [--rounds 2]
+    .venv/bin/python scripts/bench_pipelining.py [--steps 8] [--rounds 3]
 
 The same model (8 blocks, width 512, sequence 128), the same data, AdamW and clipping; two stages,
 one process and one torch thread each; 8 microbatches of 4 sequences a step. Theirs runs over gloo
 on loopback, without fault tolerance, digests or a ledger; ours is `swarmrt local`. The two take
 turns, and the first steps of each turn do not count. The last line is JSON: tokens per second of
-both, and `ratio`, ours over theirs.
+both, and `ratio`, ours over theirs: the median over the pairs of turns.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ microbatches = 1
 [checkpoint]
 every_steps = 0
 """
+TOKENS = 4 * 8 * 128  # of a step
 WARM_UP_STEPS = 2
 PATIENCE_S = 1800
 
@@ -151,7 +152,7 @@ def clip(module: object, bound: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=8, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     parser.add_argument("--rank-of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank_of:
@@ -164,15 +165,16 @@ def main() -> None:
         config = folder / "bench.toml"
         config.write_text(CONFIG)
         for number in range(arguments.rounds):
-            theirs += their_step_times(config, arguments.steps)[WARM_UP_STEPS:]
-            ours += our_step_times(config, arguments.steps, folder / str(number))[WARM_UP_STEPS:]
-    tokens = 4 * 8 * 128
-    rates = [tokens / statistics.median(times) for times in (ours, theirs)]
+            their_times = their_step_times(config, arguments.steps)[WARM_UP_STEPS:]
+            our_times = our_step_times(config, arguments.steps, folder / str(number))
+            theirs.append(TOKENS / statistics.median(their_times))
+            ours.append(TOKENS / statistics.median(our_times[WARM_UP_STEPS:]))
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     result = {
-        "swarmrt_tokens_per_s": round(rates[0], 1),
-        "pipelining_tokens_per_s": round(rates[1], 1),
-        "ratio": round(rates[0] / rates[1], 4),
-        "steps": len(ours),
+        "swarmrt_tokens_per_s": round(statistics.median(ours), 1),
+        "pipelining_tokens_per_s": round(statistics.median(theirs), 1),
+        "ratio": round(statistics.median(ratios), 4),
+        "ratios": [round(ratio, 4) for ratio in ratios],
     }
     print(json.dumps(result))
 

@@ -290,10 +290,10 @@ class Peer(Shell):
 
     def _sum_part(self, what: SumPart, slices: list[torch.Tensor]) -> Event:
         """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
-        total = torch.zeros_like(slices[0], device="cpu")
-        for piece in slices:
-            total += piece.cpu()
-        total /= what.tokens
+        total = slices[0].cpu()
+        for number, piece in enumerate(slices[1:]):
+            total = total.add_(piece.cpu()) if number else total + piece.cpu()
+        total = torch.div(total, what.tokens)  # never in place: the accumulators stay as they are
         self._sums[what.step, what.round, what.index] = total
         return PartSummed(what.step, what.round, what.index)
 
