@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,11 +80,6 @@ def our_processes(marker: str) -> list[str]:
     return found
 
 
-def our_sockets() -> set[str]:
-    """Folders of daemons' sockets."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob("swarmrt-*")}
-
-
-def write_config(path: Path, *lines: Sequence[str] | str) -> Path:
-    path.write_text("\n".join(map(str, lines)), encoding="utf-8")
-    return path
+def our_sockets(folder: Path) -> list[str]:
+    """What daemons have left in a folder for temporary files."""
+    return [path.name for path in folder.glob("swarmrt-*")]

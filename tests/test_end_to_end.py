@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,14 @@ def exact(tmp_path: Path) -> Path:
     path = tmp_path / "exact.toml"
     path.write_text(EXACT)
     return path
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for the temporary files of processes; its path is short, as sockets need."""
+    folder = Path(tempfile.mkdtemp(prefix="t"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 def largest_difference(first: Path, second: Path) -> float:
@@ -133,15 +144,18 @@ def test_own_model_equals_the_reference(tmp_path: Path) -> None:
     assert trained_difference(config, tmp_path, "2,1,2", *overrides) < 1e-9
 
 
-def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path) -> None:
+def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path, temporary: Path) -> None:
     """Ctrl-C: no process and no socket is left, and the run goes on from its checkpoint."""
     run_dir = tmp_path / "run"
-    sockets = our_sockets()
     command = [*COMMAND, "local", str(exact), "--replicas", "1,2,1", "--run-dir", str(run_dir)]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True,
+        command,
+        cwd=ROOT,
+        env={**environment(), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step     5/"):
@@ -149,7 +163,7 @@ def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path) -> No
             break
     process.communicate(timeout=120)
     assert process.returncode == 0
-    assert our_processes(str(run_dir)) == [] and our_sockets() == sockets
+    assert our_processes(str(run_dir)) == [] and our_sockets(temporary) == []
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] != ["step-000020"]
     result = local(exact, "--replicas", "1,1,2", "--resume", run_dir)
     assert result["steps"] == 20
@@ -238,12 +252,15 @@ def test_killed_trainer_is_resumed_with_the_same_peers(exact: Path, tmp_path: Pa
     assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
 
 
-def test_nothing_outlives_a_killed_launcher(exact: Path, tmp_path: Path) -> None:
+def test_nothing_outlives_a_killed_launcher(exact: Path, tmp_path: Path, temporary: Path) -> None:
     run_dir = tmp_path / "run"
-    sockets = our_sockets()
     command = [*COMMAND, "local", str(exact), "--run-dir", str(run_dir), "--steps", "100000"]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={**environment(), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -252,8 +269,8 @@ def test_nothing_outlives_a_killed_launcher(exact: Path, tmp_path: Path) -> None
             break
     process.communicate(timeout=60)
     deadline = time.monotonic() + 60
-    while our_processes(str(run_dir)) or our_sockets() - sockets:
-        assert time.monotonic() < deadline, (our_processes(str(run_dir)), our_sockets())
+    while our_processes(str(run_dir)) or our_sockets(temporary):
+        assert time.monotonic() < deadline, (our_processes(str(run_dir)), our_sockets(temporary))
         time.sleep(0.2)
 
 
