@@ -9,6 +9,7 @@ from dataclasses import dataclass
 GAIN = 1 / 8  # of the mean; Jacobson and Karels, "Congestion avoidance and control", appendix A
 DEVIATION_GAIN = 1 / 4
 DEADLINE_DEVIATIONS = 4
+MAX_DOUBLINGS = 6
 
 
 @dataclass(slots=True)
@@ -32,6 +33,14 @@ class Estimate:
     def deadline_s(self) -> float:
         """How long a thing of this kind takes at the most, as far as is known."""
         return self.mean_s + DEADLINE_DEVIATIONS * self.deviation_s
+
+    def patience_s(self, prior_s: float, retries: int = 0) -> float:
+        """How long to wait before asking again: learned, and doubled by each retry.
+
+        `prior_s` serves until there are samples. Asking again is harmless, so it may be a guess.
+        """
+        known_s = self.deadline_s if self.samples else prior_s
+        return float(known_s * 2 ** min(retries, MAX_DOUBLINGS))
 
 
 class Window:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarmrt.ids import PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message
 
 
@@ -55,18 +55,20 @@ class PeersSeen(Event):
 
 @dataclass(frozen=True, slots=True)
 class ForwardDone(Event):
-    work: Work
+    microbatch: MicrobatchId
     seconds: float
     loss_sum: float  # last stage only, else 0
     tokens: int
+    frame_bytes: int  # of the output and what rides along
 
 
 @dataclass(frozen=True, slots=True)
 class BackwardDone(Event):
-    """The gradient is in the accumulator, and the input gradient is kept by the world."""
+    """The gradient is in the accumulator if that was asked; the input gradient is kept."""
 
-    work: Work
+    microbatch: MicrobatchId
     seconds: float
+    frame_bytes: int  # of the input gradient
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message
 
 
@@ -30,20 +30,22 @@ class Batch(Payload):
 class Output(Payload):
     """A stage's output and the targets that ride along."""
 
-    work: Work
+    microbatch: MicrobatchId
 
 
 @dataclass(frozen=True, slots=True)
 class InputGrad(Payload):
     """The gradient of a stage's input. At the last stage of a one-stage run there is none."""
 
-    work: Work
+    microbatch: MicrobatchId
 
 
 @dataclass(frozen=True, slots=True)
 class GradientPart(Payload):
     """Slice `index` of `parts` of this stage's accumulated gradients, or of the summed ones."""
 
+    step: int
+    round: int
     index: int
     parts: int
     summed: bool
@@ -57,24 +59,60 @@ class Send(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class RunForward(Instruction):
-    """Compute; the outcome is ForwardDone. The input came with the work's Forward."""
+class KeepInput(Instruction):
+    """Keep the payload of the message that has just come: a microbatch's input and targets.
 
-    work: Work
+    A payload is dropped unless an instruction says to keep it.
+    """
+
+    microbatch: MicrobatchId
+
+
+@dataclass(frozen=True, slots=True)
+class KeepGradient(Instruction):
+    """Keep the payload that has just come: the gradient of this stage's output."""
+
+    microbatch: MicrobatchId
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPart(Instruction):
+    """Keep the payload that has just come: a part of a round."""
+
+    sender: PeerId
+    step: int
+    round: int
+    index: int
+    summed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunForward(Instruction):
+    """Compute; the outcome is ForwardDone."""
+
+    microbatch: MicrobatchId
 
 
 @dataclass(frozen=True, slots=True)
 class RunBackward(Instruction):
-    """Compute and accumulate; the outcome is BackwardDone."""
+    """Compute, and add to the accumulator or not; the outcome is BackwardDone."""
 
-    work: Work
+    microbatch: MicrobatchId
+    accumulate: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Forget(Instruction):
-    """Drop whatever is kept of a work: inputs, graph, output, gradients of activations."""
+    """Drop whatever is kept of a microbatch: input, graph, output, gradients of activations."""
 
-    work: Work
+    microbatch: MicrobatchId
+
+
+@dataclass(frozen=True, slots=True)
+class DropFrames(Instruction):
+    """Drop the frames that are retained of a microbatch: output and input gradient."""
+
+    microbatch: MicrobatchId
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +146,7 @@ class CombineParts(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class DropRound(Instruction):
-    """Forget the parts of a round that is void. The accumulators stay as they are."""
+    """Forget the parts and the sum of a round that is void. The accumulators stay as they are."""
 
     step: int
     round: int
@@ -116,9 +154,11 @@ class DropRound(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class StepOptimizer(Instruction):
-    """Clip by the global norm, update, clear the accumulators; the outcome is Stepped."""
+    """Clip by the global norm, update with the round's sum, clear the accumulators; the outcome is
+    Stepped."""
 
     step: int
+    round: int
     norm: float
     snapshot: bool
 
@@ -127,14 +167,21 @@ class StepOptimizer(Instruction):
 class LoadState(Instruction):
     """Get and load a version; the outcome is StateLoaded or StateUnavailable.
 
-    No donors: version 0, built from the run's seed.
+    No donors: version 0, built from the run's seed. It replaces one that is under way.
     """
 
     version: int
     donors: tuple[PeerId, ...]
 
 
-PeerStatus = Literal["joining", "serving", "leaving"]
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot(Instruction):
+    """Keep a copy of the state, which is of this version, for GetState."""
+
+    version: int
+
+
+PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +218,36 @@ class RaiseEpoch(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportVoid(Instruction):
-    """For people: the work of a step is void, and is done again."""
+class OfferCheckpoint(Instruction):
+    """Be the donor of the checkpoint of this version, for every stage."""
 
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRollback(Instruction):
+    """For people: the live state is lost, and the run goes back to this version."""
+
+    version: int
+    lost_steps: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPause(Instruction):
+    """For people: the run cannot go on until a replica of the stage appears."""
+
+    stage: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRecovery(Instruction):
+    """For people and metrics: microbatches whose gradients were lost with a peer, or late."""
+
+    step: int
+    what: Literal["recovered", "reattempted", "fenced", "released", "void round"]
+    count: int
     reason: str
 
 
@@ -235,8 +308,10 @@ class Stop(Instruction):
 
 
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
-    Send, RunForward, RunBackward, Forget, ClearGradients, SumPart, CombineParts, DropRound,
-    StepOptimizer, LoadState, Announce, StartDeadline, SaveCheckpoint, ReportWaiting, ReportStep,
-    ReportEvaluation, ReportPeer, ReportVoid,
-    ReportCheckpointFailed, RaiseEpoch, Stop,
+    Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, Forget, DropFrames,
+    ClearGradients, SumPart, CombineParts, DropRound, StepOptimizer, LoadState, TakeSnapshot,
+    Announce,
+    StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
+    ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportRecovery,
+    ReportCheckpointFailed, Stop,
 )  # fmt: skip

@@ -1,29 +1,44 @@
-"""The ledger of one step: which route owns each microbatch, and who has accumulated it.
+"""The ledger of one step: who owns each (microbatch, stage), and who has accumulated it.
 
 Rules:
-- A microbatch is granted to the first route that claims it, and to no other.
-- A receipt counts once, and only from the owner of that (microbatch, stage).
+- One owner of each (microbatch, stage) at any moment. The first claim of a microbatch sets all.
+- A receipt counts once, and only from the owner.
+- Ownership ends in two ways: the owner releases it, or is fenced, and then all that it had in this
+  step is void. What nobody owns is vacant.
+- A vacancy is filled from retained frames, if both neighbours have theirs; otherwise by the claim
+  of another attempt, which passes through the stages that are accumulated.
 - The step is complete when every (microbatch, stage) has its receipt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from swarmrt.ids import PeerId, Work
-from swarmrt.messages import Claim, Roster
+from swarmrt.ids import PeerId
+from swarmrt.messages import Claim, Path, Roster
+
+NOBODY = PeerId("")
 
 
 @dataclass(slots=True)
 class Entry:
-    """A granted microbatch."""
+    """A microbatch that was claimed."""
 
-    work: Work
-    route: tuple[PeerId, ...]  # owners by stage
+    owners: list[PeerId]  # by stage; NOBODY where it is vacant
     loss_sum: float
     tokens: int
+    routes: dict[PeerId, Path]  # that were granted, by claimant
+    settled: set[int]  # stages whose owner has run forward
     accumulated: set[int] = field(default_factory=set)  # stages
+    frames_gone: bool = False  # a neighbour did not retain what a new owner needs
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    path: Path
+    need: tuple[int, ...]
 
 
 class Ledger:
@@ -32,27 +47,147 @@ class Ledger:
         self.microbatches = microbatches
         self.num_stages = num_stages
         self._entries: dict[int, Entry] = {}
+        self._vacant: dict[tuple[int, int], None] = {}  # (microbatch index, stage)
+        self._receipts = 0
 
-    def claim(self, claim: Claim) -> bool:
-        """Whether this route may run backward. Asked again, it gives the same answer."""
-        index = claim.work.microbatch.index
+    # ------------------------------------------------------------------ claims and receipts
+
+    def claim(self, claim: Claim, is_live: Callable[[PeerId], bool]) -> Grant | None:
+        """Which path backward takes; None for an attempt that is not needed.
+
+        Asked again by the same claimant, it gives an answer that is as good.
+        """
+        index, claimant = claim.work.microbatch.index, claim.route[-1]
         entry = self._entries.get(index)
         if entry is None:
-            self._entries[index] = Entry(claim.work, claim.route, claim.loss_sum, claim.tokens)
-            return True
-        return entry.work == claim.work and entry.route == claim.route
+            entry = self._entries[index] = Entry(
+                owners=[NOBODY] * self.num_stages,
+                loss_sum=claim.loss_sum,
+                tokens=claim.tokens,
+                routes={},
+                settled=set(),
+            )
+            self._vacant.update({(index, stage): None for stage in range(self.num_stages)})
+        vacant = [stage for stage, owner in enumerate(entry.owners) if owner == NOBODY]
+        if claimant not in entry.routes and not vacant:
+            return None
+        entry.routes[claimant] = claim.route
+        for stage in vacant:
+            if is_live(claim.route[stage]):
+                self._own(index, stage, claim.route[stage])
+                entry.settled.add(stage)
+        entry.frames_gone = False
+        return self._grant(entry, claim.route)
 
-    def receipt(self, peer: PeerId, work: Work, stage: int) -> bool:
-        """Book a receipt. False when it is not from the owner of a granted attempt."""
-        entry = self._entries.get(work.microbatch.index)
-        if entry is None or entry.work != work or not 0 <= stage < self.num_stages:
+    def _grant(self, entry: Entry, route: Path) -> Grant | None:
+        """Through the owners where they accumulate, through this route elsewhere."""
+        need = self._unaccumulated(entry)
+        if not need:
+            return None
+        path = [
+            entry.owners[stage] if stage in need and entry.owners[stage] != NOBODY else peer
+            for stage, peer in enumerate(route)
+        ]
+        return Grant(tuple(path), need)
+
+    def receipt(self, peer: PeerId, index: int, stage: int) -> bool:
+        """Book a receipt. False when it is not the first one from the owner."""
+        entry = self._entries.get(index)
+        if entry is None or not 0 <= stage < self.num_stages:
             return False
-        if entry.route[stage] != peer:
+        if entry.owners[stage] != peer or stage in entry.accumulated:
             return False
         entry.accumulated.add(stage)
+        entry.settled.add(stage)
+        self._receipts += 1
         return True
 
-    def is_granted(self, index: int) -> bool:
+    # ------------------------------------------------------------------ ownership moves
+
+    def release(self, peer: PeerId, index: int, stage: int) -> bool:
+        """The owner has not accumulated it, and will not. False when it is not the owner."""
+        entry = self._entries.get(index)
+        if entry is None or entry.owners[stage] != peer or stage in entry.accumulated:
+            return False
+        entry.frames_gone = True
+        self._vacate(index, stage)
+        return True
+
+    def fence(self, peer: PeerId) -> int:
+        """All that this peer has in the step is void; how many (microbatch, stage)."""
+        owned = self.owned_by(peer)
+        for index, stage in owned:
+            self._vacate(index, stage)
+        return len(owned)
+
+    def owned_by(self, peer: PeerId) -> list[tuple[int, int]]:
+        return [
+            (index, stage)
+            for index, entry in self._entries.items()
+            for stage, owner in enumerate(entry.owners)
+            if owner == peer
+        ]
+
+    def load(self, stage: int) -> Counter[PeerId]:
+        """How much each owner of a stage has yet to accumulate."""
+        return Counter(
+            entry.owners[stage]
+            for entry in self._entries.values()
+            if stage not in entry.accumulated
+        )
+
+    def vacancies(self) -> list[tuple[int, int]]:
+        return sorted(self._vacant)
+
+    def has_frames(self, index: int, stage: int) -> bool:
+        """Whether the neighbours of a vacancy have, or will have, the frames that it needs."""
+        entry = self._entries[index]
+        neighbours = [s for s in (stage - 1, stage + 1) if 0 <= s < self.num_stages]
+        return not entry.frames_gone and all(
+            entry.owners[s] != NOBODY and s in entry.settled for s in neighbours
+        )
+
+    def assign(self, index: int, stage: int, peer: PeerId) -> Grant:
+        """A new owner, who recovers it from its neighbours' frames."""
+        self._own(index, stage, peer)
+        return self.grant_to_owners(index)
+
+    def grant_to_owners(self, index: int) -> Grant:
+        """The path through all owners, and what they still need to accumulate."""
+        entry = self._entries[index]
+        return Grant(tuple(entry.owners), self._unaccumulated(entry))
+
+    def frontier(self, index: int) -> list[tuple[int, PeerId]]:
+        """Stages that should be next to accumulate, with their owners: what comes after is done."""
+        entry = self._entries.get(index)
+        if entry is None:
+            return []
+        return [
+            (stage, entry.owners[stage])
+            for stage in self._unaccumulated(entry)
+            if entry.owners[stage] != NOBODY
+            and (stage == self.num_stages - 1 or stage + 1 in entry.accumulated)
+        ]
+
+    def _own(self, index: int, stage: int, peer: PeerId) -> None:
+        del self._vacant[index, stage]
+        self._entries[index].owners[stage] = peer
+
+    def _vacate(self, index: int, stage: int) -> None:
+        entry = self._entries[index]
+        entry.owners[stage] = NOBODY
+        entry.settled.discard(stage)
+        if stage in entry.accumulated:
+            entry.accumulated.remove(stage)
+            self._receipts -= 1
+        self._vacant[index, stage] = None
+
+    def _unaccumulated(self, entry: Entry) -> tuple[int, ...]:
+        return tuple(s for s in range(self.num_stages) if s not in entry.accumulated)
+
+    # ------------------------------------------------------------------ the step
+
+    def is_claimed(self, index: int) -> bool:
         return index in self._entries
 
     def is_finished(self, index: int) -> bool:
@@ -61,9 +196,7 @@ class Ledger:
 
     @property
     def complete(self) -> bool:
-        return len(self._entries) == self.microbatches and all(
-            len(entry.accumulated) == self.num_stages for entry in self._entries.values()
-        )
+        return self._receipts == self.microbatches * self.num_stages
 
     def missing(self) -> list[tuple[int, int]]:
         """(microbatch index, stage) pairs that have no receipt yet."""
@@ -78,7 +211,7 @@ class Ledger:
         """For each member of the stage, sorted, the microbatches that it accumulated."""
         owned: dict[PeerId, list[int]] = {member: [] for member in sorted(members)}
         for index, entry in sorted(self._entries.items()):
-            owned[entry.route[stage]].append(index)
+            owned[entry.owners[stage]].append(index)
         return tuple((peer, tuple(indices)) for peer, indices in owned.items())
 
     @property
@@ -94,7 +227,9 @@ class Ledger:
     def validate(self) -> None:
         for index, entry in self._entries.items():
             assert 0 <= index < self.microbatches
-            assert entry.work.microbatch.index == index
-            assert entry.work.microbatch.step == self.step
-            assert len(entry.route) == self.num_stages
+            assert len(entry.owners) == self.num_stages
             assert entry.accumulated <= set(range(self.num_stages))
+            for stage, owner in enumerate(entry.owners):
+                assert (owner == NOBODY) == ((index, stage) in self._vacant)
+                assert owner != NOBODY or stage not in entry.accumulated
+        assert self._receipts == sum(len(entry.accumulated) for entry in self._entries.values())

@@ -1,16 +1,19 @@
 """Who serves each stage, as the trainer sees it.
 
 SEEN ── admitted ──→ ADMITTED ── has the version ──→ READY
-  └───────────── lost, at any time: forgotten ───────────┘
+  ↑                     │                              │
+  └───────────── fenced: what it did is void ──────────┘     lost, at any time: forgotten
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarmrt.ids import PeerId
+from swarmrt.messages import Beacon
+from swarmrt.scheduler.health import Health
 
 
 class Membership(StrEnum):
@@ -24,10 +27,16 @@ class Member:
     peer: PeerId
     stage: int
     state: Membership = Membership.SEEN
+    term: int = 0  # of its newest admission
+    version: int = 0  # it was admitted at
     digest: str = ""  # of its parameters, at its newest version
-    done: int = 0  # computations, by its last beacon
-    loading: bool = False  # admitted without having the version yet
+    donors: tuple[PeerId, ...] = ()  # of the state that it was admitted with
     leaving: bool = False  # gets nothing new, and goes after the commit
+    suspect: bool = False  # gets nothing new until it is heard again
+    barred_until: int = 0  # the version before which it is not admitted again
+    fenced_for: str = ""  # why it was fenced the last time
+    beacon: Beacon | None = None  # its newest
+    health: Health = field(default_factory=Health)
 
 
 class Members:
@@ -36,6 +45,11 @@ class Members:
     def __init__(self, num_stages: int) -> None:
         self.num_stages = num_stages
         self._members: dict[PeerId, Member] = {}
+        self._terms = 0
+
+    def next_term(self) -> int:
+        self._terms += 1
+        return self._terms
 
     def get(self, peer: PeerId) -> Member | None:
         return self._members.get(peer)
@@ -61,16 +75,23 @@ class Members:
             key=lambda member: member.peer,
         )
 
+    def bare_stages(self) -> list[int]:
+        """Stages that nobody serves or is about to."""
+        return [stage for stage in range(self.num_stages) if not self.holders(stage)]
+
     def in_state(self, state: Membership) -> list[Member]:
         return [member for member in self._members.values() if member.state is state]
+
+    def is_ready(self, peer: PeerId) -> bool:
+        member = self._members.get(peer)
+        return member is not None and member.state is Membership.READY
 
     def ready(self, stage: int) -> tuple[PeerId, ...]:
         return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
 
     def holders(self, stage: int) -> list[Member]:
-        """Who has the stage's current version, whether it has said so in this epoch or not."""
-        admitted = self.of_stage(stage, Membership.ADMITTED, Membership.READY)
-        return [member for member in admitted if not member.loading]
+        """Who has the stage's current version, or follows it from a state that it was given."""
+        return self.of_stage(stage, Membership.ADMITTED, Membership.READY)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -78,21 +99,4 @@ class Members:
         return tuple(len(self.ready(stage)) for stage in range(self.num_stages))
 
     def __iter__(self) -> Iterator[Member]:
-        return iter(self._members.values())
-
-
-class Absent:
-    """Peers that were lost a short while ago: the directory still names them until their record
-    has expired."""
-
-    def __init__(self, record_ttl_s: float) -> None:
-        self._record_ttl_s = record_ttl_s
-        self._until: dict[PeerId, float] = {}
-
-    def add(self, peer: PeerId, now: float) -> None:
-        self._until[peer] = now + self._record_ttl_s
-
-    def without(self, peers: tuple[PeerId, ...], now: float) -> tuple[PeerId, ...]:
-        """Those that are not known to be gone."""
-        self._until = {peer: until for peer, until in self._until.items() if until > now}
-        return tuple(peer for peer in peers if peer not in self._until)
+        return iter(list(self._members.values()))

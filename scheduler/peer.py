@@ -1,29 +1,24 @@
 """PeerCore: every decision of a peer. Events in, instructions out.
 
 Rules:
-- A peer takes work only from the epoch it was admitted in, for its version or the next.
+- A peer takes work only in the epoch and term it was admitted in, for its version or the next.
 - One computation at a time: backward before forward, and within each the oldest first.
-- A forward waits until its step equals the version. It has no side effects, so a refused or
-  failed push goes to another replica at once.
-- A backward runs once for a microbatch of a step; a repeated one is answered from the record.
-- Nothing of a step is forgotten before its update is applied.
+- A forward has no side effects, so a refused, failed, lost or late push goes to another replica.
+- A microbatch is accumulated at most once in a step, by the record; what comes again is answered
+  from it.
+- Frames are retained as they were sent, up to a budget, until the step's update is applied.
+- Who owns a microbatch and lacks a frame asks its neighbours for it, or releases it.
 - The reduce starts only if the trainer's roster matches the record.
-
-A work goes through these phases:
-
-    QUEUED → COMPUTING → PUSHING → AWAITING_BACKWARD → BACKWARD_QUEUED → BACKWARD → DONE
-                  │                      ↑ Accepted          ↑ Backward
-                  └→ (last stage) AWAITING_GRANT ── Granted ─┘
+- Whatever is awaited is asked for again when it is overdue, and a beacon tells the trainer all
+  that it may have missed.
 """
 
 from __future__ import annotations
 
-import heapq
 import random
 from dataclasses import dataclass
-from enum import StrEnum
 
-from swarmrt.ids import PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -37,16 +32,25 @@ from swarmrt.messages import (
     Evaluated,
     Finish,
     Forward,
+    FrameKind,
+    GetFrame,
     Granted,
+    Hail,
     Leaving,
     Message,
+    NoFrame,
     Part,
+    PeerState,
     Prepare,
     Prepared,
     Ready,
+    Recover,
     Refused,
+    Released,
     Stale,
+    Standing,
 )
+from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -72,6 +76,8 @@ from swarmrt.scheduler.instructions import (
     Forget,
     InputGrad,
     Instruction,
+    KeepGradient,
+    KeepInput,
     LoadState,
     Output,
     RunBackward,
@@ -80,26 +86,18 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
     StepOptimizer,
     Stop,
+    TakeSnapshot,
 )
-from swarmrt.scheduler.membership import Absent
-from swarmrt.scheduler.rounds import Round
-from swarmrt.scheduler.wiring import Wiring
+from swarmrt.scheduler.reducing import Reducing
+from swarmrt.scheduler.replicas import Replicas
+from swarmrt.scheduler.retention import Retention
+from swarmrt.scheduler.tasks import Phase, Task, Tasks
 
 BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
 REWIRE_S = 0.25  # before asking again when no replica of the next stage can take work
 LEAVE_S = 30.0  # a commit that takes longer is not waited for
-EARLY_PARTS = 1024  # parts of a round that this peer has not been told of yet
-
-
-class Phase(StrEnum):
-    QUEUED = "queued"
-    COMPUTING = "computing"
-    PUSHING = "pushing"
-    AWAITING_GRANT = "awaiting grant"
-    AWAITING_BACKWARD = "awaiting backward"
-    BACKWARD_QUEUED = "backward queued"
-    BACKWARD = "backward"
-    DONE = "done"
+ANSWER_S = 5.0  # for the first answers, before it is known how long they take
+MAX_QUEUED = 1024  # microbatches, however short their queue seems to be
 
 
 @dataclass(frozen=True)
@@ -111,55 +109,49 @@ class PeerSettings:
     seed: int
     queue_s: float
     gradient_bytes: int  # of the stage
+    retain_bytes: int  # frames kept for recovery
     record_ttl_s: float  # how long the directory may name a peer that is gone
-
-
-@dataclass(slots=True)
-class Task:
-    """What this peer knows of a work."""
-
-    work: Work
-    route: tuple[PeerId, ...]  # before this stage
-    phase: Phase = Phase.QUEUED
-    pushed_to: PeerId | None = None
 
 
 class PeerCore:
     def __init__(self, settings: PeerSettings) -> None:
         self.settings = settings
         self.epoch = -1
+        self.term = 0
         self.version = 0
         self.digest = ""
-        self.serving = False
+        self.state: PeerState = "joining"
         self._leaving = False
-        self._asked_in = -1  # the epoch in which this peer has asked to be let go
-        self._loading: int | None = None  # version being loaded
+        self._asked_in = (-1, -1)  # epoch and term in which this peer has asked to be let go
+        self._norm = 0.0  # of the last update
         self._done = 0
-        self._tasks: dict[Work, Task] = {}
-        self._forwards: list[tuple[int, bool, int, int, Work]] = []  # heap, oldest first
-        self._backwards: list[tuple[int, bool, int, int, Work]] = []
-        self._running: Work | None = None
-        self._stranded: list[Work] = []  # outputs that no replica could take
-        self._accumulated: dict[int, Work] = {}  # this step's record: index → work
-        self._round: Round | None = None
-        self._early_parts: list[tuple[PeerId, Part]] = []
+        self._tasks = Tasks()
+        self._runs_accumulate = False  # the computation that runs adds to the accumulator
+        self._record: set[int] = set()  # indices of the microbatches accumulated in this step
+        self._reducing = Reducing(settings.me, settings.gradient_bytes)
+        self._retention = Retention(settings.retain_bytes)
         self._stepping = False
-        self._admission: Admit | None = None  # that came while the optimizer was stepping
+        self._admission: Admit | Hail | None = None  # that came while the optimizer was stepping
+        self._stranded: list[MicrobatchId] = []  # outputs that no replica could take
         self._forward_time = Estimate()
         self._backward_time = Estimate()
-        self._absent = Absent(settings.record_ttl_s)
-        self._wiring = Wiring(random.Random(settings.seed))
+        self._accept_time = Estimate()
+        self._claim_time = Estimate()
+        self._agenda: Agenda[MicrobatchId] = Agenda("overdue")
+        self._next = Replicas(random.Random(settings.seed), settings.record_ttl_s)
 
     # ------------------------------------------------------------------ the door
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """What to do about it. Answers that are no longer waited for give []."""
-        return self._handle(event, now) + self._leave_when_idle()
+        instructions = self._handle(event, now)
+        return [*instructions, *self._leave_when_idle(), *self._agenda.arm()]
 
     def _handle(self, event: Event, now: float) -> list[Instruction]:
         match event:
-            case Started():
-                return self._started(event, now)
+            case Started(version, digest):
+                self.version, self.digest = version, digest
+                return [Announce("joining", version), StartDeadline("beacon", now + BEACON_S)]
             case Received(sender, message):
                 return self._received(sender, message, now)
             case ForwardDone():
@@ -167,27 +159,27 @@ class PeerCore:
             case BackwardDone():
                 return self._backward_done(event)
             case PartSummed():
-                return self._part_summed(event)
+                return self._reducing.part_summed(event) + self._reduce_on()
             case GradientCombined():
                 return self._gradient_combined(event)
             case Stepped():
-                return self._stepped(event, now)
+                return self._stepped(event)
             case StateLoaded(version, digest):
                 return self._state_loaded(version, digest)
-            case StateUnavailable(version, reason):
-                if version != self._loading:
-                    return []
-                return [Stop(f"cannot get version {version} of the stage: {reason}", error=True)]
-            case SendFailed(to, Forward(work=work)):
-                return self._push_failed(to, work, now)
-            case PeerLost(peer, _):
+            case StateUnavailable(version):
+                return self._state_unavailable(version)
+            case SendFailed(to, message):
+                return self._send_failed(to, message, now)
+            case PeerLost(peer):
                 return self._peer_lost(peer, now)
             case PeersSeen(stage, peers):
                 return self._peers_seen(stage, peers, now)
             case DeadlinePassed("beacon"):
-                return self._beacon(now)
+                return self._beat(now)
             case DeadlinePassed("rewire"):
                 return self._rewire(now)
+            case DeadlinePassed("overdue"):
+                return [i for key in self._agenda.due(now) for i in self._overdue(key, now)]
             case StopRequested(reason):
                 return self._stop_requested(reason, now)
             case DeadlinePassed("leave"):
@@ -195,386 +187,662 @@ class PeerCore:
         return []
 
     def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
-        from_trainer = sender == self.settings.trainer
         match message:
             case Forward():
                 return self._forward(sender, message, now)
             case Backward():
                 return self._backward(message)
             case Accepted():
-                return self._accepted(sender, message)
-            case Busy():
-                self._wiring.observe(sender, message.service_s)
-                self._wiring.block(sender, now + max(REWIRE_S, message.service_s))
-                return self._repush(sender, message.work, now)
-            case Part():
-                return self._part(sender, message)
-            case Admit() if from_trainer:
-                return self._admit(message)
-            case Granted(work) if from_trainer:
-                return self._granted(work)
+                return self._accepted(sender, message, now)
+            case Busy(work, service_s):
+                self._next.refused(sender, service_s, now + max(REWIRE_S, service_s))
+                return self._repush(sender, work.microbatch, now)
+            case GetFrame():
+                return self._get_frame(sender, message)
+            case NoFrame():
+                return self._no_frame(sender, message)
+            case Part() if message.epoch == self.epoch:
+                return self._reducing.part(sender, message, self.version) + self._reduce_on()
             case Stale(work):
-                return self._drop(work)
-            case Prepare() if from_trainer:
+                return self._stale(sender, work.microbatch)
+        if sender != self.settings.trainer:
+            return []
+        return self._received_from_trainer(message, now)
+
+    def _received_from_trainer(self, message: Message, now: float) -> list[Instruction]:
+        match message:
+            case Hail():
+                return self._hail(message)
+            case Admit():
+                return self._admit(message)
+            case Granted():
+                return self._granted(message, now)
+            case Recover():
+                return self._recover(message)
+            case Standing() if message.epoch == self.epoch:
+                return self._standing(message, now)
+            case Prepare():
                 return self._prepare(message)
-            case Apply() if from_trainer:
+            case Apply():
                 return self._apply(message)
-            case Finish(reason) if from_trainer:
+            case Finish(reason):
                 return [Announce("leaving", self.version), Stop(reason, error=False)]
         return []
 
-    # ------------------------------------------------------------------ joining and leaving
+    # ------------------------------------------------------------------ joining
 
-    def _started(self, event: Started, now: float) -> list[Instruction]:
-        self.version, self.digest = event.version, event.digest
-        return [Announce("joining", self.version), StartDeadline("beacon", now + BEACON_S)]
-
-    def _admit(self, message: Admit) -> list[Instruction]:
+    def _hail(self, message: Hail) -> list[Instruction]:
+        """A new incarnation: void the work of the earlier one, and say what is held."""
         if message.epoch < self.epoch:
             return []
-        if message.epoch == self.epoch and self.serving and message.version == self.version:
-            return [self._ready()]
         if self._stepping:
             self._admission = message
             return []
-        instructions = self._void_everything()
-        self.epoch, self.serving = message.epoch, False
-        if self._holds(message):
-            return instructions + self._serve()
-        self._loading = message.version
-        return [*instructions, LoadState(message.version, message.donors)]
+        void: list[Instruction] = []
+        if message.epoch > self.epoch:
+            void = self._void_work()
+            self.epoch, self.term, self.state = message.epoch, 0, "joining"
+        return [*void, self._beacon()]
 
-    def _holds(self, message: Admit) -> bool:
-        """Whether this peer has the very weights that it is admitted at."""
-        return message.version == self.version and message.digest in ("", self.digest)
+    def _admit(self, message: Admit) -> list[Instruction]:
+        if (message.epoch, message.term) < (self.epoch, self.term):
+            return []
+        if (message.epoch, message.term) == (self.epoch, self.term):
+            return [self._ready()] if self._serving else []
+        if self._stepping:
+            self._admission = message
+            return []
+        void = [*self._void_work(), *self._reducing.clear()]
+        self.epoch, self.term = message.epoch, message.term
+        is_held = bool(self.digest) and message.digest in ("", self.digest)
+        if message.version == self.version and is_held:
+            return void + self._serve()
+        self.state, self.digest = "loading", ""  # until it is here
+        self.version = message.version  # what it follows from here on
+        return [*void, LoadState(message.version, message.donors)]
 
     def _state_loaded(self, version: int, digest: str) -> list[Instruction]:
-        if version != self._loading:
+        if self.state != "loading" or version != self.version:
             return []
-        self._loading = None
-        self.version, self.digest = version, digest
-        return self._serve()
+        self.digest = digest
+        return self._serve() + self._reduce_on()
+
+    def _state_unavailable(self, version: int) -> list[Instruction]:
+        """The trainer sees it by the next beacon, and names other donors."""
+        if self.state != "loading" or version != self.version:
+            return []
+        self.state = "joining"
+        return [*self._reducing.clear(), self._beacon()]
 
     def _serve(self) -> list[Instruction]:
-        self._loading = None
-        self.serving = True
+        self.state = "serving"
         if self._leaving:
             return [self._ready()]
         return [self._ready(), Announce("serving", self.version)]
 
     def _ready(self) -> Send:
-        return self._to_trainer(Ready(self.epoch, self.version, self.digest))
+        return self._to_trainer(Ready(self.epoch, self.term, self.version, self.digest))
 
-    def _void_everything(self) -> list[Instruction]:
-        """An earlier epoch's work is void."""
-        instructions: list[Instruction] = [Forget(work) for work in self._tasks]
-        if self._accumulated or self._running is not None:
+    def _void_work(self) -> list[Instruction]:
+        """All of this step but a gradient that is whole, and that others may apply."""
+        instructions: list[Instruction] = [Forget(mb) for mb in self._tasks.clear()]
+        if self._record or self._runs_accumulate:
             instructions.append(ClearGradients())
-        if self._round is not None:
-            instructions.append(DropRound(*self._round.key))
-        self._tasks.clear()
-        self._forwards.clear()
-        self._backwards.clear()
+        self._record.clear()
+        self._retention.clear()
         self._stranded.clear()
-        self._accumulated.clear()
-        self._early_parts.clear()
-        self._round = None
-        return instructions
+        self._agenda.clear()
+        return instructions + self._reducing.clear(but_prepared=self.version)
+
+    def _trainer_lost(self) -> list[Instruction]:
+        """Without its ledger nothing can be committed: wait until it hails or admits us."""
+        if self._leaving:
+            return [Stop("the trainer is gone", error=False)]
+        if self.state == "joining" or self._stepping:
+            return []
+        self.state, self.term = "joining", 0
+        return [*self._void_work(), Announce("joining", self.version)]
+
+    # ------------------------------------------------------------------ leaving
 
     def _stop_requested(self, reason: str, now: float) -> list[Instruction]:
         """Once: take nothing new, do what was accepted, leave. Twice, or when idle: leave."""
         announce = Announce("leaving", self.version)
-        if self._leaving or not self.serving:
+        if self._leaving or not self._serving:
             return [announce, Stop(reason, error=False)]
         self._leaving = True
         return [announce, StartDeadline("leave", now + LEAVE_S)]
 
     def _leave_when_idle(self) -> list[Instruction]:
         """Ask the trainer to be let go, once nothing of the step is left here."""
-        is_idle = not (self._tasks or self._accumulated or self._stepping or self._running)
-        if not (self._leaving and self.serving and is_idle) or self._asked_in == self.epoch:
+        if not self._may_leave or self._asked_in == (self.epoch, self.term):
             return []
-        self._asked_in = self.epoch
-        return [self._to_trainer(Leaving(self.epoch))]
+        self._asked_in = (self.epoch, self.term)
+        leaving = self._to_trainer(Leaving(self.epoch, self.term))
+        return [TakeSnapshot(self.version), leaving]
 
-    def _trainer_lost(self) -> list[Instruction]:
-        """Without its ledger nothing can be committed: wait for it to come back and admit us."""
-        if self._leaving:
-            return [Stop("the trainer is gone", error=False)]
-        was_serving, self.serving = self.serving, False
-        announce = [Announce("joining", self.version)] if was_serving else []
-        return [*self._void_everything(), *announce]
+    @property
+    def _may_leave(self) -> bool:
+        busy = len(self._tasks) or self._record or self._stepping or self._tasks.running
+        return self._leaving and self._serving and not busy
+
+    # ------------------------------------------------------------------ others
 
     def _peer_lost(self, peer: PeerId, now: float) -> list[Instruction]:
         if peer == self.settings.trainer:
             return self._trainer_lost()
-        self._absent.add(peer, now)
-        self._wiring.remove(peer)
-        orphans = [
-            task.work
-            for task in self._tasks.values()
-            if task.phase is Phase.PUSHING and task.pushed_to == peer
-        ]
-        return [instruction for work in orphans for instruction in self._push(work, now)]
+        self._next.lost(peer, now)
+        return self._go_on_without(peer, now)
+
+    def _standing(self, message: Standing, now: float) -> list[Instruction]:
+        if message.serving:
+            if message.stage == self.settings.stage + 1:
+                self._next.vouch(message.peer)
+                return self._rewire(now)
+            return []
+        self._next.lost(message.peer, now)
+        return self._go_on_without(message.peer, now)
+
+    def _go_on_without(self, peer: PeerId, now: float) -> list[Instruction]:
+        """Push again what it had been given; release what only it could have sent."""
+        instructions: list[Instruction] = []
+        for task in self._tasks:
+            if peer in task.asked.values():
+                instructions += self._release(task, f"{peer}, who has a frame of it, is gone")
+            elif task.pushed_to == peer and task.backward is Phase.AWAITED and task.onward:
+                instructions += self._push(task, now)
+        return instructions
 
     def _peers_seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
         if stage != self.settings.stage + 1:
             return []
-        self._wiring.set_peers(self._absent.without(peers, now))
+        self._next.seen(peers, now)
         return self._rewire(now)
 
-    def _beacon(self, now: float) -> list[Instruction]:
-        again = StartDeadline("beacon", now + BEACON_S)
-        if not self.serving:
-            return [again]
-        queued = len(self._forwards) + len(self._backwards) + (self._running is not None)
-        beacon = Beacon(self.settings.stage, self.version, queued, self._done, self._service_s)
-        return [again, self._to_trainer(beacon)]
+    def _beat(self, now: float) -> list[Instruction]:
+        again: list[Instruction] = [StartDeadline("beacon", now + BEACON_S), self._beacon()]
+        if self._may_leave:
+            again.append(self._to_trainer(Leaving(self.epoch, self.term)))
+        return again
+
+    def _beacon(self) -> Send:
+        queued = sum(self._tasks.queued()) + (self._tasks.running is not None)
+        state: PeerState = "leaving" if self._leaving and self._serving else self.state
+        return self._to_trainer(
+            Beacon(
+                self.epoch,
+                self.term,
+                self.settings.stage,
+                state,
+                self.version,
+                self.digest,
+                self._reducing.is_prepared(self.version),
+                self._norm,
+                queued,
+                self._done,
+                self._service_s,
+            )
+        )
+
+    def _send_failed(self, to: PeerId, message: Message, now: float) -> list[Instruction]:
+        match message:
+            case Forward(work):
+                self._next.refused(to, 0.0, now + REWIRE_S)
+                return self._repush(to, work.microbatch, now)
+            case GetFrame(_, microbatch, kind):
+                task = self._tasks.get(microbatch)
+                if task is None or task.asked.get(kind) != to:
+                    return []
+                return self._release(task, f"{to}, who has a frame of it, cannot be reached")
+            case Part(epoch, step, number) if epoch == self.epoch:
+                reason = f"{to} cannot be reached"
+                return [self._to_trainer(Refused(epoch, step, number, reason, to))]
+        return []
 
     # ------------------------------------------------------------------ forward
 
     def _forward(self, sender: PeerId, message: Forward, now: float) -> list[Instruction]:
-        work = message.work
-        if message.epoch < self.epoch:
-            return [Forget(work), Send(sender, Stale(work))] if work not in self._tasks else []
-        if work in self._tasks:
-            return [Send(sender, self._load(Accepted, work))]
-        step = work.microbatch.step
-        if self.serving and step < self.version:
-            return [Forget(work), Send(sender, Stale(work))]
-        takes = self.serving and not self._leaving and message.epoch == self.epoch
-        if not takes or step > self.version + 1 or self._backlog_s > self.settings.queue_s:
-            return [Forget(work), Send(sender, self._load(Busy, work))]
-        accepted = self._load(Accepted, work)
-        self._tasks[work] = Task(work, message.route)
-        heapq.heappush(self._forwards, _age(work))
-        return [Send(sender, accepted), *self._compute()]
+        microbatch = message.work.microbatch
+        task = self._tasks.get(microbatch)
+        if message.epoch != self.epoch or not self._serving:
+            is_old = message.epoch < self.epoch
+            return [Send(sender, Stale(message.work) if is_old else self._load(Busy, message))]
+        if microbatch.step < self.version:
+            return [Send(sender, Stale(message.work))]
+        if task is not None:
+            return [Send(sender, self._load(Accepted, message)), *self._again(task, message, now)]
+        if self._leaving or microbatch.step > self.version + 1 or self._is_full:
+            return [Send(sender, self._load(Busy, message))]
+        accepted = self._load(Accepted, message)
+        task = Task(microbatch, message.work.attempt, message.route, onward=True)
+        self._tasks.queue_forward(self._tasks.add(task))
+        return [KeepInput(microbatch), Send(sender, accepted), *self._compute()]
+
+    def _again(self, task: Task, message: Forward, now: float) -> list[Instruction]:
+        """Another attempt of a microbatch that is here; or the frame that was asked for."""
+        was_asked = task.asked.pop("output", None) is not None
+        is_new = message.work.attempt > task.attempt or message.route != task.route
+        if is_new:
+            task.attempt, task.route = message.work.attempt, message.route
+            task.onward = task.onward or not was_asked
+        has_frames = self._is_last or task.has_output
+        is_spent = task.backward is Phase.DONE and not (task.has_input_grad or self._is_first)
+        if task.forward is Phase.AWAITED or (is_new and self._is_idle(task) and is_spent):
+            return self._forward_from(task)
+        if not is_new or task.forward is not Phase.DONE or not task.onward:
+            return []
+        if not has_frames:
+            return self._forward_from(task) if self._is_idle(task) else []
+        return self._claim(task, now) if self._is_last else self._push(task, now)
+
+    def _is_idle(self, task: Task) -> bool:
+        return Phase.QUEUED not in (task.forward, task.backward) and (
+            Phase.RUNNING not in (task.forward, task.backward)
+        )
+
+    def _forward_from(self, task: Task) -> list[Instruction]:
+        """Compute it from the input that has just come."""
+        if task.backward is Phase.DONE:
+            task.backward = Phase.AWAITED
+        self._tasks.queue_forward(task)
+        return [KeepInput(task.microbatch), *self._compute()]
 
     def _forward_done(self, event: ForwardDone, now: float) -> list[Instruction]:
-        self._finished(event.work, self._forward_time, event.seconds)
-        task = self._tasks.get(event.work)
-        if task is None or task.phase is not Phase.COMPUTING:
-            return [Forget(event.work), *self._compute()]
-        if not self._is_last:
-            return self._push(event.work, now) + self._compute()
-        if event.work.microbatch.held_out:
-            del self._tasks[event.work]
-            evaluated = Evaluated(event.work, event.loss_sum, event.tokens)
-            return [self._to_trainer(evaluated), Forget(event.work), *self._compute()]
-        task.phase = Phase.AWAITING_GRANT
-        route = (*task.route, self.settings.me)
-        claim = Claim(event.work, self.epoch, route, event.loss_sum, event.tokens)
-        return [self._to_trainer(claim), *self._compute()]
+        self._finished(self._forward_time, event.seconds)
+        task = self._tasks.get(event.microbatch)
+        if task is None or task.forward is not Phase.RUNNING:
+            forget = [Forget(event.microbatch)] if task is None else []
+            return [*forget, *self._compute()]
+        task.forward = Phase.DONE
+        task.loss_sum, task.tokens = event.loss_sum, event.tokens
+        if event.microbatch.held_out and self._is_last:
+            self._tasks.drop(task)
+            evaluated = Evaluated(task.work, event.loss_sum, event.tokens)
+            return [self._to_trainer(evaluated), Forget(event.microbatch), *self._compute()]
+        task.has_graph = not event.microbatch.held_out
+        task.has_output, task.output_bytes = not self._is_last, event.frame_bytes
+        instructions = self._give_output(task)
+        if task.onward:
+            instructions += self._claim(task, now) if self._is_last else self._push(task, now)
+        if task.has_gradient or (self._is_last and task.granted):
+            self._tasks.queue_backward(task)
+        return [*instructions, *self._retain(), *self._compute()]
 
-    def _push(self, work: Work, now: float) -> list[Instruction]:
+    def _push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
-        task = self._tasks[work]
-        task.phase = Phase.PUSHING
-        task.pushed_to = self._wiring.choose(now)
+        task.accepted = False
+        task.pushed_to = self._next.wiring.choose(now)
         if task.pushed_to is None:
-            self._stranded.append(work)
+            self._stranded.append(task.microbatch)
             return [StartDeadline("rewire", now + REWIRE_S)]
-        message = Forward(work, self.epoch, (*task.route, self.settings.me))
-        return [Send(task.pushed_to, message, Output(work))]
+        task.pushed_at = now
+        patience_s = self._accept_time.patience_s(ANSWER_S, task.retries)
+        self._agenda.set(task.microbatch, now + patience_s)
+        return [self._send_output(task.pushed_to, task)]
 
-    def _repush(self, refused_by: PeerId, work: Work, now: float) -> list[Instruction]:
-        task = self._tasks.get(work)
-        if task is None or task.phase is not Phase.PUSHING or task.pushed_to != refused_by:
+    def _send_output(self, to: PeerId, task: Task) -> Send:
+        message = Forward(task.work, self.epoch, (*task.route, self.settings.me))
+        return Send(to, message, Output(task.microbatch))
+
+    def _give_output(self, task: Task) -> list[Instruction]:
+        """To the replica that has asked for it, for recovery."""
+        wanted_by, task.output_wanted_by = task.output_wanted_by, None
+        return [self._send_output(wanted_by, task)] if wanted_by is not None else []
+
+    def _repush(self, to: PeerId, microbatch: MicrobatchId, now: float) -> list[Instruction]:
+        """That replica did not take it: try another."""
+        task = self._tasks.get(microbatch)
+        if task is None or task.pushed_to != to or task.accepted:
             return []
-        return self._push(work, now)
-
-    def _push_failed(self, to: PeerId, work: Work, now: float) -> list[Instruction]:
-        self._wiring.block(to, now + REWIRE_S)
-        return self._repush(to, work, now)
+        if task.forward is not Phase.DONE or task.backward is not Phase.AWAITED:
+            return []
+        return self._push(task, now) if task.has_output else []
 
     def _rewire(self, now: float) -> list[Instruction]:
         stranded, self._stranded = self._stranded, []
+        tasks = [task for mb in stranded if (task := self._tasks.get(mb)) is not None]
         return [
             instruction
-            for work in stranded
-            if work in self._tasks
-            for instruction in self._push(work, now)
+            for task in tasks
+            if task.pushed_to is None and task.has_output and task.backward is Phase.AWAITED
+            for instruction in self._push(task, now)
         ]
 
-    def _accepted(self, sender: PeerId, message: Accepted) -> list[Instruction]:
-        self._wiring.observe(sender, message.service_s)
-        task = self._tasks.get(message.work)
-        if task is None or task.phase is not Phase.PUSHING or task.pushed_to != sender:
+    def _accepted(self, sender: PeerId, message: Accepted, now: float) -> list[Instruction]:
+        self._next.wiring.observe(sender, message.service_s)
+        task = self._tasks.get(message.work.microbatch)
+        if task is None or task.pushed_to != sender or task.accepted:
             return []
+        task.accepted = True
+        task.retries = 0
+        self._agenda.cancel(task.microbatch)
+        self._accept_time.add(now - task.pushed_at)
         if message.work.microbatch.held_out:
-            return self._drop(message.work)
-        task.phase = Phase.AWAITING_BACKWARD
-        return []
+            self._tasks.drop(task)
+            return [Forget(task.microbatch)]
+        return self._retain()
+
+    def _stale(self, sender: PeerId, microbatch: MicrobatchId) -> list[Instruction]:
+        """By the trainer: another route owns it. By a replica: its step is over there."""
+        task = self._tasks.get(microbatch)
+        if task is None or (sender != self.settings.trainer and task.pushed_to != sender):
+            return []
+        if task.need or task.granted or task.forward is not Phase.DONE:
+            return []
+        self._drop(task)
+        return [Forget(microbatch)]
+
+    def _claim(self, task: Task, now: float) -> list[Instruction]:
+        task.claimed_at = now
+        patience_s = self._claim_time.patience_s(ANSWER_S, task.retries)
+        self._agenda.set(task.microbatch, now + patience_s)
+        route = (*task.route, self.settings.me)
+        claim = Claim(task.work, self.epoch, route, task.loss_sum, task.tokens)
+        return [self._to_trainer(claim)]
+
+    def _overdue(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
+        """A push or a claim that was not answered."""
+        task = self._tasks.get(microbatch)
+        if task is None or task.forward is not Phase.DONE or not task.onward:
+            return []
+        task.retries += 1
+        if self._is_last:
+            return self._claim(task, now) if not task.granted else []
+        late = task.pushed_to
+        if late is None or task.accepted:
+            return []
+        patience_s = self._accept_time.patience_s(ANSWER_S)
+        self._next.refused(late, 0.0, now + patience_s)
+        return self._repush(late, microbatch, now)
 
     # ------------------------------------------------------------------ backward
 
-    def _granted(self, work: Work) -> list[Instruction]:
-        task = self._tasks.get(work)
-        if task is None or task.phase is not Phase.AWAITING_GRANT:
+    def _granted(self, message: Granted, now: float) -> list[Instruction]:
+        task = self._tasks.get(message.microbatch)
+        if task is None or message.epoch != self.epoch or not self._is_last:
             return []
-        return self._queue_backward(task)
+        if not task.granted:
+            self._agenda.cancel(task.microbatch)
+            self._claim_time.add(now - task.claimed_at)
+        task.granted, task.retries = True, 0
+        task.path, task.need = message.path, message.need
+        return self._run_or_answer(task)
 
     def _backward(self, message: Backward) -> list[Instruction]:
-        task = self._tasks.get(message.work)
-        if task is None or message.epoch != self.epoch:
+        task = self._tasks.get(message.microbatch)
+        if task is None or message.epoch != self.epoch or self._is_last:
             return []
-        if task.phase is Phase.DONE:
-            return self._receipts(task)
-        if task.phase in (Phase.PUSHING, Phase.AWAITING_BACKWARD):
-            return self._queue_backward(task)
-        return []
+        task.path, task.need = message.path, message.need
+        task.asked.pop("gradient", None)
+        keep: list[Instruction] = []
+        if task.backward is Phase.AWAITED and not task.has_gradient:
+            task.has_gradient = True
+            keep = [KeepGradient(message.microbatch)]
+        return keep + self._run_or_answer(task)
 
-    def _queue_backward(self, task: Task) -> list[Instruction]:
-        task.phase = Phase.BACKWARD_QUEUED
-        heapq.heappush(self._backwards, _age(task.work))
+    def _run_or_answer(self, task: Task) -> list[Instruction]:
+        """Backward, if it has not run; else what it gave."""
+        if task.backward is Phase.DONE:
+            return self._receipts(task)
+        may_run = task.has_graph and (task.has_gradient or (self._is_last and task.granted))
+        if task.backward is not Phase.AWAITED or task.forward is not Phase.DONE or not may_run:
+            return []
+        if task.microbatch.index in self._record and not self._passes_on(task):
+            return self._receipts(task)
+        self._tasks.queue_backward(task)
         return self._compute()
 
+    def _passes_on(self, task: Task) -> bool:
+        """Whether a stage before this one needs the input gradient."""
+        if self._is_first or not any(stage < self.settings.stage for stage in task.need):
+            return False
+        return bool(task.path[self.settings.stage - 1])  # else it is vacant: its next owner asks
+
     def _backward_done(self, event: BackwardDone) -> list[Instruction]:
-        self._finished(event.work, self._backward_time, event.seconds)
-        task = self._tasks.get(event.work)
-        if task is None or task.phase is not Phase.BACKWARD:
-            # Its epoch ended while it ran, and what it added is void.
-            return [ClearGradients(), Forget(event.work), *self._compute()]
-        task.phase = Phase.DONE
-        self._accumulated[event.work.microbatch.index] = event.work
-        return self._receipts(task) + self._compute()
+        self._finished(self._backward_time, event.seconds)
+        accumulated, self._runs_accumulate = self._runs_accumulate, False
+        task = self._tasks.get(event.microbatch)
+        if task is None or task.backward is not Phase.RUNNING:
+            # Its term ended while it ran, and what it added is void.
+            void: list[Instruction] = [ClearGradients()] if accumulated else []
+            forget = [Forget(event.microbatch)] if task is None else []
+            return [*void, *forget, *self._compute()]
+        task.backward = Phase.DONE
+        task.has_graph = task.has_gradient = False
+        task.has_input_grad, task.input_grad_bytes = not self._is_first, event.frame_bytes
+        if accumulated:
+            self._record.add(event.microbatch.index)
+        return [*self._receipts(task), *self._retain(), *self._compute()]
 
     def _receipts(self, task: Task) -> list[Instruction]:
-        """Tell the trainer, and give the previous stage its gradient."""
-        receipt = self._to_trainer(Accumulated(task.work, self.settings.stage))
-        if self.settings.stage == 0:
-            return [receipt]
-        upstream = task.route[self.settings.stage - 1]
-        message = Backward(task.work, self.epoch, task.route)
-        return [Send(upstream, message, InputGrad(task.work)), receipt]
+        """Give the previous stage its gradient, and tell the trainer what is accumulated."""
+        instructions: list[Instruction] = []
+        if self._passes_on(task) and task.has_input_grad:
+            instructions = [self._send_input_grad(task)]
+        if task.microbatch.index in self._record:
+            instructions.append(self._receipt(task.microbatch))
+        return instructions
+
+    def _receipt(self, microbatch: MicrobatchId) -> Send:
+        return self._to_trainer(Accumulated(self.epoch, self.term, microbatch, self.settings.stage))
+
+    def _send_input_grad(self, task: Task) -> Send:
+        upstream = task.path[self.settings.stage - 1]
+        message = Backward(self.epoch, task.microbatch, task.path, task.need)
+        return Send(upstream, message, InputGrad(task.microbatch))
+
+    # ------------------------------------------------------------------ recovery
+
+    def _recover(self, message: Recover) -> list[Instruction]:
+        """This peer owns the microbatch: ask for what it lacks."""
+        microbatch = message.microbatch
+        if message.epoch != self.epoch or not self._serving or microbatch.step != self.version:
+            return []
+        if microbatch.index in self._record:
+            return [self._receipt(microbatch)]
+        task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
+        if task.backward in (Phase.QUEUED, Phase.RUNNING):
+            return []
+        task.path, task.need = message.path, message.need
+        task.granted = task.granted or self._is_last
+        instructions: list[Instruction] = []
+        if task.forward is Phase.DONE and not task.has_graph:  # it only passed on what came
+            task.forward = task.backward = Phase.AWAITED
+        if task.forward is Phase.AWAITED:
+            instructions += self._get_input(task)
+        if not self._is_last and not task.has_gradient:
+            instructions.append(self._ask(task, "gradient", task.path[self.settings.stage + 1]))
+        return [*instructions, *self._run_or_answer(task), *self._compute()]
+
+    def _get_input(self, task: Task) -> list[Instruction]:
+        if self._is_first:  # it came with the message
+            self._tasks.queue_forward(task)
+            return [KeepInput(task.microbatch)]
+        return [self._ask(task, "output", task.path[self.settings.stage - 1])]
+
+    def _ask(self, task: Task, kind: FrameKind, owner: PeerId) -> Send:
+        task.asked[kind] = owner
+        return Send(owner, GetFrame(self.epoch, task.microbatch, kind))
+
+    def _get_frame(self, sender: PeerId, message: GetFrame) -> list[Instruction]:
+        """A new owner next to this stage recovers from what is retained here."""
+        if message.epoch != self.epoch or not self._serving:
+            return []
+        task = self._tasks.get(message.microbatch)
+        given = None
+        if task is not None and message.kind == "output":
+            given = self._output_for(sender, task)
+        elif task is not None:
+            given = self._gradient_for(sender, task)
+        if given is None:
+            return [Send(sender, NoFrame(self.epoch, message.microbatch, message.kind))]
+        return given
+
+    def _output_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
+        """The output, now or as soon as it is there; None if it will not be."""
+        if task.has_output:
+            return [self._send_output(sender, task)]
+        if task.forward is Phase.DONE or self._is_last:
+            return None
+        task.output_wanted_by = sender
+        return []
+
+    def _gradient_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
+        if self._is_first or not task.path:
+            return None
+        stage = self.settings.stage - 1
+        task.path = (*task.path[:stage], sender, *task.path[stage + 1 :])
+        task.need = tuple(sorted({*task.need, stage}))
+        if task.backward is not Phase.DONE:
+            return []
+        return [self._send_input_grad(task)] if task.has_input_grad else None
+
+    def _no_frame(self, sender: PeerId, message: NoFrame) -> list[Instruction]:
+        task = self._tasks.get(message.microbatch)
+        if task is None or task.asked.get(message.kind) != sender or message.epoch != self.epoch:
+            return []
+        return self._release(task, f"{sender} does not retain its {message.kind} any more")
+
+    def _release(self, task: Task, reason: str) -> list[Instruction]:
+        """Not accumulated, and it will not be: somebody else may own it."""
+        if task.backward in (Phase.RUNNING, Phase.DONE):
+            return []
+        self._drop(task)
+        released = Released(self.epoch, self.term, task.microbatch, reason)
+        return [Forget(task.microbatch), self._to_trainer(released)]
+
+    def _drop(self, task: Task) -> None:
+        self._tasks.drop(task)
+        self._agenda.cancel(task.microbatch)
+
+    def _retain(self) -> list[Instruction]:
+        """Keep frames within their budget; the oldest that are not needed go first."""
+        return self._retention.keep_within(self._tasks)
 
     # ------------------------------------------------------------------ commit
 
     def _prepare(self, message: Prepare) -> list[Instruction]:
-        if message.epoch != self.epoch or message.step != self.version or not self.serving:
+        if message.epoch != self.epoch or message.step < self.version:
             return []
-        if self._round is not None and self._round.key == (message.step, message.round):
-            return self._prepared(self._round)
+        if self.settings.me in message.listeners:
+            return self._reducing.begin(message) + self._reduce_on()
+        round_ = self._reducing.round(message.step)
+        if round_ is not None and round_.prepare == message:
+            return self._prepared(message.step)
         refusal = self._disagreement(message)
         if refusal:
-            return [self._to_trainer(Refused(message.step, message.round, refusal))]
-        void = [DropRound(*self._round.key)] if self._round is not None else []
-        self._round = Round(self.settings.me, message, self.settings.gradient_bytes)
-        early, self._early_parts = self._early_parts, []
-        instructions: list[Instruction] = [*void, *self._round.start()]
-        for sender, part in early:
-            instructions += self._part(sender, part)
-        return instructions
+            key = (message.step, message.round)
+            return [self._to_trainer(Refused(self.epoch, *key, refusal, PeerId("")))]
+        return self._reducing.begin(message) + self._reduce_on()
 
     def _disagreement(self, message: Prepare) -> str:
         """Why the roster is not what this peer did; empty if it is."""
         roster = dict(message.roster)
         if self.settings.me not in roster:
             return "not on the roster"
-        recorded, listed = set(self._accumulated), set(roster[self.settings.me])
-        if recorded != listed:
-            return f"accumulated {sorted(recorded)}, the roster says {sorted(listed)}"
+        if not self._serving or message.step != self.version:
+            return f"does not serve version {message.step}"
+        listed = set(roster[self.settings.me])
+        if self._record != listed:
+            return f"accumulated {sorted(self._record)}, the roster says {sorted(listed)}"
         return ""
 
-    def _part(self, sender: PeerId, part: Part) -> list[Instruction]:
-        if self._in_round(part.step, part.round):
-            assert self._round is not None
-            return self._round.part_arrived(sender, part)
-        current = self._round.key if self._round is not None else (self.version, -1)
-        if (part.step, part.round) > current and len(self._early_parts) < EARLY_PARTS:
-            self._early_parts.append((sender, part))
-        return []
-
-    def _part_summed(self, event: PartSummed) -> list[Instruction]:
-        if not self._in_round(event.step, event.round):
+    def _reduce_on(self) -> list[Instruction]:
+        """Combine or apply what is ready for the version that is here."""
+        if not self._serving or self._stepping:
             return []
-        assert self._round is not None
-        return self._round.part_summed(event.index)
+        instructions = self._reducing.next(self.version)
+        self._stepping = any(isinstance(step, StepOptimizer) for step in instructions)
+        for step in instructions:
+            if isinstance(step, StepOptimizer):
+                self._norm = step.norm
+        return instructions
 
     def _gradient_combined(self, event: GradientCombined) -> list[Instruction]:
-        if not self._in_round(event.step, event.round):
-            return []
-        assert self._round is not None
-        self._round.combined = (event.digest, event.squared_norm)
-        return self._prepared(self._round)
+        round_ = self._reducing.combined(event)
+        if round_ is None:
+            return [DropRound(event.step, event.round)]
+        return self._prepared(event.step) + self._reduce_on()
 
-    def _prepared(self, round_: Round) -> list[Instruction]:
-        if round_.combined is None:
+    def _prepared(self, step: int) -> list[Instruction]:
+        round_ = self._reducing.round(step)
+        if round_ is None or round_.combined is None or self.settings.me not in round_.members:
             return []
-        return [self._to_trainer(Prepared(*round_.key, *round_.combined))]
+        return [self._to_trainer(Prepared(self.epoch, *round_.key, *round_.combined))]
 
     def _apply(self, message: Apply) -> list[Instruction]:
         if message.epoch != self.epoch:
             return []
-        if message.step == self.version - 1:
-            return [self._to_trainer(Applied(self.version, self.digest))]
-        if not self._in_round(message.step, message.round) or self._stepping:
+        if message.step == self.version - 1 and self._serving:
+            return [self._to_trainer(Applied(self.epoch, self.version, self.digest))]
+        if message.step < self.version:
             return []
-        assert self._round is not None
-        if self._round.combined is None:
-            return []
-        self._stepping = True
-        return [StepOptimizer(message.step, message.norm, message.snapshot)]
+        self._reducing.apply(message)
+        if self._serving:
+            return self._reduce_on()
+        return self._roll_forward(message)
 
-    def _stepped(self, event: Stepped, now: float) -> list[Instruction]:
+    def _roll_forward(self, message: Apply) -> list[Instruction]:
+        """A new incarnation has found that others applied what this peer holds prepared."""
+        if (
+            self.state != "joining"
+            or self._stepping
+            or not self._reducing.is_prepared(self.version)
+        ):
+            return []
+        round_ = self._reducing.round(message.step)
+        if round_ is None or message.step != self.version:
+            return []
+        self._stepping, self._norm = True, message.norm
+        return [StepOptimizer(*round_.key, message.norm, message.snapshot)]
+
+    def _stepped(self, event: Stepped) -> list[Instruction]:
         self._stepping = False
         self.version, self.digest = event.version, event.digest
-        self._accumulated.clear()
-        self._round = None
-        past = [work for work in self._tasks if work.microbatch.step < self.version]
-        for work in past:
-            del self._tasks[work]
-        applied = self._to_trainer(Applied(event.version, event.digest))
-        if self._admission is not None:
-            admission, self._admission = self._admission, None
-            return [applied, *(Forget(work) for work in past), *self._admit(admission)]
-        return [applied, *self._compute(), *(Forget(work) for work in past)]
-
-    def _in_round(self, step: int, number: int) -> bool:
-        return self._round is not None and self._round.key == (step, number)
+        self._record.clear()
+        drops = self._reducing.stepped(self.version)
+        for task in self._tasks:
+            if task.microbatch.step < self.version:
+                self._drop(task)
+                drops.append(Forget(task.microbatch))
+        applied = self._to_trainer(Applied(self.epoch, event.version, event.digest))
+        after: list[Instruction] = [] if self._serving else [self._beacon()]
+        admission, self._admission = self._admission, None
+        if isinstance(admission, Hail):
+            after = self._hail(admission)
+        elif isinstance(admission, Admit):
+            after = self._admit(admission)
+        return [applied, *drops, *after, *self._reduce_on(), *self._compute()]
 
     # ------------------------------------------------------------------ computing
 
     def _compute(self) -> list[Instruction]:
         """Start the next computation if none runs."""
-        if self._running is not None or not self.serving or self._stepping:
+        if self._tasks.running is not None or not self._serving or self._stepping:
             return []
-        task = self._pop(self._backwards, Phase.BACKWARD_QUEUED)
+        task = self._tasks.next_backward(self.version)
         if task is not None:
-            task.phase, self._running = Phase.BACKWARD, task.work
-            return [RunBackward(task.work)]
-        task = self._pop(self._forwards, Phase.QUEUED)
-        if task is not None:
-            task.phase, self._running = Phase.COMPUTING, task.work
-            return [RunForward(task.work)]
-        return []
+            index = task.microbatch.index
+            needed = self.settings.stage in task.need and index not in self._record
+            self._runs_accumulate = needed
+            return [RunBackward(task.microbatch, needed)]
+        task = self._tasks.next_forward(self.version)
+        return [RunForward(task.microbatch)] if task is not None else []
 
-    def _pop(self, heap: list[tuple[int, bool, int, int, Work]], phase: Phase) -> Task | None:
-        """The oldest task in this phase that this version can compute."""
-        while heap:
-            task = self._tasks.get(heap[0][-1])
-            if task is not None and task.work.microbatch.step > self.version:
-                return None
-            heapq.heappop(heap)
-            if task is not None and task.phase is phase:
-                return task
-        return None
-
-    def _finished(self, work: Work, estimate: Estimate, seconds: float) -> None:
-        if self._running == work:
-            self._running = None
+    def _finished(self, estimate: Estimate, seconds: float) -> None:
+        self._tasks.running = None
         estimate.add(seconds)
         self._done += 1
 
-    def _drop(self, work: Work) -> list[Instruction]:
-        """Forget a work that is not needed; one that is being computed is forgotten after."""
-        task = self._tasks.get(work)
-        if task is None or task.phase in (Phase.BACKWARD_QUEUED, Phase.BACKWARD, Phase.DONE):
-            return []
-        del self._tasks[work]
-        return [Forget(work)] if self._running != work else []
-
     # ------------------------------------------------------------------ small words
+
+    @property
+    def _serving(self) -> bool:
+        return self.state == "serving"
+
+    @property
+    def _is_first(self) -> bool:
+        return self.settings.stage == 0
 
     @property
     def _is_last(self) -> bool:
@@ -586,11 +854,15 @@ class PeerCore:
 
     @property
     def _backlog_s(self) -> float:
-        forwards_s = len(self._forwards) * self._forward_time.mean_s
-        return forwards_s + len(self._backwards) * self._backward_time.mean_s
+        forwards, backwards = self._tasks.queued()
+        return forwards * self._forward_time.mean_s + backwards * self._backward_time.mean_s
 
-    def _load(self, kind: type[Accepted] | type[Busy], work: Work) -> Accepted | Busy:
-        return kind(work, self._service_s, self._backlog_s)
+    @property
+    def _is_full(self) -> bool:
+        return self._backlog_s > self.settings.queue_s or len(self._tasks) >= MAX_QUEUED
+
+    def _load(self, kind: type[Accepted] | type[Busy], message: Forward) -> Accepted | Busy:
+        return kind(message.work, self._service_s, self._backlog_s)
 
     def _to_trainer(self, message: Message) -> Send:
         return Send(self.settings.trainer, message)
@@ -599,24 +871,11 @@ class PeerCore:
 
     def validate(self) -> None:
         """What always holds between events."""
-        self._wiring.validate()
-        computing = [
-            task.work
-            for task in self._tasks.values()
-            if task.phase in (Phase.COMPUTING, Phase.BACKWARD)
-        ]
-        assert len(computing) <= 1 and set(computing) <= {self._running}, computing
-        for index, work in self._accumulated.items():
-            assert work.microbatch.step == self.version and work.microbatch.index == index
-            assert self._tasks[work].phase is Phase.DONE
-        done = [task for task in self._tasks.values() if task.phase is Phase.DONE]
-        assert len(done) == len(self._accumulated)
-        for work, task in self._tasks.items():
-            assert work == task.work and len(task.route) == self.settings.stage
-            assert self.version <= work.microbatch.step <= self.version + 1
-
-
-def _age(work: Work) -> tuple[int, bool, int, int, Work]:
-    """Heap order: older steps first, then evaluations, which hold up a commit, then by index."""
-    microbatch = work.microbatch
-    return microbatch.step, not microbatch.held_out, microbatch.index, work.attempt, work
+        self._next.wiring.validate()
+        self._tasks.validate()
+        for task in self._tasks:
+            step = task.microbatch.step
+            assert self.version <= step <= self.version + 1, (self.version, task)
+            assert step == self.version or task.backward is Phase.AWAITED
+        if not self._serving:
+            assert not len(self._tasks) and not self._record

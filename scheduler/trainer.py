@@ -1,31 +1,30 @@
 """TrainerCore: every decision of the trainer. Events in, instructions out.
 
 Rules:
-- Peers seen in the directory are admitted at the current version; the run begins when every
+- A peer is admitted when it has the current version, or can get it. The run begins when every
   stage has the replicas that were asked for.
 - A step is a fixed set of microbatches; a window bounds those in flight.
-- The ledger grants each microbatch to one route.
+- The ledger says who owns each (microbatch, stage). A peer that is lost, or does not answer, or
+  makes no progress, is fenced: what it did in the step is void, and others recover it.
 - Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages
-  are prepared: one global norm, one update. So no stage is ever ahead of another for good.
+  are prepared: one global norm, one update. A round that loses a member is void, and repeated.
 - Evaluations of a version run beside the next step, and hold up its commit.
-- A replica that drains is let go when it holds nothing of the step.
-- Newcomers get the state of a replica, and join the next commit.
-- A replica that is lost takes its gradients of the step with it. The step is void then: the epoch
-  goes up, everyone drops what it did of the step, and the others do it again. Once a commit has
-  come to Apply it stands, because every live replica holds the whole gradient.
+- Newcomers get a replica's state while the others go on, follow the commits that they miss, and
+  are ready when they have caught up.
+- A stage without any replica pauses the run. If the peers' state is lost with it, all stages go
+  back to the last checkpoint, in a new epoch.
+- Whatever is awaited is asked for again when it is overdue. Deadlines are learned.
 
-    WAITING → TRAINING ⇄ PREPARING → … → CLOSING → (Stop)
+    HAILING → WAITING → TRAINING ⇄ PREPARING → … → CLOSING → (Stop)
 """
 
 from __future__ import annotations
 
 import math
-import random
-from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -39,16 +38,21 @@ from swarmrt.messages import (
     Finish,
     Forward,
     Granted,
+    Hail,
     Leaving,
     Message,
-    Prepare,
     Prepared,
     Ready,
+    Recover,
     Refused,
+    Released,
     Stale,
+    Standing,
 )
-from swarmrt.scheduler.commit import Commit
-from swarmrt.scheduler.estimate import Estimate, Window
+from swarmrt.scheduler.agenda import Agenda
+from swarmrt.scheduler.commit import Commit, Round
+from swarmrt.scheduler.dispatch import REWIRE_S, Dispatch
+from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.evaluation import Evaluation
 from swarmrt.scheduler.events import (
     CheckpointFailed,
@@ -62,30 +66,40 @@ from swarmrt.scheduler.events import (
     Started,
     StopRequested,
 )
+from swarmrt.scheduler.health import Verdict
 from swarmrt.scheduler.instructions import (
     Batch,
     Instruction,
+    OfferCheckpoint,
     RaiseEpoch,
     ReportCheckpointFailed,
+    ReportPause,
     ReportPeer,
-    ReportVoid,
+    ReportRecovery,
+    ReportRollback,
     ReportWaiting,
     SaveCheckpoint,
     Send,
     StartDeadline,
     Stop,
 )
-from swarmrt.scheduler.ledger import Ledger
-from swarmrt.scheduler.membership import Absent, Member, Members, Membership
-from swarmrt.scheduler.wiring import Wiring
+from swarmrt.scheduler.ledger import NOBODY, Grant, Ledger
+from swarmrt.scheduler.membership import Member, Members, Membership
+from swarmrt.scheduler.reducing import MAX_BEHIND
+from swarmrt.scheduler.replicas import Absent
+from swarmrt.scheduler.resumption import choose_version
 
 WAITING_S = 1.0  # between reports of who is missing
-REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
+HEALTH_S = 0.25  # between looks at who is late
+SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
+ANSWER_S = 5.0  # for the first answers of a kind, before it is known how long they take
+ROUND_S = 30.0  # for the first rounds
 STALL_S = 300.0  # without any progress anywhere, before anything is known of the step time
 STALL_STEPS = 20  # and after
 
 
 class Phase(StrEnum):
+    HAILING = "hailing"
     WAITING = "waiting"
     TRAINING = "training"
     PREPARING = "preparing"
@@ -97,7 +111,7 @@ class TrainerSettings:
     me: PeerId
     seed: int
     epoch: int
-    start_version: int
+    start_version: int  # of the checkpoint that is resumed, or 0
     steps: int  # the version at which the run is done
     microbatches: int
     eval_every: int  # versions; 0 evaluates only the last one
@@ -106,229 +120,400 @@ class TrainerSettings:
     needed: tuple[int, ...]  # replicas to wait for, by stage
     start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
     record_ttl_s: float  # how long the directory may name a peer that is gone
+    resume: bool  # go on from what the peers hold, if that is newer
 
 
-@dataclass(slots=True)
-class Flight:
-    """A microbatch on its way."""
-
-    work: Work
-    peer: PeerId  # of stage 0
-    sent_at: float
+Late = tuple[str, MicrobatchId | None]  # what is overdue
 
 
 class TrainerCore:
     def __init__(self, settings: TrainerSettings) -> None:
         self.settings = settings
-        self.phase = Phase.WAITING
+        self.phase = Phase.HAILING if settings.resume else Phase.WAITING
         self.epoch = settings.epoch
         self.version = settings.start_version
         self.num_stages = len(settings.needed)
         self.members = Members(self.num_stages)
         self.ledger = self._new_ledger()
+        self.dispatch = Dispatch(settings.seed, self.num_stages)
         self._last_version = settings.steps
         self._needed = settings.needed
         self._digests = settings.start_digests or ("",) * self.num_stages  # of the version
-        self._pending: deque[MicrobatchId] = deque()
-        self._flights: dict[MicrobatchId, Flight] = {}
-        self._attempts: dict[MicrobatchId, int] = {}
         self._evaluation = Evaluation(self.version, 0)
-        self._prepared: dict[PeerId, Prepared] = {}
-        self._roster: dict[PeerId, int] = {}  # of the round: peer → stage
-        self._round = 0
+        self._round: Round | None = None
+        self._rounds = 0
         self._commit: Commit | None = None
+        self._norm = 0.0  # of the update that made this version; 0 if unknown
         self._saving: int | None = None  # version whose checkpoint is being written
-        self._saved: int | None = None
+        self._saved = settings.start_version
+        self._saved_digests = self._digests
+        self._digests_saving = self._digests
+        self._offered: int | None = settings.start_version if settings.start_version else None
+        self._paused_for: int | None = None  # stage without a replica
         self._begun = False
         self._stopping = False
         self._step_time = Estimate()
+        self._hop_time = Estimate()  # from a grant or receipt to the next receipt
+        self._round_time = Estimate()
+        self._apply_time = Estimate()
+        self._hop_began_at: dict[int, float] = {}  # by index
+        self._hop_retries: dict[int, int] = {}
+        self._void_rounds = 0  # of this step
         self._step_began_at = 0.0
+        self._applied_at = 0.0
         self._progress_at = 0.0
+        self._looked_at = 0.0
         self._absent = Absent(settings.record_ttl_s)
-        self._window = Window(least=2 * self.num_stages)
-        self._wiring = Wiring(random.Random(settings.seed))
+        self._agenda: Agenda[Late] = Agenda("overdue")
 
     # ------------------------------------------------------------------ the door
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """What to do about it. Answers that are no longer waited for give []."""
+        return [*self._handle(event, now), *self._agenda.arm()]
+
+    def _handle(self, event: Event, now: float) -> list[Instruction]:
+        if self.phase is Phase.CLOSING:
+            return []
         match event:
             case Started():
-                self._progress_at = now
-                waiting = StartDeadline("waiting", now + WAITING_S)
-                return [waiting, StartDeadline("stall", now + STALL_S)]
+                return self._started(now)
             case Received(sender, message):
                 return self._received(sender, message, now)
             case PeersSeen(stage, peers):
                 return self._peers_seen(stage, peers, now)
             case SendFailed(to, Forward(work=work)):
-                return self._refused(to, work, now + REWIRE_S, now)
+                self.dispatch.refused(to, work, now + REWIRE_S)
+                return self._fill(now)
             case PeerLost(peer, reason):
                 return self._peer_lost(peer, reason, now)
             case CheckpointSaved(version):
-                self._saving, self._saved = None, version
-                return self._advance(now)
+                return self._checkpoint_saved(version, now)
             case CheckpointFailed(version, reason):
                 return self._checkpoint_failed(version, reason, now)
-            case DeadlinePassed("waiting"):
-                return self._report_waiting(now)
-            case DeadlinePassed("rewire"):
-                return self._fill(now)
-            case DeadlinePassed("stall"):
-                return self._watch(now)
+            case DeadlinePassed(name):
+                return self._deadline_passed(name, now)
             case StopRequested(reason):
                 return self._stop_requested(reason, now)
         return []
 
+    def _deadline_passed(self, name: str, now: float) -> list[Instruction]:
+        match name:
+            case "waiting":
+                return self._report_waiting(now)
+            case "rewire":
+                return self._fill(now)
+            case "health":
+                return self._look_after_members(now)
+            case "settle":
+                return self._settle(now)
+            case "stall":
+                return self._watch(now)
+            case "overdue":
+                return [i for key in self._agenda.due(now) for i in self._overdue(*key, now)]
+        return []
+
     def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
+        if isinstance(message, Beacon):
+            return self._beacon(sender, message, now)
         member = self.members.get(sender)
         if member is None:
             return []
         match message:
-            case Ready():
-                return self._ready(member, message, now)
-            case Accepted(_, service_s, _):
-                self._wiring.observe(sender, service_s)
+            case Ready(epoch, term, version, digest) if self._is_current(member, epoch, term):
+                return self._ready(member, version, digest, now)
+            case Accepted(_, service_s):
+                self.dispatch.wiring.observe(sender, service_s)
                 return []
-            case Busy(work, service_s, _):
-                self._wiring.observe(sender, service_s)
-                return self._refused(sender, work, now + max(REWIRE_S, service_s), now)
+            case Busy(work, service_s):
+                self.dispatch.wiring.observe(sender, service_s)
+                self.dispatch.refused(sender, work, now + max(REWIRE_S, service_s))
+                return self._fill(now)
+            case Stale(work):
+                self.dispatch.refused(sender, work, now + REWIRE_S)
+                return self._fill(now)
             case Claim():
-                return self._claim(sender, message)
-            case Accumulated(work, stage):
-                return self._receipt(sender, work, stage, now)
+                return self._claim(member, message, now)
             case Evaluated():
                 return self._evaluated(message, now)
+            case Accumulated(epoch, term, mb) if self._is_current(member, epoch, term):
+                return self._receipt(member, mb, now)
+            case Released(epoch, term, mb, reason) if self._is_current(member, epoch, term):
+                return self._released(member, mb, reason, now)
             case Prepared():
                 return self._stage_prepared(sender, message, now)
-            case Refused(step, number, reason):
-                if (step, number) != (self.version, self._round):
-                    return []
-                return [self._give_up(f"stage {member.stage}, {sender}: {reason}")]
-            case Applied(version, digest):
+            case Refused():
+                return self._refused(member, message, now)
+            case Applied(epoch, version, digest) if epoch == self.epoch:
                 return self._applied(member, version, digest, now)
-            case Beacon():
-                return self._beacon(member, message, now)
-            case Leaving(epoch) if epoch == self.epoch:
+            case Leaving(epoch, term) if self._is_current(member, epoch, term):
                 return self._leaving(member, now)
         return []
 
-    # ------------------------------------------------------------------ members
+    def _is_current(self, member: Member, epoch: int, term: int) -> bool:
+        return (epoch, term) == (self.epoch, member.term) and member.state is not Membership.SEEN
+
+    def _started(self, now: float) -> list[Instruction]:
+        self._progress_at = self._looked_at = now
+        return [
+            StartDeadline("waiting", now + WAITING_S),
+            StartDeadline("health", now + HEALTH_S),
+            StartDeadline("stall", now + STALL_S),
+        ]
+
+    # ------------------------------------------------------------------ who is there
 
     def _peers_seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
-        admissions: list[Instruction] = []
+        instructions: list[Instruction] = []
         for peer in self._absent.without(peers, now):
-            member = self.members.see(peer, stage)
-            if member is not None and not self._begun:
-                donors = (self.settings.me,) if self.version else ()
-                admissions.append(self._admit(member, donors))
-        return admissions
+            if self.members.see(peer, stage) is not None:
+                instructions.append(Send(peer, Hail(self.epoch)))
+        return instructions
+
+    def _beacon(self, sender: PeerId, beacon: Beacon, now: float) -> list[Instruction]:
+        """What a peer is and holds. Whoever missed a message is told again."""
+        if not 0 <= beacon.stage < self.num_stages:
+            return []
+        self._absent.discard(sender)
+        self.members.see(sender, beacon.stage)
+        member = self.members.get(sender)
+        assert member is not None
+        if beacon.done > member.health.done:
+            self._progress_at = now
+        member.health.beacon(now, beacon.queued, beacon.done)
+        member.beacon = beacon
+        instructions: list[Instruction] = [_report(member)]
+        if member.suspect:
+            member.suspect = False
+            instructions += self._welcome(member)
+        if beacon.epoch < self.epoch:
+            return [*instructions, Send(sender, Hail(self.epoch))]
+        return instructions + self._reconcile(member, beacon, now)
+
+    def _reconcile(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
+        """Bring what the trainer thinks of a peer and what it says of itself together."""
+        if self.phase is Phase.HAILING:
+            return self._consider_settling(now)
+        is_here = beacon.term == member.term and beacon.state != "joining"
+        match member.state:
+            case Membership.SEEN:
+                return self._consider(member, now)
+            case Membership.READY if not is_here:
+                reason = "it has voided its work"
+                return self._fence(member, reason, now) + self._consider(member, now)
+            case Membership.ADMITTED if beacon.term < member.term:
+                return [self._admission(member)]
+            case Membership.ADMITTED if not is_here:  # it could not get the state
+                member.state = Membership.SEEN
+                return self._consider(member, now)
+            case Membership.ADMITTED if beacon.state == "serving":
+                return self._ready(member, beacon.version, beacon.digest, now)
+        return []
+
+    def _consider(self, member: Member, now: float) -> list[Instruction]:
+        """Admit a peer that is not a member, if it has the version or can get it."""
+        beacon = member.beacon
+        if beacon is None or beacon.epoch != self.epoch or beacon.state == "leaving":
+            return []
+        if self.phase is Phase.PREPARING or self.version < member.barred_until:
+            return []
+        known = self._digests[member.stage]
+        has_it = beacon.version == self.version and beacon.digest and known in ("", beacon.digest)
+        if has_it or self.version == 0:
+            return [self._admit(member, ())]
+        if beacon.version == self.version - 1 and beacon.prepared and self._norm > 0:
+            return [Send(member.peer, Apply(self.epoch, beacon.version, 0, self._norm, False))]
+        if self._offered == self.version:
+            return [self._admit(member, (self.settings.me,))]
+        leavers = [m.peer for m in self.members.of_stage(member.stage) if m.leaving]
+        if leavers:
+            return [self._admit(member, tuple(leavers))]
+        return self._roll_back(now) if self._begun else []
 
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
-        member.state, member.loading = Membership.ADMITTED, bool(donors)
-        digest = self._digests[member.stage]
-        return Send(member.peer, Admit(self.epoch, self.version, digest, donors))
+        member.state, member.donors = Membership.ADMITTED, donors
+        member.term, member.version = self.members.next_term(), self.version
+        member.leaving = member.suspect = False
+        return self._admission(member)
 
-    def _ready(self, member: Member, message: Ready, now: float) -> list[Instruction]:
-        if message.epoch != self.epoch or message.version != self.version:
+    def _admission(self, member: Member) -> Send:
+        digest = self._digests[member.stage] if member.version == self.version else ""
+        admit = Admit(self.epoch, member.term, member.version, digest, member.donors)
+        return Send(member.peer, admit)
+
+    def _ready(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
+        if member.state is not Membership.ADMITTED or version != self.version:
             return []
-        if member.state is not Membership.ADMITTED:
-            return []
-        member.state, member.loading = Membership.READY, False
-        member.digest = message.digest
+        member.state, member.digest = Membership.READY, digest
         self._progress_at = now
-        differing = {m.digest for m in self.members.of_stage(member.stage, Membership.READY)}
-        if len(differing) > 1:
+        replicas = self.members.of_stage(member.stage, Membership.READY)
+        differing = {m.digest for m in replicas if m.digest} - {""}
+        known = self._digests[member.stage]
+        if self._commit is None and len(differing | ({known} if known else set())) > 1:
             return [
                 self._give_up(
                     f"replicas of stage {member.stage} hold different weights at version "
                     f"{self.version}: do all run the same software?"
                 )
             ]
+        for leaver in replicas:
+            if leaver.leaving and leaver is not member:
+                self._progress_at = now
+        instructions = [_report(member), *self._welcome(member), *self._let_leavers_go(now)]
+        return [*instructions, *self._recover(now), *self._fill(now), *self._advance(now)]
+
+    def _welcome(self, member: Member) -> list[Instruction]:
+        """Those before it may give it work."""
+        if member.state is not Membership.READY or member.leaving:
+            return []
         if member.stage == 0:
-            self._wiring.add(member.peer)
-        report = ReportPeer(member.peer, member.stage, "ready", self.version, 0, 0, 0.0)
-        return [report, *self._advance(now)]
+            self.dispatch.wiring.add(member.peer)
+            return []
+        standing = Standing(self.epoch, member.stage, member.peer, True)
+        return [Send(peer, standing) for peer in self.members.ready(member.stage - 1)]
+
+    # ------------------------------------------------------------------ losing members
+
+    def _look_after_members(self, now: float) -> list[Instruction]:
+        """Suspect who is late, and fence who is very late."""
+        slept_s = now - self._looked_at - HEALTH_S
+        self._looked_at = now
+        instructions: list[Instruction] = [StartDeadline("health", now + HEALTH_S)]
+        for member in self.members:
+            if slept_s > 0:
+                member.health.slept(slept_s)
+            instructions += self._look_after(member, now)
+        return instructions
+
+    def _look_after(self, member: Member, now: float) -> list[Instruction]:
+        verdict = member.health.verdict(now)
+        if member.state is Membership.SEEN:
+            heard_at = member.health.heard_at
+            if heard_at is not None and now - heard_at > self.settings.record_ttl_s:
+                self.members.lose(member.peer)
+            return []
+        if verdict is Verdict.GONE:
+            return self._fence(member, "it is silent, or makes no progress", now)
+        if verdict is Verdict.SUSPECT and not member.suspect:
+            member.suspect = True
+            self.dispatch.wiring.remove(member.peer)
+        return []
 
     def _peer_lost(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
-        member = self.members.lose(peer)
+        member = self.members.get(peer)
         if member is None:
             return []
+        fenced = self._fence(member, reason, now)
+        self.members.lose(peer)
         self._absent.add(peer, now)
-        self._wiring.remove(peer)
-        report = ReportPeer(peer, member.stage, "lost", self.version, 0, 0, 0.0)
-        if self._is_closing:
-            return [report]
-        what = f"stage {member.stage} lost {peer}: {reason}"
-        return [report, *self._not_applied(peer, now), *self._go_on_without(member, what, now)]
+        return [*fenced, *self._on_without(member, reason, now)]
 
-    def _go_on_without(self, member: Member, what: str, now: float) -> list[Instruction]:
-        if self._is_closing:
+    def _fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
+        """What this peer did in the step is void, and others do it."""
+        if member.state is Membership.SEEN:
             return []
-        if self._begun and not self.members.holders(member.stage):
-            return [self._give_up(f"{what}. It was the last one; continue with --resume")]
-        if self.phase is Phase.WAITING or member.state is not Membership.READY:
-            return self._advance(now)
-        return self._void_step(what, now)
+        others = [
+            m.peer for m in self.members if m is not member and m.state is not Membership.SEEN
+        ]
+        member.state, member.suspect, member.leaving = Membership.SEEN, False, False
+        standing = Standing(self.epoch, member.stage, member.peer, False)
+        told: list[Instruction] = [Send(peer, standing) for peer in others]
+        count = self.ledger.fence(member.peer)
+        self.dispatch.lost(member.peer)
+        why = f"stage {member.stage}, {member.peer}: {reason}"
+        report = ReportRecovery(self.version, "fenced", count, why)
+        instructions = [report, ReportPeer(member.peer, member.stage, "lost", 0, 0, 0, 0.0), *told]
+        if self._round is not None and member.peer in self._round.members:
+            instructions += self._void_round(why)
+        if self._commit is not None and member.peer in self._commit.expected:
+            self._commit.without(member.peer)
+            instructions += self._close_commit(self._commit, now)
+        return instructions + self._on_without(member, reason, now)
+
+    def _on_without(self, member: Member, reason: str, now: float) -> list[Instruction]:
+        if self.phase is Phase.CLOSING:
+            return []
+        pause: list[Instruction] = []
+        if self._begun and member.stage in self.members.bare_stages():
+            pause = [ReportPause(member.stage, f"{member.peer}: {reason}")]
+            if self._stopping:
+                return [*pause, *self._leave("stopped; a stage has no replica left")]
+        return [*pause, *self._recover(now), *self._fill(now), *self._advance(now)]
 
     def _leaving(self, member: Member, now: float) -> list[Instruction]:
         """It holds nothing of this step. In a reduce it is still needed for its parts."""
-        member.leaving = True
-        self._wiring.remove(member.peer)
-        return [] if self.phase is Phase.PREPARING else self._let_go(member, now)
+        if not member.leaving:
+            member.leaving = True
+            self.dispatch.wiring.remove(member.peer)
+            if self.members.ready(member.stage) == (member.peer,):
+                reason = f"{member.peer} leaves, and waits for a replacement to hand over to"
+                return [ReportPause(member.stage, reason)]
+        return self._let_leavers_go(now)
 
-    def _let_go(self, member: Member, now: float) -> list[Instruction]:
-        """It is not missed: what was sent to it meanwhile it has refused."""
-        member.state = Membership.SEEN
-        refused = [f.work.microbatch for f in self._flights.values() if f.peer == member.peer]
-        for microbatch in refused:
-            del self._flights[microbatch]
-            self._pending.appendleft(microbatch)
-        finish = Send(member.peer, Finish(f"drained at step {self.version}"))
-        return [finish, *self._peer_lost(member.peer, "it has left", now), *self._fill(now)]
+    def _let_leavers_go(self, now: float) -> list[Instruction]:
+        """Not in a reduce, and not before another replica of the stage is ready."""
+        instructions: list[Instruction] = []
+        for member in self.members.in_state(Membership.READY):
+            stays = [
+                m for m in self.members.of_stage(member.stage, Membership.READY) if not m.leaving
+            ]
+            if member.leaving and stays and self._round is None:
+                finish = Send(member.peer, Finish(f"drained at step {self.version}"))
+                instructions += [finish, *self._peer_lost(member.peer, "it has left", now)]
+        return instructions
 
-    def _not_applied(self, peer: PeerId, now: float) -> list[Instruction]:
-        """A commit does not wait for the dead."""
-        commit = self._commit
-        if commit is None or peer not in commit.expected:
+    # ------------------------------------------------------------------ going back, going on
+
+    def _consider_settling(self, now: float) -> list[Instruction]:
+        """A new incarnation decides once all that are seen have said what they hold."""
+        answered = [m for m in self.members if m.beacon and m.beacon.epoch == self.epoch]
+        counts = [sum(m.stage == stage for m in answered) for stage in range(self.num_stages)]
+        if any(n < needed for n, needed in zip(counts, self._needed, strict=True)):
             return []
-        commit.without(peer)
-        return self._close_commit(commit, now)
+        if len(answered) == len(list(self.members)):
+            return self._settle(now)
+        return [StartDeadline("settle", now + SETTLE_S)]
 
-    def _void_step(self, reason: str, now: float) -> list[Instruction]:
-        """Do the step again, in a new epoch, with those that are left."""
-        self.epoch += 1
+    def _settle(self, now: float) -> list[Instruction]:
+        if self.phase is not Phase.HAILING:
+            return []
+        holdings = [m.beacon for m in self.members if m.beacon and m.beacon.epoch == self.epoch]
+        plan = choose_version(holdings, self.num_stages, self.version)
         self.phase = Phase.WAITING
-        self._needed = (1,) * self.num_stages
-        self._pending.clear()
-        self._flights.clear()
-        self.ledger = self._new_ledger()
-        self._prepared, self._roster = {}, {}
-        admissions: list[Instruction] = []
-        for member in self.members:
-            self._wiring.remove(member.peer)
-            if member.loading:
-                member.state = Membership.SEEN  # its donors' snapshot may be gone by now
-            elif member.state is not Membership.SEEN:
-                admissions.append(self._admit(member, ()))
-        void = ReportVoid(self.version, reason)
-        waiting = StartDeadline("waiting", now + WAITING_S)
-        return [RaiseEpoch(self.epoch), void, *admissions, waiting]
+        if plan.is_live and plan.version < self._last_version:
+            self.version, self._norm = plan.version, plan.norm
+            if self.version != self.settings.start_version:
+                self._digests = ("",) * self.num_stages
+            self.ledger = self._new_ledger()
+        return [i for member in self.members for i in self._consider(member, now)]
 
-    def _beacon(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
-        if beacon.done > member.done:
-            member.done, self._progress_at = beacon.done, now
-        return [
-            ReportPeer(
-                member.peer,
-                member.stage,
-                str(member.state),
-                beacon.version,
-                beacon.queued,
-                beacon.done,
-                beacon.service_s,
-            )
-        ]
+    def _roll_back(self, now: float) -> list[Instruction]:
+        """The state of a stage is lost: all go back to the last checkpoint, in a new epoch."""
+        bare = self.members.bare_stages()
+        present = {m.stage for m in self.members if m.beacon and m.state is Membership.SEEN}
+        if not bare or not set(bare) <= present or self._saving is not None:
+            return []
+        lost_steps = self.version - self._saved
+        self.epoch += 1
+        self.version, self._digests = self._saved, self._saved_digests
+        self._offered, self._norm = (self.version or None), 0.0
+        self.phase, self._needed = Phase.WAITING, (1,) * self.num_stages
+        self._round = self._commit = None
+        self._agenda.clear()
+        self._evaluation = Evaluation(self.version, 0)
+        self._new_step_books()
+        self.dispatch.clear()
+        reason = f"no replica of stage {', '.join(map(str, bare))} was left"
+        instructions: list[Instruction] = [RaiseEpoch(self.epoch)]
+        if self.version:
+            instructions.append(OfferCheckpoint(self.version))
+        instructions.append(ReportRollback(self.version, lost_steps, reason))
+        donors = (self.settings.me,) if self.version else ()
+        for member in self.members:
+            self.dispatch.wiring.remove(member.peer)
+            if member.beacon is not None:
+                instructions.append(self._admit(member, donors))
+        return [*instructions, StartDeadline("waiting", now + WAITING_S)]
 
     # ------------------------------------------------------------------ a step
 
@@ -339,7 +524,7 @@ class TrainerCore:
             if all(ready >= needed for ready, needed in missing):
                 return self._open_step(now)
             return []
-        if self.phase is not Phase.TRAINING or self._pending or self._flights:
+        if self.phase is not Phase.TRAINING or not self.dispatch.is_idle:
             return []
         if not self._evaluation.is_complete:
             return []
@@ -351,18 +536,23 @@ class TrainerCore:
     def _open_step(self, now: float) -> list[Instruction]:
         """Feed the current version's microbatches, its evaluation first."""
         self.phase = Phase.TRAINING
-        self.ledger = self._new_ledger()
+        self._new_step_books()
         if not self._begun:
             self._evaluation = self._new_evaluation()
         self._begun = True
-        self._pending.extend(self._evaluation.pending())
+        microbatches = self._evaluation.pending()
         if self.version < self._last_version:
-            self._pending.extend(
-                MicrobatchId(self.version, index) for index in range(self.settings.microbatches)
-            )
+            indices = range(self.settings.microbatches)
+            microbatches += [MicrobatchId(self.version, index) for index in indices]
+        self.dispatch.open(microbatches)
         self._step_began_at = now
-        self._window.pause()
         return self._fill(now) or self._advance(now)
+
+    def _new_step_books(self) -> None:
+        self.ledger = self._new_ledger()
+        self._hop_began_at.clear()
+        self._hop_retries.clear()
+        self._void_rounds = 0
 
     def _new_evaluation(self) -> Evaluation:
         """Of this version: every so often, and of the last one."""
@@ -373,53 +563,51 @@ class TrainerCore:
         return Evaluation(self.version, 0)
 
     def _fill(self, now: float) -> list[Instruction]:
-        """Dispatch while the window has room."""
-        sends: list[Instruction] = []
-        while self._pending and len(self._flights) < self._window.size:
-            peer = self._wiring.choose(now)
-            if peer is None:
-                return [*sends, StartDeadline("rewire", now + REWIRE_S)]
-            microbatch = self._pending.popleft()
-            attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
-            work = Work(microbatch, attempt)
-            self._flights[microbatch] = Flight(work, peer, now)
-            forward = Forward(work, self.epoch, ())
-            sends.append(Send(peer, forward, Batch(microbatch)))
-        return sends
-
-    def _refused(self, peer: PeerId, work: Work, until: float, now: float) -> list[Instruction]:
-        """A replica of stage 0 did not take a microbatch: another attempt, elsewhere."""
-        self._wiring.block(peer, until)
-        flight = self._flights.get(work.microbatch)
-        if flight is None or flight.work != work or flight.peer != peer:
+        if self.phase is Phase.WAITING:
             return []
-        del self._flights[work.microbatch]
-        self._pending.appendleft(work.microbatch)
-        return self._fill(now)
+        return self.dispatch.fill(self.epoch, self._agenda, now)
 
-    def _claim(self, sender: PeerId, claim: Claim) -> list[Instruction]:
-        work = claim.work
+    def _claim(self, member: Member, claim: Claim, now: float) -> list[Instruction]:
+        microbatch = claim.work.microbatch
         valid = (
             claim.epoch == self.epoch
-            and work.microbatch.step == self.version
-            and not work.microbatch.held_out
-            and 0 <= work.microbatch.index < self.settings.microbatches
+            and member.state is Membership.READY
+            and microbatch.step == self.version
+            and not microbatch.held_out
+            and 0 <= microbatch.index < self.settings.microbatches
             and len(claim.route) == self.num_stages
-            and claim.route[-1] == sender
+            and claim.route[-1] == member.peer
         )
-        if valid and self.ledger.claim(claim):
-            return [Send(sender, Granted(work))]
-        return [Send(sender, Stale(work))]
+        grant = self.ledger.claim(claim, self.members.is_ready) if valid else None
+        if grant is None:
+            return [Send(member.peer, Stale(claim.work))]
+        self._progress_at = now
+        self.dispatch.claimed(microbatch, now)
+        self._agenda.cancel(("flight", microbatch))
+        self._expect_receipt(microbatch, now)
+        granted = Granted(self.epoch, microbatch, grant.path, grant.need)
+        return [Send(member.peer, granted), *self._recover(now)]
 
-    def _receipt(self, sender: PeerId, work: Work, stage: int, now: float) -> list[Instruction]:
-        if work.microbatch.step != self.version:
+    def _receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> list[Instruction]:
+        index = microbatch.index
+        if microbatch.step != self.version or microbatch.held_out:
             return []
-        if not self.ledger.receipt(sender, work, stage):
+        if not self.ledger.receipt(member.peer, index, member.stage):
             return []
         self._progress_at = now
-        if not self.ledger.is_finished(work.microbatch.index):
+        if not self._hop_retries.get(index) and index in self._hop_began_at:
+            self._hop_time.add(now - self._hop_began_at[index])
+        if not self.ledger.is_finished(index):
+            self._expect_receipt(microbatch, now)
             return []
-        return self._landed(work.microbatch, now)
+        self._agenda.cancel(("hop", microbatch))
+        return self._landed(microbatch, now)
+
+    def _expect_receipt(self, microbatch: MicrobatchId, now: float) -> None:
+        """The next stage's receipt is due some time."""
+        self._hop_began_at[microbatch.index] = now
+        self._hop_retries[microbatch.index] = 0
+        self._agenda.set(("hop", microbatch), now + self._hop_time.patience_s(ANSWER_S))
 
     def _evaluated(self, message: Evaluated, now: float) -> list[Instruction]:
         microbatch = message.work.microbatch
@@ -430,35 +618,122 @@ class TrainerCore:
         return self._landed(microbatch, now)
 
     def _landed(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
-        flight = self._flights.pop(microbatch, None)
-        if flight is not None:
-            self._window.finished(now - flight.sent_at, now)
+        self.dispatch.landed(microbatch, now)
+        self._agenda.cancel(("flight", microbatch))
         return self._fill(now) + self._advance(now)
+
+    # ------------------------------------------------------------------ recovery
+
+    def _overdue(self, what: str, microbatch: MicrobatchId | None, now: float) -> list[Instruction]:
+        """Ask again for what is late."""
+        match what:
+            case "flight" if microbatch is not None and self.dispatch.is_late(microbatch):
+                report = ReportRecovery(self.version, "reattempted", 1, f"{microbatch} is late")
+                return [report, *self._fill(now)]
+            case "hop" if microbatch is not None:
+                return self._poke(microbatch, now)
+            case "round" if self._round is not None:
+                missing = self._round.missing()
+                late = self._void_round(f"the reduce is late; waiting for {missing}")
+                return late + self._advance(now)
+            case "apply" if self._commit is not None:
+                return self._apply_again(self._commit, now)
+        return []
+
+    def _poke(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
+        """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""
+        index = microbatch.index
+        if microbatch.step != self.version or self.ledger.is_finished(index):
+            return []
+        retries = self._hop_retries[index] = self._hop_retries.get(index, 0) + 1
+        patience_s = self._hop_time.patience_s(ANSWER_S, retries)
+        self._agenda.set(("hop", microbatch), now + patience_s)
+        grant = self.ledger.grant_to_owners(index)
+        frontier = self.ledger.frontier(index)
+        return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
+
+    def _released(
+        self, member: Member, microbatch: MicrobatchId, reason: str, now: float
+    ) -> list[Instruction]:
+        if microbatch.step != self.version or not self.ledger.release(
+            member.peer, microbatch.index, member.stage
+        ):
+            return []
+        why = f"{microbatch} by {member.peer}: {reason}"
+        return [ReportRecovery(self.version, "released", 1, why), *self._recover(now)]
+
+    def _recover(self, now: float) -> list[Instruction]:
+        """Fill vacancies: from retained frames, or by another attempt."""
+        instructions: list[Instruction] = []
+        recovered = reattempted = 0
+        for index, stage in self.ledger.vacancies():
+            owner = self._new_owner(stage)
+            microbatch = MicrobatchId(self.version, index)
+            if owner is None:
+                continue
+            if self.ledger.has_frames(index, stage):
+                recovered += 1
+                grant = self.ledger.assign(index, stage, owner)
+                instructions.append(self._recover_at(owner, stage, microbatch, grant))
+                self._expect_receipt(microbatch, now)
+            else:
+                reattempted += self.dispatch.again(microbatch)
+        if recovered:
+            report = ReportRecovery(self.version, "recovered", recovered, "from retained frames")
+            instructions.append(report)
+        if reattempted:
+            report = ReportRecovery(self.version, "reattempted", reattempted, "frames are gone")
+            instructions += [report, *self._fill(now)]
+        return instructions
+
+    def _new_owner(self, stage: int) -> PeerId | None:
+        """The ready replica that owns the least of what is not done."""
+        ready = self.members.of_stage(stage, Membership.READY)
+        fit = [m.peer for m in ready if not m.leaving and not m.suspect] or [m.peer for m in ready]
+        load = self.ledger.load(stage)
+        return min(fit, key=lambda peer: (load.get(peer, 0), peer), default=None)
+
+    def _recover_at(self, peer: PeerId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
+        message = Recover(self.epoch, microbatch, grant.path, grant.need)
+        return Send(peer, message, Batch(microbatch) if stage == 0 else None)
 
     # ------------------------------------------------------------------ commit
 
     def _prepare(self, now: float) -> list[Instruction]:
-        """Ask every stage to reduce, once newcomers are in and the last commit is whole."""
-        joining = self.members.in_state(Membership.ADMITTED)
-        if joining or self._commit is not None or not self.ledger.complete:
+        """Ask every stage to reduce, once the last commit is whole."""
+        if self._commit is not None or not self.ledger.complete or min(self.members.counts) == 0:
             return []
         if self._snapshot_due and self._saving is not None:
             return []
+        joining = self.members.in_state(Membership.ADMITTED)
+        if any(self.version - member.version >= MAX_BEHIND for member in joining):
+            return []  # it cannot hold more of what it misses
         self.phase = Phase.PREPARING
-        self._round += 1
-        self._prepared, self._roster = {}, {}
-        sends: list[Instruction] = []
-        for stage in range(self.num_stages):
-            roster = self.ledger.roster(stage, self.members.ready(stage))
-            prepare = Prepare(self.epoch, self.version, self._round, roster, self.ledger.tokens)
-            for peer, _ in roster:
-                self._roster[peer] = stage
-                sends.append(Send(peer, prepare))
-        return sends
+        self._rounds += 1
+        stages = range(self.num_stages)
+        self._round = Round(
+            self.epoch,
+            self.version,
+            self._rounds,
+            rosters=tuple(self.ledger.roster(s, self.members.ready(s)) for s in stages),
+            listeners=tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages),
+            tokens=self.ledger.tokens,
+            began_at=now,
+        )
+        patience_s = self._round_time.patience_s(ROUND_S, self._void_rounds)
+        self._agenda.set(("round", None), now + patience_s)
+        return [Send(peer, prepare) for peer, prepare in self._round.prepares()]
 
     @property
     def _snapshot_due(self) -> bool:
-        return self._checkpoint_due or bool(self.members.in_state(Membership.SEEN))
+        newcomers = self.members.in_state(Membership.SEEN)
+        return self._checkpoint_due or any(self._may_join(member) for member in newcomers)
+
+    def _may_join(self, member: Member) -> bool:
+        beacon = member.beacon
+        if beacon is None or beacon.epoch != self.epoch or beacon.state == "leaving":
+            return False
+        return member.barred_until <= self.version + 1
 
     @property
     def _checkpoint_due(self) -> bool:
@@ -466,61 +741,81 @@ class TrainerCore:
         version, every = self.version + 1, self.settings.checkpoint_every
         return version == self._last_version or (every > 0 and version % every == 0)
 
+    def _void_round(self, reason: str) -> list[Instruction]:
+        """The accumulators are still there: the round is repeated, with those that are left."""
+        self._round = None
+        self._void_rounds += 1
+        self.phase = Phase.TRAINING
+        self._agenda.cancel(("round", None))
+        return [ReportRecovery(self.version, "void round", 1, reason)]
+
+    def _refused(self, member: Member, message: Refused, now: float) -> list[Instruction]:
+        round_ = self._round
+        if round_ is None or (message.epoch, message.step, message.round) != (
+            self.epoch,
+            round_.step,
+            round_.number,
+        ):
+            return []
+        fenced, reason = member, message.reason
+        other = self.members.get(message.unreachable)
+        if other is not None and other.peer in round_.members:
+            # A cut between two: the one with less to recover goes, until the commit is over.
+            fenced = min(member, other, key=lambda m: len(self.ledger.owned_by(m.peer)))
+            fenced.barred_until = self.version + 1
+        return self._fence(fenced, reason, now)
+
     def _stage_prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
-        if self.phase is not Phase.PREPARING or sender not in self._roster:
+        round_ = self._round
+        if round_ is None or sender not in round_.members:
             return []
-        if (message.step, message.round) != (self.version, self._round):
+        if (message.epoch, message.step, message.round) != (
+            self.epoch,
+            round_.step,
+            round_.number,
+        ):
             return []
-        self._prepared[sender] = message
+        round_.prepared[sender] = message
         self._progress_at = now
-        if len(self._prepared) < len(self._roster):
-            return []
-        return self._apply(now)
+        return self._apply(round_, now) if round_.is_whole else []
 
-    def _apply(self, now: float) -> list[Instruction]:
+    def _apply(self, round_: Round, now: float) -> list[Instruction]:
         """All stages are prepared: announce the global norm, and go on to the next step."""
-        squared_norm = 0.0
-        for stage in range(self.num_stages):
-            replicas = [peer for peer, its_stage in self._roster.items() if its_stage == stage]
-            if len({self._prepared[peer].digest for peer in replicas}) > 1:
-                return [self._give_up(f"replicas of stage {stage} hold different gradients")]
-            squared_norm += self._prepared[replicas[0]].squared_norm
-        if not math.isfinite(squared_norm):
+        differing = round_.differing()
+        if differing is not None:
+            return [self._give_up(f"replicas of stage {differing} hold different gradients")]
+        norm = round_.norm()
+        if not math.isfinite(norm):
             return [self._give_up(f"the gradient of step {self.version + 1} is not finite")]
-        commit = self._open_commit(math.sqrt(squared_norm), now)
-        sends: list[Instruction] = [
-            Send(
-                peer,
-                Apply(
-                    self.epoch,
-                    self.version,
-                    self._round,
-                    commit.norm,
-                    commit.snapshot,
-                ),
-            )
-            for peer in self._roster
-        ]
-        self._step_time.add(commit.seconds)
-        self.version = commit.version
-        self._digests = ("",) * self.num_stages
-        self._attempts = {}
-        self._evaluation = self._new_evaluation()
-        return sends + self._open_step(now)
-
-    def _open_commit(self, norm: float, now: float) -> Commit:
+        if not self._void_rounds:
+            self._round_time.add(now - round_.began_at)
+        apply = Apply(self.epoch, self.version, round_.number, norm, self._snapshot_due)
         self._commit = Commit(
             version=self.version + 1,
             num_stages=self.num_stages,
-            expected=dict(self._roster),
+            expected=round_.members,
+            apply=apply,
             loss=self.ledger.loss,
             tokens=self.ledger.tokens,
-            norm=norm,
             seconds=now - self._step_began_at,
-            snapshot=self._snapshot_due,
             checkpoint=self._checkpoint_due,
         )
-        return self._commit
+        sends = [Send(peer, apply) for peer in round_.audience]
+        self._agenda.cancel(("round", None))
+        self._agenda.set(("apply", None), now + self._apply_time.patience_s(ANSWER_S))
+        self._applied_at, self._norm = now, norm
+        self._step_time.add(self._commit.seconds)
+        self.version = self._commit.version
+        self._digests = ("",) * self.num_stages
+        self._round, self._offered = None, None
+        self._evaluation = self._new_evaluation()
+        return [*sends, *self._open_step(now)]
+
+    def _apply_again(self, commit: Commit, now: float) -> list[Instruction]:
+        commit.retries += 1
+        patience_s = self._apply_time.patience_s(ANSWER_S, commit.retries)
+        self._agenda.set(("apply", None), now + patience_s)
+        return [Send(peer, commit.apply) for peer in commit.missing()]
 
     def _applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         commit = self._commit
@@ -535,13 +830,15 @@ class TrainerCore:
         if not commit.is_whole:
             return []
         self._commit = None
-        instructions = self._committed(commit)
-        for member in self.members.in_state(Membership.READY):
-            if member.leaving:
-                instructions += self._let_go(member, now)
-        return instructions + self._advance(now)
+        self._agenda.cancel(("apply", None))
+        if not commit.retries:
+            self._apply_time.add(now - self._applied_at)
+        instructions = self._committed(commit, now)
+        if self.phase is Phase.CLOSING:
+            return instructions
+        return [*instructions, *self._let_leavers_go(now), *self._advance(now)]
 
-    def _committed(self, commit: Commit) -> list[Instruction]:
+    def _committed(self, commit: Commit, now: float) -> list[Instruction]:
         """Every replica holds the new version."""
         report, digests = commit.report(), commit.digests
         instructions: list[Instruction] = [report]
@@ -552,20 +849,29 @@ class TrainerCore:
         self._digests = tuple(replicas[0][1] for replicas in digests)
         donors = tuple(tuple(peer for peer, _ in replicas) for replicas in digests)
         if commit.checkpoint:
-            self._saving = commit.version
+            self._saving, self._digests_saving = commit.version, self._digests
             save = SaveCheckpoint(commit.version, self.epoch, donors, self._digests)
             instructions.append(save)
         if commit.snapshot:
-            instructions += [
-                self._admit(newcomer, donors[newcomer.stage])
-                for newcomer in self.members.in_state(Membership.SEEN)
-            ]
+            newcomers = filter(self._may_join_now, self.members.in_state(Membership.SEEN))
+            instructions += [self._admit(m, donors[m.stage]) for m in newcomers]
         return instructions
+
+    def _may_join_now(self, member: Member) -> bool:
+        return self._may_join(member) and member.barred_until <= self.version
+
+    def _checkpoint_saved(self, version: int, now: float) -> list[Instruction]:
+        if self._saving == version:
+            self._saving, self._saved = None, version
+            self._saved_digests = self._digests_saving
+        return self._advance(now)
 
     def _checkpoint_failed(self, version: int, reason: str, now: float) -> list[Instruction]:
         """The last one is what the run was for; an earlier one is made up for by the next."""
+        if self._saving != version:
+            return []
         self._saving = None
-        if version == self._last_version:
+        if version == self._last_version and version == self.version:
             return [self._give_up(f"the checkpoint of step {version} failed: {reason}")]
         return [ReportCheckpointFailed(version, reason), *self._advance(now)]
 
@@ -576,60 +882,55 @@ class TrainerCore:
         started = self.version > self.settings.start_version
         if self._commit is not None or (started and self._saved != self.version):
             return []
-        self.phase = Phase.CLOSING
-        reason = "the run was stopped" if self._stopping else "the run is done"
-        return [*self._tell_all(reason), Stop(reason, error=False)]
+        return self._leave("the run was stopped" if self._stopping else "the run is done")
 
     def _stop_requested(self, reason: str, now: float) -> list[Instruction]:
-        """Once: commit this step, save it, leave. Twice, or before the first step: leave."""
-        if self._stopping or self.phase is Phase.WAITING:
-            self.phase = Phase.CLOSING
-            return [*self._tell_all(reason), Stop(reason, error=False)]
+        """Once: commit this step, save it, leave. Twice, or when there is nothing to commit."""
+        nothing = not self._begun or bool(self.members.bare_stages())
+        if self._stopping or nothing:
+            return self._leave(reason)
         self._stopping = True
         if self.version < self._last_version:
             self._last_version = self.version + 1
         else:
-            self._drop_evaluation()
+            self._evaluation.drop()
+            self.dispatch.clear()
         return self._advance(now)
 
-    def _drop_evaluation(self) -> None:
-        self._evaluation.drop()
-        self._pending.clear()
-        self._flights.clear()
-
-    @property
-    def _is_closing(self) -> bool:
-        return self.phase is Phase.CLOSING
+    def _leave(self, reason: str) -> list[Instruction]:
+        self.phase = Phase.CLOSING
+        told: list[Instruction] = [Send(member.peer, Finish(reason)) for member in self.members]
+        return [*told, Stop(reason, error=False)]
 
     def _give_up(self, reason: str) -> Stop:
         self.phase = Phase.CLOSING
         return Stop(reason, error=True)
 
-    def _tell_all(self, reason: str) -> list[Instruction]:
-        return [Send(member.peer, Finish(reason)) for member in self.members]
-
     def _watch(self, now: float) -> list[Instruction]:
         """Nothing may wait for ever without saying why."""
         stall_s = STALL_S
         if self._step_time.samples:
-            stall_s = max(STALL_S / 5, STALL_STEPS * self._step_time.mean_s)
-        if self.phase is Phase.WAITING or now - self._progress_at < stall_s:
+            stall_s = max(STALL_S, STALL_STEPS * self._step_time.mean_s)
+        waits = not self._begun or self.phase is Phase.WAITING or bool(self.members.bare_stages())
+        if waits or now - self._progress_at < stall_s:
             return [StartDeadline("stall", now + stall_s / 4)]
         return [self._give_up(f"no progress for {stall_s:.0f} s; waiting for {self._awaited()}")]
 
     def _awaited(self) -> str:
         """For people: what the step is waiting for."""
-        if self.phase is Phase.PREPARING:
-            return f"PREPARED of {sorted(set(self._roster) - set(self._prepared))}"
-        joining = [m.peer for m in self.members.in_state(Membership.ADMITTED)]
-        if joining:
+        if self._round is not None:
+            return f"PREPARED of {self._round.missing()}"
+        if self._commit is not None:
+            return f"APPLIED of {self._commit.missing()}"
+        if self.ledger.complete:
+            joining = [m.peer for m in self.members.in_state(Membership.ADMITTED)]
             return f"newcomers to load their state: {joining}"
         return f"receipts of (microbatch, stage) {self.ledger.missing()[:8]}"
 
     # ------------------------------------------------------------------ reports
 
     def _report_waiting(self, now: float) -> list[Instruction]:
-        if self.phase is not Phase.WAITING:
+        if self.phase not in (Phase.WAITING, Phase.HAILING):
             return []
         report = ReportWaiting(self.members.counts, self._needed)
         return [report, StartDeadline("waiting", now + WAITING_S)]
@@ -642,8 +943,26 @@ class TrainerCore:
     def validate(self) -> None:
         """What always holds between events."""
         self.ledger.validate()
-        self._wiring.validate()
+        self.dispatch.validate()
         assert self.ledger.step == self.version
-        for microbatch, flight in self._flights.items():
-            assert flight.work.microbatch == microbatch and microbatch not in self._pending
-        assert set(self._prepared) <= set(self._roster)
+        assert (self.phase is Phase.PREPARING) == (self._round is not None) or (
+            self.phase is Phase.CLOSING
+        )
+        for index, stage in self.ledger.vacancies():
+            owner = self.ledger.grant_to_owners(index).path[stage]
+            assert owner == NOBODY
+
+
+def _report(member: Member) -> ReportPeer:
+    beacon = member.beacon
+    if beacon is None:
+        return ReportPeer(member.peer, member.stage, str(member.state), member.version, 0, 0, 0.0)
+    return ReportPeer(
+        member.peer,
+        member.stage,
+        str(member.state),
+        beacon.version,
+        beacon.queued,
+        beacon.done,
+        beacon.service_s,
+    )

@@ -1,22 +1,31 @@
 """The messages on the wire: who says what to whom. `docs/wire.md` is the full contract.
 
-trainer → peer   Admit · Forward (stage 0) · Granted · Stale · Prepare · Apply · Finish
-peer → trainer   Ready · Claim · Evaluated · Accumulated · Prepared · Refused · Applied ·
-                 Beacon · Leaving
-peer → peer      Forward · Accepted · Busy · Backward · Part
+trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Recover · Standing ·
+                 Prepare · Apply · Finish
+peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
+                 Refused · Applied · Leaving
+peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
 
 Messages are plain values. Tensors travel beside them; the comment `payload:` says which.
+
+Every message of work names the trainer's epoch; what a peer says of its own contribution also
+names its term, the number of its admission. Work of a lower epoch, and words of an earlier term,
+are void. Every handler may be called twice with the same message, and may miss any of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from swarmrt.ids import PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId, Work
 
 Roster = tuple[tuple[PeerId, tuple[int, ...]], ...]
 """For each replica of a stage, in reduce order, the indices of the microbatches it accumulated."""
+
+Path = tuple[PeerId, ...]
+"""For each stage, the peer that a microbatch's backward passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +34,21 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Hail(Message):
+    """A trainer incarnation is here: stop what you do for earlier ones, and say what you hold."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Admit(Message):
-    """Serve, at this version. What was done in an earlier epoch is void.
+    """Serve, at this version. What this peer did in an earlier term or epoch is void.
 
     Without donors the peer has the version already, or builds version 0 from the seed.
     """
 
     epoch: int
+    term: int  # higher than of any earlier admission in the epoch
     version: int
     digest: str  # of the version's parameters, where it is known
     donors: tuple[PeerId, ...]
@@ -39,9 +56,10 @@ class Admit(Message):
 
 @dataclass(frozen=True, slots=True)
 class Ready(Message):
-    """This peer has the version it was admitted at, and takes work."""
+    """This peer has this version, and takes work."""
 
     epoch: int
+    term: int
     version: int
     digest: str  # of its parameters
 
@@ -86,14 +104,17 @@ class Claim(Message):
 
 @dataclass(frozen=True, slots=True)
 class Granted(Message):
-    """This route, and no other, owns the microbatch."""
+    """Run backward along this path. The stages in `need` accumulate, the others pass it on."""
 
-    work: Work
+    epoch: int
+    microbatch: MicrobatchId
+    path: Path
+    need: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Stale(Message):
-    """Another route owns the microbatch; drop this attempt."""
+    """This attempt is not needed: drop it."""
 
     work: Work
 
@@ -111,17 +132,75 @@ class Evaluated(Message):
 class Backward(Message):
     """Run backward. payload: the gradient of this stage's output."""
 
-    work: Work
     epoch: int
-    route: tuple[PeerId, ...]
+    microbatch: MicrobatchId
+    path: Path
+    need: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Accumulated(Message):
     """A receipt: this stage's gradient of the microbatch is in the sender's accumulator."""
 
-    work: Work
+    epoch: int
+    term: int
+    microbatch: MicrobatchId
     stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recover(Message):
+    """You own this (microbatch, stage): get what you lack from your neighbours on the path.
+
+    payload at stage 0: token ids and targets. Also sent to an owner that is overdue.
+    """
+
+    epoch: int
+    microbatch: MicrobatchId
+    path: Path
+    need: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Released(Message):
+    """The sender has not accumulated this (microbatch, stage), and will not."""
+
+    epoch: int
+    term: int
+    microbatch: MicrobatchId
+    reason: str
+
+
+FrameKind = Literal["output", "gradient"]
+
+
+@dataclass(frozen=True, slots=True)
+class GetFrame(Message):
+    """Send again, to me, what a stage sent: its output as a Forward, or its input gradient as a
+    Backward."""
+
+    epoch: int
+    microbatch: MicrobatchId
+    kind: FrameKind
+
+
+@dataclass(frozen=True, slots=True)
+class NoFrame(Message):
+    """The sender does not retain that frame, and will not have it."""
+
+    epoch: int
+    microbatch: MicrobatchId
+    kind: FrameKind
+
+
+@dataclass(frozen=True, slots=True)
+class Standing(Message):
+    """The trainer's word on a peer: it takes work; or it is fenced, so wait for nothing from it."""
+
+    epoch: int
+    stage: int
+    peer: PeerId
+    serving: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +211,7 @@ class Prepare(Message):
     step: int
     round: int
     roster: Roster
+    listeners: tuple[PeerId, ...]  # newcomers, who get the sums too
     tokens: int  # of the whole step: what the sum is divided by
 
 
@@ -142,6 +222,7 @@ class Part(Message):
     Not summed: the sender's gradients, for the part's owner. Summed: the owner's result.
     """
 
+    epoch: int
     step: int
     round: int
     index: int  # of the part; its owner is the roster's member at index modulo their number
@@ -152,6 +233,7 @@ class Part(Message):
 class Prepared(Message):
     """The sender holds the stage's whole mean gradient."""
 
+    epoch: int
     step: int
     round: int
     digest: str
@@ -160,11 +242,14 @@ class Prepared(Message):
 
 @dataclass(frozen=True, slots=True)
 class Refused(Message):
-    """The sender's record differs from its entry in the roster."""
+    """The sender cannot take part in the round: its record differs from its entry in the roster,
+    or it cannot reach another member."""
 
+    epoch: int
     step: int
     round: int
     reason: str
+    unreachable: PeerId  # that member, or empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +267,7 @@ class Apply(Message):
 class Applied(Message):
     """The update is done."""
 
+    epoch: int
     version: int
     digest: str  # of the parameters
 
@@ -216,12 +302,22 @@ class NoState(Message):
     offset_bytes: int
 
 
+PeerState = Literal["joining", "loading", "serving", "leaving"]
+
+
 @dataclass(frozen=True, slots=True)
 class Beacon(Message):
-    """A peer's load and progress."""
+    """What a peer is and holds, and its load and progress. Whoever misses a message finds out by
+    the next beacon."""
 
+    epoch: int
+    term: int  # of its admission; 0 for none
     stage: int
+    state: PeerState
     version: int
+    digest: str  # of the version's parameters
+    prepared: bool  # whether the whole gradient of step `version` is here, to be applied
+    norm: float  # of the last update that was applied; 0 if unknown
     queued: int
     done: int  # forwards and backwards computed since the start
     service_s: float
@@ -232,6 +328,7 @@ class Leaving(Message):
     """The sender takes no work any more, and holds nothing of this step."""
 
     epoch: int
+    term: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +339,8 @@ class Finish(Message):
 
 
 ALL_MESSAGES: tuple[type[Message], ...] = (
-    Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
-    Accumulated, Prepare, Part, Prepared, Refused, Apply, Applied, GetState, StateChunk,
-    NoState, Beacon, Finish, Leaving,
+    Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
+    Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
+    Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Finish,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

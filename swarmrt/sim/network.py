@@ -1,51 +1,97 @@
-"""Links of the simulated world: in order on each link, each with a latency of its own."""
+"""Links of the simulated world: each with a latency of its own, and as bad as asked for.
+
+A message may be lost without a trace, come twice, or come late. A cut between two processes loses
+what is on its way, and both ends see their link break.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
+from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
 from swarmrt.sim.clock import Clock
 
-Deliver = Callable[[PeerId, Message, Any], None]
+Deliver = Callable[[Event, Any], None]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """How bad the links are: chances of one message."""
+
+    lost: float = 0.0
+    doubled: float = 0.0
+    late: float = 0.0  # and so overtaken by others
+    late_s: float = 1.0
 
 
 class Network:
-    def __init__(self, clock: Clock, rng: random.Random, jitter_s: float = 0.02) -> None:
-        self._clock = clock
-        self._rng = rng
-        self._jitter_s = jitter_s
+    def __init__(self, clock: Clock, rng: random.Random, weather: Weather) -> None:
+        self.weather = weather
+        self._clock, self._rng = clock, rng
         self._doors: dict[PeerId, Deliver] = {}
         self._latency_s: dict[tuple[PeerId, PeerId], float] = {}
         self._last_arrival: dict[tuple[PeerId, PeerId], float] = {}
-        self.messages = 0
+        self._cut_until: dict[frozenset[PeerId], float] = {}
+        self._generation: dict[frozenset[PeerId], int] = {}  # counts the breaks of a link
 
     def connect(self, peer: PeerId, deliver: Deliver) -> None:
-        """`deliver(sender, message, payload)` is called for every message to this peer."""
+        """`deliver(event, payload)` is called for whatever reaches this peer."""
         self._doors[peer] = deliver
 
     def disconnect(self, peer: PeerId) -> None:
-        """Nothing reaches this peer any more. What it has sent still arrives."""
+        """Its process is gone: what it has sent still arrives, and then its links end."""
         self._doors.pop(peer, None)
+        for other in list(self._doors):
+            seen_at = max(self._clock.now, self._last_arrival.get((peer, other), 0.0))
+            seen_at += self._rng.uniform(0, 0.5)
+            self._tell(other, PeerLost(peer, "killed"), seen_at - self._clock.now)
 
-    def last_arrival(self, sender: PeerId, to: PeerId) -> float:
-        """When the last message on this link arrives, or now."""
-        return max(self._clock.now, self._last_arrival.get((sender, to), 0.0))
+    def cut(self, one: PeerId, other: PeerId, seconds: float) -> None:
+        """Nothing passes between them meanwhile."""
+        pair = frozenset((one, other))
+        self._cut_until[pair] = self._clock.now + seconds
+        self._generation[pair] = self._generation.get(pair, 0) + 1
+        for end, lost in ((one, other), (other, one)):
+            self._tell(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
 
     def send(self, sender: PeerId, to: PeerId, message: Message, payload: Any) -> None:
-        link = (sender, to)
+        link, pair = (sender, to), frozenset((sender, to))
         if link not in self._latency_s:
             self._latency_s[link] = self._rng.uniform(0.001, 0.05)
-        latency_s = self._latency_s[link] + self._rng.uniform(0, self._jitter_s)
-        arrival = max(self._clock.now + latency_s, self._last_arrival.get(link, 0.0))
-        self._last_arrival[link] = arrival
-        self.messages += 1
-        self._clock.at(arrival, lambda: self._deliver(sender, to, message, payload))
+        latency_s = self._latency_s[link] + self._rng.uniform(0, 0.02)
+        if to not in self._doors or self._cut_until.get(pair, 0.0) > self._clock.now:
+            self._tell(sender, SendFailed(to, message), latency_s)
+            return
+        draw = self._rng.random() - self.weather.lost
+        if draw < 0:
+            return
+        arrival = self._clock.now + latency_s
+        if draw < self.weather.late:
+            arrival += self._rng.uniform(0, self.weather.late_s)
+        else:
+            arrival = max(arrival, self._last_arrival.get(link, 0.0))
+            self._last_arrival[link] = arrival
+        copies = 1 + (self._rng.random() < self.weather.doubled)
+        generation = self._generation.get(pair, 0)
+        for copy in range(copies):
+            at = arrival + copy * self._rng.uniform(0, 0.5)
+            self._clock.at(at, lambda: self._arrive(sender, to, message, payload, generation))
 
-    def _deliver(self, sender: PeerId, to: PeerId, message: Message, payload: Any) -> None:
+    def _arrive(
+        self, sender: PeerId, to: PeerId, message: Message, payload: Any, generation: int
+    ) -> None:
+        if self._generation.get(frozenset((sender, to)), 0) == generation:
+            self._deliver(to, Received(sender, message), payload)
+
+    def _tell(self, peer: PeerId, event: Event, after_s: float) -> None:
+        self._clock.after(after_s, lambda: self._deliver(peer, event, None))
+
+    def _deliver(self, to: PeerId, event: Event, payload: Any) -> None:
         door = self._doors.get(to)
         if door is not None:
-            door(sender, message, payload)
+            door(event, payload)

@@ -2,6 +2,7 @@
 
 The "gradient" of a microbatch is the microbatch itself, an accumulator is a count of them, and
 the weights are the history of what was applied. So a lost or doubled gradient is seen at once.
+Frames are strings that name the microbatch and the stage, so that a wrong one is seen too.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from swarmrt.ids import PeerId, Work
-from swarmrt.messages import Backward, Forward, Message, Part
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.events import (
     BackwardDone,
     ForwardDone,
     GradientCombined,
     PartSummed,
-    Received,
     Started,
     StateLoaded,
     StateUnavailable,
@@ -29,11 +28,15 @@ from swarmrt.scheduler.instructions import (
     Announce,
     ClearGradients,
     CombineParts,
+    DropFrames,
     DropRound,
     Forget,
     GradientPart,
     InputGrad,
     Instruction,
+    KeepGradient,
+    KeepInput,
+    KeepPart,
     LoadState,
     Output,
     Payload,
@@ -43,6 +46,7 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     Stop,
     SumPart,
+    TakeSnapshot,
 )
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.sim.clock import Clock
@@ -52,6 +56,9 @@ from swarmrt.sim.process import Process
 Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch, times)
 History = tuple[Update, ...]
 TOKENS = 10  # of every microbatch
+FRAME_BYTES = 100
+SNAPSHOTS_KEPT = 2
+Key = tuple[int, int, int]  # step, round, index
 
 
 class SimulatedPeer:
@@ -62,9 +69,11 @@ class SimulatedPeer:
         network: Network,
         rng: random.Random,
         announce: Callable[[PeerId, int, Announce], None],
-        snapshot_of: Callable[[PeerId, int], History | None],
+        snapshot_of: Callable[[PeerId, int, int], History | None],
         gone: Callable[[PeerId], None],
         service_s: float,
+        clock_offset_s: float = 0.0,
+        clock_rate: float = 1.0,
     ) -> None:
         self.settings = settings
         self.stopped: Stop | None = None
@@ -74,15 +83,18 @@ class SimulatedPeer:
         self._announce, self._snapshot_of = announce, snapshot_of
         self._gone = gone
         self._service_s = service_s
-        self._inputs: dict[Work, Any] = {}
-        self._graphs: set[Work] = set()
+        self._inputs: dict[MicrobatchId, str] = {}
+        self._graphs: dict[MicrobatchId, int] = {}  # → version that it was computed with
+        self._outputs: set[MicrobatchId] = set()
+        self._gradients: dict[MicrobatchId, str] = {}
+        self._input_grads: set[MicrobatchId] = set()
         self._accumulated: Counter[str] = Counter()
-        self._slices: dict[tuple[int, int, int, PeerId], Counter[str]] = {}
-        self._sums: dict[tuple[int, int, int], Counter[str]] = {}
-        self._combined: Counter[str] = Counter()
-        self._round = (0, 0)
-        self.process = Process(settings, clock, self._act)
-        network.connect(settings.me, self._receive)
+        self._slices: dict[tuple[Key, PeerId], Counter[str]] = {}
+        self._sums: dict[Key, Counter[str]] = {}
+        self._reduced: dict[tuple[int, int], Counter[str]] = {}
+        self._loads = 0
+        self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
+        network.connect(settings.me, self.process.feed)
 
     def start(self) -> None:
         self.process.feed(Started(0, digest_of(())))
@@ -93,27 +105,50 @@ class SimulatedPeer:
         match instruction:
             case Send(to, message, payload):
                 self._network.send(self.settings.me, to, message, self._tensors(payload))
-            case RunForward(work):
-                assert work in self._inputs, f"{work} has no input"
-                self._later(1.0, lambda: self._forward(work))
-            case RunBackward(work):
-                assert work in self._graphs, f"{work} has no graph"
-                self._later(2.0, lambda: self._backward(work))
-            case Forget(work):
-                self._inputs.pop(work, None)
-                self._graphs.discard(work)
+            case KeepInput(mb):
+                assert self.process.arrived == _frame(mb, self.settings.stage - 1), mb
+                self._inputs[mb] = self.process.arrived
+            case KeepGradient(mb):
+                assert self.process.arrived == _frame(mb, self.settings.stage + 1), mb
+                self._gradients[mb] = self.process.arrived
+            case KeepPart(sender, step, number, index, summed):
+                key = (step, number, index)
+                if summed:
+                    self._sums[key] = self.process.arrived
+                else:
+                    self._slices[key, sender] = self.process.arrived
+            case RunForward(mb):
+                assert mb in self._inputs, f"{mb} has no input"
+                self._later(1.0, lambda: self._forward(mb))
+            case RunBackward(mb, accumulate):
+                self._backward_of(mb, accumulate)
+            case Forget(mb):
+                for kept in (self._inputs, self._graphs, self._gradients):
+                    kept.pop(mb, None)  # type: ignore[attr-defined]
+                self._outputs.discard(mb)
+                self._input_grads.discard(mb)
+            case DropFrames(mb):
+                self._outputs.discard(mb)
+                self._input_grads.discard(mb)
             case ClearGradients():
                 self._accumulated.clear()
             case SumPart():
                 self._sum(instruction)
             case CombineParts(step, number, parts):
                 self._combine(step, number, parts)
-            case DropRound():
-                pass
-            case StepOptimizer(step, _, snapshot):
-                self._later(0.2, lambda: self._step(step, snapshot))
+            case DropRound(step, number):
+                self._drop_round(step, number)
+            case StepOptimizer(step, number, _, snapshot):
+                self._later(0.2, lambda: self._step(step, number, snapshot))
             case LoadState(version, donors):
-                self._clock.after(1.0, lambda: self._load(version, donors))
+                self._loads += 1
+                load = self._loads
+                self._clock.after(
+                    self._rng.uniform(0.2, 2.0), lambda: self._load(load, version, donors)
+                )
+            case TakeSnapshot(version):
+                assert len(self.history) == version
+                self._keep_snapshot()
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():
@@ -123,81 +158,118 @@ class SimulatedPeer:
                 raise AssertionError(f"a peer cannot {instruction}")
 
     def _later(self, share: float, act: Callable[[], None]) -> None:
+        """On the compute thread, which stands still while the process is paused."""
+
         def act_if_alive() -> None:
-            if self.process.alive:
+            if not self.process.alive:
+                return
+            if self.process.paused:
+                self._clock.after(0.05, act_if_alive)
+            else:
                 act()
 
         self._clock.after(self._service_s * share * self._rng.uniform(0.8, 1.2), act_if_alive)
 
     def _tensors(self, payload: Payload | None) -> Any:
         match payload:
-            case GradientPart(index, _, summed=True):
-                return self._sums[*self._round, index]
+            case GradientPart(step, number, index, _, summed=True):
+                return self._sums[step, number, index]
             case GradientPart():
                 return Counter(self._accumulated)
-            case Output(work) | InputGrad(work):
-                return str(work.microbatch)
+            case Output(mb):
+                assert mb in self._outputs, f"{mb} has no output"
+                return _frame(mb, self.settings.stage)
+            case InputGrad(mb):
+                assert mb in self._input_grads, f"{mb} has no input gradient"
+                return _frame(mb, self.settings.stage)
         return None
-
-    def _receive(self, sender: PeerId, message: Message, payload: Any) -> None:
-        match message:
-            case Forward(work=work):
-                self._inputs.setdefault(work, payload)
-            case Backward(work=work):
-                assert payload == str(work.microbatch)
-            case Part(step, number, index, summed=True):
-                self._sums[step, number, index] = payload
-            case Part(step, number, index):
-                self._slices[step, number, index, sender] = payload
-        self.process.feed(Received(sender, message))
 
     # ------------------------------------------------------------------ arithmetic
 
-    def _forward(self, work: Work) -> None:
-        if not work.microbatch.held_out:
-            self._graphs.add(work)
+    def _forward(self, mb: MicrobatchId) -> None:
         is_last = self.settings.stage == self.settings.num_stages - 1
+        if not mb.held_out:
+            self._graphs[mb] = len(self.history)
+        if not is_last:
+            self._outputs.add(mb)
         loss_sum, tokens = (float(TOKENS), TOKENS) if is_last else (0.0, 0)
-        self.process.feed(ForwardDone(work, self._service_s, loss_sum, tokens))
+        self.process.feed(ForwardDone(mb, self._service_s, loss_sum, tokens, FRAME_BYTES))
 
-    def _backward(self, work: Work) -> None:
-        self._graphs.discard(work)
-        self._accumulated[str(work.microbatch)] += 1
-        self.process.feed(BackwardDone(work, 2 * self._service_s))
+    def _backward_of(self, mb: MicrobatchId, accumulate: bool) -> None:
+        version = self._graphs.pop(mb)
+        assert version == mb.step == len(self.history), f"{mb} at version {len(self.history)}"
+        if self.settings.stage < self.settings.num_stages - 1:
+            self._gradients.pop(mb)
+        self._inputs.pop(mb, None)
+
+        def done() -> None:
+            if accumulate:
+                self._accumulated[str(mb)] += 1
+            self._input_grads.add(mb)
+            self.process.feed(BackwardDone(mb, 2 * self._service_s, FRAME_BYTES))
+
+        self._later(2.0, done)
 
     def _sum(self, what: SumPart) -> None:
-        self._round = (what.step, what.round)
         total: Counter[str] = Counter()
+        key = (what.step, what.round, what.index)
         for peer in what.contributors:
-            key = (what.step, what.round, what.index, peer)
-            total += self._accumulated if peer == self.settings.me else self._slices.pop(key)
-        self._sums[what.step, what.round, what.index] = total
-        self.process.feed(PartSummed(what.step, what.round, what.index))
+            total += (
+                self._accumulated if peer == self.settings.me else self._slices.pop((key, peer))
+            )
+        self._sums[key] = total
+        self.process.feed(PartSummed(*key))
 
     def _combine(self, step: int, number: int, parts: int) -> None:
-        sums = [self._sums.pop((step, number, index)) for index in range(parts)]
+        sums = [self._sums[step, number, index] for index in range(parts)]
         assert all(part == sums[0] for part in sums), sums
-        self._combined = sums[0]
-        update = _update(self._combined)
+        self._reduced[step, number] = sums[0]
+        update = _update(sums[0])
         self.process.feed(GradientCombined(step, number, digest_of((update,)), float(len(update))))
 
-    def _step(self, step: int, snapshot: bool) -> None:
-        self.history = (*self.history, _update(self._combined))
+    def _drop_round(self, step: int, number: int) -> None:
+        self._reduced.pop((step, number), None)
+        self._sums = {k: v for k, v in self._sums.items() if k[:2] != (step, number)}
+        self._slices = {k: v for k, v in self._slices.items() if k[0][:2] != (step, number)}
+
+    def _step(self, step: int, number: int, snapshot: bool) -> None:
+        self.history = (*self.history, _update(self._reduced[step, number]))
         assert len(self.history) == step + 1
         self._accumulated.clear()
         if snapshot:
-            self.snapshots[step + 1] = self.history
+            self._keep_snapshot()
         self.process.feed(Stepped(step + 1, digest_of(self.history)))
 
-    def _load(self, version: int, donors: tuple[PeerId, ...]) -> None:
-        snapshots = map(lambda donor: self._snapshot_of(donor, version), donors)
-        found = () if version == 0 else next((s for s in snapshots if s is not None), None)
+    def _keep_snapshot(self) -> None:
+        self.snapshots[len(self.history)] = self.history
+        while len(self.snapshots) > SNAPSHOTS_KEPT:
+            del self.snapshots[min(self.snapshots)]
+
+    def _load(self, load: int, version: int, donors: tuple[PeerId, ...]) -> None:
+        if load != self._loads:
+            return  # a newer one has replaced it
+        found: History | None = () if version == 0 else None
+        for donor in donors if found is None else ():
+            found = self._snapshot_of(donor, self.settings.stage, version)
+            if found is not None:
+                break
         if found is None:
             self.process.feed(StateUnavailable(version, "no donor has it"))
             return
         self.history = found
         self._accumulated.clear()
         self.process.feed(StateLoaded(version, digest_of(found)))
+
+    def kept(self) -> int:
+        """How many payloads are here: nothing may pile up."""
+        frames = len(self._inputs) + len(self._graphs) + len(self._outputs) + len(self._gradients)
+        parts = len(self._slices) + len(self._sums) + len(self._reduced)
+        return frames + len(self._input_grads) + parts
+
+
+def _frame(mb: MicrobatchId, stage: int) -> str:
+    """What a stage sends, forward or backward. The trainer counts as stage -1."""
+    return f"{mb} of stage {stage}"
 
 
 def _update(gradient: Counter[str]) -> Update:

@@ -1,7 +1,8 @@
-"""A simulated process: a core, its deadlines, and its log."""
+"""A simulated process: a core, its deadlines, its clock, and its log."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,33 +16,69 @@ from swarmrt.sim.clock import Clock
 
 
 class Process:
-    """Feed, take instructions, act; check the invariants after every event."""
+    """Feed, take instructions, act; check the invariants after every event.
+
+    Its own clock has an offset and a rate. While it is paused, events wait for it.
+    """
 
     def __init__(
         self,
         settings: PeerSettings | TrainerSettings,
         clock: Clock,
         act: Callable[[Instruction], None],
+        clock_offset_s: float = 0.0,
+        clock_rate: float = 1.0,
     ) -> None:
         self.me: PeerId = settings.me
+        self.settings = settings
         self.core = new_core(settings)
-        self.log: list[dict[str, Any]] = [header(settings)]
         self.alive = True
+        self.paused = False
+        self.arrived: Any = None  # payload of the message that is being handled
+        self.history: list[tuple[float, Event, list[Instruction]]] = []
         self._clock = clock
+        self._offset_s, self._rate = clock_offset_s, clock_rate
         self._act = act
         self._newest: dict[str, float] = {}  # deadline → when it was asked for
+        self._waiting: deque[tuple[Event, Any]] = deque()
 
-    def feed(self, event: Event) -> None:
+    @property
+    def now(self) -> float:
+        """By its own clock."""
+        return self._offset_s + self._rate * self._clock.now
+
+    def feed(self, event: Event, payload: Any = None) -> None:
         if not self.alive:
             return
-        instructions = self.core.handle(event, self._clock.now)
-        self.log.append(record(self._clock.now, event, instructions))
-        self.core.validate()
-        for instruction in instructions:
-            if isinstance(instruction, StartDeadline):
-                self._start(instruction)
-            else:
-                self._act(instruction)
+        self._waiting.append((event, payload))
+        if not self.paused:
+            self._work_off()
+
+    def pause(self) -> None:
+        """As by SIGSTOP: its links stay, and whatever comes waits."""
+        self.paused = True
+
+    def go_on(self) -> None:
+        if self.paused:
+            self.paused = False
+            self._work_off()
+
+    def log(self) -> list[dict[str, Any]]:
+        """As it would be on disk."""
+        return [header(self.settings), *(record(*entry) for entry in self.history)]
+
+    def _work_off(self) -> None:
+        while self._waiting and self.alive and not self.paused:
+            event, self.arrived = self._waiting.popleft()
+            now = self.now
+            instructions = self.core.handle(event, now)
+            self.history.append((now, event, instructions))
+            self.core.validate()
+            for instruction in instructions:
+                if isinstance(instruction, StartDeadline):
+                    self._start(instruction)
+                else:
+                    self._act(instruction)
 
     def _start(self, deadline: StartDeadline) -> None:
         self._newest[deadline.name] = deadline.at
@@ -51,4 +88,4 @@ class Process:
                 del self._newest[deadline.name]
                 self.feed(DeadlinePassed(deadline.name))
 
-        self._clock.at(deadline.at, passed)
+        self._clock.at((deadline.at - self._offset_s) / self._rate, passed)

@@ -1,21 +1,25 @@
-"""A simulated trainer: the production TrainerCore, and what it reports."""
+"""A simulated trainer: the production TrainerCore, its disk, and what it reports."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message
-from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Received, Started
+from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Started
 from swarmrt.scheduler.instructions import (
+    Batch,
     Instruction,
+    OfferCheckpoint,
     RaiseEpoch,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportPause,
     ReportPeer,
+    ReportRecovery,
+    ReportRollback,
     ReportStep,
-    ReportVoid,
     ReportWaiting,
     SaveCheckpoint,
     Send,
@@ -24,8 +28,24 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.trainer import TrainerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
-from swarmrt.sim.peer import History
+from swarmrt.sim.peer import History, digest_of
 from swarmrt.sim.process import Process
+
+
+@dataclass
+class Disk:
+    """What outlives a trainer's incarnations."""
+
+    epoch: int = 0
+    checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)
+    steps: list[ReportStep] = field(default_factory=list)
+    evaluations: list[ReportEvaluation] = field(default_factory=list)
+    rollbacks: list[ReportRollback] = field(default_factory=list)
+    pauses: list[ReportPause] = field(default_factory=list)
+    recoveries: Counter[str] = field(default_factory=Counter)
+
+    def digests(self, version: int) -> tuple[str, ...]:
+        return tuple(map(digest_of, self.checkpoints.get(version, ())))
 
 
 class SimulatedTrainer:
@@ -34,38 +54,48 @@ class SimulatedTrainer:
         settings: TrainerSettings,
         clock: Clock,
         network: Network,
-        snapshot_of: Callable[[PeerId, int], History | None],
+        snapshot_of: Callable[[PeerId, int, int], History | None],
+        disk: Disk,
+        clock_offset_s: float = 0.0,
+        clock_rate: float = 1.0,
     ) -> None:
         self.settings = settings
-        self.steps: list[ReportStep] = []
-        self.evaluations: list[ReportEvaluation] = []
-        self.voids: list[ReportVoid] = []
-        self.checkpoints: dict[int, tuple[History, ...]] = {}
+        self.disk = disk
         self.stopped: Stop | None = None
+        self.offered = settings.start_version  # version of the checkpoint that it gives to peers
         self._clock, self._network = clock, network
         self._snapshot_of = snapshot_of
-        self.process = Process(settings, clock, self._act)
-        network.connect(settings.me, self._receive)
+        self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
+        network.connect(settings.me, self.process.feed)
 
     def start(self) -> None:
         self.process.feed(Started())
 
-    def _receive(self, sender: PeerId, message: Message, payload: Any) -> None:
-        self.process.feed(Received(sender, message))
-
     def _act(self, instruction: Instruction) -> None:
         match instruction:
             case Send(to, message, payload):
-                self._network.send(self.settings.me, to, message, payload)
+                frame = None
+                if isinstance(payload, Batch):
+                    frame = f"{payload.microbatch} of stage -1"
+                self._network.send(self.settings.me, to, message, frame)
             case SaveCheckpoint():
                 self._clock.after(0.5, lambda: self._save(instruction))
+            case OfferCheckpoint(version):
+                assert version in self.disk.checkpoints
+                self.offered = version
+            case RaiseEpoch(epoch):
+                self.disk.epoch = epoch
             case ReportStep():
-                self.steps.append(instruction)
+                self.disk.steps.append(instruction)
             case ReportEvaluation():
-                self.evaluations.append(instruction)
-            case ReportVoid():
-                self.voids.append(instruction)
-            case ReportWaiting() | ReportPeer() | RaiseEpoch() | ReportCheckpointFailed():
+                self.disk.evaluations.append(instruction)
+            case ReportRollback():
+                self.disk.rollbacks.append(instruction)
+            case ReportPause():
+                self.disk.pauses.append(instruction)
+            case ReportRecovery(_, what, count):
+                self.disk.recoveries[what] += count
+            case ReportWaiting() | ReportPeer() | ReportCheckpointFailed():
                 pass
             case Stop():
                 self.stopped = instruction
@@ -74,13 +104,16 @@ class SimulatedTrainer:
                 raise AssertionError(f"a trainer cannot {instruction}")
 
     def _save(self, what: SaveCheckpoint) -> None:
-        states = [
-            next((s for s in map(lambda d: self._snapshot_of(d, what.version), donors) if s), None)
-            for donors in what.donors
-        ]
-        found = tuple(state for state in states if state is not None)
-        if len(found) < len(states):
+        if not self.process.alive:
+            return
+        found = []
+        for stage, donors in enumerate(what.donors):
+            states = (self._snapshot_of(donor, stage, what.version) for donor in donors)
+            found.append(next((state for state in states if state is not None), None))
+        whole = tuple(state for state in found if state is not None)
+        if len(whole) < len(found):
             self.process.feed(CheckpointFailed(what.version, "no donor has it"))
             return
-        self.checkpoints[what.version] = found
+        assert tuple(map(digest_of, whole)) == what.digests
+        self.disk.checkpoints[what.version] = whole
         self.process.feed(CheckpointSaved(what.version))

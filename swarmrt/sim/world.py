@@ -8,15 +8,15 @@ from collections.abc import Sequence
 
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.scheduler.events import PeerLost, PeersSeen, StopRequested
+from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.trainer import TrainerSettings
 from swarmrt.sim.clock import Clock
-from swarmrt.sim.network import Network
-from swarmrt.sim.peer import History, SimulatedPeer
+from swarmrt.sim.network import Network, Weather
+from swarmrt.sim.peer import FRAME_BYTES, History, SimulatedPeer
 from swarmrt.sim.process import Process
-from swarmrt.sim.trainer import SimulatedTrainer
+from swarmrt.sim.trainer import Disk, SimulatedTrainer
 
 RECORD_TTL_S = 15.0
 DIRECTORY_S = 1.0  # between two reads of the directory by one process
@@ -26,7 +26,8 @@ TRAINER = PeerId("trainer")
 class World:
     """One trainer and `replicas[s]` peers of each stage s.
 
-    `service_s` is drawn for each peer from this range of seconds of a forward.
+    `service_s` is drawn for each peer from this range of seconds of a forward; every process's
+    clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
     """
 
     def __init__(
@@ -41,38 +42,76 @@ class World:
         checkpoint_every: int = 2,
         service_s: tuple[float, float] = (0.05, 0.4),
         queue_s: float = 5.0,
+        retained_frames: int = 1000,
+        weather: Weather = Weather(),  # noqa: B008 - it is frozen
+        skew_s: float = 0.0,
+        drift: float = 0.0,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
-        self.network = Network(self.clock, self.rng)
+        self.network = Network(self.clock, self.rng, weather)
         self.num_stages = len(replicas)
+        self.steps, self.microbatches = steps, microbatches
         self.peers: dict[PeerId, SimulatedPeer] = {}
+        self.disk = Disk()
+        self.trainers: list[SimulatedTrainer] = []
         self._service_s, self._queue_s, self._seed = service_s, queue_s, seed
+        self._retain_bytes = retained_frames * FRAME_BYTES
+        self._evaluation = (eval_every, eval_microbatches)
+        self._checkpoint_every = checkpoint_every
+        self._skew_s, self._drift = skew_s, drift
         self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
-        settings = TrainerSettings(
-            me=TRAINER,
-            seed=seed,
-            epoch=1,
-            start_version=0,
-            steps=steps,
-            microbatches=microbatches,
-            eval_every=eval_every,
-            eval_microbatches=eval_microbatches,
-            checkpoint_every=checkpoint_every,
-            needed=tuple(replicas),
-            start_digests=(),
-            record_ttl_s=RECORD_TTL_S,
-        )
-        self.trainer = SimulatedTrainer(settings, self.clock, self.network, self._snapshot)
-        self.trainer.start()
-        self._read_directory(TRAINER)
+        self._start_trainer(tuple(replicas), resume=False)
         for stage, number in enumerate(replicas):
             for _ in range(number):
                 self.spawn(stage, after_s=self.rng.uniform(0, 3))
 
+    @property
+    def trainer(self) -> SimulatedTrainer:
+        """Its newest incarnation."""
+        return self.trainers[-1]
+
+    # ------------------------------------------------------------------ who comes and goes
+
+    def _start_trainer(self, needed: tuple[int, ...], *, resume: bool) -> None:
+        self.disk.epoch += 1
+        start = max(self.disk.checkpoints, default=0) if resume else 0
+        settings = TrainerSettings(
+            me=TRAINER,
+            seed=self._seed,
+            epoch=self.disk.epoch,
+            start_version=start,
+            steps=self.steps,
+            microbatches=self.microbatches,
+            eval_every=self._evaluation[0],
+            eval_microbatches=self._evaluation[1],
+            checkpoint_every=self._checkpoint_every,
+            needed=needed,
+            start_digests=self.disk.digests(start),
+            record_ttl_s=RECORD_TTL_S,
+            resume=resume,
+        )
+        trainer = SimulatedTrainer(
+            settings, self.clock, self.network, self._snapshot, self.disk, *self._clock_error()
+        )
+        self.trainers.append(trainer)
+        trainer.start()
+        self._read_directory(trainer.process)
+
+    def kill_trainer(self) -> None:
+        self.trainer.process.alive = False
+        self.network.disconnect(TRAINER)
+
+    def resume_trainer(self) -> None:
+        """A new incarnation, from what its disk holds."""
+        if self.trainer.process.alive or self.trainer.stopped is not None:
+            return
+        self._start_trainer((1,) * self.num_stages, resume=True)
+
     def spawn(self, stage: int, after_s: float = 0.0) -> PeerId:
         """A peer that starts so much later."""
-        peer_id = PeerId(f"s{stage}p{sum(p.settings.stage == stage for p in self.peers.values())}")
+        number = sum(p.settings.stage == stage for p in self.peers.values())
+        peer_id = PeerId(f"s{stage}p{number}")
         settings = PeerSettings(
             me=peer_id,
             trainer=TRAINER,
@@ -80,8 +119,9 @@ class World:
             num_stages=self.num_stages,
             seed=self._seed,
             queue_s=self._queue_s,
-            record_ttl_s=RECORD_TTL_S,
             gradient_bytes=self._seed % 3 * (100 << 20),  # one part a member, or several
+            retain_bytes=self._retain_bytes,
+            record_ttl_s=RECORD_TTL_S,
         )
         peer = SimulatedPeer(
             settings,
@@ -92,78 +132,102 @@ class World:
             self._snapshot,
             self.kill,
             self.rng.uniform(*self._service_s),
+            *self._clock_error(),
         )
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
-        self.clock.after(after_s, lambda: self._read_directory(peer_id))
+        self.clock.after(after_s, lambda: self._read_directory(peer.process))
         return peer_id
+
+    def _clock_error(self) -> tuple[float, float]:
+        if not self._skew_s and not self._drift:
+            return 0.0, 1.0
+        return self.rng.uniform(0, self._skew_s), 1 + self.rng.uniform(-self._drift, self._drift)
+
+    def live(self, stage: int) -> list[PeerId]:
+        """Peers that run, or are paused."""
+        return [
+            peer_id
+            for peer_id, peer in self.peers.items()
+            if peer.settings.stage == stage and peer.process.alive
+        ]
 
     def drain(self, peer: PeerId) -> None:
         """It is asked to leave, as by SIGTERM."""
         self.peers[peer].process.feed(StopRequested("drained"))
 
+    def pause(self, peer: PeerId, seconds: float) -> None:
+        """As by SIGSTOP and SIGCONT."""
+        process = self.trainer.process if peer == TRAINER else self.peers[peer].process
+        process.pause()
+        self.clock.after(seconds, process.go_on)
+
     def kill(self, peer: PeerId) -> None:
         """It stops at once; the others see its links break, its record expires later."""
+        if not self.peers[peer].process.alive:
+            return
         self.peers[peer].process.alive = False
         self.network.disconnect(peer)
-        for process in self._processes():
-            if process.me != peer:
-                self._tell_lost(process, peer)
         self.clock.after(RECORD_TTL_S, lambda: self._expire(peer))
 
     def _expire(self, peer: PeerId) -> None:
         self._directory[self.peers[peer].settings.stage].pop(peer, None)
 
-    def _tell_lost(self, process: Process, peer: PeerId) -> None:
-        """What the dead one sent arrives before the end of its link."""
-        seen_at = self.network.last_arrival(peer, process.me) + self.rng.uniform(0, 0.5)
-        self.clock.at(seen_at, lambda: process.feed(PeerLost(peer, "killed")))
+    # ------------------------------------------------------------------ running
 
     def run(self, limit_s: float = 3600.0) -> None:
         """Until the trainer stops. Raises RunError when it stops with an error, or not at all."""
         while self.trainer.stopped is None:
             if not self.clock.step() or self.clock.now > limit_s:
-                raise RunError(f"the swarm is stuck at {self.clock.now:.1f} s")
+                raise RunError(f"the swarm is stuck at {self.clock.now:.1f} s: {self._state()}")
         if self.trainer.stopped.error:
             raise RunError(self.trainer.stopped.reason)
         self.check()
 
     def run_until(self, version: int) -> None:
         """Until that version is committed."""
-        while not any(report.version >= version for report in self.trainer.steps):
+        while not any(report.version >= version for report in self.disk.steps):
             if not self.clock.step() or self.trainer.stopped is not None:
                 raise RunError(f"version {version} was never committed")
 
     def check(self) -> None:
         """Exactly once, and equal replicas (promises P1 and P2)."""
-        for report in self.trainer.steps:
+        for report in self.disk.steps:
             assert report.digests_equal, f"replicas differ at version {report.version}"
         for peer_id, peer in self.peers.items():
-            for step, update in enumerate(peer.history):
-                names = (
-                    str(MicrobatchId(step, i)) for i in range(self.trainer.settings.microbatches)
-                )
-                expected = tuple(sorted((name, 1) for name in names))
-                assert update == expected, f"{peer_id} applied {update} as step {step}"
+            self._check_history(str(peer_id), peer.history)
+        for version, states in self.disk.checkpoints.items():
+            for stage, history in enumerate(states):
+                assert len(history) == version
+                self._check_history(f"checkpoint {version} of stage {stage}", history)
 
-    def log(self) -> dict[PeerId, list[dict[str, object]]]:
-        """What every process recorded."""
-        return {process.me: process.log for process in self._processes()}
+    def _check_history(self, whose: str, history: History) -> None:
+        for step, update in enumerate(history):
+            names = (str(MicrobatchId(step, i)) for i in range(self.microbatches))
+            expected = tuple(sorted((name, 1) for name in names))
+            assert update == expected, f"{whose} applied {update} as step {step}"
 
-    def _processes(self) -> list[Process]:
-        return [self.trainer.process, *(peer.process for peer in self.peers.values())]
+    def log(self) -> dict[str, list[dict[str, object]]]:
+        """What every process recorded, by name."""
+        logs = {f"trainer-{i}": t.process.log() for i, t in enumerate(self.trainers)}
+        return logs | {str(peer_id): peer.process.log() for peer_id, peer in self.peers.items()}
+
+    def _state(self) -> str:
+        """For whoever looks into why nothing goes on."""
+        core = self.trainer.process.core
+        return f"{vars(core).get('phase')} at version {vars(core).get('version')}"
+
+    # ------------------------------------------------------------------ the directory
 
     def _announce(self, peer: PeerId, stage: int, announce: Announce) -> None:
         self._directory[stage][peer] = announce
 
-    def _read_directory(self, reader: PeerId) -> None:
+    def _read_directory(self, process: Process) -> None:
         """The trainer sees all that joins or serves; a peer sees who serves the next stage."""
-        if reader == TRAINER:
-            process = self.trainer.process
+        if process.me == TRAINER:
             stages, statuses = range(self.num_stages), {"joining", "serving"}
         else:
-            process = self.peers[reader].process
-            stage = self.peers[reader].settings.stage + 1
+            stage = self.peers[process.me].settings.stage + 1
             stages, statuses = range(stage, min(stage + 1, self.num_stages)), {"serving"}
         if not process.alive:
             return
@@ -171,8 +235,13 @@ class World:
             records = self._directory[stage]
             seen = tuple(sorted(p for p, record in records.items() if record.status in statuses))
             process.feed(PeersSeen(stage, seen))
-        self.clock.after(DIRECTORY_S, lambda: self._read_directory(reader))
+        self.clock.after(DIRECTORY_S, lambda: self._read_directory(process))
 
-    def _snapshot(self, donor: PeerId, version: int) -> History | None:
+    def _snapshot(self, donor: PeerId, stage: int, version: int) -> History | None:
+        if donor == TRAINER:
+            offered = self.trainer.process.alive and self.trainer.offered == version
+            return self.disk.checkpoints[version][stage] if offered else None
         peer = self.peers[donor]
-        return peer.snapshots.get(version) if peer.process.alive else None
+        if not peer.process.alive or peer.process.paused or peer.settings.stage != stage:
+            return None
+        return peer.snapshots.get(version)

@@ -289,6 +289,9 @@ def _check(value: Any, wanted: Any, where: str) -> Any:
     if wanted in (int, float, str, bool):
         if type(value) is wanted:
             return value
+    elif typing.get_origin(wanted) is typing.Literal:
+        if value in typing.get_args(wanted):
+            return value
     elif isinstance(value, list):
         parts = _part_types(wanted, len(value))
         if parts is not None:

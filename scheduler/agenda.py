@@ -1,0 +1,60 @@
+"""The deadlines of a core: many keys, of which the world only has to know the earliest time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from swarmrt.scheduler.instructions import StartDeadline
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Agenda(Generic[K]):
+    """Set keys to times; ask which are due. O(log n) each. Equal times keep their order."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # of the world's one deadline
+        self._at: dict[K, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._order = 0
+        self._armed_at: float | None = None
+
+    def set(self, key: K, at: float) -> None:
+        """It replaces the key's earlier time."""
+        self._order += 1
+        self._at[key] = (at, self._order)
+        heapq.heappush(self._heap, (at, self._order, key))
+
+    def cancel(self, key: K) -> None:
+        self._at.pop(key, None)
+
+    def clear(self) -> None:
+        self._at.clear()
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._at
+
+    def due(self, now: float) -> list[K]:
+        """Keys whose time has come. They are not set any more."""
+        self._armed_at = None
+        keys: list[K] = []
+        while (entry := self._earliest()) is not None and entry[0] <= now:
+            heapq.heappop(self._heap)
+            del self._at[entry[2]]
+            keys.append(entry[2])
+        return keys
+
+    def arm(self) -> list[StartDeadline]:
+        """After each event: the world's deadline, when the earliest time has come forward."""
+        entry = self._earliest()
+        if entry is None or (self._armed_at is not None and self._armed_at <= entry[0]):
+            return []
+        self._armed_at = entry[0]
+        return [StartDeadline(self.name, entry[0])]
+
+    def _earliest(self) -> tuple[float, int, K] | None:
+        while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][:2]:
+            heapq.heappop(self._heap)
+        return self._heap[0] if self._heap else None

@@ -1,0 +1,138 @@
+"""The trainer's side of forward: which microbatches are on their way, and to whom they were given.
+
+A flight begins with its first dispatch and ends when it is finished, whatever attempts it takes.
+A microbatch goes again when its replica refused it, was lost, or is late with its claim.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.messages import Forward
+from swarmrt.scheduler.agenda import Agenda
+from swarmrt.scheduler.estimate import Estimate, Window
+from swarmrt.scheduler.instructions import Batch, Instruction, Send, StartDeadline
+from swarmrt.scheduler.wiring import Wiring
+
+REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
+CLAIM_S = 30.0  # for the first claims, before it is known how long they take
+
+
+@dataclass(slots=True)
+class Flight:
+    attempt: int
+    peer: PeerId  # of stage 0, that the newest attempt was given to
+    first_at: float
+    sent_at: float
+    claimed: bool = False  # the newest attempt has come to its end
+    retries: int = 0
+
+
+class Dispatch:
+    def __init__(self, seed: int, num_stages: int) -> None:
+        self.wiring = Wiring(random.Random(seed))
+        self._pending: deque[MicrobatchId] = deque()
+        self._flights: dict[MicrobatchId, Flight] = {}
+        self._attempts: dict[MicrobatchId, int] = {}  # of this step
+        self._window = Window(least=2 * num_stages)
+        self._claim_time = Estimate()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._pending and not self._flights
+
+    def open(self, microbatches: Iterable[MicrobatchId]) -> None:
+        """A step's microbatches, to be sent as the window allows."""
+        self.clear()
+        self._pending.extend(microbatches)
+        self._window.pause()  # the pipeline was drained: the time until the first is not its rate
+
+    def clear(self) -> None:
+        self._pending.clear()
+        self._flights.clear()
+        self._attempts.clear()
+
+    def fill(self, epoch: int, overdue: Agenda[object], now: float) -> list[Instruction]:
+        """Send while the window has room."""
+        sends: list[Instruction] = []
+        while self._pending and self._has_room(self._pending[0]):
+            peer = self.wiring.choose(now)
+            if peer is None:
+                return [*sends, StartDeadline("rewire", now + REWIRE_S)]
+            microbatch = self._pending.popleft()
+            flight = self._send(microbatch, peer, now)
+            patience_s = self._claim_time.patience_s(CLAIM_S, flight.retries)
+            overdue.set(("flight", microbatch), now + patience_s)
+            forward = Forward(Work(microbatch, flight.attempt), epoch, ())
+            sends.append(Send(peer, forward, Batch(microbatch)))
+        return sends
+
+    def _has_room(self, microbatch: MicrobatchId) -> bool:
+        return microbatch in self._flights or len(self._flights) < self._window.size
+
+    def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
+        attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
+        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now, now))
+        flight.attempt, flight.peer, flight.sent_at, flight.claimed = attempt, peer, now, False
+        return flight
+
+    def again(self, microbatch: MicrobatchId) -> bool:
+        """One more attempt, unless one is on its way. Whether there will be one."""
+        flight = self._flights.get(microbatch)
+        if microbatch in self._pending or (flight is not None and not flight.claimed):
+            return False
+        self._pending.appendleft(microbatch)
+        return True
+
+    def refused(self, peer: PeerId, work: Work, until: float) -> None:
+        """A replica of stage 0 did not take a microbatch: it goes elsewhere."""
+        self.wiring.block(peer, until)
+        flight = self._flights.get(work.microbatch)
+        if flight is None:
+            return
+        is_newest = (flight.attempt, flight.peer) == (work.attempt, peer)
+        if is_newest and not flight.claimed and work.microbatch not in self._pending:
+            self._pending.appendleft(work.microbatch)
+
+    def lost(self, peer: PeerId) -> None:
+        """What it had been given and nobody has claimed goes to others."""
+        self.wiring.remove(peer)
+        for microbatch, flight in self._flights.items():
+            if flight.peer == peer and not flight.claimed and microbatch not in self._pending:
+                self._pending.appendleft(microbatch)
+
+    def is_late(self, microbatch: MicrobatchId) -> bool:
+        """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""
+        flight = self._flights.get(microbatch)
+        if flight is None or flight.claimed or microbatch in self._pending:
+            return False
+        flight.retries += 1
+        self._pending.appendleft(microbatch)
+        return True
+
+    def claimed(self, microbatch: MicrobatchId, now: float) -> None:
+        """An attempt of it has come to its end."""
+        flight = self._flights.get(microbatch)
+        if flight is None or flight.claimed:
+            return
+        if flight.attempt == 1:
+            self._claim_time.add(now - flight.sent_at)
+        flight.claimed = True
+        if microbatch in self._pending:
+            self._pending.remove(microbatch)
+
+    def landed(self, microbatch: MicrobatchId, now: float) -> None:
+        """It is finished."""
+        flight = self._flights.pop(microbatch, None)
+        if flight is not None:
+            self._window.finished(now - flight.first_at, now)
+        if microbatch in self._pending:
+            self._pending.remove(microbatch)
+
+    def validate(self) -> None:
+        self.wiring.validate()
+        assert len(set(self._pending)) == len(self._pending), self._pending

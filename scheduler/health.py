@@ -1,0 +1,68 @@
+"""Whether a peer is alive and at work, by its beacons. No constant decides it.
+
+A peer is suspected when its next beacon, or its next finished computation while it has some to do,
+is later than it ever was likely to be (mean + 4 deviations of what was seen), and given up when it
+is twice as late. A late beacon that comes after all widens the deadline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from swarmrt.scheduler.estimate import Estimate
+
+
+class Verdict(StrEnum):
+    FINE = "fine"
+    SUSPECT = "suspect"
+    GONE = "gone"
+
+
+LEAST_SAMPLES = 3  # of a kind, before it can be late
+
+
+@dataclass(slots=True)
+class Health:
+    heard_at: float | None = None
+    progress_at: float = 0.0
+    done: int = 0
+    queued: int = 0
+    beacons: Estimate = field(default_factory=Estimate)
+    progress: Estimate = field(default_factory=Estimate)
+
+    def beacon(self, now: float, queued: int, done: int) -> None:
+        """It says how much it has to do, and how much it has done since its start."""
+        if self.heard_at is not None:
+            self.beacons.add(now - self.heard_at)
+        self.heard_at = now
+        if done != self.done and self.queued:
+            self.progress.add(now - self.progress_at)
+        if done != self.done or not self.queued:
+            self.progress_at = now
+        self.done, self.queued = done, queued
+
+    def slept(self, seconds: float) -> None:
+        """Nobody was heard meanwhile, because the listener itself stood still."""
+        if self.heard_at is not None:
+            self.heard_at += seconds
+        self.progress_at += seconds
+
+    def lateness(self, now: float) -> float:
+        """How late it is, as a share of its deadline."""
+        if self.heard_at is None:
+            return 0.0
+        late = 0.0
+        if self.beacons.samples >= LEAST_SAMPLES:
+            late = (now - self.heard_at) / self.beacons.deadline_s
+        if self.queued and self.progress.samples >= LEAST_SAMPLES:
+            # It is known only by beacons, so it may be one beacon older than it seems.
+            deadline_s = self.progress.deadline_s + self.beacons.deadline_s
+            late = max(late, (now - self.progress_at) / deadline_s)
+        return late
+
+    def verdict(self, now: float) -> Verdict:
+        late = self.lateness(now)
+        if late < 1:
+            return Verdict.FINE
+        return Verdict.SUSPECT if late < 2 else Verdict.GONE

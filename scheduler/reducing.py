@@ -1,0 +1,124 @@
+"""A peer's side of the commits: the round of its version, and those it will follow.
+
+Rules:
+- The newest round of a step replaces the earlier ones, whose parts are dropped.
+- A peer combines a round, and applies it, when its version is that round's step. One that still
+  loads its state keeps the sums and the Applies of the steps that it misses, and catches up.
+- Parts may come before the Prepare that explains them; a bounded number is kept.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Apply, Part, Prepare
+from swarmrt.scheduler.events import GradientCombined, PartSummed
+from swarmrt.scheduler.instructions import (
+    CombineParts,
+    DropRound,
+    Instruction,
+    KeepPart,
+    StepOptimizer,
+)
+from swarmrt.scheduler.rounds import Round
+
+MAX_BEHIND = 8  # steps that a newcomer may miss while it loads; the trainer waits then
+MAX_EARLY_PARTS = 64
+
+
+class Reducing:
+    def __init__(self, me: PeerId, gradient_bytes: int) -> None:
+        self._me, self._gradient_bytes = me, gradient_bytes
+        self._rounds: dict[int, Round] = {}  # by step
+        self._applies: dict[int, Apply] = {}  # by step
+        self._early: dict[tuple[PeerId, Part], None] = {}
+
+    def round(self, step: int) -> Round | None:
+        return self._rounds.get(step)
+
+    def begin(self, prepare: Prepare) -> list[Instruction]:
+        """Take part in a round, or listen to it."""
+        earlier = self._rounds.get(prepare.step)
+        if earlier is not None and prepare.round <= earlier.prepare.round:
+            return []
+        void: list[Instruction] = [DropRound(*earlier.key)] if earlier is not None else []
+        round_ = self._rounds[prepare.step] = Round(self._me, prepare, self._gradient_bytes)
+        early = [(s, p) for s, p in self._early if (p.step, p.round) == round_.key]
+        for entry in early:
+            del self._early[entry]
+        instructions = [*void, *round_.start()]
+        for sender, part in early:
+            if round_.awaits(sender, part):
+                instructions += round_.part_arrived(sender, part)
+        return instructions
+
+    def part(self, sender: PeerId, part: Part, version: int) -> list[Instruction]:
+        keep = KeepPart(sender, part.step, part.round, part.index, part.summed)
+        round_ = self._rounds.get(part.step)
+        if round_ is not None and round_.prepare.round == part.round:
+            if not round_.awaits(sender, part):
+                return []
+            return [keep, *round_.part_arrived(sender, part)]
+        newer = round_ is None or part.round > round_.prepare.round
+        near = version <= part.step <= version + MAX_BEHIND + 1
+        if not newer or not near or len(self._early) >= MAX_EARLY_PARTS:
+            return []
+        self._early[sender, part] = None
+        return [keep]
+
+    def part_summed(self, event: PartSummed) -> list[Instruction]:
+        round_ = self._rounds.get(event.step)
+        if round_ is None or round_.prepare.round != event.round:
+            return []
+        return round_.part_summed(event.index)
+
+    def combined(self, event: GradientCombined) -> Round | None:
+        """The round that is combined by it, if it is not void by now."""
+        round_ = self._rounds.get(event.step)
+        if round_ is None or round_.prepare.round != event.round:
+            return None
+        round_.combined = (event.digest, event.squared_norm)
+        return round_
+
+    def apply(self, message: Apply) -> None:
+        self._applies[message.step] = message
+
+    def is_prepared(self, version: int) -> bool:
+        round_ = self._rounds.get(version)
+        return round_ is not None and round_.combined is not None
+
+    def next(self, version: int) -> list[Instruction]:
+        """What brings this version on: combine its parts, or apply their sum."""
+        round_ = self._rounds.get(version)
+        if round_ is None:
+            return []
+        if round_.is_whole and not round_.is_combining:
+            round_.is_combining = True
+            return [CombineParts(*round_.key, round_.parts)]
+        apply = self._applies.get(version)
+        if apply is None or round_.combined is None or apply.round != round_.prepare.round:
+            return []
+        return [StepOptimizer(*round_.key, apply.norm, apply.snapshot)]
+
+    def stepped(self, version: int) -> list[Instruction]:
+        """This version is made: what led to it is not needed any more."""
+        past = [step for step in self._rounds if step < version]
+        drops: list[Instruction] = [DropRound(*self._rounds.pop(step).key) for step in past]
+        self._applies = {step: a for step, a in self._applies.items() if step >= version}
+        early = [(sender, part) for sender, part in self._early if part.step < version]
+        drops += [DropRound(part.step, part.round) for _, part in early]
+        for entry in early:
+            del self._early[entry]
+        return drops
+
+    def clear(self, *, but_prepared: int | None = None) -> list[Instruction]:
+        """Void all rounds, but for one that is whole at this version and only waits for Apply."""
+        kept = self._rounds.get(but_prepared) if but_prepared is not None else None
+        if kept is not None and not kept.is_combining:
+            kept = None
+        void = [round_ for round_ in self._rounds.values() if round_ is not kept]
+        drops: list[Instruction] = [DropRound(*round_.key) for round_ in void]
+        drops += [DropRound(part.step, part.round) for _, part in self._early]
+        self._rounds = {kept.prepare.step: kept} if kept is not None else {}
+        self._applies.clear()
+        self._early.clear()
+        return drops

@@ -1,0 +1,42 @@
+"""At which version a new trainer incarnation goes on: from what the live peers hold, or from the
+last checkpoint.
+
+A stage can go on at a version that a replica has, or that a replica has prepared when another
+peer has already applied it: no stage applies before all are prepared, so the others may follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from swarmrt.messages import Beacon
+
+
+@dataclass(frozen=True)
+class Plan:
+    version: int
+    is_live: bool  # held by the peers; else it is the checkpoint's
+    norm: float  # of the update that made it, for those that have it prepared; 0 if unknown
+
+
+def choose_version(holdings: Iterable[Beacon], num_stages: int, checkpoint_version: int) -> Plan:
+    """The newest version that every stage can go on at, not older than the checkpoint."""
+    held = list(holdings)
+    for version in sorted({beacon.version for beacon in held}, reverse=True):
+        if version < checkpoint_version or version == 0:
+            break
+        norm = max((b.norm for b in held if b.version == version), default=0.0)
+        stages = [
+            any(b.stage == stage and _can_go_on(b, version, norm) for b in held)
+            for stage in range(num_stages)
+        ]
+        if all(stages):
+            return Plan(version, True, norm)
+    return Plan(checkpoint_version, False, 0.0)
+
+
+def _can_go_on(beacon: Beacon, version: int, norm: float) -> bool:
+    if beacon.version == version:
+        return bool(beacon.digest)
+    return beacon.version == version - 1 and beacon.prepared and norm > 0

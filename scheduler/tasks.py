@@ -1,0 +1,152 @@
+"""What a peer knows of each microbatch, and which computation is next.
+
+The frames of a microbatch are functions of (weights, microbatch, seed), whoever computes them. So
+a peer has one task for a microbatch, however many attempts pass it.
+
+    forward    AWAITED → QUEUED → RUNNING → DONE
+    backward   AWAITED → QUEUED → RUNNING → DONE
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.messages import FrameKind, Path
+
+
+class Phase(StrEnum):
+    AWAITED = "awaited"  # its frame is not here yet
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Task:
+    microbatch: MicrobatchId
+    attempt: int = 0
+    route: tuple[PeerId, ...] = ()  # that the newest attempt passed before this stage
+    forward: Phase = Phase.AWAITED
+    backward: Phase = Phase.AWAITED
+    onward: bool = False  # goes on to the next stage, or to a claim
+    pushed_to: PeerId | None = None
+    pushed_at: float = 0.0
+    accepted: bool = False
+    claimed_at: float = 0.0
+    retries: int = 0  # of the push or the claim
+    loss_sum: float = 0.0
+    tokens: int = 0
+    granted: bool = False  # at the last stage: backward may run
+    path: Path = ()
+    need: tuple[int, ...] = ()  # stages that are to accumulate
+    has_gradient: bool = False  # of the output, for backward to use
+    has_graph: bool = False
+    has_output: bool = False  # retained, to be sent again
+    has_input_grad: bool = False
+    output_bytes: int = 0
+    input_grad_bytes: int = 0
+    output_wanted_by: PeerId | None = None  # as soon as it is there
+    asked: dict[FrameKind, PeerId] = field(default_factory=dict)  # frames on their way here
+
+    @property
+    def work(self) -> Work:
+        return Work(self.microbatch, self.attempt)
+
+
+Entry = tuple[int, bool, int, MicrobatchId]
+
+
+class Tasks:
+    """All tasks of a peer. Backward goes before forward; within each, the oldest first."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[MicrobatchId, Task] = {}
+        self._forwards: list[Entry] = []
+        self._backwards: list[Entry] = []
+        self.running: MicrobatchId | None = None  # stays until its outcome comes
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(list(self._tasks.values()))
+
+    def __contains__(self, microbatch: MicrobatchId) -> bool:
+        return microbatch in self._tasks
+
+    def get(self, microbatch: MicrobatchId) -> Task | None:
+        return self._tasks.get(microbatch)
+
+    def add(self, task: Task) -> Task:
+        self._tasks[task.microbatch] = task
+        return task
+
+    def drop(self, task: Task) -> None:
+        self._tasks.pop(task.microbatch, None)
+
+    def clear(self) -> list[MicrobatchId]:
+        """Drop all; those that there were."""
+        dropped = list(self._tasks)
+        self._tasks.clear()
+        self._forwards.clear()
+        self._backwards.clear()
+        return dropped
+
+    def queue_forward(self, task: Task) -> None:
+        task.forward = Phase.QUEUED
+        heapq.heappush(self._forwards, _age(task.microbatch))
+
+    def queue_backward(self, task: Task) -> None:
+        task.backward = Phase.QUEUED
+        heapq.heappush(self._backwards, _age(task.microbatch))
+
+    def next_backward(self, version: int) -> Task | None:
+        task = self._oldest(self._backwards, version, "backward")
+        if task is not None:
+            task.backward, self.running = Phase.RUNNING, task.microbatch
+        return task
+
+    def next_forward(self, version: int) -> Task | None:
+        task = self._oldest(self._forwards, version, "forward")
+        if task is not None:
+            task.forward, self.running = Phase.RUNNING, task.microbatch
+        return task
+
+    def queued(self) -> tuple[int, int]:
+        """Forwards and backwards that wait to be computed."""
+        tasks = self._tasks.values()
+        forwards = sum(task.forward is Phase.QUEUED for task in tasks)
+        return forwards, sum(task.backward is Phase.QUEUED for task in tasks)
+
+    def _oldest(self, heap: list[Entry], version: int, what: str) -> Task | None:
+        """The oldest task that is queued for it and that this version can compute."""
+        while heap:
+            task = self._tasks.get(heap[0][-1])
+            is_queued = task is not None and getattr(task, what) is Phase.QUEUED
+            if is_queued and heap[0][0] > version:
+                return None
+            heapq.heappop(heap)
+            if is_queued:
+                return task
+        return None
+
+    def validate(self) -> None:
+        running = [
+            task.microbatch
+            for task in self._tasks.values()
+            if Phase.RUNNING in (task.forward, task.backward)
+        ]
+        assert len(running) <= 1 and set(running) <= {self.running}, (running, self.running)
+        for microbatch, task in self._tasks.items():
+            assert microbatch == task.microbatch
+            if task.backward in (Phase.QUEUED, Phase.RUNNING):
+                assert task.forward is Phase.DONE and task.has_graph, task
+
+
+def _age(microbatch: MicrobatchId) -> Entry:
+    """Heap order: older steps first, then evaluations, which hold up a commit, then by index."""
+    return microbatch.step, not microbatch.held_out, microbatch.index, microbatch

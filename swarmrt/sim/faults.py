@@ -1,0 +1,212 @@
+"""Seeded schedules of faults, the stories that they are told as, and shrinking of failing ones.
+
+A scenario is a function of its seed: the swarm's shape, how bad its links and clocks are, and what
+happens to whom and when. `play` runs it and checks the promises after every event.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from swarmrt.ids import PeerId
+from swarmrt.sim.network import Weather
+from swarmrt.sim.world import TRAINER, World
+
+KINDS = ("kill", "drain", "pause", "cut", "join", "trainer", "pause trainer", "storm")
+CALM = Weather()
+LIMIT_S = 3000.0  # of virtual time: a swarm that needs longer is stuck
+
+
+@dataclass(frozen=True)
+class Fault:
+    at_s: float  # after the first committed step
+    kind: str
+    stage: int
+    pick: int  # which of the stage's live peers, modulo their number
+    other: int  # the same, for the other end of a cut; odd ones cut the trainer off
+    seconds: float
+    weather: Weather = CALM
+
+    def __str__(self) -> str:
+        return f"{self.at_s:6.2f} s  {self.kind} stage {self.stage}/{self.pick} {self.seconds:.2f} s"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    seed: int
+    replicas: tuple[int, ...]
+    steps: int
+    microbatches: int
+    eval_every: int
+    checkpoint_every: int
+    queue_s: float
+    retained_frames: int
+    skew_s: float
+    drift: float
+    faults: tuple[Fault, ...]
+
+    def story(self) -> str:
+        """For people: what happens."""
+        head = (
+            f"seed {self.seed}: replicas {list(self.replicas)}, {self.steps} steps of "
+            f"{self.microbatches} microbatches, {self.retained_frames} frames retained"
+        )
+        return "\n".join([head, *map(str, self.faults)])
+
+
+def draw(seed: int) -> Scenario:
+    rng = random.Random(seed)
+    replicas = tuple(rng.choice((1, 2, 2, 3)) for _ in range(rng.choice((1, 2, 3))))
+    faults = sorted(
+        (_draw_fault(rng, len(replicas)) for _ in range(rng.randint(1, 6))),
+        key=lambda fault: fault.at_s,
+    )
+    return Scenario(
+        seed=seed,
+        replicas=replicas,
+        steps=rng.randint(2, 5),
+        microbatches=rng.randint(1, 5),
+        eval_every=rng.choice((0, 1, 2)),
+        checkpoint_every=rng.choice((0, 1, 2)),
+        queue_s=rng.choice((0.3, 5.0)),
+        retained_frames=rng.choice((0, 3, 1000)),
+        skew_s=rng.choice((0.0, 1000.0)),
+        drift=rng.choice((0.0, 0.02)),
+        faults=tuple(faults),
+    )
+
+
+def _draw_fault(rng: random.Random, num_stages: int) -> Fault:
+    kind = rng.choice(KINDS)
+    weather = CALM
+    if kind == "storm":
+        weather = Weather(
+            lost=rng.choice((0.0, 0.05, 0.2)),
+            doubled=rng.choice((0.0, 0.3)),
+            late=rng.choice((0.0, 0.3)),
+            late_s=rng.uniform(0.1, 2.0),
+        )
+    return Fault(
+        at_s=rng.uniform(0, 10),
+        kind=kind,
+        stage=rng.randrange(num_stages),
+        pick=rng.randrange(4),
+        other=rng.randrange(8),
+        seconds=rng.uniform(0.2, 8.0),
+        weather=weather,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one scenario covered."""
+
+    covered: Counter[str]  # fences, recoveries, releases, …; and faults by kind
+
+
+def play(scenario: Scenario) -> Outcome:
+    """Run it. Raises AssertionError or RunError when a promise is broken."""
+    world = World(
+        scenario.replicas,
+        scenario.seed,
+        steps=scenario.steps,
+        microbatches=scenario.microbatches,
+        eval_every=scenario.eval_every,
+        eval_microbatches=2,
+        checkpoint_every=scenario.checkpoint_every,
+        queue_s=scenario.queue_s,
+        retained_frames=scenario.retained_frames,
+        skew_s=scenario.skew_s,
+        drift=scenario.drift,
+    )
+    world.run_until(version=1)
+    covered: Counter[str] = Counter()
+    for fault in scenario.faults:
+        world.clock.after(fault.at_s, partial(_strike, world, fault, covered))
+    world.run(limit_s=LIMIT_S)
+    last = {report.version: report for report in world.disk.steps}
+    assert world.trainer.process.now >= 0 and max(last) <= scenario.steps
+    assert scenario.steps in world.disk.checkpoints, "the last version was not saved"
+    covered.update(world.disk.recoveries)
+    covered["rollbacks"] += len(world.disk.rollbacks)
+    covered["epochs"] += world.disk.epoch - 1
+    covered["steps"] += len(world.disk.steps)
+    return Outcome(covered)
+
+
+def _strike(world: World, fault: Fault, covered: Counter[str]) -> None:
+    """Do it, if there is anybody to do it to."""
+    if world.trainer.stopped is not None:
+        return
+    live = world.live(fault.stage)
+    victim = live[fault.pick % len(live)] if live else None
+    covered[fault.kind] += 1
+    match fault.kind:
+        case "kill" | "drain" if victim is not None:
+            (world.kill if fault.kind == "kill" else world.drain)(victim)
+            world.clock.after(fault.seconds, partial(_replace, world, fault.stage))
+        case "pause" if victim is not None:
+            world.pause(victim, fault.seconds)
+        case "cut" if victim is not None:
+            world.network.cut(victim, _other_end(world, fault, victim), fault.seconds)
+        case "join":
+            world.spawn(fault.stage)
+        case "trainer":
+            world.kill_trainer()
+            world.clock.after(fault.seconds, world.resume_trainer)
+        case "pause trainer":
+            world.pause(TRAINER, fault.seconds)
+        case "storm":
+            world.network.weather = fault.weather
+            world.clock.after(fault.seconds, partial(_clear_up, world))
+
+
+def _other_end(world: World, fault: Fault, victim: PeerId) -> PeerId:
+    others = [p for stage in range(world.num_stages) for p in world.live(stage) if p != victim]
+    if fault.other % 2 or not others:
+        return TRAINER
+    return others[fault.other % len(others)]
+
+
+def _replace(world: World, stage: int) -> None:
+    """A stage without anybody gets a replacement, sooner or later."""
+    if world.trainer.stopped is None and not world.live(stage):
+        world.spawn(stage)
+
+
+def _clear_up(world: World) -> None:
+    world.network.weather = CALM
+
+
+def failure_of(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) -> Exception | None:
+    try:
+        run(scenario)
+    except Exception as failure:  # noqa: BLE001 - whatever it is, it is what is looked for
+        return failure
+    return None
+
+
+def shrink(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) -> Scenario:
+    """The shortest story that still fails: without whatever is not needed for it."""
+    changed = True
+    while changed:
+        changed = False
+        for index in range(len(scenario.faults)):
+            faults = scenario.faults[:index] + scenario.faults[index + 1 :]
+            shorter = replace(scenario, faults=faults)
+            if failure_of(shorter, run) is not None:
+                scenario, changed = shorter, True
+                break
+    for simpler in (
+        replace(scenario, skew_s=0.0, drift=0.0),
+        replace(scenario, eval_every=0),
+        replace(scenario, microbatches=1),
+        replace(scenario, steps=2),
+    ):
+        if failure_of(simpler, run) is not None:
+            scenario = simpler
+    return scenario
