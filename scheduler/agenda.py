@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from swarmrt.scheduler.instructions import StartDeadline
 
 K = TypeVar("K", bound=Hashable)
+TOLERANCE_S = 1e-3  # a world's clock may wake a little early
 
 
 class Agenda(Generic[K]):
@@ -40,7 +41,7 @@ class Agenda(Generic[K]):
         """Keys whose time has come. They are not set any more."""
         self._armed_at = None
         keys: list[K] = []
-        while (entry := self._earliest()) is not None and entry[0] <= now:
+        while (entry := self._earliest()) is not None and entry[0] <= now + TOLERANCE_S:
             heapq.heappop(self._heap)
             del self._at[entry[2]]
             keys.append(entry[2])

@@ -62,7 +62,8 @@ class Dispatch:
         while self._pending and self._has_room(self._pending[0]):
             peer = self.wiring.choose(now)
             if peer is None:
-                return [*sends, StartDeadline("rewire", now + REWIRE_S)]
+                again = [StartDeadline("rewire", now + REWIRE_S)] if len(self.wiring) else []
+                return [*sends, *again]
             microbatch = self._pending.popleft()
             flight = self._send(microbatch, peer, now)
             patience_s = self._claim_time.patience_s(CLAIM_S, flight.retries)

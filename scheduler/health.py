@@ -33,10 +33,10 @@ class Health:
 
     def beacon(self, now: float, queued: int, done: int) -> None:
         """It says how much it has to do, and how much it has done since its start."""
-        if self.heard_at is not None:
-            self.beacons.add(now - self.heard_at)
+        if self.heard_at is not None and now - self.heard_at > self.beacons.mean_s / 2:
+            self.beacons.add(now - self.heard_at)  # and not a burst that was held up
         self.heard_at = now
-        if done != self.done and self.queued:
+        if done != self.done and self.queued and now > self.progress_at:
             self.progress.add(now - self.progress_at)
         if done != self.done or not self.queued:
             self.progress_at = now
@@ -54,10 +54,10 @@ class Health:
             return 0.0
         late = 0.0
         if self.beacons.samples >= LEAST_SAMPLES:
-            late = (now - self.heard_at) / self.beacons.deadline_s
+            late = (now - self.heard_at) / _deadline_s(self.beacons)
         if self.queued and self.progress.samples >= LEAST_SAMPLES:
             # It is known only by beacons, so it may be one beacon older than it seems.
-            deadline_s = self.progress.deadline_s + self.beacons.deadline_s
+            deadline_s = _deadline_s(self.progress) + _deadline_s(self.beacons)
             late = max(late, (now - self.progress_at) / deadline_s)
         return late
 
@@ -66,3 +66,8 @@ class Health:
         if late < 1:
             return Verdict.FINE
         return Verdict.SUSPECT if late < 2 else Verdict.GONE
+
+
+def _deadline_s(estimate: Estimate) -> float:
+    """A thing that always took equally long may still take half as long again."""
+    return max(estimate.deadline_s, 1.5 * estimate.mean_s)

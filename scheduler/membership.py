@@ -29,7 +29,7 @@ class Member:
     state: Membership = Membership.SEEN
     term: int = 0  # of its newest admission
     version: int = 0  # it was admitted at
-    digest: str = ""  # of its parameters, at its newest version
+    held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
     donors: tuple[PeerId, ...] = ()  # of the state that it was admitted with
     leaving: bool = False  # gets nothing new, and goes after the commit
     suspect: bool = False  # gets nothing new until it is heard again

@@ -349,7 +349,7 @@ class PeerCore:
         for task in self._tasks:
             if peer in task.asked.values():
                 instructions += self._release(task, f"{peer}, who has a frame of it, is gone")
-            elif task.pushed_to == peer and task.backward is Phase.AWAITED and task.onward:
+            elif task.pushed_to == peer and task.backward is Phase.AWAITED and task.has_output:
                 instructions += self._push(task, now)
         return instructions
 
@@ -474,7 +474,8 @@ class PeerCore:
         task.pushed_to = self._next.wiring.choose(now)
         if task.pushed_to is None:
             self._stranded.append(task.microbatch)
-            return [StartDeadline("rewire", now + REWIRE_S)]
+            is_first = len(self._stranded) == 1 and len(self._next.wiring)
+            return [StartDeadline("rewire", now + REWIRE_S)] if is_first else []
         task.pushed_at = now
         patience_s = self._accept_time.patience_s(ANSWER_S, task.retries)
         self._agenda.set(task.microbatch, now + patience_s)
@@ -604,15 +605,17 @@ class PeerCore:
         task = self._tasks.get(event.microbatch)
         if task is None or task.backward is not Phase.RUNNING:
             # Its term ended while it ran, and what it added is void.
-            void: list[Instruction] = [ClearGradients()] if accumulated else []
+            clear: list[Instruction] = [ClearGradients()] if accumulated else []
             forget = [Forget(event.microbatch)] if task is None else []
-            return [*void, *forget, *self._compute()]
+            return [*clear, *forget, *self._compute()]
         task.backward = Phase.DONE
         task.has_graph = task.has_gradient = False
         task.has_input_grad, task.input_grad_bytes = not self._is_first, event.frame_bytes
+        void = []
         if accumulated:
             self._record.add(event.microbatch.index)
-        return [*self._receipts(task), *self._retain(), *self._compute()]
+            void = self._reducing.void(self.version)
+        return [*void, *self._receipts(task), *self._retain(), *self._compute()]
 
     def _receipts(self, task: Task) -> list[Instruction]:
         """Give the previous stage its gradient, and tell the trainer what is accumulated."""
@@ -645,7 +648,7 @@ class PeerCore:
             return []
         task.path, task.need = message.path, message.need
         task.granted = task.granted or self._is_last
-        instructions: list[Instruction] = []
+        instructions = self._reducing.void(self.version)
         if task.forward is Phase.DONE and not task.has_graph:  # it only passed on what came
             task.forward = task.backward = Phase.AWAITED
         if task.forward is Phase.AWAITED:

@@ -51,6 +51,11 @@ class Reducing:
                 instructions += round_.part_arrived(sender, part)
         return instructions
 
+    def void(self, step: int) -> list[Instruction]:
+        """What is to be reduced changes, so a round of it that is under way cannot count."""
+        round_ = self._rounds.pop(step, None)
+        return [DropRound(*round_.key)] if round_ is not None else []
+
     def part(self, sender: PeerId, part: Part, version: int) -> list[Instruction]:
         keep = KeepPart(sender, part.step, part.round, part.index, part.summed)
         round_ = self._rounds.get(part.step)

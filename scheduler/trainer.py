@@ -89,6 +89,8 @@ from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.replicas import Absent
 from swarmrt.scheduler.resumption import choose_version
 
+SAVES = 5  # tries to write the last checkpoint
+SAVE_S = 1.0  # before the next one, times their number
 WAITING_S = 1.0  # between reports of who is missing
 HEALTH_S = 0.25  # between looks at who is late
 SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
@@ -145,11 +147,13 @@ class TrainerCore:
         self._commit: Commit | None = None
         self._norm = 0.0  # of the update that made this version; 0 if unknown
         self._saving: int | None = None  # version whose checkpoint is being written
+        self._failed_saves = 0  # since the last that went well
         self._saved = settings.start_version
         self._saved_digests = self._digests
         self._digests_saving = self._digests
         self._offered: int | None = settings.start_version if settings.start_version else None
         self._paused_for: int | None = None  # stage without a replica
+        self._settling = False
         self._begun = False
         self._stopping = False
         self._step_time = Estimate()
@@ -185,6 +189,8 @@ class TrainerCore:
             case SendFailed(to, Forward(work=work)):
                 self.dispatch.refused(to, work, now + REWIRE_S)
                 return self._fill(now)
+            case SendFailed(to, Hail()):
+                return self._peer_lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
                 return self._peer_lost(peer, reason, now)
             case CheckpointSaved(version):
@@ -207,6 +213,8 @@ class TrainerCore:
                 return self._look_after_members(now)
             case "settle":
                 return self._settle(now)
+            case "save":
+                return self._save() if self.version == self._last_version else self._advance(now)
             case "stall":
                 return self._watch(now)
             case "overdue":
@@ -313,7 +321,7 @@ class TrainerCore:
     def _consider(self, member: Member, now: float) -> list[Instruction]:
         """Admit a peer that is not a member, if it has the version or can get it."""
         beacon = member.beacon
-        if beacon is None or beacon.epoch != self.epoch or beacon.state == "leaving":
+        if beacon is None or beacon.epoch != self.epoch:
             return []
         if self.phase is Phase.PREPARING or self.version < member.barred_until:
             return []
@@ -321,14 +329,16 @@ class TrainerCore:
         has_it = beacon.version == self.version and beacon.digest and known in ("", beacon.digest)
         if has_it or self.version == 0:
             return [self._admit(member, ())]
+        if beacon.state == "leaving":
+            return []
         if beacon.version == self.version - 1 and beacon.prepared and self._norm > 0:
-            return [Send(member.peer, Apply(self.epoch, beacon.version, 0, self._norm, False))]
+            return [Send(member.peer, Apply(self.epoch, beacon.version, 0, self._norm, True))]
         if self._offered == self.version:
             return [self._admit(member, (self.settings.me,))]
         leavers = [m.peer for m in self.members.of_stage(member.stage) if m.leaving]
         if leavers:
             return [self._admit(member, tuple(leavers))]
-        return self._roll_back(now) if self._begun else []
+        return self._roll_back(now)
 
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
         member.state, member.donors = Membership.ADMITTED, donors
@@ -344,21 +354,17 @@ class TrainerCore:
     def _ready(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         if member.state is not Membership.ADMITTED or version != self.version:
             return []
-        member.state, member.digest = Membership.READY, digest
+        member.state, member.held = Membership.READY, (version, digest)
         self._progress_at = now
         replicas = self.members.of_stage(member.stage, Membership.READY)
-        differing = {m.digest for m in replicas if m.digest} - {""}
-        known = self._digests[member.stage]
-        if self._commit is None and len(differing | ({known} if known else set())) > 1:
+        digests = {m.held[1] for m in replicas if m.held[0] == version}
+        if len(digests | ({self._digests[member.stage]} - {""})) > 1:
             return [
                 self._give_up(
                     f"replicas of stage {member.stage} hold different weights at version "
                     f"{self.version}: do all run the same software?"
                 )
             ]
-        for leaver in replicas:
-            if leaver.leaving and leaver is not member:
-                self._progress_at = now
         instructions = [_report(member), *self._welcome(member), *self._let_leavers_go(now)]
         return [*instructions, *self._recover(now), *self._fill(now), *self._advance(now)]
 
@@ -436,6 +442,8 @@ class TrainerCore:
         pause: list[Instruction] = []
         if self._begun and member.stage in self.members.bare_stages():
             pause = [ReportPause(member.stage, f"{member.peer}: {reason}")]
+            for other in self.members.of_stage(member.stage):
+                other.barred_until = 0  # better that one than none
             if self._stopping:
                 return [*pause, *self._leave("stopped; a stage has no replica left")]
         return [*pause, *self._recover(now), *self._fill(now), *self._advance(now)]
@@ -472,6 +480,9 @@ class TrainerCore:
             return []
         if len(answered) == len(list(self.members)):
             return self._settle(now)
+        if self._settling:
+            return []
+        self._settling = True
         return [StartDeadline("settle", now + SETTLE_S)]
 
     def _settle(self, now: float) -> list[Instruction]:
@@ -819,9 +830,10 @@ class TrainerCore:
 
     def _applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         commit = self._commit
+        member.held = (version, digest)
         if commit is None or version != commit.version or member.peer not in commit.expected:
             return []
-        member.digest = commit.applied[member.peer] = digest
+        commit.applied[member.peer] = digest
         self._progress_at = now
         return self._close_commit(commit, now)
 
@@ -862,7 +874,7 @@ class TrainerCore:
 
     def _checkpoint_saved(self, version: int, now: float) -> list[Instruction]:
         if self._saving == version:
-            self._saving, self._saved = None, version
+            self._saving, self._saved, self._failed_saves = None, version, 0
             self._saved_digests = self._digests_saving
         return self._advance(now)
 
@@ -871,17 +883,31 @@ class TrainerCore:
         if self._saving != version:
             return []
         self._saving = None
-        if version == self._last_version and version == self.version:
+        self._failed_saves += 1
+        if version == self._last_version and self._failed_saves >= SAVES:
             return [self._give_up(f"the checkpoint of step {version} failed: {reason}")]
-        return [ReportCheckpointFailed(version, reason), *self._advance(now)]
+        again = StartDeadline("save", now + SAVE_S * self._failed_saves)
+        return [ReportCheckpointFailed(version, reason), again]
+
+    def _save(self) -> list[Instruction]:
+        """The version that is here now, from whoever has it."""
+        stages = range(self.num_stages)
+        replicas = [self.members.of_stage(stage, Membership.READY) for stage in stages]
+        if self._commit is not None or self._saving is not None or not all(replicas):
+            return []
+        self._saving = self.version
+        self._digests_saving = tuple(members[0].held[1] for members in replicas)
+        donors = tuple(tuple(member.peer for member in members) for members in replicas)
+        return [SaveCheckpoint(self.version, self.epoch, donors, self._digests_saving)]
 
     # ------------------------------------------------------------------ the end
 
     def _finish(self) -> list[Instruction]:
         """The last version is applied, evaluated and saved."""
-        started = self.version > self.settings.start_version
-        if self._commit is not None or (started and self._saved != self.version):
+        if self._commit is not None:
             return []
+        if self._saved != self.version:
+            return self._save() if not self._failed_saves else []
         return self._leave("the run was stopped" if self._stopping else "the run is done")
 
     def _stop_requested(self, reason: str, now: float) -> list[Instruction]:

@@ -18,7 +18,7 @@ from swarmrt.sim.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "join", "trainer", "pause trainer", "storm")
 CALM = Weather()
-LIMIT_S = 3000.0  # of virtual time: a swarm that needs longer is stuck
+LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ def _other_end(world: World, fault: Fault, victim: PeerId) -> PeerId:
 
 def _replace(world: World, stage: int) -> None:
     """A stage without anybody gets a replacement, sooner or later."""
-    if world.trainer.stopped is None and not world.live(stage):
+    staying = [peer for peer in world.live(stage) if not world.peers[peer].drained]
+    if world.trainer.stopped is None and not staying:
         world.spawn(stage)
 
 

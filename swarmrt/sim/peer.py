@@ -77,6 +77,7 @@ class SimulatedPeer:
     ) -> None:
         self.settings = settings
         self.stopped: Stop | None = None
+        self.drained = False  # it was asked to leave
         self.history: History = ()
         self.snapshots: dict[int, History] = {}
         self._clock, self._network, self._rng = clock, network, rng
@@ -258,6 +259,7 @@ class SimulatedPeer:
             return
         self.history = found
         self._accumulated.clear()
+        self._keep_snapshot()
         self.process.feed(StateLoaded(version, digest_of(found)))
 
     def kept(self) -> int:

@@ -154,6 +154,7 @@ class World:
 
     def drain(self, peer: PeerId) -> None:
         """It is asked to leave, as by SIGTERM."""
+        self.peers[peer].drained = True
         self.peers[peer].process.feed(StopRequested("drained"))
 
     def pause(self, peer: PeerId, seconds: float) -> None:
