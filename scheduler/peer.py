@@ -395,6 +395,9 @@ class PeerCore:
                     return []
                 return self._release(task, f"{to}, who has a frame of it, cannot be reached")
             case Part(epoch, step, number) if epoch == self.epoch:
+                round_ = self._reducing.round(step)
+                if round_ is None or to not in round_.members:
+                    return []  # void by now, or only a listener
                 reason = f"{to} cannot be reached"
                 return [self._to_trainer(Refused(epoch, step, number, reason, to))]
         return []
@@ -697,7 +700,9 @@ class PeerCore:
         task.path = (*task.path[:stage], sender, *task.path[stage + 1 :])
         task.need = tuple(sorted({*task.need, stage}))
         if task.backward is not Phase.DONE:
-            return []
+            is_spent = task.microbatch.index in self._record and not task.has_gradient
+            is_coming = task.backward is not Phase.AWAITED or not is_spent
+            return [] if is_coming else None
         return [self._send_input_grad(task)] if task.has_input_grad else None
 
     def _no_frame(self, sender: PeerId, message: NoFrame) -> list[Instruction]:

@@ -148,6 +148,7 @@ class TrainerCore:
         self._norm = 0.0  # of the update that made this version; 0 if unknown
         self._saving: int | None = None  # version whose checkpoint is being written
         self._failed_saves = 0  # since the last that went well
+        self._save_rests = False  # before the next try
         self._saved = settings.start_version
         self._saved_digests = self._digests
         self._digests_saving = self._digests
@@ -189,7 +190,7 @@ class TrainerCore:
             case SendFailed(to, Forward(work=work)):
                 self.dispatch.refused(to, work, now + REWIRE_S)
                 return self._fill(now)
-            case SendFailed(to, Hail()):
+            case SendFailed(to, Hail() | Admit()):
                 return self._peer_lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
                 return self._peer_lost(peer, reason, now)
@@ -214,7 +215,8 @@ class TrainerCore:
             case "settle":
                 return self._settle(now)
             case "save":
-                return self._save() if self.version == self._last_version else self._advance(now)
+                self._save_rests = False
+                return self._advance(now)
             case "stall":
                 return self._watch(now)
             case "overdue":
@@ -293,7 +295,7 @@ class TrainerCore:
         instructions: list[Instruction] = [_report(member)]
         if member.suspect:
             member.suspect = False
-            instructions += self._welcome(member)
+            instructions += [*self._welcome(member), *self._fill(now)]
         if beacon.epoch < self.epoch:
             return [*instructions, Send(sender, Hail(self.epoch))]
         return instructions + self._reconcile(member, beacon, now)
@@ -769,8 +771,10 @@ class TrainerCore:
         ):
             return []
         fenced, reason = member, message.reason
-        other = self.members.get(message.unreachable)
-        if other is not None and other.peer in round_.members:
+        if message.unreachable:
+            other = self.members.get(message.unreachable)
+            if other is None or other.peer not in round_.members:
+                return []
             # A cut between two: the one with less to recover goes, until the commit is over.
             fenced = min(member, other, key=lambda m: len(self.ledger.owned_by(m.peer)))
             fenced.barred_until = self.version + 1
@@ -886,6 +890,7 @@ class TrainerCore:
         self._failed_saves += 1
         if version == self._last_version and self._failed_saves >= SAVES:
             return [self._give_up(f"the checkpoint of step {version} failed: {reason}")]
+        self._save_rests = True
         again = StartDeadline("save", now + SAVE_S * self._failed_saves)
         return [ReportCheckpointFailed(version, reason), again]
 
@@ -893,7 +898,7 @@ class TrainerCore:
         """The version that is here now, from whoever has it."""
         stages = range(self.num_stages)
         replicas = [self.members.of_stage(stage, Membership.READY) for stage in stages]
-        if self._commit is not None or self._saving is not None or not all(replicas):
+        if self._save_rests or self._saving is not None or not all(replicas):
             return []
         self._saving = self.version
         self._digests_saving = tuple(members[0].held[1] for members in replicas)
@@ -907,7 +912,7 @@ class TrainerCore:
         if self._commit is not None:
             return []
         if self._saved != self.version:
-            return self._save() if not self._failed_saves else []
+            return self._save()
         return self._leave("the run was stopped" if self._stopping else "the run is done")
 
     def _stop_requested(self, reason: str, now: float) -> list[Instruction]:

@@ -41,6 +41,7 @@ class Process:
         self._act = act
         self._newest: dict[str, float] = {}  # deadline → when it was asked for
         self._waiting: deque[tuple[Event, Any]] = deque()
+        self._busy = False
 
     @property
     def now(self) -> float:
@@ -51,7 +52,7 @@ class Process:
         if not self.alive:
             return
         self._waiting.append((event, payload))
-        if not self.paused:
+        if not self.paused and not self._busy:
             self._work_off()
 
     def pause(self) -> None:
@@ -61,24 +62,31 @@ class Process:
     def go_on(self) -> None:
         if self.paused:
             self.paused = False
-            self._work_off()
+            if not self._busy:
+                self._work_off()
 
     def log(self) -> list[dict[str, Any]]:
         """As it would be on disk."""
         return [header(self.settings), *(record(*entry) for entry in self.history)]
 
     def _work_off(self) -> None:
+        """One event at a time: what is fed meanwhile waits for its turn."""
+        self._busy = True
         while self._waiting and self.alive and not self.paused:
             event, self.arrived = self._waiting.popleft()
-            now = self.now
-            instructions = self.core.handle(event, now)
-            self.history.append((now, event, instructions))
-            self.core.validate()
-            for instruction in instructions:
-                if isinstance(instruction, StartDeadline):
-                    self._start(instruction)
-                else:
-                    self._act(instruction)
+            self._handle(event)
+        self._busy = False
+
+    def _handle(self, event: Event) -> None:
+        now = self.now
+        instructions = self.core.handle(event, now)
+        self.history.append((now, event, instructions))
+        self.core.validate()
+        for instruction in instructions:
+            if isinstance(instruction, StartDeadline):
+                self._start(instruction)
+            else:
+                self._act(instruction)
 
     def _start(self, deadline: StartDeadline) -> None:
         self._newest[deadline.name] = deadline.at
