@@ -29,6 +29,7 @@ class Member:
     state: Membership = Membership.SEEN
     term: int = 0  # of its newest admission
     version: int = 0  # it was admitted at
+    reached: int = 0  # the version that it has come to since
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
     donors: tuple[PeerId, ...] = ()  # of the state that it was admitted with
     leaving: bool = False  # gets nothing new, and goes after the commit

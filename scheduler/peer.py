@@ -123,7 +123,7 @@ class PeerCore:
         self.state: PeerState = "joining"
         self._leaving = False
         self._asked_in = (-1, -1)  # epoch and term in which this peer has asked to be let go
-        self._norm = 0.0  # of the last update
+        self._update = (-1, 0.0)  # round and norm of the one that made this version
         self._done = 0
         self._tasks = Tasks()
         self._runs_accumulate = False  # the computation that runs adds to the accumulator
@@ -264,7 +264,7 @@ class PeerCore:
     def _state_loaded(self, version: int, digest: str) -> list[Instruction]:
         if self.state != "loading" or version != self.version:
             return []
-        self.digest = digest
+        self.digest, self._update = digest, (-1, 0.0)
         return self._serve() + self._reduce_on()
 
     def _state_unavailable(self, version: int) -> list[Instruction]:
@@ -376,8 +376,8 @@ class PeerCore:
                 state,
                 self.version,
                 self.digest,
-                self._reducing.is_prepared(self.version),
-                self._norm,
+                self._reducing.prepared(self.version),
+                *self._update,
                 queued,
                 self._done,
                 self._service_s,
@@ -760,10 +760,9 @@ class PeerCore:
         if not self._serving or self._stepping:
             return []
         instructions = self._reducing.next(self.version)
-        self._stepping = any(isinstance(step, StepOptimizer) for step in instructions)
         for step in instructions:
             if isinstance(step, StepOptimizer):
-                self._norm = step.norm
+                self._stepping, self._update = True, (step.round, step.norm)
         return instructions
 
     def _gradient_combined(self, event: GradientCombined) -> list[Instruction]:
@@ -792,17 +791,12 @@ class PeerCore:
 
     def _roll_forward(self, message: Apply) -> list[Instruction]:
         """A new incarnation has found that others applied what this peer holds prepared."""
-        if (
-            self.state != "joining"
-            or self._stepping
-            or not self._reducing.is_prepared(self.version)
-        ):
+        prepared = self._reducing.prepared(self.version)
+        is_here = message.step == self.version and message.round == prepared
+        if self.state != "joining" or self._stepping or not is_here:
             return []
-        round_ = self._reducing.round(message.step)
-        if round_ is None or message.step != self.version:
-            return []
-        self._stepping, self._norm = True, message.norm
-        return [StepOptimizer(*round_.key, message.norm, message.snapshot)]
+        self._stepping, self._update = True, (message.round, message.norm)
+        return [StepOptimizer(message.step, message.round, message.norm, message.snapshot)]
 
     def _stepped(self, event: Stepped) -> list[Instruction]:
         self._stepping = False

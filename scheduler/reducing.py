@@ -87,9 +87,10 @@ class Reducing:
     def apply(self, message: Apply) -> None:
         self._applies[message.step] = message
 
-    def is_prepared(self, version: int) -> bool:
+    def prepared(self, version: int) -> int:
+        """The round whose whole gradient is here, ready to be applied to this version; or -1."""
         round_ = self._rounds.get(version)
-        return round_ is not None and round_.combined is not None
+        return -1 if round_ is None or round_.combined is None else round_.prepare.round
 
     def next(self, version: int) -> list[Instruction]:
         """What brings this version on: combine its parts, or apply their sum."""

@@ -17,7 +17,8 @@ from swarmrt.messages import Beacon
 class Plan:
     version: int
     is_live: bool  # held by the peers; else it is the checkpoint's
-    norm: float  # of the update that made it, for those that have it prepared; 0 if unknown
+    round: int  # of the update that made it, for those that have it prepared; -1 if unknown
+    norm: float
 
 
 def choose_version(holdings: Iterable[Beacon], num_stages: int, checkpoint_version: int) -> Plan:
@@ -26,17 +27,17 @@ def choose_version(holdings: Iterable[Beacon], num_stages: int, checkpoint_versi
     for version in sorted({beacon.version for beacon in held}, reverse=True):
         if version < checkpoint_version or version == 0:
             break
-        norm = max((b.norm for b in held if b.version == version), default=0.0)
+        update = max((b.applied, b.norm) for b in held if b.version == version)
         stages = [
-            any(b.stage == stage and _can_go_on(b, version, norm) for b in held)
+            any(b.stage == stage and _can_go_on(b, version, update[0]) for b in held)
             for stage in range(num_stages)
         ]
         if all(stages):
-            return Plan(version, True, norm)
-    return Plan(checkpoint_version, False, 0.0)
+            return Plan(version, True, *update)
+    return Plan(checkpoint_version, False, -1, 0.0)
 
 
-def _can_go_on(beacon: Beacon, version: int, norm: float) -> bool:
+def _can_go_on(beacon: Beacon, version: int, applied: int) -> bool:
     if beacon.version == version:
         return bool(beacon.digest)
-    return beacon.version == version - 1 and beacon.prepared and norm > 0
+    return beacon.version == version - 1 and beacon.prepared == applied >= 0

@@ -143,9 +143,9 @@ class TrainerCore:
         self._digests = settings.start_digests or ("",) * self.num_stages  # of the version
         self._evaluation = Evaluation(self.version, 0)
         self._round: Round | None = None
-        self._rounds = 0
+        self._rounds = settings.epoch << 32  # so that numbers are unique over incarnations
         self._commit: Commit | None = None
-        self._norm = 0.0  # of the update that made this version; 0 if unknown
+        self._update = (-1, 0.0)  # round and norm of the one that made this version, if known
         self._saving: int | None = None  # version whose checkpoint is being written
         self._failed_saves = 0  # since the last that went well
         self._save_rests = False  # before the next try
@@ -317,8 +317,18 @@ class TrainerCore:
                 member.state = Membership.SEEN
                 return self._consider(member, now)
             case Membership.ADMITTED if beacon.state == "serving":
-                return self._ready(member, beacon.version, beacon.digest, now)
+                return self._has_caught_up(member, beacon, now)
         return []
+
+    def _has_caught_up(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
+        """A newcomer that missed a part of a commit never will: it gets the state once more."""
+        member.reached = beacon.version
+        patience_s = self._apply_time.patience_s(ANSWER_S, 1)
+        is_behind = beacon.version < self.version and self._round is None
+        if is_behind and now - self._applied_at > patience_s:
+            member.state = Membership.SEEN
+            return self._consider(member, now)
+        return self._ready(member, beacon.version, beacon.digest, now)
 
     def _consider(self, member: Member, now: float) -> list[Instruction]:
         """Admit a peer that is not a member, if it has the version or can get it."""
@@ -333,8 +343,9 @@ class TrainerCore:
             return [self._admit(member, ())]
         if beacon.state == "leaving":
             return []
-        if beacon.version == self.version - 1 and beacon.prepared and self._norm > 0:
-            return [Send(member.peer, Apply(self.epoch, beacon.version, 0, self._norm, True))]
+        number, norm = self._update
+        if beacon.version == self.version - 1 and beacon.prepared == number >= 0:
+            return [Send(member.peer, Apply(self.epoch, beacon.version, number, norm, True))]
         if self._offered == self.version:
             return [self._admit(member, (self.settings.me,))]
         leavers = [m.peer for m in self.members.of_stage(member.stage) if m.leaving]
@@ -345,6 +356,7 @@ class TrainerCore:
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
         member.state, member.donors = Membership.ADMITTED, donors
         member.term, member.version = self.members.next_term(), self.version
+        member.reached = self.version
         member.leaving = member.suspect = False
         return self._admission(member)
 
@@ -494,7 +506,7 @@ class TrainerCore:
         plan = choose_version(holdings, self.num_stages, self.version)
         self.phase = Phase.WAITING
         if plan.is_live and plan.version < self._last_version:
-            self.version, self._norm = plan.version, plan.norm
+            self.version, self._update = plan.version, (plan.round, plan.norm)
             if self.version != self.settings.start_version:
                 self._digests = ("",) * self.num_stages
             self.ledger = self._new_ledger()
@@ -509,7 +521,7 @@ class TrainerCore:
         lost_steps = self.version - self._saved
         self.epoch += 1
         self.version, self._digests = self._saved, self._saved_digests
-        self._offered, self._norm = (self.version or None), 0.0
+        self._offered, self._update = (self.version or None), (-1, 0.0)
         self.phase, self._needed = Phase.WAITING, (1,) * self.num_stages
         self._round = self._commit = None
         self._agenda.clear()
@@ -719,7 +731,7 @@ class TrainerCore:
         if self._snapshot_due and self._saving is not None:
             return []
         joining = self.members.in_state(Membership.ADMITTED)
-        if any(self.version - member.version >= MAX_BEHIND for member in joining):
+        if any(self.version - member.reached >= MAX_BEHIND for member in joining):
             return []  # it cannot hold more of what it misses
         self.phase = Phase.PREPARING
         self._rounds += 1
@@ -818,7 +830,7 @@ class TrainerCore:
         sends = [Send(peer, apply) for peer in round_.audience]
         self._agenda.cancel(("round", None))
         self._agenda.set(("apply", None), now + self._apply_time.patience_s(ANSWER_S))
-        self._applied_at, self._norm = now, norm
+        self._applied_at, self._update = now, (round_.number, norm)
         self._step_time.add(self._commit.seconds)
         self.version = self._commit.version
         self._digests = ("",) * self.num_stages

@@ -209,7 +209,7 @@ class Prepare(Message):
 
     epoch: int
     step: int
-    round: int
+    round: int  # unique over all steps and incarnations, and counting up
     roster: Roster
     listeners: tuple[PeerId, ...]  # newcomers, who get the sums too
     tokens: int  # of the whole step: what the sum is divided by
@@ -316,8 +316,9 @@ class Beacon(Message):
     state: PeerState
     version: int
     digest: str  # of the version's parameters
-    prepared: bool  # whether the whole gradient of step `version` is here, to be applied
-    norm: float  # of the last update that was applied; 0 if unknown
+    prepared: int  # round of step `version` whose whole gradient is here, to be applied; or -1
+    applied: int  # round of the update that made `version`; or -1
+    norm: float  # of that update
     queued: int
     done: int  # forwards and backwards computed since the start
     service_s: float

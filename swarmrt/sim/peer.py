@@ -2,6 +2,7 @@
 
 The "gradient" of a microbatch is the microbatch itself, an accumulator is a count of them, and
 the weights are the history of what was applied. So a lost or doubled gradient is seen at once.
+Who added up what is part of the weights' digest, because floating-point sums depend on it.
 Frames are strings that name the microbatch and the stage, so that a wrong one is seen too.
 """
 
@@ -53,7 +54,7 @@ from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
 
-Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch, times)
+Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch by owner, times)
 History = tuple[Update, ...]
 TOKENS = 10  # of every microbatch
 FRAME_BYTES = 100
@@ -205,7 +206,7 @@ class SimulatedPeer:
 
         def done() -> None:
             if accumulate:
-                self._accumulated[str(mb)] += 1
+                self._accumulated[f"{mb} {self.settings.me}"] += 1
             self._input_grads.add(mb)
             self.process.feed(BackwardDone(mb, 2 * self._service_s, FRAME_BYTES))
 
