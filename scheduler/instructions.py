@@ -15,6 +15,11 @@ class Instruction:
 
 
 @dataclass(frozen=True, slots=True)
+class Report(Instruction):
+    """Base of all that is only told: to people, views and metrics."""
+
+
+@dataclass(frozen=True, slots=True)
 class Payload:
     """Base of the names of tensors that travel with a message."""
 
@@ -225,7 +230,7 @@ class OfferCheckpoint(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportRollback(Instruction):
+class ReportRollback(Report):
     """For people: the live state is lost, and the run goes back to this version."""
 
     version: int
@@ -234,7 +239,7 @@ class ReportRollback(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportPause(Instruction):
+class ReportPause(Report):
     """For people: the run cannot go on until a replica of the stage appears."""
 
     stage: int
@@ -242,7 +247,7 @@ class ReportPause(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportRecovery(Instruction):
+class ReportRecovery(Report):
     """For people and metrics: microbatches whose gradients were lost with a peer, or late."""
 
     step: int
@@ -252,7 +257,7 @@ class ReportRecovery(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportCheckpointFailed(Instruction):
+class ReportCheckpointFailed(Report):
     """For people: the run goes on without this checkpoint."""
 
     version: int
@@ -260,7 +265,7 @@ class ReportCheckpointFailed(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportWaiting(Instruction):
+class ReportWaiting(Report):
     """For people: replicas that are ready and needed, by stage."""
 
     ready: tuple[int, ...]
@@ -268,7 +273,7 @@ class ReportWaiting(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportStep(Instruction):
+class ReportStep(Report):
     """For people and metrics: a step was committed."""
 
     version: int
@@ -281,13 +286,13 @@ class ReportStep(Instruction):
 
 
 @dataclass(frozen=True, slots=True)
-class ReportEvaluation(Instruction):
+class ReportEvaluation(Report):
     version: int
     loss: float  # nats a token of the held-out split
 
 
 @dataclass(frozen=True, slots=True)
-class ReportPeer(Instruction):
+class ReportPeer(Report):
     """For people: what a peer says of itself."""
 
     peer: PeerId

@@ -158,6 +158,9 @@ class Links(Section):
     queue_s: float = Field(
         20.0, gt=0, description="a peer whose queue is longer than this answers BUSY"
     )
+    retain_bytes: int = Field(
+        1 << 30, ge=0, description="frames a peer keeps so that others can recover; 0 for none"
+    )
     record_ttl_s: float = Field(15.0, ge=3, description="life of a directory record")
     refresh_s: float = Field(1.0, gt=0, description="how often the directory is read")
 

@@ -48,8 +48,9 @@ def train(
     from swarmrt.model.partition import resolve
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
-    from swarmrt.runtime.trainer import Report, TrainOptions
+    from swarmrt.runtime.trainer import TrainOptions
     from swarmrt.runtime.trainer import train as run_trainer
+    from swarmrt.scheduler.instructions import Report
 
     config = load_config(path, overrides)
     checkpoint = load_resumed(config, resume)
@@ -61,7 +62,15 @@ def train(
     write_config(run_dir, config)
     start = checkpoint.version if checkpoint else 0
     progress = Progress(config, run_dir, start, data.unigram_loss())
-    options = TrainOptions(run_dir, tuple(join), tuple(listen), identity, numbers, checkpoint)
+    options = TrainOptions(
+        run_dir,
+        tuple(join),
+        tuple(listen),
+        identity,
+        numbers,
+        resume=resume is not None,
+        checkpoint=checkpoint,
+    )
 
     with open_view(progress, as_json) as view:
         view.note(f"run folder {run_dir}")
@@ -129,10 +138,10 @@ def write_config(run_dir: Path, config: RunConfig) -> None:
 
 
 def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:
-    """The newest checkpoint of the run to continue, checked whole."""
-    from swarmrt.runtime.checkpoint import newest_checkpoint
+    """The newest checkpoint of the run to continue, checked whole; None if there is none yet."""
+    from swarmrt.runtime.checkpoint import has_begun, newest_checkpoint
 
-    if resume is None:
+    if resume is None or has_begun(resume):
         return None
     checkpoint = newest_checkpoint(resume)
     for stage in range(len(checkpoint.manifest.stages)):

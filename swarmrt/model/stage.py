@@ -101,20 +101,30 @@ class Stage:
             graph=Graph(inputs, end, self.version) if training else None,
         )
 
-    def backward(self, forwarded: Forwarded, output_grad: Tensor | None) -> Tensor | None:
+    def backward(
+        self, forwarded: Forwarded, output_grad: Tensor | None, *, accumulate: bool = True
+    ) -> Tensor | None:
         """Add d(loss sum)/d(parameters) into `gradients()`; the input's gradient, if any.
 
         `output_grad` is None at the last stage. Once for each Forwarded, at its version: raises
-        ValueError otherwise. The input's gradient is None at stage 0.
+        ValueError otherwise. The input's gradient is None at stage 0. Without `accumulate` only
+        the input's gradient is computed.
         """
         graph, forwarded.graph = forwarded.graph, None
         if graph is None or graph.version != self.version:
             raise ValueError("this forward has no graph any more, or is of another version")
         if graph.end.requires_grad:
             grad = None if output_grad is None else output_grad.to(self.device)
+            if not accumulate:
+                return self._input_grad_only(graph, grad)
             torch.autograd.backward(graph.end, grad)
         self._flat.collect()
         return None if self.is_first else graph.inputs.grad
+
+    def _input_grad_only(self, graph: Graph, output_grad: Tensor | None) -> Tensor | None:
+        if self.is_first:
+            return None
+        return torch.autograd.grad(graph.end, graph.inputs, output_grad)[0]
 
     def gradients(self) -> Tensor:
         """The flat sums [num_parameters], a live view, in at least float32."""

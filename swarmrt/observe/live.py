@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from swarmrt.observe.plain import trouble_text, waiting_text
-from swarmrt.observe.progress import Progress, Report
-from swarmrt.scheduler.instructions import ReportCheckpointFailed, ReportPeer, ReportVoid
+from swarmrt.observe.progress import Progress
+from swarmrt.scheduler.instructions import Report, ReportPeer
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 48
@@ -40,8 +40,8 @@ class LiveView:
 
     def update(self, report: Report) -> None:
         """Say what went wrong; the table itself is drawn at its own pace."""
-        if isinstance(report, ReportVoid | ReportCheckpointFailed):
-            self.note(trouble_text(report))
+        if text := trouble_text(report):
+            self.note(text)
 
     def render(self) -> RenderableType:
         progress = self._progress

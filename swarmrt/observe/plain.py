@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from swarmrt.ids import PeerId
-from swarmrt.observe.progress import Progress, Report
+from swarmrt.observe.progress import Progress
 from swarmrt.scheduler.instructions import (
+    Report,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportPause,
     ReportPeer,
+    ReportRecovery,
+    ReportRollback,
     ReportStep,
-    ReportVoid,
     ReportWaiting,
 )
 
@@ -44,12 +47,12 @@ class PlainView:
                 self._say_once(waiting_text(report))
             case ReportPeer():
                 self._peer(report)
-            case ReportVoid() | ReportCheckpointFailed():
-                self._say(trouble_text(report))
             case ReportStep():
                 self._step(report)
             case ReportEvaluation(version, loss):
                 self._say(f"step {version:>5}  held-out loss {loss:.4f}")
+            case _ if text := trouble_text(report):
+                self._say(text)
 
     def _peer(self, report: ReportPeer) -> None:
         """Who comes and goes; beacons of those that are known say nothing new."""
@@ -83,10 +86,16 @@ def waiting_text(report: ReportWaiting) -> str:
     return f"waiting for peers: {', '.join(missing)}"
 
 
-def trouble_text(report: ReportVoid | ReportCheckpointFailed) -> str:
-    """What went wrong, and what is done about it."""
+def trouble_text(report: Report) -> str:
+    """What went wrong, and what is done about it; empty for other reports."""
     match report:
-        case ReportVoid(version, reason):
-            return f"{reason}; step {version + 1} is done again without it"
+        case ReportRecovery(step, "fenced", count, reason):
+            again = f"; {count} of its gradients are computed again" if count else ""
+            return f"step {step + 1}: without {reason}{again}"
+        case ReportPause(stage, reason):
+            return f"PAUSED: stage {stage} has no replica left ({reason}); waiting for one"
+        case ReportRollback(version, lost_steps, reason):
+            return f"ROLLED BACK to step {version}: {reason}; {lost_steps} steps are done again"
         case ReportCheckpointFailed(version, reason):
-            return f"the checkpoint of step {version} failed, the next one follows: {reason}"
+            return f"the checkpoint of step {version} failed, another one follows: {reason}"
+    return ""

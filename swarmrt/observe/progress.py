@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -11,16 +12,15 @@ from typing import TextIO
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import (
+    Report,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportPause,
     ReportPeer,
+    ReportRecovery,
+    ReportRollback,
     ReportStep,
-    ReportVoid,
     ReportWaiting,
-)
-
-Report = (
-    ReportWaiting | ReportStep | ReportEvaluation | ReportPeer | ReportVoid | ReportCheckpointFailed
 )
 
 
@@ -56,6 +56,7 @@ class Progress:
     peers: dict[PeerId, ReportPeer] = field(default_factory=dict)
     waiting: ReportWaiting | None = None
     digests_equal: bool = True
+    recoveries: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     train_s: float = 0.0
     recent_tokens_per_s: float = 0.0
@@ -73,8 +74,13 @@ class Progress:
                 self.waiting = report
             case ReportPeer():
                 self._add_peer(report)
-            case ReportVoid(version, reason):
-                self._write(version=version, void=reason)
+            case ReportRecovery(step, what, count, reason):
+                self.recoveries[what] += count
+                self._write(step=step, recovery=what, count=count, reason=reason)
+            case ReportPause(stage, reason):
+                self._write(version=self.version, paused_for_stage=stage, reason=reason)
+            case ReportRollback():
+                self._roll_back(report)
             case ReportCheckpointFailed(version, reason):
                 self._write(version=version, checkpoint_failed=reason)
             case ReportStep():
@@ -117,6 +123,13 @@ class Progress:
         equal = "were equal" if summary.replica_digests_equal else "DIFFERED"
         lines.append(f"the replicas of each stage {equal} after every step")
         return lines
+
+    def _roll_back(self, report: ReportRollback) -> None:
+        """The steps after this version are done again."""
+        self.version = report.version
+        self.losses = [point for point in self.losses if point[0] <= report.version]
+        self.evaluations = [point for point in self.evaluations if point[0] <= report.version]
+        self._write(version=report.version, rollback=report.reason, lost_steps=report.lost_steps)
 
     def _add_peer(self, report: ReportPeer) -> None:
         if report.state == "lost":

@@ -115,6 +115,11 @@ def write_checkpoint(
     return Checkpoint(final, manifest)
 
 
+def has_begun(run_dir: Path) -> bool:
+    """Whether a trainer has worked on this run, but has not come to its first checkpoint."""
+    return (run_dir / "trainer" / "epoch").exists() and not _whole(checkpoints_in(run_dir))
+
+
 def newest_checkpoint(run_dir: Path) -> Checkpoint:
     """The newest one. Raises CheckpointError when there is none or it cannot be read."""
     if not run_dir.is_dir():
@@ -123,7 +128,15 @@ def newest_checkpoint(run_dir: Path) -> Checkpoint:
     whole = _whole(folder)
     if not whole:
         raise CheckpointError(f"{run_dir}: holds no checkpoint yet")
-    path = whole[-1]
+    return _open(whole[-1])
+
+
+def checkpoint_of(run_dir: Path, version: int) -> Checkpoint:
+    """The one of this version. Raises CheckpointError when it is not there or cannot be read."""
+    return _open(checkpoints_in(run_dir) / f"step-{version:06d}")
+
+
+def _open(path: Path) -> Checkpoint:
     try:
         text = (path / "manifest.json").read_text(encoding="utf-8")
         manifest = Manifest.model_validate_json(text)

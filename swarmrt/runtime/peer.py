@@ -14,7 +14,7 @@ import torch
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError, UsageError
-from swarmrt.ids import PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.kernels.digest import digest
 from swarmrt.messages import Backward, Forward, Message, Part
 from swarmrt.model.optimizer import clip_scale
@@ -22,7 +22,7 @@ from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
 from swarmrt.runtime.shell import Shell, Tensors
-from swarmrt.runtime.state import Snapshot, load_snapshot
+from swarmrt.runtime.state import Snapshot, digest_of, load_snapshot
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -40,11 +40,15 @@ from swarmrt.scheduler.instructions import (
     Announce,
     ClearGradients,
     CombineParts,
+    DropFrames,
     DropRound,
     Forget,
     GradientPart,
     InputGrad,
     Instruction,
+    KeepGradient,
+    KeepInput,
+    KeepPart,
     LoadState,
     Output,
     Payload,
@@ -53,6 +57,7 @@ from swarmrt.scheduler.instructions import (
     Send,
     StepOptimizer,
     SumPart,
+    TakeSnapshot,
 )
 from swarmrt.scheduler.peer import PeerSettings
 
@@ -123,6 +128,7 @@ class Peer(Shell):
             seed=config.run.seed,
             queue_s=config.links.queue_s,
             gradient_bytes=stage.gradients().nbytes,
+            retain_bytes=config.links.retain_bytes,
             record_ttl_s=config.links.record_ttl_s,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
@@ -133,16 +139,15 @@ class Peer(Shell):
         self._torch_thread = torch_thread
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
-        self._inputs: dict[Work, Tensors] = {}
-        self._forwarded: dict[Work, Forwarded] = {}
-        self._outputs: dict[Work, Tensors] = {}
-        self._output_grads: dict[Work, torch.Tensor] = {}
-        self._input_grads: dict[Work, torch.Tensor] = {}
+        self._inputs: dict[MicrobatchId, Tensors] = {}
+        self._forwarded: dict[MicrobatchId, Forwarded] = {}
+        self._outputs: dict[MicrobatchId, Tensors] = {}
+        self._output_grads: dict[MicrobatchId, torch.Tensor] = {}
+        self._input_grads: dict[MicrobatchId, torch.Tensor] = {}
         self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._sums: dict[tuple[int, int, int], torch.Tensor] = {}
+        self._reduced: dict[tuple[int, int], torch.Tensor] = {}  # (step, round) → mean gradient
         self._loading: asyncio.Task[None] | None = None
-        self._round = (0, 0)
-        self._reduced: torch.Tensor | None = None
 
     async def run(self, switch: StopSwitch) -> str:
         """Until the core stops; the reason. Raises RunError when it stops with an error."""
@@ -157,33 +162,47 @@ class Peer(Shell):
         match instruction:
             case Send(to, message, payload):
                 self.links.send(to, message, self._tensors(payload))
-            case RunForward(work):
-                compute = partial(self._forward, work, self._inputs[work])
-                self._compute(partial(self._named, "forward", work, compute), self.process.feed)
-            case RunBackward(work):
-                graph, gradient = self._forwarded.pop(work), self._output_grads.pop(work, None)
-                self._inputs.pop(work, None)
-                compute = partial(self._backward, work, graph, gradient)
-                self._compute(partial(self._named, "backward", work, compute), self.process.feed)
-            case Forget(work):
-                self._forget(work)
+            case KeepInput(mb):
+                self._inputs[mb] = self.process.arrived
+            case KeepGradient(mb):
+                self._output_grads[mb] = self.process.arrived[0]
+            case KeepPart(sender, step, number, index, summed):
+                if summed:
+                    self._sums[step, number, index] = self.process.arrived[0]
+                else:
+                    self._slices[step, number, index, sender] = self.process.arrived[0]
+            case RunForward(mb):
+                compute = partial(self._forward, mb, self._inputs[mb])
+                self._compute(partial(self._named, "forward", mb, compute), self.process.feed)
+            case RunBackward(mb, accumulate):
+                graph, gradient = self._forwarded.pop(mb), self._output_grads.pop(mb, None)
+                self._inputs.pop(mb, None)
+                compute = partial(self._backward, mb, graph, gradient, accumulate)
+                self._compute(partial(self._named, "backward", mb, compute), self.process.feed)
+            case Forget(mb):
+                self._forget(mb)
+            case DropFrames(mb):
+                self._outputs.pop(mb, None)
+                self._input_grads.pop(mb, None)
             case ClearGradients():
                 self._compute(self.stage.clear_gradients)
             case SumPart():
-                self._round = (instruction.step, instruction.round)
                 slices = self._slices_for(instruction)
                 self._compute(partial(self._sum_part, instruction, slices), self.process.feed)
             case CombineParts(step, number, parts):
-                sums = [self._sums.pop((step, number, index)) for index in range(parts)]
+                sums = [self._sums[step, number, index] for index in range(parts)]
                 self._compute(partial(self._combine, instruction, sums), self.process.feed)
             case DropRound(step, number):
-                self._drop_rounds(step, number)
-            case StepOptimizer():
-                self._compute(partial(self._step, instruction), self._stepped)
+                self._drop_round(step, number)
+            case StepOptimizer(step, number):
+                reduced = self._reduced.pop((step, number))
+                self._compute(partial(self._step, instruction, reduced), self._stepped)
             case LoadState(version, donors):
                 if self._loading is not None:
                     self._loading.cancel()
                 self._loading = self.start(self._load_state(version, donors))
+            case TakeSnapshot(version):
+                self._compute(partial(self._snapshot, version), self.shelf.put)
             case Announce():
                 self._announced = instruction
                 self._announcement.set()
@@ -209,69 +228,81 @@ class Peer(Shell):
         match payload:
             case None:
                 return ()
-            case Output(work):
-                return self._outputs[work]
-            case InputGrad(work):
-                return (self._input_grads[work],)
-            case GradientPart(index, _, summed=True):
-                return (self._sums[*self._round, index],)
-            case GradientPart(index, parts):
+            case Output(mb):
+                return self._outputs[mb]
+            case InputGrad(mb):
+                return (self._input_grads[mb],)
+            case GradientPart(step, number, index, _, summed=True):
+                return (self._sums[step, number, index],)
+            case GradientPart(_, _, index, parts):
                 gradients = self.stage.gradients()
                 return (gradients[part_range(gradients.numel(), index, parts)],)
         raise AssertionError(f"a peer has no {payload}")
 
-    def keep(self, sender: PeerId, message: Message, tensors: Tensors) -> bool:
-        """Tensors wait here for the instruction that names them; without them, no message."""
+    def fits(self, message: Message, tensors: Tensors) -> bool:
+        """Whether the tensors may be what the message says. Others may send anything."""
+        batch = [self.config.batch.microbatch, self.config.model.sequence]
         match message:
-            case Forward(work=work) if len(tensors) == 2:
-                self._inputs.setdefault(work, tensors)
-            case Backward(work=work) if len(tensors) == 1:
-                self._output_grads.setdefault(work, tensors[0])
-            case Part(step, number, index, summed=True) if len(tensors) == 1:
-                self._sums[step, number, index] = tensors[0]
-            case Part(step, number, index) if len(tensors) == 1:
-                self._slices[step, number, index, sender] = tensors[0]
-            case Forward() | Backward() | Part():
-                return False
+            case Forward():
+                if len(tensors) != 2 or list(tensors[1].shape) != batch:
+                    return False
+                return (
+                    list(tensors[0].shape[:1]) == batch[:1] and not tensors[1].is_floating_point()
+                )
+            case Backward(microbatch=mb):
+                if len(tensors) != 1 or not tensors[0].is_floating_point():
+                    return False
+                output = self._outputs.get(mb)
+                return output is None or tensors[0].shape == output[0].shape
+            case Part():
+                whole = self.stage.gradients()
+                is_slice = len(tensors) == 1 and tensors[0].dim() == 1
+                return is_slice and tensors[0].numel() <= whole.numel()
         return True
 
     # ------------------------------------------------------------------ on the torch thread
 
     # What a computation needs is handed to it, because the core may have it forgotten meanwhile.
 
-    def _named(self, what: str, work: Work, compute: Callable[[], Event]) -> Event:
+    def _named(self, what: str, mb: MicrobatchId, compute: Callable[[], Event]) -> Event:
         """Compute; whatever the model's code raises is told with where it happened."""
         try:
             return compute()
         except Exception as error:
-            where = f"{what} of microbatch {work.microbatch} at stage {self._options.stage}"
+            where = f"{what} of microbatch {mb} at stage {self._options.stage}"
             raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
-    def _forward(self, work: Work, received: Tensors) -> Event:
+    def _forward(self, mb: MicrobatchId, received: Tensors) -> Event:
         started = self.loop.time()
         inputs, targets = received
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
-        forwarded = self.stage.forward(
-            work.microbatch, inputs, targets if self.stage.is_last else None
-        )
-        if not work.microbatch.held_out:
-            self._forwarded[work] = forwarded
+        forwarded = self.stage.forward(mb, inputs, targets if self.stage.is_last else None)
+        if not mb.held_out:
+            self._forwarded[mb] = forwarded
+        frame_bytes = 0
         if forwarded.output is not None:
-            self._outputs[work] = (self._for_wire(forwarded.output), targets)
+            self._outputs[mb] = (self._for_wire(forwarded.output), targets)
+            frame_bytes = sum(tensor.nbytes for tensor in self._outputs[mb])
         seconds = self.loop.time() - started
-        return ForwardDone(work, seconds, forwarded.loss_sum or 0.0, forwarded.tokens)
+        return ForwardDone(mb, seconds, forwarded.loss_sum or 0.0, forwarded.tokens, frame_bytes)
 
     def _backward(
-        self, work: Work, forwarded: Forwarded, output_grad: torch.Tensor | None
+        self,
+        mb: MicrobatchId,
+        forwarded: Forwarded,
+        output_grad: torch.Tensor | None,
+        accumulate: bool,
     ) -> Event:
         started = self.loop.time()
         if output_grad is not None:
             output_grad = output_grad.to(self.stage.dtype)
-        input_grad = self.stage.backward(forwarded, output_grad)
+        input_grad = self.stage.backward(forwarded, output_grad, accumulate=accumulate)
+        frame_bytes = 0
         if input_grad is not None:
-            self._input_grads[work] = self._for_wire(input_grad)
-        return BackwardDone(work, self.loop.time() - started)
+            self._input_grads[mb] = self._for_wire(input_grad)
+            frame_bytes = self._input_grads[mb].nbytes
+        return BackwardDone(mb, self.loop.time() - started, frame_bytes)
 
     def _for_wire(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.config.precision.activations == "bfloat16":
@@ -298,31 +329,29 @@ class Peer(Shell):
         return PartSummed(what.step, what.round, what.index)
 
     def _combine(self, what: CombineParts, sums: list[torch.Tensor]) -> Event:
-        self._reduced = torch.cat(sums) if len(sums) > 1 else sums[0]
-        norm = torch.linalg.vector_norm(self._reduced, dtype=torch.float64)
-        its_digest = digest(self._reduced) if len(sums) > 1 else ""  # alone, nothing to compare
+        reduced = self._reduced[what.step, what.round] = torch.cat(sums)
+        norm = torch.linalg.vector_norm(reduced, dtype=torch.float64)
+        its_digest = digest(reduced) if len(sums) > 1 else ""  # alone, nothing to compare
         return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
 
-    def _step(self, what: StepOptimizer) -> tuple[Event, Snapshot | None]:
-        assert self._reduced is not None
+    def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Event, Snapshot | None]:
         scale = clip_scale(what.norm, self.config.optimizer.clip_norm)
-        its_digest = self.stage.step(self._reduced, scale)
-        self._reduced = None
-        snapshot = None
-        if what.snapshot:
-            snapshot = Snapshot.take(self._options.stage, what.step + 1, self.stage.state())
+        its_digest = self.stage.step(reduced, scale)
+        snapshot = self._snapshot(what.step + 1) if what.snapshot else None
         return Stepped(what.step + 1, its_digest), snapshot
+
+    def _snapshot(self, version: int) -> Snapshot:
+        return Snapshot.take(self._options.stage, version, self.stage.state())
 
     def _stepped(self, outcome: tuple[Event, Snapshot | None]) -> None:
         event, snapshot = outcome
         if snapshot is not None:
             self.shelf.put(snapshot)
-        self._drop_rounds(self.stage.version, -1)
         self.process.feed(event)
 
     # ------------------------------------------------------------------ what is kept
 
-    def _forget(self, work: Work) -> None:
+    def _forget(self, mb: MicrobatchId) -> None:
         for kept in (
             self._inputs,
             self._forwarded,
@@ -330,13 +359,14 @@ class Peer(Shell):
             self._output_grads,
             self._input_grads,
         ):
-            kept.pop(work, None)
+            kept.pop(mb, None)
 
-    def _drop_rounds(self, step: int, number: int) -> None:
-        """Forget parts of this round and of all before it."""
-        for part in [key for key in self._sums if key[:2] <= (step, number)]:
+    def _drop_round(self, step: int, number: int) -> None:
+        """Forget its parts, and their sum."""
+        self._reduced.pop((step, number), None)
+        for part in [key for key in self._sums if key[:2] == (step, number)]:
             del self._sums[part]
-        for piece in [key for key in self._slices if key[:2] <= (step, number)]:
+        for piece in [key for key in self._slices if key[:2] == (step, number)]:
             del self._slices[piece]
 
     async def _load_state(self, version: int, donors: tuple[PeerId, ...]) -> None:
@@ -350,8 +380,9 @@ class Peer(Shell):
             return StateLoaded(0, self.stage.digest())
 
         try:
-            if donors:
+            if donors or version:
                 data = await self.fetches.get(self._options.stage, version, donors)
+                self.shelf.put(Snapshot(self._options.stage, version, data, digest_of(data)))
                 work = partial(load, data)
             else:
                 work = partial(build)

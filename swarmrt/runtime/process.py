@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+import torch
 
 from swarmrt.runtime.clock import Deadlines
 from swarmrt.scheduler.events import DeadlinePassed, Event
@@ -39,8 +41,8 @@ class Process:
     """Feed, take instructions, act. `stopped` has the core's Stop once it has come.
 
     An event fed while another is being acted on waits for its turn, so that instructions are
-    carried out in the order in which the core gave them. A bug anywhere ends the process:
-    `stopped` then raises it.
+    carried out in the order in which the core gave them. `arrived` is the payload of the message
+    that is being acted on. A bug anywhere ends the process: `stopped` then raises it.
     """
 
     def __init__(
@@ -54,22 +56,24 @@ class Process:
         self._act = act
         self._log = log
         self._deadlines = Deadlines(lambda name: self.feed(DeadlinePassed(name)))
-        self._waiting: deque[Event] = deque()
+        self.arrived: Sequence[torch.Tensor] = ()
+        self._waiting: deque[tuple[Event, Sequence[torch.Tensor]]] = deque()
         self._busy = False
         log.write(header(settings))
 
-    def feed(self, event: Event) -> None:
-        self._waiting.append(event)
+    def feed(self, event: Event, payload: Sequence[torch.Tensor] = ()) -> None:
+        self._waiting.append((event, payload))
         if self._busy:
             return
         self._busy = True
         try:
             while self._waiting and not self.stopped.done():
-                self._handle(self._waiting.popleft())
+                event, self.arrived = self._waiting.popleft()
+                self._handle(event)
         except Exception as bug:  # noqa: BLE001 - carried to whoever awaits `stopped`
             self.crash(bug)
         finally:
-            self._busy = False
+            self._busy, self.arrived = False, ()
 
     def crash(self, bug: BaseException) -> None:
         """End the process with this exception."""

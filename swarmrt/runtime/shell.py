@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -24,13 +25,15 @@ from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.trainer import TrainerSettings
 
+log = logging.getLogger("swarmrt.shell")
+
 FLUSH_S = 5.0  # for the last messages of a process that leaves
 
 Tensors = Sequence[torch.Tensor]
 
 
 class Shell(ABC):
-    """Feed, take instructions, act. Subclasses say how to act and what to keep of a message."""
+    """Feed, take instructions, act. Subclasses say how."""
 
     def __init__(
         self,
@@ -58,8 +61,8 @@ class Shell(ABC):
     def act(self, instruction: Instruction) -> None:
         """Carry out one instruction; what comes of it is fed as an event."""
 
-    def keep(self, sender: PeerId, message: Message, tensors: Tensors) -> bool:
-        """Keep a message's tensors until an instruction needs them; False drops the message."""
+    def fits(self, message: Message, tensors: Tensors) -> bool:
+        """Whether the tensors are what such a message has; False drops it."""
         return True
 
     async def live(
@@ -115,8 +118,11 @@ class Shell(ABC):
                 self.fetches.chunk_arrived(sender, message, tensors)
             case NoState():
                 self.fetches.refused(sender, message, "does not have it")
-            case _ if self.keep(sender, message, tensors):
-                self.process.feed(Received(sender, message))
+            case _ if self.fits(message, tensors):
+                self.process.feed(Received(sender, message), tensors)
+            case _:
+                name = type(message).__name__
+                log.warning("ignoring a %s of %s: its tensors do not fit", name, sender)
 
     def _lost(self, peer: PeerId, reason: str) -> None:
         self.fetches.donor_lost(peer, reason)

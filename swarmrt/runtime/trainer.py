@@ -14,7 +14,13 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.checkpoint import Checkpoint, read_epoch, write_checkpoint, write_epoch
+from swarmrt.runtime.checkpoint import (
+    Checkpoint,
+    checkpoint_of,
+    read_epoch,
+    write_checkpoint,
+    write_epoch,
+)
 from swarmrt.runtime.directory import RunRecord
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.shell import Shell
@@ -29,22 +35,15 @@ from swarmrt.scheduler.events import (
 from swarmrt.scheduler.instructions import (
     Batch,
     Instruction,
+    OfferCheckpoint,
     Payload,
     RaiseEpoch,
-    ReportCheckpointFailed,
-    ReportEvaluation,
-    ReportPeer,
-    ReportStep,
-    ReportVoid,
-    ReportWaiting,
+    Report,
     SaveCheckpoint,
     Send,
 )
 from swarmrt.scheduler.trainer import TrainerSettings
 
-Report = (
-    ReportWaiting | ReportStep | ReportEvaluation | ReportPeer | ReportVoid | ReportCheckpointFailed
-)
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -57,7 +56,8 @@ class TrainOptions:
     listen: tuple[str, ...] = LOOPBACK
     identity: Path | None = None
     replicas: tuple[int, ...] | None = None  # to wait for, by stage; one each by default
-    resume: Checkpoint | None = None
+    resume: bool = False  # go on from what the peers hold, or from the checkpoint
+    checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
 
 
 async def train(
@@ -82,7 +82,7 @@ async def train(
                 "choose another run.name, or wait until its record has expired"
             )
         epoch = 1 + max(
-            options.resume.manifest.epoch if options.resume else 0,
+            options.checkpoint.manifest.epoch if options.checkpoint else 0,
             published.epoch if published else 0,
             read_epoch(options.run_dir),
         )
@@ -103,7 +103,7 @@ class Trainer(Shell):
         options: TrainOptions,
         report: Callable[[Report], None],
     ) -> None:
-        start = options.resume.version if options.resume else 0
+        start = options.checkpoint.version if options.checkpoint else 0
         settings = TrainerSettings(
             me=network.me,
             seed=config.run.seed,
@@ -115,8 +115,9 @@ class Trainer(Shell):
             eval_microbatches=config.evaluation.microbatches,
             checkpoint_every=config.checkpoint.every_steps,
             needed=options.replicas or (1,) * config.num_stages,
-            start_digests=_digests(options.resume),
+            start_digests=_digests(options.checkpoint),
             record_ttl_s=config.links.record_ttl_s,
+            resume=options.resume,
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         super().__init__(config, network, settings, log)
@@ -124,8 +125,8 @@ class Trainer(Shell):
         self._options, self._epoch, self._report = options, epoch, report
         self._saving = asyncio.Lock()
         self._publication = asyncio.Event()
-        if options.resume is not None:
-            self._offer(options.resume)
+        if options.checkpoint is not None:
+            self._offer(options.checkpoint)
 
     async def run(self, switch: StopSwitch, on_published: JoinLine) -> str:
         """Until the core stops; the reason. Raises RunError when it stops with an error."""
@@ -145,14 +146,9 @@ class Trainer(Shell):
                 self._epoch = epoch
                 write_epoch(self._options.run_dir, epoch)
                 self._publication.set()
-            case (
-                ReportStep()
-                | ReportEvaluation()
-                | ReportPeer()
-                | ReportWaiting()
-                | ReportVoid()
-                | ReportCheckpointFailed()
-            ):
+            case OfferCheckpoint(version):
+                self._offer(checkpoint_of(self._options.run_dir, version))
+            case Report():
                 self._report(instruction)
             case _:
                 raise AssertionError(f"a trainer cannot {instruction}")

@@ -32,7 +32,9 @@ class Fault:
     weather: Weather = CALM
 
     def __str__(self) -> str:
-        return f"{self.at_s:6.2f} s  {self.kind} stage {self.stage}/{self.pick} {self.seconds:.2f} s"
+        return (
+            f"{self.at_s:6.2f} s  {self.kind} stage {self.stage}/{self.pick} {self.seconds:.2f} s"
+        )
 
 
 @dataclass(frozen=True)
