@@ -19,7 +19,11 @@ from swarmrt.scheduler.instructions import Batch, Instruction, Send, StartDeadli
 from swarmrt.scheduler.wiring import Wiring
 
 REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
-CLAIM_S = 30.0  # for the first claims, before it is known how long they take
+SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
+CLAIM_S = 10.0  # for the first claims, before it is known how long they take
+
+
+Late = tuple[str, MicrobatchId | None]  # what is overdue
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class Dispatch:
         self._flights.clear()
         self._attempts.clear()
 
-    def fill(self, epoch: int, overdue: Agenda[object], now: float) -> list[Instruction]:
+    def fill(self, epoch: int, overdue: Agenda[Late], now: float) -> list[Instruction]:
         """Send while the window has room."""
         sends: list[Instruction] = []
         while self._pending and self._has_room(self._pending[0]):
@@ -66,7 +70,7 @@ class Dispatch:
                 return [*sends, *again]
             microbatch = self._pending.popleft()
             flight = self._send(microbatch, peer, now)
-            patience_s = self._claim_time.patience_s(CLAIM_S, flight.retries)
+            patience_s = SLACK * self._claim_time.patience_s(CLAIM_S, flight.retries)
             overdue.set(("flight", microbatch), now + patience_s)
             forward = Forward(Work(microbatch, flight.attempt), epoch, ())
             sends.append(Send(peer, forward, Batch(microbatch)))

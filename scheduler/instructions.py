@@ -179,13 +179,6 @@ class LoadState(Instruction):
     donors: tuple[PeerId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TakeSnapshot(Instruction):
-    """Keep a copy of the state, which is of this version, for GetState."""
-
-    version: int
-
-
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
 
 
@@ -314,8 +307,7 @@ class Stop(Instruction):
 
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, Forget, DropFrames,
-    ClearGradients, SumPart, CombineParts, DropRound, StepOptimizer, LoadState, TakeSnapshot,
-    Announce,
+    ClearGradients, SumPart, CombineParts, DropRound, StepOptimizer, LoadState, Announce,
     StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportRecovery,
     ReportCheckpointFailed, Stop,

@@ -29,6 +29,7 @@ from swarmrt.messages import (
     Beacon,
     Busy,
     Claim,
+    Drain,
     Evaluated,
     Finish,
     Forward,
@@ -86,7 +87,6 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
     StepOptimizer,
     Stop,
-    TakeSnapshot,
 )
 from swarmrt.scheduler.reducing import Reducing
 from swarmrt.scheduler.replicas import Replicas
@@ -121,7 +121,8 @@ class PeerCore:
         self.version = 0
         self.digest = ""
         self.state: PeerState = "joining"
-        self._leaving = False
+        self._leaving = False  # it wants to go
+        self._draining = False  # and may
         self._asked_in = (-1, -1)  # epoch and term in which this peer has asked to be let go
         self._update = (-1, 0.0)  # round and norm of the one that made this version
         self._done = 0
@@ -225,6 +226,9 @@ class PeerCore:
                 return self._prepare(message)
             case Apply():
                 return self._apply(message)
+            case Drain(epoch) if epoch == self.epoch and self._leaving:
+                self._draining = True
+                return [Announce("leaving", self.version)]
             case Finish(reason):
                 return [Announce("leaving", self.version), Stop(reason, error=False)]
         return []
@@ -276,7 +280,7 @@ class PeerCore:
 
     def _serve(self) -> list[Instruction]:
         self.state = "serving"
-        if self._leaving:
+        if self._draining:
             return [self._ready()]
         return [self._ready(), Announce("serving", self.version)]
 
@@ -306,25 +310,24 @@ class PeerCore:
     # ------------------------------------------------------------------ leaving
 
     def _stop_requested(self, reason: str, now: float) -> list[Instruction]:
-        """Once: take nothing new, do what was accepted, leave. Twice, or when idle: leave."""
-        announce = Announce("leaving", self.version)
+        """Once: drain, when the trainer lets it. Twice, or when not serving: leave."""
         if self._leaving or not self._serving:
-            return [announce, Stop(reason, error=False)]
+            return [Announce("leaving", self.version), Stop(reason, error=False)]
         self._leaving = True
-        return [announce, StartDeadline("leave", now + LEAVE_S)]
+        wish = self._to_trainer(Leaving(self.epoch, self.term, False))
+        return [wish, StartDeadline("leave", now + LEAVE_S)]
 
     def _leave_when_idle(self) -> list[Instruction]:
         """Ask the trainer to be let go, once nothing of the step is left here."""
         if not self._may_leave or self._asked_in == (self.epoch, self.term):
             return []
         self._asked_in = (self.epoch, self.term)
-        leaving = self._to_trainer(Leaving(self.epoch, self.term))
-        return [TakeSnapshot(self.version), leaving]
+        return [self._to_trainer(Leaving(self.epoch, self.term, True))]
 
     @property
     def _may_leave(self) -> bool:
         busy = len(self._tasks) or self._record or self._stepping or self._tasks.running
-        return self._leaving and self._serving and not busy
+        return self._draining and self._serving and not busy
 
     # ------------------------------------------------------------------ others
 
@@ -361,8 +364,8 @@ class PeerCore:
 
     def _beat(self, now: float) -> list[Instruction]:
         again: list[Instruction] = [StartDeadline("beacon", now + BEACON_S), self._beacon()]
-        if self._may_leave:
-            again.append(self._to_trainer(Leaving(self.epoch, self.term)))
+        if self._leaving and self._serving:
+            again.append(self._to_trainer(Leaving(self.epoch, self.term, self._may_leave)))
         return again
 
     def _beacon(self) -> Send:
@@ -414,7 +417,7 @@ class PeerCore:
             return [Send(sender, Stale(message.work))]
         if task is not None:
             return [Send(sender, self._load(Accepted, message)), *self._again(task, message, now)]
-        if self._leaving or microbatch.step > self.version + 1 or self._is_full:
+        if self._draining or microbatch.step > self.version + 1 or self._is_full:
             return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
         task = Task(microbatch, message.work.attempt, message.route, onward=True)

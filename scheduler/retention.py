@@ -6,7 +6,7 @@ microbatches that have come furthest go first: they are the least likely to be a
 
 from __future__ import annotations
 
-from swarmrt.scheduler.instructions import DropFrames
+from swarmrt.scheduler.instructions import DropFrames, Instruction
 from swarmrt.scheduler.tasks import Phase, Task, Tasks
 
 
@@ -15,11 +15,11 @@ class Retention:
         self._budget_bytes = budget_bytes
         self.held_bytes = 0  # by the last count
 
-    def keep_within(self, tasks: Tasks) -> list[DropFrames]:
+    def keep_within(self, tasks: Tasks) -> list[Instruction]:
         """Frames that are dropped now. A frame whose receipt is still awaited is never dropped."""
         held = [task for task in tasks if task.has_output or task.has_input_grad]
         self.held_bytes = sum(map(_bytes, held))
-        dropped = []
+        dropped: list[Instruction] = []
         for task in sorted(filter(_is_spare, held), key=_is_done, reverse=True):
             if self.held_bytes <= self._budget_bytes:
                 break

@@ -34,6 +34,7 @@ from swarmrt.messages import (
     Beacon,
     Busy,
     Claim,
+    Drain,
     Evaluated,
     Finish,
     Forward,
@@ -51,7 +52,7 @@ from swarmrt.messages import (
 )
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.commit import Commit, Round
-from swarmrt.scheduler.dispatch import REWIRE_S, Dispatch
+from swarmrt.scheduler.dispatch import REWIRE_S, Dispatch, Late
 from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.evaluation import Evaluation
 from swarmrt.scheduler.events import (
@@ -123,9 +124,6 @@ class TrainerSettings:
     start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
     record_ttl_s: float  # how long the directory may name a peer that is gone
     resume: bool  # go on from what the peers hold, if that is newer
-
-
-Late = tuple[str, MicrobatchId | None]  # what is overdue
 
 
 class TrainerCore:
@@ -256,8 +254,8 @@ class TrainerCore:
                 return self._refused(member, message, now)
             case Applied(epoch, version, digest) if epoch == self.epoch:
                 return self._applied(member, version, digest, now)
-            case Leaving(epoch, term) if self._is_current(member, epoch, term):
-                return self._leaving(member, now)
+            case Leaving(epoch, term, idle) if self._is_current(member, epoch, term):
+                return self._leaving(member, idle, now)
         return []
 
     def _is_current(self, member: Member, epoch: int, term: int) -> bool:
@@ -348,9 +346,6 @@ class TrainerCore:
             return [Send(member.peer, Apply(self.epoch, beacon.version, number, norm, True))]
         if self._offered == self.version:
             return [self._admit(member, (self.settings.me,))]
-        leavers = [m.peer for m in self.members.of_stage(member.stage) if m.leaving]
-        if leavers:
-            return [self._admit(member, tuple(leavers))]
         return self._roll_back(now)
 
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
@@ -379,7 +374,7 @@ class TrainerCore:
                     f"{self.version}: do all run the same software?"
                 )
             ]
-        instructions = [_report(member), *self._welcome(member), *self._let_leavers_go(now)]
+        instructions = [_report(member), *self._welcome(member)]
         return [*instructions, *self._recover(now), *self._fill(now), *self._advance(now)]
 
     def _welcome(self, member: Member) -> list[Instruction]:
@@ -426,7 +421,9 @@ class TrainerCore:
         fenced = self._fence(member, reason, now)
         self.members.lose(peer)
         self._absent.add(peer, now)
-        return [*fenced, *self._on_without(member, reason, now)]
+        if self.phase is Phase.HAILING:
+            return self._consider_settling(now)
+        return fenced
 
     def _fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
         """What this peer did in the step is void, and others do it."""
@@ -462,27 +459,20 @@ class TrainerCore:
                 return [*pause, *self._leave("stopped; a stage has no replica left")]
         return [*pause, *self._recover(now), *self._fill(now), *self._advance(now)]
 
-    def _leaving(self, member: Member, now: float) -> list[Instruction]:
-        """It holds nothing of this step. In a reduce it is still needed for its parts."""
-        if not member.leaving:
-            member.leaving = True
+    def _leaving(self, member: Member, idle: bool, now: float) -> list[Instruction]:
+        """It may drain if others stay. When it holds nothing of the step it goes."""
+        is_news, member.leaving = not member.leaving, True
+        replicas = self.members.of_stage(member.stage, Membership.READY)
+        if not any(not replica.leaving for replica in replicas):
+            reason = f"{member.peer} leaves, and waits for somebody to hand over to"
+            return [ReportPause(member.stage, reason)] if is_news else []
+        if not idle:
             self.dispatch.wiring.remove(member.peer)
-            if self.members.ready(member.stage) == (member.peer,):
-                reason = f"{member.peer} leaves, and waits for a replacement to hand over to"
-                return [ReportPause(member.stage, reason)]
-        return self._let_leavers_go(now)
-
-    def _let_leavers_go(self, now: float) -> list[Instruction]:
-        """Not in a reduce, and not before another replica of the stage is ready."""
-        instructions: list[Instruction] = []
-        for member in self.members.in_state(Membership.READY):
-            stays = [
-                m for m in self.members.of_stage(member.stage, Membership.READY) if not m.leaving
-            ]
-            if member.leaving and stays and self._round is None:
-                finish = Send(member.peer, Finish(f"drained at step {self.version}"))
-                instructions += [finish, *self._peer_lost(member.peer, "it has left", now)]
-        return instructions
+            return [Send(member.peer, Drain(self.epoch))]
+        if self._round is not None:
+            return []  # it is still needed for its parts
+        finish = Send(member.peer, Finish(f"drained at step {self.version}"))
+        return [finish, *self._peer_lost(member.peer, "it has left", now)]
 
     # ------------------------------------------------------------------ going back, going on
 
@@ -864,7 +854,7 @@ class TrainerCore:
         instructions = self._committed(commit, now)
         if self.phase is Phase.CLOSING:
             return instructions
-        return [*instructions, *self._let_leavers_go(now), *self._advance(now)]
+        return [*instructions, *self._advance(now)]
 
     def _committed(self, commit: Commit, now: float) -> list[Instruction]:
         """Every replica holds the new version."""

@@ -1,7 +1,7 @@
 """The messages on the wire: who says what to whom. `docs/wire.md` is the full contract.
 
 trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Recover · Standing ·
-                 Prepare · Apply · Finish
+                 Prepare · Apply · Drain · Finish
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
                  Refused · Applied · Leaving
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
@@ -326,10 +326,18 @@ class Beacon(Message):
 
 @dataclass(frozen=True, slots=True)
 class Leaving(Message):
-    """The sender takes no work any more, and holds nothing of this step."""
+    """The sender wants to go. Until it is told to drain it serves as before."""
 
     epoch: int
     term: int
+    idle: bool  # it has drained, and holds nothing of this step
+
+
+@dataclass(frozen=True, slots=True)
+class Drain(Message):
+    """Others serve the stage: take nothing new, do what was accepted, say when nothing is left."""
+
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +350,6 @@ class Finish(Message):
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
-    Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Finish,
+    Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

@@ -4,67 +4,118 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import (
     Accepted,
     Accumulated,
     Admit,
+    Applied,
+    Apply,
     Backward,
+    Beacon,
     Busy,
     Claim,
     Evaluated,
     Forward,
+    FrameKind,
+    GetFrame,
     Granted,
+    Hail,
     Message,
+    NoFrame,
+    Part,
     Prepare,
+    Prepared,
+    Recover,
     Refused,
+    Released,
     Stale,
+    Standing,
 )
 from swarmrt.scheduler.events import (
     BackwardDone,
+    DeadlinePassed,
     Event,
     ForwardDone,
+    GradientCombined,
+    PartSummed,
     PeerLost,
     PeersSeen,
     Received,
     SendFailed,
     Started,
+    StateLoaded,
+    Stepped,
 )
 from swarmrt.scheduler.instructions import (
+    ClearGradients,
+    CombineParts,
+    DropFrames,
+    DropRound,
     Forget,
     Instruction,
+    KeepGradient,
+    KeepInput,
+    KeepPart,
+    LoadState,
     RunBackward,
     RunForward,
     Send,
+    StartDeadline,
+    StepOptimizer,
 )
 from swarmrt.scheduler.peer import PeerCore, PeerSettings
 
 ME, TRAINER, UP, A, B = map(PeerId, ["me", "trainer", "up", "a", "b"])
+MB = MicrobatchId(0, 0)
 
 
 class Peer:
     """A served peer of stage 1 of `num_stages`; it checks its invariants after every event."""
 
-    def __init__(self, num_stages: int = 3, queue_s: float = 10.0) -> None:
-        self.core = PeerCore(PeerSettings(ME, TRAINER, 1, num_stages, 0, queue_s, 1000, 15.0))
+    def __init__(
+        self, num_stages: int = 3, queue_s: float = 10.0, retain_bytes: int = 1 << 20
+    ) -> None:
+        settings = PeerSettings(ME, TRAINER, 1, num_stages, 0, queue_s, 1000, retain_bytes, 15.0)
+        self.core = PeerCore(settings)
         self.now = 0.0
         self.feed(Started(0, "initial"))
-        self.get(Admit(1, 0, "", ()))
+        self.get(Admit(1, 1, 0, "", ()))
         if num_stages > 2:
             self.feed(PeersSeen(2, (A, B)))
 
     def feed(self, event: Event) -> list[Instruction]:
+        """Without deadlines, which are not what these tests are about."""
         self.now += 0.001
         instructions = self.core.handle(event, self.now)
         self.core.validate()
-        return instructions
+        return [i for i in instructions if not isinstance(i, StartDeadline)]
 
     def get(self, message: Message, sender: PeerId = TRAINER) -> list[Instruction]:
         return self.feed(Received(sender, message))
 
+    def forward(self, mb: MicrobatchId = MB, attempt: int = 1) -> list[Instruction]:
+        return self.get(Forward(Work(mb, attempt), 1, (UP,)), UP)
 
-def work(index: int = 0, step: int = 0, held_out: bool = False) -> Work:
-    return Work(MicrobatchId(step, index, held_out), 1)
+    def computed(self, mb: MicrobatchId = MB) -> list[Instruction]:
+        return self.feed(ForwardDone(mb, 1.0, 7.0, 5, 100))
+
+    def pushed(self, mb: MicrobatchId = MB) -> PeerId:
+        """Take a forward, compute it, push it; to whom."""
+        self.forward(mb)
+        return sent(self.computed(mb), Forward)[0][0]
+
+    def accumulate(self, mb: MicrobatchId = MB) -> list[Instruction]:
+        """All the way to the receipt."""
+        to = self.pushed(mb)
+        self.get(Backward(1, mb, (UP, ME, to), (0, 1, 2)), to)
+        return self.feed(BackwardDone(mb, 1.0, 100))
+
+
+def mb(index: int, step: int = 0) -> MicrobatchId:
+    return MicrobatchId(step, index)
 
 
 def sent(instructions: list[Instruction], kind: type[Message]) -> list[tuple[PeerId, Any]]:
@@ -73,105 +124,232 @@ def sent(instructions: list[Instruction], kind: type[Message]) -> list[tuple[Pee
     ]
 
 
-def forward(peer: Peer, w: Work) -> list[Instruction]:
-    return peer.get(Forward(w, 1, (UP,)), UP)
-
-
 def test_backward_goes_before_forward_and_the_oldest_first() -> None:
     peer = Peer()
     for index in (0, 3, 1, 2):
-        forward(peer, work(index))
-    pushed = sent(peer.feed(ForwardDone(work(0), 1.0, 0.0, 0)), Forward)
-    assert pushed[0][1].work == work(0)
-    peer.get(Backward(work(0), 1, (UP, ME, A)), pushed[0][0])
-    assert RunBackward(work(0)) in peer.feed(ForwardDone(work(1), 1.0, 0.0, 0))
-    assert RunForward(work(2)) in peer.feed(BackwardDone(work(0), 1.0))
+        peer.forward(mb(index))
+    [(to, _)] = sent(peer.computed(mb(0)), Forward)
+    peer.get(Backward(1, mb(0), (UP, ME, to), (0, 1, 2)), to)
+    assert RunBackward(mb(0), True) in peer.computed(mb(1))
+    assert RunForward(mb(2)) in peer.feed(BackwardDone(mb(0), 1.0, 100))
 
 
 def test_forward_of_the_next_step_waits_for_its_version() -> None:
-    peer = Peer()
-    instructions = forward(peer, work(0, step=1))
+    instructions = Peer().forward(mb(0, step=1))
     assert sent(instructions, Accepted)
-    assert RunForward(work(0, step=1)) not in instructions
+    assert RunForward(mb(0, step=1)) not in instructions
 
 
 def test_full_queue_answers_busy_and_keeps_nothing() -> None:
     peer = Peer(queue_s=1.5)
-    forward(peer, work(0))
-    peer.feed(ForwardDone(work(0), 1.0, 0.0, 0))
+    peer.forward(mb(0))
+    peer.computed(mb(0))
     for index in range(1, 4):
-        forward(peer, work(index))
-    instructions = forward(peer, work(9))
-    assert sent(instructions, Busy) and Forget(work(9)) in instructions
+        peer.forward(mb(index))
+    instructions = peer.forward(mb(9))
+    assert sent(instructions, Busy) and KeepInput(mb(9)) not in instructions
 
 
-def test_refused_failed_and_lost_pushes_go_elsewhere() -> None:
-    for failure in ("busy", "failed", "lost"):
-        peer = Peer()
-        forward(peer, work())
-        [(first, message)] = sent(peer.feed(ForwardDone(work(), 1.0, 0.0, 0)), Forward)
-        match failure:
-            case "busy":
-                again = peer.get(Busy(work(), 1.0, 9.0), first)
-            case "failed":
-                again = peer.feed(SendFailed(first, message))
-            case _:
-                again = peer.feed(PeerLost(first, "gone"))
-        [(second, same)] = sent(again, Forward)
-        assert same == message and {first, second} == {A, B}, failure
+def test_queue_is_bounded_before_any_service_time_is_known() -> None:
+    peer = Peer()
+    answers = [peer.forward(mb(index)) for index in range(1100)]
+    assert sent(answers[0], Accepted) and sent(answers[-1], Busy)
+
+
+@pytest.mark.parametrize("failure", ["busy", "failed", "lost", "fenced", "late"])
+def test_refused_failed_lost_and_late_pushes_go_elsewhere(failure: str) -> None:
+    peer = Peer()
+    peer.forward()
+    [(first, message)] = sent(peer.computed(), Forward)
+    match failure:
+        case "busy":
+            again = peer.get(Busy(Work(MB, 1), 1.0, 9.0), first)
+        case "failed":
+            again = peer.feed(SendFailed(first, message))
+        case "lost":
+            again = peer.feed(PeerLost(first, "gone"))
+        case "fenced":
+            again = peer.get(Standing(1, 2, first, False))
+        case _:
+            peer.now += 3600
+            again = peer.feed(DeadlinePassed("overdue"))
+    [(second, same)] = sent(again, Forward)
+    assert same == message and {first, second} == {A, B}
+
+
+def test_accepted_push_goes_again_when_its_peer_is_lost() -> None:
+    peer = Peer()
+    first = peer.pushed()
+    peer.get(Accepted(Work(MB, 1), 1.0, 0.0), first)
+    assert sent(peer.feed(PeerLost(first, "gone")), Forward)
 
 
 def test_repeated_backward_is_answered_from_the_record() -> None:
     peer = Peer()
-    forward(peer, work())
-    [(to, _)] = sent(peer.feed(ForwardDone(work(), 1.0, 0.0, 0)), Forward)
-    backward = Backward(work(), 1, (UP, ME, to))
-    assert RunBackward(work()) in peer.get(backward, to)
+    to = peer.pushed()
+    backward = Backward(1, MB, (UP, ME, to), (0, 1, 2))
+    assert peer.get(backward, to) == [KeepGradient(MB), RunBackward(MB, True)]
     assert peer.get(backward, to) == [], "while it runs"
-    done = peer.feed(BackwardDone(work(), 1.0))
-    assert sent(done, Accumulated) == [(TRAINER, Accumulated(work(), 1))]
+    done = peer.feed(BackwardDone(MB, 1.0, 100))
+    assert sent(done, Accumulated) == [(TRAINER, Accumulated(1, 1, MB, 1))]
     assert sent(done, Backward)[0][0] == UP
-    again = peer.get(backward, to)
-    assert again == done[:2] and not any(isinstance(i, RunBackward) for i in again)
+    assert peer.get(backward, to) == done
+
+
+def test_stage_that_is_not_needed_passes_on_without_accumulating() -> None:
+    peer = Peer()
+    to = peer.pushed()
+    assert RunBackward(MB, False) in peer.get(Backward(1, MB, (UP, ME, to), (0,)), to)
+    done = peer.feed(BackwardDone(MB, 1.0, 100))
+    assert sent(done, Backward) and not sent(done, Accumulated)
+    refused = peer.get(Prepare(1, 0, 1, ((ME, (0,)),), (), 10))
+    assert "accumulated []" in sent(refused, Refused)[0][1].reason
 
 
 def test_last_stage_claims_and_runs_backward_only_if_granted() -> None:
     peer = Peer(num_stages=2)
-    forward(peer, work(0))
-    forward(peer, work(1))
-    claims = sent(peer.feed(ForwardDone(work(0), 1.0, 7.0, 5)), Claim)
-    assert claims == [(TRAINER, Claim(work(0), 1, (UP, ME), 7.0, 5))]
-    peer.feed(ForwardDone(work(1), 1.0, 7.0, 5))
-    assert peer.get(Granted(work(0))) == [RunBackward(work(0))]
-    assert peer.get(Stale(work(1))) == [Forget(work(1))]
-    assert peer.get(Granted(work(1))) == []
+    peer.forward(mb(0))
+    peer.forward(mb(1))
+    claims = sent(peer.computed(mb(0)), Claim)
+    assert claims == [(TRAINER, Claim(Work(mb(0), 1), 1, (UP, ME), 7.0, 5))]
+    peer.computed(mb(1))
+    granted = Granted(1, mb(0), (UP, ME), (0, 1))
+    assert peer.get(granted) == [RunBackward(mb(0), True)]
+    assert peer.get(Stale(Work(mb(1), 1))) == [Forget(mb(1))]
+    assert peer.get(Granted(1, mb(1), (UP, ME), (0, 1))) == []
 
 
 def test_only_the_trainer_grants() -> None:
     peer = Peer(num_stages=2)
-    forward(peer, work())
-    peer.feed(ForwardDone(work(), 1.0, 7.0, 5))
-    assert peer.get(Granted(work()), sender=A) == []
+    peer.forward()
+    peer.computed()
+    assert peer.get(Granted(1, MB, (UP, ME), (0, 1)), sender=A) == []
 
 
 def test_evaluation_leaves_nothing_behind() -> None:
     peer = Peer(num_stages=2)
-    held_out = work(held_out=True)
-    forward(peer, held_out)
-    instructions = peer.feed(ForwardDone(held_out, 1.0, 7.0, 5))
+    held_out = MicrobatchId(0, 0, held_out=True)
+    peer.forward(held_out)
+    instructions = peer.computed(held_out)
     assert sent(instructions, Evaluated) and Forget(held_out) in instructions
 
 
 def test_roster_that_differs_from_the_record_is_refused() -> None:
-    peer = Peer()
-    refused = peer.get(Prepare(1, 0, 1, ((ME, (0,)),), 10))
+    refused = Peer().get(Prepare(1, 0, 1, ((ME, (0,)),), (), 10))
     assert "accumulated []" in sent(refused, Refused)[0][1].reason
 
 
 def test_lower_epoch_is_stale_and_higher_one_voids() -> None:
     peer = Peer()
-    forward(peer, work(0))
-    instructions = peer.get(Admit(2, 0, "", ()))
-    assert Forget(work(0)) in instructions
-    assert sent(forward(peer, work(1)), Stale)
-    assert peer.get(Admit(1, 0, "", ())) == []
+    peer.forward(mb(0))
+    assert Forget(mb(0)) in peer.get(Admit(2, 1, 0, "", ()))
+    assert sent(peer.forward(mb(1)), Stale)
+    assert peer.get(Admit(1, 2, 0, "", ())) == []
+
+
+def test_higher_term_voids_what_was_accumulated() -> None:
+    """A peer that was fenced, and comes back."""
+    peer = Peer()
+    peer.accumulate()
+    assert ClearGradients() in peer.get(Admit(1, 2, 0, "", ()))
+    refused = peer.get(Prepare(1, 0, 1, ((ME, (0,)),), (), 10))
+    assert "accumulated []" in sent(refused, Refused)[0][1].reason
+
+
+# ---------------------------------------------------------------------- recovery
+
+
+def test_new_owner_asks_its_neighbours_for_what_it_lacks() -> None:
+    peer = Peer()
+    asked = peer.get(Recover(1, MB, (UP, ME, A), (1,)))
+    assert sent(asked, GetFrame) == [
+        (UP, GetFrame(1, MB, "output")),
+        (A, GetFrame(1, MB, "gradient")),
+    ]
+    peer.get(Backward(1, MB, (UP, ME, A), (1,)), A)
+    assert RunForward(MB) in peer.forward()
+    computed = peer.computed()
+    assert RunBackward(MB, True) in computed and not sent(computed, Forward)
+    done = peer.feed(BackwardDone(MB, 1.0, 100))
+    assert sent(done, Accumulated) and not sent(done, Backward), "the first stage has its own"
+
+
+@pytest.mark.parametrize("kind", ["output", "gradient"])
+def test_retained_frames_are_given_again(kind: FrameKind) -> None:
+    peer = Peer()
+    peer.accumulate()
+    given = peer.get(GetFrame(1, MB, kind), A if kind == "output" else B)
+    [(to, message)] = sent(given, Forward if kind == "output" else Backward)
+    assert to == (A if kind == "output" else B)
+
+
+def test_gradient_goes_to_the_new_owner_once_it_is_there() -> None:
+    peer = Peer()
+    to = peer.pushed()
+    peer.get(Backward(1, MB, (UP, ME, to), (0, 1, 2)), to)
+    assert peer.get(GetFrame(1, MB, "gradient"), B) == []
+    assert sent(peer.feed(BackwardDone(MB, 1.0, 100)), Backward)[0][0] == B
+
+
+def test_frames_over_the_budget_are_dropped_and_not_given() -> None:
+    peer = Peer(retain_bytes=0)
+    done = peer.accumulate()
+    assert DropFrames(MB) in done
+    assert sent(peer.get(GetFrame(1, MB, "output"), A), NoFrame)
+
+
+@pytest.mark.parametrize("failure", ["no frame", "lost", "unreachable"])
+def test_owner_that_cannot_recover_releases(failure: str) -> None:
+    peer = Peer()
+    peer.get(Recover(1, MB, (UP, ME, A), (1,)))
+    match failure:
+        case "no frame":
+            given_up = peer.get(NoFrame(1, MB, "output"), UP)
+        case "lost":
+            given_up = peer.feed(PeerLost(UP, "gone"))
+        case _:
+            given_up = peer.feed(SendFailed(UP, GetFrame(1, MB, "output")))
+    [(_, released)] = sent(given_up, Released)
+    assert released.microbatch == MB and Forget(MB) in given_up
+
+
+def test_accumulated_microbatch_is_never_released() -> None:
+    peer = Peer()
+    peer.accumulate()
+    assert sent(peer.get(Recover(1, MB, (UP, ME, A), (1,))), Accumulated)
+    assert not sent(peer.get(NoFrame(1, MB, "output"), UP), Released)
+
+
+def test_change_of_the_record_voids_the_round_under_way() -> None:
+    """What others add up must be what this peer sent at the beginning of the round."""
+    peer = Peer()
+    peer.get(Prepare(1, 0, 7, ((A, ()), (ME, ())), (), 10))
+    assert DropRound(0, 7) in peer.accumulate()
+
+
+def test_newcomer_follows_the_commits_that_it_misses_while_it_loads() -> None:
+    peer = Peer()
+    assert LoadState(3, (A,)) in peer.get(Admit(1, 2, 3, "three", (A,)))
+    for step in (3, 4):
+        peer.get(Prepare(1, step, step, ((A, (0,)),), (ME,), 10))
+        kept = peer.get(Part(1, step, step, 0, True), A)
+        assert KeepPart(A, step, step, 0, True) in kept
+        peer.get(Apply(1, step, step, 1.0, False))
+    loaded = peer.feed(StateLoaded(3, "three"))
+    assert CombineParts(3, 3, 1) in loaded
+    assert StepOptimizer(3, 3, 1.0, False) in peer.feed(GradientCombined(3, 3, "", 1.0))
+    assert CombineParts(4, 4, 1) in peer.feed(Stepped(4, "four"))
+    assert StepOptimizer(4, 4, 1.0, False) in peer.feed(GradientCombined(4, 4, "", 1.0))
+    assert sent(peer.feed(Stepped(5, "five")), Applied) == [(TRAINER, Applied(1, 5, "five"))]
+
+
+def test_prepared_gradient_outlives_a_trainer_and_rolls_forward() -> None:
+    peer = Peer()
+    peer.get(Prepare(1, 0, 7, ((ME, ()),), (), 10))
+    peer.feed(PartSummed(0, 7, 0))
+    assert sent(peer.feed(GradientCombined(0, 7, "d", 1.0)), Prepared)
+    peer.feed(PeerLost(TRAINER, "killed"))
+    [(_, beacon)] = sent(peer.get(Hail(2)), Beacon)
+    assert (beacon.version, beacon.prepared, beacon.state) == (0, 7, "joining")
+    assert peer.get(Apply(2, 0, 6, 2.0, False)) == [], "another round's"
+    assert StepOptimizer(0, 7, 2.0, False) in peer.get(Apply(2, 0, 7, 2.0, False))

@@ -57,7 +57,6 @@ from swarmrt.scheduler.instructions import (
     Send,
     StepOptimizer,
     SumPart,
-    TakeSnapshot,
 )
 from swarmrt.scheduler.peer import PeerSettings
 
@@ -201,8 +200,6 @@ class Peer(Shell):
                 if self._loading is not None:
                     self._loading.cancel()
                 self._loading = self.start(self._load_state(version, donors))
-            case TakeSnapshot(version):
-                self._compute(partial(self._snapshot, version), self.shelf.put)
             case Announce():
                 self._announced = instruction
                 self._announcement.set()

@@ -196,6 +196,8 @@ class Fetches:
 
     async def get(self, stage: int, version: int, donors: Sequence[PeerId]) -> bytes:
         """The snapshot file. Raises RunError when no donor can give it."""
+        if not donors:
+            raise RunError(f"nobody is known to have version {version} of stage {stage}")
         fetch = Fetch(stage, version, donors, self._send, self._max_bytes)
         self._fetches[stage, version] = fetch
         try:

@@ -16,7 +16,7 @@ from swarmrt.ids import PeerId
 from swarmrt.sim.network import Weather
 from swarmrt.sim.world import TRAINER, World
 
-KINDS = ("kill", "drain", "pause", "cut", "join", "trainer", "pause trainer", "storm")
+KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
 CALM = Weather()
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
 
@@ -155,6 +155,8 @@ def _strike(world: World, fault: Fault, covered: Counter[str]) -> None:
             world.pause(victim, fault.seconds)
         case "cut" if victim is not None:
             world.network.cut(victim, _other_end(world, fault, victim), fault.seconds)
+        case "break" if victim is not None:
+            world.network.break_for(victim, _other_end(world, fault, victim))
         case "join":
             world.spawn(fault.stage)
         case "trainer":

@@ -59,6 +59,12 @@ class Network:
         for end, lost in ((one, other), (other, one)):
             self._tell(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
 
+    def break_for(self, one: PeerId, other: PeerId) -> None:
+        """Their link breaks, and only one of them notices."""
+        pair = frozenset((one, other))
+        self._generation[pair] = self._generation.get(pair, 0) + 1
+        self._tell(one, PeerLost(other, "broken"), self._rng.uniform(0, 0.1))
+
     def send(self, sender: PeerId, to: PeerId, message: Message, payload: Any) -> None:
         link, pair = (sender, to), frozenset((sender, to))
         if link not in self._latency_s:

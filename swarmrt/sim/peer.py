@@ -3,7 +3,8 @@
 The "gradient" of a microbatch is the microbatch itself, an accumulator is a count of them, and
 the weights are the history of what was applied. So a lost or doubled gradient is seen at once.
 Who added up what is part of the weights' digest, because floating-point sums depend on it.
-Frames are strings that name the microbatch and the stage, so that a wrong one is seen too.
+Frames are strings that name the microbatch, the stage and the epoch, so that a wrong one or one
+of void work is seen too.
 """
 
 from __future__ import annotations
@@ -47,9 +48,8 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     Stop,
     SumPart,
-    TakeSnapshot,
 )
-from swarmrt.scheduler.peer import PeerSettings
+from swarmrt.scheduler.peer import PeerCore, PeerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
@@ -108,10 +108,10 @@ class SimulatedPeer:
             case Send(to, message, payload):
                 self._network.send(self.settings.me, to, message, self._tensors(payload))
             case KeepInput(mb):
-                assert self.process.arrived == _frame(mb, self.settings.stage - 1), mb
+                assert self.process.arrived == self._frame(mb, self.settings.stage - 1), mb
                 self._inputs[mb] = self.process.arrived
             case KeepGradient(mb):
-                assert self.process.arrived == _frame(mb, self.settings.stage + 1), mb
+                assert self.process.arrived == self._frame(mb, self.settings.stage + 1), mb
                 self._gradients[mb] = self.process.arrived
             case KeepPart(sender, step, number, index, summed):
                 key = (step, number, index)
@@ -125,8 +125,9 @@ class SimulatedPeer:
             case RunBackward(mb, accumulate):
                 self._backward_of(mb, accumulate)
             case Forget(mb):
-                for kept in (self._inputs, self._graphs, self._gradients):
-                    kept.pop(mb, None)  # type: ignore[attr-defined]
+                self._inputs.pop(mb, None)
+                self._graphs.pop(mb, None)
+                self._gradients.pop(mb, None)
                 self._outputs.discard(mb)
                 self._input_grads.discard(mb)
             case DropFrames(mb):
@@ -148,9 +149,6 @@ class SimulatedPeer:
                 self._clock.after(
                     self._rng.uniform(0.2, 2.0), lambda: self._load(load, version, donors)
                 )
-            case TakeSnapshot(version):
-                assert len(self.history) == version
-                self._keep_snapshot()
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():
@@ -180,13 +178,18 @@ class SimulatedPeer:
                 return Counter(self._accumulated)
             case Output(mb):
                 assert mb in self._outputs, f"{mb} has no output"
-                return _frame(mb, self.settings.stage)
+                return self._frame(mb, self.settings.stage)
             case InputGrad(mb):
                 assert mb in self._input_grads, f"{mb} has no input gradient"
-                return _frame(mb, self.settings.stage)
+                return self._frame(mb, self.settings.stage)
         return None
 
     # ------------------------------------------------------------------ arithmetic
+
+    def _frame(self, mb: MicrobatchId, stage: int) -> str:
+        """What a stage sends, forward or backward. The trainer counts as stage -1."""
+        assert isinstance(self.process.core, PeerCore)
+        return f"{mb} of stage {stage} in epoch {self.process.core.epoch}"
 
     def _forward(self, mb: MicrobatchId) -> None:
         is_last = self.settings.stage == self.settings.num_stages - 1
@@ -268,11 +271,6 @@ class SimulatedPeer:
         frames = len(self._inputs) + len(self._graphs) + len(self._outputs) + len(self._gradients)
         parts = len(self._slices) + len(self._sums) + len(self._reduced)
         return frames + len(self._input_grads) + parts
-
-
-def _frame(mb: MicrobatchId, stage: int) -> str:
-    """What a stage sends, forward or backward. The trainer counts as stage -1."""
-    return f"{mb} of stage {stage}"
 
 
 def _update(gradient: Counter[str]) -> Update:

@@ -63,6 +63,7 @@ class SimulatedTrainer:
         self.disk = disk
         self.stopped: Stop | None = None
         self.offered = settings.start_version  # version of the checkpoint that it gives to peers
+        self._epoch = settings.epoch
         self._clock, self._network = clock, network
         self._snapshot_of = snapshot_of
         self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
@@ -76,7 +77,7 @@ class SimulatedTrainer:
             case Send(to, message, payload):
                 frame = None
                 if isinstance(payload, Batch):
-                    frame = f"{payload.microbatch} of stage -1"
+                    frame = f"{payload.microbatch} of stage -1 in epoch {self._epoch}"
                 self._network.send(self.settings.me, to, message, frame)
             case SaveCheckpoint():
                 self._clock.after(0.5, lambda: self._save(instruction))
@@ -84,7 +85,7 @@ class SimulatedTrainer:
                 assert version in self.disk.checkpoints
                 self.offered = version
             case RaiseEpoch(epoch):
-                self.disk.epoch = epoch
+                self.disk.epoch = self._epoch = epoch
             case ReportStep():
                 self.disk.steps.append(instruction)
             case ReportEvaluation():
@@ -94,7 +95,7 @@ class SimulatedTrainer:
             case ReportPause():
                 self.disk.pauses.append(instruction)
             case ReportRecovery(_, what, count):
-                self.disk.recoveries[what] += count
+                self.disk.recoveries[what] += 1 if what == "fenced" else count
             case ReportWaiting() | ReportPeer() | ReportCheckpointFailed():
                 pass
             case Stop():

@@ -1,0 +1,109 @@
+"""Whole swarms under seeded schedules of faults: promises P1 and P2 after every event."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from swarmrt.ids import PeerId
+from swarmrt.scheduler.ledger import Ledger
+from swarmrt.scheduler.peer import PeerCore
+from swarmrt.scheduler.tasks import Phase
+from swarmrt.sim.faults import KINDS, draw, failure_of, play, shrink
+
+SLICE = 20  # seeds a test; `scripts/simulate_faults --seeds 100000` soaks
+
+
+@pytest.mark.parametrize("first", range(0, 25 * SLICE, SLICE))
+def test_no_schedule_breaks_a_promise(first: int) -> None:
+    for seed in range(first, first + SLICE):
+        scenario = draw(seed)
+        failure = failure_of(scenario)
+        if failure is not None:
+            raise AssertionError(shrink(scenario).story()) from failure
+
+
+def test_schedules_cover_every_kind_of_fault_and_every_answer_to_it() -> None:
+    covered = play(draw(0)).covered
+    for seed in range(1, 80):
+        covered += play(draw(seed)).covered
+    answers = ("fenced", "recovered", "reattempted", "released", "void round", "epochs")
+    assert all(covered[what] for what in (*KINDS, *answers)), covered
+
+
+def without_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeated receipt counts again."""
+
+    def receipt(self: Ledger, peer: object, index: int, stage: int) -> bool:
+        entry = self._entries.get(index)
+        if entry is None or entry.owners[stage] != peer:
+            return False
+        entry.accumulated.add(stage)
+        self._receipts += 1
+        return True
+
+    monkeypatch.setattr(Ledger, "receipt", receipt)
+
+
+def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is lost keeps what it owned."""
+    monkeypatch.setattr(Ledger, "fence", lambda self, peer: 0)
+
+
+def without_roster_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PeerCore, "_disagreement", lambda self, message: "")
+
+
+def without_epoch_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words between peers count whatever their epoch."""
+    original = PeerCore._received
+
+    def received(self: PeerCore, sender: PeerId, message: Any, now: float) -> list[Any]:
+        if sender != self.settings.trainer and hasattr(message, "epoch"):
+            message = dataclasses.replace(message, epoch=self.epoch)
+        return original(self, sender, message, now)
+
+    monkeypatch.setattr(PeerCore, "_received", received)
+
+
+def without_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer accumulates whatever backward comes."""
+    original = PeerCore._compute
+
+    def compute(self: PeerCore) -> list[Any]:
+        record, self._record = self._record, set()
+        try:
+            return original(self)
+        finally:
+            self._record = record
+
+    monkeypatch.setattr(PeerCore, "_compute", compute)
+    monkeypatch.setattr(
+        PeerCore,
+        "_run_or_answer",
+        lambda self, task: (
+            self._tasks.queue_backward(task) or self._compute()
+            if task.has_graph
+            and task.forward is Phase.DONE
+            and task.backward is Phase.AWAITED
+            and (task.has_gradient or (self._is_last and task.granted))
+            else []
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [without_record, without_fence, without_roster_check, without_epoch_check, without_dedupe],
+)
+def test_each_guard_is_needed(
+    mutate: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, one of the first 1,000 schedules breaks a promise."""
+    mutate(monkeypatch)
+    seed = next((seed for seed in range(1000) if failure_of(draw(seed)) is not None), None)
+    assert seed is not None
+    print(f"{mutate.__name__}: caught by seed {seed}")
