@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Beacon
+from swarmrt.messages import Admit, Beacon
 from swarmrt.scheduler.health import Health
 
 
@@ -28,14 +28,12 @@ class Member:
     stage: int
     state: Membership = Membership.SEEN
     term: int = 0  # of its newest admission
-    version: int = 0  # it was admitted at
+    admit: Admit | None = None  # its newest
     reached: int = 0  # the version that it has come to since
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
-    donors: tuple[PeerId, ...] = ()  # of the state that it was admitted with
     leaving: bool = False  # gets nothing new, and goes after the commit
     suspect: bool = False  # gets nothing new until it is heard again
     barred_until: int = 0  # the version before which it is not admitted again
-    fenced_for: str = ""  # why it was fenced the last time
     beacon: Beacon | None = None  # its newest
     health: Health = field(default_factory=Health)
 

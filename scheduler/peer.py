@@ -258,6 +258,7 @@ class PeerCore:
             return []
         void = [*self._void_work(), *self._reducing.clear()]
         self.epoch, self.term = message.epoch, message.term
+        self._update = (message.applied, message.norm)
         is_held = bool(self.digest) and message.digest in ("", self.digest)
         if message.version == self.version and is_held:
             return void + self._serve()
@@ -268,7 +269,7 @@ class PeerCore:
     def _state_loaded(self, version: int, digest: str) -> list[Instruction]:
         if self.state != "loading" or version != self.version:
             return []
-        self.digest, self._update = digest, (-1, 0.0)
+        self.digest = digest
         return self._serve() + self._reduce_on()
 
     def _state_unavailable(self, version: int) -> list[Instruction]:

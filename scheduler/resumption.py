@@ -22,22 +22,26 @@ class Plan:
 
 
 def choose_version(holdings: Iterable[Beacon], num_stages: int, checkpoint_version: int) -> Plan:
-    """The newest version that every stage can go on at, not older than the checkpoint."""
+    """The newest version that every stage can go on at, not older than the checkpoint.
+
+    A version is known by the round of the update that made it: what was made before a rollback
+    may have the same number, and other weights.
+    """
     held = list(holdings)
-    for version in sorted({beacon.version for beacon in held}, reverse=True):
-        if version < checkpoint_version or version == 0:
-            break
-        update = max((b.applied, b.norm) for b in held if b.version == version)
+    made = {(beacon.version, beacon.applied): beacon.norm for beacon in held if beacon.digest}
+    for version, applied in sorted(made, reverse=True):
+        if version < checkpoint_version or applied < 0:
+            continue
         stages = [
-            any(b.stage == stage and _can_go_on(b, version, update[0]) for b in held)
+            any(b.stage == stage and _can_go_on(b, version, applied) for b in held)
             for stage in range(num_stages)
         ]
         if all(stages):
-            return Plan(version, True, *update)
+            return Plan(version, True, applied, made[version, applied])
     return Plan(checkpoint_version, False, -1, 0.0)
 
 
 def _can_go_on(beacon: Beacon, version: int, applied: int) -> bool:
     if beacon.version == version:
-        return bool(beacon.digest)
-    return beacon.version == version - 1 and beacon.prepared == applied >= 0
+        return bool(beacon.digest) and beacon.applied == applied
+    return beacon.version == version - 1 and beacon.prepared == applied

@@ -335,9 +335,7 @@ class TrainerCore:
             return []
         if self.phase is Phase.PREPARING or self.version < member.barred_until:
             return []
-        known = self._digests[member.stage]
-        has_it = beacon.version == self.version and beacon.digest and known in ("", beacon.digest)
-        if has_it or self.version == 0:
+        if self._holds_version(member.stage, beacon) or self.version == 0:
             return [self._admit(member, ())]
         if beacon.state == "leaving":
             return []
@@ -348,17 +346,23 @@ class TrainerCore:
             return [self._admit(member, (self.settings.me,))]
         return self._roll_back(now)
 
+    def _holds_version(self, stage: int, beacon: Beacon) -> bool:
+        """The very version that is trained on, not one of the same number before a rollback."""
+        if beacon.version != self.version or not beacon.digest:
+            return False
+        known = self._digests[stage]
+        return beacon.digest == known if known else beacon.applied == self._update[0] >= 0
+
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
-        member.state, member.donors = Membership.ADMITTED, donors
-        member.term, member.version = self.members.next_term(), self.version
-        member.reached = self.version
-        member.leaving = member.suspect = False
+        member.state, member.term = Membership.ADMITTED, self.members.next_term()
+        member.reached, member.leaving, member.suspect = self.version, False, False
+        digest = self._digests[member.stage]
+        member.admit = Admit(self.epoch, member.term, self.version, digest, *self._update, donors)
         return self._admission(member)
 
     def _admission(self, member: Member) -> Send:
-        digest = self._digests[member.stage] if member.version == self.version else ""
-        admit = Admit(self.epoch, member.term, member.version, digest, member.donors)
-        return Send(member.peer, admit)
+        assert member.admit is not None
+        return Send(member.peer, member.admit)
 
     def _ready(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         if member.state is not Membership.ADMITTED or version != self.version:
@@ -989,7 +993,7 @@ class TrainerCore:
 def _report(member: Member) -> ReportPeer:
     beacon = member.beacon
     if beacon is None:
-        return ReportPeer(member.peer, member.stage, str(member.state), member.version, 0, 0, 0.0)
+        return ReportPeer(member.peer, member.stage, str(member.state), member.reached, 0, 0, 0.0)
     return ReportPeer(
         member.peer,
         member.stage,

@@ -51,6 +51,8 @@ class Admit(Message):
     term: int  # higher than of any earlier admission in the epoch
     version: int
     digest: str  # of the version's parameters, where it is known
+    applied: int  # round of the update that made the version; or -1
+    norm: float  # of that update
     donors: tuple[PeerId, ...]
 
 

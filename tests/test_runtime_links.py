@@ -91,10 +91,10 @@ def test_messages_and_tensors_go_both_ways_on_one_stream() -> None:
     async def story() -> None:
         async with two_ends() as (first, second):
             big = torch.arange(5_000_000, dtype=torch.float32)
-            first.links.send(second.me, Part(1, 1, 0, False), [big])
+            first.links.send(second.me, Part(1, 1, 1, 0, False), [big])
             first.links.send(second.me, Finish("control"))
             await until(lambda: len(second.got) == 2)
-            assert second.messages() == [Finish("control"), Part(1, 1, 0, False)]
+            assert second.messages() == [Finish("control"), Part(1, 1, 1, 0, False)]
             sender, _, [got] = second.got[1]
             assert sender == first.me and torch.equal(got, big)
             second.links.send(first.me, Finish("back"))

@@ -82,7 +82,7 @@ class Peer:
         self.core = PeerCore(settings)
         self.now = 0.0
         self.feed(Started(0, "initial"))
-        self.get(Admit(1, 1, 0, "", ()))
+        self.get(Admit(1, 1, 0, "", -1, 0.0, ()))
         if num_stages > 2:
             self.feed(PeersSeen(2, (A, B)))
 
@@ -242,16 +242,16 @@ def test_roster_that_differs_from_the_record_is_refused() -> None:
 def test_lower_epoch_is_stale_and_higher_one_voids() -> None:
     peer = Peer()
     peer.forward(mb(0))
-    assert Forget(mb(0)) in peer.get(Admit(2, 1, 0, "", ()))
+    assert Forget(mb(0)) in peer.get(Admit(2, 1, 0, "", -1, 0.0, ()))
     assert sent(peer.forward(mb(1)), Stale)
-    assert peer.get(Admit(1, 2, 0, "", ())) == []
+    assert peer.get(Admit(1, 2, 0, "", -1, 0.0, ())) == []
 
 
 def test_higher_term_voids_what_was_accumulated() -> None:
     """A peer that was fenced, and comes back."""
     peer = Peer()
     peer.accumulate()
-    assert ClearGradients() in peer.get(Admit(1, 2, 0, "", ()))
+    assert ClearGradients() in peer.get(Admit(1, 2, 0, "", -1, 0.0, ()))
     refused = peer.get(Prepare(1, 0, 1, ((ME, (0,)),), (), 10))
     assert "accumulated []" in sent(refused, Refused)[0][1].reason
 
@@ -329,7 +329,7 @@ def test_change_of_the_record_voids_the_round_under_way() -> None:
 
 def test_newcomer_follows_the_commits_that_it_misses_while_it_loads() -> None:
     peer = Peer()
-    assert LoadState(3, (A,)) in peer.get(Admit(1, 2, 3, "three", (A,)))
+    assert LoadState(3, (A,)) in peer.get(Admit(1, 2, 3, "three", -1, 0.0, (A,)))
     for step in (3, 4):
         peer.get(Prepare(1, step, step, ((A, (0,)),), (ME,), 10))
         kept = peer.get(Part(1, step, step, 0, True), A)

@@ -103,19 +103,19 @@ def test_any_messages_come_through_any_split(
 def test_control_overtakes_bulk() -> None:
     writer = FrameWriter()
     bulk = torch.arange(CHUNK_BYTES, dtype=torch.int64)
-    writer.push(encode(Part(1, 1, 0, False), [bulk]))
+    writer.push(encode(Part(1, 1, 1, 0, False), [bulk]))
     data = b"".join(writer.next_frame()[0])
     writer.push(encode(Finish("now")))
     while len(writer):
         data += b"".join(writer.next_frame()[0])
     (first, _), (second, [got]) = FrameReader(MAX_BYTES).feed(data)
-    assert first == Finish("now") and second == Part(1, 1, 0, False)
+    assert first == Finish("now") and second == Part(1, 1, 1, 0, False)
     assert torch.equal(got, bulk)
 
 
 def test_bulk_can_be_overtaken_by_many_thousand_messages() -> None:
     writer, reader = FrameWriter(), FrameReader(MAX_BYTES)
-    writer.push(encode(Part(1, 1, 0, False), [torch.zeros(CHUNK_BYTES)]))
+    writer.push(encode(Part(1, 1, 1, 0, False), [torch.zeros(CHUNK_BYTES)]))
     assert not list(reader.feed(b"".join(writer.next_frame()[0])))
     finish = encode(Finish(""))
     for _ in range(70_000):  # more than 16 bits of message numbers
@@ -125,7 +125,7 @@ def test_bulk_can_be_overtaken_by_many_thousand_messages() -> None:
             pass
     rest = b"".join(b"".join(writer.next_frame()[0]) for _ in range(3))
     [(message, _)] = reader.feed(rest)
-    assert message == Part(1, 1, 0, False)
+    assert message == Part(1, 1, 1, 0, False)
 
 
 def test_decoded_tensors_are_aligned_and_writable() -> None:
