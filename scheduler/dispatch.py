@@ -60,8 +60,10 @@ class Dispatch:
         self._flights.clear()
         self._attempts.clear()
 
-    def fill(self, epoch: int, overdue: Agenda[Late], now: float) -> list[Instruction]:
-        """Send while the window has room."""
+    def fill(
+        self, epoch: int, overdue: Agenda[Late], now: float, step_s: float
+    ) -> list[Instruction]:
+        """Send while the window has room. A step takes about `step_s`."""
         sends: list[Instruction] = []
         while self._pending and self._has_room(self._pending[0]):
             peer = self.wiring.choose(now)
@@ -70,7 +72,8 @@ class Dispatch:
                 return [*sends, *again]
             microbatch = self._pending.popleft()
             flight = self._send(microbatch, peer, now)
-            patience_s = SLACK * self._claim_time.patience_s(CLAIM_S, flight.retries)
+            claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), step_s)
+            patience_s = SLACK * claim_s
             overdue.set(("flight", microbatch), now + patience_s)
             forward = Forward(Work(microbatch, flight.attempt), epoch, ())
             sends.append(Send(peer, forward, Batch(microbatch)))

@@ -584,7 +584,7 @@ class TrainerCore:
     def _fill(self, now: float) -> list[Instruction]:
         if self.phase is Phase.WAITING:
             return []
-        return self.dispatch.fill(self.epoch, self._agenda, now)
+        return self.dispatch.fill(self.epoch, self._agenda, now, self._step_time.mean_s)
 
     def _claim(self, member: Member, claim: Claim, now: float) -> list[Instruction]:
         microbatch = claim.work.microbatch

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from swarmrt.errors import ConfigError, did_you_mean
 
 ENVIRONMENT_PREFIX = "SWARMRT_"
+NOT_SETTINGS = ("SWARMRT_FAILPOINTS",)  # of a process, not of the run
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -209,7 +210,7 @@ def load_config(
     """
     values = _read_toml(path) if path is not None else {}
     for name, text in sorted(environment.items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
             section, key = _environment_key(name)
             _table(values, section, name)[key] = _toml_value(text)
     for override in overrides:

@@ -189,7 +189,7 @@ def test_killed_and_drained_peers_cost_no_gradient(exact: Path, tmp_path: Path) 
             for step in [step for step in faults if line.startswith(f"step {step:>5}/")]:
                 signal_peer(run_dir, *faults.pop(step))
     assert process.returncode == 0 and not faults
-    assert said.count("is done again without it") == 2, said
+    assert said.count(": without stage ") >= 2, said
     assert "drained at step" in (run_dir / "peers" / "stage-1-1" / "output.log").read_text()
     check_logs(run_dir)
     assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
@@ -30,6 +31,7 @@ def serve(
     import torch
 
     from swarmrt.cli.running import run
+    from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.peer import serve as serve_peer
 
@@ -48,6 +50,7 @@ def serve(
         threads=threads,
         wait=wait,
         log_dir=log_dir,
+        failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
     )
     run(
         lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),

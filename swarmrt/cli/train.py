@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def train(
     from swarmrt.model.partition import resolve
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
+    from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.trainer import TrainOptions
     from swarmrt.runtime.trainer import train as run_trainer
     from swarmrt.scheduler.instructions import Report
@@ -70,6 +72,7 @@ def train(
         numbers,
         resume=resume is not None,
         checkpoint=checkpoint,
+        failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
     )
 
     with open_view(progress, as_json) as view:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,16 @@ def checkpoints_in(run_dir: Path) -> Path:
 
 
 def write_checkpoint(
-    run_dir: Path, manifest_of: dict[str, Any], files: list[tuple[bytes, str]], keep: int
+    run_dir: Path,
+    manifest_of: dict[str, Any],
+    files: list[tuple[bytes, str]],
+    keep: int,
+    passing: Callable[[str], object] = str,
 ) -> Checkpoint:
     """Write all stages' (file, parameter digest), then drop all but the `keep` newest.
 
-    `manifest_of` has the manifest's fields but for `format` and `stages`. Raises OSError.
+    `passing(failpoint)` is told where it is. `manifest_of` has the manifest's fields but for
+    `format` and `stages`. Raises OSError.
     """
     folder = checkpoints_in(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,8 +114,10 @@ def write_checkpoint(
     final = folder / name
     if final.exists():
         shutil.rmtree(final)
+    passing("trainer.checkpoint.before_rename")
     temporary.rename(final)
     _sync_folder(folder)
+    passing("trainer.checkpoint.after_rename")
     for old in _whole(folder)[:-keep]:
         shutil.rmtree(old)
     return Checkpoint(final, manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from swarmrt.messages import Backward, Forward, Message, Part
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.directory import PeerRecord, RunRecord
+from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.state import Snapshot, digest_of, load_snapshot
@@ -74,6 +75,7 @@ class ServeOptions:
     threads: int | None = None
     wait: bool = False
     log_dir: Path | None = None
+    failpoints: Failpoints = field(default_factory=Failpoints)
 
 
 async def serve(
@@ -131,7 +133,7 @@ class Peer(Shell):
             record_ttl_s=config.links.record_ttl_s,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
-        super().__init__(config, network, settings, log)
+        super().__init__(config, network, settings, log, options.failpoints)
         self.links.know(run.trainer, run.addresses)
         self.stage = stage
         self._options = options

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import torch
 
 from swarmrt.runtime.clock import Deadlines
+from swarmrt.runtime.failpoints import Failpoints, Role
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
 from swarmrt.scheduler.peer import PeerSettings
@@ -27,6 +28,8 @@ class EventLog:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8", buffering=1)
+            if self._file.tell():
+                self._file.write("\n")  # a killed writer may have torn its last line
 
     def write(self, entry: dict[str, Any]) -> None:
         if self._file is not None:
@@ -50,10 +53,13 @@ class Process:
         settings: PeerSettings | TrainerSettings,
         act: Callable[[Instruction], None],
         log: EventLog,
+        failpoints: Failpoints,
     ) -> None:
         self.core = new_core(settings)
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
         self._act = act
+        self._failpoints = failpoints
+        self._role: Role = "peer" if isinstance(settings, PeerSettings) else "trainer"
         self._log = log
         self._deadlines = Deadlines(lambda name: self.feed(DeadlinePassed(name)))
         self.arrived: Sequence[torch.Tensor] = ()
@@ -95,5 +101,12 @@ class Process:
                 case Stop():
                     if not self.stopped.done():
                         self.stopped.set_result(instruction)
+                case _ if self._failpoints:
+                    self._act_or_fail(instruction)
                 case _:
                     self._act(instruction)
+
+    def _act_or_fail(self, instruction: Instruction) -> None:
+        if self._failpoints.before(self._role, instruction):
+            self._act(instruction)
+            self._failpoints.after(self._role, instruction)

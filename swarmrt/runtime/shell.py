@@ -15,6 +15,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
+from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network
 from swarmrt.runtime.process import EventLog, Process
@@ -41,6 +42,7 @@ class Shell(ABC):
         network: Network,
         settings: PeerSettings | TrainerSettings,
         log: Path | None,
+        failpoints: Failpoints,
     ) -> None:
         self.config, self.network = config, network
         self.loop = asyncio.get_running_loop()
@@ -54,7 +56,8 @@ class Shell(ABC):
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()
-        self.process = Process(settings, self.act, EventLog(log))
+        self.failpoints = failpoints
+        self.process = Process(settings, self.act, EventLog(log), failpoints)
         self._background: set[asyncio.Task[None]] = set()
 
     @abstractmethod

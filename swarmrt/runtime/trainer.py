@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from swarmrt.runtime.checkpoint import (
     write_epoch,
 )
 from swarmrt.runtime.directory import RunRecord
+from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.shell import Shell
 from swarmrt.runtime.state import Snapshot, digest_of
@@ -58,6 +59,7 @@ class TrainOptions:
     replicas: tuple[int, ...] | None = None  # to wait for, by stage; one each by default
     resume: bool = False  # go on from what the peers hold, or from the checkpoint
     checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
+    failpoints: Failpoints = field(default_factory=Failpoints)
 
 
 async def train(
@@ -86,7 +88,9 @@ async def train(
             published.epoch if published else 0,
             read_epoch(options.run_dir),
         )
+        options.failpoints.at("trainer.epoch.before_write")
         write_epoch(options.run_dir, epoch)
+        options.failpoints.at("trainer.epoch.after_write")
         trainer = Trainer(config, data, network, epoch, options, report)
         return await trainer.run(switch, on_published)
 
@@ -120,7 +124,7 @@ class Trainer(Shell):
             resume=options.resume,
         )
         log = options.run_dir / "trainer" / "events.jsonl"
-        super().__init__(config, network, settings, log)
+        super().__init__(config, network, settings, log, options.failpoints)
         self.data = data
         self._options, self._epoch, self._report = options, epoch, report
         self._saving = asyncio.Lock()
@@ -144,7 +148,9 @@ class Trainer(Shell):
                 self.start(self._save(instruction))
             case RaiseEpoch(epoch):
                 self._epoch = epoch
+                self.failpoints.at("trainer.epoch.before_write")
                 write_epoch(self._options.run_dir, epoch)
+                self.failpoints.at("trainer.epoch.after_write")
                 self._publication.set()
             case OfferCheckpoint(version):
                 self._offer(checkpoint_of(self._options.run_dir, version))
@@ -192,6 +198,7 @@ class Trainer(Shell):
                     manifest,
                     list(zip(files, what.digests, strict=True)),
                     self.config.checkpoint.keep,
+                    self.failpoints.at,
                 )
                 await asyncio.to_thread(write)
             except (SwarmError, OSError) as error:

@@ -1,0 +1,345 @@
+"""The auditor: reads what every process recorded, and checks that the promises were kept.
+
+It believes no process about itself. What a peer accumulated is counted from its own computations;
+what was reduced, from the trainer's rosters; and the two must agree for every (microbatch, stage)
+of every committed step, exactly once (P1). Replicas that applied the same round must hold the same
+weights (P2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swarmrt.errors import UsageError
+
+Plain = dict[str, Any]
+Microbatch = tuple[int, int]  # step, index
+MAX_STORY = 40  # lines of a microbatch's history
+
+
+@dataclass
+class Audit:
+    """What a run came to. `violations` are sentences; each is followed by the history."""
+
+    steps: int = 0
+    microbatches: int = 0  # in committed steps
+    violations: list[str] = field(default_factory=list)
+    digest_mismatches: int = 0
+    faults: dict[str, int] = field(default_factory=dict)  # by kind, as the lab made them
+    recovered: int = 0
+    reattempted: int = 0
+    fenced: int = 0
+    released: int = 0
+    void_rounds: int = 0
+    rollbacks: int = 0
+    epochs: int = 0
+    lost_time_s: float = 0.0  # of computing, whose results were not used
+    goodput: float = 1.0  # useful over all computing
+    longest_gap_s: float = 0.0  # between two commits
+
+    @property
+    def passed(self) -> bool:
+        return not self.violations and not self.digest_mismatches
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    def lines(self) -> list[str]:
+        """For people."""
+        verdict = "every gradient counted exactly once" if self.passed else "VIOLATIONS"
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
+        return [
+            f"{self.steps} steps, {self.microbatches} microbatches: {verdict}; "
+            f"{self.digest_mismatches} digest mismatches",
+            f"faults: {kinds or 'none on record'}",
+            f"fenced {self.fenced}, recovered {self.recovered}, reattempted {self.reattempted}, "
+            f"released {self.released}, void rounds {self.void_rounds}, "
+            f"rollbacks {self.rollbacks}, epochs {self.epochs}",
+            f"goodput {self.goodput:.3f}, {self.lost_time_s:.1f} s of computing lost; "
+            f"longest gap between commits {self.longest_gap_s:.1f} s",
+            *self.violations,
+        ]
+
+
+def audit(run_dir: Path) -> Audit:
+    """Check a run's folder. Raises UsageError when it holds no trainer's log."""
+    log = run_dir / "trainer" / "events.jsonl"
+    if not log.is_file():
+        raise UsageError(f"{log}: no such file; is {run_dir} a run folder?")
+    trainer = _Trainer()
+    for entry in read_log(log):
+        trainer.add(entry)
+    peers = {}
+    for path in sorted(run_dir.glob("peers/*/events.jsonl")):
+        peer = _Peer()
+        for entry in read_log(path):
+            peer.add(entry)
+        if peer.me:
+            peers[peer.me] = peer
+    result = Audit(faults=_faults(run_dir))
+    _check_steps(result, trainer, peers)
+    _check_digests(result, trainer, peers)
+    _count(result, trainer, peers)
+    for violation in [v for v in result.violations if "microbatch" in v][:3]:
+        result.violations += _story(run_dir, _named(violation))
+    return result
+
+
+def read_log(path: Path) -> Iterator[Plain]:
+    """Records in order. A line that a kill has torn is left out."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                yield entry
+
+
+@dataclass
+class _Commit:
+    """A version as the trainer announced it."""
+
+    round: int
+    rosters: dict[int, list[tuple[str, list[int]]]]  # by stage
+    reported: bool = False
+
+
+class _Trainer:
+    """What the trainer decided, over all its incarnations."""
+
+    def __init__(self) -> None:
+        self.microbatches = 0
+        self.stages = 0
+        self.epochs: set[int] = set()
+        self.commits: dict[int, _Commit] = {}  # version → how it was made, in the last timeline
+        self.digests_differ = 0
+        self.counts: Counter[str] = Counter()
+        self.longest_gap_s = 0.0
+        self._prepared: dict[int, dict[int, list[tuple[str, list[int]]]]] = {}
+
+    def add(self, entry: Plain) -> None:
+        if "settings" in entry:
+            self._incarnation(entry["settings"])
+            return
+        stages = self._stages
+        for instruction in entry["instructions"]:
+            match instruction:
+                case {"is": "Send", "to": to, "message": {"is": "Prepare"} as message}:
+                    roster = [(peer, indices) for peer, indices in message["roster"]]
+                    stage = stages.get(to)
+                    if stage is not None and any(peer == to for peer, _ in roster):
+                        self._prepared.setdefault(message["round"], {})[stage] = roster
+                case {"is": "Send", "message": {"is": "Apply"} as message}:
+                    version = message["step"] + 1
+                    if message["round"] in self._prepared:
+                        rosters = self._prepared[message["round"]]
+                        known = self.commits.get(version)
+                        if known is None or known.round != message["round"]:
+                            self.commits[version] = _Commit(message["round"], rosters)
+                case {"is": "ReportPeer", "peer": peer, "stage": stage}:
+                    stages[peer] = stage
+                case {"is": "ReportStep", "version": version, "digests_equal": equal}:
+                    self._step(version, equal, entry["now"])
+                case {"is": "ReportRollback", "version": version}:
+                    self.counts["rollbacks"] += 1
+                    self.commits = {v: c for v, c in self.commits.items() if v <= version}
+                case {"is": "ReportRecovery", "what": "fenced"}:
+                    self.counts["fenced"] += 1
+                case {"is": "ReportRecovery", "what": what, "count": count}:
+                    self.counts[what] += count
+                case {"is": "RaiseEpoch", "epoch": epoch}:
+                    self.epochs.add(epoch)
+
+    def _incarnation(self, settings: Plain) -> None:
+        self.microbatches = settings["microbatches"]
+        self.stages = len(settings["needed"])
+        self.epochs.add(settings["epoch"])
+        self._stages: dict[str, int] = {}
+        self._last_commit_at: float | None = None
+        if not settings["resume"]:
+            self.commits.clear()
+
+    def _step(self, version: int, equal: bool, now: float) -> None:
+        self.digests_differ += not equal
+        if version in self.commits:
+            self.commits[version].reported = True
+        if self._last_commit_at is not None:
+            self.longest_gap_s = max(self.longest_gap_s, now - self._last_commit_at)
+        self._last_commit_at = now
+
+
+class _Peer:
+    """What one peer computed, and what it gave to each round."""
+
+    def __init__(self) -> None:
+        self.me = ""
+        self.stage = -1
+        self.given: dict[int, Counter[Microbatch]] = {}  # round → what was in the accumulator
+        self.made: dict[tuple[int, int], str] = {}  # (version, round) → digest of the parameters
+        self.seconds: dict[tuple[str, Microbatch], list[float]] = defaultdict(list)
+        self.all_seconds = 0.0
+        self.evaluation_seconds: dict[Microbatch, float] = {}  # of held-out ones
+        self._accumulator: Counter[Microbatch] = Counter()
+        self._running: tuple[Microbatch, bool] | None = None
+        self._stepping: int | None = None
+
+    def add(self, entry: Plain) -> None:
+        if "settings" in entry:
+            self.me, self.stage = entry["settings"]["me"], entry["settings"]["stage"]
+            return
+        self._happened(entry["event"])
+        for instruction in entry["instructions"]:
+            self._told(instruction)
+
+    def _happened(self, event: Plain) -> None:
+        match event:
+            case {"is": "ForwardDone", "microbatch": mb, "seconds": seconds}:
+                self._computed("forward", mb, seconds)
+            case {"is": "BackwardDone", "microbatch": mb, "seconds": seconds}:
+                self._computed("backward", mb, seconds)
+                if self._running == ((mb[0], mb[1]), True):
+                    self._accumulator[mb[0], mb[1]] += 1
+                self._running = None
+            case {"is": "Stepped", "version": version, "digest": digest}:
+                if self._stepping is not None:
+                    self.made[version, self._stepping] = digest
+                self._stepping = None
+                self._accumulator.clear()
+            case {"is": "StateLoaded"}:
+                self._accumulator.clear()
+
+    def _told(self, instruction: Plain) -> None:
+        match instruction:
+            case {"is": "RunBackward", "microbatch": mb, "accumulate": accumulate}:
+                self._running = ((mb[0], mb[1]), accumulate)
+            case {"is": "ClearGradients"}:
+                self._accumulator.clear()
+            case {"is": "Send", "message": {"is": "Part", "summed": False, "round": number}}:
+                self.given.setdefault(number, Counter(self._accumulator))
+            case {"is": "SumPart", "round": number}:
+                self.given.setdefault(number, Counter(self._accumulator))
+            case {"is": "StepOptimizer", "round": number}:
+                self._stepping = number
+
+    def _computed(self, what: str, mb: list[Any], seconds: float) -> None:
+        self.all_seconds += seconds
+        if mb[2]:
+            self.evaluation_seconds[mb[0], mb[1]] = seconds
+        else:
+            self.seconds[what, (mb[0], mb[1])].append(seconds)
+
+
+def _check_steps(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> None:
+    """Promise P1, for every (microbatch, stage) of every version."""
+    newest = max(trainer.commits, default=0)
+    result.steps = newest
+    for version in range(1, newest + 1):
+        commit = trainer.commits.get(version)
+        if commit is None:
+            result.violations.append(f"version {version} was never announced")
+            continue
+        result.microbatches += trainer.microbatches
+        for stage in range(trainer.stages):
+            roster = commit.rosters.get(stage, [])
+            result.violations += _roster_faults(version - 1, stage, roster, trainer.microbatches)
+            for peer, indices in roster:
+                if peer in peers:
+                    given = peers[peer].given.get(commit.round)
+                    result.violations += _contribution_faults(
+                        version - 1, stage, peer, indices, given
+                    )
+
+
+def _roster_faults(
+    step: int, stage: int, roster: list[tuple[str, list[int]]], microbatches: int
+) -> Iterator[str]:
+    listed = Counter(index for _, indices in roster for index in indices)
+    for index in range(microbatches):
+        if listed[index] != 1:
+            yield f"microbatch {step}.{index} entered stage {stage} {listed[index]} times"
+
+
+def _contribution_faults(
+    step: int, stage: int, peer: str, indices: list[int], given: Counter[Microbatch] | None
+) -> Iterator[str]:
+    """The roster's word against the peer's own computations."""
+    expected = Counter({(step, index): 1 for index in indices})
+    if given is None:
+        if expected:
+            yield f"{peer} of stage {stage} never gave what it had of step {step + 1}"
+        return
+    for mb in sorted(expected.keys() | given.keys()):
+        if expected[mb] != given[mb]:
+            yield (
+                f"microbatch {mb[0]}.{mb[1]}: {peer} of stage {stage} had it {given[mb]} times in "
+                f"its accumulator, its roster entry says {expected[mb]}"
+            )
+
+
+def _check_digests(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> None:
+    """Promise P2: who applied the same round to the same version holds the same bits."""
+    made: dict[tuple[int, int, int], set[str]] = defaultdict(set)
+    for peer in peers.values():
+        for (version, number), digest in peer.made.items():
+            made[peer.stage, version, number].add(digest)
+    result.digest_mismatches = trainer.digests_differ
+    result.digest_mismatches += sum(len(digests) > 1 for digests in made.values())
+
+
+def _count(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> None:
+    counts = trainer.counts
+    result.recovered, result.reattempted = counts["recovered"], counts["reattempted"]
+    result.fenced, result.released = counts["fenced"], counts["released"]
+    result.void_rounds, result.rollbacks = counts["void round"], counts["rollbacks"]
+    result.epochs = len(trainer.epochs)
+    result.longest_gap_s = trainer.longest_gap_s
+    total = sum(peer.all_seconds for peer in peers.values())
+    useful = _useful_seconds(trainer, peers)
+    result.lost_time_s = max(0.0, total - useful)
+    result.goodput = useful / total if total else 1.0
+
+
+def _useful_seconds(trainer: _Trainer, peers: dict[str, _Peer]) -> float:
+    """One forward and one backward of each (microbatch, stage) by its owner; and evaluations."""
+    useful = sum(sum(peer.evaluation_seconds.values()) for peer in peers.values())
+    for version, commit in trainer.commits.items():
+        for roster in commit.rosters.values():
+            for name, indices in roster:
+                peer = peers.get(name)
+                for index in indices if peer is not None else ():
+                    assert peer is not None
+                    for what in ("forward", "backward"):
+                        seconds = peer.seconds.get((what, (version - 1, index)))
+                        useful += seconds[-1] if seconds else 0.0
+    return useful
+
+
+def _faults(run_dir: Path) -> dict[str, int]:
+    """What the lab did to the run, as it wrote it down."""
+    path = run_dir / "faults.jsonl"
+    if not path.is_file():
+        return {}
+    return dict(Counter(str(entry.get("kind")) for entry in read_log(path)))
+
+
+def _named(violation: str) -> str:
+    return violation.split("microbatch ")[1].split()[0].rstrip(":")
+
+
+def _story(run_dir: Path, name: str) -> list[str]:
+    """What every process recorded of a microbatch."""
+    step, index = name.split(".")
+    marks = (f"[{step},{index},false]", f"[{step}, {index}, false]")
+    lines = [f"history of microbatch {name}:"]
+    for path in [run_dir / "trainer" / "events.jsonl", *run_dir.glob("peers/*/events.jsonl")]:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            if any(mark in line for mark in marks):
+                lines.append(f"  {path.parent.name}: {line[:300]}")
+    return lines[:MAX_STORY]

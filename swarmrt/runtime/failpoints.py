@@ -1,0 +1,197 @@
+"""Failpoints: named places before and after each act that is durable or moves ownership.
+
+    SWARMRT_FAILPOINTS="peer.accumulate.before_receipt=kill@3,trainer.apply.before_send=pause:2@1"
+
+At the n-th passage of a point the process is killed, stopped for some seconds, delayed, or skips
+the act (a message is dropped). A point is passed before or after its instruction is carried out,
+so that there is one place for all of them, and nothing to pay for those that are off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from swarmrt.errors import UsageError, did_you_mean
+from swarmrt.messages import (
+    Accumulated,
+    Admit,
+    Applied,
+    Apply,
+    Backward,
+    Claim,
+    Forward,
+    Granted,
+    Leaving,
+    Message,
+    Part,
+    Prepare,
+    Prepared,
+    Ready,
+    Recover,
+    Released,
+    Standing,
+)
+from swarmrt.scheduler.instructions import (
+    Announce,
+    Instruction,
+    LoadState,
+    RaiseEpoch,
+    RunBackward,
+    SaveCheckpoint,
+    Send,
+    StepOptimizer,
+)
+
+VARIABLE = "SWARMRT_FAILPOINTS"
+PAUSE_S = 2.0
+DELAY_S = 0.5
+
+Role = Literal["peer", "trainer"]
+
+_SENDS: dict[Role, dict[type[Message], str]] = {
+    "peer": {
+        Ready: "join.{}_ready",
+        Forward: "forward.{}_push",
+        Claim: "claim.{}_send",
+        Backward: "backward.{}_push",
+        Accumulated: "accumulate.{}_receipt",
+        Released: "release.{}_send",
+        Part: "reduce.{}_part",
+        Prepared: "prepare.{}_prepared",
+        Applied: "apply.{}_applied",
+        Leaving: "leave.{}_send",
+    },
+    "trainer": {
+        Admit: "admit.{}_send",
+        Forward: "dispatch.{}_send",
+        Granted: "claim.{}_grant",
+        Recover: "recover.{}_send",
+        Standing: "standing.{}_send",
+        Prepare: "prepare.{}_send",
+        Apply: "apply.{}_send",
+    },
+}
+_ACTS: dict[Role, dict[type[Instruction], str]] = {
+    "peer": {
+        LoadState: "join.{}_load",
+        RunBackward: "accumulate.{}_start",
+        StepOptimizer: "apply.{}_start",
+        Announce: "announce.{}",
+    },
+    "trainer": {
+        SaveCheckpoint: "checkpoint.{}_start",
+        RaiseEpoch: "epoch.{}_raise",
+    },
+}
+_DURABLE = (  # inside of acts, where the code names them
+    "trainer.checkpoint.before_rename",
+    "trainer.checkpoint.after_rename",
+    "trainer.epoch.before_write",
+    "trainer.epoch.after_write",
+)
+
+
+def all_points() -> list[str]:
+    """Every name, sorted."""
+    names = set(_DURABLE)
+    for role in ("peer", "trainer"):
+        for table in (_SENDS[role], _ACTS[role]):
+            for act in table.values():
+                names |= {f"{role}.{act.format(when)}" for when in ("before", "after")}
+    return sorted(names)
+
+
+@dataclass(frozen=True)
+class Rule:
+    point: str
+    action: str  # kill, pause, delay or drop
+    seconds: float
+    passage: int  # the n-th, from 1
+
+
+class Failpoints:
+    """The rules that are on in this process."""
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self._rules = list(rules)
+        self._passages: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def before(self, role: Role, instruction: Instruction) -> bool:
+        """Pass the point before an act. False: skip the act."""
+        name = _name(role, instruction, "before")
+        return self.at(name) if name else True
+
+    def after(self, role: Role, instruction: Instruction) -> None:
+        name = _name(role, instruction, "after")
+        if name:
+            self.at(name)
+
+    def at(self, point: str) -> bool:
+        """Pass a point. False: skip the act."""
+        self._passages[point] += 1
+        due = [r for r in self._rules if (r.point, r.passage) == (point, self._passages[point])]
+        return all([_do(rule) for rule in due])
+
+
+def _name(role: Role, instruction: Instruction, when: str) -> str:
+    if isinstance(instruction, Send):
+        act = _SENDS[role].get(type(instruction.message))
+    else:
+        act = _ACTS[role].get(type(instruction))
+    return f"{role}.{act.format(when)}" if act else ""
+
+
+def _do(rule: Rule) -> bool:
+    match rule.action:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "pause":
+            _pause(rule.seconds)
+        case "delay":
+            time.sleep(rule.seconds)  # a process that is late with everything
+    return rule.action != "drop"
+
+
+def _pause(seconds: float) -> None:
+    """Stop this process, and have it woken by another one."""
+    subprocess.Popen(
+        ["/bin/sh", "-c", f"sleep {seconds:.3f}; kill -CONT {os.getpid()}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+_RULE = re.compile(r"([\w.]+)=(kill|pause|delay|drop)(?::([\d.]+))?(?:@(\d+))?")
+
+
+def parse_failpoints(text: str) -> Failpoints:
+    """Of the environment variable. Raises UsageError for unknown points and actions."""
+    rules = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = _RULE.fullmatch(part)
+        if match is None:
+            raise UsageError(
+                f"{VARIABLE}: {part!r} is not point=action[:seconds][@passage]; the actions are "
+                "kill, pause, delay and drop"
+            )
+        point, action, seconds, passage = match.groups()
+        known = all_points()
+        if point not in known:
+            raise UsageError(f"{VARIABLE}: no failpoint {point}{did_you_mean(point, known)}")
+        default_s = PAUSE_S if action == "pause" else DELAY_S
+        rules.append(Rule(point, action, float(seconds or default_s), int(passage or 1)))
+    return Failpoints(rules)
