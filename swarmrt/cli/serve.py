@@ -30,6 +30,7 @@ def serve(
     import torch
 
     from swarmrt.cli.running import run
+    from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.peer import serve as serve_peer
 
@@ -48,8 +49,10 @@ def serve(
         threads=threads,
         wait=wait,
         log_dir=log_dir,
+        faults=LinkFaults() if with_parent else None,
     )
     run(
         lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),
         with_parent=with_parent,
+        faults=options.faults,
     )

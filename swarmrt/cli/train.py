@@ -48,6 +48,7 @@ def train(
     from swarmrt.model.partition import resolve
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
+    from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.trainer import Report, TrainOptions
     from swarmrt.runtime.trainer import train as run_trainer
 
@@ -61,7 +62,10 @@ def train(
     write_config(run_dir, config)
     start = checkpoint.version if checkpoint else 0
     progress = Progress(config, run_dir, start, data.unigram_loss())
-    options = TrainOptions(run_dir, tuple(join), tuple(listen), identity, numbers, checkpoint)
+    faults = LinkFaults() if with_parent else None
+    options = TrainOptions(
+        run_dir, tuple(join), tuple(listen), identity, numbers, checkpoint, faults
+    )
 
     with open_view(progress, as_json) as view:
         view.note(f"run folder {run_dir}")
@@ -81,6 +85,7 @@ def train(
         reason = run(
             lambda switch: run_trainer(config, data, options, switch, report, published),
             with_parent=with_parent,
+            faults=faults,
         )
     progress.close()
     if progress.losses:

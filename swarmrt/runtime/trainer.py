@@ -16,6 +16,7 @@ from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.checkpoint import Checkpoint, read_epoch, write_checkpoint, write_epoch
 from swarmrt.runtime.directory import RunRecord
+from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.shell import Shell
 from swarmrt.runtime.state import Snapshot, digest_of
@@ -58,6 +59,7 @@ class TrainOptions:
     identity: Path | None = None
     replicas: tuple[int, ...] | None = None  # to wait for, by stage; one each by default
     resume: Checkpoint | None = None
+    faults: LinkFaults | None = None
 
 
 async def train(
@@ -74,7 +76,7 @@ async def train(
     Raises RunError when the run cannot go on, UsageError when its name is taken.
     """
     identity = options.identity or options.run_dir / "identity"
-    async with open_network(options.join, options.listen, identity) as network:
+    async with open_network(options.join, options.listen, identity, options.faults) as network:
         published = await network.directory.find_run(config.run.name)
         if published is not None and published.trainer != network.me:
             raise UsageError(
