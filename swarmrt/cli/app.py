@@ -7,7 +7,7 @@ import sys
 import typer
 
 from swarmrt import __version__
-from swarmrt.cli import bootstrap, configs, local, models, serve, train
+from swarmrt.cli import bootstrap, chaos, configs, local, models, serve, train
 from swarmrt.errors import SwarmError, UsageError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("local")(local.local)
 app.command("bootstrap")(bootstrap.bootstrap)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)
+app.command("chaos")(chaos.chaos)
 app.command("reference")(models.reference)
 app.command("export")(models.export)
 app.command("generate")(models.generate)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,9 @@ import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, JOIN, LISTEN, WITH_PARENT, join_line
 from swarmrt.cli.configs import SET
-from swarmrt.config import RunConfig, dump_toml, load_config
+from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
+from swarmrt.runtime.folders import new_run_dir, write_config
 
 if TYPE_CHECKING:
     from swarmrt.observe.live import LiveView
@@ -115,22 +115,6 @@ def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
 def say(text: str, as_json: bool) -> None:
     """For people. Under --json, standard output is for the object alone."""
     print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
-
-
-def new_run_dir(config: RunConfig) -> Path:
-    base = Path("runs") / f"{config.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = base, 2
-    while path.exists():
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path
-
-
-def write_config(run_dir: Path, config: RunConfig) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.toml").write_text(dump_toml(config), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{run_dir}: cannot be written: {error.strerror}") from None
 
 
 def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:
