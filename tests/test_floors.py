@@ -23,8 +23,9 @@ FLOORS = {
     "swarmrt.sim": 3,
     "swarmrt.runtime": 3,
     "swarmrt.observe": 4,
-    "swarmrt.cli": 5,
-    "swarmrt.__main__": 6,
+    "swarmrt.lab": 5,
+    "swarmrt.cli": 6,
+    "swarmrt.__main__": 7,
 }
 FORBIDDEN = {  # by package: what it must not import, however low that is
     "swarmrt.scheduler": {"torch", "asyncio", "socket", "time", "logging", "hivemind", "numpy"},

@@ -24,11 +24,12 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Finish, Message, Part
 from swarmrt.runtime.daemon import Daemon, check_address
 from swarmrt.runtime.directory import PeerRecord, RunRecord
+from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.identity import open_identity
 from swarmrt.runtime.links import MAX_INCOMING, STREAM, Links
 from swarmrt.runtime.network import LOOPBACK, Network, open_network
 from swarmrt.wire.frames import MAGIC, PREFIX, PROTOCOL, FrameWriter, Hello, encode
-from tests.processes import environment
+from tests.processes import COMMAND, environment
 
 pytestmark = pytest.mark.swarm
 
@@ -40,6 +41,7 @@ class End:
 
     def __init__(self, network: Network, run: str = "test", max_bytes: int = 64 << 20) -> None:
         self.network = network
+        self.faults = LinkFaults()
         self.got: list[tuple[PeerId, Message, Sequence[torch.Tensor]]] = []
         self.lost: list[tuple[PeerId, str]] = []
         self.failed: list[tuple[PeerId, Message]] = []
@@ -50,6 +52,7 @@ class End:
             on_message=lambda *what: self.got.append(what),
             on_lost=lambda *what: self.lost.append(what),
             on_send_failed=lambda *what: self.failed.append(what),
+            faults=self.faults,
         )
 
     @property
@@ -184,6 +187,109 @@ def test_one_peer_cannot_take_all_links() -> None:
                 writer.close()
 
     run(story())
+
+
+def test_cut_breaks_both_ends_and_refuses_dials_until_it_ends() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            first.links.send(second.me, Finish("before"))
+            second.links.send(first.me, Finish("before"))  # perhaps on a stream of its own
+            await until(lambda: first.got and second.got)
+            first.faults.cut(second.me, seconds=3600)
+            await until(lambda: first.lost and second.lost)
+            assert first.lost == [(second.me, "the link was cut")]
+            assert [peer for peer, _ in second.lost] == [first.me]
+            first.links.send(second.me, Finish("from here"))
+            await until(lambda: first.failed)
+            assert first.failed == [(second.me, Finish("from here"))]
+            second.links.send(first.me, Finish("from there"))
+            await until(lambda: len(second.lost) == 2)
+            assert len(first.got) == len(second.got) == 1
+            first.faults.cut(second.me, seconds=1e-9)
+            second.links.send(first.me, Finish("after"))
+            first.links.send(second.me, Finish("after"))
+            await until(lambda: len(first.got) == len(second.got) == 2)
+            assert first.messages()[1] == second.messages()[1] == Finish("after")
+
+    run(story())
+
+
+def test_slow_link_holds_messages_and_a_cut_returns_them() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            second.links.send(first.me, Finish("before"))
+            await until(lambda: first.got)
+            first.faults.slow(second.me, delay_s=3600, seconds=3600)
+            first.links.send(second.me, Finish("late"))
+            second.links.send(first.me, Finish("there"))
+            await until(lambda: len(first.got) == 2)
+            assert not second.got
+            first.faults.cut(second.me, seconds=3600)
+            await until(lambda: first.lost)
+            assert first.failed == [(second.me, Finish("late"))]
+
+    run(story())
+
+
+def test_slow_link_keeps_the_order() -> None:
+    async def story() -> None:
+        async with two_ends() as (first, second):
+            first.links.send(second.me, Finish("before"))
+            await until(lambda: second.got)
+            first.faults.slow(second.me, delay_s=0.3, seconds=3600)
+            for number in range(100):
+                first.links.send(second.me, Finish(str(number)))
+            first.faults.slow(second.me, delay_s=1e-9, seconds=1e-9)
+            first.links.send(second.me, Finish("after"))  # must not overtake
+            await until(lambda: len(second.got) == 102)
+            texts = ["before", *map(str, range(100)), "after"]
+            assert second.messages() == [Finish(text) for text in texts]
+
+    run(story())
+
+
+def test_commands_for_links() -> None:
+    faults = LinkFaults()
+    faults.obey('{"cut": "A", "seconds": 60}')
+    faults.obey('{"slow": "B", "delay_s": 0.5, "seconds": 60}')
+    assert faults.is_cut(PeerId("A")) and not faults.is_cut(PeerId("B"))
+    assert faults.delay_s(PeerId("B")) == 0.5 and faults.delay_s(PeerId("A")) == 0
+
+
+NO_COMMANDS = [
+    "nonsense",
+    "[]",
+    '{"cut": 3, "seconds": 1}',
+    '{"cut": "A"}',
+    '{"cut": "A", "seconds": true}',
+    '{"cut": "A", "seconds": -1}',
+    '{"cut": "A", "seconds": NaN}',
+    '{"cut": "A", "seconds": 1e9}',
+    '{"cut": "A", "seconds": 1, "delay_s": 1}',
+    '{"slow": "A", "seconds": 1}',
+]
+
+
+@pytest.mark.parametrize("line", NO_COMMANDS)
+def test_nonsense_is_no_command(line: str) -> None:
+    faults = LinkFaults()
+    with pytest.raises(UsageError, match="not a command"):
+        faults.obey(line)
+    assert not faults.is_cut(PeerId("A")) and not faults.delay_s(PeerId("A"))
+
+
+def test_process_obeys_its_parent_and_ignores_nonsense() -> None:
+    process = subprocess.run(
+        [*COMMAND, "bootstrap", "--json", "--with-parent"],
+        input="nonsense\n" + "x" * 100_000 + "\n",
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 0 and "Traceback" not in process.stderr
+    assert "swarmrt: ignored on standard input: not a command: nonsense" in process.stderr
 
 
 def hello(run: str = "test") -> bytes:

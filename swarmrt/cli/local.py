@@ -19,12 +19,11 @@ from swarmrt.cli.train import (
     REPLICAS,
     RESUME,
     load_resumed,
-    new_run_dir,
     parse_replicas,
-    write_config,
 )
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
+from swarmrt.runtime.folders import new_run_dir, write_config
 from swarmrt.runtime.stopping import StopSwitch
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine

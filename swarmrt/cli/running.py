@@ -7,20 +7,32 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from swarmrt.cli.signals import leave_quietly_on_signals
-from swarmrt.errors import SwarmError
+from swarmrt.errors import SwarmError, UsageError
 from swarmrt.runtime.stopping import StopSwitch
+
+if TYPE_CHECKING:
+    from swarmrt.runtime.faults import LinkFaults  # it brings torch with it
 
 T = TypeVar("T")
 
 
-def run(command: Callable[[StopSwitch], Awaitable[T]], *, with_parent: bool = False) -> T | None:
+MAX_COMMAND_BYTES = 4096
+
+
+def run(
+    command: Callable[[StopSwitch], Awaitable[T]],
+    *,
+    with_parent: bool = False,
+    faults: LinkFaults | None = None,
+) -> T | None:
     """Run to the end, or drained by Ctrl-C or SIGTERM (then None).
 
     With `with_parent`, the end of standard input stops it too, so that nothing outlives a
-    launcher that was killed. An error for people is raised alone, without its task group.
+    launcher that was killed; what comes there before are commands for `faults`, one a line.
+    An error for people is raised alone, without its task group.
     """
     _show_logs()
 
@@ -30,7 +42,7 @@ def run(command: Callable[[StopSwitch], Awaitable[T]], *, with_parent: bool = Fa
         switch = StopSwitch(task)
         switch.on_signals()
         if with_parent:
-            _stop_at_end_of_input(switch)
+            _follow_input(switch, faults)
         try:
             return await command(switch)
         except asyncio.CancelledError:
@@ -66,16 +78,43 @@ def _show_logs() -> None:
     logger.setLevel(logging.WARNING)
 
 
-def _stop_at_end_of_input(switch: StopSwitch) -> None:
+def _follow_input(switch: StopSwitch, faults: LinkFaults | None) -> None:
+    """Obey the launching process's commands; stop when it is gone."""
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
+    lines = Lines()
 
     def readable() -> None:
-        if not os.read(descriptor, 1024):
+        data = os.read(descriptor, 1024)
+        if not data:
             loop.remove_reader(descriptor)
             switch.throw("the launching process is gone")
+        for line in lines.feed(data):
+            _obey(line, faults)
 
     loop.add_reader(descriptor, readable)
+
+
+class Lines:
+    """Whole lines from pieces of bytes. One that is too long comes in parts."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_COMMAND_BYTES:
+            lines, self._rest = [*lines, self._rest], b""
+        return [line.decode(errors="replace") for line in lines if line.strip()]
+
+
+def _obey(line: str, faults: LinkFaults | None) -> None:
+    try:
+        if faults is None:
+            raise UsageError(f"not a command: {line:.200}; this process takes none")
+        faults.obey(line)
+    except UsageError as error:
+        print(f"swarmrt: ignored on standard input: {error}", file=sys.stderr, flush=True)
 
 
 def _first_for_people(group: BaseExceptionGroup) -> SwarmError | None:

@@ -32,6 +32,7 @@ def serve(
 
     from swarmrt.cli.running import run
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
+    from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.peer import serve as serve_peer
 
@@ -51,8 +52,10 @@ def serve(
         wait=wait,
         log_dir=log_dir,
         failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+        faults=LinkFaults() if with_parent else None,
     )
     run(
         lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),
         with_parent=with_parent,
+        faults=options.faults,
     )

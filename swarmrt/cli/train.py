@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,9 @@ import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, JOIN, LISTEN, WITH_PARENT, join_line
 from swarmrt.cli.configs import SET
-from swarmrt.config import RunConfig, dump_toml, load_config
+from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
+from swarmrt.runtime.folders import new_run_dir, write_config
 
 if TYPE_CHECKING:
     from swarmrt.observe.live import LiveView
@@ -50,6 +50,7 @@ def train(
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
+    from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.trainer import TrainOptions
     from swarmrt.runtime.trainer import train as run_trainer
     from swarmrt.scheduler.instructions import Report
@@ -64,6 +65,7 @@ def train(
     write_config(run_dir, config)
     start = checkpoint.version if checkpoint else 0
     progress = Progress(config, run_dir, start, data.unigram_loss())
+    faults = LinkFaults() if with_parent else None
     options = TrainOptions(
         run_dir,
         tuple(join),
@@ -73,6 +75,7 @@ def train(
         resume=resume is not None,
         checkpoint=checkpoint,
         failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+        faults=faults,
     )
 
     with open_view(progress, as_json) as view:
@@ -93,6 +96,7 @@ def train(
         reason = run(
             lambda switch: run_trainer(config, data, options, switch, report, published),
             with_parent=with_parent,
+            faults=faults,
         )
     progress.close()
     if progress.losses:
@@ -122,22 +126,6 @@ def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
 def say(text: str, as_json: bool) -> None:
     """For people. Under --json, standard output is for the object alone."""
     print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
-
-
-def new_run_dir(config: RunConfig) -> Path:
-    base = Path("runs") / f"{config.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = base, 2
-    while path.exists():
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path
-
-
-def write_config(run_dir: Path, config: RunConfig) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.toml").write_text(dump_toml(config), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{run_dir}: cannot be written: {error.strerror}") from None
 
 
 def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:

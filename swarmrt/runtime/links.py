@@ -12,6 +12,7 @@ import logging
 from asyncio import StreamReader, StreamWriter
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
 from swarmrt.runtime.daemon import Daemon
-from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, encode
+from swarmrt.runtime.faults import Late, LinkFaults
+from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Outgoing, encode
 
 log = logging.getLogger("swarmrt.links")
 
@@ -48,6 +50,10 @@ class Outbox:
         self.wake = asyncio.Event()
         self.writer: StreamWriter | None = None
         self.task: asyncio.Task[None] | None = None
+        self.late: Late | None = None  # once the link has been slow
+
+    def __len__(self) -> int:
+        return len(self.frames) + (len(self.late) if self.late is not None else 0)
 
 
 class Links:
@@ -61,15 +67,20 @@ class Links:
         on_message: OnMessage,
         on_lost: OnLost,
         on_send_failed: OnSendFailed,
+        faults: LinkFaults | None = None,
     ) -> None:
         self._daemon, self._run, self._max_bytes = daemon, run, max_message_bytes
         self._on_message, self._on_lost = on_message, on_lost
         self._on_send_failed = on_send_failed
+        self._faults = faults
         self._addresses: dict[PeerId, tuple[str, ...]] = {}
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._incoming_of: Counter[PeerId] = Counter()
+        self._streams: dict[StreamWriter, PeerId] = {}  # open ones
         self._closing = False
+        if faults is not None:
+            faults.on_cut(self._cut)
 
     async def start(self) -> None:
         """Take incoming links from now on."""
@@ -98,16 +109,15 @@ class Links:
         if frames.queued_bytes > MAX_QUEUED_BYTES or len(frames) > MAX_QUEUED_MESSAGES:
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
-        frames.push(outgoing)
-        outbox.wake.set()
-        if outbox.task is None:
-            outbox.task = self._spawn(self._write(peer, outbox))
+        if self._faults is not None and self._is_late(peer, outbox, outgoing):
+            return
+        self._push(peer, outbox, outgoing)
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything queued is written, but not longer than this."""
         try:
             async with asyncio.timeout(timeout_s):
-                while any(len(outbox.frames) for outbox in self._outboxes.values()):
+                while any(len(outbox) for outbox in self._outboxes.values()):
                     await asyncio.sleep(0.01)  # only at the very end of a process
         except TimeoutError:
             log.debug("messages were left unsent")
@@ -118,9 +128,29 @@ class Links:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for outbox in self._outboxes.values():
+            if outbox.late is not None:
+                outbox.late.take_all()
         self._outboxes.clear()
 
     # ------------------------------------------------------------------ writing
+
+    def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
+        outbox.frames.push(outgoing)
+        outbox.wake.set()
+        if outbox.task is None:
+            outbox.task = self._spawn(self._write(peer, outbox))
+
+    def _is_late(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> bool:
+        """On a slow link it is pushed later, and after what is late already."""
+        assert self._faults is not None
+        delay_s = self._faults.delay_s(peer)
+        if not delay_s and not outbox.late:
+            return False
+        if outbox.late is None:
+            outbox.late = Late(partial(self._push, peer, outbox))
+        outbox.late.hold(outgoing, delay_s)
+        return True
 
     async def _write(self, peer: PeerId, outbox: Outbox) -> None:
         """Dial if need be, then write frame by frame, as fast as the other end reads."""
@@ -147,6 +177,8 @@ class Links:
         """
         for attempt in range(1, DIALS + 1):
             try:
+                if self._faults is not None:
+                    self._faults.check_not_cut(peer)
                 async with asyncio.timeout(DIAL_S):
                     if self._addresses.get(peer):
                         await self._daemon.connect(peer, self._addresses[peer])
@@ -175,7 +207,8 @@ class Links:
         """Another process has dialed."""
         peer = PeerId(info.peer_id.to_base58())
         crowded = len(self._tasks) > 2 * MAX_LINKS or self._incoming_of[peer] >= MAX_INCOMING
-        if self._closing or crowded:
+        cut = self._faults is not None and self._faults.is_cut(peer)
+        if self._closing or crowded or cut:
             writer.close()
             return
         self._say_hello(writer)
@@ -188,6 +221,7 @@ class Links:
     ) -> None:
         """Take messages until the stream ends. Nonsense closes this link and no other."""
         frames = FrameReader(self._max_bytes)
+        self._streams[writer] = peer
         greeted = False
         reason = "reading from it failed"  # a bug, unless one of the ends below is reached
         try:
@@ -213,6 +247,7 @@ class Links:
         except OSError as error:
             reason = str(error) or type(error).__name__
         finally:
+            del self._streams[writer]
             writer.close()
             outbox = self._outboxes.get(peer)
             if outbox is not None and outbox.writer is writer:
@@ -243,9 +278,19 @@ class Links:
             outbox.task.cancel()
         if outbox.writer is not None:
             outbox.writer.close()
-        for message in outbox.frames.unsent():
+        late = outbox.late.take_all() if outbox.late is not None else []
+        for message in [*outbox.frames.unsent(), *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
         self._on_lost(peer, reason)
+
+    def _cut(self, peer: PeerId) -> None:
+        """Drop all streams of a peer as they are, with what is in them."""
+        for writer, its_peer in list(self._streams.items()):
+            if its_peer == peer:
+                writer.transport.abort()
+        outbox = self._outboxes.get(peer)
+        if outbox is not None:
+            self._broken(peer, outbox, "the link was cut")
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         """A task of ours; a bug in it reaches the loop's exception handler."""

@@ -13,6 +13,7 @@ from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.daemon import Daemon
 from swarmrt.runtime.directory import Directory, RunRecord
+from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.links import Links
 
 log = logging.getLogger("swarmrt.network")
@@ -24,6 +25,7 @@ LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 class Network:
     daemon: Daemon
     directory: Directory
+    faults: LinkFaults | None = None
 
     @property
     def me(self) -> PeerId:
@@ -32,7 +34,10 @@ class Network:
 
 @asynccontextmanager
 async def open_network(
-    join: Sequence[str], listen: Sequence[str] = LOOPBACK, identity: Path | None = None
+    join: Sequence[str],
+    listen: Sequence[str] = LOOPBACK,
+    identity: Path | None = None,
+    faults: LinkFaults | None = None,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
@@ -42,7 +47,7 @@ async def open_network(
     try:
         directory = await Directory.open(daemon, list(join))
         try:
-            yield Network(daemon, directory)
+            yield Network(daemon, directory, faults)
         finally:
             await directory.close()
     finally:

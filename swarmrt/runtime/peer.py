@@ -21,6 +21,7 @@ from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.failpoints import Failpoints
+from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.state import Snapshot, digest_of, load_snapshot
@@ -76,6 +77,7 @@ class ServeOptions:
     wait: bool = False
     log_dir: Path | None = None
     failpoints: Failpoints = field(default_factory=Failpoints)
+    faults: LinkFaults | None = None
 
 
 async def serve(
@@ -87,7 +89,9 @@ async def serve(
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    async with open_network(options.join, options.listen, options.identity) as network:
+    async with open_network(
+        options.join, options.listen, options.identity, options.faults
+    ) as network:
         record = await find_run(network.directory, options.run, wait=options.wait)
         config = parse_config(record.config, f"run {options.run!r}")
         if not 0 <= options.stage < config.num_stages:

@@ -53,6 +53,7 @@ class Shell(ABC):
             on_message=self._receive,
             on_lost=self._lost,
             on_send_failed=self._send_failed,
+            faults=network.faults,
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()

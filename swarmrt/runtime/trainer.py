@@ -23,6 +23,7 @@ from swarmrt.runtime.checkpoint import (
 )
 from swarmrt.runtime.directory import RunRecord
 from swarmrt.runtime.failpoints import Failpoints
+from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.shell import Shell
 from swarmrt.runtime.state import Snapshot, digest_of
@@ -60,6 +61,7 @@ class TrainOptions:
     resume: bool = False  # go on from what the peers hold, or from the checkpoint
     checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
     failpoints: Failpoints = field(default_factory=Failpoints)
+    faults: LinkFaults | None = None
 
 
 async def train(
@@ -76,7 +78,7 @@ async def train(
     Raises RunError when the run cannot go on, UsageError when its name is taken.
     """
     identity = options.identity or options.run_dir / "identity"
-    async with open_network(options.join, options.listen, identity) as network:
+    async with open_network(options.join, options.listen, identity, options.faults) as network:
         published = await network.directory.find_run(config.run.name)
         if published is not None and published.trainer != network.me:
             raise UsageError(

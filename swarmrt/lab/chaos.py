@@ -1,0 +1,217 @@
+"""Carrying out a schedule of faults on a swarm, so that the run can still come to its end.
+
+The rule: a stage always keeps a replica that runs and has its current weights. A fault that
+would break it is skipped, and counted as skipped.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from swarmrt.errors import CheckpointError, RunError
+from swarmrt.lab.parts import Peer, Trainer
+from swarmrt.lab.schedule import Fault
+from swarmrt.lab.swarm import POLL_S, LocalSwarm
+from swarmrt.runtime.checkpoint import newest_checkpoint
+
+PROGRESS_S = 300.0  # without a commit, the run has failed
+MORE_REPLICAS = 2  # than in the beginning, by joins
+
+
+class Skipped(Exception):
+    """A fault that is not possible now."""
+
+
+class Chaos:
+    """One pass over a schedule. `done` and `skipped` count faults by kind."""
+
+    def __init__(
+        self, swarm: LocalSwarm, schedule: Sequence[Fault], say: Callable[[str], None]
+    ) -> None:
+        self.done: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self._swarm, self._say = swarm, say
+        self._order = itertools.count()
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._disturbed_until: dict[str, float] = {}  # wall-clock time, by the peer's name
+        self._sent_away: set[str] = set()  # names of peers that were killed or told to leave
+        self._schedule = schedule
+        self._began = math.nan
+        self._trainer_will_return = False
+
+    def run(self) -> None:
+        """From the first commit to the end of the run. Raises RunError when it fails."""
+        self._swarm.wait(step=1)
+        self._began = time.monotonic()
+        for fault in self._schedule:
+            self._plan(fault.at_s, partial(self._carry_out, fault))
+        commits, since = 0, self._began
+        while self._swarm.trainer.is_alive or self._trainer_will_return:
+            self._act_on_time()
+            if self._swarm.commits.number > commits:
+                commits, since = self._swarm.commits.number, time.monotonic()
+            if time.monotonic() - since > PROGRESS_S:
+                raise RunError(f"no step was committed for {PROGRESS_S:.0f} s")
+            time.sleep(POLL_S)
+        self._swarm.finish()
+
+    def died(self) -> list[str]:
+        """Peers that ended with an error though nobody had sent them away."""
+        return [
+            peer.name
+            for peer in self._swarm.ended_peers()
+            if peer.exit_code and peer.name not in self._sent_away
+        ]
+
+    # ------------------------------------------------------------------ time
+
+    def _plan(self, at_s: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (at_s, next(self._order), act))
+
+    def _act_on_time(self) -> None:
+        while self._agenda and self._agenda[0][0] <= self._now_s:
+            heapq.heappop(self._agenda)[2]()
+
+    @property
+    def _now_s(self) -> float:
+        return time.monotonic() - self._began
+
+    # ------------------------------------------------------------------ faults
+
+    def _carry_out(self, fault: Fault) -> None:
+        acts = {
+            "kill": self._kill,
+            "term": self._kill,
+            "stop": self._stop,
+            "cut": self._cut,
+            "slow": self._slow,
+            "join": self._join,
+            "trainer": self._kill_trainer,
+            "bootstrap": self._kill_bootstrap,
+        }
+        try:
+            what = acts[fault.kind](fault)
+        except (Skipped, RunError) as reason:  # RunError: it has just ended by itself
+            self.skipped[fault.kind] += 1
+            what = f"skipped: {reason}"
+        else:
+            self.done[fault.kind] += 1
+        step = self._swarm.version
+        self._say(f"{self._now_s:8.2f} s  step {step:>4}  {fault.kind:<9} {what}")
+
+    def _kill(self, fault: Fault) -> str:
+        peer = self._with_company(fault)
+        self._sent_away.add(peer.name)
+        if fault.kind == "kill":
+            peer.kill()
+        else:
+            peer.terminate()
+        self._plan(self._now_s + fault.seconds, partial(self._replace, peer.stage))
+        return peer.name
+
+    def _replace(self, stage: int) -> None:
+        staying = [peer for peer in self._swarm.peers(stage) if not peer.is_draining]
+        if len(staying) < self._swarm.replicas[stage]:
+            peer = self._swarm.spawn(stage)
+            self._say(f"{self._now_s:8.2f} s  {peer.name} comes as a replacement")
+
+    def _stop(self, fault: Fault) -> str:
+        peer = self._with_company(fault)
+        self._disturb(peer, fault.seconds)
+        peer.pause(fault.seconds)
+        return f"{peer.name} for {fault.seconds:.2f} s"
+
+    def _cut(self, fault: Fault) -> str:
+        peer = self._with_company(fault)
+        other = self._other_end(fault, peer)
+        self._swarm.cut(peer, other, fault.seconds)
+        for end in (peer, other):
+            self._disturb(end, fault.seconds)
+        return f"{peer.name} from {other.name} for {fault.seconds:.2f} s"
+
+    def _slow(self, fault: Fault) -> str:
+        assert fault.stage is not None
+        running = [peer for peer in self._swarm.peers(fault.stage) if peer.is_running]
+        peer = _one_of(running, fault.which, f"stage {fault.stage} has nobody running")
+        other = self._other_end(fault, peer)
+        self._swarm.slow(peer, other, fault.delay_s, fault.seconds)
+        for end in (peer, other):
+            self._disturb(end, fault.seconds + fault.delay_s)
+        return f"{peer.name} from {other.name} by {fault.delay_s:.2f} s for {fault.seconds:.2f} s"
+
+    def _join(self, fault: Fault) -> str:
+        assert fault.stage is not None
+        there = len(self._swarm.peers(fault.stage))
+        if there >= self._swarm.replicas[fault.stage] + MORE_REPLICAS:
+            raise Skipped(f"stage {fault.stage} has {there} replicas, which are enough")
+        return self._swarm.spawn(fault.stage).name
+
+    def _kill_trainer(self, fault: Fault) -> str:
+        swarm = self._swarm
+        if not swarm.trainer.is_alive:
+            raise Skipped("it is not running")
+        if swarm.version >= swarm.config.run.steps:
+            raise Skipped("the run is over")
+        try:
+            newest_checkpoint(swarm.run_dir)
+        except CheckpointError:
+            raise Skipped("there is no checkpoint to go on from") from None
+        swarm.trainer.kill()
+        self._trainer_will_return = True
+        self._plan(self._now_s + fault.seconds, self._resume_trainer)
+        return "killed"
+
+    def _resume_trainer(self) -> None:
+        self._trainer_will_return = False
+        self._swarm.trainer.resume()
+        self._say(f"{self._now_s:8.2f} s  the trainer is resumed")
+
+    def _kill_bootstrap(self, fault: Fault) -> str:
+        if not self._swarm.bootstrap.is_alive:
+            raise Skipped("it is not running")
+        self._swarm.bootstrap.kill()
+        return "killed"
+
+    # ------------------------------------------------------------------ who can be chosen
+
+    def _with_company(self, fault: Fault) -> Peer:
+        """A settled peer whose stage has another one. Raises Skipped."""
+        assert fault.stage is not None
+        settled = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
+        if len(settled) < 2:
+            raise Skipped(f"stage {fault.stage} needs a second replica that is well")
+        return _one_of(settled, fault.which, "")
+
+    def _other_end(self, fault: Fault, peer: Peer) -> Peer | Trainer:
+        if fault.other_stage is None:
+            if not self._swarm.trainer.is_alive:
+                raise Skipped("the trainer is not running")
+            return self._swarm.trainer
+        others = [p for p in self._swarm.peers(fault.other_stage) if p.is_running and p != peer]
+        nobody = f"stage {fault.other_stage} has nobody else running"
+        return _one_of(others, fault.other, nobody)
+
+    def _is_settled(self, peer: Peer) -> bool:
+        """It runs, and the newest commit, which began after its last trouble, was also its."""
+        commits = self._swarm.commits
+        return (
+            peer.is_running
+            and peer.peer_id in commits.members(peer.stage)
+            and commits.before_last_at > self._disturbed_until.get(peer.name, 0.0)
+        )
+
+    def _disturb(self, end: Peer | Trainer, seconds: float) -> None:
+        until = time.time() + seconds
+        self._disturbed_until[end.name] = max(until, self._disturbed_until.get(end.name, 0.0))
+
+
+def _one_of(peers: Sequence[Peer], which: int, nobody: str) -> Peer:
+    if not peers:
+        raise Skipped(nobody)
+    return peers[which % len(peers)]

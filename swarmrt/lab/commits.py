@@ -1,0 +1,51 @@
+"""Following a run's `metrics.jsonl`: the steps that are committed, and by whom."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from swarmrt.ids import PeerId
+
+
+class Commits:
+    """What the metrics say so far. `read` takes in what has been written since."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+        self._members: tuple[tuple[PeerId, ...], ...] = ()
+        self.number = 0  # of commits, those of all the trainer's incarnations together
+        self.version = 0  # after the newest of this incarnation
+        self.before_last_at = -math.inf  # wall-clock time of the commit before the newest
+        self._last_at = -math.inf
+
+    def members(self, stage: int) -> tuple[PeerId, ...]:
+        """Who took part in the newest commit."""
+        return self._members[stage] if self._members else ()
+
+    def read(self) -> None:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._add(json.loads(line))
+
+    def restart(self) -> None:
+        """A new incarnation of the trainer goes back to its checkpoint."""
+        self.read()
+        self.version = 0
+
+    def _add(self, line: dict[str, Any]) -> None:
+        if "version" in line and "digests" in line:
+            self.version = line["version"]
+            self.number += 1
+            self._members = tuple(tuple(map(PeerId, stage)) for stage in line["digests"])
+            self.before_last_at, self._last_at = self._last_at, line["time"]

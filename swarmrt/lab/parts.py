@@ -1,0 +1,219 @@
+"""The parts of a swarm on this machine: each a `swarmrt` process that can be made to fail."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from swarmrt.errors import RunError
+from swarmrt.runtime.identity import open_identity
+
+KILL_S = 60.0  # for the kernel to end a killed process
+PORTS = (20000, 32000)  # below those that systems give to outgoing connections
+LAST_LINES = 10
+
+
+class Part:
+    """One process, with its output in FOLDER/output.log and its identity kept over restarts."""
+
+    def __init__(self, name: str, folder: Path, identity: Path) -> None:
+        self.name, self.folder, self._identity = name, folder, identity
+        self.peer_id = open_identity(identity).peer_id
+        self.address = ""  # of the last start
+        self.is_draining = False
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {'running' if self.is_alive else 'ended'}>"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it has not been started"
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self._process.poll() if self._process is not None else None
+
+    @property
+    def listens(self) -> bool:
+        """Whether its daemon can be connected to. It may outlive the process for an instant."""
+        with socket.socket() as probe:
+            return self._port > 0 and probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    def kill(self) -> None:
+        """SIGKILL; returns when the process is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(KILL_S)
+
+    def terminate(self) -> None:
+        """SIGTERM: it drains and leaves."""
+        self.is_draining = True
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Nothing happens when it has ended."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def tell(self, command: dict[str, object]) -> None:
+        """A command on its standard input. Raises RunError when it has ended."""
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), json.dumps(command).encode() + b"\n")
+        except BrokenPipeError:
+            raise RunError(f"{self.name} has ended and takes no commands") from None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended within this time."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(max(0.0, timeout_s))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def output(self) -> str:
+        """All that it has printed."""
+        path = self.folder / "output.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def last_lines(self) -> str:
+        lines = self.output().strip().splitlines()
+        return "\n".join(lines[-LAST_LINES:]) or "no output"
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Start it, in a session of its own: it hears of Ctrl-C from us, in our order.
+
+        It listens at a port that was free just now, at a new one with every start, because the
+        daemon of an earlier one may still hold its own.
+        """
+        self._port, self.is_draining = _free_port(), False
+        listen = f"/ip4/127.0.0.1/tcp/{self._port}"
+        self.address = f"{listen}/p2p/{self.peer_id}"
+        command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
+        command += ["--listen", listen, "--identity", str(self._identity)]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._close_input()
+        with (self.folder / "output.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,  # its end tells the process that we are gone
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+                bufsize=0,
+            )
+
+    def close(self) -> None:
+        """Kill it if need be, and let go of it."""
+        self.kill()
+        self._close_input()
+
+    def _close_input(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+class Bootstrap(Part):
+    """The directory node."""
+
+
+class Trainer(Part):
+    """`swarmrt train`, in one incarnation after the other."""
+
+    def __init__(
+        self, name: str, folder: Path, identity: Path, restart: Callable[[], None]
+    ) -> None:
+        super().__init__(name, folder, identity)
+        self._restart = restart
+
+    def resume(self) -> None:
+        """Start a new incarnation, from the newest checkpoint.
+
+        Raises RunError while the earlier one lives, CheckpointError when there is none.
+        """
+        if self.is_alive:
+            raise RunError("the trainer is running; kill or terminate it first")
+        self._restart()
+
+
+class Peer(Part):
+    """`swarmrt serve`. While it is paused its libp2p daemon goes on: its sockets still answer."""
+
+    def __init__(self, name: str, folder: Path, stage: int) -> None:
+        super().__init__(name, folder, folder / "identity")
+        self.stage = stage
+        self.is_paused = False
+        self._timer: threading.Timer | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Alive, and neither paused nor draining."""
+        return self.is_alive and not self.is_paused and not self.is_draining
+
+    def pause(self, seconds: float | None = None) -> None:
+        """SIGSTOP, until `resume` or until this time is over."""
+        self._stop_timer()
+        self.is_paused = True
+        self.signal(signal.SIGSTOP)
+        if seconds is not None:
+            self._timer = threading.Timer(seconds, self.resume)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._stop_timer()
+        self.signal(signal.SIGCONT)
+        self.is_paused = False
+
+    def kill(self) -> None:
+        self._stop_timer()
+        super().kill()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _candidates() -> Iterator[int]:
+    """Ports, each again only after all others: one that was given may not be in use yet."""
+    first, end = PORTS
+    start = random.randrange(first, end)
+    yield from itertools.cycle([*range(start, end), *range(first, start)])
+
+
+_ports = _candidates()
+
+
+def _free_port() -> int:
+    """A port that nobody listens at. Raises RunError when none is found."""
+    for port in itertools.islice(_ports, PORTS[1] - PORTS[0]):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RunError(f"no port from {PORTS[0]} to {PORTS[1]} is free")

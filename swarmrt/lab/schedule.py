@@ -1,0 +1,122 @@
+"""Schedules of faults, drawn from a seed and nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from swarmrt.errors import UsageError, did_you_mean
+
+KINDS = ("kill", "stop", "term", "cut", "slow", "join", "trainer", "bootstrap")
+NEED_COMPANY = ("kill", "stop", "term", "cut")  # another replica must do the work meanwhile
+LASTS = {  # seconds, from and to; for kill and term until the replacement, for trainer the resume
+    "kill": (1.0, 4.0),
+    "term": (1.0, 4.0),
+    "stop": (1.0, 6.0),
+    "cut": (0.5, 4.0),
+    "slow": (1.0, 5.0),
+    "trainer": (0.5, 2.0),
+}
+DELAY_S = (0.02, 0.3)  # of messages on a slow link
+JITTER = (0.5, 1.5)  # of the time between two faults
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What to do, and when.
+
+    Peers are named by a stage and an index into those of its peers that can be chosen then, modulo
+    their number. The other end of a link is the trainer when `other_stage` is None.
+    """
+
+    at_s: float  # since the first commit
+    kind: str
+    stage: int | None = None  # None: not of a stage
+    which: int = 0
+    seconds: float = 0.0
+    other_stage: int | None = None
+    other: int = 0
+    delay_s: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.at_s:8.2f} s  {self.kind:<9}"
+        if self.stage is not None:
+            text += f" stage {self.stage} peer {self.which}"
+        if self.kind in ("cut", "slow"):
+            end = f"stage {self.other_stage} peer {self.other}"
+            text += f" from {'the trainer' if self.other_stage is None else end}"
+        if self.kind == "slow":
+            text += f", by {self.delay_s:.2f} s"
+        return text + _LASTING[self.kind].format(self.seconds)
+
+
+_LASTING = {
+    "kill": ", replaced {:.2f} s later",
+    "term": ", replaced {:.2f} s later",
+    "stop": " for {:.2f} s",
+    "cut": " for {:.2f} s",
+    "slow": " for {:.2f} s",
+    "join": "",
+    "trainer": " killed, resumed {:.2f} s later",
+    "bootstrap": " killed for good",
+}
+
+
+def draw(
+    seed: int, kinds: Iterable[str], replicas: Sequence[int], every_s: float, num: int
+) -> list[Fault]:
+    """The first `num` faults, about `every_s` apart: a pure function of its arguments.
+
+    Every kind comes once in each cycle, but for the bootstrap, which can be killed only once.
+    Raises UsageError for an unknown kind.
+    """
+    rng = random.Random(f"faults {seed}")
+    faults: list[Fault] = []
+    at_s = 0.0
+    for kind in _cycles(rng, checked(kinds), num):
+        at_s += every_s * rng.uniform(*JITTER)
+        faults.append(_fault(rng, kind, round(at_s, 2), replicas))
+    return faults
+
+
+def checked(kinds: Iterable[str]) -> list[str]:
+    """In the order of KINDS, each once. Raises UsageError for an unknown one, or for none."""
+    asked = set(kinds)
+    for kind in sorted(asked - set(KINDS)):
+        raise UsageError(f"no kind of fault is called {kind!r}{did_you_mean(kind, KINDS)}")
+    if not asked:
+        raise UsageError(f"name at least one kind of fault: {', '.join(KINDS)}")
+    return [kind for kind in KINDS if kind in asked]
+
+
+def _cycles(rng: random.Random, kinds: Sequence[str], num: int) -> Iterator[str]:
+    again = [kind for kind in kinds if kind != "bootstrap"]
+    cycle = list(kinds)
+    while cycle and num > 0:
+        rng.shuffle(cycle)
+        yield from cycle[:num]
+        num -= len(cycle)
+        cycle = list(again)
+
+
+def _fault(rng: random.Random, kind: str, at_s: float, replicas: Sequence[int]) -> Fault:
+    low, high = LASTS.get(kind, (0.0, 0.0))
+    seconds = round(rng.uniform(low, high), 2)
+    if kind in ("trainer", "bootstrap"):
+        return Fault(at_s, kind, seconds=seconds)
+    stages = [s for s, number in enumerate(replicas) if number > 1 or kind not in NEED_COMPANY]
+    stage = rng.choice(stages or range(len(replicas)))
+    which = rng.randrange(replicas[stage])
+    if kind not in ("cut", "slow"):
+        return Fault(at_s, kind, stage, which, seconds)
+    other_stage = rng.choice(_linked(stage, replicas))
+    other = rng.randrange(replicas[other_stage]) if other_stage is not None else 0
+    delay_s = round(rng.uniform(*DELAY_S), 2) if kind == "slow" else 0.0
+    return Fault(at_s, kind, stage, which, seconds, other_stage, other, delay_s)
+
+
+def _linked(stage: int, replicas: Sequence[int]) -> list[int | None]:
+    """Where the links of a stage's peers go; None is the trainer."""
+    near = [s for s in (stage - 1, stage + 1) if 0 <= s < len(replicas)]
+    return [None, *near, *([stage] if replicas[stage] > 1 else [])]

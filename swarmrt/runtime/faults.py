@@ -1,0 +1,115 @@
+"""Faults of links, made on purpose: cut and slow ones, in a process that goes on otherwise.
+
+They are asked for by whoever started the process, for tests and experiments. Only links are
+concerned: the directory goes on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from swarmrt.errors import RunError, UsageError
+from swarmrt.ids import PeerId
+from swarmrt.wire.frames import Outgoing
+
+MAX_S = 3600.0
+
+
+class LinkFaults:
+    """Which links of this process are cut or slow at the moment. Links consult it."""
+
+    def __init__(self) -> None:
+        self._cut_until: dict[PeerId, float] = {}
+        self._slow_until: dict[PeerId, tuple[float, float]] = {}  # delay, end
+        self._on_cut: Callable[[PeerId], None] = lambda _: None
+
+    def on_cut(self, break_links: Callable[[PeerId], None]) -> None:
+        """Who breaks the existing links to a peer when it is cut off."""
+        self._on_cut = break_links
+
+    def cut(self, peer: PeerId, seconds: float) -> None:
+        """Break the links to the peer now, and refuse new ones, from here and there, until then."""
+        self._cut_until[peer] = time.monotonic() + seconds
+        self._on_cut(peer)
+
+    def slow(self, peer: PeerId, delay_s: float, seconds: float) -> None:
+        """Until then, messages to the peer are on their way for `delay_s` longer."""
+        self._slow_until[peer] = (delay_s, time.monotonic() + seconds)
+
+    def is_cut(self, peer: PeerId) -> bool:
+        return time.monotonic() < self._cut_until.get(peer, -math.inf)
+
+    def check_not_cut(self, peer: PeerId) -> None:
+        """Raises RunError while the links to the peer are cut."""
+        if self.is_cut(peer):
+            raise RunError(f"the link to {peer} is cut")
+
+    def delay_s(self, peer: PeerId) -> float:
+        delay_s, until = self._slow_until.get(peer, (0.0, -math.inf))
+        return delay_s if time.monotonic() < until else 0.0
+
+    def obey(self, line: str) -> None:
+        """A command: {"cut": PEER, "seconds": S} or {"slow": PEER, "delay_s": D, "seconds": S}.
+
+        Raises UsageError for anything else.
+        """
+        try:
+            command = json.loads(line)
+        except ValueError:
+            _refuse(line)
+        match command:
+            case {"cut": str(peer), "seconds": seconds, **rest} if not rest:
+                self.cut(PeerId(peer), _seconds(seconds, line))
+            case {"slow": str(peer), "delay_s": delay, "seconds": seconds, **rest} if not rest:
+                self.slow(PeerId(peer), _seconds(delay, line), _seconds(seconds, line))
+            case _:
+                _refuse(line)
+
+
+class Late:
+    """Messages to one peer that wait for their time. They keep their order."""
+
+    def __init__(self, push: Callable[[Outgoing], None]) -> None:
+        self._push = push
+        self._waiting: deque[Outgoing] = deque()
+        self._last_due = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def hold(self, outgoing: Outgoing, delay_s: float) -> None:
+        """Push it after the delay, and after all that were held before it."""
+        loop = asyncio.get_running_loop()
+        self._last_due = max(self._last_due, loop.time() + delay_s)
+        self._waiting.append(outgoing)
+        loop.call_at(self._last_due, self._release)
+
+    def take_all(self) -> list[Outgoing]:
+        """What will not be pushed any more."""
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
+    def _release(self) -> None:
+        """One for each call: timers of the same instant may come in any order."""
+        if self._waiting:
+            self._push(self._waiting.popleft())
+
+
+def _seconds(value: Any, line: str) -> float:
+    if type(value) in (int, float) and 0 < value <= MAX_S:
+        return float(value)
+    _refuse(line)
+
+
+def _refuse(line: str) -> NoReturn:
+    raise UsageError(
+        f'not a command: {line.strip():.200}; write {{"cut": PEER, "seconds": S}} or '
+        f'{{"slow": PEER, "delay_s": D, "seconds": S}}, with at most {MAX_S:.0f} s'
+    )
