@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from swarmrt.errors import CheckpointError, RunError
+from swarmrt.errors import RunError
 from swarmrt.lab.parts import Peer, Trainer
 from swarmrt.lab.schedule import Fault
 from swarmrt.lab.swarm import POLL_S, LocalSwarm
-from swarmrt.runtime.checkpoint import newest_checkpoint
 
 PROGRESS_S = 300.0  # without a commit, the run has failed
 MORE_REPLICAS = 2  # than in the beginning, by joins
@@ -75,6 +74,8 @@ class Chaos:
         heapq.heappush(self._agenda, (at_s, next(self._order), act))
 
     def _act_on_time(self) -> None:
+        if self._swarm.version >= self._swarm.config.run.steps and not self._trainer_will_return:
+            self._agenda.clear()  # the run is over
         while self._agenda and self._agenda[0][0] <= self._now_s:
             heapq.heappop(self._agenda)[2]()
 
@@ -102,6 +103,7 @@ class Chaos:
             what = f"skipped: {reason}"
         else:
             self.done[fault.kind] += 1
+            self._swarm.note_fault(fault.kind)
         step = self._swarm.version
         self._say(f"{self._now_s:8.2f} s  step {step:>4}  {fault.kind:<9} {what}")
 
@@ -158,10 +160,6 @@ class Chaos:
             raise Skipped("it is not running")
         if swarm.version >= swarm.config.run.steps:
             raise Skipped("the run is over")
-        try:
-            newest_checkpoint(swarm.run_dir)
-        except CheckpointError:
-            raise Skipped("there is no checkpoint to go on from") from None
         swarm.trainer.kill()
         self._trainer_will_return = True
         self._plan(self._now_s + fault.seconds, self._resume_trainer)

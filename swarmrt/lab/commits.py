@@ -19,7 +19,7 @@ class Commits:
         self._rest = b""
         self._members: tuple[tuple[PeerId, ...], ...] = ()
         self.number = 0  # of commits, those of all the trainer's incarnations together
-        self.version = 0  # after the newest of this incarnation
+        self.version = 0  # after the newest
         self.before_last_at = -math.inf  # wall-clock time of the commit before the newest
         self._last_at = -math.inf
 
@@ -36,12 +36,8 @@ class Commits:
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._add(json.loads(line))
-
-    def restart(self) -> None:
-        """A new incarnation of the trainer goes back to its checkpoint."""
-        self.read()
-        self.version = 0
+            if (parsed := _parsed(line)) is not None:
+                self._add(parsed)
 
     def _add(self, line: dict[str, Any]) -> None:
         if "version" in line and "digests" in line:
@@ -49,3 +45,12 @@ class Commits:
             self.number += 1
             self._members = tuple(tuple(map(PeerId, stage)) for stage in line["digests"])
             self.before_last_at, self._last_at = self._last_at, line["time"]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """None for a line that a killed trainer has torn."""
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -18,7 +19,6 @@ from swarmrt.ids import PeerId
 from swarmrt.lab.commits import Commits
 from swarmrt.lab.parts import Bootstrap, Part, Peer, Trainer
 from swarmrt.model.partition import check_stages
-from swarmrt.runtime.checkpoint import newest_checkpoint
 from swarmrt.runtime.folders import new_run_dir, write_config
 
 POLL_S = 0.05
@@ -157,6 +157,12 @@ class LocalSwarm:
             peer.resume()
         _wait_for(self._peers, LEAVE_S)
 
+    def note_fault(self, kind: str) -> None:
+        """Write down what was done to the run, for the audit to count."""
+        line = json.dumps({"time": time.time(), "kind": kind})
+        with (self.run_dir / "faults.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
     def audit(self) -> Any:
         """What the auditor says of the run's folder: `swarmrt.observe.audit.audit(run_dir)`."""
         return import_module("swarmrt.observe.audit").audit(self.run_dir)
@@ -217,8 +223,6 @@ class LocalSwarm:
         self.trainer.start([*arguments, *_joins(join), *more])
 
     def _resume(self) -> None:
-        newest_checkpoint(self.run_dir)
-        self._commits.restart()
         self._start_trainer(self._addresses(), "--resume", str(self.run_dir), "--replicas", "1")
 
     def _addresses(self) -> list[str]:

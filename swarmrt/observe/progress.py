@@ -67,6 +67,8 @@ class Progress:
         self._metrics: TextIO = (self.run_dir / "metrics.jsonl").open(
             "a", encoding="utf-8", buffering=1
         )
+        if self._metrics.tell():
+            self._metrics.write("\n")  # a killed writer may have torn its last line
 
     def add(self, report: Report) -> None:
         match report:

@@ -28,6 +28,7 @@ from swarmrt.runtime.identity import peer_of_public_key
 log = logging.getLogger("swarmrt.directory")
 
 ANSWER_S = 10.0  # for the directory to answer one question
+OPEN_S = 60.0  # for a node to come up, on a loaded machine and with some addresses dead
 CLOSE_S = 3.0
 MAX_LIFE_S = 3600.0  # of a record; more would outlast whoever wrote it
 NEWER_S = 1e-3  # a record replaces the one of the same owner that expires earlier
@@ -85,7 +86,7 @@ class Directory:
         """Start a node and join it to others. Raises DirectoryError when none of them answers."""
         signer = RSASignatureValidator(daemon.identity.private_key)
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(OPEN_S):
                 node = await DHTNode.create(
                     p2p=daemon.p2p,
                     initial_peers=list(join) or None,
