@@ -23,7 +23,7 @@ from swarmrt.runtime.folders import new_run_dir, write_config
 
 POLL_S = 0.05
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
-LEAVE_S = 20.0  # for processes to leave by themselves, and again after SIGTERM
+LEAVE_S = 10.0  # for processes to leave by themselves, and after each SIGTERM
 WAIT_S = 300.0
 FINISH_S = 3600.0
 
@@ -252,12 +252,13 @@ class LocalSwarm:
 
 
 def _ask_to_leave(parts: Sequence[Part]) -> None:
-    """SIGTERM, and some time to drain."""
-    for part in parts:
-        if isinstance(part, Peer):
-            part.resume()  # a paused one cannot leave
-        part.terminate()
-    _wait_for(parts, LEAVE_S)
+    """SIGTERM, which asks to drain, and after a while once more, which asks to leave at once."""
+    for _ in range(2):
+        for part in parts:
+            if isinstance(part, Peer):
+                part.resume()  # a paused one cannot leave
+            part.terminate()
+        _wait_for(parts, LEAVE_S)
     for part in parts:
         if part.is_alive:
             print(f"swarmrt: {part.name} did not leave; killing it", file=sys.stderr)

@@ -1,0 +1,198 @@
+"""The lab: schedules of faults, and swarms of real processes that suffer them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from swarmrt import lab
+from swarmrt.errors import CheckpointError, RunError, UsageError
+from swarmrt.lab.commits import Commits
+from swarmrt.lab.schedule import NEED_COMPANY
+from tests.processes import our_processes, swarmrt
+
+CONFIG = """
+[run]
+name = "lab"
+steps = 400
+seed = 3
+[model]
+layers = 2
+width = 32
+heads = 2
+kv_heads = 1
+sequence = 16
+[stages]
+layers = [1, 1]
+[batch]
+microbatch = 1
+microbatches = 4
+[checkpoint]
+every_steps = 5
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "lab.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+def drawn(
+    seed: int, kinds: Sequence[str] = lab.KINDS, replicas: Sequence[int] = (2, 3, 2), num: int = 100
+) -> list[lab.Fault]:
+    return lab.draw(seed, kinds, replicas, 3.0, num)
+
+
+# ---------------------------------------------------------------------- schedules
+
+
+def test_schedule_is_a_function_of_its_seed() -> None:
+    assert drawn(7) == drawn(7) == drawn(7, kinds=lab.KINDS[::-1])
+    assert drawn(7)[:20] == drawn(7, num=20)
+    assert drawn(7) != drawn(8)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_cycle_has_every_kind_and_the_bootstrap_dies_once(seed: int) -> None:
+    kinds = [fault.kind for fault in drawn(seed)]
+    assert sorted(kinds[: len(lab.KINDS)]) == sorted(lab.KINDS)
+    rest, cycle = kinds[len(lab.KINDS) :], len(lab.KINDS) - 1
+    for start in range(0, len(rest) - cycle, cycle):
+        assert set(rest[start : start + cycle]) == set(lab.KINDS) - {"bootstrap"}
+    assert Counter(kinds)["bootstrap"] == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_faults_are_possible_and_in_order(seed: int) -> None:
+    replicas = (1, 3, 2)
+    faults = drawn(seed, replicas=replicas)
+    times = [fault.at_s for fault in faults]
+    assert times == sorted(times) and times[0] > 0
+    for fault in faults:
+        if fault.kind in ("trainer", "bootstrap"):
+            assert fault.stage is None
+            continue
+        assert fault.stage is not None and fault.which < replicas[fault.stage]
+        if fault.kind in NEED_COMPANY:
+            assert replicas[fault.stage] > 1
+        if fault.other_stage is not None:
+            assert abs(fault.other_stage - fault.stage) <= 1
+        assert str(fault)
+
+
+@pytest.mark.parametrize("kinds", [["kill"], ["bootstrap"], ["slow", "join"]])
+def test_only_the_kinds_asked_for(kinds: list[str]) -> None:
+    faults = drawn(1, kinds=kinds, num=10)
+    assert {fault.kind for fault in faults} == set(kinds)
+    assert len(faults) == (1 if kinds == ["bootstrap"] else 10)
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(UsageError, match="'stopp'; did you mean 'stop'?"):
+        drawn(1, kinds=["stopp"])
+    with pytest.raises(UsageError, match="at least one kind"):
+        drawn(1, kinds=[])
+
+
+# ---------------------------------------------------------------------- following a run
+
+
+def test_commits_are_read_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    commits = Commits(path)
+    commits.read()
+    assert commits.version == 0 and commits.members(1) == ()
+    line = '{"time": %d, "version": %d, "digests": [{"A": "x"}, {"B": "y", "C": "y"}]}\n'
+    with path.open("a", buffering=1) as file:
+        file.write(line % (10, 1) + '{"time": 11, "version": 1, "eval_loss": 3.5}\n')
+        file.write((line % (12, 2))[:20])  # a line is whole only with its end
+        file.flush()
+        commits.read()
+        assert (commits.version, commits.number) == (1, 1)
+        file.write((line % (12, 2))[20:])
+        commits.read()
+        assert (commits.version, commits.number, commits.before_last_at) == (2, 2, 10)
+        assert commits.members(1) == ("B", "C")
+        commits.restart()
+        file.write(line % (13, 1))
+        commits.read()
+        assert (commits.version, commits.number) == (1, 3)
+
+
+# ---------------------------------------------------------------------- real processes
+
+
+@pytest.mark.swarm
+def test_swarm_is_driven_through_failures_and_leaves_nothing(config: Path, tmp_path: Path) -> None:
+    """A newcomer, a killed and a drained peer, a killed trainer and no directory node."""
+    run_dir = tmp_path / "run"
+    with lab.LocalSwarm(config, replicas=[1, 2], run_dir=run_dir, threads=1) as swarm:
+        swarm.wait(step=3)
+        assert [peer.name for peer in swarm.peers()] == ["stage-0-0", "stage-1-0", "stage-1-1"]
+        assert swarm.members(1) == tuple(sorted(peer.peer_id for peer in swarm.peers(stage=1)))
+        with pytest.raises(RunError, match="the trainer is running"):
+            swarm.trainer.resume()
+        swarm.bootstrap.kill()
+        swarm.wait(step=6)  # there is a checkpoint by now
+        newcomer = swarm.spawn(stage=0)  # joins at the others
+        swarm.wait_for_member(newcomer)
+        swarm.peers(stage=1)[0].kill()
+        swarm.wait(swarm.version + 2)
+        assert len(swarm.members(1)) == 1
+        swarm.trainer.kill()
+        swarm.trainer.resume()
+        swarm.peers(stage=0)[0].terminate()
+        swarm.wait_until(lambda: len(swarm.peers(stage=0)) == 1, "the peer to leave", 120)
+        swarm.finish()
+        assert swarm.version == 400 and swarm.peers() == []
+        assert all(peer.exit_code in (0, -9) for peer in swarm.ended_peers())
+    assert our_processes(str(run_dir)) == []
+    assert (run_dir / "peers" / newcomer.name / "events.jsonl").exists()
+    with pytest.raises(UsageError, match="holds a run already"):
+        lab.LocalSwarm(config, run_dir=run_dir)
+
+
+@pytest.mark.swarm
+def test_block_that_fails_leaves_nothing(config: Path, tmp_path: Path) -> None:
+    """Not even a paused peer; and what is not possible is said."""
+    run_dir = tmp_path / "run"
+    with pytest.raises(RunError, match="the trainer ended before step 3.*last lines"):
+        with lab.LocalSwarm(config, run_dir=run_dir, threads=1) as swarm:
+            with pytest.raises(CheckpointError, match="holds no checkpoint"):
+                swarm.trainer.kill()
+                swarm.trainer.resume()
+            with pytest.raises(UsageError, match="there is no stage 2"):
+                swarm.spawn(stage=2)
+            swarm.peers(stage=0)[0].pause()
+            swarm.wait(step=3)
+    assert our_processes(str(run_dir)) == []
+
+
+@pytest.mark.swarm
+def test_pause_ends_by_itself(config: Path, tmp_path: Path) -> None:
+    with lab.LocalSwarm(config, run_dir=tmp_path / "run", threads=1) as swarm:
+        swarm.wait(step=2)
+        [peer] = swarm.peers(stage=1)
+        peer.pause(seconds=0.2)
+        assert peer.is_paused and peer.is_alive and not peer.is_running
+        swarm.wait_until(lambda: peer.is_running, "the pause to end", 60)
+        swarm.wait(swarm.version + 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--kinds", "kill,explode"], "no kind of fault is called 'explode'"),
+        (["--replicas", "1,2,3"], "the run has 2 stages"),
+    ],
+)
+@pytest.mark.swarm
+def test_bad_chaos(config: Path, arguments: list[str], expected: str) -> None:
+    done = swarmrt("chaos", config, "--seed", 1, "--steps", 3, *arguments)
+    assert done.returncode == 2 and expected in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
