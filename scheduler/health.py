@@ -61,6 +61,11 @@ class Health:
             late = max(late, (now - self.progress_at) / deadline_s)
         return late
 
+    @property
+    def deadline_s(self) -> float:
+        """Of the next beacon, as it is learned."""
+        return _deadline_s(self.beacons)
+
     def verdict(self, now: float) -> Verdict:
         late = self.lateness(now)
         if late < 1:

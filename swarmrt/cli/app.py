@@ -7,7 +7,18 @@ import sys
 import typer
 
 from swarmrt import __version__
-from swarmrt.cli import audit, bootstrap, chaos, configs, failpoints, local, models, serve, train
+from swarmrt.cli import (
+    audit,
+    bench,
+    bootstrap,
+    chaos,
+    configs,
+    failpoints,
+    local,
+    models,
+    serve,
+    train,
+)
 from swarmrt.errors import SwarmError, UsageError
 
 app = typer.Typer(
@@ -28,6 +39,7 @@ app.command("train")(train.train)
 app.command("audit")(audit.audit)
 app.command("failpoints")(failpoints.failpoints)
 app.command("chaos")(chaos.chaos)
+app.add_typer(bench.bench, name="bench")
 app.command("reference")(models.reference)
 app.command("export")(models.export)
 app.command("generate")(models.generate)

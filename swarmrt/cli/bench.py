@@ -1,0 +1,80 @@
+"""`swarmrt bench`: measurements of a swarm on this machine. They print what was measured."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from swarmrt.errors import RunError
+
+bench = typer.Typer(help="Measure a swarm on this machine.", no_args_is_help=True)
+
+CONFIG = """
+[run]
+name = "bench"
+steps = 100000
+[model]
+layers = 3
+width = 128
+sequence = 64
+[stages]
+count = 3
+[batch]
+microbatch = 4
+microbatches = 16
+[evaluation]
+every_steps = 0
+[checkpoint]
+every_steps = 0
+"""
+
+
+@bench.callback()
+def _group() -> None:
+    """Measure a swarm on this machine."""
+
+
+@bench.command()
+def recovery(
+    faults: int = typer.Option(24, min=1, help="How many peers are killed or stopped."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """From a SIGKILL or SIGSTOP to the receipt of the first recovered microbatch."""
+    from swarmrt import lab
+    from swarmrt.lab.recovery import disturb, recoveries
+
+    with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
+        config = Path(folder) / "bench.toml"
+        config.write_text(CONFIG, encoding="utf-8")
+        run_dir = Path(folder) / "run"
+        with lab.LocalSwarm(config, replicas=[2, 2, 2], run_dir=run_dir, threads=1) as swarm:
+            disturbances = disturb(swarm, faults)
+            swarm.wait(swarm.version + 2)
+        found = recoveries(run_dir, disturbances)
+    if not found:
+        raise RunError("no fault hit a peer that had work of the step; try more --faults")
+    result: dict[str, object] = {"faults": len(disturbances), "measured": len(found)}
+    for kind in ("kill", "stop"):
+        times = [r.first_s for r in found if r.kind == kind]
+        if not times:
+            continue
+        within = [r.first_s <= r.bound_s for r in found if r.kind == kind]
+        result[kind] = {
+            "number": len(times),
+            "median_s": statistics.median(times),
+            "worst_s": max(times),
+            "within_bound": sum(within),
+        }
+        if not as_json:
+            print(
+                f"{kind}: {len(times)} measured, first receipt after {statistics.median(times):.2f}"
+                f" s (median), {max(times):.2f} s (worst); {sum(within)} within their bound"
+            )
+    result["recoveries"] = [asdict(r) | {"bound_s": r.bound_s} for r in found]
+    if as_json:
+        print(json.dumps(result))

@@ -1,0 +1,138 @@
+"""How long recovery takes: from a fault to the receipt of the first microbatch that was recovered.
+
+Peers that are at work are killed and stopped in turn; the times are read from the trainer's log.
+The clock is the machine's monotonic one, which all processes share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swarmrt.lab.swarm import LocalSwarm
+from swarmrt.observe.audit import read_log
+from swarmrt.scheduler.health import Health
+
+STOP_S = 8.0  # longer than it takes to be found out
+MEMBER_S = 120.0
+KILL_S = 0.5  # the bound on a kill's recovery, over three service times
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    at: float  # monotonic seconds
+    kind: str  # kill or stop
+    peer: str
+    stage: int
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One fault that hit a peer with work of the step."""
+
+    kind: str
+    stage: int
+    noticed_s: float  # until the peer was fenced
+    first_s: float  # until the first recovered microbatch's receipt
+    all_s: float  # until the last one's
+    microbatches: int
+    service_s: float  # of one microbatch in that stage, forward and backward
+    deadline_s: float  # as it was learned for the peer's beacons
+
+    @property
+    def bound_s(self) -> float:
+        found_out_s = KILL_S if self.kind == "kill" else KILL_S + 2 * self.deadline_s
+        return found_out_s + 3 * self.service_s
+
+
+def disturb(swarm: LocalSwarm, faults: int) -> list[Disturbance]:
+    """Kill and stop peers of a running swarm, one after the other."""
+    done: list[Disturbance] = []
+    for number in range(faults):
+        swarm.wait(swarm.version + 2)
+        stage = number % swarm.config.num_stages
+        peer = swarm.peers(stage)[0]
+        kind = "kill" if number % 2 == 0 else "stop"
+        done.append(Disturbance(time.monotonic(), kind, peer.peer_id, stage))
+        if kind == "kill":
+            peer.kill()
+            swarm.wait_for_member(swarm.spawn(stage), MEMBER_S)
+        else:
+            peer.pause()
+            time.sleep(STOP_S)
+            peer.resume()
+            swarm.wait(swarm.version + 1)
+            swarm.wait_for_member(peer, MEMBER_S)
+    return done
+
+
+def recoveries(run_dir: Path, disturbances: Sequence[Disturbance]) -> list[Recovery]:
+    """What the trainer's log says of each; those that hit nobody's work are left out."""
+    entries = [e for e in read_log(run_dir / "trainer" / "events.jsonl") if "event" in e]
+    found = (_recovery(entries, disturbance) for disturbance in disturbances)
+    return [recovery for recovery in found if recovery is not None]
+
+
+def _recovery(entries: list[dict[str, Any]], fault: Disturbance) -> Recovery | None:
+    health, service_s = Health(), 0.0
+    fenced_at: float | None = None
+    awaited: set[tuple[int, int]] = set()
+    first_at = last_at = 0.0
+    total = 0
+    for entry in entries:
+        now, event = entry["now"], entry["event"]
+        message = event.get("message", {})
+        if message.get("is") == "Beacon" and fenced_at is None:
+            if event["sender"] == fault.peer and now < fault.at:
+                health.beacon(now, message["queued"], message["done"])
+            if message["stage"] == fault.stage:
+                service_s = max(message["service_s"], 0.0) or service_s
+        if now < fault.at:
+            continue
+        if fenced_at is None and _fences(entry, fault.peer):
+            fenced_at = now
+            awaited = set(_recovered(entry, fault.stage))
+            total = len(awaited)
+            if not awaited:
+                return None
+        elif fenced_at is not None and message.get("is") == "Accumulated":
+            step, index, _ = message["microbatch"]
+            if message["stage"] == fault.stage and (step, index) in awaited:
+                awaited.remove((step, index))
+                first_at, last_at = first_at or now, now
+        if fenced_at is not None and not awaited:
+            break
+    if fenced_at is None or not first_at:
+        return None
+    return Recovery(
+        fault.kind,
+        fault.stage,
+        fenced_at - fault.at,
+        first_at - fault.at,
+        last_at - fault.at,
+        total,
+        service_s,
+        health.deadline_s,
+    )
+
+
+def _fences(entry: dict[str, Any], peer: str) -> bool:
+    return any(
+        instruction["is"] == "ReportRecovery"
+        and instruction["what"] == "fenced"
+        and peer in instruction["reason"]
+        for instruction in entry["instructions"]
+    )
+
+
+def _recovered(entry: dict[str, Any], stage: int) -> list[tuple[int, int]]:
+    """Microbatches that new owners of the stage are told to recover."""
+    messages = [i["message"] for i in entry["instructions"] if i["is"] == "Send"]
+    return [
+        (message["microbatch"][0], message["microbatch"][1])
+        for message in messages
+        if message["is"] == "Recover" and stage in message["need"]
+    ]
