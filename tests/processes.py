@@ -24,14 +24,17 @@ def environment() -> dict[str, str]:
 
 
 def swarmrt(
-    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
+    *arguments: object,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    timeout_s: float = PATIENCE_S,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=timeout_s,
         cwd=cwd or ROOT,
         env={**environment(), **(env or {})},
         check=False,

@@ -170,17 +170,6 @@ def test_block_that_fails_leaves_nothing(config: Path, tmp_path: Path) -> None:
     assert our_processes(str(run_dir)) == []
 
 
-@pytest.mark.swarm
-def test_pause_ends_by_itself(config: Path, tmp_path: Path) -> None:
-    with lab.LocalSwarm(config, run_dir=tmp_path / "run", threads=1) as swarm:
-        swarm.wait(step=2)
-        [peer] = swarm.peers(stage=1)
-        peer.pause(seconds=0.2)
-        assert peer.is_paused and peer.is_alive and not peer.is_running
-        swarm.wait_until(lambda: peer.is_running, "the pause to end", 60)
-        swarm.wait(swarm.version + 2)
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -69,6 +69,11 @@ class Stage:
         return self._flat.num_parameters
 
     @property
+    def state_bytes(self) -> int:
+        """Of what `state` copies."""
+        return sum(tensor.nbytes for tensor in self._live_state().values())
+
+    @property
     def is_first(self) -> bool:
         return self.stage_index == 0
 

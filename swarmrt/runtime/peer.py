@@ -62,6 +62,8 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.peer import PeerSettings
 
+HEADER_BYTES = 1 << 20  # of a snapshot file, at the most
+
 
 @dataclass(frozen=True)
 class ServeOptions:
@@ -384,7 +386,9 @@ class Peer(Shell):
 
         try:
             if donors or version:
-                data = await self.fetches.get(self._options.stage, version, donors)
+                data = await self.fetches.get(
+                    self._options.stage, version, donors, self.stage.state_bytes + HEADER_BYTES
+                )
                 self.shelf.put(Snapshot(self._options.stage, version, data, digest_of(data)))
                 work = partial(load, data)
             else:

@@ -188,22 +188,24 @@ class Fetch:
 class Fetches:
     """All snapshots on their way to this process."""
 
-    def __init__(self, send: Send, max_bytes: int = 1 << 40, patience_s: float = 60.0) -> None:
+    def __init__(self, send: Send, patience_s: float = 60.0) -> None:
         self._send = send
-        self._max_bytes = max_bytes
         self._patience_s = patience_s
         self._fetches: dict[tuple[int, int], Fetch] = {}
 
-    async def get(self, stage: int, version: int, donors: Sequence[PeerId]) -> bytes:
-        """The snapshot file. Raises RunError when no donor can give it."""
+    async def get(
+        self, stage: int, version: int, donors: Sequence[PeerId], max_bytes: int
+    ) -> bytes:
+        """The snapshot file. Raises RunError when no donor can give it, or it is larger."""
         if not donors:
             raise RunError(f"nobody is known to have version {version} of stage {stage}")
-        fetch = Fetch(stage, version, donors, self._send, self._max_bytes)
+        fetch = Fetch(stage, version, donors, self._send, max_bytes)
         self._fetches[stage, version] = fetch
         try:
             return await fetch.data(self._patience_s)
         finally:
-            del self._fetches[stage, version]
+            if self._fetches.get((stage, version)) is fetch:  # and not a newer one
+                del self._fetches[stage, version]
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
         fetch = self._fetches.get((chunk.stage, chunk.version))

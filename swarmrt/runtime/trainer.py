@@ -46,6 +46,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.trainer import TrainerSettings
 
+MAX_STAGE_BYTES = 64 << 30  # of one stage's snapshot, which is held in memory
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -184,7 +185,7 @@ class Trainer(Shell):
         async with self._saving:
             try:
                 files = [
-                    await self.fetches.get(stage, what.version, donors)
+                    await self.fetches.get(stage, what.version, donors, MAX_STAGE_BYTES)
                     for stage, donors in enumerate(what.donors)
                 ]
                 manifest = {
