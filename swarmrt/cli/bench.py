@@ -78,3 +78,49 @@ def recovery(
     result["recoveries"] = [asdict(r) | {"bound_s": r.bound_s} for r in found]
     if as_json:
         print(json.dumps(result))
+
+
+JOIN_CONFIG = """
+[run]
+name = "bench-join"
+steps = 100000
+[model]
+layers = 7
+width = 512
+heads = 8
+kv_heads = 8
+sequence = 64
+[stages]
+layers = [6, 1]
+[batch]
+microbatch = 1
+microbatches = 8
+[evaluation]
+every_steps = 0
+[checkpoint]
+every_steps = 0
+"""
+
+
+@bench.command()
+def join(
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """From a newcomer's start to its first microbatch, in a stage of 20 million parameters."""
+    from swarmrt import lab
+    from swarmrt.lab.joining import join as measure
+
+    with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
+        config = Path(folder) / "bench.toml"
+        config.write_text(JOIN_CONFIG, encoding="utf-8")
+        run_dir = Path(folder) / "run"
+        with lab.LocalSwarm(config, replicas=[1, 1], run_dir=run_dir, threads=1) as swarm:
+            joined = measure(swarm, stage=0)
+    if as_json:
+        print(json.dumps(asdict(joined)))
+    else:
+        print(
+            f"up after {joined.ready_s:.1f} s, state after {joined.state_s:.1f} s, first "
+            f"microbatch after {joined.first_microbatch_s:.1f} s; the longest gap between commits "
+            f"was {joined.longest_gap_s:.1f} s, the median {joined.median_gap_s:.1f} s"
+        )
