@@ -43,6 +43,8 @@ class Chaos:
         self._schedule = schedule
         self._began = math.nan
         self._trainer_will_return = False
+        self._commits_before_return = 0
+        self._died: set[str] = set()
 
     def run(self) -> None:
         """From the first commit to the end of the run. Raises RunError when it fails."""
@@ -53,6 +55,7 @@ class Chaos:
         commits, since = 0, self._began
         while self._swarm.trainer.is_alive or self._trainer_will_return:
             self._act_on_time()
+            self._note_deaths()
             if self._swarm.commits.number > commits:
                 commits, since = self._swarm.commits.number, time.monotonic()
             if time.monotonic() - since > PROGRESS_S:
@@ -62,11 +65,13 @@ class Chaos:
 
     def died(self) -> list[str]:
         """Peers that ended with an error though nobody had sent them away."""
-        return [
-            peer.name
-            for peer in self._swarm.ended_peers()
-            if peer.exit_code and peer.name not in self._sent_away
-        ]
+        return sorted(self._died)
+
+    def _note_deaths(self) -> None:
+        """Before the run is over: then everyone leaves, and a newcomer may find nobody."""
+        if self._swarm.version < self._swarm.config.run.steps:
+            ended = [peer for peer in self._swarm.ended_peers() if peer.exit_code]
+            self._died |= {peer.name for peer in ended} - self._sent_away
 
     # ------------------------------------------------------------------ time
 
@@ -160,6 +165,8 @@ class Chaos:
             raise Skipped("it is not running")
         if swarm.version >= swarm.config.run.steps:
             raise Skipped("the run is over")
+        if swarm.commits.number <= self._commits_before_return:
+            raise Skipped("it has committed nothing since it was resumed")
         swarm.trainer.kill()
         self._trainer_will_return = True
         self._plan(self._now_s + fault.seconds, self._resume_trainer)
@@ -167,6 +174,7 @@ class Chaos:
 
     def _resume_trainer(self) -> None:
         self._trainer_will_return = False
+        self._commits_before_return = self._swarm.commits.number
         self._swarm.trainer.resume()
         self._say(f"{self._now_s:8.2f} s  the trainer is resumed")
 

@@ -148,9 +148,9 @@ class Trainer(Part):
         self._restart = restart
 
     def resume(self) -> None:
-        """Start a new incarnation, from the newest checkpoint.
+        """Start a new incarnation: it goes on from what the peers hold, or from a checkpoint.
 
-        Raises RunError while the earlier one lives, CheckpointError when there is none.
+        Raises RunError while the earlier one lives.
         """
         if self.is_alive:
             raise RunError("the trainer is running; kill or terminate it first")

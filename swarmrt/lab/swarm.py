@@ -7,10 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from swarmrt.config import load_config
 from swarmrt.data import open_data
@@ -19,6 +17,7 @@ from swarmrt.ids import PeerId
 from swarmrt.lab.commits import Commits
 from swarmrt.lab.parts import Bootstrap, Part, Peer, Trainer
 from swarmrt.model.partition import check_stages
+from swarmrt.observe.audit import Audit, audit
 from swarmrt.runtime.folders import new_run_dir, write_config
 
 POLL_S = 0.05
@@ -163,9 +162,9 @@ class LocalSwarm:
         with (self.run_dir / "faults.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def audit(self) -> Any:
-        """What the auditor says of the run's folder: `swarmrt.observe.audit.audit(run_dir)`."""
-        return import_module("swarmrt.observe.audit").audit(self.run_dir)
+    def audit(self) -> Audit:
+        """Whether the run kept its promises, by the logs in its folder."""
+        return audit(self.run_dir)
 
     def close(self) -> None:
         """End all processes: SIGTERM first, SIGKILL after a while. The directory comes last."""
