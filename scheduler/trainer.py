@@ -353,6 +353,14 @@ class TrainerCore:
         known = self._digests[stage]
         return beacon.digest == known if known else beacon.applied == self._update[0] >= 0
 
+    def _can_go_on(self, member: Member) -> bool:
+        """Whether it has the version, or has prepared what leads to it."""
+        beacon = member.beacon
+        if beacon is None or member.barred_until > self.version:
+            return False
+        is_prepared = beacon.version == self.version - 1 and beacon.prepared == self._update[0] >= 0
+        return self._holds_version(member.stage, beacon) or is_prepared
+
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
         member.state, member.term = Membership.ADMITTED, self.members.next_term()
         member.reached, member.leaving, member.suspect = self.version, False, False
@@ -509,9 +517,11 @@ class TrainerCore:
     def _roll_back(self, now: float) -> list[Instruction]:
         """The state of a stage is lost: all go back to the last checkpoint, in a new epoch."""
         bare = self.members.bare_stages()
-        present = {m.stage for m in self.members if m.beacon and m.state is Membership.SEEN}
-        if not bare or not set(bare) <= present or self._saving is not None:
+        waiting = [m for m in self.members.in_state(Membership.SEEN) if m.beacon is not None]
+        if not bare or not set(bare) <= {m.stage for m in waiting} or self._saving is not None:
             return []
+        if any(m.stage in bare and self._can_go_on(m) for m in waiting):
+            return []  # it is about to
         lost_steps = self.version - self._saved
         self.epoch += 1
         self.version, self._digests = self._saved, self._saved_digests

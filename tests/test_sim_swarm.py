@@ -170,3 +170,13 @@ def test_nothing_piles_up() -> None:
     world = World([2, 2], seed=5, steps=6, retained_frames=4)
     world.run()
     assert all(peer.kept() <= 12 for peer in world.peers.values())
+
+
+def test_resumed_trainer_waits_for_the_state_though_a_newcomer_answers_first() -> None:
+    world = World([2, 2], seed=4, steps=8, checkpoint_every=0)
+    world.run_until(version=5)
+    world.kill_trainer()
+    world.spawn(stage=0)
+    world.clock.after(3.0, world.resume_trainer)
+    world.run()
+    assert not world.disk.rollbacks

@@ -17,96 +17,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from swarmrt.errors import UsageError, did_you_mean
-from swarmrt.messages import (
-    Accumulated,
-    Admit,
-    Applied,
-    Apply,
-    Backward,
-    Claim,
-    Forward,
-    Granted,
-    Leaving,
-    Message,
-    Part,
-    Prepare,
-    Prepared,
-    Ready,
-    Recover,
-    Released,
-    Standing,
-)
-from swarmrt.scheduler.instructions import (
-    Announce,
-    Instruction,
-    LoadState,
-    RaiseEpoch,
-    RunBackward,
-    SaveCheckpoint,
-    Send,
-    StepOptimizer,
-)
+from swarmrt.scheduler.failpoints import Role, all_points, point_of
+from swarmrt.scheduler.instructions import Instruction
 
 VARIABLE = "SWARMRT_FAILPOINTS"
 PAUSE_S = 2.0
 DELAY_S = 0.5
-
-Role = Literal["peer", "trainer"]
-
-_SENDS: dict[Role, dict[type[Message], str]] = {
-    "peer": {
-        Ready: "join.{}_ready",
-        Forward: "forward.{}_push",
-        Claim: "claim.{}_send",
-        Backward: "backward.{}_push",
-        Accumulated: "accumulate.{}_receipt",
-        Released: "release.{}_send",
-        Part: "reduce.{}_part",
-        Prepared: "prepare.{}_prepared",
-        Applied: "apply.{}_applied",
-        Leaving: "leave.{}_send",
-    },
-    "trainer": {
-        Admit: "admit.{}_send",
-        Forward: "dispatch.{}_send",
-        Granted: "claim.{}_grant",
-        Recover: "recover.{}_send",
-        Standing: "standing.{}_send",
-        Prepare: "prepare.{}_send",
-        Apply: "apply.{}_send",
-    },
-}
-_ACTS: dict[Role, dict[type[Instruction], str]] = {
-    "peer": {
-        LoadState: "join.{}_load",
-        RunBackward: "accumulate.{}_start",
-        StepOptimizer: "apply.{}_start",
-        Announce: "announce.{}",
-    },
-    "trainer": {
-        SaveCheckpoint: "checkpoint.{}_start",
-        RaiseEpoch: "epoch.{}_raise",
-    },
-}
-_DURABLE = (  # inside of acts, where the code names them
-    "trainer.checkpoint.before_rename",
-    "trainer.checkpoint.after_rename",
-    "trainer.epoch.before_write",
-    "trainer.epoch.after_write",
-)
-
-
-def all_points() -> list[str]:
-    """Every name, sorted."""
-    names = set(_DURABLE)
-    for role in ("peer", "trainer"):
-        for table in (_SENDS[role], _ACTS[role]):
-            for act in table.values():
-                names |= {f"{role}.{act.format(when)}" for when in ("before", "after")}
-    return sorted(names)
 
 
 @dataclass(frozen=True)
@@ -129,11 +47,11 @@ class Failpoints:
 
     def before(self, role: Role, instruction: Instruction) -> bool:
         """Pass the point before an act. False: skip the act."""
-        name = _name(role, instruction, "before")
+        name = point_of(role, instruction, "before")
         return self.at(name) if name else True
 
     def after(self, role: Role, instruction: Instruction) -> None:
-        name = _name(role, instruction, "after")
+        name = point_of(role, instruction, "after")
         if name:
             self.at(name)
 
@@ -142,14 +60,6 @@ class Failpoints:
         self._passages[point] += 1
         due = [r for r in self._rules if (r.point, r.passage) == (point, self._passages[point])]
         return all([_do(rule) for rule in due])
-
-
-def _name(role: Role, instruction: Instruction, when: str) -> str:
-    if isinstance(instruction, Send):
-        act = _SENDS[role].get(type(instruction.message))
-    else:
-        act = _ACTS[role].get(type(instruction))
-    return f"{role}.{act.format(when)}" if act else ""
 
 
 def _do(rule: Rule) -> bool:

@@ -12,8 +12,9 @@ from typing import Any, TextIO
 import torch
 
 from swarmrt.runtime.clock import Deadlines
-from swarmrt.runtime.failpoints import Failpoints, Role
+from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.scheduler.events import DeadlinePassed, Event
+from swarmrt.scheduler.failpoints import Role
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.recording import header, new_core, record

@@ -32,6 +32,7 @@ class Weather:
 class Network:
     def __init__(self, clock: Clock, rng: random.Random, weather: Weather) -> None:
         self.weather = weather
+        self.copies: Callable[[Message], int] = lambda _: 1  # that arrive, in fair weather
         self._clock, self._rng = clock, rng
         self._doors: dict[PeerId, Deliver] = {}
         self._latency_s: dict[tuple[PeerId, PeerId], float] = {}
@@ -53,6 +54,8 @@ class Network:
 
     def cut(self, one: PeerId, other: PeerId, seconds: float) -> None:
         """Nothing passes between them meanwhile."""
+        if one == other:
+            return
         pair = frozenset((one, other))
         self._cut_until[pair] = self._clock.now + seconds
         self._generation[pair] = self._generation.get(pair, 0) + 1
@@ -82,7 +85,7 @@ class Network:
         else:
             arrival = max(arrival, self._last_arrival.get(link, 0.0))
             self._last_arrival[link] = arrival
-        copies = 1 + (self._rng.random() < self.weather.doubled)
+        copies = self.copies(message) + (self._rng.random() < self.weather.doubled)
         generation = self._generation.get(pair, 0)
         for copy in range(copies):
             at = arrival + copy * self._rng.uniform(0, 0.5)

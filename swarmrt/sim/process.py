@@ -8,6 +8,7 @@ from typing import Any
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.events import DeadlinePassed, Event
+from swarmrt.scheduler.failpoints import Role, point_of
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.recording import header, new_core, record
@@ -36,6 +37,7 @@ class Process:
         self.paused = False
         self.arrived: Any = None  # payload of the message that is being handled
         self.history: list[tuple[float, Event, list[Instruction]]] = []
+        self.at_failpoint: Callable[[Process, str], None] | None = None
         self._clock = clock
         self._offset_s, self._rate = clock_offset_s, clock_rate
         self._act = act
@@ -85,8 +87,18 @@ class Process:
         for instruction in instructions:
             if isinstance(instruction, StartDeadline):
                 self._start(instruction)
-            else:
+            elif self._passes(instruction, "before"):
                 self._act(instruction)
+                self._passes(instruction, "after")
+
+    def _passes(self, instruction: Instruction, when: str) -> bool:
+        """Pass a failpoint. False when the process does not live to do what comes next."""
+        if self.at_failpoint is not None:
+            role: Role = "peer" if isinstance(self.settings, PeerSettings) else "trainer"
+            point = point_of(role, instruction, when)
+            if point:
+                self.at_failpoint(self, point)
+        return self.alive
 
     def _start(self, deadline: StartDeadline) -> None:
         self._newest[deadline.name] = deadline.at

@@ -4,7 +4,7 @@ reproducible from a seed, and checked as it runs."""
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
@@ -60,6 +60,7 @@ class World:
         self._evaluation = (eval_every, eval_microbatches)
         self._checkpoint_every = checkpoint_every
         self._skew_s, self._drift = skew_s, drift
+        self._at_failpoint: Callable[[Process, str], None] | None = None
         self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
         self._start_trainer(tuple(replicas), resume=False)
         for stage, number in enumerate(replicas):
@@ -94,6 +95,7 @@ class World:
         trainer = SimulatedTrainer(
             settings, self.clock, self.network, self._snapshot, self.disk, *self._clock_error()
         )
+        trainer.process.at_failpoint = self._at_failpoint
         self.trainers.append(trainer)
         trainer.start()
         self._read_directory(trainer.process)
@@ -134,6 +136,7 @@ class World:
             self.rng.uniform(*self._service_s),
             *self._clock_error(),
         )
+        peer.process.at_failpoint = self._at_failpoint
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
         self.clock.after(after_s, lambda: self._read_directory(peer.process))
@@ -175,6 +178,17 @@ class World:
         self._directory[self.peers[peer].settings.stage].pop(peer, None)
 
     # ------------------------------------------------------------------ running
+
+    @property
+    def at_failpoint(self) -> Callable[[Process, str], None] | None:
+        """Called with every process that passes a failpoint, and its name."""
+        return self._at_failpoint
+
+    @at_failpoint.setter
+    def at_failpoint(self, called: Callable[[Process, str], None]) -> None:
+        self._at_failpoint = called
+        for process in (self.trainer.process, *(p.process for p in self.peers.values())):
+            process.at_failpoint = called
 
     def run(self, limit_s: float = 3600.0) -> None:
         """Until the trainer stops. Raises RunError when it stops with an error, or not at all."""

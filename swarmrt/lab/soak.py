@@ -57,3 +57,7 @@ def main() -> int:
     for seed in sorted(failed)[:5]:
         print(f"\nthe shortest story of seed {seed}:\n{shrink(draw(seed)).story()}")
     return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
