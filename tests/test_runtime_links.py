@@ -83,7 +83,8 @@ def run(story: Coroutine[Any, Any, None]) -> None:
     """On the event loop that the commands use."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(story)
-    gc.collect()  # tasks that hivemind leaves complain now, not while Python 3.11 parses: it fails then
+    # Tasks that hivemind leaves complain now, and not while Python 3.11 parses, which fails then.
+    gc.collect()
 
 
 async def until(condition: Callable[[], object]) -> None:
