@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -82,6 +83,8 @@ def run(story: Coroutine[Any, Any, None]) -> None:
     """On the event loop that the commands use."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(story)
+    # Tasks that hivemind leaves complain now, and not while Python 3.11 parses, which fails then.
+    gc.collect()
 
 
 async def until(condition: Callable[[], object]) -> None:
