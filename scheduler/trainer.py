@@ -79,19 +79,19 @@ from swarmrt.scheduler.instructions import (
     ReportRecovery,
     ReportRollback,
     ReportWaiting,
-    SaveCheckpoint,
     Send,
     StartDeadline,
     Stop,
 )
 from swarmrt.scheduler.ledger import NOBODY, Grant, Ledger
 from swarmrt.scheduler.membership import Member, Members, Membership
+from swarmrt.scheduler.receipts import Receipts
 from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.replicas import Absent
 from swarmrt.scheduler.resumption import choose_version
+from swarmrt.scheduler.saving import Saving
 
 SAVES = 5  # tries to write the last checkpoint
-SAVE_S = 1.0  # before the next one, times their number
 WAITING_S = 1.0  # between reports of who is missing
 HEALTH_S = 0.25  # between looks at who is late
 SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
@@ -144,23 +144,15 @@ class TrainerCore:
         self._rounds = settings.epoch << 32  # so that numbers are unique over incarnations
         self._commit: Commit | None = None
         self._update = (-1, 0.0)  # round and norm of the one that made this version, if known
-        self._saving: int | None = None  # version whose checkpoint is being written
-        self._failed_saves = 0  # since the last that went well
-        self._save_rests = False  # before the next try
-        self._saved = settings.start_version
-        self._saved_digests = self._digests
-        self._digests_saving = self._digests
+        self._saving = Saving(settings.start_version, self._digests)
         self._offered: int | None = settings.start_version if settings.start_version else None
         self._paused_for: int | None = None  # stage without a replica
         self._settling = False
         self._begun = False
         self._stopping = False
         self._step_time = Estimate()
-        self._hop_time = Estimate()  # from a grant or receipt to the next receipt
         self._round_time = Estimate()
         self._apply_time = Estimate()
-        self._hop_began_at: dict[int, float] = {}  # by index
-        self._hop_retries: dict[int, int] = {}
         self._void_rounds = 0  # of this step
         self._step_began_at = 0.0
         self._applied_at = 0.0
@@ -168,6 +160,7 @@ class TrainerCore:
         self._looked_at = 0.0
         self._absent = Absent(settings.record_ttl_s)
         self._agenda: Agenda[Late] = Agenda("overdue")
+        self._receipts = Receipts(self._agenda)
 
     # ------------------------------------------------------------------ the door
 
@@ -193,7 +186,8 @@ class TrainerCore:
             case PeerLost(peer, reason):
                 return self._peer_lost(peer, reason, now)
             case CheckpointSaved(version):
-                return self._checkpoint_saved(version, now)
+                self._saving.done(version)
+                return self._advance(now)
             case CheckpointFailed(version, reason):
                 return self._checkpoint_failed(version, reason, now)
             case DeadlinePassed(name):
@@ -213,7 +207,7 @@ class TrainerCore:
             case "settle":
                 return self._settle(now)
             case "save":
-                self._save_rests = False
+                self._saving.rests = False
                 return self._advance(now)
             case "stall":
                 return self._watch(now)
@@ -518,13 +512,13 @@ class TrainerCore:
         """The state of a stage is lost: all go back to the last checkpoint, in a new epoch."""
         bare = self.members.bare_stages()
         waiting = [m for m in self.members.in_state(Membership.SEEN) if m.beacon is not None]
-        if not bare or not set(bare) <= {m.stage for m in waiting} or self._saving is not None:
+        if not bare or not set(bare) <= {m.stage for m in waiting} or self._saving.under_way:
             return []
         if any(m.stage in bare and self._can_go_on(m) for m in waiting):
             return []  # it is about to
-        lost_steps = self.version - self._saved
+        lost_steps = self.version - self._saving.version
         self.epoch += 1
-        self.version, self._digests = self._saved, self._saved_digests
+        self.version, self._digests = self._saving.version, self._saving.digests
         self._offered, self._update = (self.version or None), (-1, 0.0)
         self.phase, self._needed = Phase.WAITING, (1,) * self.num_stages
         self._round = self._commit = None
@@ -579,8 +573,7 @@ class TrainerCore:
 
     def _new_step_books(self) -> None:
         self.ledger = self._new_ledger()
-        self._hop_began_at.clear()
-        self._hop_retries.clear()
+        self._receipts.clear()
         self._void_rounds = 0
 
     def _new_evaluation(self) -> Evaluation:
@@ -613,7 +606,7 @@ class TrainerCore:
         self._progress_at = now
         self.dispatch.claimed(microbatch, now)
         self._agenda.cancel(("flight", microbatch))
-        self._expect_receipt(microbatch, now)
+        self._receipts.expect(microbatch, now)
         granted = Granted(self.epoch, microbatch, grant.path, grant.need)
         return [Send(member.peer, granted), *self._recover(now)]
 
@@ -624,19 +617,12 @@ class TrainerCore:
         if not self.ledger.receipt(member.peer, index, member.stage):
             return []
         self._progress_at = now
-        if not self._hop_retries.get(index) and index in self._hop_began_at:
-            self._hop_time.add(now - self._hop_began_at[index])
+        self._receipts.came(microbatch, now)
         if not self.ledger.is_finished(index):
-            self._expect_receipt(microbatch, now)
+            self._receipts.expect(microbatch, now)
             return []
-        self._agenda.cancel(("hop", microbatch))
+        self._receipts.finished(microbatch)
         return self._landed(microbatch, now)
-
-    def _expect_receipt(self, microbatch: MicrobatchId, now: float) -> None:
-        """The next stage's receipt is due some time."""
-        self._hop_began_at[microbatch.index] = now
-        self._hop_retries[microbatch.index] = 0
-        self._agenda.set(("hop", microbatch), now + self._hop_time.patience_s(ANSWER_S))
 
     def _evaluated(self, message: Evaluated, now: float) -> list[Instruction]:
         microbatch = message.work.microbatch
@@ -659,7 +645,7 @@ class TrainerCore:
             case "flight" if microbatch is not None and self.dispatch.is_late(microbatch):
                 report = ReportRecovery(self.version, "reattempted", 1, f"{microbatch} is late")
                 return [report, *self._fill(now)]
-            case "hop" if microbatch is not None:
+            case "receipt" if microbatch is not None:
                 return self._poke(microbatch, now)
             case "round" if self._round is not None:
                 missing = self._round.missing()
@@ -674,9 +660,7 @@ class TrainerCore:
         index = microbatch.index
         if microbatch.step != self.version or self.ledger.is_finished(index):
             return []
-        retries = self._hop_retries[index] = self._hop_retries.get(index, 0) + 1
-        patience_s = self._hop_time.patience_s(ANSWER_S, retries)
-        self._agenda.set(("hop", microbatch), now + patience_s)
+        self._receipts.late(microbatch, now)
         grant = self.ledger.grant_to_owners(index)
         frontier = self.ledger.frontier(index)
         return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
@@ -704,7 +688,7 @@ class TrainerCore:
                 recovered += 1
                 grant = self.ledger.assign(index, stage, owner)
                 instructions.append(self._recover_at(owner, stage, microbatch, grant))
-                self._expect_receipt(microbatch, now)
+                self._receipts.expect(microbatch, now)
             else:
                 reattempted += self.dispatch.again(microbatch)
         if recovered:
@@ -732,7 +716,7 @@ class TrainerCore:
         """Ask every stage to reduce, once the last commit is whole."""
         if self._commit is not None or not self.ledger.complete or min(self.members.counts) == 0:
             return []
-        if self._snapshot_due and self._saving is not None:
+        if self._snapshot_due and self._saving.under_way:
             return []
         joining = self.members.in_state(Membership.ADMITTED)
         if any(self.version - member.reached >= MAX_BEHIND for member in joining):
@@ -881,8 +865,7 @@ class TrainerCore:
         self._digests = tuple(replicas[0][1] for replicas in digests)
         donors = tuple(tuple(peer for peer, _ in replicas) for replicas in digests)
         if commit.checkpoint:
-            self._saving, self._digests_saving = commit.version, self._digests
-            save = SaveCheckpoint(commit.version, self.epoch, donors, self._digests)
+            save = self._saving.begin(commit.version, self.epoch, donors, self._digests)
             instructions.append(save)
         if commit.snapshot:
             newcomers = filter(self._may_join_now, self.members.in_state(Membership.SEEN))
@@ -892,34 +875,24 @@ class TrainerCore:
     def _may_join_now(self, member: Member) -> bool:
         return self._may_join(member) and member.barred_until <= self.version
 
-    def _checkpoint_saved(self, version: int, now: float) -> list[Instruction]:
-        if self._saving == version:
-            self._saving, self._saved, self._failed_saves = None, version, 0
-            self._saved_digests = self._digests_saving
-        return self._advance(now)
-
     def _checkpoint_failed(self, version: int, reason: str, now: float) -> list[Instruction]:
         """The last one is what the run was for; an earlier one is made up for by the next."""
-        if self._saving != version:
+        again = self._saving.failed(version, now)
+        if again is None:
             return []
-        self._saving = None
-        self._failed_saves += 1
-        if version == self._last_version and self._failed_saves >= SAVES:
+        if version == self._last_version and self._saving.failures >= SAVES:
             return [self._give_up(f"the checkpoint of step {version} failed: {reason}")]
-        self._save_rests = True
-        again = StartDeadline("save", now + SAVE_S * self._failed_saves)
         return [ReportCheckpointFailed(version, reason), again]
 
     def _save(self) -> list[Instruction]:
         """The version that is here now, from whoever has it."""
         stages = range(self.num_stages)
         replicas = [self.members.of_stage(stage, Membership.READY) for stage in stages]
-        if self._save_rests or self._saving is not None or not all(replicas):
+        if self._saving.rests or self._saving.under_way or not all(replicas):
             return []
-        self._saving = self.version
-        self._digests_saving = tuple(members[0].held[1] for members in replicas)
+        digests = tuple(members[0].held[1] for members in replicas)
         donors = tuple(tuple(member.peer for member in members) for members in replicas)
-        return [SaveCheckpoint(self.version, self.epoch, donors, self._digests_saving)]
+        return [self._saving.begin(self.version, self.epoch, donors, digests)]
 
     # ------------------------------------------------------------------ the end
 
@@ -927,7 +900,7 @@ class TrainerCore:
         """The last version is applied, evaluated and saved."""
         if self._commit is not None:
             return []
-        if self._saved != self.version:
+        if self._saving.version != self.version:
             return self._save()
         return self._leave("the run was stopped" if self._stopping else "the run is done")
 

@@ -1,0 +1,43 @@
+"""The trainer's side of checkpoints: which version is saved, and which is being saved."""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.scheduler.instructions import SaveCheckpoint, StartDeadline
+
+SAVE_S = 1.0  # before another try, times the tries that have failed
+
+
+class Saving:
+    """One checkpoint at a time."""
+
+    def __init__(self, version: int, digests: tuple[str, ...]) -> None:
+        self.version = version  # of the newest that is whole
+        self.digests = digests  # of its parameters, by stage
+        self.under_way: int | None = None
+        self.failures = 0  # since the last that went well
+        self.rests = False  # until the next try
+        self._digests_under_way = digests
+
+    def begin(
+        self,
+        version: int,
+        epoch: int,
+        donors: tuple[tuple[PeerId, ...], ...],
+        digests: tuple[str, ...],
+    ) -> SaveCheckpoint:
+        self.under_way, self._digests_under_way = version, digests
+        return SaveCheckpoint(version, epoch, donors, digests)
+
+    def done(self, version: int) -> None:
+        if self.under_way == version:
+            self.version, self.digests = version, self._digests_under_way
+            self.under_way, self.failures = None, 0
+
+    def failed(self, version: int, now: float) -> StartDeadline | None:
+        """When to try again; None if it is not this one that was waited for."""
+        if self.under_way != version:
+            return None
+        self.under_way, self.rests = None, True
+        self.failures += 1
+        return StartDeadline("save", now + SAVE_S * self.failures)
