@@ -81,7 +81,7 @@ def checkpoints_in(run_dir: Path) -> Path:
 def write_checkpoint(
     run_dir: Path,
     manifest_of: dict[str, Any],
-    files: list[tuple[bytes, str]],
+    files: list[tuple[bytes | bytearray, str]],
     keep: int,
     passing: Callable[[str], object] = str,
 ) -> Checkpoint:
@@ -189,7 +189,7 @@ def _whole(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*")) if folder.is_dir() else []
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes | bytearray) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()

@@ -24,7 +24,7 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
 from swarmrt.runtime.shell import Shell, Tensors
-from swarmrt.runtime.state import Snapshot, digest_of, load_snapshot
+from swarmrt.runtime.state import Snapshot, load_snapshot
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -62,6 +62,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.peer import PeerSettings
 
+State = dict[str, torch.Tensor]
 HEADER_BYTES = 1 << 20  # of a snapshot file, at the most
 
 
@@ -339,20 +340,26 @@ class Peer(Shell):
         its_digest = digest(reduced) if len(sums) > 1 else ""  # alone, nothing to compare
         return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
 
-    def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Event, Snapshot | None]:
+    def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, State | None]:
         scale = clip_scale(what.norm, self.config.optimizer.clip_norm)
         its_digest = self.stage.step(reduced, scale)
-        snapshot = self._snapshot(what.step + 1) if what.snapshot else None
-        return Stepped(what.step + 1, its_digest), snapshot
+        state = self.stage.state() if what.snapshot else None
+        return Stepped(what.step + 1, its_digest), state
 
-    def _snapshot(self, version: int) -> Snapshot:
-        return Snapshot.take(self._options.stage, version, self.stage.state())
-
-    def _stepped(self, outcome: tuple[Event, Snapshot | None]) -> None:
-        event, snapshot = outcome
-        if snapshot is not None:
-            self.shelf.put(snapshot)
+    def _stepped(self, outcome: tuple[Stepped, State | None]) -> None:
+        event, state = outcome
+        if state is not None:
+            self.shelf.promise(self._options.stage, event.version)
+            self.start(self._write_snapshot(event.version, state))
         self.process.feed(event)
+
+    async def _write_snapshot(self, version: int, state: State) -> None:
+        """Beside the next step: writing and hashing take as long as computing."""
+        stage = self._options.stage
+        try:
+            self.shelf.put(await asyncio.to_thread(Snapshot.take, stage, version, state))
+        finally:
+            self.shelf.break_promise(stage, version)
 
     # ------------------------------------------------------------------ what is kept
 
@@ -375,9 +382,9 @@ class Peer(Shell):
             del self._slices[piece]
 
     async def _load_state(self, version: int, donors: tuple[PeerId, ...]) -> None:
-        def load(data: bytes) -> Event:
+        def load(snapshot: Snapshot) -> Event:
             source = f"the snapshot of version {version}"
-            self.stage.load_state(load_snapshot(data, source), version)
+            self.stage.load_state(load_snapshot(snapshot.data, source), version)
             return StateLoaded(version, self.stage.digest())
 
         def build() -> Event:
@@ -386,11 +393,11 @@ class Peer(Shell):
 
         try:
             if donors or version:
-                data = await self.fetches.get(
+                snapshot = await self.fetches.get(
                     self._options.stage, version, donors, self.stage.state_bytes + HEADER_BYTES
                 )
-                self.shelf.put(Snapshot(self._options.stage, version, data, digest_of(data)))
-                work = partial(load, data)
+                self.shelf.put(snapshot)
+                work = partial(load, snapshot)
             else:
                 work = partial(build)
             event = await self.loop.run_in_executor(self._torch_thread, work)

@@ -24,7 +24,10 @@ CHUNK_BYTES = 4 << 20
 OUTSTANDING_CHUNKS = 4  # asked for at once: keeps a link full, and memory small
 SNAPSHOTS_KEPT = 2  # one being fetched, and a newer one
 
+MAX_WAITING = 256  # requests for a snapshot that is being written
+
 Send = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
+Asked = tuple[PeerId, GetState, Send]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Snapshot:
 
     stage: int
     version: int
-    data: bytes
+    data: bytes | bytearray
     digest: str
 
     @classmethod
@@ -47,27 +50,43 @@ def digest_of(data: bytes | bytearray | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def load_snapshot(data: bytes, source: str) -> dict[str, torch.Tensor]:
+def load_snapshot(data: bytes | bytearray, source: str) -> dict[str, torch.Tensor]:
     """The tensors of a snapshot. Raises CheckpointError naming the source."""
     try:
-        return safetensors.torch.load(data)
+        return safetensors.torch.load(bytes(data))
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"{source} is not a readable snapshot: {error}") from None
 
 
 class Shelf:
-    """Snapshots that this process can give to others."""
+    """Snapshots that this process can give to others, now or as soon as they are written."""
 
     def __init__(self) -> None:
         self._snapshots: dict[tuple[int, int], Snapshot] = {}
+        self._promised: dict[tuple[int, int], list[Asked]] = {}
+
+    def promise(self, stage: int, version: int) -> None:
+        """It will be `put` soon, or `break_promise` will be called: who asks for it waits."""
+        self._promised.setdefault((stage, version), [])
 
     def put(self, snapshot: Snapshot, keep: int = SNAPSHOTS_KEPT) -> None:
-        self._snapshots[snapshot.stage, snapshot.version] = snapshot
+        key = (snapshot.stage, snapshot.version)
+        self._snapshots[key] = snapshot
         while len(self._snapshots) > keep:
             del self._snapshots[next(iter(self._snapshots))]
+        self.break_promise(*key)
+
+    def break_promise(self, stage: int, version: int) -> None:
+        """Answer those that wait for it, by what is here now."""
+        for sender, request, send in self._promised.pop((stage, version), []):
+            self.answer(sender, request, send)
 
     def answer(self, sender: PeerId, request: GetState, send: Send) -> None:
         """One chunk, or that it is not here."""
+        waiting = self._promised.get((request.stage, request.version))
+        if waiting is not None and len(waiting) < MAX_WAITING:
+            waiting.append((sender, request, send))
+            return
         snapshot = self._snapshots.get((request.stage, request.version))
         start, length = request.offset_bytes, request.length_bytes
         inside = snapshot is not None and 0 <= start < len(snapshot.data)
@@ -83,7 +102,7 @@ class Shelf:
 
 
 class Fetch:
-    """One snapshot on its way here. Feed it the answers; await `data()`."""
+    """One snapshot on its way here. Feed it the answers; await `snapshot()`."""
 
     def __init__(
         self, stage: int, version: int, donors: Sequence[PeerId], send: Send, max_bytes: int
@@ -101,7 +120,7 @@ class Fetch:
         self._progress = asyncio.Event()
         self._failure: RunError | None = None
 
-    async def data(self, patience_s: float) -> bytes:
+    async def snapshot(self, patience_s: float) -> Snapshot:
         """The whole file, its digest checked. Raises RunError when no donor can give it."""
         self._ask()
         while self._missing_bytes and self._failure is None:
@@ -113,9 +132,10 @@ class Fetch:
                 self._fail(f"no donor has sent anything for {patience_s:.0f} s")
         if self._failure is not None:
             raise self._failure
-        if digest_of(self._buffer) != self._digest:
+        digest = await asyncio.to_thread(digest_of, self._buffer)
+        if digest != self._digest:
             raise RunError(f"{self._name} arrived damaged: its digest differs")
-        return bytes(self._buffer)
+        return Snapshot(self.stage, self.version, self._buffer, digest)
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
         offset = chunk.offset_bytes
@@ -195,14 +215,14 @@ class Fetches:
 
     async def get(
         self, stage: int, version: int, donors: Sequence[PeerId], max_bytes: int
-    ) -> bytes:
-        """The snapshot file. Raises RunError when no donor can give it, or it is larger."""
+    ) -> Snapshot:
+        """The snapshot. Raises RunError when no donor can give it, or it is larger."""
         if not donors:
             raise RunError(f"nobody is known to have version {version} of stage {stage}")
         fetch = Fetch(stage, version, donors, self._send, max_bytes)
         self._fetches[stage, version] = fetch
         try:
-            return await fetch.data(self._patience_s)
+            return await fetch.snapshot(self._patience_s)
         finally:
             if self._fetches.get((stage, version)) is fetch:  # and not a newer one
                 del self._fetches[stage, version]

@@ -184,7 +184,7 @@ class Trainer(Shell):
         """Collect one snapshot a stage from its donor and write them. One at a time."""
         async with self._saving:
             try:
-                files = [
+                snapshots = [
                     await self.fetches.get(stage, what.version, donors, MAX_STAGE_BYTES)
                     for stage, donors in enumerate(what.donors)
                 ]
@@ -199,7 +199,7 @@ class Trainer(Shell):
                     write_checkpoint,
                     self._options.run_dir,
                     manifest,
-                    list(zip(files, what.digests, strict=True)),
+                    [(s.data, d) for s, d in zip(snapshots, what.digests, strict=True)],
                     self.config.checkpoint.keep,
                     self.failpoints.at,
                 )
