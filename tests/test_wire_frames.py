@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from swarmrt.errors import WireError
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import ALL_MESSAGES, Finish, Granted, Message, Part, Roster
+from swarmrt.messages import (
+    ALL_MESSAGES,
+    Finish,
+    FrameKind,
+    Message,
+    Part,
+    PeerState,
+    Roster,
+    Stale,
+)
 from swarmrt.wire.frames import (
     CHUNK_BYTES,
     HELLO,
@@ -32,14 +41,19 @@ MAX_BYTES = 4 << 20
 
 small = st.integers(0, 2**40)
 peers = st.text("abcQm123", max_size=12).map(PeerId)
-works = st.builds(Work, st.builds(MicrobatchId, small, small, st.booleans()), small)
+microbatches = st.builds(MicrobatchId, small, small, st.booleans())
+works = st.builds(Work, microbatches, small)
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int: small,
     float: st.floats(allow_nan=False),
     str: st.text(max_size=20),
     bool: st.booleans(),
     PeerId: peers,
+    MicrobatchId: microbatches,
     Work: works,
+    FrameKind: st.sampled_from(["output", "gradient"]),
+    PeerState: st.sampled_from(["joining", "loading", "serving", "leaving"]),
+    tuple[int, ...]: st.lists(small, max_size=4).map(tuple),
     tuple[PeerId, ...]: st.lists(peers, max_size=4).map(tuple),
     Roster: st.lists(st.tuples(peers, st.lists(small, max_size=3).map(tuple)), max_size=3).map(
         tuple
@@ -140,7 +154,7 @@ def header(values: list[Any], descriptors: Any = ()) -> bytes:
 
 
 FINISH = 1 + ALL_MESSAGES.index(Finish)
-GRANTED = 1 + ALL_MESSAGES.index(Granted)
+STALE = 1 + ALL_MESSAGES.index(Stale)
 NONSENSE = {
     "other protocol": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not a frame"),
     "version": (PREFIX.pack(MAGIC, 9, FINISH, 1, 0, 0), "protocol version 9"),
@@ -151,8 +165,8 @@ NONSENSE = {
     "no list": (frame(FINISH, msgpack.packb(3)), "not [fields, tensors]"),
     "wrong type": (frame(FINISH, header([3])), "Finish.reason cannot be 3"),
     "too few fields": (frame(FINISH, header([])), "has 1 fields"),
-    "bool for int": (frame(GRANTED, header([[[True, 0, False], 1]])), "Granted.work"),
-    "short work": (frame(GRANTED, header([[[1, 0], 1]])), "Granted.work"),
+    "bool for int": (frame(STALE, header([[[True, 0, False], 1]])), "Stale.work"),
+    "short work": (frame(STALE, header([[[1, 0], 1]])), "Stale.work"),
     "huge tensor": (
         frame(FINISH, header([""], [["float32", [1 << 40], "plain"]])),
         "a message of",
