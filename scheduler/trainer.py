@@ -146,7 +146,6 @@ class TrainerCore:
         self._update = (-1, 0.0)  # round and norm of the one that made this version, if known
         self._saving = Saving(settings.start_version, self._digests)
         self._offered: int | None = settings.start_version if settings.start_version else None
-        self._paused_for: int | None = None  # stage without a replica
         self._settling = False
         self._begun = False
         self._stopping = False
@@ -303,6 +302,9 @@ class TrainerCore:
             case Membership.READY if not is_here:
                 reason = "it has voided its work"
                 return self._fence(member, reason, now) + self._consider(member, now)
+            case Membership.READY if self._is_left_behind(member, beacon, now):
+                reason = f"it missed the commit of version {self.version}"
+                return self._fence(member, reason, now) + self._consider(member, now)
             case Membership.ADMITTED if beacon.term < member.term:
                 return [self._admission(member)]
             case Membership.ADMITTED if not is_here:  # it could not get the state
@@ -315,12 +317,17 @@ class TrainerCore:
     def _has_caught_up(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
         """A newcomer that missed a part of a commit never will: it gets the state once more."""
         member.reached = beacon.version
-        patience_s = self._apply_time.patience_s(ANSWER_S, 1)
-        is_behind = beacon.version < self.version and self._round is None
-        if is_behind and now - self._applied_at > patience_s:
+        if self._round is None and self._is_left_behind(member, beacon, now):
             member.state = Membership.SEEN
             return self._consider(member, now)
         return self._ready(member, beacon.version, beacon.digest, now)
+
+    def _is_left_behind(self, member: Member, beacon: Beacon, now: float) -> bool:
+        """The others have applied a version, and nobody will give this peer what it lacks for it."""
+        is_told = self._commit is not None and member.peer in self._commit.expected
+        if beacon.version >= self.version or is_told:
+            return False
+        return now - self._applied_at > self._apply_time.patience_s(ANSWER_S, 1)
 
     def _consider(self, member: Member, now: float) -> list[Instruction]:
         """Admit a peer that is not a member, if it has the version or can get it."""

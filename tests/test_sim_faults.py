@@ -26,6 +26,11 @@ def test_no_schedule_breaks_a_promise(first: int) -> None:
             raise AssertionError(shrink(scenario).story()) from failure
 
 
+def test_newcomer_that_misses_a_commit_is_not_waited_for() -> None:
+    """Found by a soak: it became ready just as the others applied without it."""
+    play(draw(209133))
+
+
 def test_schedules_cover_every_kind_of_fault_and_every_answer_to_it() -> None:
     covered = play(draw(0)).covered
     for seed in range(1, 80):
