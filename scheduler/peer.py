@@ -370,7 +370,7 @@ class PeerCore:
         return again
 
     def _beacon(self) -> Send:
-        queued = sum(self._tasks.queued()) + (self._tasks.running is not None)
+        queued = self._tasks.computable(self.version) if not self._stepping else 0
         state: PeerState = "leaving" if self._leaving and self._serving else self.state
         return self._to_trainer(
             Beacon(

@@ -122,6 +122,14 @@ class Tasks:
         forwards = sum(task.forward is Phase.QUEUED for task in tasks)
         return forwards, sum(task.backward is Phase.QUEUED for task in tasks)
 
+    def computable(self, version: int) -> int:
+        """What this version can compute, with what runs: those of the next step only wait."""
+        waiting = sum(
+            Phase.QUEUED in (task.forward, task.backward) and task.microbatch.step <= version
+            for task in self._tasks.values()
+        )
+        return waiting + (self.running is not None)
+
     def _oldest(self, heap: list[Entry], version: int, what: str) -> Task | None:
         """The oldest task that is queued for it and that this version can compute."""
         while heap:

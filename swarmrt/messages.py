@@ -321,7 +321,7 @@ class Beacon(Message):
     prepared: int  # round of step `version` whose whole gradient is here, to be applied; or -1
     applied: int  # round of the update that made `version`; or -1
     norm: float  # of that update
-    queued: int
+    queued: int  # that it could compute now
     done: int  # forwards and backwards computed since the start
     service_s: float
 

@@ -140,6 +140,17 @@ def test_forward_of_the_next_step_waits_for_its_version() -> None:
     assert RunForward(mb(0, step=1)) not in instructions
 
 
+def test_work_that_waits_for_a_commit_is_no_reason_for_suspicion() -> None:
+    peer = Peer()
+    peer.forward(mb(0, step=1))
+    [(_, beacon)] = sent(peer.feed(DeadlinePassed("beacon")), Beacon)
+    assert beacon.queued == 0
+    peer.forward(mb(0))
+    peer.forward(mb(1))
+    [(_, beacon)] = sent(peer.feed(DeadlinePassed("beacon")), Beacon)
+    assert beacon.queued == 2
+
+
 def test_full_queue_answers_busy_and_keeps_nothing() -> None:
     peer = Peer(queue_s=1.5)
     peer.forward(mb(0))
