@@ -323,7 +323,7 @@ class TrainerCore:
         return self._ready(member, beacon.version, beacon.digest, now)
 
     def _is_left_behind(self, member: Member, beacon: Beacon, now: float) -> bool:
-        """The others have applied a version, and nobody will give this peer what it lacks for it."""
+        """The others have applied a version, and this peer will never get what it lacks for it."""
         is_told = self._commit is not None and member.peer in self._commit.expected
         if beacon.version >= self.version or is_told:
             return False
