@@ -30,6 +30,7 @@ class Audit:
     microbatches: int = 0  # in committed steps
     violations: list[str] = field(default_factory=list)
     digest_mismatches: int = 0
+    unchecked: int = 0  # contributions of peers whose logs are not here
     faults: dict[str, int] = field(default_factory=dict)  # by kind, as the lab made them
     recovered: int = 0
     reattempted: int = 0
@@ -49,6 +50,14 @@ class Audit:
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
+    def _unchecked_line(self) -> list[str]:
+        if not self.unchecked:
+            return []
+        return [
+            f"NOT CHECKED: {self.unchecked} contributions by peers whose events.jsonl is not under "
+            "peers/; their rosters were checked, their own word was not"
+        ]
+
     def lines(self) -> list[str]:
         """For people."""
         verdict = "every gradient counted exactly once" if self.passed else "VIOLATIONS"
@@ -56,6 +65,7 @@ class Audit:
         return [
             f"{self.steps} steps, {self.microbatches} microbatches: {verdict}; "
             f"{self.digest_mismatches} digest mismatches",
+            *self._unchecked_line(),
             f"faults: {kinds or 'none on record'}",
             f"fenced {self.fenced}, recovered {self.recovered}, reattempted {self.reattempted}, "
             f"released {self.released}, void rounds {self.void_rounds}, "
@@ -108,7 +118,6 @@ class _Commit:
 
     round: int
     rosters: dict[int, list[tuple[str, list[int]]]]  # by stage
-    reported: bool = False
 
 
 class _Trainer:
@@ -146,7 +155,7 @@ class _Trainer:
                 case {"is": "ReportPeer", "peer": peer, "stage": stage}:
                     stages[peer] = stage
                 case {"is": "ReportStep", "version": version, "digests_equal": equal}:
-                    self._step(version, equal, entry["now"])
+                    self._step(equal, entry["now"])
                 case {"is": "ReportRollback", "version": version}:
                     self.counts["rollbacks"] += 1
                     self.commits = {v: c for v, c in self.commits.items() if v <= version}
@@ -166,10 +175,8 @@ class _Trainer:
         if not settings["resume"]:
             self.commits.clear()
 
-    def _step(self, version: int, equal: bool, now: float) -> None:
+    def _step(self, equal: bool, now: float) -> None:
         self.digests_differ += not equal
-        if version in self.commits:
-            self.commits[version].reported = True
         if self._last_commit_at is not None:
             self.longest_gap_s = max(self.longest_gap_s, now - self._last_commit_at)
         self._last_commit_at = now
@@ -250,7 +257,9 @@ def _check_steps(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> N
             roster = commit.rosters.get(stage, [])
             result.violations += _roster_faults(version - 1, stage, roster, trainer.microbatches)
             for peer, indices in roster:
-                if peer in peers:
+                if peer not in peers:
+                    result.unchecked += 1
+                else:
                     given = peers[peer].given.get(commit.round)
                     result.violations += _contribution_faults(
                         version - 1, stage, peer, indices, given
