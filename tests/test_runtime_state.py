@@ -11,6 +11,7 @@ import torch
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
+from swarmrt.runtime import state
 from swarmrt.runtime.state import CHUNK_BYTES, Fetches, Shelf, Snapshot, load_snapshot
 
 ME = PeerId("me")
@@ -29,12 +30,15 @@ class Donors:
         self.fetches = Fetches(self.send)
         self.asked: list[str] = []
         self.dead: set[str] = set()
+        self.silent: set[str] = set()
         self._shelves = shelves
 
     def send(self, to: PeerId, message: Message, tensors: Sequence[torch.Tensor]) -> None:
         assert isinstance(message, GetState)
         self.asked.append(to)
         loop = asyncio.get_running_loop()
+        if to in self.silent:
+            return
         if to in self.dead:
             loop.call_soon(self.fetches.donor_lost, to, "is gone")
         else:
@@ -75,6 +79,16 @@ def test_dying_and_refusing_donors_are_made_up_for() -> None:
     assert asyncio.run(donors.get()) == snapshot()
 
 
+def test_donor_that_hangs_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "CHUNK_S", 0.01)
+    donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
+    donors.silent.add("b")
+    assert asyncio.run(donors.get()) == snapshot()
+    donors.silent.add("a")
+    with pytest.raises(RunError, match="has not answered"):
+        asyncio.run(donors.get())
+
+
 def test_donor_with_another_file_is_not_mixed_in() -> None:
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot(fill=2.0))})
     assert asyncio.run(donors.get()).digest in (snapshot().digest, snapshot(2.0).digest)
@@ -88,7 +102,7 @@ def test_nobody_has_it() -> None:
 
 
 def test_file_that_is_larger_than_it_can_be_is_refused_before_it_is_allocated() -> None:
-    with pytest.raises(RunError, match="it would be"):
+    with pytest.raises(RunError, match="which is too much"):
         asyncio.run(Donors({"a": shelf(snapshot())}).get(max_bytes=1 << 20))
 
 

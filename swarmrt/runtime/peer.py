@@ -16,7 +16,7 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError, UsageError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.kernels.digest import digest
-from swarmrt.messages import Backward, Forward, Message, Part
+from swarmrt.messages import Backward, Forward, Message, Part, Recover
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.directory import PeerRecord, RunRecord
@@ -61,6 +61,7 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 from swarmrt.scheduler.peer import PeerSettings
+from swarmrt.scheduler.rounds import MAX_PART_BYTES
 
 State = dict[str, torch.Tensor]
 HEADER_BYTES = 1 << 20  # of a snapshot file, at the most
@@ -249,7 +250,7 @@ class Peer(Shell):
         """Whether the tensors may be what the message says. Others may send anything."""
         batch = [self.config.batch.microbatch, self.config.model.sequence]
         match message:
-            case Forward():
+            case Forward() | Recover() if self.stage.is_first or isinstance(message, Forward):
                 if len(tensors) != 2 or list(tensors[1].shape) != batch:
                     return False
                 return (
@@ -263,7 +264,8 @@ class Peer(Shell):
             case Part():
                 whole = self.stage.gradients()
                 is_slice = len(tensors) == 1 and tensors[0].dim() == 1
-                return is_slice and tensors[0].numel() <= whole.numel()
+                most_bytes = min(whole.nbytes, MAX_PART_BYTES + whole.itemsize)
+                return is_slice and tensors[0].nbytes <= most_bytes
         return True
 
     # ------------------------------------------------------------------ on the torch thread

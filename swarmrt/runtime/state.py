@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,11 +20,14 @@ import torch
 from swarmrt.errors import CheckpointError, RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
+from swarmrt.scheduler.estimate import Estimate
 
 CHUNK_BYTES = 4 << 20
 OUTSTANDING_CHUNKS = 4  # asked for at once: keeps a link full, and memory small
 SNAPSHOTS_KEPT = 2  # one being fetched, and a newer one
 
+CHUNK_S = 10.0  # for the first chunk, before it is known how long one takes
+MISSES = 5  # of a donor, each after twice as long
 MAX_WAITING = 256  # requests for a snapshot that is being written
 
 Send = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
@@ -111,25 +115,30 @@ class Fetch:
         self._donors = list(donors)
         self._send = send
         self._max_bytes = max_bytes
-        self._buffer = bytearray()
+        self._buffer = bytearray()  # grows with what has come, so a donor pays for what we hold
+        self._total_bytes = -1  # until the first answer tells the size
         self._digest = ""
-        self._asked: dict[int, PeerId] = {}  # offset → donor
+        self._asked: dict[int, tuple[PeerId, float]] = {}  # offset → donor, and when
+        self._chunk_time = Estimate()
+        self._retries = 0  # since something came
+        self._misses: Counter[PeerId] = Counter()
         self._next_offset = 0
-        self._missing_bytes = -1  # until the first answer tells the size
+        self._missing_bytes = -1
         self._turn = 0
         self._progress = asyncio.Event()
         self._failure: RunError | None = None
 
-    async def snapshot(self, patience_s: float) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
         """The whole file, its digest checked. Raises RunError when no donor can give it."""
         self._ask()
         while self._missing_bytes and self._failure is None:
             self._progress.clear()
             try:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(self._chunk_time.patience_s(CHUNK_S, self._retries)):
                     await self._progress.wait()
+                self._retries = 0
             except TimeoutError:
-                self._fail(f"no donor has sent anything for {patience_s:.0f} s")
+                self._ask_others()
         if self._failure is not None:
             raise self._failure
         digest = await asyncio.to_thread(digest_of, self._buffer)
@@ -139,23 +148,28 @@ class Fetch:
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
         offset = chunk.offset_bytes
-        if self._asked.get(offset) != sender or len(tensors) != 1:
+        asked, asked_at = self._asked.get(offset, (None, 0.0))
+        if asked != sender or len(tensors) != 1:
             return
         payload = tensors[0]
         if not isinstance(payload, torch.Tensor) or payload.dtype != torch.uint8:
             return
-        if self._missing_bytes < 0:
-            self._begin(chunk)
-        if self._failure is not None:
+        if not 0 < chunk.total_bytes <= self._max_bytes:
+            self.donor_failed(sender, f"has a file of {chunk.total_bytes} bytes, which is too much")
             return
-        if (chunk.digest, chunk.total_bytes) != (self._digest, len(self._buffer)):
+        if self._missing_bytes < 0:
+            self._digest = chunk.digest
+            self._total_bytes = self._missing_bytes = chunk.total_bytes
+        if (chunk.digest, chunk.total_bytes) != (self._digest, self._total_bytes):
             self.donor_failed(sender, "holds another file than the first donor")
             return
         data = payload.numpy().tobytes()
-        if len(data) != min(CHUNK_BYTES, len(self._buffer) - offset):
+        if len(data) != min(CHUNK_BYTES, self._total_bytes - offset):
             self.donor_failed(sender, "sent a chunk of the wrong size")
             return
+        self._buffer.extend(bytes(max(0, offset + len(data) - len(self._buffer))))
         self._buffer[offset : offset + len(data)] = data
+        self._chunk_time.add(asyncio.get_running_loop().time() - asked_at)
         del self._asked[offset]
         self._missing_bytes -= len(data)
         self._progress.set()
@@ -166,7 +180,7 @@ class Fetch:
         if donor not in self._donors:
             return
         self._donors.remove(donor)
-        owed = sorted(offset for offset, who in self._asked.items() if who == donor)
+        owed = sorted(offset for offset, (who, _) in self._asked.items() if who == donor)
         for offset in owed:
             del self._asked[offset]
         if not self._donors:
@@ -176,16 +190,19 @@ class Fetch:
             self._request(offset)
         self._ask()
 
-    def _begin(self, first: StateChunk) -> None:
-        if not 0 < first.total_bytes <= self._max_bytes:
-            self._fail(f"it would be {first.total_bytes} bytes")
-            return
-        self._digest = first.digest
-        self._buffer = bytearray(first.total_bytes)
-        self._missing_bytes = first.total_bytes
+    def _ask_others(self) -> None:
+        """Nothing has come for longer than it should take: ask others for what is owed."""
+        self._retries += 1
+        late = {donor for donor, _ in self._asked.values()}
+        for donor in sorted(late):
+            self._misses[donor] += 1
+            if self._misses[donor] >= MISSES:
+                self.donor_failed(donor, f"has not answered {MISSES} times")
+        for offset in sorted(self._asked) if self._donors else ():
+            self._request(offset)
 
     def _ask(self) -> None:
-        size = len(self._buffer) if self._missing_bytes >= 0 else 1
+        size = max(1, self._total_bytes)
         while self._donors and self._next_offset < size and len(self._asked) < OUTSTANDING_CHUNKS:
             offset, self._next_offset = self._next_offset, self._next_offset + CHUNK_BYTES
             self._request(offset)
@@ -193,7 +210,7 @@ class Fetch:
     def _request(self, offset: int) -> None:
         donor = self._donors[self._turn % len(self._donors)]
         self._turn += 1
-        self._asked[offset] = donor
+        self._asked[offset] = donor, asyncio.get_running_loop().time()
         self._send(donor, GetState(self.stage, self.version, offset, CHUNK_BYTES), ())
 
     def _fail(self, reason: str) -> None:
@@ -208,9 +225,8 @@ class Fetch:
 class Fetches:
     """All snapshots on their way to this process."""
 
-    def __init__(self, send: Send, patience_s: float = 60.0) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._patience_s = patience_s
         self._fetches: dict[tuple[int, int], Fetch] = {}
 
     async def get(
@@ -222,7 +238,7 @@ class Fetches:
         fetch = Fetch(stage, version, donors, self._send, max_bytes)
         self._fetches[stage, version] = fetch
         try:
-            return await fetch.snapshot(self._patience_s)
+            return await fetch.snapshot()
         finally:
             if self._fetches.get((stage, version)) is fetch:  # and not a newer one
                 del self._fetches[stage, version]

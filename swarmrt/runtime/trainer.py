@@ -46,7 +46,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.trainer import TrainerSettings
 
-MAX_STAGE_BYTES = 64 << 30  # of one stage's snapshot, which is held in memory
+MAX_STAGE_BYTES = 64 << 30  # of one stage's snapshot; memory grows only with what has come
 JoinLine = Callable[[Sequence[str]], None]
 
 
