@@ -22,6 +22,7 @@ from swarmrt.errors import CheckpointError
 from swarmrt.runtime.state import digest_of
 
 FORMAT = 1
+REPLACED = ".replaced"  # a whole checkpoint, until the one that takes its name is there
 
 
 class StageFile(BaseModel):
@@ -93,8 +94,9 @@ def write_checkpoint(
     folder = checkpoints_in(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"step-{manifest_of['version']:06d}"
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left)  # of writers that were killed
     temporary = folder / f".{name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     stages = []
     for index, (data, parameters_digest) in enumerate(files):
@@ -111,15 +113,19 @@ def write_checkpoint(
     manifest = Manifest(format=FORMAT, stages=stages, **manifest_of)
     _write_synced(temporary / "manifest.json", manifest.model_dump_json(indent=1).encode())
     _sync_folder(temporary)
-    final = folder / name
-    if final.exists():
-        shutil.rmtree(final)
+    final, replaced = folder / name, folder / f"{name}{REPLACED}"
+    if final.exists():  # of a timeline that a rollback has left
+        if replaced.exists():
+            _remove(replaced)
+        final.rename(replaced)
     passing("trainer.checkpoint.before_rename")
     temporary.rename(final)
     _sync_folder(folder)
     passing("trainer.checkpoint.after_rename")
+    if replaced.exists():
+        _remove(replaced)
     for old in _whole(folder)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return Checkpoint(final, manifest)
 
 
@@ -141,7 +147,10 @@ def newest_checkpoint(run_dir: Path) -> Checkpoint:
 
 def checkpoint_of(run_dir: Path, version: int) -> Checkpoint:
     """The one of this version. Raises CheckpointError when it is not there or cannot be read."""
-    return _open(checkpoints_in(run_dir) / f"step-{version:06d}")
+    folder = checkpoints_in(run_dir)
+    name = f"step-{version:06d}"
+    found = [path for path in _whole(folder) if path.name in (name, name + REPLACED)]
+    return _open(found[0] if found else folder / name)
 
 
 def _open(path: Path) -> Checkpoint:
@@ -186,7 +195,17 @@ def write_epoch(run_dir: Path, epoch: int) -> None:
 
 def _whole(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first. Only whole ones have their final name."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("step-*")) if folder.is_dir() else ():
+        found.setdefault(path.name.removesuffix(REPLACED), path)  # the new one comes first
+    return list(found.values())
+
+
+def _remove(path: Path) -> None:
+    """It loses its name before its files, so that what has the name is whole."""
+    gone = path.with_name(f".{path.name}.gone")
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _write_synced(path: Path, data: bytes | bytearray) -> None:

@@ -1,0 +1,107 @@
+"""Checkpoints on disk: whole or absent, whenever their writer is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmrt.config import RunConfig
+from swarmrt.errors import CheckpointError
+from swarmrt.runtime.checkpoint import (
+    Checkpoint,
+    checkpoint_of,
+    checkpoints_in,
+    has_begun,
+    newest_checkpoint,
+    read_epoch,
+    write_checkpoint,
+    write_epoch,
+)
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL at a failpoint."""
+
+
+def write(run_dir: Path, version: int, text: str = "a", die_at: str = "") -> Checkpoint:
+    def passing(point: str) -> None:
+        if point == die_at:
+            raise Killed
+
+    manifest: dict[str, Any] = {
+        "run": "r",
+        "epoch": 1,
+        "version": version,
+        "seed": 0,
+        "config": RunConfig().model_dump(mode="json"),
+    }
+    files: list[tuple[bytes | bytearray, str]] = [(f"{text}{version}".encode(), "digest")]
+    return write_checkpoint(run_dir, manifest, files, 2, passing)
+
+
+def names(run_dir: Path) -> list[str]:
+    return sorted(path.name for path in checkpoints_in(run_dir).iterdir())
+
+
+def test_newest_ones_are_kept(tmp_path: Path) -> None:
+    for version in (5, 10, 15):
+        write(tmp_path, version)
+    assert names(tmp_path) == ["step-000010", "step-000015"]
+    assert newest_checkpoint(tmp_path).read_stage(0) == b"a15"
+    assert checkpoint_of(tmp_path, 10).version == 10
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint_of(tmp_path, 5)
+
+
+def test_writer_killed_before_the_end_leaves_the_earlier_one(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    with pytest.raises(Killed):
+        write(tmp_path, 10, die_at="trainer.checkpoint.before_rename")
+    assert newest_checkpoint(tmp_path).version == 5
+    write(tmp_path, 15)
+    assert names(tmp_path) == ["step-000005", "step-000015"], "nothing is left of the killed one"
+
+
+def test_writer_killed_after_the_end_leaves_the_new_one(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    with pytest.raises(Killed):
+        write(tmp_path, 10, die_at="trainer.checkpoint.after_rename")
+    assert newest_checkpoint(tmp_path).read_stage(0) == b"a10"
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [("trainer.checkpoint.before_rename", b"a5"), ("trainer.checkpoint.after_rename", b"b5")],
+)
+def test_version_that_is_written_again_is_never_missing(
+    tmp_path: Path, point: str, expected: bytes
+) -> None:
+    """After a rollback a version comes again, with other low bits."""
+    write(tmp_path, 5, "a")
+    with pytest.raises(Killed):
+        write(tmp_path, 5, "b", die_at=point)
+    assert newest_checkpoint(tmp_path).read_stage(0) == expected
+    assert checkpoint_of(tmp_path, 5).read_stage(0) == expected
+    write(tmp_path, 5, "c")
+    assert names(tmp_path) == ["step-000005"]
+    assert newest_checkpoint(tmp_path).read_stage(0) == b"c5"
+
+
+def test_altered_file_is_found_by_its_digest(tmp_path: Path) -> None:
+    checkpoint = write(tmp_path, 5)
+    (checkpoint.path / "stage-0.safetensors").write_bytes(b"x5")
+    with pytest.raises(CheckpointError, match="corrupted"):
+        newest_checkpoint(tmp_path).read_stage(0)
+
+
+def test_epoch_is_written_down(tmp_path: Path) -> None:
+    assert read_epoch(tmp_path) == 0 and not has_begun(tmp_path)
+    write_epoch(tmp_path, 3)
+    assert read_epoch(tmp_path) == 3 and has_begun(tmp_path)
+    write(tmp_path, 5)
+    assert not has_begun(tmp_path), "it has a checkpoint to go on from"
+    (tmp_path / "trainer" / "epoch").write_text("three")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_epoch(tmp_path)
