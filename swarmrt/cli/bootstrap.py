@@ -37,7 +37,7 @@ def bootstrap(
         async with open_network(join, listen, identity) as network:
             addresses = network.daemon.addresses()
             if as_json:
-                print(json.dumps({"join": addresses[0], "addresses": addresses}), flush=True)
+                print(json.dumps({"join": addresses[0]}), flush=True)
             else:
                 print("the directory is up; others join with:\n")
                 print(join_line(addresses), flush=True)

@@ -44,8 +44,8 @@ def main() -> int:
         for part, seeds in pool.imap_unordered(play_seeds, chunks(options.first, options.seeds)):
             covered += part
             failed += seeds
-            if failed and len(failed) == len(seeds):
-                print(f"seed {seeds[0]} fails", file=sys.stderr, flush=True)
+            for seed in seeds:
+                print(f"seed {seed} fails", file=sys.stderr, flush=True)
     minutes = (time.monotonic() - started) / 60
     print(
         f"{options.seeds:,} schedules, seeds {options.first} to "
