@@ -240,6 +240,14 @@ class ReportPause(Report):
 
 
 @dataclass(frozen=True, slots=True)
+class ReportHandOver(Report):
+    """For people: a stage's last replica wants to leave, and waits for another one."""
+
+    stage: int
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class ReportRecovery(Report):
     """For people and metrics: microbatches whose gradients were lost with a peer, or late."""
 
@@ -309,6 +317,6 @@ ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, Forget, DropFrames,
     ClearGradients, SumPart, CombineParts, DropRound, StepOptimizer, LoadState, Announce,
     StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
-    ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportRecovery,
+    ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
     ReportCheckpointFailed, Stop,
 )  # fmt: skip

@@ -74,6 +74,7 @@ from swarmrt.scheduler.instructions import (
     OfferCheckpoint,
     RaiseEpoch,
     ReportCheckpointFailed,
+    ReportHandOver,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -477,8 +478,7 @@ class TrainerCore:
         is_news, member.leaving = not member.leaving, True
         replicas = self.members.of_stage(member.stage, Membership.READY)
         if not any(not replica.leaving for replica in replicas):
-            reason = f"{member.peer} leaves, and waits for somebody to hand over to"
-            return [ReportPause(member.stage, reason)] if is_news else []
+            return [ReportHandOver(member.stage, member.peer)] if is_news else []
         if not idle:
             self.dispatch.wiring.remove(member.peer)
             return [Send(member.peer, Drain(self.epoch))]

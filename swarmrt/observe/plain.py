@@ -10,6 +10,7 @@ from swarmrt.scheduler.instructions import (
     Report,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportHandOver,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -94,6 +95,11 @@ def trouble_text(report: Report) -> str:
             return f"step {step + 1}: without {reason}{again}"
         case ReportPause(stage, reason):
             return f"PAUSED: stage {stage} has no replica left ({reason}); waiting for one"
+        case ReportHandOver(stage, peer):
+            return (
+                f"stage {stage}: its last replica {peer} wants to leave; it stays a while for "
+                "another one to take over"
+            )
         case ReportRollback(version, lost_steps, reason):
             return f"ROLLED BACK to step {version}: {reason}; {lost_steps} steps are done again"
         case ReportCheckpointFailed(version, reason):

@@ -15,6 +15,7 @@ from swarmrt.scheduler.instructions import (
     RaiseEpoch,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportHandOver,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -96,7 +97,7 @@ class SimulatedTrainer:
                 self.disk.pauses.append(instruction)
             case ReportRecovery(_, what, count):
                 self.disk.recoveries[what] += 1 if what == "fenced" else count
-            case ReportWaiting() | ReportPeer() | ReportCheckpointFailed():
+            case ReportWaiting() | ReportPeer() | ReportCheckpointFailed() | ReportHandOver():
                 pass
             case Stop():
                 self.stopped = instruction
