@@ -64,6 +64,7 @@ class Progress:
     def __post_init__(self) -> None:
         self.version = self.start_version
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._read_earlier(self.run_dir / "metrics.jsonl")
         self._metrics: TextIO = (self.run_dir / "metrics.jsonl").open(
             "a", encoding="utf-8", buffering=1
         )
@@ -90,6 +91,31 @@ class Progress:
             case ReportEvaluation(version, loss):
                 self.evaluations.append((version, loss))
                 self._write(version=version, eval_loss=loss)
+
+    def _read_earlier(self, path: Path) -> None:
+        """What earlier incarnations of this run's trainer have written."""
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue  # a killed writer has torn it
+            match values:
+                case {"version": int(version), "loss": float(loss)}:
+                    self._add_loss(version, loss)
+                case {"version": int(version), "eval_loss": float(loss)}:
+                    self.evaluations.append((version, loss))
+                case {"version": int(version), "rollback": _}:
+                    self._forget_after(version)
+
+    def _add_loss(self, version: int, loss: float) -> None:
+        """A version that comes again takes the place of what was lost."""
+        if self.losses and self.losses[-1][0] >= version:
+            self._forget_after(version - 1)
+        self.losses.append((version, loss))
+
+    def _forget_after(self, version: int) -> None:
+        self.losses = [point for point in self.losses if point[0] <= version]
+        self.evaluations = [point for point in self.evaluations if point[0] <= version]
 
     def close(self) -> None:
         self._metrics.close()
@@ -129,8 +155,7 @@ class Progress:
     def _roll_back(self, report: ReportRollback) -> None:
         """The steps after this version are done again."""
         self.version = report.version
-        self.losses = [point for point in self.losses if point[0] <= report.version]
-        self.evaluations = [point for point in self.evaluations if point[0] <= report.version]
+        self._forget_after(report.version)
         self._write(version=report.version, rollback=report.reason, lost_steps=report.lost_steps)
 
     def _add_peer(self, report: ReportPeer) -> None:
@@ -142,7 +167,7 @@ class Progress:
     def _add_step(self, report: ReportStep) -> None:
         self.waiting = None
         self.version = report.version
-        self.losses.append((report.version, report.loss))
+        self._add_loss(report.version, report.loss)
         self.digests_equal &= report.digests_equal
         self.tokens += report.tokens
         self.train_s += report.seconds
