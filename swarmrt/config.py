@@ -153,6 +153,9 @@ class Evaluation(Section):
 
 
 class Links(Section):
+    link: Literal["auto", "direct", "libp2p"] = Field(
+        "auto", description='"direct" TCP and TLS, "libp2p", or "auto": direct where it can be'
+    )
     max_message_bytes: Positive = Field(
         256 << 20, description="a larger message from another process closes its link"
     )

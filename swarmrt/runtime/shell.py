@@ -47,7 +47,7 @@ class Shell(ABC):
         self.config, self.network = config, network
         self.loop = asyncio.get_running_loop()
         self.links = Links(
-            network.daemon,
+            network.carriers(config.links.link),
             config.run.name,
             config.links.max_message_bytes,
             on_message=self._receive,
