@@ -33,7 +33,7 @@ MAX_ADDRESSES = 8
 KEEP_ALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}  # dead after 40 s
 ANYBODY = PeerId("")  # without TLS, which nothing but a benchmark is
 
-_NOWHERE = memoryview(bytearray(1 << 12))  # for what comes after the end
+EARLY_BYTES = 4 << 10  # kept until `begin`: uvloop starts to read before it can be told not to
 
 
 class DirectConnection(Connection, asyncio.BufferedProtocol):
@@ -45,14 +45,14 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
         self._may_write = asyncio.Event()
         self._is_lost = asyncio.Event()
         self._reason = "the link was closed"
+        self._early = memoryview(bytearray(EARLY_BYTES))
+        self._early_bytes = 0
+        self._is_reading = False
 
     # ------------------------------------------------------------------ for links
 
     def start_reading(self) -> None:
-        if not self._is_lost.is_set():
-            self._transport.resume_reading()
-        else:
-            asyncio.get_running_loop().call_soon(self.end, self._reason)
+        asyncio.get_running_loop().call_soon(self._read_on)
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         self._transport.writelines(buffers)
@@ -107,11 +107,22 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
         self._may_write.set()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.frames.get_buffer() if self._on_end is not None else _NOWHERE
+        return self.frames.get_buffer() if self._is_reading else self._early[self._early_bytes :]
 
     def buffer_updated(self, size: int) -> None:
-        if self._on_end is not None:
+        if self._is_reading:
             self.take(self.frames.buffer_updated(size))
+        else:
+            self._early_bytes += size
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        self._is_reading = True
+        self.take(self.frames.feed(self._early[: self._early_bytes]))
+        if self._is_lost.is_set():
+            self.end(self._reason)
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         """The transport closes itself."""
