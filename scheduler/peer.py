@@ -464,7 +464,7 @@ class PeerCore:
         task.loss_sum, task.tokens = event.loss_sum, event.tokens
         if event.microbatch.held_out and self._is_last:
             self._tasks.drop(task)
-            evaluated = Evaluated(task.work, event.loss_sum, event.tokens)
+            evaluated = Evaluated(task.work, self.epoch, event.loss_sum, event.tokens)
             return [self._to_trainer(evaluated), Forget(event.microbatch), *self._compute()]
         task.has_graph = not event.microbatch.held_out
         task.has_output, task.output_bytes = not self._is_last, event.frame_bytes
