@@ -80,7 +80,7 @@ class Dispatch:
         return sends
 
     def _has_room(self, microbatch: MicrobatchId) -> bool:
-        """For a first attempt. Later ones wait for nobody: what fills the window may wait behind."""
+        """For a first attempt. Later ones never wait: what fills the window may be behind them."""
         return microbatch in self._attempts or len(self._flights) < self._window.size
 
     def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
