@@ -8,7 +8,6 @@ number, memory and time: nothing of ours is read before.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Coroutine, Sequence
@@ -16,7 +15,7 @@ from typing import Any, cast
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import format_address, parse_address
+from swarmrt.runtime.addresses import MAX_ADDRESSES, parse_address, visible_addresses
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.certificates import Contexts, make_contexts, peer_of_certificate
 from swarmrt.runtime.identity import Identity
@@ -29,7 +28,6 @@ MAX_GREETINGS = 64  # handshakes of incoming connections at a time; more wait in
 BACKLOG = 128
 CLOSE_S = 2.0  # for the last bytes to go out, and the other end to notice
 ACCEPT_AGAIN_S = 0.1  # when the system has no more descriptors, say
-MAX_ADDRESSES = 8
 KEEP_ALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}  # dead after 40 s
 ANYBODY = PeerId("")  # without TLS, which nothing but a benchmark is
 
@@ -168,19 +166,11 @@ class DirectCarrier(Carrier):
             self._spawn(self._accept(listener))
 
     def addresses(self) -> list[str]:
-        found = []
-        for listener in self._listeners:
-            host, port = listener.getsockname()[:2]
-            address = ipaddress.ip_address(host)
-            hosts = [host]
-            if address.is_unspecified:
-                seen = map(ipaddress.ip_address, self._visible)
-                hosts = [
-                    str(other)
-                    for other in seen
-                    if other.version == address.version and not other.is_link_local
-                ]
-            found += [format_address(host, port) for host in hosts]
+        found = [
+            address
+            for listener in self._listeners
+            for address in visible_addresses(listener.getsockname(), self._visible)
+        ]
         return list(dict.fromkeys(found))[:MAX_ADDRESSES]
 
     def may_reach(self, addresses: Sequence[str]) -> bool:

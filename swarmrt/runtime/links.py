@@ -18,7 +18,8 @@ import torch
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message
+from swarmrt.messages import Beacon, Message
+from swarmrt.runtime.beacons import Agreement, Beacons
 from swarmrt.runtime.carriers import Carrier, Connection
 from swarmrt.runtime.dialing import Dialer
 from swarmrt.runtime.faults import Late, LinkFaults
@@ -58,6 +59,7 @@ class Link:
 
     connection: Connection
     incoming: bool
+    agreement: Agreement | None  # about beacons
     greeted: bool = False
     timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
 
@@ -74,13 +76,14 @@ class Links:
         on_lost: OnLost,
         on_send_failed: OnSendFailed,
         faults: LinkFaults | None = None,
+        beacons: Beacons | None = None,
     ) -> None:
-        """`carriers` in the order of preference."""
+        """`carriers` in the order of preference; without `beacons` those go over links too."""
         self._carriers, self._run, self._max_bytes = carriers, run, max_message_bytes
         self._dialer = Dialer(carriers)
         self._on_message, self._on_lost = on_message, on_lost
         self._on_send_failed = on_send_failed
-        self._faults = faults
+        self._faults, self._beacons = faults, beacons
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links: set[Link] = set()  # open ones
@@ -90,6 +93,8 @@ class Links:
 
     async def start(self) -> None:
         """Take incoming links from now on."""
+        if self._beacons is not None:
+            await self._beacons.start()
         for carrier in self._carriers:
             await carrier.start(self._welcome)
 
@@ -109,6 +114,9 @@ class Links:
         """
         if self._closing:
             return
+        if isinstance(message, Beacon) and self._beacons is not None:
+            if self._beacons.send(peer, message):
+                return
         outgoing = encode(message, tensors)
         if outgoing.left_bytes > self._max_bytes:
             raise RunError(
@@ -145,6 +153,8 @@ class Links:
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
         for carrier in self._carriers:
             await carrier.close()
+        if self._beacons is not None:
+            await self._beacons.close()
         for outbox in self._outboxes.values():
             if outbox.late is not None:
                 outbox.late.take_all()
@@ -220,13 +230,17 @@ class Links:
 
     def _begin(self, connection: Connection, incoming: bool) -> None:
         """Say hello, and take messages until the connection ends."""
-        link = Link(connection, incoming)
+        beacons = self._beacons
+        agreement = beacons.offer(connection.peer) if beacons is not None else None
+        link = Link(connection, incoming, agreement)
         self._links.add(link)
         link.timer = asyncio.get_running_loop().call_later(
             HELLO_S, connection.end, f"did not say hello in {HELLO_S:.0f} s"
         )
         frames = FrameWriter()
-        frames.push(encode(Hello(PROTOCOL, self._run)))
+        key = agreement.ours.secret.hex() if agreement is not None else ""
+        addresses = tuple(beacons.addresses()) if beacons is not None else ()
+        frames.push(encode(Hello(PROTOCOL, self._run, key, addresses)))
         connection.write(frames.next_frame()[0])
         connection.begin(
             FrameReader(self._max_bytes), partial(self._received, link), partial(self._ended, link)
@@ -237,7 +251,9 @@ class Links:
         if link.greeted:
             self._on_message(link.connection.peer, message, tensors)
             return
-        self._check_hello(message)
+        hello = self._checked_hello(message)
+        if self._beacons is not None and link.agreement is not None:
+            self._beacons.agree(link.agreement, hello)
         link.greeted = True
         link.timer.cancel()
         if link.incoming:
@@ -246,12 +262,14 @@ class Links:
     def _ended(self, link: Link, reason: str) -> None:
         self._links.discard(link)
         link.timer.cancel()
+        if self._beacons is not None and link.agreement is not None:
+            self._beacons.forget(link.agreement)
         peer = link.connection.peer
         outbox = self._outboxes.get(peer)
         if outbox is not None and outbox.connection is link.connection:
             self._broken(peer, outbox, reason)
 
-    def _check_hello(self, message: Message) -> None:
+    def _checked_hello(self, message: Message) -> Hello:
         """Raises WireError when the other end is not of this run."""
         if not isinstance(message, Hello):
             raise WireError(f"{type(message).__name__} came before the hello")
@@ -260,6 +278,7 @@ class Links:
                 f"it is of run {message.run!r:.80} and protocol {message.protocol}, "
                 f"this process of run {self._run!r} and protocol {PROTOCOL}"
             )
+        return message
 
     def _adopt(self, connection: Connection) -> None:
         """Write to an incoming connection if there is none to this peer yet."""

@@ -13,6 +13,7 @@ from typing import Literal
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.daemon import Daemon
 from swarmrt.runtime.direct import DirectCarrier
@@ -46,6 +47,11 @@ class Network:
         if link != "direct":
             carriers.append(Libp2pCarrier(self.daemon))
         return carriers
+
+    def beacons(self, on_beacon: OnBeacon) -> Beacons:
+        """Sockets for beacons, where links listen too."""
+        listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
+        return Beacons(listen, visible, on_beacon, self.faults)
 
 
 def _hosts(multiaddrs: Sequence[str]) -> list[str]:

@@ -54,6 +54,7 @@ class Shell(ABC):
             on_lost=self._lost,
             on_send_failed=self._send_failed,
             faults=network.faults,
+            beacons=network.beacons(self._receive) if config.links.beacons == "udp" else None,
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()

@@ -45,6 +45,8 @@ class Hello(Message):
 
     protocol: int
     run: str
+    beacon_key: str  # in hex, to seal beacons to the sender with; empty when it takes none by UDP
+    beacon_addresses: tuple[str, ...]  # IP:PORT, where it takes them
 
 
 _NUMBERS: dict[type[Message], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
@@ -272,6 +274,16 @@ class FrameReader:
         if partial.filled == len(partial.payload):
             del self._partials[self._number]
             yield partial.finish()
+
+
+def decode(kind: int, header: bytes) -> Message:
+    """A message without tensors from its kind and header. Raises WireError."""
+    if kind not in _KINDS:
+        raise WireError(f"unknown kind of message: {kind}")
+    message, descriptors = _decode_header(_KINDS[kind], header)
+    if descriptors:
+        raise WireError(f"{type(message).__name__} has tensors where none can be")
+    return message
 
 
 def _decode_header(kind: type[Message], header: bytes) -> tuple[Message, list[Descriptor]]:
