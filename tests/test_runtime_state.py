@@ -12,7 +12,8 @@ from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
 from swarmrt.runtime import state
-from swarmrt.runtime.state import CHUNK_BYTES, Fetches, Shelf, Snapshot, load_snapshot
+from swarmrt.runtime.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
+from swarmrt.runtime.state import CHUNK_BYTES, Fetches, Shelf
 
 ME = PeerId("me")
 MAX_BYTES = 64 << 20
@@ -20,7 +21,8 @@ MAX_BYTES = 64 << 20
 
 def snapshot(fill: float = 1.0, chunks: float = 2.5) -> Snapshot:
     values = torch.full((int(chunks * CHUNK_BYTES / 4),), fill)
-    return Snapshot.take(0, 3, {"values": values})
+    data = write_snapshot(0, 3, {"values": values})
+    return Snapshot(0, 3, data, digest_of(data))
 
 
 class Donors:
@@ -70,7 +72,7 @@ def test_donors_share_the_chunks() -> None:
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
     got = asyncio.run(donors.get())
     assert got == snapshot() and set(donors.asked) == {"a", "b"}
-    assert torch.equal(load_snapshot(got.data, "it")["values"][:2], torch.ones(2))
+    assert torch.equal(read_snapshot(got.data, "it")["values"][:2], torch.ones(2))
 
 
 def test_dying_and_refusing_donors_are_made_up_for() -> None:
@@ -108,7 +110,7 @@ def test_file_that_is_larger_than_it_can_be_is_refused_before_it_is_allocated() 
 
 def test_damaged_file_is_found_by_its_digest() -> None:
     good = snapshot()
-    bad = Snapshot(0, 3, good.data[:-1] + b"\x00", good.digest)
+    bad = Snapshot(0, 3, memoryview(bytearray(good.data[:-1]) + b"\x00"), good.digest)
     with pytest.raises(RunError, match="arrived damaged"):
         asyncio.run(Donors({"a": shelf(bad)}).get())
 

@@ -84,11 +84,11 @@ def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int
     """Configuration, joined weights and version of a run's newest checkpoint."""
     from swarmrt.model.export import join_states
     from swarmrt.runtime.checkpoint import newest_checkpoint
-    from swarmrt.runtime.state import load_snapshot
+    from swarmrt.runtime.snapshot import read_snapshot
 
     checkpoint = newest_checkpoint(run_dir)
     states = [
-        load_snapshot(checkpoint.read_stage(stage), str(checkpoint.path / entry.file))
+        read_snapshot(checkpoint.read_stage(stage), str(checkpoint.path / entry.file))
         for stage, entry in enumerate(checkpoint.manifest.stages)
     ]
     return checkpoint.config, join_states(states), checkpoint.version

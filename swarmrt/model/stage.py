@@ -70,8 +70,8 @@ class Stage:
 
     @property
     def state_bytes(self) -> int:
-        """Of what `state` copies."""
-        return sum(tensor.nbytes for tensor in self._live_state().values())
+        """Of `live_state`."""
+        return sum(tensor.nbytes for tensor in self.live_state().values())
 
     @property
     def is_first(self) -> bool:
@@ -154,7 +154,7 @@ class Stage:
 
     def state(self) -> dict[str, Tensor]:
         """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, in a fixed order."""
-        return {name: _copy(tensor) for name, tensor in self._live_state().items()}
+        return {name: _copy(tensor) for name, tensor in self.live_state().items()}
 
     def load_state(self, tensors: dict[str, Tensor], version: int) -> None:
         """Take over a replica's state, and clear the accumulated gradients.
@@ -162,7 +162,7 @@ class Stage:
         Raises CheckpointError, before anything is changed, unless names, shapes and dtypes are
         exactly those of `state()`.
         """
-        live = self._live_state()
+        live = self.live_state()
         _check_fits(live, tensors, f"the state of stage {self.stage_index}")
         with torch.no_grad():
             for name, tensor in live.items():
@@ -175,7 +175,8 @@ class Stage:
         """Copies of the model's parameters and buffers under their exported names."""
         return {name: _copy(tensor) for name, tensor in self._slice.tensors().items()}
 
-    def _live_state(self) -> dict[str, Tensor]:
+    def live_state(self) -> dict[str, Tensor]:
+        """What `state` copies, as it is: it changes with the next update."""
         state = {f"model.{name}": tensor for name, tensor in self._slice.tensors().items()}
         return state | self._flat.optimizer_state()
 

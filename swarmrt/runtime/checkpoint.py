@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError
-from swarmrt.runtime.state import digest_of
+from swarmrt.runtime.snapshot import digest_of, new_buffer
 
 FORMAT = 1
 REPLACED = ".replaced"  # a whole checkpoint, until the one that takes its name is there
@@ -59,12 +59,14 @@ class Checkpoint:
     def config(self) -> RunConfig:
         return parse_config(self.manifest.config, str(self.path / "manifest.json"))
 
-    def read_stage(self, stage: int) -> bytes:
+    def read_stage(self, stage: int) -> memoryview:
         """A stage's snapshot file. Raises CheckpointError if it is torn or altered."""
         entry = self.manifest.stages[stage]
         path = self.path / entry.file
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = new_buffer(os.fstat(file.fileno()).st_size)
+                data = data[: file.readinto(data)]
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
         if len(data) != entry.size_bytes or digest_of(data) != entry.sha256:
@@ -82,7 +84,7 @@ def checkpoints_in(run_dir: Path) -> Path:
 def write_checkpoint(
     run_dir: Path,
     manifest_of: dict[str, Any],
-    files: list[tuple[bytes | bytearray, str]],
+    files: list[tuple[memoryview, str]],
     keep: int,
     passing: Callable[[str], object] = str,
 ) -> Checkpoint:
@@ -208,7 +210,7 @@ def _remove(path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _write_synced(path: Path, data: bytes | bytearray) -> None:
+def _write_synced(path: Path, data: bytes | memoryview) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()

@@ -24,7 +24,13 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
 from swarmrt.runtime.shell import Shell, Tensors
-from swarmrt.runtime.state import Snapshot, load_snapshot
+from swarmrt.runtime.snapshot import (
+    HEADER_BYTES,
+    Snapshot,
+    digest_of,
+    read_snapshot,
+    write_snapshot,
+)
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -62,9 +68,6 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.rounds import MAX_PART_BYTES
-
-State = dict[str, torch.Tensor]
-HEADER_BYTES = 1 << 20  # of a snapshot file, at the most
 
 
 @dataclass(frozen=True)
@@ -342,24 +345,30 @@ class Peer(Shell):
         its_digest = digest(reduced) if len(sums) > 1 else ""  # alone, nothing to compare
         return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
 
-    def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, State | None]:
+    def _step(
+        self, what: StepOptimizer, reduced: torch.Tensor
+    ) -> tuple[Stepped, memoryview | None]:
         scale = clip_scale(what.norm, self.config.optimizer.clip_norm)
         its_digest = self.stage.step(reduced, scale)
-        state = self.stage.state() if what.snapshot else None
-        return Stepped(what.step + 1, its_digest), state
+        version = what.step + 1
+        data = None
+        if what.snapshot:
+            data = write_snapshot(self._options.stage, version, self.stage.live_state())
+        return Stepped(version, its_digest), data
 
-    def _stepped(self, outcome: tuple[Stepped, State | None]) -> None:
-        event, state = outcome
-        if state is not None:
+    def _stepped(self, outcome: tuple[Stepped, memoryview | None]) -> None:
+        event, data = outcome
+        if data is not None:
             self.shelf.promise(self._options.stage, event.version)
-            self.start(self._write_snapshot(event.version, state))
+            self.start(self._keep_snapshot(event.version, data))
         self.process.feed(event)
 
-    async def _write_snapshot(self, version: int, state: State) -> None:
-        """Beside the next step: writing and hashing take as long as computing."""
+    async def _keep_snapshot(self, version: int, data: memoryview) -> None:
+        """For whoever asks. Hashed beside the next step."""
         stage = self._options.stage
         try:
-            self.shelf.put(await asyncio.to_thread(Snapshot.take, stage, version, state))
+            its_digest = await asyncio.to_thread(digest_of, data)
+            self.shelf.put(Snapshot(stage, version, data, its_digest))
         finally:
             self.shelf.break_promise(stage, version)
 
@@ -386,7 +395,7 @@ class Peer(Shell):
     async def _load_state(self, version: int, donors: tuple[PeerId, ...]) -> None:
         def load(snapshot: Snapshot) -> Event:
             source = f"the snapshot of version {version}"
-            self.stage.load_state(load_snapshot(snapshot.data, source), version)
+            self.stage.load_state(read_snapshot(snapshot.data, source), version)
             return StateLoaded(version, self.stage.digest())
 
         def build() -> Event:

@@ -1,25 +1,21 @@
-"""State of a stage as bytes: snapshots, and getting them from several donors at once.
+"""Snapshots on their way: giving them to others, and getting one from several donors at once.
 
-A snapshot is one safetensors file: parameters, optimizer state and version. Replicas are equal
-to the bit, so their snapshots are equal to the byte, and chunks may come from any of them.
+Replicas are equal to the bit, so their snapshots are equal to the byte, and chunks may come from
+any of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import safetensors
-import safetensors.torch
 import torch
 
-from swarmrt.errors import CheckpointError, RunError
+from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
+from swarmrt.runtime.snapshot import Snapshot, digest_of, new_buffer
 from swarmrt.scheduler.estimate import Estimate
 
 CHUNK_BYTES = 4 << 20
@@ -32,34 +28,6 @@ MAX_WAITING = 256  # requests for a snapshot that is being written
 
 Send = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
 Asked = tuple[PeerId, GetState, Send]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One version of one stage."""
-
-    stage: int
-    version: int
-    data: bytes | bytearray
-    digest: str
-
-    @classmethod
-    def take(cls, stage: int, version: int, tensors: dict[str, torch.Tensor]) -> Snapshot:
-        metadata = {"swarmrt": json.dumps({"stage": stage, "version": version})}
-        data = safetensors.torch.save(tensors, metadata)
-        return cls(stage, version, data, digest_of(data))
-
-
-def digest_of(data: bytes | bytearray | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def load_snapshot(data: bytes | bytearray, source: str) -> dict[str, torch.Tensor]:
-    """The tensors of a snapshot. Raises CheckpointError naming the source."""
-    try:
-        return safetensors.torch.load(bytes(data))
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{source} is not a readable snapshot: {error}") from None
 
 
 class Shelf:
@@ -97,8 +65,8 @@ class Shelf:
         if snapshot is None or not inside or not 0 < length <= CHUNK_BYTES:
             send(sender, NoState(request.stage, request.version, start), ())
             return
-        chunk = memoryview(snapshot.data)[start : start + length]
-        payload = torch.frombuffer(bytearray(chunk), dtype=torch.uint8)
+        chunk = snapshot.data[start : start + length]
+        payload = torch.frombuffer(chunk, dtype=torch.uint8)
         reply = StateChunk(
             snapshot.stage, snapshot.version, start, len(snapshot.data), snapshot.digest
         )
@@ -115,7 +83,7 @@ class Fetch:
         self._donors = list(donors)
         self._send = send
         self._max_bytes = max_bytes
-        self._buffer = bytearray()  # grows with what has come, so a donor pays for what we hold
+        self._buffer = new_buffer(0)  # of the whole size, but only what has come takes memory
         self._total_bytes = -1  # until the first answer tells the size
         self._digest = ""
         self._asked: dict[int, tuple[PeerId, float]] = {}  # offset → donor, and when
@@ -160,14 +128,14 @@ class Fetch:
         if self._missing_bytes < 0:
             self._digest = chunk.digest
             self._total_bytes = self._missing_bytes = chunk.total_bytes
+            self._buffer = new_buffer(chunk.total_bytes)
         if (chunk.digest, chunk.total_bytes) != (self._digest, self._total_bytes):
             self.donor_failed(sender, "holds another file than the first donor")
             return
-        data = payload.numpy().tobytes()
+        data = payload.numpy().data
         if len(data) != min(CHUNK_BYTES, self._total_bytes - offset):
             self.donor_failed(sender, "sent a chunk of the wrong size")
             return
-        self._buffer.extend(bytes(max(0, offset + len(data) - len(self._buffer))))
         self._buffer[offset : offset + len(data)] = data
         self._chunk_time.add(asyncio.get_running_loop().time() - asked_at)
         del self._asked[offset]

@@ -26,7 +26,7 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.shell import Shell
-from swarmrt.runtime.state import Snapshot, digest_of
+from swarmrt.runtime.snapshot import Snapshot, digest_of
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     CheckpointFailed,
