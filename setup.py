@@ -10,7 +10,7 @@ setup(
     ext_modules=[
         Extension(
             "swarmrt.kernels._native",
-            sources=["kernels/native/int8.c", "kernels/native/bf16.c"],
+            sources=[f"kernels/native/{name}.c" for name in ("about", "bf16", "int8")],
             depends=["kernels/native/simd.h"],
             extra_compile_args=[
                 "-O3",

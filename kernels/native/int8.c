@@ -45,20 +45,23 @@ BODY void round_nearest(const float *restrict values, int8_t *restrict codes, si
         codes[i] = (int8_t)(uint8_t)bits_of(values[i] * inverse + ROUND_MAGIC);
 }
 
-/* Up with the probability of the fraction. `first` is the index of values[0] in the tensor. */
+/* Up with the probability of the fraction. (All in floats: gcc 12 vectorises no other way of
+ * writing it.) `first` is the index of values[0] in the tensor. */
 BODY void round_stochastic(const float *restrict values, int8_t *restrict codes, size_t count,
                            float inverse, size_t first, uint32_t key) {
     for (size_t i = 0; i < count; i++) {
         float exact = values[i] * inverse;
-        exact = exact > 127.0f ? 127.0f : exact < -127.0f ? -127.0f : exact;
-        int32_t down = (int32_t)exact;
-        down -= (float)down > exact;
+        exact = exact < 127.0f ? exact : 127.0f;
+        exact = exact > -127.0f ? exact : -127.0f;
+        float down = (exact + ROUND_MAGIC) - ROUND_MAGIC;
+        down = down > exact ? down - 1.0f : down;
         float drawn = (float)(int32_t)(mix(mix((uint32_t)(first + i)) + key) >> 8) * 0x1p-24f;
-        codes[i] = (int8_t)(down + (drawn < exact - (float)down));
+        float rounded = down + (drawn < exact - down ? 1.0f : 0.0f);
+        codes[i] = (int8_t)(int32_t)rounded;
     }
 }
 
-/* One block's codes; its scale. Of `round` and `first` only stochastic rounding has need. */
+/* One block's codes; its scale. `first` and `key` are for stochastic rounding. */
 BODY float encode_block(const float *restrict values, int8_t *restrict codes, size_t count,
                         int stochastic, size_t first, uint32_t key) {
     uint32_t most = absmax_bits(values, count);

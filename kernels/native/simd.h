@@ -15,12 +15,16 @@
 
 enum simd { BASELINE, AVX2, AVX512 };
 
+#ifndef SIMD_AT_MOST
+#define SIMD_AT_MOST AVX512 /* the tests also build with less */
+#endif
+
 BODY enum simd simd_level(void) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    if (SIMD_AT_MOST >= AVX512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return AVX512;
-    if (__builtin_cpu_supports("avx2"))
+    if (SIMD_AT_MOST >= AVX2 && __builtin_cpu_supports("avx2"))
         return AVX2;
 #endif
     return BASELINE;
@@ -46,6 +50,9 @@ BODY enum simd simd_level(void) {
 #define EXPORTED(name, parameters, arguments) \
     EXPORT void name parameters { name##_body arguments; }
 #endif
+
+/* Of the functions' parameters; kernels/compiled.py refuses a library with another one. */
+#define INTERFACE 1
 
 /* The cache is passed by for an output that is too large to be read from it again: that saves
  * reading the lines that are about to be overwritten. glibc's memcpy does the same. */
