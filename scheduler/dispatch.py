@@ -80,7 +80,8 @@ class Dispatch:
         return sends
 
     def _has_room(self, microbatch: MicrobatchId) -> bool:
-        return microbatch in self._flights or len(self._flights) < self._window.size
+        """For a first attempt. Later ones never wait: what fills the window may be behind them."""
+        return microbatch in self._attempts or len(self._flights) < self._window.size
 
     def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
         attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
@@ -144,3 +145,5 @@ class Dispatch:
     def validate(self) -> None:
         self.wiring.validate()
         assert len(set(self._pending)) == len(self._pending), self._pending
+        begun = [microbatch in self._attempts for microbatch in self._pending]
+        assert begun == sorted(begun, reverse=True), "one that was begun waits behind a new one"

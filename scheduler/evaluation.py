@@ -1,6 +1,7 @@
 """The evaluation of one version: held-out microbatches, forward only.
 
-A loss depends on the version and the microbatch alone, so it counts whichever attempt it is of.
+Within an epoch a loss depends on the version and the microbatch alone, so it counts whichever
+attempt it is of.
 """
 
 from __future__ import annotations

@@ -450,7 +450,7 @@ class PeerCore:
     def _forward_from(self, task: Task) -> list[Instruction]:
         """Compute it from the input that has just come."""
         if task.backward is Phase.DONE:
-            task.backward = Phase.AWAITED
+            task.backward, task.granted = Phase.AWAITED, False  # this attempt's grant may differ
         self._tasks.queue_forward(task)
         return [KeepInput(task.microbatch), *self._compute()]
 
@@ -464,7 +464,7 @@ class PeerCore:
         task.loss_sum, task.tokens = event.loss_sum, event.tokens
         if event.microbatch.held_out and self._is_last:
             self._tasks.drop(task)
-            evaluated = Evaluated(task.work, event.loss_sum, event.tokens)
+            evaluated = Evaluated(task.work, self.epoch, event.loss_sum, event.tokens)
             return [self._to_trainer(evaluated), Forget(event.microbatch), *self._compute()]
         task.has_graph = not event.microbatch.held_out
         task.has_output, task.output_bytes = not self._is_last, event.frame_bytes
@@ -706,7 +706,7 @@ class PeerCore:
         if task.backward is not Phase.DONE:
             is_spent = task.microbatch.index in self._record and not task.has_gradient
             is_coming = task.backward is not Phase.AWAITED or not is_spent
-            return [] if is_coming else None
+            return self._run_or_answer(task) if is_coming else None
         return [self._send_input_grad(task)] if task.has_input_grad else None
 
     def _no_frame(self, sender: PeerId, message: NoFrame) -> list[Instruction]:

@@ -236,7 +236,7 @@ class TrainerCore:
                 return self._fill(now)
             case Claim():
                 return self._claim(member, message, now)
-            case Evaluated():
+            case Evaluated(epoch=epoch) if epoch == self.epoch:
                 return self._evaluated(message, now)
             case Accumulated(epoch, term, mb) if self._is_current(member, epoch, term):
                 return self._receipt(member, mb, now)

@@ -126,6 +126,7 @@ class Evaluated(Message):
     """The last stage's loss of a held-out microbatch."""
 
     work: Work
+    epoch: int
     loss_sum: float
     tokens: int
 

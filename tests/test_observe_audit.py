@@ -107,6 +107,21 @@ def test_missing_logs_are_said_to_be_missing(logs: dict[str, Log], tmp_path: Pat
     assert any("NOT CHECKED: 6" in line for line in result.lines())
 
 
+def test_version_that_a_resumed_run_gave_up_is_not_committed(
+    logs: dict[str, Log], tmp_path: Path
+) -> None:
+    """Announced by a trainer that died; the next one went back, and was stopped before it."""
+    log = logs["trainer-0"]
+    settings = {**log[0]["settings"], "resume": True, "epoch": log[0]["settings"]["epoch"] + 1}
+    admit = {"is": "Send", "to": "s0p0", "message": {"is": "Admit", "version": 4}}
+    log += [
+        {**log[0], "settings": settings},
+        {**log[-1], "now": log[-1]["now"] + 1, "instructions": [admit]},
+    ]
+    result = audited(logs, tmp_path)
+    assert result.passed and result.steps == 4
+
+
 def test_line_that_a_kill_has_torn_is_left_out(logs: dict[str, Log], tmp_path: Path) -> None:
     audited(logs, tmp_path)
     with (tmp_path / "peers" / "s1p0" / "events.jsonl").open("a") as file:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -27,7 +27,8 @@ from swarmrt.runtime.daemon import Daemon, check_address
 from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.identity import open_identity
-from swarmrt.runtime.links import MAX_INCOMING, STREAM, Links
+from swarmrt.runtime.libp2p_carrier import STREAM
+from swarmrt.runtime.links import MAX_INCOMING, Links
 from swarmrt.runtime.network import LOOPBACK, Network, open_network
 from swarmrt.wire.frames import MAGIC, PREFIX, PROTOCOL, FrameWriter, Hello, encode
 from tests.processes import COMMAND, environment
@@ -36,18 +37,23 @@ pytestmark = pytest.mark.swarm
 
 PATIENCE_S = 60.0
 
+Link = Literal["auto", "direct", "libp2p"]
+both_carriers = pytest.mark.parametrize("link", ["direct", "libp2p"])
+
 
 class End:
     """One end of links, with what has come in."""
 
-    def __init__(self, network: Network, run: str = "test", max_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self, network: Network, link: Link, run: str = "test", max_bytes: int = 64 << 20
+    ) -> None:
         self.network = network
         self.faults = LinkFaults()
         self.got: list[tuple[PeerId, Message, Sequence[torch.Tensor]]] = []
         self.lost: list[tuple[PeerId, str]] = []
         self.failed: list[tuple[PeerId, Message]] = []
         self.links = Links(
-            network.daemon,
+            network.carriers(link),
             run,
             max_bytes,
             on_message=lambda *what: self.got.append(what),
@@ -60,18 +66,22 @@ class End:
     def me(self) -> PeerId:
         return self.network.me
 
+    def addresses(self) -> dict[str, list[str]]:
+        return {name: self.links.addresses(name) for name in ("direct", "libp2p")}
+
     def messages(self) -> list[Message]:
         return [message for _, message, _ in self.got]
 
 
 @asynccontextmanager
-async def two_ends(**options: object) -> AsyncIterator[tuple[End, End]]:
+async def two_ends(link: Link = "auto", **options: object) -> AsyncIterator[tuple[End, End]]:
     async with open_network([]) as first:
         async with open_network(first.daemon.addresses()) as second:
-            ends = End(first), End(second, **options)  # type: ignore[arg-type]
+            ends = End(first, link), End(second, link, **options)  # type: ignore[arg-type]
             for end in ends:
                 await end.links.start()
-            ends[0].links.know(second.me, second.daemon.addresses())
+            ends[0].links.know(second.me, ends[1].addresses())
+            ends[1].links.know(first.me, ends[0].addresses())
             try:
                 yield ends
             finally:
@@ -93,9 +103,10 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_messages_and_tensors_go_both_ways_on_one_stream() -> None:
+@both_carriers
+def test_messages_and_tensors_go_both_ways_on_one_stream(link: Link) -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
+        async with two_ends(link) as (first, second):
             big = torch.arange(5_000_000, dtype=torch.float32)
             first.links.send(second.me, Part(1, 1, 1, 0, False), [big])
             first.links.send(second.me, Finish("control"))
@@ -110,9 +121,10 @@ def test_messages_and_tensors_go_both_ways_on_one_stream() -> None:
     run(story())
 
 
-def test_lost_peer_is_reported_once_and_unsent_messages_come_back() -> None:
+@both_carriers
+def test_lost_peer_is_reported_once_and_unsent_messages_come_back(link: Link) -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
+        async with two_ends(link) as (first, second):
             first.links.send(second.me, Finish("hello"))
             await until(lambda: second.got)
             await second.links.close()
@@ -126,9 +138,10 @@ def test_lost_peer_is_reported_once_and_unsent_messages_come_back() -> None:
     run(story())
 
 
-def test_other_run_is_refused() -> None:
+@both_carriers
+def test_other_run_is_refused(link: Link) -> None:
     async def story() -> None:
-        async with two_ends(run="another") as (first, second):
+        async with two_ends(link, run="another") as (first, second):
             first.links.send(second.me, Finish("hello"))
             await until(lambda: first.lost)
             assert not second.got and not first.got
@@ -139,10 +152,11 @@ def test_other_run_is_refused() -> None:
 STRANGER = PeerId("QmVLPZ3uGnMnMqjWnMHoZfFx2nSfAJNBWd6FvSqxV3mnx6")
 
 
-def test_nonsense_in_ids_and_addresses_is_a_failed_send() -> None:
+@both_carriers
+def test_nonsense_in_ids_and_addresses_is_a_failed_send(link: Link) -> None:
     async def story() -> None:
-        async with two_ends() as (first, _):
-            first.links.know(STRANGER, ["rubbish"])
+        async with two_ends(link) as (first, _):
+            first.links.know(STRANGER, {"libp2p": ["rubbish"], "direct": ["rubbish"]})
             strangers = [STRANGER, PeerId("not base58"), PeerId("")]
             for peer in strangers:
                 first.links.send(peer, Finish("hello"))
@@ -152,10 +166,11 @@ def test_nonsense_in_ids_and_addresses_is_a_failed_send() -> None:
     run(story())
 
 
-def test_peer_that_cannot_be_dialed_may_dial() -> None:
+@both_carriers
+def test_peer_that_cannot_be_dialed_may_dial(link: Link) -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
-            first.links.know(second.me, ["rubbish"])
+        async with two_ends(link) as (first, second):
+            first.links.know(second.me, {"libp2p": ["rubbish"], "direct": ["rubbish"]})
             first.links.send(second.me, Finish("there"))  # every dial of it fails
             await asyncio.sleep(0)  # so that it has begun before the other one
             second.links.send(first.me, Finish("back"))
@@ -176,7 +191,7 @@ def test_message_that_nobody_would_take_is_not_sent() -> None:
 
 def test_one_peer_cannot_take_all_links() -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
+        async with two_ends("libp2p") as (first, second):
             p2p, writers = second.network.daemon.p2p, []
             for _ in range(MAX_INCOMING + 2):
                 _, reader, writer = await p2p.call_binary_stream_handler(
@@ -192,9 +207,10 @@ def test_one_peer_cannot_take_all_links() -> None:
     run(story())
 
 
-def test_cut_breaks_both_ends_and_refuses_dials_until_it_ends() -> None:
+@both_carriers
+def test_cut_breaks_both_ends_and_refuses_dials_until_it_ends(link: Link) -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
+        async with two_ends(link) as (first, second):
             first.links.send(second.me, Finish("before"))
             second.links.send(first.me, Finish("before"))  # perhaps on a stream of its own
             await until(lambda: first.got and second.got)
@@ -217,9 +233,10 @@ def test_cut_breaks_both_ends_and_refuses_dials_until_it_ends() -> None:
     run(story())
 
 
-def test_slow_link_holds_messages_and_a_cut_returns_them() -> None:
+@both_carriers
+def test_slow_link_holds_messages_and_a_cut_returns_them(link: Link) -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
+        async with two_ends(link) as (first, second):
             second.links.send(first.me, Finish("before"))
             await until(lambda: first.got)
             first.faults.slow(second.me, delay_s=3600, seconds=3600)
@@ -234,9 +251,10 @@ def test_slow_link_holds_messages_and_a_cut_returns_them() -> None:
     run(story())
 
 
-def test_slow_link_keeps_the_order() -> None:
+@both_carriers
+def test_slow_link_keeps_the_order(link: Link) -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
+        async with two_ends(link) as (first, second):
             first.links.send(second.me, Finish("before"))
             await until(lambda: second.got)
             first.faults.slow(second.me, delay_s=0.3, seconds=3600)
@@ -297,7 +315,7 @@ def test_process_obeys_its_parent_and_ignores_nonsense() -> None:
 
 def hello(run: str = "test") -> bytes:
     writer = FrameWriter()
-    writer.push(encode(Hello(PROTOCOL, run)))
+    writer.push(encode(Hello(PROTOCOL, run, "", ())))
     return b"".join(writer.next_frame()[0])
 
 
@@ -313,7 +331,7 @@ GARBAGE = {
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 def test_garbage_closes_its_link_and_no_other(garbage: bytes) -> None:
     async def story() -> None:
-        async with two_ends() as (first, second):
+        async with two_ends("libp2p") as (first, second):
             second.links.send(first.me, Finish("before"))
             await until(lambda: first.got)
             _, reader, writer = await second.network.daemon.p2p.call_binary_stream_handler(

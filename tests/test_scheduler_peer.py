@@ -242,7 +242,8 @@ def test_evaluation_leaves_nothing_behind() -> None:
     held_out = MicrobatchId(0, 0, held_out=True)
     peer.forward(held_out)
     instructions = peer.computed(held_out)
-    assert sent(instructions, Evaluated) and Forget(held_out) in instructions
+    assert [message.epoch for _, message in sent(instructions, Evaluated)] == [1]
+    assert Forget(held_out) in instructions
 
 
 def test_roster_that_differs_from_the_record_is_refused() -> None:

@@ -31,6 +31,16 @@ def test_newcomer_that_misses_a_commit_is_not_waited_for() -> None:
     play(draw(209133))
 
 
+def test_microbatch_that_goes_again_does_not_wait_for_the_window() -> None:
+    """Found by a soak: all that filled the window waited behind it."""
+    play(draw(83378))
+
+
+def test_gradient_that_is_here_is_passed_on_to_who_asks_for_it() -> None:
+    """Found by a soak: the last stage had run backward by the grant of an earlier attempt."""
+    play(draw(34381))
+
+
 def test_schedules_cover_every_kind_of_fault_and_every_answer_to_it() -> None:
     covered = play(draw(0)).covered
     for seed in range(1, 80):

@@ -124,3 +124,27 @@ def join(
             f"microbatch after {joined.first_microbatch_s:.1f} s; the longest gap between commits "
             f"was {joined.longest_gap_s:.1f} s, the median {joined.median_gap_s:.1f} s"
         )
+
+
+@bench.command()
+def link(
+    rounds: int = typer.Option(5, min=1, help="Every way of talking is measured in each."),
+    messages: int = typer.Option(12, min=1, help="Of 16 MiB, a round."),
+    pings: int = typer.Option(200, min=10, help="Round trips, a round."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """Links between two processes on loopback, beside what they are made of."""
+    from swarmrt.cli.running import new_loop
+    from swarmrt.lab.linking import RATIOS, measure
+
+    found = measure(rounds, messages, pings, new_loop)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        if name.endswith("_bytes_per_s"):
+            print(f"{name.removesuffix('_bytes_per_s'):<44}{value / 1e9:8.2f} GB/s")
+        elif name.endswith("_s"):
+            print(f"{name.removesuffix('_s'):<44}{value * 1e3:8.3f} ms")
+        elif name in RATIOS:
+            print(f"{name:<44}{value:8.2f}")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from swarmrt.errors import RunError
+from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
 from swarmrt.runtime.identity import open_identity
 
 KILL_S = 60.0  # for the kernel to end a killed process
@@ -99,18 +100,23 @@ class Part:
         lines = self.output().strip().splitlines()
         return "\n".join(lines[-LAST_LINES:]) or "no output"
 
-    def start(self, arguments: Sequence[str]) -> None:
+    def start(self, arguments: Sequence[str], failpoints: str = "") -> None:
         """Start it, in a session of its own: it hears of Ctrl-C from us, in our order.
+
+        `failpoints` are rules as SWARMRT_FAILPOINTS takes them; raises UsageError for bad ones.
 
         It listens at a port that was free just now, at a new one with every start, because the
         daemon of an earlier one may still hold its own.
         """
+        parse_failpoints(failpoints)
         self._port, self.is_draining = _free_port(), False
         listen = f"/ip4/127.0.0.1/tcp/{self._port}"
         self.address = f"{listen}/p2p/{self.peer_id}"
         command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
         command += ["--listen", listen, "--identity", str(self._identity)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
+        if failpoints:
+            environment[VARIABLE] = failpoints
         self.folder.mkdir(parents=True, exist_ok=True)
         self._close_input()
         with (self.folder / "output.log").open("ab") as output:
@@ -142,19 +148,20 @@ class Trainer(Part):
     """`swarmrt train`, in one incarnation after the other."""
 
     def __init__(
-        self, name: str, folder: Path, identity: Path, restart: Callable[[], None]
+        self, name: str, folder: Path, identity: Path, restart: Callable[[str], None]
     ) -> None:
         super().__init__(name, folder, identity)
         self._restart = restart
 
-    def resume(self) -> None:
+    def resume(self, failpoints: str = "") -> None:
         """Start a new incarnation: it goes on from what the peers hold, or from a checkpoint.
 
-        Raises RunError while the earlier one lives.
+        `failpoints` like "trainer.checkpoint.before_rename=kill" (`swarmrt failpoints` lists them)
+        are on in it. Raises RunError while the earlier one lives, UsageError for bad failpoints.
         """
         if self.is_alive:
             raise RunError("the trainer is running; kill or terminate it first")
-        self._restart()
+        self._restart(failpoints)
 
 
 class Peer(Part):

@@ -130,11 +130,14 @@ class LocalSwarm:
 
     # ------------------------------------------------------------------ doing
 
-    def spawn(self, stage: int) -> Peer:
-        """Start one more peer, which joins at all processes that are up. Does not wait for it."""
+    def spawn(self, stage: int, failpoints: str = "") -> Peer:
+        """Start one more peer, which joins at all processes that are up. Does not wait for it.
+
+        `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it.
+        """
         if not 0 <= stage < self.config.num_stages:
             raise UsageError(f"there is no stage {stage}: stages are 0 to {len(self.replicas) - 1}")
-        return self._start_peer(stage, self._addresses())
+        return self._start_peer(stage, self._addresses(), failpoints)
 
     def cut(self, a: Peer | Trainer, b: Peer | Trainer, seconds: float) -> None:
         """Break the links between two processes, and refuse new ones until then."""
@@ -207,22 +210,23 @@ class LocalSwarm:
                 )
             time.sleep(POLL_S)
 
-    def _start_peer(self, stage: int, join: Sequence[str]) -> Peer:
+    def _start_peer(self, stage: int, join: Sequence[str], failpoints: str = "") -> Peer:
         name = f"stage-{stage}-{sum(peer.stage == stage for peer in self._peers)}"
         peer = Peer(name, self.run_dir / "peers" / name, stage)
         self._peers.append(peer)
         self._parts.append(peer)
         arguments = ["serve", "--stage", str(stage), "--run", self.config.run.name, "--wait"]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
-        peer.start([*arguments, *_joins(join)])
+        peer.start([*arguments, *_joins(join)], failpoints)
         return peer
 
-    def _start_trainer(self, join: Sequence[str], *more: str) -> None:
+    def _start_trainer(self, join: Sequence[str], *more: str, failpoints: str = "") -> None:
         arguments = ["train", str(self.run_dir / "config.toml"), "--run-dir", str(self.run_dir)]
-        self.trainer.start([*arguments, *_joins(join), *more])
+        self.trainer.start([*arguments, *_joins(join), *more], failpoints)
 
-    def _resume(self) -> None:
-        self._start_trainer(self._addresses(), "--resume", str(self.run_dir), "--replicas", "1")
+    def _resume(self, failpoints: str) -> None:
+        resume = ("--resume", str(self.run_dir), "--replicas", "1")
+        self._start_trainer(self._addresses(), *resume, failpoints=failpoints)
 
     def _addresses(self) -> list[str]:
         """Of all processes that would answer a newcomer now."""

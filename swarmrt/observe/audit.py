@@ -132,6 +132,7 @@ class _Trainer:
         self.counts: Counter[str] = Counter()
         self.longest_gap_s = 0.0
         self._prepared: dict[int, dict[int, list[tuple[str, list[int]]]]] = {}
+        self._resuming = False
 
     def add(self, entry: Plain) -> None:
         if "settings" in entry:
@@ -145,6 +146,8 @@ class _Trainer:
                     stage = stages.get(to)
                     if stage is not None and any(peer == to for peer, _ in roster):
                         self._prepared.setdefault(message["round"], {})[stage] = roster
+                case {"is": "Send", "message": {"is": "Admit", "version": version}}:
+                    self._goes_on(version)
                 case {"is": "Send", "message": {"is": "Apply"} as message}:
                     version = message["step"] + 1
                     if message["round"] in self._prepared:
@@ -158,7 +161,7 @@ class _Trainer:
                     self._step(equal, entry["now"])
                 case {"is": "ReportRollback", "version": version}:
                     self.counts["rollbacks"] += 1
-                    self.commits = {v: c for v, c in self.commits.items() if v <= version}
+                    self._back_to(version)
                 case {"is": "ReportRecovery", "what": "fenced"}:
                     self.counts["fenced"] += 1
                 case {"is": "ReportRecovery", "what": what, "count": count}:
@@ -172,8 +175,18 @@ class _Trainer:
         self.epochs.add(settings["epoch"])
         self._stages: dict[str, int] = {}
         self._last_commit_at: float | None = None
-        if not settings["resume"]:
+        self._resuming = settings["resume"]
+        if not self._resuming:
             self.commits.clear()
+
+    def _goes_on(self, version: int) -> None:
+        """The first admission of a resumed run tells where: what is later has to be done again."""
+        if self._resuming:
+            self._back_to(version)
+        self._resuming = False
+
+    def _back_to(self, version: int) -> None:
+        self.commits = {v: commit for v, commit in self.commits.items() if v <= version}
 
     def _step(self, equal: bool, now: float) -> None:
         self.digests_differ += not equal

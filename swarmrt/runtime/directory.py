@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from hivemind.dht.crypto import RSASignatureValidator
 from hivemind.dht.node import DHTNode
 from hivemind.dht.validation import CompositeValidator, DHTRecord, RecordValidatorBase
 from hivemind.utils.timed_storage import ValueWithExpiration, get_dht_time
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId
+from swarmrt.runtime.addresses import MAX_CHARACTERS, parse_address
 from swarmrt.runtime.daemon import Daemon, no_answer
 from swarmrt.runtime.identity import peer_of_public_key
 
@@ -34,8 +35,26 @@ MAX_LIFE_S = 3600.0  # of a record; more would outlast whoever wrote it
 NEWER_S = 1e-3  # a record replaces the one of the same owner that expires earlier
 
 
+def _is_direct(address: str) -> str:
+    parse_address(address)
+    return address
+
+
+DirectAddress = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_is_direct)]
+
+
 class Record(BaseModel):
+    """Whose it is and where its process is reached: libp2p multiaddrs, and `IP:PORT`s."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    addresses: list[str] = Field(max_length=32)
+    direct: list[DirectAddress] = Field(default=[], max_length=8)
+
+    @property
+    def known_addresses(self) -> dict[str, list[str]]:
+        """By the name of the carrier."""
+        return {"libp2p": self.addresses, "direct": self.direct}
 
 
 class PeerRecord(Record):
@@ -46,7 +65,6 @@ class PeerRecord(Record):
     peer: PeerId = Field(max_length=128)
     status: Literal["joining", "serving", "leaving"]
     version: int = Field(ge=0)
-    addresses: list[str] = Field(max_length=32)
 
 
 class RunRecord(Record):
@@ -56,7 +74,6 @@ class RunRecord(Record):
     trainer: PeerId = Field(max_length=128)
     epoch: int = Field(ge=0)
     config: dict[str, Any]
-    addresses: list[str] = Field(max_length=32)
 
 
 R = TypeVar("R", PeerRecord, RunRecord)

@@ -1,37 +1,34 @@
-"""Links: persistent, encrypted, framed streams to other processes.
+"""Links: persistent, encrypted, framed connections to other processes.
 
-One libp2p stream a pair, used both ways; whoever needs it first dials. When both dial at once
-there are two: both are read, and each side goes on writing to the one it had first. The other
-end's identity is what libp2p has authenticated.
+One a pair, used both ways; whoever needs it first dials. When both dial at once there are two: both
+are read, and each side goes on writing to the one it had first. The other end's identity is what
+the carrier has proved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import StreamReader, StreamWriter
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message
-from swarmrt.runtime.daemon import Daemon
+from swarmrt.messages import Beacon, Message
+from swarmrt.runtime.beacons import Agreement, Beacons
+from swarmrt.runtime.carriers import Carrier, Connection
+from swarmrt.runtime.dialing import Dialer
 from swarmrt.runtime.faults import Late, LinkFaults
 from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Outgoing, encode
 
 log = logging.getLogger("swarmrt.links")
 
-STREAM = "swarmrt/1"
-DIAL_S = 10.0  # for one dial
 DIALS = 3
 HELLO_S = 10.0
-READ_BYTES = 1 << 20
 MAX_LINKS = 512
 MAX_INCOMING = 8  # of one peer: it needs one, and more while broken ones are found out
 MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it does not read
@@ -48,7 +45,7 @@ class Outbox:
     def __init__(self) -> None:
         self.frames = FrameWriter()
         self.wake = asyncio.Event()
-        self.writer: StreamWriter | None = None
+        self.connection: Connection | None = None
         self.task: asyncio.Task[None] | None = None
         self.late: Late | None = None  # once the link has been slow
 
@@ -56,39 +53,58 @@ class Outbox:
         return len(self.frames) + (len(self.late) if self.late is not None else 0)
 
 
+@dataclass(eq=False)
+class Link:
+    """A connection that is open."""
+
+    connection: Connection
+    incoming: bool
+    agreement: Agreement | None  # about beacons
+    greeted: bool = False
+    timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
+
+
 class Links:
     """All links of a process. `start` first, `close` at the end."""
 
     def __init__(
         self,
-        daemon: Daemon,
+        carriers: Sequence[Carrier],
         run: str,
         max_message_bytes: int,
         on_message: OnMessage,
         on_lost: OnLost,
         on_send_failed: OnSendFailed,
         faults: LinkFaults | None = None,
+        beacons: Beacons | None = None,
     ) -> None:
-        self._daemon, self._run, self._max_bytes = daemon, run, max_message_bytes
+        """`carriers` in the order of preference; without `beacons` those go over links too."""
+        self._carriers, self._run, self._max_bytes = carriers, run, max_message_bytes
+        self._dialer = Dialer(carriers)
         self._on_message, self._on_lost = on_message, on_lost
         self._on_send_failed = on_send_failed
-        self._faults = faults
-        self._addresses: dict[PeerId, tuple[str, ...]] = {}
+        self._faults, self._beacons = faults, beacons
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._incoming_of: Counter[PeerId] = Counter()
-        self._streams: dict[StreamWriter, PeerId] = {}  # open ones
+        self._links: set[Link] = set()  # open ones
         self._closing = False
         if faults is not None:
             faults.on_cut(self._cut)
 
     async def start(self) -> None:
         """Take incoming links from now on."""
-        await self._daemon.p2p.add_binary_stream_handler(STREAM, self._incoming)
+        if self._beacons is not None:
+            await self._beacons.start()
+        for carrier in self._carriers:
+            await carrier.start(self._welcome)
 
-    def know(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Where a peer can be dialed, by its record."""
-        self._addresses[peer] = tuple(addresses)
+    def addresses(self, carrier: str) -> list[str]:
+        """Where others reach this process by the carrier of that name, if it is used."""
+        return [a for known in self._carriers if known.name == carrier for a in known.addresses()]
+
+    def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Where a peer can be dialed, by its record: for each carrier's name."""
+        self._dialer.know(peer, addresses)
 
     def send(self, peer: PeerId, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
         """Queue it; never blocks. Tensors must stay as they are until they are written.
@@ -98,6 +114,9 @@ class Links:
         """
         if self._closing:
             return
+        if isinstance(message, Beacon) and self._beacons is not None:
+            if self._beacons.send(peer, message):
+                return
         outgoing = encode(message, tensors)
         if outgoing.left_bytes > self._max_bytes:
             raise RunError(
@@ -128,6 +147,14 @@ class Links:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        connections = [link.connection for link in self._links]
+        for connection in connections:
+            connection.close()
+        await asyncio.gather(*(connection.wait_closed() for connection in connections))
+        for carrier in self._carriers:
+            await carrier.close()
+        if self._beacons is not None:
+            await self._beacons.close()
         for outbox in self._outboxes.values():
             if outbox.late is not None:
                 outbox.late.take_all()
@@ -155,105 +182,94 @@ class Links:
     async def _write(self, peer: PeerId, outbox: Outbox) -> None:
         """Dial if need be, then write frame by frame, as fast as the other end reads."""
         try:
-            if outbox.writer is None:
+            if outbox.connection is None:
                 await self._dial(peer, outbox)
-            assert outbox.writer is not None
+            assert outbox.connection is not None
             while True:
                 while not len(outbox.frames):
                     outbox.wake.clear()
                     await outbox.wake.wait()
-                buffers, _ = outbox.frames.next_frame()
-                for buffer in buffers:
-                    outbox.writer.write(buffer)
-                await outbox.writer.drain()
-        except (OSError, RunError, asyncio.IncompleteReadError) as error:
+                outbox.connection.write(outbox.frames.next_frame()[0])
+                await outbox.connection.drain()
+        except (OSError, RunError) as error:
             self._broken(peer, outbox, str(error) or type(error).__name__)
 
     async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
-        """Open a stream to the peer. Raises RunError when it cannot be reached.
+        """Get a connection to the peer. Raises RunError when it cannot be reached.
 
-        Peer ids and addresses come from others, so they may be nonsense. A peer that cannot be
-        dialed may have dialed us meanwhile, which is as good.
+        A peer that cannot be dialed may have dialed us meanwhile, which is as good.
         """
         for attempt in range(1, DIALS + 1):
             try:
                 if self._faults is not None:
                     self._faults.check_not_cut(peer)
-                async with asyncio.timeout(DIAL_S):
-                    if self._addresses.get(peer):
-                        await self._daemon.connect(peer, self._addresses[peer])
-                    reader, writer = await self._daemon.open_stream(peer, STREAM)
+                connection = await self._dialer.dial(peer)
                 break
-            except (OSError, RunError) as error:
-                if outbox.writer is not None:
+            except RunError:
+                if outbox.connection is not None:
                     return
                 if attempt == DIALS:
-                    raise RunError(str(error) or f"{peer} did not answer") from None
+                    raise
                 await asyncio.sleep(0.1 * 2**attempt)  # a peer that starts is not there at once
-        if outbox.writer is None:
-            outbox.writer = writer
-        self._say_hello(writer)
-        self._spawn(self._read(peer, reader, writer))
-
-    def _say_hello(self, writer: StreamWriter) -> None:
-        frames = FrameWriter()
-        frames.push(encode(Hello(PROTOCOL, self._run)))
-        for buffer in frames.next_frame()[0]:
-            writer.write(buffer)
+        if outbox.connection is None:
+            outbox.connection = connection
+        self._begin(connection, incoming=False)
 
     # ------------------------------------------------------------------ reading
 
-    async def _incoming(self, info: StreamInfo, reader: StreamReader, writer: StreamWriter) -> None:
+    def _welcome(self, connection: Connection) -> None:
         """Another process has dialed."""
-        peer = PeerId(info.peer_id.to_base58())
-        crowded = len(self._tasks) > 2 * MAX_LINKS or self._incoming_of[peer] >= MAX_INCOMING
+        peer = connection.peer
+        its = sum(link.incoming for link in self._links if link.connection.peer == peer)
+        crowded = len(self._links) >= MAX_LINKS or its >= MAX_INCOMING
         cut = self._faults is not None and self._faults.is_cut(peer)
         if self._closing or crowded or cut:
-            writer.close()
+            connection.close()
+        else:
+            self._begin(connection, incoming=True)
+
+    def _begin(self, connection: Connection, incoming: bool) -> None:
+        """Say hello, and take messages until the connection ends."""
+        beacons = self._beacons
+        agreement = beacons.offer(connection.peer) if beacons is not None else None
+        link = Link(connection, incoming, agreement)
+        self._links.add(link)
+        link.timer = asyncio.get_running_loop().call_later(
+            HELLO_S, connection.end, f"did not say hello in {HELLO_S:.0f} s"
+        )
+        frames = FrameWriter()
+        key = agreement.ours.secret.hex() if agreement is not None else ""
+        addresses = tuple(beacons.addresses()) if beacons is not None else ()
+        frames.push(encode(Hello(PROTOCOL, self._run, key, addresses)))
+        connection.write(frames.next_frame()[0])
+        connection.begin(
+            FrameReader(self._max_bytes), partial(self._received, link), partial(self._ended, link)
+        )
+
+    def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
+        """Raises WireError when the first one is not the hello of this run."""
+        if link.greeted:
+            self._on_message(link.connection.peer, message, tensors)
             return
-        self._say_hello(writer)
-        self._incoming_of[peer] += 1
-        reading = self._spawn(self._read(peer, reader, writer, incoming=True))
-        reading.add_done_callback(lambda _: self._incoming_of.subtract([peer]))
+        hello = self._checked_hello(message)
+        if self._beacons is not None and link.agreement is not None:
+            self._beacons.agree(link.agreement, hello)
+        link.greeted = True
+        link.timer.cancel()
+        if link.incoming:
+            self._adopt(link.connection)
 
-    async def _read(
-        self, peer: PeerId, reader: StreamReader, writer: StreamWriter, incoming: bool = False
-    ) -> None:
-        """Take messages until the stream ends. Nonsense closes this link and no other."""
-        frames = FrameReader(self._max_bytes)
-        self._streams[writer] = peer
-        greeted = False
-        reason = "reading from it failed"  # a bug, unless one of the ends below is reached
-        try:
-            while True:
-                async with asyncio.timeout(None if greeted else HELLO_S):
-                    data = await reader.read(READ_BYTES)
-                if not data:
-                    reason = "the link was closed"
-                    break
-                for message, tensors in frames.feed(data):
-                    if greeted:
-                        self._on_message(peer, message, tensors)
-                    else:
-                        self._check_hello(message)
-                        greeted = True
-                        if incoming:
-                            self._adopt(peer, writer)
-        except WireError as error:
-            reason = f"broke the protocol: {error}"
-            log.warning("closing the link to %s, which %s", peer, reason)
-        except TimeoutError:
-            reason = f"did not say hello in {HELLO_S:.0f} s"
-        except OSError as error:
-            reason = str(error) or type(error).__name__
-        finally:
-            del self._streams[writer]
-            writer.close()
-            outbox = self._outboxes.get(peer)
-            if outbox is not None and outbox.writer is writer:
-                self._broken(peer, outbox, reason)
+    def _ended(self, link: Link, reason: str) -> None:
+        self._links.discard(link)
+        link.timer.cancel()
+        if self._beacons is not None and link.agreement is not None:
+            self._beacons.forget(link.agreement)
+        peer = link.connection.peer
+        outbox = self._outboxes.get(peer)
+        if outbox is not None and outbox.connection is link.connection:
+            self._broken(peer, outbox, reason)
 
-    def _check_hello(self, message: Message) -> None:
+    def _checked_hello(self, message: Message) -> Hello:
         """Raises WireError when the other end is not of this run."""
         if not isinstance(message, Hello):
             raise WireError(f"{type(message).__name__} came before the hello")
@@ -262,12 +278,13 @@ class Links:
                 f"it is of run {message.run!r:.80} and protocol {message.protocol}, "
                 f"this process of run {self._run!r} and protocol {PROTOCOL}"
             )
+        return message
 
-    def _adopt(self, peer: PeerId, writer: StreamWriter) -> None:
-        """Write to an incoming stream if there is none to this peer yet."""
-        outbox = self._outboxes.setdefault(peer, Outbox())
-        if outbox.writer is None:
-            outbox.writer = writer
+    def _adopt(self, connection: Connection) -> None:
+        """Write to an incoming connection if there is none to this peer yet."""
+        outbox = self._outboxes.setdefault(connection.peer, Outbox())
+        if outbox.connection is None:
+            outbox.connection = connection
 
     def _broken(self, peer: PeerId, outbox: Outbox, reason: str) -> None:
         """Report what was not written, and the loss, once."""
@@ -276,18 +293,18 @@ class Links:
         del self._outboxes[peer]
         if outbox.task is not None and outbox.task is not asyncio.current_task():
             outbox.task.cancel()
-        if outbox.writer is not None:
-            outbox.writer.close()
+        if outbox.connection is not None:
+            outbox.connection.close()
         late = outbox.late.take_all() if outbox.late is not None else []
         for message in [*outbox.frames.unsent(), *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
         self._on_lost(peer, reason)
 
     def _cut(self, peer: PeerId) -> None:
-        """Drop all streams of a peer as they are, with what is in them."""
-        for writer, its_peer in list(self._streams.items()):
-            if its_peer == peer:
-                writer.transport.abort()
+        """Drop all connections of a peer as they are, with what is in them."""
+        for link in list(self._links):
+            if link.connection.peer == peer:
+                link.connection.abort()
         outbox = self._outboxes.get(peer)
         if outbox is not None:
             self._broken(peer, outbox, "the link was cut")

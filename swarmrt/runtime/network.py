@@ -8,12 +8,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId
+from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.beacons import Beacons, OnBeacon
+from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.direct import DirectCarrier
 from swarmrt.runtime.directory import Directory, RunRecord
 from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.libp2p_carrier import Libp2pCarrier
 from swarmrt.runtime.links import Links
 
 log = logging.getLogger("swarmrt.network")
@@ -25,11 +31,32 @@ LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
 class Network:
     daemon: Daemon
     directory: Directory
+    listen: Sequence[str] = LOOPBACK  # multiaddrs
     faults: LinkFaults | None = None
 
     @property
     def me(self) -> PeerId:
         return self.daemon.peer_id
+
+    def carriers(self, link: Literal["auto", "direct", "libp2p"]) -> list[Carrier]:
+        """The carriers that links may use, the preferred one first."""
+        carriers: list[Carrier] = []
+        if link != "libp2p":
+            listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
+            carriers.append(DirectCarrier(self.daemon.identity, listen, visible))
+        if link != "direct":
+            carriers.append(Libp2pCarrier(self.daemon))
+        return carriers
+
+    def beacons(self, on_beacon: OnBeacon) -> Beacons:
+        """Sockets for beacons, where links listen too."""
+        listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
+        return Beacons(listen, visible, on_beacon, self.faults)
+
+
+def _hosts(multiaddrs: Sequence[str]) -> list[str]:
+    """Their IP addresses, each once."""
+    return list(dict.fromkeys(filter(None, map(host_of, multiaddrs))))
 
 
 @asynccontextmanager
@@ -47,7 +74,7 @@ async def open_network(
     try:
         directory = await Directory.open(daemon, list(join))
         try:
-            yield Network(daemon, directory, faults)
+            yield Network(daemon, directory, listen, faults)
         finally:
             await directory.close()
     finally:
@@ -88,6 +115,6 @@ async def watch_stage(
         else:
             present = [record for record in records if record.status in statuses]
             for record in present:
-                links.know(record.peer, record.addresses)
+                links.know(record.peer, record.known_addresses)
             seen(stage, tuple(sorted(record.peer for record in present)))
         await asyncio.sleep(every_s)

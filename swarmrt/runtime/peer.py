@@ -142,7 +142,7 @@ class Peer(Shell):
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         super().__init__(config, network, settings, log, options.failpoints)
-        self.links.know(run.trainer, run.addresses)
+        self.links.know(run.trainer, run.known_addresses)
         self.stage = stage
         self._options = options
         self._torch_thread = torch_thread
@@ -422,6 +422,7 @@ class Peer(Shell):
                     status=self._announced.status,
                     version=self._announced.version,
                     addresses=self.network.daemon.addresses(),
+                    direct=self.links.addresses("direct"),
                 )
                 await self.network.directory.announce(record, ttl_s)
             try:

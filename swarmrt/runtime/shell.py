@@ -47,13 +47,14 @@ class Shell(ABC):
         self.config, self.network = config, network
         self.loop = asyncio.get_running_loop()
         self.links = Links(
-            network.daemon,
+            network.carriers(config.links.link),
             config.run.name,
             config.links.max_message_bytes,
             on_message=self._receive,
             on_lost=self._lost,
             on_send_failed=self._send_failed,
             faults=network.faults,
+            beacons=network.beacons(self._receive) if config.links.beacons == "udp" else None,
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()

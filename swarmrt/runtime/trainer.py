@@ -224,6 +224,7 @@ class Trainer(Shell):
                 epoch=self._epoch,
                 config=self.config.model_dump(mode="json"),
                 addresses=addresses,
+                direct=self.links.addresses("direct"),
             )
             await self.network.directory.publish_run(record, ttl_s)
             if not told:

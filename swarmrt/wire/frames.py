@@ -33,6 +33,7 @@ MAGIC = b"SWRT"
 PREFIX = struct.Struct(">4sBBxxIIQ")
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
 MAX_HEADER_BYTES = 1 << 20
+HEAD_BYTES = 4 << 10  # read at once where no payload is due: a control message is one read
 MAX_PARTIAL_MESSAGES = 16
 CHUNK = 0
 HELLO = 255
@@ -44,6 +45,8 @@ class Hello(Message):
 
     protocol: int
     run: str
+    beacon_key: str  # in hex, to seal beacons to the sender with; empty when it takes none by UDP
+    beacon_addresses: tuple[str, ...]  # IP:PORT, where it takes them
 
 
 _NUMBERS: dict[type[Message], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
@@ -117,7 +120,7 @@ class FrameWriter:
         complete = outgoing.left_bytes == 0
         if complete:
             queue.popleft()
-        return [prefix, header, *body], outgoing.message if complete else None
+        return [prefix + header, *body], outgoing.message if complete else None
 
     def unsent(self) -> list[Message]:
         """Messages that were not written to their end."""
@@ -154,9 +157,11 @@ class Partial:
 
 
 class FrameReader:
-    """Feed it bytes as they come; it yields messages. Raises WireError; then close the link.
+    """Bytes come in as they are; whole messages come out. Raises WireError; then close the link.
 
-    At most twice `max_message_bytes` are held for messages that are not whole yet.
+    Either `feed` it, or read into `get_buffer` and tell `buffer_updated`, so that payloads go from
+    the socket to their tensors without a copy in between. At most twice `max_message_bytes` are
+    held for messages that are not whole yet.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -166,27 +171,46 @@ class FrameReader:
         self._partials: dict[int, Partial] = {}
         self._filling: Partial | None = None
         self._fill_left = 0
+        self._head = memoryview(bytearray(HEAD_BYTES))
+
+    def get_buffer(self) -> memoryview:
+        """Where the next bytes belong: in a payload that is under way, or a small buffer."""
+        if self._fill_left:
+            partial = self._filling
+            assert partial is not None
+            return memoryview(partial.payload)[partial.filled : partial.filled + self._fill_left]
+        return self._head
+
+    def buffer_updated(self, size: int) -> Iterator[Received]:
+        """All messages that are whole with the bytes that are now in `get_buffer`, to be iterated
+        to the end before it is called again."""
+        if self._fill_left:
+            yield from self._filled(size)
+        else:
+            yield from self.feed(self._head[:size])
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Received]:
         """All messages that are whole with these bytes."""
         view = memoryview(data)
         while view:
             if self._fill_left:
-                view = self._fill(view)
+                size = min(len(view), self._fill_left)
+                self.get_buffer()[:size] = view[:size]
+                view = view[size:]
+                yield from self._filled(size)
             else:
                 view = self._read_head(view)
-            if self._filling is not None and not self._fill_left:
-                yield from self._frame_complete()
+                if self._filling is not None and not self._fill_left:
+                    yield from self._frame_complete()  # it has no payload
 
-    def _fill(self, view: memoryview) -> memoryview:
-        """Payload bytes go straight to their message's buffer."""
+    def _filled(self, size: int) -> Iterator[Received]:
+        """So many more bytes of the payload that is under way are there."""
         partial = self._filling
         assert partial is not None
-        size = min(len(view), self._fill_left)
-        partial.payload[partial.filled : partial.filled + size] = view[:size]
         partial.filled += size
         self._fill_left -= size
-        return view[size:]
+        if not self._fill_left:
+            yield from self._frame_complete()
 
     def _read_head(self, view: memoryview) -> memoryview:
         """Collect a prefix, then its header."""
@@ -250,6 +274,16 @@ class FrameReader:
         if partial.filled == len(partial.payload):
             del self._partials[self._number]
             yield partial.finish()
+
+
+def decode(kind: int, header: bytes) -> Message:
+    """A message without tensors from its kind and header. Raises WireError."""
+    if kind not in _KINDS:
+        raise WireError(f"unknown kind of message: {kind}")
+    message, descriptors = _decode_header(_KINDS[kind], header)
+    if descriptors:
+        raise WireError(f"{type(message).__name__} has tensors where none can be")
+    return message
 
 
 def _decode_header(kind: type[Message], header: bytes) -> tuple[Message, list[Descriptor]]:

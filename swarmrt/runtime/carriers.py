@@ -1,0 +1,111 @@
+"""What carries a link: a connection to one peer, and the way to get one.
+
+There are two: `libp2p_carrier` reaches peers behind NAT, `direct` is many times faster where it can
+be reached. Both authenticate the peer and encrypt what is said. `links` does not know which it has.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from swarmrt.errors import WireError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Message
+from swarmrt.wire.frames import FrameReader, Received
+
+log = logging.getLogger("swarmrt.carriers")
+
+OnReceived = Callable[[Message, Sequence[torch.Tensor]], None]
+OnEnd = Callable[[str], None]  # the reason
+
+
+class Connection(ABC):
+    """Ordered bytes both ways, to and from a peer whose id is proved. `begin` first."""
+
+    def __init__(self, peer: PeerId) -> None:
+        self.peer = peer
+        self.frames: FrameReader
+        self._on_received: OnReceived
+        self._on_end: OnEnd | None = None  # none yet, or none any more
+
+    def begin(self, frames: FrameReader, on_received: OnReceived, on_end: OnEnd) -> None:
+        """Take messages from now on. `on_end` is called once, when nothing more can come."""
+        self.frames, self._on_received, self._on_end = frames, on_received, on_end
+        self.start_reading()
+
+    @abstractmethod
+    def start_reading(self) -> None: ...
+
+    @abstractmethod
+    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
+        """Send these bytes; they must stay as they are until they are gone. `drain` next."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Wait until more may be written. Raises OSError when the connection is lost."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it once what was written has gone out. May be called again."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End it as it is."""
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """After `close`: until nothing of it is left. Takes seconds at most."""
+
+    def end(self, reason: str) -> None:
+        """Close it, and say so unless that has been done."""
+        on_end, self._on_end = self._on_end, None
+        self.close()
+        if on_end is not None:
+            on_end(reason)
+
+    def take(self, messages: Iterator[Received]) -> None:
+        """Hand over what the frame reader found. Nonsense ends this connection and no other."""
+        try:
+            for message, tensors in messages:
+                if self._on_end is None:
+                    return
+                self._on_received(message, tensors)
+        except WireError as error:
+            log.warning("closing the link to %s, which broke the protocol: %s", self.peer, error)
+            self.end(f"broke the protocol: {error}")
+
+
+Welcome = Callable[[Connection], None]
+
+
+class Carrier(ABC):
+    """One way to get connections. `start` first, `close` at the end."""
+
+    name: str
+
+    @abstractmethod
+    async def start(self, welcome: Welcome) -> None:
+        """Take incoming connections from now on. `welcome` begins or closes them."""
+
+    @abstractmethod
+    def addresses(self) -> list[str]:
+        """Where others reach this process by this carrier."""
+
+    @abstractmethod
+    def may_reach(self, addresses: Sequence[str]) -> bool:
+        """Whether a peer of these addresses can be dialed at all."""
+
+    @abstractmethod
+    async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
+        """Connect to the peer. Raises RunError or OSError when it cannot be reached.
+
+        Peer ids and addresses come from others, so they may be nonsense.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Take and begin no more connections. Those that there are have been closed before."""

@@ -1,0 +1,75 @@
+"""Reaching a peer by the best carrier that works, and remembering which did not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swarmrt.errors import RunError
+from swarmrt.ids import PeerId
+from swarmrt.runtime.carriers import Carrier, Connection
+
+log = logging.getLogger("swarmrt.links")
+
+DIAL_S = 10.0  # for one carrier
+AVOID_S = 5.0  # after a carrier's first failure; doubled by each that follows
+MAX_AVOID_S = 300.0
+
+
+@dataclass
+class Failures:
+    number: int
+    avoid_until: float  # by the monotonic clock
+
+
+class Dialer:
+    """Carriers in the order of preference, and where peers are."""
+
+    def __init__(self, carriers: Sequence[Carrier]) -> None:
+        self._carriers = carriers
+        self._addresses: dict[PeerId, Mapping[str, tuple[str, ...]]] = {}
+        self._failures: dict[tuple[PeerId, str], Failures] = {}
+
+    def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Where a peer is, by its record: for each carrier's name. New addresses are tried anew."""
+        known = {name: tuple(some) for name, some in addresses.items()}
+        earlier = self._addresses.get(peer, {})
+        for carrier in self._carriers:
+            if known.get(carrier.name) != earlier.get(carrier.name):
+                self._failures.pop((peer, carrier.name), None)
+        self._addresses[peer] = known
+
+    async def dial(self, peer: PeerId) -> Connection:
+        """Raises RunError when no carrier reaches the peer."""
+        why = "it announces no address that links.link allows"
+        known = self._addresses.get(peer, {})
+        possible = [c for c in self._carriers if c.may_reach(known.get(c.name, ()))]
+        for carrier in possible:
+            is_last = carrier is possible[-1]
+            if not is_last and self._is_avoided(peer, carrier):
+                continue
+            try:
+                async with asyncio.timeout(DIAL_S):
+                    connection = await carrier.dial(peer, known.get(carrier.name, ()))
+            except (OSError, RunError) as error:
+                why = str(error) or f"it did not answer in {DIAL_S:.0f} s"
+                if not is_last:
+                    self._avoid(peer, carrier, why)
+            else:
+                self._failures.pop((peer, carrier.name), None)
+                return connection
+        raise RunError(f"cannot reach {peer}: {why}")
+
+    def _is_avoided(self, peer: PeerId, carrier: Carrier) -> bool:
+        failures = self._failures.get((peer, carrier.name))
+        return failures is not None and time.monotonic() < failures.avoid_until
+
+    def _avoid(self, peer: PeerId, carrier: Carrier, why: str) -> None:
+        failures = self._failures.setdefault((peer, carrier.name), Failures(0, 0.0))
+        seconds = min(AVOID_S * 2**failures.number, MAX_AVOID_S)
+        failures.number = min(failures.number + 1, 10)
+        failures.avoid_until = time.monotonic() + seconds
+        log.info("%s links to %s fail for now: %s", carrier.name, peer, why)

@@ -1,0 +1,296 @@
+"""Links over TCP and TLS 1.3, straight to the peer's own port.
+
+Payloads go from the socket (or from OpenSSL) into their tensors, and from tensors into the socket,
+with no copy of ours in between. What comes before the other end's identity is proved is bounded in
+number, memory and time: nothing of ours is read before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Coroutine, Sequence
+from typing import Any, cast
+
+from swarmrt.errors import RunError, WireError
+from swarmrt.ids import PeerId
+from swarmrt.runtime.addresses import MAX_ADDRESSES, parse_address, visible_addresses
+from swarmrt.runtime.carriers import Carrier, Connection, Welcome
+from swarmrt.runtime.certificates import Contexts, make_contexts, peer_of_certificate
+from swarmrt.runtime.identity import Identity
+from swarmrt.wire.frames import CHUNK_BYTES
+
+log = logging.getLogger("swarmrt.direct")
+
+GREET_S = 10.0  # for the TLS handshake, on a loaded machine
+MAX_GREETINGS = 64  # handshakes of incoming connections at a time; more wait in the backlog
+BACKLOG = 128
+CLOSE_S = 2.0  # for the last bytes to go out, and the other end to notice
+ACCEPT_AGAIN_S = 0.1  # when the system has no more descriptors, say
+KEEP_ALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}  # dead after 40 s
+ANYBODY = PeerId("")  # without TLS, which nothing but a benchmark is
+
+EARLY_BYTES = 4 << 10  # kept until `begin`: uvloop starts to read before it can be told not to
+
+
+class DirectConnection(Connection, asyncio.BufferedProtocol):
+    """A TCP connection. `peer` is known once TLS has come up."""
+
+    def __init__(self) -> None:
+        super().__init__(ANYBODY)
+        self._transport: asyncio.Transport
+        self._may_write = asyncio.Event()
+        self._is_lost = asyncio.Event()
+        self._reason = "the link was closed"
+        self._early = memoryview(bytearray(EARLY_BYTES))
+        self._early_bytes = 0
+        self._is_reading = False
+
+    # ------------------------------------------------------------------ for links
+
+    def start_reading(self) -> None:
+        asyncio.get_running_loop().call_soon(self._read_on)
+
+    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
+        self._transport.writelines(buffers)
+
+    async def drain(self) -> None:
+        if not self._may_write.is_set():
+            await self._may_write.wait()
+        else:
+            await asyncio.sleep(0)  # so that what comes in is read meanwhile
+        if self._is_lost.is_set():
+            raise ConnectionResetError(self._reason)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    async def wait_closed(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._is_lost.wait()
+        except TimeoutError:
+            self.abort()
+
+    def prove_peer(self) -> PeerId:
+        """Who is at the other end, by the certificate that TLS has demanded. Raises WireError."""
+        tls = self._transport.get_extra_info("ssl_object")
+        return peer_of_certificate(tls.getpeercert(binary_form=True))
+
+    def tune(self) -> None:
+        """Send at once, and find out that a silent machine is gone. Raises OSError."""
+        tcp = self._transport.get_extra_info("socket")
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE.items():
+            if hasattr(socket, name):  # not on every system
+                tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    # ------------------------------------------------------------------ for the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.pause_reading()  # until `begin`
+        self._transport.set_write_buffer_limits(high=CHUNK_BYTES)  # control waits for no more
+        self._may_write.set()
+
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.frames.get_buffer() if self._is_reading else self._early[self._early_bytes :]
+
+    def buffer_updated(self, size: int) -> None:
+        if self._is_reading:
+            self.take(self.frames.buffer_updated(size))
+        else:
+            self._early_bytes += size
+            self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        self._is_reading = True
+        self.take(self.frames.feed(self._early[: self._early_bytes]))
+        if self._is_lost.is_set():
+            self.end(self._reason)
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def eof_received(self) -> None:
+        """The transport closes itself."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._reason = str(error) or type(error).__name__
+        self._is_lost.set()
+        self._may_write.set()  # whoever waits finds that it is lost
+        self.end(self._reason)
+
+
+class DirectCarrier(Carrier):
+    """Listens where the libp2p daemon does, on ports of its own."""
+
+    name = "direct"
+
+    def __init__(
+        self,
+        identity: Identity,
+        listen: Sequence[str] = ("127.0.0.1",),
+        visible: Sequence[str] = (),
+        *,
+        tls: bool = True,
+    ) -> None:
+        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::."""
+        self._contexts: Contexts | None = make_contexts(identity) if tls else None
+        self._listen, self._visible = listen, visible
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._greetings = asyncio.Semaphore(MAX_GREETINGS)
+        self._welcome: Welcome
+
+    async def start(self, welcome: Welcome) -> None:
+        """Raises RunError when it cannot listen."""
+        self._welcome = welcome
+        for host in self._listen:
+            try:
+                listener = _listener(host)
+            except OSError as error:
+                raise RunError(f"cannot listen at {host}: {error.strerror}") from None
+            self._listeners.append(listener)
+            self._spawn(self._accept(listener))
+
+    def addresses(self) -> list[str]:
+        found = [
+            address
+            for listener in self._listeners
+            for address in visible_addresses(listener.getsockname(), self._visible)
+        ]
+        return list(dict.fromkeys(found))[:MAX_ADDRESSES]
+
+    def may_reach(self, addresses: Sequence[str]) -> bool:
+        return bool(addresses)
+
+    async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
+        """All addresses at once: most are of networks that are not ours, where nobody answers."""
+        dials = [asyncio.create_task(self._dial(peer, a)) for a in addresses[:MAX_ADDRESSES]]
+        reached: DirectConnection | None = None
+        try:
+            reached = await _first(dials)
+            return reached
+        finally:
+            for task in dials:
+                if not task.cancel() and not task.exception() and task.result() is not reached:
+                    task.result().close()  # it was as fast as the first one
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
+
+    async def _dial(self, peer: PeerId, address: str) -> DirectConnection:
+        """Raises RunError or OSError, also when somebody else answers there."""
+        try:
+            host, port = parse_address(address)
+        except ValueError as error:
+            raise RunError(f"{address!r:.80} is not a direct address: {error}") from None
+        tls = None if self._contexts is None else self._contexts.dialing
+        _, connection = await asyncio.get_running_loop().create_connection(
+            DirectConnection,
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=GREET_S if tls else None,
+            ssl_shutdown_timeout=CLOSE_S if tls else None,
+        )
+        try:
+            connection.peer = peer if tls is None else connection.prove_peer()
+            if connection.peer != peer:
+                raise RunError(f"{connection.peer} answers at {address}, not {peer}")
+            connection.tune()
+        except WireError as error:
+            connection.abort()
+            raise RunError(f"who answers at {address} is not {peer}: {error}") from None
+        except (OSError, RunError):
+            connection.abort()
+            raise
+        return connection
+
+    # ------------------------------------------------------------------ being dialed
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Take connections, but only so many before they have proved who they are."""
+        while True:
+            await self._greetings.acquire()
+            try:
+                accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError as error:
+                self._greetings.release()
+                log.warning("cannot take a connection: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+            else:
+                self._spawn(self._greet(accepted))
+
+    async def _greet(self, accepted: socket.socket) -> None:
+        tls = None if self._contexts is None else self._contexts.listening
+        connection = DirectConnection()
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,  # uvloop returns its TLS protocol, not ours
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=GREET_S if tls else None,
+                ssl_shutdown_timeout=CLOSE_S if tls else None,
+            )
+            try:
+                connection.peer = ANYBODY if tls is None else connection.prove_peer()
+                connection.tune()
+            except (OSError, WireError):
+                connection.abort()
+                raise
+        except (OSError, WireError) as error:  # most of the internet knocks at open ports
+            log.info("refused a connection: %s", error or type(error).__name__)
+        else:
+            self._welcome(connection)
+        finally:
+            self._greetings.release()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """A task of ours; a bug in it reaches the loop's exception handler."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _first(dials: Sequence[asyncio.Task[DirectConnection]]) -> DirectConnection:
+    """The first one that succeeds. Raises what the last one raised when none does."""
+    error: Exception = RunError("it has no address")
+    for dial in asyncio.as_completed(dials):
+        try:
+            return await dial
+        except (OSError, RunError) as failed:
+            error = failed
+    raise error
+
+
+def _listener(host: str) -> socket.socket:
+    """A socket that listens at a port that the system chooses. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, 0))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,255 @@
+"""Direct links: who is at the other end, and what strangers can do at an open port."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from swarmrt.errors import RunError, WireError
+from swarmrt.messages import Finish, Part
+from swarmrt.runtime.addresses import format_address, host_of, parse_address
+from swarmrt.runtime.carriers import Connection
+from swarmrt.runtime.certificates import (
+    AUTHORITY,
+    EXTENSION,
+    Contexts,
+    _builder,
+    _context,
+    _private_pem,
+    make_certificate,
+    make_contexts,
+    peer_of_certificate,
+)
+from swarmrt.runtime.direct import DirectCarrier
+from swarmrt.runtime.identity import Identity, open_identity
+from swarmrt.runtime.network import open_network
+from tests.test_runtime_links import GARBAGE, End, run, two_ends, until
+
+pytestmark = pytest.mark.swarm
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Identity:
+    return open_identity(tmp_path / "identity")
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def with_extension(key: ec.EllipticCurvePrivateKey, value: bytes | None) -> x509.Certificate:
+    builder = _builder(x509.Name([]), key.public_key())
+    if value is not None:
+        builder = builder.add_extension(x509.UnrecognizedExtension(EXTENSION, value), False)
+    return builder.sign(AUTHORITY, hashes.SHA256())
+
+
+def extension_of(certificate: x509.Certificate) -> bytes:
+    value = certificate.extensions.get_extension_for_oid(EXTENSION).value
+    assert isinstance(value, x509.UnrecognizedExtension)
+    return value.value
+
+
+def stolen(identity: Identity) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """A man in the middle has a TLS key of his own, and somebody's proof for another one."""
+    theirs = make_certificate(identity, ec.generate_private_key(ec.SECP256R1()))
+    key = ec.generate_private_key(ec.SECP256R1())
+    return with_extension(key, extension_of(theirs)), key
+
+
+def contexts_of(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Contexts:
+    with tempfile.TemporaryDirectory() as folder:
+        pem = Path(folder) / "pem"
+        pem.write_bytes(_private_pem(key) + certificate.public_bytes(serialization.Encoding.PEM))
+        return Contexts(
+            _context(ssl.PROTOCOL_TLS_CLIENT, pem), _context(ssl.PROTOCOL_TLS_SERVER, pem)
+        )
+
+
+def test_certificate_names_who_signed_for_its_key(identity: Identity) -> None:
+    certificate = make_certificate(identity, ec.generate_private_key(ec.SECP256R1()))
+    assert peer_of_certificate(der(certificate)) == identity.peer_id
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xc1", b"\x92\x01\x02", b"\x92\xc4\x00\xc4\x00"])
+def test_certificate_that_names_nobody(value: bytes | None) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    with pytest.raises(WireError, match="the certificate"):
+        peer_of_certificate(der(with_extension(key, value)))
+    with pytest.raises(WireError):
+        peer_of_certificate(b"nonsense")
+
+
+def test_proof_for_another_key_is_no_proof(identity: Identity) -> None:
+    with pytest.raises(WireError, match="signature is not that of its identity"):
+        peer_of_certificate(der(stolen(identity)[0]))
+
+
+def test_dialer_refuses_whoever_else_answers() -> None:
+    """At the address of a record sits another peer, or a man in the middle."""
+
+    async def story() -> None:
+        async with open_network([]) as network, two_ends("direct") as (first, second):
+            middle = DirectCarrier(second.network.daemon.identity)
+            middle._contexts = contexts_of(*stolen(second.network.daemon.identity))
+            came: list[Connection] = []
+            await middle.start(came.append)
+            try:
+                end = End(network, "direct")
+                await end.links.start()
+                for addresses in (first.links.addresses("direct"), middle.addresses()):
+                    end.links.know(second.me, {"direct": addresses})
+                    end.links.send(second.me, Finish("secret"))
+                    await until(lambda: end.failed)
+                    assert not first.got and not second.got
+                    end.failed.clear()
+                await end.links.close()
+            finally:
+                for connection in came:
+                    connection.abort()
+                await middle.close()
+
+    run(story())
+
+
+def test_acceptor_refuses_a_proof_for_another_key() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            thief = DirectCarrier(first.network.daemon.identity)
+            thief._contexts = contexts_of(*stolen(second.network.daemon.identity))
+            connection = await thief.dial(first.me, first.links.addresses("direct"))
+            await connection.wait_closed()
+            assert not first.got and not first.lost
+
+    run(story())
+
+
+def test_client_without_a_certificate_is_refused() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, _):
+            host, port = parse_address(first.links.addresses("direct")[0])
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            with pytest.raises(OSError):
+                while await reader.read(1 << 16):
+                    pass
+                raise ConnectionResetError  # or a plain end
+            writer.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_at_the_port_closes_its_connection_and_no_other(garbage: bytes) -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            second.links.send(first.me, Finish("before"))
+            await until(lambda: first.got)
+            host, port = parse_address(first.links.addresses("direct")[0])
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(garbage)
+            writer.write_eof()
+            try:
+                while await reader.read(1 << 16):
+                    pass
+            except ConnectionResetError:
+                pass  # as good as an end
+            writer.close()
+            second.links.send(first.me, Finish("after"))
+            await until(lambda: len(first.got) == 2)
+
+    run(story())
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_garbage_from_a_peer_closes_its_connection_and_no_other(garbage: bytes) -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second), open_network([]) as other:
+            second.links.send(first.me, Finish("before"))
+            await until(lambda: first.got)
+            contexts = make_contexts(other.daemon.identity)
+            host, port = parse_address(first.links.addresses("direct")[0])
+            reader, writer = await asyncio.open_connection(host, port, ssl=contexts.dialing)
+            writer.write(garbage)
+            if not garbage:
+                writer.close()
+            try:
+                while await reader.read(1 << 16):
+                    pass
+            except OSError:
+                pass  # as good as an end
+            writer.close()
+            second.links.send(first.me, Finish("after"))
+            await until(lambda: len(first.got) == 2)
+            assert first.messages() == [Finish("before"), Finish("after")]
+
+    run(story())
+
+
+def test_closed_port_falls_back_to_libp2p() -> None:
+    async def story() -> None:
+        async with two_ends("auto") as (first, second):
+            listener = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+            port = listener.sockets[0].getsockname()[1]
+            listener.close()
+            await listener.wait_closed()
+            addresses = {**second.addresses(), "direct": [f"127.0.0.1:{port}"]}
+            first.links.know(second.me, addresses)
+            first.links.send(second.me, Finish("by another way"))
+            await until(lambda: second.got)
+
+    run(story())
+
+
+def test_control_overtakes_bulk_and_a_slow_receiver_slows_its_sender() -> None:
+    """What does not fit into the socket stays in the queue, behind whatever is more urgent."""
+
+    async def story() -> None:
+
+        async with two_ends("direct") as (first, second):
+            first.links.send(second.me, Finish("hello"))
+            await until(lambda: second.got)
+            for number in range(4):
+                bulk = torch.zeros(40 << 20, dtype=torch.uint8)
+                first.links.send(second.me, Part(1, 1, 1, number, False), [bulk])
+            await asyncio.sleep(0)
+            first.links.send(second.me, Finish("control"))
+            await until(lambda: len(second.got) == 6)
+            kinds = [type(message).__name__ for message in second.messages()]
+            assert kinds[1] == "Finish", kinds
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host:1", "1.2.3.4", "1.2.3.4:0", "1.2.3.4:70000", "::1:80", "[1.2.3.4]:5"]
+)
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(ValueError):
+        parse_address(address)
+
+
+def test_addresses() -> None:
+    for host, port in (("127.0.0.1", 80), ("::1", 65535)):
+        assert parse_address(format_address(host, port)) == (host, port)
+    assert host_of("/ip4/10.0.0.1/tcp/5/p2p/Qm") == "10.0.0.1"
+    assert host_of("/dns4/example.org/tcp/5") is None
+
+
+def test_port_that_cannot_be_listened_at() -> None:
+    async def story() -> None:
+        async with open_network([]) as network:
+            carrier = DirectCarrier(network.daemon.identity, ["203.0.113.1"])
+            with pytest.raises(RunError, match=r"cannot listen at 203\.0\.113\.1"):
+                await carrier.start(lambda connection: None)
+
+    run(story())
