@@ -74,7 +74,9 @@ def _triton_problem() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     try:
-        importlib.import_module("swarmrt.kernels.triton_kernels")
-    except Exception as error:  # whatever a half-installed compiler raises: torch serves instead
+        kernels = importlib.import_module("swarmrt.kernels.triton_kernels")
+        one = torch.ones(1, device="cuda")
+        kernels.decode_int8(one, one.to(torch.int8), torch.empty_like(one), 1)
+    except Exception as error:  # whatever a compiler raises that lacks a part: torch serves instead
         return f"triton does not work: {error}"
     return None
