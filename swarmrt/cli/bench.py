@@ -148,3 +148,24 @@ def link(
             print(f"{name.removesuffix('_s'):<44}{value * 1e3:8.3f} ms")
         elif name in RATIOS:
             print(f"{name:<44}{value:8.2f}")
+
+
+@bench.command()
+def codec(
+    mebibytes: int = typer.Option(64, min=1, help="Of fp32 values; 64 is past most caches."),
+    rounds: int = typer.Option(15, min=1, help="Everything is measured in each."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """Codecs on one thread of this CPU, beside copying the same fp32 values."""
+    from swarmrt.lab.codecs import measure
+
+    found = measure(mebibytes, rounds)
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"codecs: {found.pop('implementation')}")
+    for name, value in found.items():
+        if name.endswith("_bytes_per_s"):
+            print(f"{name.removesuffix('_bytes_per_s'):<44}{float(value) / 1e9:8.2f} GB/s")
+        elif "_over_" in name:
+            print(f"{name:<44}{float(value):8.2f}")

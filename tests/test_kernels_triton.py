@@ -1,0 +1,90 @@
+"""The codecs in Triton: by its interpreter, which needs no GPU; compiled for one; and on one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swarmrt.kernels import dispatch
+from swarmrt.kernels.codecs import Int8Codec
+from tests.kernels import same_bits
+
+ROOT = Path(__file__).parent.parent
+CHECKS = ["agrees_with_torch_at_every_size", "agrees_with_torch_on_every_kind_of_value"]
+
+triton = pytest.importorskip("triton", reason="triton is not installed: it is for Linux on x86-64")
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_triton_interpreted(check: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.triton_interpreted", check],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="TRITON_INTERPRET is set")
+@pytest.mark.parametrize("width", [16, 256, 1 << 14])
+@pytest.mark.parametrize("flag", [False, True])
+def test_kernels_compile_for_cuda_and_fuse_nothing(
+    width: int, flag: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton compiles also where there is no GPU. A fused multiply-add would round otherwise."""
+    from swarmrt.kernels import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    sizes = {"count": "i32", "block": "i32"}
+    encode = {"values": "*fp32", "residual": "*fp32", "scales": "*fp32", "codes": "*i8"}
+    decode = {"codes": "*i8", "scales": "*fp32", "out": "*fp32"}
+    for other in (False, True):
+        constants: dict[str, Any] = {"WIDTH": width, "FEEDBACK": flag, "STOCHASTIC": other}
+        ptx = ptx_of(triton_kernels._encode, encode | sizes | {"key": "i32"}, constants)
+        assert "div.rn.f32" in ptx and "fma." not in ptx
+    ptx = ptx_of(triton_kernels._decode, decode | sizes, {"WIDTH": width, "ADD": flag})
+    assert "mul.rn.f32" in ptx and "fma." not in ptx
+
+
+def ptx_of(kernel: Any, signature: dict[str, str], constants: dict[str, Any]) -> str:
+    """What the kernel becomes for compute capability 8.0."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    types = signature | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
+    options = {"enable_fp_fusion": False, "num_warps": 16}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options)
+    return str(compiled.asm["ptx"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_cuda_and_cpu_agree_to_the_bit() -> None:
+    assert dispatch.describe()["cuda"] == "Triton"
+    for count, block, seed in itertools.product(
+        [0, 1, 257, 100_000], [1, 7, 256, 4096, 1 << 15], [None, 3]
+    ):
+        compare_devices(Int8Codec(block), count, seed)
+
+
+def compare_devices(codec: Int8Codec, count: int, seed: int | None) -> None:
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count))
+    if count > 200:
+        values[100] = torch.nan
+    found = []
+    for device in ("cpu", "cuda"):
+        residual = torch.full((count,), 0.01, device=device)
+        total = values.to(device, copy=True)
+        encoded = codec.encode(values.to(device), residual=residual, seed=seed)
+        codec.decode_accumulate(encoded, total)
+        found.append((total.cpu(), residual.cpu()))
+    assert all(same_bits(here, there) for here, there in zip(*found, strict=True))
