@@ -40,6 +40,11 @@ class Connection(ABC):
     @abstractmethod
     def start_reading(self) -> None: ...
 
+    @property
+    @abstractmethod
+    def may_write(self) -> bool:
+        """Whether what is written now goes out, and does not pile up here."""
+
     @abstractmethod
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Send these bytes; they must stay as they are until they are gone. `drain` next."""

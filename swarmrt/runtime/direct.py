@@ -40,7 +40,7 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
     def __init__(self) -> None:
         super().__init__(ANYBODY)
         self._transport: asyncio.Transport
-        self._may_write = asyncio.Event()
+        self._writable = asyncio.Event()
         self._is_lost = asyncio.Event()
         self._reason = "the link was closed"
         self._early = memoryview(bytearray(EARLY_BYTES))
@@ -52,12 +52,16 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
     def start_reading(self) -> None:
         asyncio.get_running_loop().call_soon(self._read_on)
 
+    @property
+    def may_write(self) -> bool:
+        return self._writable.is_set() and not self._transport.is_closing()
+
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         self._transport.writelines(buffers)
 
     async def drain(self) -> None:
-        if not self._may_write.is_set():
-            await self._may_write.wait()
+        if not self._writable.is_set():
+            await self._writable.wait()
         else:
             await asyncio.sleep(0)  # so that what comes in is read meanwhile
         if self._is_lost.is_set():
@@ -96,13 +100,13 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.pause_reading()  # until `begin`
         self._transport.set_write_buffer_limits(high=CHUNK_BYTES)  # control waits for no more
-        self._may_write.set()
+        self._writable.set()
 
     def pause_writing(self) -> None:
-        self._may_write.clear()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        self._may_write.set()
+        self._writable.set()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.frames.get_buffer() if self._is_reading else self._early[self._early_bytes :]
@@ -129,7 +133,7 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
         if error is not None:
             self._reason = str(error) or type(error).__name__
         self._is_lost.set()
-        self._may_write.set()  # whoever waits finds that it is lost
+        self._writable.set()  # whoever waits finds that it is lost
         self.end(self._reason)
 
 

@@ -11,6 +11,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from swarmrt.ids import PeerId
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.daemon import Daemon
+from swarmrt.wire.frames import CHUNK_BYTES
 
 STREAM = "swarmrt/1"
 READ_BYTES = 1 << 20
@@ -27,9 +28,13 @@ class Libp2pConnection(Connection):
     def start_reading(self) -> None:
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
+    @property
+    def may_write(self) -> bool:
+        transport = self._writer.transport
+        return not transport.is_closing() and transport.get_write_buffer_size() < CHUNK_BYTES
+
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        for buffer in buffers:
-            self._writer.write(buffer)
+        self._writer.writelines(buffers)
 
     async def drain(self) -> None:
         await self._writer.drain()

@@ -163,7 +163,13 @@ class Links:
     # ------------------------------------------------------------------ writing
 
     def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
-        outbox.frames.push(outgoing)
+        """Write it at once if nothing waits before it; waking a task up takes longer than that."""
+        frames, connection = outbox.frames, outbox.connection
+        frames.push(outgoing)
+        if len(frames) == 1 and connection is not None and connection.may_write:
+            connection.write(frames.next_frame()[0])
+        if not len(frames):
+            return
         outbox.wake.set()
         if outbox.task is None:
             outbox.task = self._spawn(self._write(peer, outbox))
