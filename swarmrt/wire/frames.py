@@ -334,10 +334,16 @@ def _check(value: Any, wanted: Any, where: str) -> Any:
     raise WireError(f"{where} cannot be {value!r:.60}")
 
 
+@cache
+def _named_types(wanted: Any) -> list[Any]:
+    """Of a NamedTuple's parts. Not to be changed."""
+    return list(typing.get_type_hints(wanted).values())
+
+
 def _part_types(wanted: Any, length: int) -> list[Any] | None:
     """Types of a tuple's or NamedTuple's parts; None when it cannot have so many."""
     if hasattr(wanted, "_fields"):
-        parts = list(typing.get_type_hints(wanted).values())
+        parts = _named_types(wanted)
     elif isinstance(wanted, types.GenericAlias) and wanted.__origin__ is tuple:
         arguments = typing.get_args(wanted)
         repeated = len(arguments) == 2 and arguments[1] is Ellipsis
