@@ -127,6 +127,28 @@ def join(
 
 
 @bench.command()
+def memory(
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """What a peer takes beyond its stage, with 20 million parameters and two replicas."""
+    from swarmrt import lab
+    from swarmrt.lab.memory import measure
+
+    with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
+        config = Path(folder) / "bench.toml"
+        config.write_text(JOIN_CONFIG, encoding="utf-8")
+        run_dir = Path(folder) / "run"
+        with lab.LocalSwarm(config, replicas=[2, 1], run_dir=run_dir, threads=1) as swarm:
+            swarm.wait(1)
+            found = asdict(measure(swarm, stage=0))
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name.removesuffix('_bytes'):<12}{value / 1e6:8.0f} MB")
+
+
+@bench.command()
 def link(
     rounds: int = typer.Option(5, min=1, help="Every way of talking is measured in each."),
     messages: int = typer.Option(12, min=1, help="Of 16 MiB, a round."),

@@ -21,6 +21,7 @@ from swarmrt.runtime.network import Network
 from swarmrt.runtime.process import EventLog, Process
 from swarmrt.runtime.state import Fetches, Shelf
 from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.runtime.vitals import watch_vitals
 from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer import PeerSettings
@@ -60,6 +61,7 @@ class Shell(ABC):
         self.shelf = Shelf()
         self.failpoints = failpoints
         self.process = Process(settings, self.act, EventLog(log), failpoints)
+        self._vitals = log.with_name("vitals.jsonl") if log is not None else None
         self._background: set[asyncio.Task[None]] = set()
 
     @abstractmethod
@@ -82,6 +84,8 @@ class Shell(ABC):
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(duty) for duty in duties]
                 running.append(tasks.create_task(self.network.daemon.watch()))
+                if self._vitals is not None:
+                    running.append(tasks.create_task(watch_vitals(self._vitals)))
                 self.process.feed(started)
                 with switch.calls(lambda reason: self.process.feed(StopRequested(reason))):
                     stop = await self.process.stopped

@@ -1,0 +1,50 @@
+"""How a process is: `vitals.jsonl`, one line every few seconds, beside its event log.
+
+The event loop's lag is how much later than asked a timer comes. While torch, or anything else,
+holds up the loop, no message is read and no deadline is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import TextIO
+
+TICK_S = 0.05  # between two looks at the lag
+LINE_S = 5.0  # between two lines
+STATM = Path("/proc/self/statm")  # where there is one
+
+
+async def watch_vitals(path: Path) -> None:
+    """Write a line again and again: the lag since the last one, and memory. Never returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        while True:
+            await _write_line(file)
+
+
+async def _write_line(file: TextIO) -> None:
+    loop = asyncio.get_running_loop()
+    lags: list[float] = []
+    end = loop.time() + LINE_S
+    while (asked := loop.time() + TICK_S) < end:
+        await asyncio.sleep(TICK_S)
+        lags.append(max(0.0, loop.time() - asked))
+    line = {
+        "time": time.time(),
+        "loop_lag_median_s": statistics.median(lags),
+        "loop_lag_worst_s": max(lags),
+        "resident_bytes": resident_bytes(),
+    }
+    file.write(json.dumps(line) + "\n")
+
+
+def resident_bytes() -> int | None:
+    """Of this process; None where the system does not tell."""
+    if not STATM.exists():
+        return None
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
