@@ -20,6 +20,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId
 from swarmrt.lab.swarm import LocalSwarm
+from swarmrt.model.partition import resolve
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.vitals import resident_bytes
 
@@ -77,7 +78,7 @@ def _alone(config: RunConfig, stage: int) -> int:
 
 def _train_alone(config: RunConfig, index: int, answer: Pipe) -> None:
     torch.set_num_threads(1)
-    stage = Stage(config, index)
+    stage = Stage(resolve(config), index)
     shape = (config.batch.microbatch, config.model.sequence)
     tokens = torch.zeros(shape, dtype=torch.int64)
     inputs = tokens if stage.is_first else torch.zeros(*shape, config.model.width)
