@@ -1,8 +1,9 @@
 """What a peer takes in memory beyond what training its stage takes anyway.
 
 The same stage is trained in a process of its own, without a swarm: torch, parameters, gradients,
-optimizer and activations. What a peer's process has beyond that is ours: the directory node, links,
-frames, and what a reduce needs. Its libp2p daemon is a process of its own and counted apart.
+optimizer, and the activations of as many microbatches as the peer has at a time. What a peer's
+process has beyond that is ours: the directory node, links, frames, and what a reduce needs. Its
+libp2p daemon is a process of its own and counted apart.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def measure(swarm: LocalSwarm, stage: int) -> Memory:
 
     Raises RunError where the system does not tell how much memory a process has.
     """
-    alone = _alone(swarm.config, stage)
+    alone = _alone(swarm.config, stage, swarm.config.batch.microbatches // swarm.replicas[stage])
     peer = swarm.peers(stage)[0]
     daemons = _descendants(peer.pid)
     swarm.wait(swarm.version + STEPS)
@@ -56,10 +57,10 @@ def measure(swarm: LocalSwarm, stage: int) -> Memory:
     return Memory(most, alone, most - alone, daemon_most)
 
 
-def _alone(config: RunConfig, stage: int) -> int:
+def _alone(config: RunConfig, stage: int, in_flight: int) -> int:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_train_alone, args=(config, stage, theirs))
+    process = context.Process(target=_train_alone, args=(config, stage, in_flight, theirs))
     process.start()
     theirs.close()
     try:
@@ -76,7 +77,7 @@ def _alone(config: RunConfig, stage: int) -> int:
     return answer
 
 
-def _train_alone(config: RunConfig, index: int, answer: Pipe) -> None:
+def _train_alone(config: RunConfig, index: int, in_flight: int, answer: Pipe) -> None:
     torch.set_num_threads(1)
     stage = Stage(resolve(config), index)
     shape = (config.batch.microbatch, config.model.sequence)
@@ -84,9 +85,12 @@ def _train_alone(config: RunConfig, index: int, answer: Pipe) -> None:
     inputs = tokens if stage.is_first else torch.zeros(*shape, config.model.width)
     most = 0
     for step in range(STEPS):
-        forwarded = stage.forward(MicrobatchId(step, 0), inputs, tokens if stage.is_last else None)
-        output = forwarded.output
-        stage.backward(forwarded, None if output is None else torch.ones_like(output))
+        targets = tokens if stage.is_last else None
+        batch = [MicrobatchId(step, number) for number in range(in_flight)]
+        done = [stage.forward(microbatch, inputs, targets) for microbatch in batch]
+        for forwarded in done:
+            output = forwarded.output
+            stage.backward(forwarded, None if output is None else torch.ones_like(output))
         stage.step(stage.gradients().clone(), 1.0)
         most = max(most, resident_bytes() or 0)
     answer.send(most or None)
