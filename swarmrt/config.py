@@ -59,6 +59,9 @@ class Model(Section):
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         "float32", description='"float32" | "float64" | "bfloat16"'
     )
+    recompute: bool = Field(
+        False, description="keep inputs, not activations: less memory, a third more computing"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="keyword arguments of your own builder"
     )
@@ -140,8 +143,11 @@ class Optimizer(Section):
 
 
 class Precision(Section):
-    """What travels between stages."""
+    """What is computed, and what travels between stages, when not in the model's dtype."""
 
+    compute: Literal["model", "bfloat16"] = Field(
+        "model", description='"model" | "bfloat16": matrix products in it, weights in float32'
+    )
     activations: Literal["model", "bfloat16"] = Field(
         "model", description='activations and their gradients on the wire: "model" | "bfloat16"'
     )
@@ -190,6 +196,15 @@ class RunConfig(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
     links: Links = Field(default_factory=Links)  # type: ignore[arg-type]
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)  # type: ignore[arg-type]
+
+    @model_validator(mode="after")
+    def _compute_is_less_than_the_model(self) -> Self:
+        if self.precision.compute != "model" and self.model.dtype != "float32":
+            raise ValueError(
+                f"precision.compute {self.precision.compute!r} is for models of dtype float32, "
+                f"not {self.model.dtype}"
+            )
+        return self
 
     @property
     def num_stages(self) -> int:

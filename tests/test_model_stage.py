@@ -119,6 +119,59 @@ def test_bfloat16_follows_the_reference(text: Path) -> None:
     assert difference(trained(config, 3), train_reference(config, 3)) < 0.05
 
 
+def with_compute(config: RunConfig) -> RunConfig:
+    precision = config.precision.model_copy(update={"compute": "bfloat16"})
+    return config.model_copy(update={"precision": precision})
+
+
+def test_mixed_precision_follows_the_reference_and_keeps_float32(text: Path) -> None:
+    exact = run(text, (2, 2), SGD, dtype="float32")
+    mixed = with_compute(exact)
+    ours = trained(mixed, 3)
+    assert all(tensor.dtype == torch.float32 for tensor in ours.values())
+    assert difference(ours, train_reference(mixed, 3)) < 1e-3
+    assert 1e-6 < difference(ours, trained(exact, 3)) < 0.05
+    assert all(stage.gradients().dtype == torch.float32 for stage in build(mixed))
+
+
+def test_replicas_of_mixed_precision_agree(text: Path) -> None:
+    config = with_compute(run(text, (2, 2), dtype="float32"))
+    data, digests = open_data(config), []
+    for _ in range(2):
+        digests.append(train_step(build(config), data, config))
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("compute", ["model", "bfloat16"])
+def test_recomputation_changes_no_bit_and_keeps_no_activations(text: Path, compute: str) -> None:
+    """With dropout, whose draws are the microbatch's and the layer's."""
+    kept = run(text, (2, 2), dtype="float32")
+    again = run(text, (2, 2), dtype="float32", recompute=True)
+    if compute == "bfloat16":
+        kept, again = with_compute(kept), with_compute(again)
+    data, digests = open_data(kept), []
+    for config in (kept, again):
+        stages = build(config)
+        digests.append([train_step(stages, data, config) for _ in range(3)])
+    assert digests[0] == digests[1]
+    tokens = torch.zeros(2, 12, dtype=torch.int64)
+    forwarded = Stage(again, 0).forward(MicrobatchId(0, 0), tokens, None)
+    assert forwarded.graph is not None and forwarded.graph.end is None
+    assert forwarded.output is not None and not forwarded.output.requires_grad
+
+
+def test_recomputation_without_accumulating_gives_the_same_input_gradient(text: Path) -> None:
+    inputs, grad = torch.randn(2, 12, 24), torch.randn(2, 12, 24)
+    grads = []
+    for recompute in (False, True):
+        stage = Stage(run(text, (1, 2, 1), dtype="float32", recompute=recompute), 1)
+        forwarded = stage.forward(MicrobatchId(0, 0), inputs, None)
+        grads.append(stage.backward(forwarded, grad, accumulate=False))
+        assert not stage.gradients().any()
+    kept, again = grads
+    assert kept is not None and again is not None and torch.equal(kept, again)
+
+
 def test_the_loss_goes_down(text: Path) -> None:
     config = run(text, (4,), dtype="float32", dropout=0.0)
     losses: list[float] = []

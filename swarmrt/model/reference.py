@@ -44,13 +44,15 @@ def train_reference(
         [master for master in masters if is_decayed(master)],
         [master for master in masters if not is_decayed(master)],
     )
+    mixed = config.precision.compute == "bfloat16"
     for step in range(steps):
         sums = [torch.zeros_like(master) for master in masters]
         loss_sum, tokens = 0.0, 0
         for index in range(config.batch.microbatches):
             microbatch = MicrobatchId(step, index)
             inputs, targets = map(torch.from_numpy, data.microbatch(microbatch))
-            loss = model.loss_sum(whole(inputs, microbatch), targets)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                loss = model.loss_sum(whole(inputs, microbatch), targets)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for total, gradient in zip(sums, gradients, strict=True):
                 if gradient is not None:

@@ -23,8 +23,10 @@ from swarmrt.model.flat import Flat
 class Graph(NamedTuple):
     """What backward needs: autograd's graph hangs on `end`."""
 
+    microbatch: MicrobatchId
     inputs: Tensor
-    end: Tensor  # the output, or the loss sum
+    targets: Tensor | None
+    end: Tensor | None  # the output, or the loss sum; None when it is to be computed again
     version: int
 
 
@@ -55,6 +57,8 @@ class Stage:
         self.version = 0  # updates applied
         first = sum(layers[:stage_index])
         self._kind = config.model.kind
+        self._recompute = config.model.recompute
+        self._mixed = config.precision.compute == "bfloat16"
         self._model = build_layers(config)
         self._slice = Slice(self._model, first, first + layers[stage_index]).to(self.device)
         trained = self._slice.trainable()
@@ -94,17 +98,29 @@ class Stage:
         inputs = inputs.detach().to(self.device)
         if training and not self.is_first:
             inputs.requires_grad_()
-        with torch.set_grad_enabled(training):
-            output = self._slice(inputs, microbatch)
-            end = self._loss_sum(output, targets) if self.is_last else output
+        keeps_graph = training and not self._recompute
+        end = self._compute(microbatch, inputs, targets, keeps_graph)
         self._refuse_changed_buffers()
         tokens = targets.numel() if self.is_last and targets is not None else 0
         return Forwarded(
             output=None if self.is_last else end.detach(),
             loss_sum=end.item() if self.is_last else None,
             tokens=tokens,
-            graph=Graph(inputs, end, self.version) if training else None,
+            graph=Graph(microbatch, inputs, targets, end if keeps_graph else None, self.version)
+            if training
+            else None,
         )
+
+    def _compute(
+        self, microbatch: MicrobatchId, inputs: Tensor, targets: Tensor | None, keeps_graph: bool
+    ) -> Tensor:
+        """The output, or the loss sum. Every draw is a function of the microbatch and the layer,
+        so that it comes out the same when it is computed again."""
+        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed)
+        with torch.set_grad_enabled(keeps_graph), mixed:
+            output = self._slice(inputs, microbatch)
+            end = self._loss_sum(output, targets) if self.is_last else output
+        return end.to(self.dtype) if self._mixed else end
 
     def backward(
         self, forwarded: Forwarded, output_grad: Tensor | None, *, accumulate: bool = True
@@ -118,18 +134,23 @@ class Stage:
         graph, forwarded.graph = forwarded.graph, None
         if graph is None or graph.version != self.version:
             raise ValueError("this forward has no graph any more, or is of another version")
-        if graph.end.requires_grad:
+        end = graph.end
+        if end is None:  # activation recomputation: Chen et al. 2016, "sublinear memory cost"
+            end = self._compute(graph.microbatch, graph.inputs, graph.targets, keeps_graph=True)
+        if end.requires_grad:
             grad = None if output_grad is None else output_grad.to(self.device)
             if not accumulate:
-                return self._input_grad_only(graph, grad)
-            torch.autograd.backward(graph.end, grad)
+                return self._input_grad_only(graph.inputs, end, grad)
+            torch.autograd.backward(end, grad)
         self._flat.collect()
         return None if self.is_first else graph.inputs.grad
 
-    def _input_grad_only(self, graph: Graph, output_grad: Tensor | None) -> Tensor | None:
+    def _input_grad_only(
+        self, inputs: Tensor, end: Tensor, output_grad: Tensor | None
+    ) -> Tensor | None:
         if self.is_first:
             return None
-        return torch.autograd.grad(graph.end, graph.inputs, output_grad)[0]
+        return torch.autograd.grad(end, inputs, output_grad)[0]
 
     def gradients(self) -> Tensor:
         """The flat sums [num_parameters], a live view, in at least float32."""
