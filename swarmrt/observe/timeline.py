@@ -173,8 +173,7 @@ class Timeline:
                 rows.open("checkpoint", ("checkpoint", version), name, now, version=version)
             case {"is": "ReportStep", "version": version}:
                 args = {key: instruction[key] for key in ("loss", "tokens", "norm")}
-                rows.close(("step", version - 1), now, **args)
-                rows.close(("commit", version), now)
+                rows.close(("commit", version), now, **args)
                 self._close_pushes_before(version)
             case {"is": "ReportEvaluation", "version": version, "loss": loss}:
                 rows.close(("evaluation", version), now, loss=loss)
@@ -223,6 +222,7 @@ class Timeline:
                 rows.close(("round", number), now, outcome="prepared")
                 if number > self._newest_apply:
                     self._newest_apply = number
+                    rows.close(("step", step), now)
                     args = {"step": step, "round": short(number), "norm": norm}
                     rows.open("rounds", ("commit", step + 1), f"commit {step}", now, **args)
             case {"is": "Refused", "round": number, "reason": reason}:
@@ -231,7 +231,7 @@ class Timeline:
                 rows.counter("queued", now, queued)
 
     def _step_begins(self, mb: Any) -> None:
-        """At the trainer, whose first forward of a step this may be."""
+        """At the trainer, whose first forward of a step this may be. Apply ends it."""
         if not self._is_trainer:
             return
         step, _, held_out = mb

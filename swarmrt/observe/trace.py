@@ -56,17 +56,22 @@ def _clock(offset: Offset | None) -> str:
 def trace(run_dir: Path, out: Path) -> Trace:
     """Write a run's timeline. Raises UsageError when it is no run, or `out` cannot be written."""
     logs = logs_of(run_dir)
-    deliveries = Deliveries(logs)
+    try:
+        deliveries = Deliveries(logs)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from None
     if not any(process.records for process in deliveries.incarnations):
         raise UsageError(f"{run_dir}: its logs hold no events yet")
     temporary = out.with_name(f".{out.name}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            written = _Writing(deliveries, file).write(logs, run_dir)
-        temporary.replace(out)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                written = _Writing(deliveries, file).write(logs, run_dir)
+            temporary.replace(out)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
     return written
 
