@@ -14,7 +14,8 @@ import pytest
 from swarmrt.errors import UsageError
 from swarmrt.ids import PeerId
 from swarmrt.observe.clocks import align, between
-from swarmrt.observe.trace import Trace, trace
+from swarmrt.observe.deliveries import Deliveries
+from swarmrt.observe.trace import Trace, logs_of, trace
 from swarmrt.sim.network import Weather
 from swarmrt.sim.world import World
 from tests.processes import swarmrt
@@ -222,6 +223,17 @@ def test_line_that_a_kill_has_torn_is_left_out(world: World, tmp_path: Path) -> 
     with (tmp_path / "peers" / "s1p0" / "events.jsonl").open("a") as file:
         file.write('{"now": 12.5, "event": {"is": "Forw')
     assert traced(tmp_path)[0] == before
+
+
+def test_run_that_goes_on_meanwhile(world: World, tmp_path: Path) -> None:
+    """What is added between the two readings waits for the next trace."""
+    logs: dict[str, Log] = json.loads(json.dumps(world.log()))
+    rest = {name: log[:1] + log[len(log) // 2 :] for name, log in logs.items()}
+    write_logs({name: log[: len(log) // 2] for name, log in logs.items()}, tmp_path)
+    deliveries = Deliveries(logs_of(tmp_path))
+    before = list(deliveries.records())
+    write_logs(rest, tmp_path)
+    assert list(deliveries.records()) == before
 
 
 def test_faults_made_on_purpose_are_shown(world: World, tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ the counterpart up by counting along. Both are of the same files in the same ord
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,8 @@ class Talk:
 
 
 def _key(message: Plain) -> int:
-    return hash(json.dumps(message, separators=(",", ":"), sort_keys=True))
+    """The same on either side, where the fields were written in the same order."""
+    return hash(repr(message))
 
 
 class Deliveries:
@@ -122,8 +123,9 @@ class Deliveries:
     def __init__(self, logs: Sequence[Path]) -> None:
         self.incarnations: list[Incarnation] = []
         self.talks: dict[tuple[str, str], Talk] = {}  # by sender and receiver
+        self._logs, self._lengths = logs, dict[Path, int]()
         self._starts: dict[str, int] = {}
-        for number, entry in read_incarnations(logs):
+        for number, entry in self.records():
             if "settings" in entry:
                 self._begin(entry["settings"])
             else:
@@ -131,6 +133,23 @@ class Deliveries:
         base = 0
         for talk in self.talks.values():
             base = talk.match(base)
+
+    def records(self) -> Iterator[tuple[int, Plain]]:
+        """All of them, each with the number of the incarnation that wrote it, from 0.
+
+        Settings begin another one. Records that nobody's settings precede are left out; so are,
+        in the second reading, those that a run has added since the first.
+        """
+        number = -1
+        for log in self._logs:
+            headed, length = False, 0
+            for entry in islice(read_log(log), self._lengths.get(log)):
+                length += 1
+                if "settings" in entry:
+                    number, headed = number + 1, True
+                if headed:
+                    yield number, entry
+            self._lengths.setdefault(log, length)
 
     def _begin(self, settings: Plain) -> None:
         me = settings["me"]
@@ -159,18 +178,3 @@ class Deliveries:
         for talk in self.talks.values():
             found |= talk.shortest()
         return found
-
-
-def read_incarnations(logs: Sequence[Path]) -> Iterator[tuple[int, Plain]]:
-    """All records, each with the number of the incarnation that wrote it, from 0.
-
-    Settings begin another one. Records that nobody's settings precede are left out.
-    """
-    number = -1
-    for log in logs:
-        headed = False
-        for entry in read_log(log):
-            if "settings" in entry:
-                number, headed = number + 1, True
-            if headed:
-                yield number, entry

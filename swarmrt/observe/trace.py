@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,11 +16,12 @@ from typing import Any, TextIO
 from swarmrt.errors import UsageError
 from swarmrt.observe.audit import read_log
 from swarmrt.observe.clocks import Offset, align
-from swarmrt.observe.deliveries import Deliveries, Delivery, Incarnation, read_incarnations
+from swarmrt.observe.deliveries import Deliveries, Delivery, Incarnation
 from swarmrt.observe.rows import Rows
 from swarmrt.observe.timeline import Timeline
 
 NAME_CHARS = 8  # of a peer's identity
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass
@@ -56,6 +56,8 @@ def _clock(offset: Offset | None) -> str:
 def trace(run_dir: Path, out: Path) -> Trace:
     """Write a run's timeline. Raises UsageError when it is no run, or `out` cannot be written."""
     logs = logs_of(run_dir)
+    if out.exists() and not out.is_file():
+        raise UsageError(f"{out}: cannot be written: it is not a file")
     try:
         deliveries = Deliveries(logs)
     except OSError as error:
@@ -67,7 +69,7 @@ def trace(run_dir: Path, out: Path) -> Trace:
         out.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("w", encoding="utf-8") as file:
-                written = _Writing(deliveries, file).write(logs, run_dir)
+                written = _Writing(deliveries, file).write(run_dir)
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)
@@ -98,10 +100,10 @@ class _Writing:
         self._committed: dict[int, int] = {}  # version → microseconds
         self._is_first = True
 
-    def write(self, logs: Sequence[Path], run_dir: Path) -> Trace:
+    def write(self, run_dir: Path) -> Trace:
         self._file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         timeline, current = None, -1
-        for number, entry in read_incarnations(logs):
+        for number, entry in self._deliveries.records():
             if timeline is None or number != current:
                 if timeline is not None:
                     timeline.end()
@@ -149,7 +151,7 @@ class _Writing:
         if not self._is_first:
             self._file.write(",\n")
         self._is_first = False
-        self._file.write(json.dumps(event, separators=(",", ":")))
+        self._file.write(_encode(event))
 
     # ------------------------------------------------------------------ faults made on purpose
 
