@@ -138,6 +138,29 @@ def test_every_accumulated_microbatch_has_its_backward(world: World, tmp_path: P
     assert receipts and receipts <= shown
 
 
+def test_grant_that_comes_again_is_not_queued_again(tmp_path: Path) -> None:
+    """A claim was late and repeated, and so was its answer."""
+    mb = [0, 3, False]
+    granted = {"is": "Received", "sender": "t", "message": {"is": "Granted", "microbatch": mb}}
+    done = {"is": "BackwardDone", "microbatch": mb, "seconds": 0.5, "frame_bytes": 0}
+    log: Log = [
+        {"settings": {"me": "p", "stage": 0}},
+        {"now": 1.0, "event": granted, "instructions": []},
+        {
+            "now": 1.25,
+            "event": {"is": "DeadlinePassed", "name": "overdue"},
+            "instructions": [{"is": "RunBackward", "microbatch": mb, "accumulate": True}],
+        },
+        {"now": 1.5, "event": granted, "instructions": []},
+        {"now": 2.0, "event": done, "instructions": [{"is": "Forget", "microbatch": mb}]},
+    ]
+    write_logs({"trainer": [{"settings": {"me": "t"}}], "p": log}, tmp_path)
+    _, events = traced(tmp_path)
+    [queued], [computed] = spans_of(events, "queue"), spans_of(events, "compute")
+    assert (queued["name"], queued["ts"], queued["dur"]) == ("backward 0.3", 0, 250_000)
+    assert (computed["name"], computed["ts"], computed["dur"]) == ("backward 0.3", 500_000, 500_000)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_storm_leaves_the_rows_in_order(seed: int, tmp_path: Path) -> None:
     """Messages are lost, come twice and overtake each other."""

@@ -43,7 +43,7 @@ class Timeline:
         self._sent, self._got, self._arrival = sent, got, arrival
         self._asked: dict[tuple[Any, ...], int] = {}  # computation → when it was asked for
         self._frame_bytes: dict[tuple[str, str], int] = {}  # of what is sent on
-        self._ran_backward: set[str] = set()  # in this step
+        self._began_backward: set[str] = set()  # in this step
         self._newest_round = self._newest_apply = -1
         self._now = 0
 
@@ -67,11 +67,10 @@ class Timeline:
         match event:
             case {"is": "Received", "sender": sender, "message": message}:
                 self._received(sender, message, self._got(sender), kept)
-            case {"is": "ForwardDone", "microbatch": mb}:
+            case {"is": "ForwardDone"}:
                 self._computed("forward", event, tokens=event["tokens"])
-            case {"is": "BackwardDone", "microbatch": mb}:
+            case {"is": "BackwardDone"}:
                 self._computed("backward", event)
-                self._ran_backward.add(named(mb))
             case {"is": "PartSummed", "round": number, "index": index}:
                 self._ran(("sum", number, index), f"sum part {index}", round=short(number))
             case {"is": "GradientCombined", "step": step, "round": number}:
@@ -81,7 +80,7 @@ class Timeline:
             case {"is": "Stepped", "version": version}:
                 self._ran(("optimizer",), "optimizer", version=version)
                 rows.close(("update",), now)
-                self._ran_backward.clear()
+                self._began_backward.clear()
             case {"is": "StateLoaded" | "StateUnavailable"}:
                 rows.close(("load",), now, outcome=event["is"])
             case {"is": "CheckpointSaved" | "CheckpointFailed", "version": version}:
@@ -107,7 +106,7 @@ class Timeline:
                 self._frame_came("backward", mb, number, kept)
             case {"is": "Recover", "microbatch": mb} if kept:
                 self._frame_came("forward", mb, None, kept, recovery=True)
-            case {"is": "Granted", "microbatch": mb} if named(mb) not in self._ran_backward:
+            case {"is": "Granted", "microbatch": mb} if named(mb) not in self._began_backward:
                 rows.open("queue", ("backward", named(mb)), f"backward {named(mb)}", now, **of(mb))
             case {"is": "NoFrame", "microbatch": mb, "kind": kind}:
                 rows.close(("get", named(mb), kind), now, outcome="it is not retained")
@@ -153,6 +152,7 @@ class Timeline:
             case {"is": "RunForward", "microbatch": mb}:
                 self._run("forward", mb)
             case {"is": "RunBackward", "microbatch": mb}:
+                self._began_backward.add(named(mb))
                 self._run("backward", mb)
             case {"is": "Forget", "microbatch": mb}:
                 self._forget(named(mb))
@@ -247,6 +247,7 @@ class Timeline:
         for key in self.rows.open_keys():
             if name in key:
                 self.rows.close(key, self._now, outcome="forgotten")
+        self._began_backward.discard(name)
         self._frame_bytes.pop(("forward", name), None)
         self._frame_bytes.pop(("backward", name), None)
 
