@@ -203,6 +203,17 @@ def test_messages_one_way_only_give_no_bound() -> None:
     assert math.isinf(offsets[2].bound_s) and offsets[3] is None
 
 
+def test_process_that_nobody_heard_begins_with_the_trainer(tmp_path: Path) -> None:
+    started = {"event": {"is": "Started"}, "instructions": []}
+    logs: dict[str, Log] = {
+        "trainer": [{"settings": {"me": "t"}}, {"now": 5.0, **started}, {"now": 6.0, **started}],
+        "p": [{"settings": {"me": "p", "stage": 0}}, {"now": 9e5, **started}],
+    }
+    written, _ = traced(write_logs(logs, tmp_path))
+    assert written.offsets[1] is None and written.seconds == pytest.approx(1.0)
+    assert "clock not known" in written.lines()[2]
+
+
 def test_process_that_was_started_again_has_another_clock(tmp_path: Path) -> None:
     """As after a reboot of its machine. What both incarnations said alike tells nothing."""
 

@@ -47,7 +47,7 @@ class Trace:
 
 def _clock(offset: Offset | None) -> str:
     if offset is None:
-        return "its clock is not known: no message connects it with the trainer"
+        return "clock not known: no message connects it with the trainer; shown from its start on"
     if not math.isfinite(offset.bound_s):
         return f"clock {offset.seconds:+.6f} s; not sure: messages went one way only"
     return f"clock {offset.seconds:+.6f} s, within {offset.bound_s:.6f} s"
@@ -138,8 +138,11 @@ class _Writing:
         return Timeline(rows, process.stage is None, sent, got, arrival)
 
     def _ahead(self, number: int) -> float:
+        """Seconds from the trainer's clock. What nothing connects with it begins when it did."""
         offset = self._offsets[number]
-        return offset.seconds if offset is not None else 0.0
+        if offset is None:
+            return self._processes[number].first - self._processes[0].first
+        return offset.seconds
 
     def _common(self, now: float, number: int) -> int:
         """Microseconds since the beginning of the run, on the first trainer's clock."""
