@@ -17,6 +17,7 @@ from swarmrt.cli import (
     local,
     models,
     serve,
+    trace,
     train,
 )
 from swarmrt.errors import SwarmError, UsageError
@@ -37,6 +38,7 @@ app.command("bootstrap")(bootstrap.bootstrap)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("audit")(audit.audit)
+app.command("trace")(trace.trace)
 app.command("failpoints")(failpoints.failpoints)
 app.command("chaos")(chaos.chaos)
 app.add_typer(bench.bench, name="bench")
