@@ -151,6 +151,9 @@ class Precision(Section):
     activations: Literal["model", "bfloat16"] = Field(
         "model", description='activations and their gradients on the wire: "model" | "bfloat16"'
     )
+    gradients: Literal["model", "bfloat16", "int8"] = Field(
+        "model", description='between replicas on the wire: "model" | "bfloat16" | "int8"'
+    )
 
 
 class Evaluation(Section):
@@ -198,11 +201,16 @@ class RunConfig(Section):
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)  # type: ignore[arg-type]
 
     @model_validator(mode="after")
-    def _compute_is_less_than_the_model(self) -> Self:
+    def _precision_is_the_models_or_less(self) -> Self:
         if self.precision.compute != "model" and self.model.dtype != "float32":
             raise ValueError(
                 f"precision.compute {self.precision.compute!r} is for models of dtype float32, "
                 f"not {self.model.dtype}"
+            )
+        if self.precision.gradients != "model" and self.model.dtype == "float64":
+            raise ValueError(
+                f"precision.gradients {self.precision.gradients!r} is for gradients in float32; "
+                "those of a model of dtype float64 are in float64"
             )
         return self
 

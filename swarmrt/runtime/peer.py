@@ -15,7 +15,6 @@ import torch
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError, UsageError
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.kernels.digest import digest
 from swarmrt.messages import Backward, Forward, Message, Part, Recover
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
@@ -23,6 +22,7 @@ from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
+from swarmrt.runtime.parts import Parts, part_range
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import (
     HEADER_BYTES,
@@ -36,8 +36,6 @@ from swarmrt.scheduler.events import (
     BackwardDone,
     Event,
     ForwardDone,
-    GradientCombined,
-    PartSummed,
     PeersSeen,
     Started,
     StateLoaded,
@@ -67,7 +65,6 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 from swarmrt.scheduler.peer import PeerSettings
-from swarmrt.scheduler.rounds import MAX_PART_BYTES
 
 
 @dataclass(frozen=True)
@@ -156,9 +153,7 @@ class Peer(Shell):
         self._outputs: dict[MicrobatchId, Tensors] = {}
         self._output_grads: dict[MicrobatchId, torch.Tensor] = {}
         self._input_grads: dict[MicrobatchId, torch.Tensor] = {}
-        self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
-        self._sums: dict[tuple[int, int, int], torch.Tensor] = {}
-        self._reduced: dict[tuple[int, int], torch.Tensor] = {}  # (step, round) → mean gradient
+        self._parts = Parts(network.me, config.precision.gradients)
         self._loading: asyncio.Task[None] | None = None
 
     async def run(self, switch: StopSwitch) -> str:
@@ -172,17 +167,17 @@ class Peer(Shell):
 
     def act(self, instruction: Instruction) -> None:
         match instruction:
+            case Send(to, message, GradientPart(summed=False) as part):
+                encode = partial(self._parts.encode, self._my_slice(part.index, part.parts))
+                self._compute(encode, lambda encoded: self.links.send(to, message, (encoded,)))
             case Send(to, message, payload):
                 self.links.send(to, message, self._tensors(payload))
             case KeepInput(mb):
                 self._inputs[mb] = self.process.arrived
             case KeepGradient(mb):
                 self._output_grads[mb] = self.process.arrived[0]
-            case KeepPart(sender, step, number, index, summed):
-                if summed:
-                    self._sums[step, number, index] = self.process.arrived[0]
-                else:
-                    self._slices[step, number, index, sender] = self.process.arrived[0]
+            case KeepPart():
+                self._parts.keep(instruction, self.process.arrived[0])
             case RunForward(mb):
                 compute = partial(self._forward, mb, self._inputs[mb])
                 self._compute(partial(self._named, "forward", mb, compute), self.process.feed)
@@ -198,16 +193,19 @@ class Peer(Shell):
                 self._input_grads.pop(mb, None)
             case ClearGradients():
                 self._compute(self.stage.clear_gradients)
-            case SumPart():
-                slices = self._slices_for(instruction)
-                self._compute(partial(self._sum_part, instruction, slices), self.process.feed)
-            case CombineParts(step, number, parts):
-                sums = [self._sums[step, number, index] for index in range(parts)]
-                self._compute(partial(self._combine, instruction, sums), self.process.feed)
+            case SumPart(index=index, parts=parts):
+                slices, mine = self._parts.take_slices(instruction), self._my_slice(index, parts)
+                add = partial(self._parts.sum_up, instruction, slices, mine)
+                self._compute(add, self.process.feed)
+            case CombineParts():
+                sums = self._parts.take_sums(instruction)
+                numel = self.stage.num_parameters
+                combine = partial(self._parts.combine, instruction, sums, numel)
+                self._compute(combine, self.process.feed)
             case DropRound(step, number):
-                self._drop_round(step, number)
+                self._parts.drop(step, number)
             case StepOptimizer(step, number):
-                reduced = self._reduced.pop((step, number))
+                reduced = self._parts.take_reduced(step, number)
                 self._compute(partial(self._step, instruction, reduced), self._stepped)
             case LoadState(version, donors):
                 if self._loading is not None:
@@ -242,11 +240,8 @@ class Peer(Shell):
                 return self._outputs[mb]
             case InputGrad(mb):
                 return (self._input_grads[mb],)
-            case GradientPart(step, number, index, _, summed=True):
-                return (self._sums[step, number, index],)
-            case GradientPart(_, _, index, parts):
-                gradients = self.stage.gradients()
-                return (gradients[part_range(gradients.numel(), index, parts)],)
+            case GradientPart(step, number, index, summed=True):
+                return (self._parts.sum_of(step, number, index),)
         raise AssertionError(f"a peer has no {payload}")
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
@@ -265,10 +260,7 @@ class Peer(Shell):
                 output = self._outputs.get(mb)
                 return output is None or tensors[0].shape == output[0].shape
             case Part():
-                whole = self.stage.gradients()
-                is_slice = len(tensors) == 1 and tensors[0].dim() == 1
-                most_bytes = min(whole.nbytes, MAX_PART_BYTES + whole.itemsize)
-                return is_slice and tensors[0].nbytes <= most_bytes
+                return self._parts.fits(tensors, self.stage.gradients())
         return True
 
     # ------------------------------------------------------------------ on the torch thread
@@ -320,30 +312,10 @@ class Peer(Shell):
             tensor = tensor.to(torch.bfloat16)
         return tensor.detach().cpu().contiguous()
 
-    def _slices_for(self, what: SumPart) -> list[torch.Tensor]:
-        """The contributors' slices of a part, in roster order; this peer's own is a view."""
+    def _my_slice(self, index: int, parts: int) -> torch.Tensor:
+        """A view of what is accumulated here."""
         gradients = self.stage.gradients()
-        mine = gradients[part_range(gradients.numel(), what.index, what.parts)]
-        key = (what.step, what.round, what.index)
-        return [
-            mine if peer == self.network.me else self._slices.pop((*key, peer))
-            for peer in what.contributors
-        ]
-
-    def _sum_part(self, what: SumPart, slices: list[torch.Tensor]) -> Event:
-        """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
-        total = slices[0].cpu()
-        for number, piece in enumerate(slices[1:]):
-            total = total.add_(piece.cpu()) if number else total + piece.cpu()
-        total = torch.div(total, what.tokens)  # never in place: the accumulators stay as they are
-        self._sums[what.step, what.round, what.index] = total
-        return PartSummed(what.step, what.round, what.index)
-
-    def _combine(self, what: CombineParts, sums: list[torch.Tensor]) -> Event:
-        reduced = self._reduced[what.step, what.round] = torch.cat(sums)
-        norm = torch.linalg.vector_norm(reduced, dtype=torch.float64)
-        its_digest = digest(reduced) if len(sums) > 1 else ""  # alone, nothing to compare
-        return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
+        return gradients[part_range(gradients.numel(), index, parts)]
 
     def _step(
         self, what: StepOptimizer, reduced: torch.Tensor
@@ -383,14 +355,6 @@ class Peer(Shell):
             self._input_grads,
         ):
             kept.pop(mb, None)
-
-    def _drop_round(self, step: int, number: int) -> None:
-        """Forget its parts, and their sum."""
-        self._reduced.pop((step, number), None)
-        for part in [key for key in self._sums if key[:2] == (step, number)]:
-            del self._sums[part]
-        for piece in [key for key in self._slices if key[:2] == (step, number)]:
-            del self._slices[piece]
 
     async def _load_state(self, version: int, donors: tuple[PeerId, ...]) -> None:
         def load(snapshot: Snapshot) -> Event:
@@ -453,8 +417,3 @@ class Peer(Shell):
             seen,
             self.config.links.refresh_s,
         )
-
-
-def part_range(numel: int, index: int, parts: int) -> slice:
-    """The slice of a flat gradient that part `index` covers; sizes differ by at most one."""
-    return slice(index * numel // parts, (index + 1) * numel // parts)
