@@ -154,6 +154,13 @@ def test_weights_equal_the_reference_in_float32_with_sgd(exact: Path, tmp_path: 
     assert trained_difference(exact, tmp_path, "2,3,2", *sgd) < 1e-5
 
 
+def test_int8_gradients_and_recomputation_follow_the_reference(exact: Path, tmp_path: Path) -> None:
+    """Replicas stay equal to the bit; what int8 loses stays small."""
+    sgd = ("model.dtype=float32", "optimizer.kind=sgd", "optimizer.lr=0.05")
+    fewer_bytes = (*sgd, "precision.gradients=int8", "model.recompute=true")
+    assert 1e-7 < trained_difference(exact, tmp_path, "2,1,2", *fewer_bytes) < 0.02
+
+
 def test_own_model_equals_the_reference(tmp_path: Path) -> None:
     config = ROOT / "examples" / "custom_model.toml"
     overrides = ("model.dtype=float64", "run.steps=20", "batch.microbatches=6")
