@@ -38,6 +38,8 @@ _CLASSES: dict[str, type] = {
     )
 }
 
+_SCALARS = frozenset({int, float, str, bool, type(None)})
+
 
 class Core(Protocol):
     def handle(self, event: Event, now: float) -> list[Instruction]: ...
@@ -47,11 +49,13 @@ class Core(Protocol):
 
 def to_plain(value: Any) -> Any:
     """Dataclasses become maps with their name, tuples become lists; the rest stays."""
+    kind: Any = type(value)
+    if kind in _SCALARS:  # most are: every event of a run comes through here
+        return value
     if isinstance(value, tuple | list):
         return [to_plain(item) for item in value]
-    if isinstance(value, int | float | str | bool | None):
+    if isinstance(value, int | float | str):
         return value
-    kind: Any = type(value)
     fields = {name: to_plain(getattr(value, name)) for name in _field_types(kind)}
     return {KIND: kind.__name__, **fields}
 

@@ -149,6 +149,27 @@ def memory(
 
 
 @bench.command()
+def trainer(
+    steps: int = typer.Option(40, min=1, help="Of 256 microbatches."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """How many microbatches a second the trainer takes through claim, receipts and commit."""
+    from swarmrt.lab.trainer_load import microbatches_per_s
+
+    with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
+        log = Path(folder) / "events.jsonl"
+        found = {
+            "core_microbatches_per_s": microbatches_per_s(steps, 256),
+            "with_frames_and_log_microbatches_per_s": microbatches_per_s(steps, 256, log),
+        }
+    if as_json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name.removesuffix('_microbatches_per_s'):<24}{value:10.0f} microbatches/s")
+
+
+@bench.command()
 def link(
     rounds: int = typer.Option(5, min=1, help="Every way of talking is measured in each."),
     messages: int = typer.Option(12, min=1, help="Of 16 MiB, a round."),

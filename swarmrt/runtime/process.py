@@ -20,6 +20,8 @@ from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.recording import header, new_core, record
 from swarmrt.scheduler.trainer import TrainerSettings
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 class EventLog:
     """`events.jsonl`: one line for each (now, event, instructions), whole at any instant."""
@@ -34,7 +36,7 @@ class EventLog:
 
     def write(self, entry: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+            self._file.write(_ENCODER.encode(entry) + "\n")
 
     def close(self) -> None:
         if self._file is not None:
