@@ -13,6 +13,7 @@ from swarmrt.cli import (
     bootstrap,
     chaos,
     configs,
+    doctor,
     failpoints,
     local,
     models,
@@ -39,6 +40,7 @@ app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("audit")(audit.audit)
 app.command("trace")(trace.trace)
+app.command("doctor")(doctor.doctor)
 app.command("failpoints")(failpoints.failpoints)
 app.command("chaos")(chaos.chaos)
 app.add_typer(bench.bench, name="bench")

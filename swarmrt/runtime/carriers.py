@@ -7,6 +7,7 @@ be reached. Both authenticate the peer and encrypt what is said. `links` does no
 from __future__ import annotations
 
 import logging
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
@@ -64,6 +65,10 @@ class Connection(ABC):
     @abstractmethod
     async def wait_closed(self) -> None:
         """After `close`: until nothing of it is left. Takes seconds at most."""
+
+    def socket(self) -> socket.socket | None:
+        """The TCP socket to the peer itself, if there is one: to be looked at only."""
+        return None
 
     def end(self, reason: str) -> None:
         """Close it, and say so unless that has been done."""

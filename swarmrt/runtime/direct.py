@@ -80,6 +80,9 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
         except TimeoutError:
             self.abort()
 
+    def socket(self) -> socket.socket | None:
+        return cast(socket.socket | None, self._transport.get_extra_info("socket"))
+
     def prove_peer(self) -> PeerId:
         """Who is at the other end, by the certificate that TLS has demanded. Raises WireError."""
         tls = self._transport.get_extra_info("ssl_object")

@@ -1,0 +1,53 @@
+"""`swarmrt doctor`: what works from here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import typer
+
+from swarmrt.cli.bootstrap import JOIN, LISTEN
+
+WIDTH = 34  # of what was looked at
+
+
+def doctor(
+    join: list[str] = JOIN,
+    run_name: str | None = typer.Option(
+        None, "--run", metavar="NAME", help="A run whose trainer and peers are to be dialed."
+    ),
+    listen: list[str] = LISTEN,
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """What works from here, and why not where it does not. Fails if something cannot be reached."""
+    from swarmrt.cli.running import new_loop, run
+    from swarmrt.errors import UsageError
+    from swarmrt.lab.doctor import Finding, examine_carriers, examine_machine, examine_swarm
+
+    if run_name is not None and not join:
+        raise UsageError("--run needs --join: the address of a process of the swarm")
+    findings: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            mark = "ok" if finding.works else "no"
+            print(f"{mark}  {finding.what:<{WIDTH}} {finding.says}", flush=True)
+
+    async def swarm() -> None:
+        async for finding in examine_swarm(join, listen, run_name):
+            tell(finding)
+
+    for finding in examine_machine():
+        tell(finding)
+    for finding in examine_carriers(new_loop):
+        tell(finding)
+    if join:
+        run(lambda switch: swarm())
+    if as_json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings]}))
+    reached = [f for f in findings if not f.what.startswith("codecs")]
+    if not all(finding.works for finding in reached):
+        sys.exit(1)
