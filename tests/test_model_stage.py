@@ -1,5 +1,7 @@
 """Stages chained by hand against the reference, and what a stage promises to its replicas."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +296,14 @@ def test_a_state_of_another_model_is_refused_whole(text: Path, spoil: Any, messa
     with pytest.raises(CheckpointError, match=message):
         stage.load_state(state, 7)
     assert stage.digest() == digest and stage.version == 0
+
+
+def test_a_stage_does_not_import_torchs_compiler(text: Path) -> None:
+    """It costs a process seconds to start and 100 MB, and nothing here compiles."""
+    script = (
+        "import sys, torch; from swarmrt.model.stage import Stage; from swarmrt.config import *;"
+        "from swarmrt.model.partition import resolve; stage = Stage(resolve(RunConfig()), 0);"
+        "stage.step(torch.zeros(stage.num_parameters), 1.0);"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -20,9 +20,8 @@ from swarmrt.errors import ModelError
 from swarmrt.model.optimizer import (
     is_decayed,
     learning_rate,
-    make_optimizer,
-    set_learning_rate,
     slots,
+    update,
 )
 
 
@@ -45,21 +44,18 @@ class Flat:
         self.masters = self._values.to(exact) if self.mixed else self._values
         self.gradients = self._added.to(exact) if self.mixed else self._added
         self.moments = {slot: torch.zeros_like(self.masters) for slot in slots(config)}
-        self._optimizer = self._make_optimizer()
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        """It sees two parameters: all matrices and all vectors, as views like everything else."""
         end_of_matrices = sum(shape.numel() for shape in self._shapes.values() if len(shape) >= 2)
-        parts = slice(0, end_of_matrices), slice(end_of_matrices, self.num_parameters)
-        pieces = [nn.Parameter(self.masters[part]) for part in parts]
-        matrices, vectors = ([piece] if len(piece) else [] for piece in pieces)
-        optimizer = make_optimizer(self._config, matrices, vectors)
-        for part, piece in zip(parts, pieces, strict=True):
-            piece.grad = self.gradients[part]
-            for slot, values in self.moments.items():
-                if len(piece):
-                    optimizer.state[piece][slot] = values[part]
-        return optimizer
+        self._pieces = {
+            is_matrices: piece
+            for is_matrices, piece in (
+                (True, slice(0, end_of_matrices)),
+                (False, slice(end_of_matrices, self.num_parameters)),
+            )
+            if piece.start < piece.stop
+        }
+        self._counts = {  # of steps: AdamW's, one for each piece that is updated
+            is_matrices: torch.zeros((), device=device) for is_matrices in self._pieces
+        }
 
     def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
         for name, values in self.named(self._values):
@@ -96,8 +92,12 @@ class Flat:
         """Update with a flat gradient, times `scale`. The accumulated gradients are used up."""
         self.gradients.copy_(reduced)
         self.gradients *= scale
-        set_learning_rate(self._optimizer, learning_rate(self._config, version))
-        self._optimizer.step()
+        rate = learning_rate(self._config, version)
+        for is_matrices, piece in self._pieces.items():
+            moments = {slot: values[piece] for slot, values in self.moments.items()}
+            count = self._counts[is_matrices]
+            values, gradient = self.masters[piece], self.gradients[piece]
+            update(self._config, values, gradient, moments, count, rate, decayed=is_matrices)
         self._round_masters()
         self.clear_gradients()
 
@@ -110,19 +110,17 @@ class Flat:
             for slot, flat in (buffers | self.moments).items()
             for name, values in self.named(flat)
         }
-        if counts := self._step_counts():
-            state["optimizer.step"] = counts[0]
+        if self._config.optimizer.kind == "adamw":
+            state["optimizer.step"] = next(iter(self._counts.values()))
         return state
 
     def restored(self) -> None:
         """Call after writing into the views that `optimizer_state` gave."""
-        for count in self._step_counts()[1:]:
-            count.copy_(self._step_counts()[0])
+        first, *others = self._counts.values()
+        for count in others:
+            count.copy_(first)
         self._round_masters()
         self.clear_gradients()
-
-    def _step_counts(self) -> list[Tensor]:
-        return [state["step"] for state in self._optimizer.state.values() if "step" in state]
 
     def _round_masters(self) -> None:
         """Bring the masters' values into the model's own parameters."""
