@@ -18,7 +18,8 @@ from swarmrt.messages import ALL_MESSAGES
 from swarmrt.scheduler import instructions as _instructions
 from swarmrt.scheduler.events import ALL_EVENTS, Event
 from swarmrt.scheduler.instructions import ALL_INSTRUCTIONS, Instruction
-from swarmrt.scheduler.peer import PeerCore, PeerSettings
+from swarmrt.scheduler.peer import PeerCore
+from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerCore, TrainerSettings
 
 KIND = "is"  # the key that names a value's class

@@ -66,7 +66,8 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
     StepOptimizer,
 )
-from swarmrt.scheduler.peer import PeerCore, PeerSettings
+from swarmrt.scheduler.peer import PeerCore
+from swarmrt.scheduler.seat import PeerSettings
 
 ME, TRAINER, UP, A, B = map(PeerId, ["me", "trainer", "up", "a", "b"])
 MB = MicrobatchId(0, 0)

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.backwards import Backwards
+from swarmrt.scheduler.computing import Computing
 from swarmrt.scheduler.ledger import Ledger
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.tasks import Phase
@@ -77,8 +79,8 @@ def without_epoch_check(monkeypatch: pytest.MonkeyPatch) -> None:
     original = PeerCore._received
 
     def received(self: PeerCore, sender: PeerId, message: Any, now: float) -> list[Any]:
-        if sender != self.settings.trainer and hasattr(message, "epoch"):
-            message = dataclasses.replace(message, epoch=self.epoch)
+        if sender != self.seat.settings.trainer and hasattr(message, "epoch"):
+            message = dataclasses.replace(message, epoch=self.seat.epoch)
         return original(self, sender, message, now)
 
     monkeypatch.setattr(PeerCore, "_received", received)
@@ -86,25 +88,25 @@ def without_epoch_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer accumulates whatever backward comes."""
-    original = PeerCore._compute
+    original = Computing._start_next
 
-    def compute(self: PeerCore) -> list[Any]:
-        record, self._record = self._record, set()
+    def start_next(self: Computing) -> Any:
+        record, self.record = self.record, set()
         try:
             return original(self)
         finally:
-            self._record = record
+            self.record = record
 
-    monkeypatch.setattr(PeerCore, "_compute", compute)
+    monkeypatch.setattr(Computing, "_start_next", start_next)
     monkeypatch.setattr(
-        PeerCore,
-        "_run_or_answer",
+        Backwards,
+        "run_or_answer",
         lambda self, task: (
-            self._tasks.queue_backward(task) or self._compute()
+            self._tasks.queue_backward(task) or self._computing.compute()
             if task.has_graph
             and task.forward is Phase.DONE
             and task.backward is Phase.AWAITED
-            and (task.has_gradient or (self._is_last and task.granted))
+            and (task.has_gradient or (self._seat.is_last and task.granted))
             else []
         ),
     )

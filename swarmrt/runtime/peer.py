@@ -64,7 +64,7 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     SumPart,
 )
-from swarmrt.scheduler.peer import PeerSettings
+from swarmrt.scheduler.seat import PeerSettings
 
 
 @dataclass(frozen=True)

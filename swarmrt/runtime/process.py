@@ -16,8 +16,8 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
-from swarmrt.scheduler.peer import PeerSettings
 from swarmrt.scheduler.recording import header, new_core, record
+from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerSettings
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))

@@ -49,7 +49,8 @@ from swarmrt.scheduler.instructions import (
     Stop,
     SumPart,
 )
-from swarmrt.scheduler.peer import PeerCore, PeerSettings
+from swarmrt.scheduler.peer import PeerCore
+from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
@@ -206,7 +207,7 @@ class SimulatedPeer:
     def _frame(self, mb: MicrobatchId, stage: int) -> str:
         """What a stage sends, forward or backward. The trainer counts as stage -1."""
         assert isinstance(self.process.core, PeerCore)
-        return f"{mb} of stage {stage} in epoch {self.process.core.epoch}"
+        return f"{mb} of stage {stage} in epoch {self.process.core.seat.epoch}"
 
     def _forward(self, mb: MicrobatchId) -> None:
         self._check_weights(mb)

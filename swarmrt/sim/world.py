@@ -10,7 +10,7 @@ from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
-from swarmrt.scheduler.peer import PeerSettings
+from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network, Weather

@@ -1,0 +1,133 @@
+"""How a peer recovers what others have lost, and helps its neighbours to.
+
+Rules:
+- Who owns a microbatch and lacks a frame asks its neighbours for it, or releases it.
+- A neighbour gives what it retains, now or as soon as it is computed, or says that it will not.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import FrameKind, GetFrame, NoFrame, Recover, Released
+from swarmrt.scheduler.backwards import Backwards
+from swarmrt.scheduler.computing import Computing
+from swarmrt.scheduler.forwards import Forwards
+from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
+from swarmrt.scheduler.reducing import Reducing
+from swarmrt.scheduler.seat import Seat
+from swarmrt.scheduler.tasks import Phase, Task
+
+
+class Recovery:
+    def __init__(
+        self,
+        seat: Seat,
+        computing: Computing,
+        forwards: Forwards,
+        backwards: Backwards,
+        reducing: Reducing,
+    ) -> None:
+        self._seat, self._computing, self._tasks = seat, computing, computing.tasks
+        self._forwards, self._backwards, self._reducing = forwards, backwards, reducing
+
+    # ------------------------------------------------------------------ its own
+
+    def recover(self, message: Recover) -> list[Instruction]:
+        """This peer owns the microbatch: ask for what it lacks."""
+        microbatch, seat = message.microbatch, self._seat
+        is_open = seat.version <= microbatch.step <= seat.newest_step
+        if message.epoch != seat.epoch or not seat.is_serving or not is_open:
+            return []
+        if microbatch in self._computing.record:
+            return [self._backwards.receipt(microbatch)]
+        task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
+        if task.backward in (Phase.QUEUED, Phase.RUNNING):
+            return []
+        task.path, task.need = message.path, message.need
+        task.granted = task.granted or seat.is_last
+        instructions = self._reducing.void(microbatch.step)
+        if task.forward is Phase.DONE and not task.has_graph:  # it only passed on what came
+            task.forward = task.backward = Phase.AWAITED
+        if task.forward is Phase.AWAITED:
+            instructions += self._get_input(task)
+        if not seat.is_last and not task.has_gradient:
+            instructions.append(self._ask(task, "gradient", task.path[seat.stage + 1]))
+        run = self._backwards.run_or_answer(task)
+        return [*instructions, *run, *self._computing.compute()]
+
+    def _get_input(self, task: Task) -> list[Instruction]:
+        if self._seat.is_first:  # it came with the message
+            self._tasks.queue_forward(task)
+            return [KeepInput(task.microbatch)]
+        return [self._ask(task, "output", task.path[self._seat.stage - 1])]
+
+    def _ask(self, task: Task, kind: FrameKind, owner: PeerId) -> Send:
+        task.asked[kind] = owner
+        return Send(owner, GetFrame(self._seat.epoch, task.microbatch, kind))
+
+    def no_frame(self, sender: PeerId, message: NoFrame) -> list[Instruction]:
+        task = self._tasks.get(message.microbatch)
+        is_void = message.epoch != self._seat.epoch
+        if task is None or task.asked.get(message.kind) != sender or is_void:
+            return []
+        return self._release(task, f"{sender} does not retain its {message.kind} any more")
+
+    def send_failed(self, to: PeerId, message: GetFrame) -> list[Instruction]:
+        task = self._tasks.get(message.microbatch)
+        if task is None or task.asked.get(message.kind) != to:
+            return []
+        return self._release(task, f"{to}, who has a frame of it, cannot be reached")
+
+    def go_on_without(self, peer: PeerId, now: float) -> list[Instruction]:
+        """Push again what it had been given; release what only it could have sent."""
+        instructions: list[Instruction] = []
+        for task in self._tasks:
+            if peer in task.asked.values():
+                instructions += self._release(task, f"{peer}, who has a frame of it, is gone")
+            elif task.pushed_to == peer and task.backward is Phase.AWAITED and task.has_output:
+                instructions += self._forwards.push(task, now)
+        return instructions
+
+    def _release(self, task: Task, reason: str) -> list[Instruction]:
+        """Not accumulated, and it will not be: somebody else may own it."""
+        if task.backward in (Phase.RUNNING, Phase.DONE):
+            return []
+        released = Released(self._seat.epoch, self._seat.term, task.microbatch, reason)
+        return [self._forwards.drop(task), self._seat.to_trainer(released)]
+
+    # ------------------------------------------------------------------ its neighbours'
+
+    def give_frame(self, sender: PeerId, message: GetFrame) -> list[Instruction]:
+        """A new owner next to this stage recovers from what is retained here."""
+        if message.epoch != self._seat.epoch or not self._seat.is_serving:
+            return []
+        task = self._tasks.get(message.microbatch)
+        given = None
+        if task is not None and message.kind == "output":
+            given = self._output_for(sender, task)
+        elif task is not None:
+            given = self._gradient_for(sender, task)
+        if given is None:
+            return [Send(sender, NoFrame(self._seat.epoch, message.microbatch, message.kind))]
+        return given
+
+    def _output_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
+        """The output, now or as soon as it is there; None if it will not be."""
+        if task.has_output:
+            return [self._forwards.send_output(sender, task)]
+        if task.forward is Phase.DONE or self._seat.is_last:
+            return None
+        task.output_wanted_by = sender
+        return []
+
+    def _gradient_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
+        if self._seat.is_first or not task.path:
+            return None
+        stage = self._seat.stage - 1
+        task.path = (*task.path[:stage], sender, *task.path[stage + 1 :])
+        task.need = tuple(sorted({*task.need, stage}))
+        if task.backward is not Phase.DONE:
+            is_spent = task.microbatch in self._computing.record and not task.has_gradient
+            is_coming = task.backward is not Phase.AWAITED or not is_spent
+            return self._backwards.run_or_answer(task) if is_coming else None
+        return [self._backwards.send_input_grad(task)] if task.has_input_grad else None

@@ -1,0 +1,66 @@
+"""A peer's seat in a run: what it was admitted as, and which version it holds.
+
+The parts of a peer's core share it. Only the core itself changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Message, PeerState
+from swarmrt.scheduler.instructions import Send
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    me: PeerId
+    trainer: PeerId
+    stage: int
+    num_stages: int
+    seed: int
+    queue_s: float
+    gradient_bytes: int  # of the stage
+    retain_bytes: int  # frames kept for recovery
+    record_ttl_s: float  # how long the directory may name a peer that is gone
+    staleness: int = 0  # versions between the weights that a step runs on and those it updates
+
+
+@dataclass(slots=True)
+class Seat:
+    settings: PeerSettings
+    epoch: int = -1
+    term: int = 0
+    version: int = 0
+    digest: str = ""
+    state: PeerState = "joining"
+    is_draining: bool = False  # takes no new work
+    is_stepping: bool = False  # the optimizer runs
+
+    @property
+    def me(self) -> PeerId:
+        return self.settings.me
+
+    @property
+    def stage(self) -> int:
+        return self.settings.stage
+
+    @property
+    def is_first(self) -> bool:
+        return self.stage == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.stage == self.settings.num_stages - 1
+
+    @property
+    def is_serving(self) -> bool:
+        return self.state == "serving"
+
+    @property
+    def newest_step(self) -> int:
+        """That this version can compute."""
+        return self.version + self.settings.staleness
+
+    def to_trainer(self, message: Message) -> Send:
+        return Send(self.settings.trainer, message)
