@@ -29,6 +29,7 @@ import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
@@ -155,6 +156,18 @@ def _socket_busy_ping(tcp: socket.socket, times: int) -> float:
 # ---------------------------------------------------------------------- links
 
 
+PING_MESSAGE = Finish("ping" + "." * (CONTROL_BYTES - 4))
+
+
+@dataclass
+class Pings:
+    """Round trips, one after the other."""
+
+    times: int
+    started: float = 0.0
+    taken_s: list[float] = field(default_factory=list)
+
+
 class Talk:
     """One end of links, which answers what the other end asks for."""
 
@@ -162,6 +175,7 @@ class Talk:
         self.arrived: asyncio.Queue[str] = asyncio.Queue()  # bounded by what is asked for
         self.bulk = torch.zeros(MESSAGE_BYTES, dtype=torch.uint8)
         self.is_busy = False  # whether bulk is to go on
+        self._pings: Pings | None = None  # that are under way
         self.links = Links(
             [carrier],
             "bench",
@@ -187,8 +201,24 @@ class Talk:
                 self.send_bulk(sender, "more")
             case Finish(reason) if reason.startswith("ping"):
                 self.links.send(sender, Finish("pong" + reason[4:]))
+            case Finish(reason) if reason.startswith("pong"):
+                self._ponged(sender)
             case Finish(reason):
-                self.arrived.put_nowait(reason[:4])
+                self.arrived.put_nowait(reason)
+
+    def _ping(self, to: PeerId) -> None:
+        assert self._pings is not None
+        self._pings.started = time.perf_counter()
+        self.links.send(to, PING_MESSAGE)
+
+    def _ponged(self, sender: PeerId) -> None:
+        """As a process goes on: with what has come, it decides and sends at once."""
+        assert self._pings is not None
+        self._pings.taken_s.append(time.perf_counter() - self._pings.started)
+        if len(self._pings.taken_s) < self._pings.times:
+            self._ping(sender)
+        else:
+            self.arrived.put_nowait("pong")
 
     async def answer(self) -> None:
         """Wait for one. Raises RunError when the other end is gone."""
@@ -210,14 +240,10 @@ class Talk:
 
     async def measure_ping(self, to: PeerId, times: int) -> float:
         """Seconds."""
-        text, taken = "ping" + "." * (CONTROL_BYTES - 4), []
-        for number in range(times + times // 10):
-            started = time.perf_counter()
-            self.links.send(to, Finish(text))
-            await self.answer()
-            if number >= times // 10:
-                taken.append(time.perf_counter() - started)
-        return statistics.median(taken)
+        self._pings = Pings(times + times // 10)
+        self._ping(to)
+        await self.answer()
+        return statistics.median(self._pings.taken_s[times // 10 :])
 
     async def measure_busy_ping(self, to: PeerId, times: int) -> float:
         """Seconds."""
