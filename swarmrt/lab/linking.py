@@ -9,6 +9,7 @@ Six ways of talking, measured in turn within each round, because the machine has
     stream         the libp2p daemon's own persistent stream, written and read as it comes
     libp2p         a libp2p link
 
+and, once, links of one and of four connections over a path on which each has its limit (`narrow`).
 Bulk is messages of 16 MiB. A round trip is that of 1 KiB each way, alone, and while bulk flows on
 the same connection in the direction of the answer. The blocking loops do the least that gives the
 same service: bulk goes out in the chunks that links use, and an answer goes out between two.
@@ -38,6 +39,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
+from swarmrt.lab.streams import bytes_per_s
 from swarmrt.messages import Finish, Message, Part
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.certificates import Contexts, make_contexts
@@ -407,7 +409,11 @@ async def _rounds(
                 rates["stream_rtt_s"] = await _stream_ping(reader, writer, pings)
                 found.append(rates)
             writer.close()
-            return found
+            narrow = {
+                f"narrow_{number}_bytes_per_s": await bytes_per_s(daemon.identity, number)
+                for number in (1, 4)
+            }
+            return [rates | narrow for rates in found]
     finally:
         await daemon.close()
 
@@ -449,6 +455,7 @@ RATIOS = {
         "direct_tls_rtt_under_bulk_s",
         "ssl_rtt_under_bulk_s",
     ),
+    "narrow_4_streams_over_1": ("narrow_4_bytes_per_s", "narrow_1_bytes_per_s"),
     "libp2p_rtt_over_daemon_stream": ("libp2p_rtt_s", "stream_rtt_s"),
 }
 

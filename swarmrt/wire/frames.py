@@ -32,6 +32,7 @@ MAX_HEADER_BYTES = 1 << 20
 HEAD_BYTES = 4 << 10  # read at once where no payload is due: a control message is one read
 MAX_PARTIAL_MESSAGES = 16
 CHUNK = 0
+JOIN = 254
 HELLO = 255
 
 
@@ -43,9 +44,18 @@ class Hello(Message):
     run: str
     beacon_key: str  # in hex, to seal beacons to the sender with; empty when it takes none by UDP
     beacon_addresses: tuple[str, ...]  # IP:PORT, where it takes them
+    stream_key: str  # to join this link with; empty when it takes no further connections
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Message):
+    """The first frame of a further connection for a link, in place of a hello; and its answer."""
+
+    stream_key: str
 
 
 _NUMBERS: dict[type[Message], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
+_NUMBERS[Join] = JOIN
 _NUMBERS[Hello] = HELLO
 _FORMATS = {number: HeaderFormat(kind) for kind, number in _NUMBERS.items()}
 
@@ -118,6 +128,20 @@ class FrameWriter:
             queue.popleft()
         return [prefix + header, *body], outgoing.message if complete else None
 
+    def last_waiting(self) -> Outgoing | None:
+        """The last bulk message that was not begun."""
+        return self._bulk[-1] if self._bulk and not self._bulk[-1].begun else None
+
+    def take_waiting(self) -> Outgoing | None:
+        """The first bulk message that was not begun, to be pushed into another writer."""
+        if self.last_waiting() is None:
+            return None
+        place = int(self._bulk[0].begun)
+        outgoing = self._bulk[place]
+        del self._bulk[place]
+        self.queued_bytes -= outgoing.left_bytes
+        return outgoing
+
     def unsent(self) -> list[Message]:
         """Messages that were not written to their end."""
         return [outgoing.message for outgoing in (*self._control, *self._bulk)]
@@ -169,6 +193,11 @@ class FrameReader:
         self._filling: Partial | None = None
         self._fill_left = 0
         self._head = memoryview(bytearray(HEAD_BYTES))
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether nothing of a message is here that is not whole."""
+        return not self._split and not self._partials
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes belong: in a payload that is under way, or a small buffer."""
