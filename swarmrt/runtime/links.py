@@ -148,7 +148,7 @@ class Links:
                 f"{type(message).__name__} has {outgoing.left_bytes} bytes, but "
                 f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
             )
-        outbox = self._outboxes.setdefault(peer, Outbox())
+        outbox = self._outbox(peer)
         if outbox.is_full_for(outgoing):
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
@@ -176,7 +176,7 @@ class Links:
         for link in links:
             link.connection.close()
         for opened in streams:
-            opened.abort()
+            opened.close()
         await asyncio.gather(
             *(link.connection.wait_closed() for link in links),
             *(opened.wait_closed() for opened in streams),
@@ -191,6 +191,12 @@ class Links:
         self._outboxes.clear()
 
     # ------------------------------------------------------------------ writing
+
+    def _outbox(self, peer: PeerId) -> Outbox:
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            outbox = self._outboxes[peer] = Outbox()
+        return outbox
 
     def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
         """Write it at once if nothing waits before it; waking a task up takes longer than that."""
@@ -384,7 +390,7 @@ class Links:
     def _adopt(self, connection: Connection) -> None:
         """Write to an incoming connection if there is none to this peer yet."""
         self._dialer.reached(connection.peer)
-        outbox = self._outboxes.setdefault(connection.peer, Outbox())
+        outbox = self._outbox(connection.peer)
         if outbox.connection is None:
             outbox.connection = connection
 

@@ -78,14 +78,23 @@ class Streams:
     def unsent(self) -> list[Message]:
         return [message for stream in self._streams for message in stream.frames.unsent()]
 
+    def close(self) -> None:
+        """End them once what was written has gone out. `wait_closed` next."""
+        self._stop()
+        for connection in list(self._open):
+            connection.close()
+
     def abort(self) -> None:
-        """End all of it, as it is."""
+        """End them as they are."""
+        self._stop()
+        for connection in list(self._open):
+            connection.abort()
+
+    def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         for stream in self._streams:
             stream.is_done = True
-        for connection in list(self._open):
-            connection.abort()
         self._streams.clear()
 
     async def wait_closed(self) -> None:
