@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from swarmrt.lab.narrow_path import NarrowPath, narrow_path
 from swarmrt.messages import Finish, Part
 from swarmrt.runtime import streams
 from swarmrt.runtime.addresses import parse_address
+from swarmrt.runtime.certificates import make_contexts
+from swarmrt.runtime.network import open_network
+from swarmrt.wire.frames import FrameWriter, Join, encode
 from tests.test_runtime_links import End, run, two_ends, until
 
 pytestmark = pytest.mark.swarm
@@ -87,5 +91,35 @@ def test_one_connection_is_all_that_a_link_of_one_has() -> None:
                     first.links.send(second.me, Part(1, 1, 1, number, False), [BULK])
                 await until(lambda: len(second.got) == 4)
                 assert path.opened == 1
+
+    run(story())
+
+
+def test_stranger_cannot_join_a_link() -> None:
+    """Neither with a key that is none, nor with the key of another peer's link."""
+
+    async def story() -> None:
+        async with two_ends("direct") as (first, second), open_network([]) as other:
+            second.links.send(first.me, Finish("before"))
+            await until(lambda: first.got)
+            (link,) = first.links._links
+            host, port = parse_address(first.links.addresses("direct")[0])
+            for key in ("", "nonsense", link.stream_key):
+                reader, writer = await asyncio.open_connection(
+                    host, port, ssl=make_contexts(other.daemon.identity).dialing
+                )
+                frames = FrameWriter()
+                frames.push(encode(Join(key)))
+                frames.push(encode(Finish("from a stranger")))
+                while len(frames):
+                    writer.writelines(frames.next_frame()[0])
+                with suppress(OSError):  # as good as an end
+                    while await reader.read(1 << 16):
+                        pass
+                writer.close()
+            second.links.send(first.me, Finish("after"))
+            await until(lambda: len(first.got) == 2)
+            assert first.messages() == [Finish("before"), Finish("after")]
+            assert not link.joined
 
     run(story())
