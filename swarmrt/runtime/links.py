@@ -345,6 +345,7 @@ class Links:
             hello.stream_key,
             partial(self._dial_again, peer, name),
             partial(self._broken, peer, outbox),
+            self._spawn,
         )
         outbox.streams.pushed()
 

@@ -49,10 +49,11 @@ class Streams:
         key: str,
         dial: Callable[[], Awaitable[Connection]],
         on_broken: Callable[[str], None],
+        spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
     ) -> None:
         """`source` holds what waits for the link; `key` is the one of the other end's hello."""
         self._source, self._most, self._key = source, most, key
-        self._dial, self._on_broken = dial, on_broken
+        self._dial, self._on_broken, self._spawn = dial, on_broken, spawn
         self._streams: set[Stream] = set()
         self._open: set[Connection] = set()  # those that are closing too
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,7 +74,7 @@ class Streams:
         self._work.set()
         if not self._widening and len(self._streams) < self._most:
             self._widening = True
-            self._spawn(self._widen())
+            self._start(self._widen())
 
     def unsent(self) -> list[Message]:
         return [message for stream in self._streams for message in stream.frames.unsent()]
@@ -147,7 +148,7 @@ class Streams:
             connection.abort()
             raise
         self._streams.add(stream)
-        self._spawn(self._write(stream))
+        self._start(self._write(stream))
 
     # ------------------------------------------------------------------ writing
 
@@ -178,7 +179,7 @@ class Streams:
         stream.frames.push(outgoing)
         return True
 
-    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = self._spawn(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
