@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, Protocol
 
@@ -57,8 +57,35 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, int | float | str):
         return value
-    fields = {name: to_plain(getattr(value, name)) for name in _field_types(kind)}
-    return {KIND: kind.__name__, **fields}
+    plain = {KIND: kind.__name__}
+    for name, convert in _conversions(kind):
+        field = getattr(value, name)
+        plain[name] = field if convert is None else convert(field)
+    return plain
+
+
+@cache
+def _conversions(kind: Any) -> list[tuple[str, Callable[[Any], Any] | None]]:
+    """For each field of a dataclass, what makes it plain; None for what is plain already."""
+    hints = typing.get_type_hints(kind)
+    return [(name, _conversion(hints[name])) for name in _field_types(kind)]
+
+
+def _conversion(annotation: Any) -> Callable[[Any], Any] | None:
+    """The least that does what to_plain does with values of this type."""
+    if _is_scalar(annotation):
+        return None
+    parts = [part for part in typing.get_args(annotation) if part is not Ellipsis]
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return None if all(map(_is_scalar, parts)) else to_plain
+    if hasattr(annotation, "_fields"):
+        parts = list(typing.get_type_hints(annotation).values())
+    return list if parts and all(map(_is_scalar, parts)) else to_plain
+
+
+def _is_scalar(annotation: Any) -> bool:
+    plain = getattr(annotation, "__supertype__", annotation)  # of a NewType
+    return plain in _SCALARS or typing.get_origin(plain) is typing.Literal
 
 
 def from_plain(plain: Any, annotation: Any = None) -> Any:

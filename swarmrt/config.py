@@ -171,6 +171,9 @@ class Links(Section):
     beacons: Literal["udp", "link"] = Field(
         "udp", description='"udp" where it gets through, or "link": only over links'
     )
+    streams: Annotated[int, Field(ge=1, le=16)] = Field(
+        4, description="connections that one direct link may have where one is too narrow"
+    )
     max_message_bytes: Positive = Field(
         256 << 20, description="a larger message from another process closes its link"
     )

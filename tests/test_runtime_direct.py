@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import tempfile
 from pathlib import Path
@@ -14,7 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from swarmrt.errors import RunError, WireError
-from swarmrt.messages import Finish, Part
+from swarmrt.ids import MicrobatchId, Work
+from swarmrt.messages import Finish, Forward, Part
+from swarmrt.runtime import links
 from swarmrt.runtime.addresses import format_address, host_of, parse_address
 from swarmrt.runtime.carriers import Connection
 from swarmrt.runtime.certificates import (
@@ -28,7 +31,7 @@ from swarmrt.runtime.certificates import (
     make_contexts,
     peer_of_certificate,
 )
-from swarmrt.runtime.direct import DirectCarrier
+from swarmrt.runtime.direct import KEEP_ALIVE, DirectCarrier
 from swarmrt.runtime.identity import Identity, open_identity
 from swarmrt.runtime.network import open_network
 from tests.test_runtime_links import GARBAGE, End, run, two_ends, until
@@ -210,7 +213,7 @@ def test_closed_port_falls_back_to_libp2p() -> None:
     run(story())
 
 
-def test_control_overtakes_bulk_and_a_slow_receiver_slows_its_sender() -> None:
+def test_control_overtakes_bulk() -> None:
     """What does not fit into the socket stays in the queue, behind whatever is more urgent."""
 
     async def story() -> None:
@@ -226,6 +229,73 @@ def test_control_overtakes_bulk_and_a_slow_receiver_slows_its_sender() -> None:
             await until(lambda: len(second.got) == 6)
             kinds = [type(message).__name__ for message in second.messages()]
             assert kinds[1] == "Finish", kinds
+
+    run(story())
+
+
+def test_slow_receiver_slows_its_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not read stays at the sender; work beyond a bound comes back."""
+    monkeypatch.setattr(links, "MAX_QUEUED_BYTES", 32 << 20)
+    forward = Forward(Work(MicrobatchId(1, 1), 1), 1, ())
+
+    async def story() -> None:
+        async with two_ends("direct", streams=1) as (first, second):
+            second.links.send(first.me, Finish("hello"))
+            await until(lambda: first.got)
+            (link,) = second.links._links
+            link.connection._transport.pause_reading()  # type: ignore[attr-defined]
+            bulk = torch.zeros(16 << 20, dtype=torch.uint8)
+            for number in range(4):
+                first.links.send(second.me, Part(1, 1, 1, number, False), [bulk])
+            outbox = first.links._outboxes[second.me]
+            await until(lambda: outbox.connection and not outbox.connection.may_write)
+            assert outbox.queued_bytes > 32 << 20 and len(second.got) == 0
+            first.links.send(second.me, forward, [bulk])
+            first.links.send(second.me, Finish("control"))
+            await until(lambda: first.failed)
+            assert first.failed == [(second.me, forward)]
+            link.connection._transport.resume_reading()  # type: ignore[attr-defined]
+            await until(lambda: len(second.got) == 5)
+
+    run(story())
+
+
+def test_peer_that_cannot_be_reached_is_dialed_less_and_less() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            dialer, nowhere = first.links._dialer, {"direct": ["127.0.0.1:1"]}
+            dialer.know(second.me, nowhere)
+            waits = []
+            for _ in range(10):
+                with pytest.raises(RunError, match="cannot reach"):
+                    await dialer.dial(second.me)
+                with pytest.raises(RunError, match="is dialed again in") as refused:
+                    dialer.check_due(second.me)
+                waits.append(float(str(refused.value).split()[-2]))
+            assert waits == sorted(waits) and waits[-1] > 9
+            first.links.send(second.me, Finish("too early"))
+            await until(lambda: first.failed)
+            second.links.send(first.me, Finish("from there"))  # whoever dials us is reached
+            await until(lambda: first.got)
+            dialer.check_due(second.me)
+            first.links.send(second.me, Finish("back"))
+            await until(lambda: second.got)
+
+    run(story())
+
+
+def test_silent_machine_is_found_out_while_it_is_written_to() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            first.links.send(second.me, Finish("hello"))
+            await until(lambda: second.got)
+            for end in (first, second):
+                (link,) = end.links._links
+                tcp = link.connection.socket()
+                assert tcp is not None
+                assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                for name, value in KEEP_ALIVE.items():
+                    assert tcp.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
 
     run(story())
 

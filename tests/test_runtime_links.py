@@ -45,7 +45,12 @@ class End:
     """One end of links, with what has come in."""
 
     def __init__(
-        self, network: Network, link: Link, run: str = "test", max_bytes: int = 64 << 20
+        self,
+        network: Network,
+        link: Link,
+        run: str = "test",
+        max_bytes: int = 64 << 20,
+        streams: int = 4,
     ) -> None:
         self.network = network
         self.faults = LinkFaults()
@@ -60,6 +65,7 @@ class End:
             on_lost=lambda *what: self.lost.append(what),
             on_send_failed=lambda *what: self.failed.append(what),
             faults=self.faults,
+            streams=streams,
         )
 
     @property
@@ -315,7 +321,7 @@ def test_process_obeys_its_parent_and_ignores_nonsense() -> None:
 
 def hello(run: str = "test") -> bytes:
     writer = FrameWriter()
-    writer.push(encode(Hello(PROTOCOL, run, "", ())))
+    writer.push(encode(Hello(PROTOCOL, run, "", (), "")))
     return b"".join(writer.next_frame()[0])
 
 

@@ -114,6 +114,16 @@ def test_any_messages_come_through_any_split(
             assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
+@given(messages, tensors)
+def test_headers_are_plain_msgpack(message: Message, its_tensors: list[torch.Tensor]) -> None:
+    values = [getattr(message, field.name) for field in dataclasses.fields(message)]
+    descriptors = [
+        [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), "plain"]
+        for tensor in its_tensors
+    ]
+    assert encode(message, its_tensors).header == msgpack.packb([values, descriptors])
+
+
 def test_control_overtakes_bulk() -> None:
     writer = FrameWriter()
     bulk = torch.arange(CHUNK_BYTES, dtype=torch.int64)
@@ -162,6 +172,9 @@ NONSENSE = {
     "long header": (PREFIX.pack(MAGIC, PROTOCOL, FINISH, 1, MAX_HEADER_BYTES + 1, 0), "header of"),
     "long payload": (PREFIX.pack(MAGIC, PROTOCOL, FINISH, 1, 9, 2**60), "payload"),
     "not msgpack": (frame(FINISH, b"\xc1"), "not msgpack"),
+    "not UTF-8": (frame(FINISH, b"\x92\x91\xa1\xff\x90"), "not msgpack"),
+    "nested without end": (frame(FINISH, b"\x91" * 100_000), "not msgpack"),
+    "more than one value": (frame(FINISH, header([""]) + b"\x00"), "not msgpack"),
     "no list": (frame(FINISH, msgpack.packb(3)), "not [fields, tensors]"),
     "wrong type": (frame(FINISH, header([3])), "Finish.reason cannot be 3"),
     "too few fields": (frame(FINISH, header([])), "has 1 fields"),
@@ -183,7 +196,7 @@ NONSENSE = {
     "unknown dtype": (frame(FINISH, header([""], [["object", [1], "plain"]])), "descriptor"),
     "payload without tensors": (frame(FINISH, header([""]), b"x"), "more payload"),
     "stray chunk": (frame(0, b"", b"x"), "never begun"),
-    "hello": (frame(HELLO, header(["1", "run", "", []])), "Hello.protocol"),
+    "hello": (frame(HELLO, header(["1", "run", "", [], ""])), "Hello.protocol"),
 }
 
 

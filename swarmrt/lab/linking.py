@@ -9,6 +9,7 @@ Six ways of talking, measured in turn within each round, because the machine has
     stream         the libp2p daemon's own persistent stream, written and read as it comes
     libp2p         a libp2p link
 
+and, once, links of one and of four connections over a path on which each has its limit (`narrow`).
 Bulk is messages of 16 MiB. A round trip is that of 1 KiB each way, alone, and while bulk flows on
 the same connection in the direction of the answer. The blocking loops do the least that gives the
 same service: bulk goes out in the chunks that links use, and an answer goes out between two.
@@ -29,6 +30,7 @@ import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
@@ -37,6 +39,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
+from swarmrt.lab.streams import bytes_per_s
 from swarmrt.messages import Finish, Message, Part
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.certificates import Contexts, make_contexts
@@ -155,6 +158,18 @@ def _socket_busy_ping(tcp: socket.socket, times: int) -> float:
 # ---------------------------------------------------------------------- links
 
 
+PING_MESSAGE = Finish("ping" + "." * (CONTROL_BYTES - 4))
+
+
+@dataclass
+class Pings:
+    """Round trips, one after the other."""
+
+    times: int
+    started: float = 0.0
+    taken_s: list[float] = field(default_factory=list)
+
+
 class Talk:
     """One end of links, which answers what the other end asks for."""
 
@@ -162,6 +177,7 @@ class Talk:
         self.arrived: asyncio.Queue[str] = asyncio.Queue()  # bounded by what is asked for
         self.bulk = torch.zeros(MESSAGE_BYTES, dtype=torch.uint8)
         self.is_busy = False  # whether bulk is to go on
+        self._pings: Pings | None = None  # that are under way
         self.links = Links(
             [carrier],
             "bench",
@@ -187,8 +203,24 @@ class Talk:
                 self.send_bulk(sender, "more")
             case Finish(reason) if reason.startswith("ping"):
                 self.links.send(sender, Finish("pong" + reason[4:]))
+            case Finish(reason) if reason.startswith("pong"):
+                self._ponged(sender)
             case Finish(reason):
-                self.arrived.put_nowait(reason[:4])
+                self.arrived.put_nowait(reason)
+
+    def _ping(self, to: PeerId) -> None:
+        assert self._pings is not None
+        self._pings.started = time.perf_counter()
+        self.links.send(to, PING_MESSAGE)
+
+    def _ponged(self, sender: PeerId) -> None:
+        """As a process goes on: with what has come, it decides and sends at once."""
+        assert self._pings is not None
+        self._pings.taken_s.append(time.perf_counter() - self._pings.started)
+        if len(self._pings.taken_s) < self._pings.times:
+            self._ping(sender)
+        else:
+            self.arrived.put_nowait("pong")
 
     async def answer(self) -> None:
         """Wait for one. Raises RunError when the other end is gone."""
@@ -210,14 +242,10 @@ class Talk:
 
     async def measure_ping(self, to: PeerId, times: int) -> float:
         """Seconds."""
-        text, taken = "ping" + "." * (CONTROL_BYTES - 4), []
-        for number in range(times + times // 10):
-            started = time.perf_counter()
-            self.links.send(to, Finish(text))
-            await self.answer()
-            if number >= times // 10:
-                taken.append(time.perf_counter() - started)
-        return statistics.median(taken)
+        self._pings = Pings(times + times // 10)
+        self._ping(to)
+        await self.answer()
+        return statistics.median(self._pings.taken_s[times // 10 :])
 
     async def measure_busy_ping(self, to: PeerId, times: int) -> float:
         """Seconds."""
@@ -381,7 +409,11 @@ async def _rounds(
                 rates["stream_rtt_s"] = await _stream_ping(reader, writer, pings)
                 found.append(rates)
             writer.close()
-            return found
+            narrow = {
+                f"narrow_{number}_bytes_per_s": await bytes_per_s(daemon.identity, number)
+                for number in (1, 4)
+            }
+            return [rates | narrow for rates in found]
     finally:
         await daemon.close()
 
@@ -423,6 +455,7 @@ RATIOS = {
         "direct_tls_rtt_under_bulk_s",
         "ssl_rtt_under_bulk_s",
     ),
+    "narrow_4_streams_over_1": ("narrow_4_bytes_per_s", "narrow_1_bytes_per_s"),
     "libp2p_rtt_over_daemon_stream": ("libp2p_rtt_s", "stream_rtt_s"),
 }
 

@@ -27,8 +27,11 @@ OnEnd = Callable[[str], None]  # the reason
 class Connection(ABC):
     """Ordered bytes both ways, to and from a peer whose id is proved. `begin` first."""
 
+    carrier_with_streams: str | None = None  # which opens further connections for one link
+
     def __init__(self, peer: PeerId) -> None:
         self.peer = peer
+        self.ended_well = False  # whether the other end has closed it, and nothing is missing
         self.frames: FrameReader
         self._on_received: OnReceived
         self._on_end: OnEnd | None = None  # none yet, or none any more

@@ -17,12 +17,19 @@ log = logging.getLogger("swarmrt.links")
 DIAL_S = 10.0  # for one carrier
 AVOID_S = 5.0  # after a carrier's first failure; doubled by each that follows
 MAX_AVOID_S = 300.0
+AGAIN_S = 0.1  # until a peer that no carrier reaches is dialed again; doubled by each failure
+MAX_AGAIN_S = 10.0
 
 
 @dataclass
 class Failures:
     number: int
     avoid_until: float  # by the monotonic clock
+
+    def after(self, first_s: float, most_s: float) -> None:
+        """One more: wait twice as long as after the last one."""
+        self.avoid_until = time.monotonic() + min(first_s * 2**self.number, most_s)
+        self.number = min(self.number + 1, 10)
 
 
 class Dialer:
@@ -32,6 +39,7 @@ class Dialer:
         self._carriers = carriers
         self._addresses: dict[PeerId, Mapping[str, tuple[str, ...]]] = {}
         self._failures: dict[tuple[PeerId, str], Failures] = {}
+        self._unreachable: dict[PeerId, Failures] = {}
 
     def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
         """Where a peer is, by its record: for each carrier's name. New addresses are tried anew."""
@@ -40,7 +48,18 @@ class Dialer:
         for carrier in self._carriers:
             if known.get(carrier.name) != earlier.get(carrier.name):
                 self._failures.pop((peer, carrier.name), None)
+                self._unreachable.pop(peer, None)
         self._addresses[peer] = known
+
+    def check_due(self, peer: PeerId) -> None:
+        """Raises RunError while a peer that could not be reached is not to be dialed again."""
+        failures = self._unreachable.get(peer)
+        if failures is not None and (left_s := failures.avoid_until - time.monotonic()) > 0:
+            raise RunError(f"cannot reach {peer}; it is dialed again in {left_s:.1f} s")
+
+    def reached(self, peer: PeerId) -> None:
+        """There is a connection to the peer, whoever has dialed."""
+        self._unreachable.pop(peer, None)
 
     async def dial(self, peer: PeerId) -> Connection:
         """Raises RunError when no carrier reaches the peer."""
@@ -60,8 +79,19 @@ class Dialer:
                     self._avoid(peer, carrier, why)
             else:
                 self._failures.pop((peer, carrier.name), None)
+                self.reached(peer)
                 return connection
+        failures = self._unreachable.setdefault(peer, Failures(0, 0.0))
+        failures.after(AGAIN_S, MAX_AGAIN_S)
         raise RunError(f"cannot reach {peer}: {why}")
+
+    async def dial_again(self, peer: PeerId, carrier_name: str) -> Connection:
+        """A further connection to a peer by the carrier that reached it. Raises RunError or
+        OSError."""
+        addresses = self._addresses.get(peer, {}).get(carrier_name, ())
+        carrier = next(c for c in self._carriers if c.name == carrier_name)
+        async with asyncio.timeout(DIAL_S):
+            return await carrier.dial(peer, addresses)
 
     def _is_avoided(self, peer: PeerId, carrier: Carrier) -> bool:
         failures = self._failures.get((peer, carrier.name))
@@ -69,7 +99,5 @@ class Dialer:
 
     def _avoid(self, peer: PeerId, carrier: Carrier, why: str) -> None:
         failures = self._failures.setdefault((peer, carrier.name), Failures(0, 0.0))
-        seconds = min(AVOID_S * 2**failures.number, MAX_AVOID_S)
-        failures.number = min(failures.number + 1, 10)
-        failures.avoid_until = time.monotonic() + seconds
+        failures.after(AVOID_S, MAX_AVOID_S)
         log.info("%s links to %s fail for now: %s", carrier.name, peer, why)

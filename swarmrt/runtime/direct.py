@@ -16,69 +16,33 @@ from typing import Any, cast
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.addresses import MAX_ADDRESSES, parse_address, visible_addresses
+from swarmrt.runtime.buffered import CLOSE_S, BufferedConnection
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.certificates import Contexts, make_contexts, peer_of_certificate
 from swarmrt.runtime.identity import Identity
-from swarmrt.wire.frames import CHUNK_BYTES
 
 log = logging.getLogger("swarmrt.direct")
 
 GREET_S = 10.0  # for the TLS handshake, on a loaded machine
 MAX_GREETINGS = 64  # handshakes of incoming connections at a time; more wait in the backlog
 BACKLOG = 128
-CLOSE_S = 2.0  # for the last bytes to go out, and the other end to notice
 ACCEPT_AGAIN_S = 0.1  # when the system has no more descriptors, say
-KEEP_ALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}  # dead after 40 s
+KEEP_ALIVE = {  # a machine that is gone is found out after 40 s; after 60 s if it is written to
+    "TCP_KEEPIDLE": 20,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 4,
+    "TCP_USER_TIMEOUT": 60_000,  # ms without an answer; the system itself would try for 15 minutes
+}
 ANYBODY = PeerId("")  # without TLS, which nothing but a benchmark is
 
-EARLY_BYTES = 4 << 10  # kept until `begin`: uvloop starts to read before it can be told not to
 
-
-class DirectConnection(Connection, asyncio.BufferedProtocol):
+class DirectConnection(BufferedConnection):
     """A TCP connection. `peer` is known once TLS has come up."""
+
+    carrier_with_streams = "direct"
 
     def __init__(self) -> None:
         super().__init__(ANYBODY)
-        self._transport: asyncio.Transport
-        self._writable = asyncio.Event()
-        self._is_lost = asyncio.Event()
-        self._reason = "the link was closed"
-        self._early = memoryview(bytearray(EARLY_BYTES))
-        self._early_bytes = 0
-        self._is_reading = False
-
-    # ------------------------------------------------------------------ for links
-
-    def start_reading(self) -> None:
-        asyncio.get_running_loop().call_soon(self._read_on)
-
-    @property
-    def may_write(self) -> bool:
-        return self._writable.is_set() and not self._transport.is_closing()
-
-    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        self._transport.writelines(buffers)
-
-    async def drain(self) -> None:
-        if not self._writable.is_set():
-            await self._writable.wait()
-        else:
-            await asyncio.sleep(0)  # so that what comes in is read meanwhile
-        if self._is_lost.is_set():
-            raise ConnectionResetError(self._reason)
-
-    def close(self) -> None:
-        self._transport.close()
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    async def wait_closed(self) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._is_lost.wait()
-        except TimeoutError:
-            self.abort()
 
     def socket(self) -> socket.socket | None:
         return cast(socket.socket | None, self._transport.get_extra_info("socket"))
@@ -96,48 +60,6 @@ class DirectConnection(Connection, asyncio.BufferedProtocol):
         for name, value in KEEP_ALIVE.items():
             if hasattr(socket, name):  # not on every system
                 tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-    # ------------------------------------------------------------------ for the event loop
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.pause_reading()  # until `begin`
-        self._transport.set_write_buffer_limits(high=CHUNK_BYTES)  # control waits for no more
-        self._writable.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.frames.get_buffer() if self._is_reading else self._early[self._early_bytes :]
-
-    def buffer_updated(self, size: int) -> None:
-        if self._is_reading:
-            self.take(self.frames.buffer_updated(size))
-        else:
-            self._early_bytes += size
-            self._transport.pause_reading()
-
-    def _read_on(self) -> None:
-        self._is_reading = True
-        self.take(self.frames.feed(self._early[: self._early_bytes]))
-        if self._is_lost.is_set():
-            self.end(self._reason)
-        elif not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def eof_received(self) -> None:
-        """The transport closes itself."""
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if error is not None:
-            self._reason = str(error) or type(error).__name__
-        self._is_lost.set()
-        self._writable.set()  # whoever waits finds that it is lost
-        self.end(self._reason)
 
 
 class DirectCarrier(Carrier):

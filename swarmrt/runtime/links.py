@@ -2,13 +2,14 @@
 
 One a pair, used both ways; whoever needs it first dials. When both dial at once there are two: both
 are read, and each side goes on writing to the one it had first. The other end's identity is what
-the carrier has proved.
+the carrier has proved. Where a link is too narrow, `streams` adds connections to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,12 +19,13 @@ import torch
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Beacon, Message
+from swarmrt.messages import Beacon, Message, Part
 from swarmrt.runtime.beacons import Agreement, Beacons
 from swarmrt.runtime.carriers import Carrier, Connection
 from swarmrt.runtime.dialing import Dialer
 from swarmrt.runtime.faults import Late, LinkFaults
-from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Outgoing, encode
+from swarmrt.runtime.streams import Streams
+from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
 
 log = logging.getLogger("swarmrt.links")
 
@@ -31,7 +33,7 @@ DIALS = 3
 HELLO_S = 10.0
 MAX_LINKS = 512
 MAX_INCOMING = 8  # of one peer: it needs one, and more while broken ones are found out
-MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it does not read
+MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it reads too slowly for more work
 MAX_QUEUED_MESSAGES = 100_000
 
 OnMessage = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
@@ -48,9 +50,26 @@ class Outbox:
         self.connection: Connection | None = None
         self.task: asyncio.Task[None] | None = None
         self.late: Late | None = None  # once the link has been slow
+        self.streams: Streams | None = None  # once the other end has said that it takes them
 
     def __len__(self) -> int:
-        return len(self.frames) + (len(self.late) if self.late is not None else 0)
+        late = len(self.late) if self.late is not None else 0
+        return len(self.frames) + late + len(self.on_streams())
+
+    @property
+    def queued_bytes(self) -> int:
+        further = self.streams.queued_bytes if self.streams is not None else 0
+        return self.frames.queued_bytes + further
+
+    def is_full_for(self, outgoing: Outgoing) -> bool:
+        """Parts are slices of a gradient that this process holds anyway, all sent at once."""
+        if len(self.frames) > MAX_QUEUED_MESSAGES:
+            return True
+        is_bounded = outgoing.is_control or isinstance(outgoing.message, Part)
+        return not is_bounded and self.queued_bytes > MAX_QUEUED_BYTES
+
+    def on_streams(self) -> list[Message]:
+        return self.streams.unsent() if self.streams is not None else []
 
 
 @dataclass(eq=False)
@@ -60,8 +79,11 @@ class Link:
     connection: Connection
     incoming: bool
     agreement: Agreement | None  # about beacons
+    stream_key: str  # with which further connections join; empty for none
     greeted: bool = False
     timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
+    joined: set[Link] = field(default_factory=set)  # further connections, opened by the other end
+    of: Link | None = None  # when it is one of those
 
 
 class Links:
@@ -77,8 +99,10 @@ class Links:
         on_send_failed: OnSendFailed,
         faults: LinkFaults | None = None,
         beacons: Beacons | None = None,
+        streams: int = 1,
     ) -> None:
-        """`carriers` in the order of preference; without `beacons` those go over links too."""
+        """`carriers` in the order of preference; without `beacons` those go over links too.
+        `streams` is how many connections one link may have, each way."""
         self._carriers, self._run, self._max_bytes = carriers, run, max_message_bytes
         self._dialer = Dialer(carriers)
         self._on_message, self._on_lost = on_message, on_lost
@@ -87,6 +111,7 @@ class Links:
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links: set[Link] = set()  # open ones
+        self._streams = streams
         self._closing = False
         if faults is not None:
             faults.on_cut(self._cut)
@@ -123,9 +148,8 @@ class Links:
                 f"{type(message).__name__} has {outgoing.left_bytes} bytes, but "
                 f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
             )
-        outbox = self._outboxes.setdefault(peer, Outbox())
-        frames = outbox.frames
-        if frames.queued_bytes > MAX_QUEUED_BYTES or len(frames) > MAX_QUEUED_MESSAGES:
+        outbox = self._outbox(peer)
+        if outbox.is_full_for(outgoing):
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
         if self._faults is not None and self._is_late(peer, outbox, outgoing):
@@ -147,10 +171,16 @@ class Links:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        connections = [link.connection for link in self._links]
-        for connection in connections:
-            connection.close()
-        await asyncio.gather(*(connection.wait_closed() for connection in connections))
+        links = [further for link in self._links for further in (link, *link.joined)]
+        streams = [outbox.streams for outbox in self._outboxes.values() if outbox.streams]
+        for link in links:
+            link.connection.close()
+        for opened in streams:
+            opened.close()
+        await asyncio.gather(
+            *(link.connection.wait_closed() for link in links),
+            *(opened.wait_closed() for opened in streams),
+        )
         for carrier in self._carriers:
             await carrier.close()
         if self._beacons is not None:
@@ -162,6 +192,12 @@ class Links:
 
     # ------------------------------------------------------------------ writing
 
+    def _outbox(self, peer: PeerId) -> Outbox:
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            outbox = self._outboxes[peer] = Outbox()
+        return outbox
+
     def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
         """Write it at once if nothing waits before it; waking a task up takes longer than that."""
         frames, connection = outbox.frames, outbox.connection
@@ -171,6 +207,8 @@ class Links:
         if not len(frames):
             return
         outbox.wake.set()
+        if outbox.streams is not None:
+            outbox.streams.pushed()
         if outbox.task is None:
             outbox.task = self._spawn(self._write(peer, outbox))
 
@@ -201,10 +239,12 @@ class Links:
             self._broken(peer, outbox, str(error) or type(error).__name__)
 
     async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
-        """Get a connection to the peer. Raises RunError when it cannot be reached.
+        """Get a connection to the peer. Raises RunError when it cannot be reached, at once if that
+        has just been tried: whoever wants to send decides anew, and does not wait.
 
         A peer that cannot be dialed may have dialed us meanwhile, which is as good.
         """
+        self._dialer.check_due(peer)
         for attempt in range(1, DIALS + 1):
             try:
                 if self._faults is not None:
@@ -238,7 +278,9 @@ class Links:
         """Say hello, and take messages until the connection ends."""
         beacons = self._beacons
         agreement = beacons.offer(connection.peer) if beacons is not None else None
-        link = Link(connection, incoming, agreement)
+        takes_streams = self._streams > 1 and connection.carrier_with_streams is not None
+        stream_key = secrets.token_hex(16) if takes_streams else ""
+        link = Link(connection, incoming, agreement, stream_key)
         self._links.add(link)
         link.timer = asyncio.get_running_loop().call_later(
             HELLO_S, connection.end, f"did not say hello in {HELLO_S:.0f} s"
@@ -246,7 +288,7 @@ class Links:
         frames = FrameWriter()
         key = agreement.ours.secret.hex() if agreement is not None else ""
         addresses = tuple(beacons.addresses()) if beacons is not None else ()
-        frames.push(encode(Hello(PROTOCOL, self._run, key, addresses)))
+        frames.push(encode(Hello(PROTOCOL, self._run, key, addresses, stream_key)))
         connection.write(frames.next_frame()[0])
         connection.begin(
             FrameReader(self._max_bytes), partial(self._received, link), partial(self._ended, link)
@@ -257,6 +299,9 @@ class Links:
         if link.greeted:
             self._on_message(link.connection.peer, message, tensors)
             return
+        if isinstance(message, Join) and link.incoming:
+            self._join(link, message)
+            return
         hello = self._checked_hello(message)
         if self._beacons is not None and link.agreement is not None:
             self._beacons.agree(link.agreement, hello)
@@ -264,12 +309,69 @@ class Links:
         link.timer.cancel()
         if link.incoming:
             self._adopt(link.connection)
+        self._offer_streams(link, hello)
 
-    def _ended(self, link: Link, reason: str) -> None:
+    def _join(self, link: Link, join: Join) -> None:
+        """What has come in is a further connection of a link. Raises WireError when it is not."""
+        peer = link.connection.peer
+        of = next(
+            (
+                other
+                for other in self._links
+                if other.connection.peer == peer and other.stream_key == join.stream_key
+            ),
+            None,
+        )
+        if not join.stream_key or of is None or of is link or len(of.joined) >= self._streams - 1:
+            raise WireError("it joins no link that takes another connection")
+        self._forget(link)
+        link.of, link.greeted = of, True
+        of.joined.add(link)
+        frames = FrameWriter()
+        frames.push(encode(join))
+        link.connection.write(frames.next_frame()[0])
+
+    def _offer_streams(self, link: Link, hello: Hello) -> None:
+        """Widen the link that is written to, when there is need and the other end takes more."""
+        peer, name = link.connection.peer, link.connection.carrier_with_streams
+        outbox = self._outboxes.get(peer)
+        if outbox is None or outbox.connection is not link.connection:
+            return
+        if self._streams < 2 or not hello.stream_key or name is None:
+            return
+        outbox.streams = Streams(
+            outbox.frames,
+            self._streams - 1,
+            hello.stream_key,
+            partial(self._dial_again, peer, name),
+            partial(self._broken, peer, outbox),
+            self._spawn,
+        )
+        outbox.streams.pushed()
+
+    async def _dial_again(self, peer: PeerId, carrier: str) -> Connection:
+        """Raises RunError or OSError."""
+        if self._faults is not None:
+            self._faults.check_not_cut(peer)
+        return await self._dialer.dial_again(peer, carrier)
+
+    def _forget(self, link: Link) -> None:
+        """It is no link, or none any more."""
         self._links.discard(link)
         link.timer.cancel()
         if self._beacons is not None and link.agreement is not None:
             self._beacons.forget(link.agreement)
+
+    def _ended(self, link: Link, reason: str) -> None:
+        if link.of is not None:
+            link.of.joined.discard(link)
+            whole = link.connection.ended_well and link.connection.frames.is_between_messages
+            if not whole and link.of in self._links:
+                link.of.connection.end(f"a further connection of it broke: {reason}")
+            return
+        self._forget(link)
+        for further in list(link.joined):
+            further.connection.abort()
         peer = link.connection.peer
         outbox = self._outboxes.get(peer)
         if outbox is not None and outbox.connection is link.connection:
@@ -288,7 +390,8 @@ class Links:
 
     def _adopt(self, connection: Connection) -> None:
         """Write to an incoming connection if there is none to this peer yet."""
-        outbox = self._outboxes.setdefault(connection.peer, Outbox())
+        self._dialer.reached(connection.peer)
+        outbox = self._outbox(connection.peer)
         if outbox.connection is None:
             outbox.connection = connection
 
@@ -302,7 +405,10 @@ class Links:
         if outbox.connection is not None:
             outbox.connection.close()
         late = outbox.late.take_all() if outbox.late is not None else []
-        for message in [*outbox.frames.unsent(), *(outgoing.message for outgoing in late)]:
+        unsent = [*outbox.frames.unsent(), *outbox.on_streams()]
+        if outbox.streams is not None:
+            outbox.streams.abort()
+        for message in [*unsent, *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
         self._on_lost(peer, reason)
 

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -27,16 +27,17 @@ class EventLog:
     """`events.jsonl`: one line for each (now, event, instructions), whole at any instant."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8", buffering=1)
+            self._file = path.open("ab")
             if self._file.tell():
-                self._file.write("\n")  # a killed writer may have torn its last line
+                self._file.write(b"\n")  # a killed writer may have torn its last line
 
     def write(self, entry: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(_ENCODER.encode(entry) + "\n")
+            self._file.write(_ENCODER.encode(entry).encode() + b"\n")
+            self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:

@@ -56,6 +56,7 @@ class Shell(ABC):
             on_send_failed=self._send_failed,
             faults=network.faults,
             beacons=network.beacons(self._receive) if config.links.beacons == "udp" else None,
+            streams=config.links.streams,
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()

@@ -13,20 +13,16 @@ for bulk. Everything is bounded before anything is allocated.
 from __future__ import annotations
 
 import struct
-import types
-import typing
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any
+from dataclasses import dataclass
 
-import msgpack
 import torch
 
 from swarmrt.errors import WireError
 from swarmrt.messages import ALL_MESSAGES, Message
-from swarmrt.wire.tensors import Descriptor, decode_tensors, describe, encode_tensors, payload_bytes
+from swarmrt.wire.headers import HeaderFormat
+from swarmrt.wire.tensors import Descriptor, decode_tensors, encode_tensors, payload_bytes
 
 PROTOCOL = 1
 MAGIC = b"SWRT"
@@ -36,6 +32,7 @@ MAX_HEADER_BYTES = 1 << 20
 HEAD_BYTES = 4 << 10  # read at once where no payload is due: a control message is one read
 MAX_PARTIAL_MESSAGES = 16
 CHUNK = 0
+JOIN = 254
 HELLO = 255
 
 
@@ -47,11 +44,20 @@ class Hello(Message):
     run: str
     beacon_key: str  # in hex, to seal beacons to the sender with; empty when it takes none by UDP
     beacon_addresses: tuple[str, ...]  # IP:PORT, where it takes them
+    stream_key: str  # to join this link with; empty when it takes no further connections
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Message):
+    """The first frame of a further connection for a link, in place of a hello; and its answer."""
+
+    stream_key: str
 
 
 _NUMBERS: dict[type[Message], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
+_NUMBERS[Join] = JOIN
 _NUMBERS[Hello] = HELLO
-_KINDS = {number: kind for kind, number in _NUMBERS.items()}
+_FORMATS = {number: HeaderFormat(kind) for kind, number in _NUMBERS.items()}
 
 Received = tuple[Message, list[torch.Tensor]]
 
@@ -59,7 +65,7 @@ Received = tuple[Message, list[torch.Tensor]]
 # ---------------------------------------------------------------------- writing
 
 
-@dataclass
+@dataclass(slots=True)
 class Outgoing:
     """A message on its way out: what is left to be written."""
 
@@ -78,11 +84,11 @@ class Outgoing:
 
 def encode(message: Message, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
     """Ready to be pushed into a FrameWriter. Tensors must stay as they are until written."""
-    values = [getattr(message, field.name) for field in fields(message)]
-    header = msgpack.packb([values, describe(tensors)])
-    pieces = deque(encode_tensors(tensors))
+    number = _NUMBERS[type(message)]
+    header = _FORMATS[number].encode(message, tensors)
+    pieces = deque(encode_tensors(tensors)) if tensors else deque()
     left = sum(piece.nbytes for piece in pieces)
-    return Outgoing(message, _NUMBERS[type(message)], header, pieces, left)
+    return Outgoing(message, number, header, pieces, left)
 
 
 class FrameWriter:
@@ -122,6 +128,20 @@ class FrameWriter:
             queue.popleft()
         return [prefix + header, *body], outgoing.message if complete else None
 
+    def last_waiting(self) -> Outgoing | None:
+        """The last bulk message that was not begun."""
+        return self._bulk[-1] if self._bulk and not self._bulk[-1].begun else None
+
+    def take_waiting(self) -> Outgoing | None:
+        """The first bulk message that was not begun, to be pushed into another writer."""
+        if self.last_waiting() is None:
+            return None
+        place = int(self._bulk[0].begun)
+        outgoing = self._bulk[place]
+        del self._bulk[place]
+        self.queued_bytes -= outgoing.left_bytes
+        return outgoing
+
     def unsent(self) -> list[Message]:
         """Messages that were not written to their end."""
         return [outgoing.message for outgoing in (*self._control, *self._bulk)]
@@ -143,10 +163,11 @@ def _take(pieces: deque[memoryview], size: int) -> list[memoryview]:
 # ---------------------------------------------------------------------- reading
 
 
-@dataclass
+@dataclass(slots=True)
 class Partial:
     """A message whose payload is not whole yet."""
 
+    number: int
     message: Message
     descriptors: list[Descriptor]
     payload: bytearray
@@ -166,188 +187,144 @@ class FrameReader:
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_bytes = max_message_bytes
-        self._buffer = bytearray()  # of prefixes and headers; payloads go to their messages
-        self._frame: tuple[int, int, int, int] | None = None  # kind, number, header, payload
+        self._split = bytearray()  # a prefix and header of which the end has not come yet
         self._partials: dict[int, Partial] = {}
+        self._whole: Received | None = None  # what the last frame has made whole
         self._filling: Partial | None = None
         self._fill_left = 0
         self._head = memoryview(bytearray(HEAD_BYTES))
 
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether nothing of a message is here that is not whole."""
+        return not self._split and not self._partials
+
     def get_buffer(self) -> memoryview:
         """Where the next bytes belong: in a payload that is under way, or a small buffer."""
-        if self._fill_left:
-            partial = self._filling
-            assert partial is not None
-            return memoryview(partial.payload)[partial.filled : partial.filled + self._fill_left]
+        if self._filling is not None:
+            start = self._filling.filled
+            return memoryview(self._filling.payload)[start : start + self._fill_left]
         return self._head
 
     def buffer_updated(self, size: int) -> Iterator[Received]:
         """All messages that are whole with the bytes that are now in `get_buffer`, to be iterated
         to the end before it is called again."""
-        if self._fill_left:
-            yield from self._filled(size)
-        else:
-            yield from self.feed(self._head[:size])
+        if self._filling is None:
+            return self.feed(self._head[:size])
+        whole = self._filled(self._filling, size)
+        return iter(() if whole is None else (whole,))
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Received]:
         """All messages that are whole with these bytes."""
         view = memoryview(data)
         while view:
-            if self._fill_left:
+            if self._filling is not None:
                 size = min(len(view), self._fill_left)
                 self.get_buffer()[:size] = view[:size]
                 view = view[size:]
-                yield from self._filled(size)
+                whole = self._filled(self._filling, size)
             else:
                 view = self._read_head(view)
-                if self._filling is not None and not self._fill_left:
-                    yield from self._frame_complete()  # it has no payload
-
-    def _filled(self, size: int) -> Iterator[Received]:
-        """So many more bytes of the payload that is under way are there."""
-        partial = self._filling
-        assert partial is not None
-        partial.filled += size
-        self._fill_left -= size
-        if not self._fill_left:
-            yield from self._frame_complete()
+                whole, self._whole = self._whole, None
+            if whole is not None:
+                yield whole
 
     def _read_head(self, view: memoryview) -> memoryview:
-        """Collect a prefix, then its header."""
-        wanted = PREFIX.size + (self._frame[2] if self._frame else 0)
-        missing = wanted - len(self._buffer)
-        self._buffer += view[:missing]
-        view = view[missing:]
-        if len(self._buffer) == PREFIX.size and self._frame is None:
-            self._frame = self._check_prefix()
-            wanted += self._frame[2]
-        if self._frame is not None and len(self._buffer) == wanted:
-            self._begin_payload()
-        return view
+        """Begin a frame with the bytes at the front; what is left of them. A head that is split
+        between reads is collected."""
+        if not self._split:
+            end = self._begin_frame(view)
+            if not end:
+                self._split += view
+            return view[end or len(view) :]
+        missing = _head_bytes(self._split) - len(self._split)
+        self._split += view[:missing]
+        if self._begin_frame(memoryview(bytes(self._split))):
+            self._split.clear()
+        return view[missing:]
 
-    def _check_prefix(self) -> tuple[int, int, int, int]:
-        magic, version, kind, number, header, payload = PREFIX.unpack(self._buffer)
-        if magic != MAGIC:
-            raise WireError(f"not a frame: it begins with {bytes(magic)!r}")
-        if version != PROTOCOL:
-            raise WireError(f"protocol version {version}; this process speaks {PROTOCOL}")
-        if kind != CHUNK and kind not in _KINDS:
-            raise WireError(f"unknown kind of message: {kind}")
-        if header > MAX_HEADER_BYTES or (kind == CHUNK and header):
-            raise WireError(f"a header of {header} bytes; at most {MAX_HEADER_BYTES} are taken")
-        if payload > CHUNK_BYTES:
-            raise WireError(f"a frame with {payload} bytes of payload; at most {CHUNK_BYTES}")
-        return kind, number, header, payload
-
-    def _begin_payload(self) -> None:
-        assert self._frame is not None
-        kind, number, _, payload = self._frame
-        header = bytes(self._buffer[PREFIX.size :])
-        self._buffer.clear()
-        self._frame = None
-        if kind == CHUNK:
-            if number not in self._partials:
-                raise WireError(f"a chunk of message {number}, which was never begun")
-        else:
-            self._begin_message(kind, number, header)
-        self._filling = self._partials[number]
-        self._number = number
-        self._fill_left = payload
-        if payload > len(self._filling.payload) - self._filling.filled:
-            raise WireError(f"message {number} has more payload than its tensors need")
-        if kind == CHUNK and not payload:
+    def _begin_frame(self, data: memoryview) -> int:
+        """Begin the frame that these bytes start with, and return how long its prefix and header
+        are; 0 when they are not whole."""
+        if len(data) < PREFIX.size:
+            return 0
+        kind, number, header_bytes, payload_bytes = _checked_prefix(data)
+        end = PREFIX.size + header_bytes
+        if len(data) < end:
+            return 0
+        if kind != CHUNK:
+            self._begin_message(kind, number, data[PREFIX.size : end])
+        elif not payload_bytes:
             raise WireError("an empty chunk")
+        if payload_bytes:
+            self._begin_payload(number, payload_bytes)
+        return end
 
-    def _begin_message(self, kind: int, number: int, header: bytes) -> None:
+    def _begin_message(self, kind: int, number: int, header: memoryview) -> None:
         if number in self._partials or len(self._partials) >= MAX_PARTIAL_MESSAGES:
             raise WireError(f"message {number} begins while others are not whole")
-        message, descriptors = _decode_header(_KINDS[kind], header)
-        size = payload_bytes(descriptors)
+        message, descriptors = _FORMATS[kind].decode(header)
+        size = payload_bytes(descriptors) if descriptors else 0
+        if not size:
+            self._whole = message, decode_tensors(descriptors, bytearray())
+            return
         held = sum(len(partial.payload) for partial in self._partials.values())
         if size > self._max_bytes or held + size > 2 * self._max_bytes:
             raise WireError(f"a message of {size} bytes; at most {self._max_bytes} are taken")
-        self._partials[number] = Partial(message, descriptors, bytearray(size))
+        self._partials[number] = Partial(number, message, descriptors, bytearray(size))
 
-    def _frame_complete(self) -> Iterator[Received]:
-        partial, self._filling = self._filling, None
-        assert partial is not None
-        if partial.filled == len(partial.payload):
-            del self._partials[self._number]
-            yield partial.finish()
+    def _begin_payload(self, number: int, size: int) -> None:
+        """What comes next is payload."""
+        if self._whole is not None:
+            raise WireError(f"message {number} has more payload than its tensors need")
+        partial = self._partials.get(number)
+        if partial is None:
+            raise WireError(f"a chunk of message {number}, which was never begun")
+        if size > len(partial.payload) - partial.filled:
+            raise WireError(f"message {number} has more payload than its tensors need")
+        self._filling, self._fill_left = partial, size
+
+    def _filled(self, partial: Partial, size: int) -> Received | None:
+        """So many more bytes of its payload are there; the message if it is whole with them."""
+        partial.filled += size
+        self._fill_left -= size
+        if self._fill_left:
+            return None
+        self._filling = None
+        if partial.filled < len(partial.payload):
+            return None
+        del self._partials[partial.number]
+        return partial.finish()
+
+
+def _checked_prefix(data: memoryview | bytearray) -> tuple[int, int, int, int]:
+    """Kind, number, bytes of the header and of the payload. Raises WireError."""
+    magic, version, kind, number, header, payload = PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise WireError(f"not a frame: it begins with {bytes(magic)!r}")
+    if version != PROTOCOL:
+        raise WireError(f"protocol version {version}; this process speaks {PROTOCOL}")
+    if kind != CHUNK and kind not in _FORMATS:
+        raise WireError(f"unknown kind of message: {kind}")
+    if header > MAX_HEADER_BYTES or (kind == CHUNK and header):
+        raise WireError(f"a header of {header} bytes; at most {MAX_HEADER_BYTES} are taken")
+    if payload > CHUNK_BYTES:
+        raise WireError(f"a frame with {payload} bytes of payload; at most {CHUNK_BYTES}")
+    return kind, number, header, payload
+
+
+def _head_bytes(begun: bytearray) -> int:
+    """How long a prefix with its header is, as far as that is known."""
+    if len(begun) < PREFIX.size:
+        return PREFIX.size
+    return PREFIX.size + _checked_prefix(begun)[2]
 
 
 def decode(kind: int, header: bytes) -> Message:
     """A message without tensors from its kind and header. Raises WireError."""
-    if kind not in _KINDS:
+    if kind not in _FORMATS:
         raise WireError(f"unknown kind of message: {kind}")
-    message, descriptors = _decode_header(_KINDS[kind], header)
+    message, descriptors = _FORMATS[kind].decode(header)
     if descriptors:
         raise WireError(f"{type(message).__name__} has tensors where none can be")
     return message
-
-
-def _decode_header(kind: type[Message], header: bytes) -> tuple[Message, list[Descriptor]]:
-    try:
-        content = msgpack.unpackb(header, use_list=True, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise WireError(f"{kind.__name__}: the header is not msgpack: {error}") from None
-    match content:
-        case [list(values), list(descriptors)]:
-            return _message(kind, values), descriptors
-    raise WireError(f"{kind.__name__}: the header is not [fields, tensors]")
-
-
-def _message(kind: type[Message], values: list[Any]) -> Message:
-    named: Any = kind  # mypy takes no class for hashable
-    types_ = _field_types(named)
-    if len(values) != len(types_):
-        raise WireError(f"{kind.__name__} has {len(types_)} fields, got {len(values)}")
-    checked = [
-        _check(v, t, f"{kind.__name__}.{n}") for v, (n, t) in zip(values, types_, strict=True)
-    ]
-    return kind(*checked)
-
-
-@cache
-def _field_types(kind: Any) -> tuple[tuple[str, Any], ...]:
-    hints = typing.get_type_hints(kind)
-    return tuple((field.name, hints[field.name]) for field in fields(kind))
-
-
-def _check(value: Any, wanted: Any, where: str) -> Any:
-    """The value with its tuples, if it is exactly of the wanted type. Raises WireError."""
-    if wanted is float and type(value) in (int, float):
-        return float(value)
-    if isinstance(wanted, typing.NewType):
-        wanted = wanted.__supertype__
-    if wanted in (int, float, str, bool):
-        if type(value) is wanted:
-            return value
-    elif typing.get_origin(wanted) is typing.Literal:
-        if value in typing.get_args(wanted):
-            return value
-    elif isinstance(value, list):
-        parts = _part_types(wanted, len(value))
-        if parts is not None:
-            checked = [_check(v, t, where) for v, t in zip(value, parts, strict=True)]
-            return wanted(*checked) if hasattr(wanted, "_fields") else tuple(checked)
-    raise WireError(f"{where} cannot be {value!r:.60}")
-
-
-@cache
-def _named_types(wanted: Any) -> list[Any]:
-    """Of a NamedTuple's parts. Not to be changed."""
-    return list(typing.get_type_hints(wanted).values())
-
-
-def _part_types(wanted: Any, length: int) -> list[Any] | None:
-    """Types of a tuple's or NamedTuple's parts; None when it cannot have so many."""
-    if hasattr(wanted, "_fields"):
-        parts = _named_types(wanted)
-    elif isinstance(wanted, types.GenericAlias) and wanted.__origin__ is tuple:
-        arguments = typing.get_args(wanted)
-        repeated = len(arguments) == 2 and arguments[1] is Ellipsis
-        parts = [arguments[0]] * length if repeated else list(arguments)
-    else:
-        return None
-    return parts if len(parts) == length else None

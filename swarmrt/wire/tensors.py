@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -26,11 +25,11 @@ MAX_EXTENT = 1 << 48  # product of the sizes that are not 0; torch overflows abo
 ALIGNMENT = 16  # of each tensor in the payload, so that all dtypes can be viewed in place
 PLAIN = "plain"  # the only codec so far
 
-Descriptor = list[Any]  # [dtype name, shape, codec]
+Descriptor = tuple[str, tuple[int, ...], str]  # dtype name, shape, codec
 
 
 def describe(tensors: Sequence[torch.Tensor]) -> list[Descriptor]:
-    return [[NAMES[tensor.dtype], list(tensor.shape), PLAIN] for tensor in tensors]
+    return [(NAMES[tensor.dtype], tuple(tensor.shape), PLAIN) for tensor in tensors]
 
 
 def encode_tensors(tensors: Sequence[torch.Tensor]) -> list[memoryview]:
@@ -45,14 +44,14 @@ def encode_tensors(tensors: Sequence[torch.Tensor]) -> list[memoryview]:
     return pieces
 
 
-def payload_bytes(descriptors: Any) -> int:
-    """The size that these descriptors ask for. Raises WireError when they are malformed."""
-    if not isinstance(descriptors, list) or len(descriptors) > MAX_TENSORS:
+def payload_bytes(descriptors: Sequence[Descriptor]) -> int:
+    """The size that these descriptors ask for. Raises WireError when they make no sense."""
+    if len(descriptors) > MAX_TENSORS:
         raise WireError(f"a message may carry at most {MAX_TENSORS} tensors")
     return sum(_padded(_tensor_bytes(descriptor)) for descriptor in descriptors)
 
 
-def decode_tensors(descriptors: list[Descriptor], payload: bytearray) -> list[torch.Tensor]:
+def decode_tensors(descriptors: Sequence[Descriptor], payload: bytearray) -> list[torch.Tensor]:
     """Views of the payload. Its size has been checked against `payload_bytes`."""
     tensors, offset = [], 0
     for descriptor in descriptors:
@@ -67,17 +66,15 @@ def decode_tensors(descriptors: list[Descriptor], payload: bytearray) -> list[to
     return tensors
 
 
-def _tensor_bytes(descriptor: Any) -> int:
-    match descriptor:
-        case [str(name), list(shape), str(codec)] if name in DTYPES and codec == PLAIN:
-            if len(shape) > MAX_DIMENSIONS or not all(
-                type(size) is int and size >= 0 for size in shape
-            ):
-                raise WireError(f"a tensor of shape {shape!r:.80} makes no sense")
-            if math.prod(size or 1 for size in shape) > MAX_EXTENT:
-                raise WireError(f"a tensor of shape {shape!r:.80} is larger than any message")
-            return math.prod(shape) * DTYPES[name].itemsize
-    raise WireError(f"not a tensor descriptor: {descriptor!r:.80}")
+def _tensor_bytes(descriptor: Descriptor) -> int:
+    name, shape, codec = descriptor
+    if name not in DTYPES or codec != PLAIN:
+        raise WireError(f"not a tensor descriptor: {descriptor!r:.80}")
+    if len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
+        raise WireError(f"a tensor of shape {shape!r:.80} makes no sense")
+    if math.prod(size or 1 for size in shape) > MAX_EXTENT:
+        raise WireError(f"a tensor of shape {shape!r:.80} is larger than any message")
+    return math.prod(shape) * DTYPES[name].itemsize
 
 
 def _padded(size: int) -> int:
