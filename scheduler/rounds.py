@@ -24,7 +24,7 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 
-MAX_PART_BYTES = 4 << 20  # measured, docs/performance.md: smaller ones take no less memory
+MAX_PART_BYTES = 4 << 20  # many in a gradient worth cutting, and each is still many frames
 SLICES_AHEAD = 4  # to each owner: as much as a fast link carries until the first sum is back
 
 
