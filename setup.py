@@ -10,7 +10,7 @@ setup(
     ext_modules=[
         Extension(
             "swarmrt.kernels._native",
-            sources=[f"kernels/native/{name}.c" for name in ("about", "bf16", "int8")],
+            sources=[f"kernels/native/{name}.c" for name in ("about", "bf16", "digest", "int8")],
             depends=["kernels/native/simd.h"],
             extra_compile_args=[
                 "-O3",

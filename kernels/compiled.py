@@ -1,4 +1,4 @@
-"""The codecs in C, on one thread, for the CPU: the functions of `swarmrt.kernels.reference`.
+"""The kernels in C, on one thread, for the CPU: the functions of `swarmrt.kernels.reference`.
 
 The library is built when swarmrt is installed where there is a C compiler (`setup.py`). It is plain
 functions over pointers: calls go through ctypes, which lets other Python threads run meanwhile.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-INTERFACE = 1  # of kernels/native/simd.h
+INTERFACE = 2  # of kernels/native/simd.h
 SIMD_LEVELS = ("the baseline instruction set", "AVX2", "AVX-512")  # of kernels/native/simd.h
 
 _POINTER, _SIZE, _FLAG, _KEY = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_uint32
@@ -26,6 +26,7 @@ _PARAMETERS = {
     "bf16_encode_feedback": (_POINTER, _POINTER, _POINTER, _SIZE),
     "bf16_decode": (_POINTER, _POINTER, _SIZE),
     "bf16_accumulate": (_POINTER, _POINTER, _SIZE),
+    "fingerprint": (_POINTER, _SIZE, _POINTER),
 }
 
 
@@ -88,6 +89,12 @@ def decode_bf16(halves: torch.Tensor, out: torch.Tensor) -> None:
 
 def accumulate_bf16(halves: torch.Tensor, total: torch.Tensor) -> None:
     _library().swarmrt_bf16_accumulate(halves.data_ptr(), total.data_ptr(), len(halves))
+
+
+def fingerprint(data: torch.Tensor) -> tuple[int, int]:
+    sums = (ctypes.c_uint64 * 2)()
+    _library().swarmrt_fingerprint(data.data_ptr(), len(data) // 8, sums)
+    return sums[0], sums[1]
 
 
 @functools.cache

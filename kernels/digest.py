@@ -1,22 +1,61 @@
-"""An exact fingerprint of a tensor's bytes."""
+"""An exact fingerprint of a tensor's bytes, 128 bits, whatever device they are on.
+
+Its plain meaning: the bytes are 64-bit words, little-endian, the last one filled up with zeros, and
+one more word says how many bytes there are. Each word is mixed with its place into two words of 64
+bits (`mixed`). The fingerprint is the sum of the first ones and the sum of the second ones, both
+modulo 2^64. So words can be taken in any order, in parts, by any number of threads.
+
+The mixing function is SplitMix64's (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
+number generators", with the constants of Stafford's variant 13), whose state is here the word plus
+its place times their constant gamma. The second word goes through one more round, of MurmurHash3's
+64-bit finalizer (Appleby, public domain). Both are bijections of the word. Hence:
+
+- Tensors of one size that differ in one word, by one bit or more, have different fingerprints.
+- With more differences of any accidental kind (damaged blocks, two values swapped, all shifted by
+  one, rounding that is not the same everywhere) both sums change as if at random: fingerprints are
+  equal with a probability of 2^-128.
+- Bytes are bytes: -0.0 is not 0.0, and a NaN is equal to those with the same payload only.
+
+It is no guard against somebody who looks for a collision: nothing is secret, and sums can be solved
+for. What comes from others over the wire or from disk is checked by SHA-256
+(`swarmrt.runtime.snapshot`).
+"""
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
-DIGEST_CHARACTERS = 32  # 128 bits: no two of a run's tensors will ever collide by chance
+from swarmrt.kernels.dispatch import implementation
+from swarmrt.kernels.reference import GAMMA, MIX_1, MIX_2, MIX_3, WORD_BYTES
+
+ALL = (1 << 64) - 1
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """32 hex characters that two tensors share exactly when their bytes are equal.
+    """32 hex characters that two tensors share when their bytes are equal, and otherwise by no
+    accident.
 
-    `tensor` is contiguous, on the CPU, of any dtype; it is read in place, not copied. SHA-256
-    reads 1.5 GB/s on one core of a CPU with SHA instructions (100 MB, EPYC; SHA-1 1.7, MD5 0.7,
-    BLAKE2b 0.5). Raises ValueError for a tensor that is elsewhere or strided.
+    `tensor` is contiguous, of any dtype and on any device, where it is read in place; no more
+    memory is taken beside it than a few MB. Raises ValueError for a strided tensor.
     """
-    if tensor.device.type != "cpu" or not tensor.is_contiguous():
-        raise ValueError("only a contiguous CPU tensor can be digested without a copy")
-    flat = tensor.detach().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(flat.numpy().data).hexdigest()[:DIGEST_CHARACTERS]
+    if not tensor.is_contiguous():
+        raise ValueError("only a contiguous tensor can be digested without a copy")
+    data = tensor.detach().reshape(-1).view(torch.uint8)
+    words = len(data) // WORD_BYTES
+    first, second = implementation(data.device).fingerprint(data[: WORD_BYTES * words])
+    ends = [len(data)]
+    if rest := bytes(data[WORD_BYTES * words :].tolist()):
+        ends.insert(0, int.from_bytes(rest, "little"))
+    for place, word in enumerate(ends, words):
+        one, other = mixed(word, place)
+        first, second = first + one, second + other
+    return f"{first & ALL:016x}{second & ALL:016x}"
+
+
+def mixed(word: int, place: int) -> tuple[int, int]:
+    """What the word at this place, counted from 0, adds to both sums."""
+    word = (word + (place + 1) * GAMMA) & ALL
+    word = (word ^ word >> 30) * MIX_1 & ALL
+    word = (word ^ word >> 27) * MIX_2 & ALL
+    word ^= word >> 31
+    return word, (word ^ word >> 33) * MIX_3 & ALL

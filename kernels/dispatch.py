@@ -1,4 +1,4 @@
-"""Which implementation of the codecs serves a device: C, Triton, or eager torch for all else."""
+"""Which implementation of the kernels serves a device: C, Triton, or eager torch for all else."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class Implementation(Protocol):
     def decode_bf16(self, halves: torch.Tensor, out: torch.Tensor) -> None: ...
 
     def accumulate_bf16(self, halves: torch.Tensor, total: torch.Tensor) -> None: ...
+
+    def fingerprint(self, data: torch.Tensor) -> tuple[int, int]: ...
 
 
 def implementation(device: torch.device) -> Implementation:

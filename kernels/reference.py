@@ -1,8 +1,9 @@
-"""The codecs in eager torch: what each of them means, on any device.
+"""The kernels in eager torch: what each of them means, on any device.
 
 The other implementations, C for the CPU and Triton for CUDA, have the same functions and agree
 with these. All tensors are one-dimensional, contiguous and on one device; `swarmrt.kernels.codecs`
-is the door at which that is checked, and what users of the codecs import.
+is the door at which that is checked, and what users of the codecs import. `fingerprint` is behind
+`swarmrt.kernels.digest`.
 
 int8: each block of `block` values is divided by its scale, absmax / 127, and rounded. Of a block
 with anything in it that is not finite the scale is NaN, and so is every value decoded from it.
@@ -18,6 +19,11 @@ LEVELS = 127.0
 # 127 times the smallest normal fp32 value. Above it neither scale nor reciprocal is subnormal, so
 # hardware that flushes subnormals computes the same.
 SMALLEST_ABSMAX = LEVELS * 2.0**-126
+
+WORD_BYTES = 8
+GAMMA = 0x9E3779B97F4A7C15
+MIX_1, MIX_2, MIX_3 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xFF51AFD7ED558CCD
+CHUNK_WORDS = 1 << 17  # 1 MiB, three times over: all the memory that a fingerprint takes
 
 
 def encode_int8(
@@ -96,6 +102,35 @@ def decode_bf16(halves: torch.Tensor, out: torch.Tensor) -> None:
 def accumulate_bf16(halves: torch.Tensor, total: torch.Tensor) -> None:
     """Add bfloat16 `halves` (n) to fp32 `total` (n)."""
     total.add_(halves)
+
+
+def fingerprint(data: torch.Tensor) -> tuple[int, int]:
+    """Both sums, modulo 2^64, of `swarmrt.kernels.digest` over the words of `data`.
+
+    uint8, of a size that 8 divides, and at any address.
+    """
+    sums = torch.zeros(2, dtype=torch.int64, device=data.device)
+    for start in range(0, len(data) // WORD_BYTES, CHUNK_WORDS):
+        stop = start + CHUNK_WORDS
+        words = data[WORD_BYTES * start : WORD_BYTES * stop].clone().view(torch.int64)
+        places = torch.arange(start + 1, start + 1 + len(words), device=data.device)
+        words += places.mul_(_signed(GAMMA))
+        _xor_shifted(words, 30).mul_(_signed(MIX_1))
+        _xor_shifted(words, 27).mul_(_signed(MIX_2))
+        sums[0] += _xor_shifted(words, 31).sum()
+        sums[1] += _xor_shifted(words, 33).mul_(_signed(MIX_3)).sum()
+    first, second = sums.tolist()
+    return first % (1 << 64), second % (1 << 64)
+
+
+def _signed(word: int) -> int:
+    """The same 64 bits as an int64, whose products and sums wrap as those of unsigned words do."""
+    return word - (word >> 63 << 64)
+
+
+def _xor_shifted(words: torch.Tensor, by: int) -> torch.Tensor:
+    """words ^= words >> by, of unsigned words: without the copies of the sign."""
+    return words.bitwise_xor_((words >> by).bitwise_and_((1 << (64 - by)) - 1))
 
 
 def _rows(values: torch.Tensor, block: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The codecs in Triton, for tensors on CUDA: the functions of `swarmrt.kernels.reference`.
+"""The kernels in Triton, for tensors on CUDA: the functions of `swarmrt.kernels.reference`.
 
 One program a block, which it holds in registers, so that values are read once; blocks too large
 for that are left to eager torch. bfloat16 is torch's own: a cast is one kernel there too. Without
@@ -26,6 +26,7 @@ __all__ = [
     "decode_int8",
     "encode_bf16",
     "encode_int8",
+    "fingerprint",
 ]
 
 LEVELS = tl.constexpr(reference.LEVELS)
@@ -35,6 +36,11 @@ ROUND_MAGIC = tl.constexpr(1.5 * 2.0**23)  # x + this - this is x to nearest eve
 NAN = tl.constexpr(float("nan"))
 
 LARGEST_BLOCK = 1 << 14  # at most 32 values a thread
+
+GAMMA = tl.constexpr(reference.GAMMA)
+MIX_1, MIX_2 = tl.constexpr(reference.MIX_1), tl.constexpr(reference.MIX_2)
+MIX_3 = tl.constexpr(reference.MIX_3)
+FINGERPRINT_WORDS = 1 << 12  # a program
 
 
 def encode_int8(
@@ -69,6 +75,18 @@ def accumulate_int8(
     if block > LARGEST_BLOCK:
         return reference.accumulate_int8(scales, codes, total, block)
     _launch(_decode, (codes, scales, total), block, ADD=True)
+
+
+def fingerprint(data: torch.Tensor) -> tuple[int, int]:
+    if not len(data) or data.data_ptr() % reference.WORD_BYTES:
+        return reference.fingerprint(data)
+    words = data.view(torch.int64)
+    programs = triton.cdiv(len(words), FINGERPRINT_WORDS)
+    sums = torch.empty((programs, 2), dtype=torch.int64, device=data.device)
+    with torch.cuda.device_of(data):  # type: ignore[no-untyped-call]
+        _fingerprint[(programs,)](words, sums, len(words), WIDTH=FINGERPRINT_WORDS, num_warps=8)
+    first, second = sums.sum(0).tolist()
+    return first % (1 << 64), second % (1 << 64)
 
 
 def _launch(kernel: Any, tensors: tuple[torch.Tensor, ...], block: int, **arguments: Any) -> None:
@@ -156,3 +174,19 @@ def _decode(codes, scales, out, count, block, WIDTH: tl.constexpr, ADD: tl.const
     if ADD:
         value += tl.load(out + at, mask, other=0.0)
     tl.store(out + at, value, mask)
+
+
+@triton.jit
+def _fingerprint(words, sums, count, WIDTH: tl.constexpr):
+    program = tl.program_id(0).to(tl.int64)
+    at = program * WIDTH + tl.arange(0, WIDTH)
+    mask = at < count
+    x = tl.load(words + at, mask, other=0).to(tl.uint64)
+    x += (at + 1).to(tl.uint64) * GAMMA
+    x = (x ^ (x >> 30)) * MIX_1
+    x = (x ^ (x >> 27)) * MIX_2
+    x = x ^ (x >> 31)
+    y = (x ^ (x >> 33)) * MIX_3
+    nothing = tl.zeros([WIDTH], tl.int64)
+    tl.store(sums + 2 * program, tl.sum(tl.where(mask, x.to(tl.int64), nothing), 0))
+    tl.store(sums + 2 * program + 1, tl.sum(tl.where(mask, y.to(tl.int64), nothing), 0))

@@ -60,6 +60,14 @@ class Round:
         """Of the whole model's mean gradient."""
         return math.sqrt(sum(self.prepared[roster[0][0]].squared_norm for roster in self.rosters))
 
+    def not_finite(self) -> str | None:
+        """For people: the first stage whose gradient is not finite, and who accumulated it."""
+        for stage, roster in enumerate(self.rosters):
+            if any(not math.isfinite(self.prepared[peer].squared_norm) for peer, _ in roster):
+                owners = ", ".join(peer for peer, indices in roster if indices)
+                return f"stage {stage}, accumulated by {owners}"
+        return None
+
     def differing(self) -> int | None:
         """The first stage whose replicas hold different gradients."""
         for stage, roster in enumerate(self.rosters):

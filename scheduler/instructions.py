@@ -89,6 +89,7 @@ class KeepPart(Instruction):
     round: int
     index: int
     summed: bool
+    parts: int = 0  # of the round; 0 while it is not known yet
 
 
 @dataclass(frozen=True, slots=True)

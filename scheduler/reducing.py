@@ -9,6 +9,8 @@ Rules:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Part, Prepare
 from swarmrt.scheduler.events import GradientCombined, PartSummed
@@ -22,7 +24,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.rounds import Round
 
 MAX_BEHIND = 8  # steps that a newcomer may miss while it loads; the trainer waits then
-MAX_EARLY_PARTS = 64
+MAX_EARLY_PARTS = 256
 
 
 class Reducing:
@@ -62,6 +64,7 @@ class Reducing:
         if round_ is not None and round_.prepare.round == part.round:
             if not round_.awaits(sender, part):
                 return []
+            keep = replace(keep, parts=round_.parts)
             return [keep, *round_.part_arrived(sender, part)]
         newer = round_ is None or part.round > round_.prepare.round
         near = version <= part.step <= version + MAX_BEHIND + 1

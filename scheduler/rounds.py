@@ -1,11 +1,16 @@
 """One round of a stage's reduce: a deterministic butterfly.
 
-The flat gradient is cut into equal parts, as many for each member of the roster, so that no
-message is too large. Part i belongs to member i modulo their number: it gets that slice of every
-contributor, adds them in roster order, divides by the step's tokens, and sends the same bytes to
-everyone, itself included. So all replicas hold equal bits. A member that accumulated nothing
-sends no slices, but owns parts like the others. Listeners are newcomers: they own no part, and get
-every sum, so that they can follow once they have loaded their state.
+The flat gradient is cut into equal parts, as many for each member of the roster, small enough that
+some of them are summed while others are on their way. Part i belongs to member i modulo their
+number: it gets that slice of every contributor, adds them in roster order, divides by the step's
+tokens, and sends the same bytes to everyone, itself included. So all replicas hold equal bits. A
+member that accumulated nothing sends no slices, but owns parts like the others. Listeners are
+newcomers: they own no part, and get every sum, so that they can follow once they have loaded their
+state.
+
+A contributor is a few slices ahead of the sums that it has from their owner, and no more. So what
+waits at an owner for the slowest contributor is bounded, and so are slices that are encoded. This
+cannot come to a stop: an owner sums its parts in the same order in which all send their slices.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 
-MAX_PART_BYTES = 32 << 20  # well under what a receiver takes, and several fill a link
+MAX_PART_BYTES = 4 << 20  # many in a gradient worth cutting, and each is still many frames
+SLICES_AHEAD = 4  # to each owner: as much as a fast link carries until the first sum is back
 
 
 class Round:
@@ -37,6 +43,11 @@ class Round:
         mine = range(self.members.index(me), self.parts, number) if me in self.members else ()
         self._awaited_slices = {part: set(self.contributors) - {me} for part in mine}
         self._awaited_sums = set(range(self.parts))
+        self._unsent = {  # slices of this peer, by owner, the last one first
+            owner: list(range(self.parts - number + place, -1, -number))
+            for place, owner in enumerate(self.members)
+            if me in self.contributors and owner != me
+        }
 
     @property
     def key(self) -> tuple[int, int]:
@@ -51,16 +62,11 @@ class Round:
         return self.members[part % len(self.members)]
 
     def start(self) -> list[Instruction]:
-        """Send every owner its slices of this peer's gradients."""
-        sends: list[Instruction] = []
-        if self._me in self.contributors:
-            sends = [
-                self._send(self.owner(part), part, summed=False)
-                for part in range(self.parts)
-                if self.owner(part) != self._me
-            ]
+        """Send every owner the first slices of this peer's gradients."""
+        ahead = range(SLICES_AHEAD)
+        sends = [send for _ in ahead for owner in self._unsent for send in self._next_slice(owner)]
         ready = [part for part, awaited in self._awaited_slices.items() if not awaited]
-        return sends + [self._sum(part) for part in ready]
+        return [*sends, *(self._sum(part) for part in ready)]
 
     def awaits(self, sender: PeerId, part: Part) -> bool:
         """Whether this slice or sum is one that is not here yet."""
@@ -72,7 +78,7 @@ class Round:
         """A slice for one of this peer's parts, or another owner's sum, that it awaits."""
         if part.summed:
             self._awaited_sums.discard(part.index)
-            return []
+            return self._next_slice(sender)
         awaited = self._awaited_slices[part.index]
         awaited.remove(sender)
         return [] if awaited else [self._sum(part.index)]
@@ -82,6 +88,11 @@ class Round:
         self._awaited_sums.discard(part)
         others = (*self.members, *self.prepare.listeners)
         return [self._send(peer, part, summed=True) for peer in others if peer != self._me]
+
+    def _next_slice(self, owner: PeerId) -> list[Instruction]:
+        """To be sent now that the owner is that far, if there is one left."""
+        unsent = self._unsent.get(owner)
+        return [self._send(owner, unsent.pop(), summed=False)] if unsent else []
 
     def _sum(self, part: int) -> SumPart:
         return SumPart(*self.key, part, self.parts, self.contributors, self.prepare.tokens)

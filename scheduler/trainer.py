@@ -22,7 +22,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -825,12 +824,15 @@ class TrainerCore:
 
     def _apply(self, round_: Round, now: float) -> list[Instruction]:
         """All stages are prepared: announce the global norm, and go on to the next step."""
+        bad = round_.not_finite()
+        if bad is not None:
+            return [
+                self._give_up(f"the gradient of step {self.version + 1} is not finite at {bad}")
+            ]
         differing = round_.differing()
         if differing is not None:
             return [self._give_up(f"replicas of stage {differing} hold different gradients")]
         norm = round_.norm()
-        if not math.isfinite(norm):
-            return [self._give_up(f"the gradient of step {self.version + 1} is not finite")]
         if not self._void_rounds:
             self._round_time.add(now - round_.began_at)
         apply = Apply(self.epoch, self.version, round_.number, norm, self._snapshot_due)

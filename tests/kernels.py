@@ -3,13 +3,20 @@ them."""
 
 from __future__ import annotations
 
+import ctypes
 import math
+import shutil
+import subprocess
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
+from swarmrt.kernels import compiled
 from swarmrt.kernels.dispatch import Implementation
 
+NATIVE = Path(__file__).parent.parent / "kernels" / "native"
 LARGEST = 3.4028234663852886e38
 
 sizes = st.sampled_from([0, 1, 2, 15, 255, 256, 257, 511, 1000, 4097])
@@ -69,3 +76,22 @@ def run_all(
     made |= {"halves": halves, "wide": wide, "sums": sums}
     made |= {f"residual {i}": each for i, each in enumerate(left) if each is not None}
     return made
+
+
+needs_native = pytest.mark.skipif(
+    compiled.problem() is not None, reason=compiled.problem() or "built"
+)
+
+
+def native_library(simd: str, folder: Path) -> ctypes.CDLL:
+    """The native library, with SIMD_AT_MOST this."""
+    if simd == "AVX512":
+        return compiled._library()
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    path = folder / f"{simd}.so"
+    flags = ["-O3", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared", f"-DSIMD_AT_MOST={simd}"]
+    sources = [str(source) for source in sorted(NATIVE.glob("*.c"))]
+    subprocess.run([compiler, *flags, *sources, "-o", str(path)], check=True)
+    return compiled.load(path)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import shutil
-import subprocess
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -16,9 +13,17 @@ from hypothesis import strategies as st
 
 from swarmrt.kernels import codecs, compiled, dispatch, reference
 from swarmrt.kernels.codecs import Bf16Codec, Codec, Int8Codec
-from tests.kernels import LARGEST, blocks, by_block, run_all, same_bits, tensors
+from tests.kernels import (
+    LARGEST,
+    blocks,
+    by_block,
+    native_library,
+    needs_native,
+    run_all,
+    same_bits,
+    tensors,
+)
 
-NATIVE = Path(__file__).parent.parent / "kernels" / "native"
 ROUNDING = 2.0**-15  # of a scale: from x * (127 / absmax) and from the scale itself
 CODECS: list[Codec] = [Int8Codec(), Int8Codec(block=5), Bf16Codec()]
 
@@ -248,31 +253,13 @@ def test_blocks_have_a_sensible_size(block: int) -> None:
 
 # --- implementations ----------------------------------------------------------------------------
 
-needs_native = pytest.mark.skipif(
-    compiled.problem() is not None, reason=compiled.problem() or "built"
-)
-
-
-def library(simd: str, folder: Path) -> ctypes.CDLL:
-    """The native library, with SIMD_AT_MOST this."""
-    if simd == "AVX512":
-        return compiled._library()
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    path = folder / f"{simd}.so"
-    flags = ["-O3", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared", f"-DSIMD_AT_MOST={simd}"]
-    sources = [str(source) for source in sorted(NATIVE.glob("*.c"))]
-    subprocess.run([compiler, *flags, *sources, "-o", str(path)], check=True)
-    return compiled.load(path)
-
 
 @needs_native
 @pytest.mark.parametrize("simd", ["AVX512", "AVX2", "BASELINE"])
 def test_c_and_torch_agree_to_the_bit(
     simd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = library(simd, tmp_path)
+    loaded = native_library(simd, tmp_path)
     monkeypatch.setattr(compiled, "_library", lambda: loaded)
     compare_with_torch()
 

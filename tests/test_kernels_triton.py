@@ -14,10 +14,15 @@ import torch
 
 from swarmrt.kernels import dispatch
 from swarmrt.kernels.codecs import Int8Codec
+from swarmrt.kernels.digest import digest
 from tests.kernels import same_bits
 
 ROOT = Path(__file__).parent.parent
-CHECKS = ["agrees_with_torch_at_every_size", "agrees_with_torch_on_every_kind_of_value"]
+CHECKS = [
+    "agrees_with_torch_at_every_size",
+    "agrees_with_torch_on_every_kind_of_value",
+    "agrees_with_torch_on_fingerprints",
+]
 
 triton = pytest.importorskip("triton", reason="triton is not installed: it is for Linux on x86-64")
 
@@ -55,6 +60,17 @@ def test_kernels_compile_for_cuda_and_fuse_nothing(
     assert "mul.rn.f32" in ptx and "fma." not in ptx
 
 
+@pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="TRITON_INTERPRET is set")
+def test_the_fingerprint_compiles_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from swarmrt.kernels import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    signature = {"words": "*i64", "sums": "*i64", "count": "i32"}
+    constants = {"WIDTH": triton_kernels.FINGERPRINT_WORDS}
+    ptx = ptx_of(triton_kernels._fingerprint, signature, constants)
+    assert "mul.lo.s64" in ptx and "shr.u64" in ptx and "shr.s64" not in ptx
+
+
 def ptx_of(kernel: Any, signature: dict[str, str], constants: dict[str, Any]) -> str:
     """What the kernel becomes for compute capability 8.0."""
     from triton.backends.compiler import GPUTarget
@@ -74,6 +90,14 @@ def test_cuda_and_cpu_agree_to_the_bit() -> None:
         [0, 1, 257, 100_000], [1, 7, 256, 4096, 1 << 15], [None, 3]
     ):
         compare_devices(Int8Codec(block), count, seed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_cuda_and_cpu_have_the_same_fingerprints() -> None:
+    for count in (0, 1, 1001, 3_000_001):
+        values = torch.randn(count, generator=torch.Generator().manual_seed(count))
+        for start in (0, 1):
+            assert digest(values[start:].cuda()) == digest(values[start:])
 
 
 def compare_devices(codec: Int8Codec, count: int, seed: int | None) -> None:

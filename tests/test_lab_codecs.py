@@ -18,9 +18,13 @@ RATIOS = [
     "bf16_encode_feedback_over_memcpy",
     "bf16_decode_over_memcpy",
     "bf16_accumulate_over_memcpy",
+    "digest_over_memcpy",
+    "digest_torch_over_memcpy",
     "int8_over_torch",
     "int8_over_hivemind",
     "int8_encode_over_hivemind_encode",
+    "digest_over_digest_torch",
+    "digest_over_sha256",
 ]
 
 

@@ -105,3 +105,14 @@ def test_epoch_is_written_down(tmp_path: Path) -> None:
     (tmp_path / "trainer" / "epoch").write_text("three")
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_epoch(tmp_path)
+
+
+def test_a_checkpoint_of_the_first_format_is_read_without_its_digests(tmp_path: Path) -> None:
+    path = write(tmp_path, 5).path / "manifest.json"
+    assert newest_checkpoint(tmp_path).parameter_digests == ("digest",)
+    text = path.read_text()
+    path.write_text(text.replace('"format": 2', '"format": 1'))
+    assert newest_checkpoint(tmp_path).parameter_digests == ()
+    path.write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(CheckpointError, match="format 3, this swarmrt reads 2"):
+        newest_checkpoint(tmp_path)

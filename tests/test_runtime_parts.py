@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.parts import CODECS, Parts, Precision, part_range
+from swarmrt.scheduler.events import GradientCombined
 from swarmrt.scheduler.instructions import CombineParts, KeepPart, SumPart
+from swarmrt.sim.peer import SimulatedPeer
+from swarmrt.sim.world import World
 
 SIZE, TOKENS = 1000, 8
 NAMES = tuple(map(PeerId, ("a", "b", "c")))
@@ -26,16 +32,21 @@ def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[to
                 piece = peer.encode(gradient[where])
                 assert owner.fits([piece], gradient)
                 owner.keep(KeepPart(name, 0, 1, index, False), piece)
-        owner.sum_up(what, owner.take_slices(what), gradients[index][where])
+        mean = owner.mean(0, 1, number, gradients[index])
+        owner.sum_up(what, mean, owner.take_slices(what), gradients[index][where])
         for peer in peers:
             if peer is not owner:
                 summed = owner.sum_of(0, 1, index)
                 assert peer.fits([summed], gradients[0])
-                peer.keep(KeepPart(names[index], 0, 1, index, True), summed)
+                if peer is peers[-1]:  # it has not heard of the round yet
+                    peer.keep(KeepPart(names[index], 0, 1, index, True), summed)
+                else:
+                    peer.place(peer.mean(0, 1, number, gradients[0]), index, summed)
     means, norms, digests = [], set(), set()
     for peer in peers:
         combine = CombineParts(0, 1, number)
-        outcome = peer.combine(combine, peer.take_sums(combine), SIZE)
+        mean = peer.mean(0, 1, number, gradients[0])
+        outcome = peer.combine(combine, mean, peer.take_early_sums(combine))
         norms.add(outcome.squared_norm)
         digests.add(outcome.digest)
         means.append(peer.take_reduced(0, 1))
@@ -61,12 +72,40 @@ def test_all_replicas_get_the_same_bits(precision: Precision, replicas: int) -> 
 
 @pytest.mark.parametrize("precision", list(CODECS))
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_not_averaged_away(precision: Precision, value: float) -> None:
-    """The trainer gives up a step whose norm is not finite."""
+def test_what_is_not_finite_is_not_averaged_away(
+    precision: Precision, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the part's owner says whose it was."""
     gradients = [torch.ones(SIZE), torch.ones(SIZE)]
     gradients[1][7] = value
     _, squared_norm = reduce(gradients, precision)
-    assert not torch.isfinite(torch.tensor(squared_norm))
+    assert not math.isfinite(squared_norm)
+    assert caplog.messages == ["the gradient of step 1 by b is not finite"]
+
+
+@pytest.mark.parametrize("precision", list(CODECS))
+def test_an_update_that_is_not_finite_is_refused(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole swarm of cores; one replica of stage 1 has a NaN in its gradient of step 3."""
+    gradients = [torch.ones(SIZE), torch.ones(SIZE)]
+    gradients[1][SIZE // 3] = math.nan
+    _, squared_norm = reduce(gradients, precision)
+    combine = SimulatedPeer._combine
+
+    def combine_nan(self: SimulatedPeer, step: int, number: int, parts: int) -> None:
+        if (self.settings.stage, step) != (1, 2):
+            return combine(self, step, number, parts)
+        self.process.feed(GradientCombined(step, number, "the same", squared_norm))
+
+    monkeypatch.setattr(SimulatedPeer, "_combine", combine_nan)
+    world = World([1, 2], seed=1)
+    with pytest.raises(RunError) as refused:
+        world.run()
+    owners = sorted(peer for peer in world.peers if world.peers[peer].settings.stage == 1)
+    told = "the gradient of step 3 is not finite at stage 1, accumulated by "
+    assert str(refused.value) == told + ", ".join(owners)
+    assert [len(peer.history) for peer in world.peers.values()] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
@@ -81,11 +120,20 @@ def test_encoded_parts_are_smaller_and_others_are_refused(precision: Precision) 
     assert not Parts(NAMES[0], "model").fits([encoded], gradient)
 
 
+def test_a_sum_of_another_size_is_refused() -> None:
+    parts, gradient = Parts(NAMES[0], "model"), torch.ones(SIZE)
+    for size in (1, SIZE // 2 - 1):
+        with pytest.raises(RuntimeError, match="invalid for input of size"):
+            parts.place(parts.mean(0, 1, 2, gradient), 0, torch.ones(size))
+
+
 def test_a_round_that_is_dropped_leaves_nothing() -> None:
-    parts = Parts(NAMES[0], "model")
-    parts.keep(KeepPart(NAMES[1], 0, 1, 0, True), torch.ones(3))
-    parts.keep(KeepPart(NAMES[1], 0, 2, 0, True), torch.zeros(3))
+    parts, combine = Parts(NAMES[0], "model"), [CombineParts(0, number, 1) for number in (1, 2)]
+    for number in (1, 2):
+        parts.keep(KeepPart(NAMES[1], 0, number, 0, True), torch.ones(3))
+        parts.mean(0, number, 1, torch.ones(3))
     parts.drop(0, 1)
+    assert not parts.take_early_sums(combine[0]) and parts.take_early_sums(combine[1])
     with pytest.raises(KeyError):
-        parts.sum_of(0, 1, 0)
-    assert parts.sum_of(0, 2, 0).tolist() == [0, 0, 0]
+        parts.take_reduced(0, 1)
+    assert len(parts.take_reduced(0, 2)) == 3

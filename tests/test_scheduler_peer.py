@@ -346,7 +346,7 @@ def test_newcomer_follows_the_commits_that_it_misses_while_it_loads() -> None:
     for step in (3, 4):
         peer.get(Prepare(1, step, step, ((A, (0,)),), (ME,), 10))
         kept = peer.get(Part(1, step, step, 0, True), A)
-        assert KeepPart(A, step, step, 0, True) in kept
+        assert KeepPart(A, step, step, 0, True, parts=1) in kept
         peer.get(Apply(1, step, step, 1.0, False))
     loaded = peer.feed(StateLoaded(3, "three"))
     assert CombineParts(3, 3, 1) in loaded

@@ -31,7 +31,7 @@ def eventful(seed: int) -> World:
         (4.0, lambda: world.network.cut(world.live(0)[-1], world.live(1)[-1], 2.0)),
         (5.0, world.kill_trainer),
         (6.0, world.resume_trainer),
-        (8.0, lambda: world.pause(world.live(2)[0], 5.0)),
+        (8.0, lambda: pause_one(world, 2)),
         (15.0, lambda: kill_all(world, 2)),
         (16.0, lambda: world.spawn(2)),
     ]
@@ -43,6 +43,11 @@ def eventful(seed: int) -> World:
 def drain_first(world: World, stage: int) -> None:
     for peer in world.live(stage)[:1]:
         world.drain(peer)
+
+
+def pause_one(world: World, stage: int) -> None:
+    for peer in world.live(stage)[:1]:  # there may be none by then
+        world.pause(peer, 5.0)
 
 
 def kill_all(world: World, stage: int) -> None:

@@ -50,11 +50,20 @@ def agrees_with_torch_on_every_kind_of_value(
     compare(values[:600], block, key, feedback)
 
 
+def agrees_with_torch_on_fingerprints() -> None:
+    generator = torch.Generator().manual_seed(6)
+    words = 2 * triton_kernels.FINGERPRINT_WORDS
+    for count, start in itertools.product([0, 1, 7, words - 1, words, words + 1], [0, 3, 8]):
+        data = torch.randint(256, (8 * count + start,), generator=generator).byte()[start:]
+        assert triton_kernels.fingerprint(data) == reference.fingerprint(data), (count, start)
+
+
 CHECKS = {
     check.__name__: check
     for check in (
         agrees_with_torch_at_every_size,
         agrees_with_torch_on_every_kind_of_value,
+        agrees_with_torch_on_fingerprints,
     )
 }
 

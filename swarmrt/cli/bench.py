@@ -199,7 +199,7 @@ def codec(
     rounds: int = typer.Option(15, min=1, help="Everything is measured in each."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """Codecs on one thread of this CPU, beside copying the same fp32 values."""
+    """Codecs and digests on one thread of this CPU, beside copying the same fp32 values."""
     from swarmrt.lab.codecs import measure
 
     found = measure(mebibytes, rounds)

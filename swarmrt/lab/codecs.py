@@ -1,4 +1,4 @@
-"""How fast the codecs are, beside copying the same values: on the CPU, one thread, this process.
+"""How fast codecs and digests are, beside copying the same values: on one thread of this process.
 
 A throughput is bytes of fp32 values a second, whatever the size of what they become. A ratio
 `x_over_y` is the throughput of x divided by that of y in the same round, because the machine has
@@ -9,6 +9,7 @@ before each of the others. What is told are medians over the rounds.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import statistics
 import time
 import warnings
@@ -22,11 +23,19 @@ from hivemind.proto.runtime_pb2 import Tensor
 
 from swarmrt.kernels import reference
 from swarmrt.kernels.codecs import Bf16Codec, Codec, Int8Codec
+from swarmrt.kernels.digest import digest
 from swarmrt.kernels.dispatch import describe
 
 FP32_BYTES = 4
 BLOCK = Int8Codec().block
-OTHERS = [("int8", "torch"), ("int8", "hivemind"), ("int8_encode", "hivemind_encode")]
+OTHERS = [
+    ("int8", "torch"),
+    ("int8", "hivemind"),
+    ("int8_encode", "hivemind_encode"),
+    ("digest", "digest_torch"),
+    ("digest", "sha256"),
+]
+OVER_MEMCPY = ("int8_", "bf16_", "digest")
 
 Ways = dict[str, Callable[[], object]]
 
@@ -49,6 +58,7 @@ def _ways(values: torch.Tensor) -> Ways:
     for name, codec in (("int8", Int8Codec()), ("bf16", Bf16Codec())):
         ways |= _ways_of(name, codec, values)
     ways |= _ways_of_torch(values)
+    ways |= _ways_of_digests(values)
     ways |= _ways_of_hivemind(values)
     return ways
 
@@ -80,6 +90,16 @@ def _ways_of_torch(values: torch.Tensor) -> Ways:
         reference.decode_int8(scales, codes, out, BLOCK)
 
     return {"torch": both}
+
+
+def _ways_of_digests(values: torch.Tensor) -> Ways:
+    """All of them read only."""
+    data = values.view(torch.uint8)
+    return {
+        "digest": lambda: digest(values),
+        "digest_torch": lambda: reference.fingerprint(data),
+        "sha256": lambda: hashlib.sha256(data.numpy().data).digest(),
+    }
 
 
 def _ways_of_hivemind(values: torch.Tensor) -> Ways:
@@ -117,7 +137,7 @@ def _round(ways: Ways) -> dict[str, float]:
     for name, work in ways.items():
         base = _seconds(ways["memcpy"])
         found[name] = _seconds(work)
-        if name.startswith(("int8_", "bf16_")):
+        if name.startswith(OVER_MEMCPY):
             found[f"{name}_over_memcpy"] = base / found[name]
     for name, other in OTHERS:
         found[f"{name}_over_{other}"] = found[other] / found[name]
@@ -128,7 +148,8 @@ def measure(mebibytes: int, rounds: int) -> dict[str, float | str]:
     """Throughputs and ratios for normally distributed values of this size.
 
     `implementation` says what serves the codecs here. `int8` is encoding and decoding, as are
-    `torch`, the same in eager torch, and `hivemind`, its Uniform8BitQuantization.
+    `torch`, the same in eager torch, and `hivemind`, its Uniform8BitQuantization. `digest` is the
+    fingerprint of parameters, `digest_torch` the same in eager torch.
     """
     count = (mebibytes << 20) // FP32_BYTES
     values = torch.randn(count, generator=torch.Generator().manual_seed(0))

@@ -225,7 +225,7 @@ class Stage:
 
     def digest(self) -> str:
         """Of the trained parameters; with bfloat16, of their float32 masters."""
-        return digest(self._newest.flat.masters.detach().cpu())
+        return digest(self._newest.flat.masters)
 
     def state(self) -> dict[str, Tensor]:
         """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, and with

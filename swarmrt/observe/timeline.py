@@ -45,7 +45,8 @@ class Timeline:
         self._frame_bytes: dict[tuple[str, str], int] = {}  # of what is sent on
         self._began_backward: set[str] = set()  # in this step
         self._newest_round = self._newest_apply = -1
-        self._now = self._computed_at = 0
+        self._now = 0
+        self._ran_at = {"compute": 0, "add": 0}  # when the last thing in the row was over
 
     def add(self, entry: Plain, now: int) -> None:
         """A record that is no header; `now` in microseconds of the common clock."""
@@ -72,13 +73,15 @@ class Timeline:
             case {"is": "BackwardDone"}:
                 self._computed("backward", event)
             case {"is": "PartSummed", "round": number, "index": index}:
-                self._ran(("sum", number, index), f"sum part {index}", round=short(number))
+                self._ran(("sum", number, index), "add", f"sum part {index}", round=short(number))
             case {"is": "GradientCombined", "step": step, "round": number}:
-                self._ran(("combine", number), "combine parts", step=step, round=short(number))
+                self._ran(
+                    ("combine", number), "add", "combine parts", step=step, round=short(number)
+                )
                 rows.close(("reduce", number), now)
                 rows.open("reduce", ("held", number), "prepared", now, step=step)
             case {"is": "Stepped", "version": version}:
-                self._ran(("optimizer",), "optimizer", version=version)
+                self._ran(("optimizer",), "compute", "optimizer", version=version)
                 rows.close(("update",), now)
                 self._began_backward = {n for n in self._began_backward if step_of(n) >= version}
             case {"is": "StateLoaded" | "StateUnavailable"}:
@@ -132,17 +135,18 @@ class Timeline:
         """From what the computation itself measured; never before it was asked for."""
         mb, seconds, size = event["microbatch"], event["seconds"], event["frame_bytes"]
         asked = self._asked.pop((what, named(mb)), 0)
-        start = max(asked, self._computed_at, self._now - round(seconds * 1e6))
+        start = max(asked, self._ran_at["compute"], self._now - round(seconds * 1e6))
         args |= {"seconds": seconds, "frame_bytes": size}
         self.rows.span("compute", f"{what} {named(mb)}", start, self._now, **of(mb), **args)
-        self._computed_at = self._now
+        self._ran_at["compute"] = self._now
         self._frame_bytes[what, named(mb)] = size
 
-    def _ran(self, key: tuple[Any, ...], name: str, **args: Any) -> None:
+    def _ran(self, key: tuple[Any, ...], row: str, name: str, **args: Any) -> None:
+        """On one of the two threads, which do one thing after the other."""
         asked = self._asked.pop(key, None)
         if asked is not None:
-            self.rows.span("compute", name, max(asked, self._computed_at), self._now, **args)
-            self._computed_at = self._now
+            self.rows.span(row, name, max(asked, self._ran_at[row]), self._now, **args)
+            self._ran_at[row] = self._now
 
     # ------------------------------------------------------------------ what it was told to do
 

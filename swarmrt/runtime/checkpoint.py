@@ -21,7 +21,8 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError
 from swarmrt.runtime.snapshot import digest_of, new_buffer
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # 1 had another digest of the parameters
 REPLACED = ".replaced"  # a whole checkpoint, until the one that takes its name is there
 
 
@@ -54,6 +55,13 @@ class Checkpoint:
     @property
     def version(self) -> int:
         return self.manifest.version
+
+    @property
+    def parameter_digests(self) -> tuple[str, ...]:
+        """By stage; empty when they are not known."""
+        if self.manifest.format != FORMAT:
+            return ()
+        return tuple(stage.parameters_digest for stage in self.manifest.stages)
 
     @property
     def config(self) -> RunConfig:
@@ -167,7 +175,7 @@ def _open(path: Path) -> Checkpoint:
             f"{path / 'manifest.json'}: corrupted ({what}); remove the folder {path} to continue "
             "from an older checkpoint"
         ) from None
-    if manifest.format != FORMAT:
+    if manifest.format not in READABLE:
         raise CheckpointError(f"{path}: format {manifest.format}, this swarmrt reads {FORMAT}")
     return Checkpoint(path, manifest)
 

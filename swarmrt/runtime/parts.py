@@ -1,5 +1,8 @@
 """The pieces of a stage's gradient on their way through a reduce, as they go over the wire.
 
+Sums go straight into one buffer of the whole mean gradient, on the CPU: a peer's own are added up
+in it, those of others are written into it as they come. What is sent of it are views.
+
 With a codec, slices and sums travel encoded. An owner takes the sum as everyone else does, from the
 encoded bytes, so that all replicas hold equal bits (promise P2). Encoding is a function of the
 accumulator alone: a round that is void is repeated with the same outcome. Error feedback would need
@@ -8,7 +11,9 @@ a memory of what was sent, which churn would tear; the codecs offer it for other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -28,18 +33,55 @@ CODECS: dict[Precision, Codec | None] = {
 }
 
 
+log = logging.getLogger("swarmrt.parts")
+
+SQUARED_AT_ONCE = 1 << 16  # values: their squares, in float64, stay in the cache
+
+
+class Mean:
+    """The mean gradient of a round, while its parts come together."""
+
+    def __init__(self, parts: int, gradients: torch.Tensor) -> None:
+        self.parts = parts
+        self.values = torch.empty(gradients.shape, dtype=gradients.dtype)
+        self.encoded: dict[int, torch.Tensor] = {}  # this peer's own sums, as they go to the others
+        self.is_shared = False  # there are parts of other peers
+        self._squares = [math.nan] * parts  # of each part's norm
+
+    def part(self, index: int) -> torch.Tensor:
+        """A view."""
+        return self.values[part_range(len(self.values), index, self.parts)]
+
+    def filled(self, index: int) -> None:
+        """This part has its values: square them while they are in the cache."""
+        pieces = torch.split(self.part(index), SQUARED_AT_ONCE)
+        norms = [float(torch.linalg.vector_norm(p, dtype=torch.float64)) for p in pieces]
+        self._squares[index] = sum(norm * norm for norm in norms)
+
+    def is_finite(self, index: int) -> bool:
+        """Whether this part is, once it has its values."""
+        return math.isfinite(self._squares[index])
+
+    @property
+    def squared_norm(self) -> float:
+        """The same for all replicas, whatever the order in which the parts came."""
+        return sum(self._squares)
+
+
 class Parts:
     """What a peer holds of its rounds.
 
-    The methods that compute are given all that they need, and may run on another thread.
+    The methods that compute are given all that they need, and may run on another thread: one at a
+    time, in the order of the instructions. They may run beside the model's own computations; what
+    they make of an accumulator that changes meanwhile belongs to a round that is void.
     """
 
     def __init__(self, me: PeerId, precision: Precision) -> None:
         self._me = me
         self._codec = CODECS[precision]
         self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
-        self._sums: dict[tuple[int, int, int], torch.Tensor] = {}
-        self._reduced: dict[tuple[int, int], torch.Tensor] = {}  # (step, round) → mean gradient
+        self._early_sums: dict[tuple[int, int, int], torch.Tensor] = {}  # before the Prepare
+        self._means: dict[tuple[int, int], Mean] = {}  # (step, round) → mean gradient
 
     @property
     def are_encoded(self) -> bool:
@@ -58,16 +100,23 @@ class Parts:
         return tensors[0].dtype == torch.uint8 and tensors[0].nbytes <= most
 
     def keep(self, what: KeepPart, tensor: torch.Tensor) -> None:
-        """A part that has come."""
+        """A slice that has come, or a sum of a round that is not known yet."""
         key = (what.step, what.round, what.index)
         if what.summed:
-            self._sums[key] = tensor
+            self._early_sums[key] = tensor
         else:
             self._slices[(*key, what.sender)] = tensor
 
+    def mean(self, step: int, number: int, parts: int, gradients: torch.Tensor) -> Mean:
+        """Of a round that is under way; `gradients` says what it is like."""
+        if (step, number) not in self._means:
+            self._means[step, number] = Mean(parts, gradients)
+        return self._means[step, number]
+
     def sum_of(self, step: int, number: int, index: int) -> torch.Tensor:
-        """As it goes to the others."""
-        return self._sums[step, number, index]
+        """As it goes to the others: stays as it is for as long as anybody holds it."""
+        mean = self._means[step, number]
+        return mean.part(index) if self._codec is None else mean.encoded[index]
 
     def take_slices(self, what: SumPart) -> list[torch.Tensor | None]:
         """The contributors', in roster order; None stands for this peer's own."""
@@ -77,19 +126,20 @@ class Parts:
             for peer in what.contributors
         ]
 
-    def take_sums(self, what: CombineParts) -> list[torch.Tensor]:
-        """All of a round. What goes to others has been handed over by now."""
-        return [self._sums.pop((what.step, what.round, index)) for index in range(what.parts)]
+    def take_early_sums(self, what: CombineParts) -> dict[int, torch.Tensor]:
+        """Those that came before the Prepare, by index."""
+        keys = [key for key in self._early_sums if key[:2] == (what.step, what.round)]
+        return {key[2]: self._early_sums.pop(key) for key in keys}
 
     def take_reduced(self, step: int, number: int) -> torch.Tensor:
         """The mean gradient [parameters] of a round that is combined."""
-        return self._reduced.pop((step, number))
+        return self._means.pop((step, number)).values
 
     def drop(self, step: int, number: int) -> None:
         """Forget a round."""
-        self._reduced.pop((step, number), None)
-        for part in [key for key in self._sums if key[:2] == (step, number)]:
-            del self._sums[part]
+        self._means.pop((step, number), None)
+        for part in [key for key in self._early_sums if key[:2] == (step, number)]:
+            del self._early_sums[part]
         for piece in [key for key in self._slices if key[:2] == (step, number)]:
             del self._slices[piece]
 
@@ -97,50 +147,70 @@ class Parts:
 
     def encode(self, piece: torch.Tensor) -> torch.Tensor:
         """A slice of the accumulator, for its owner."""
-        return piece if self._codec is None else self._codec.encode(piece.cpu())
+        return piece.cpu() if self._codec is None else self._codec.encode(piece.cpu())
 
     def sum_up(
-        self, what: SumPart, slices: Sequence[torch.Tensor | None], mine: torch.Tensor
+        self,
+        what: SumPart,
+        mean: Mean,
+        slices: Sequence[torch.Tensor | None],
+        mine: torch.Tensor,
     ) -> PartSummed:
         """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
-        if self._codec is None:
-            total = _sum([mine if piece is None else piece for piece in slices])
-            total = torch.div(total, what.tokens)  # never in place: it may be the accumulator
-        else:
-            total = torch.zeros(mine.shape, dtype=mine.dtype)
-            for piece in slices:
-                if piece is None:
-                    total += mine.cpu()
-                else:
-                    self._codec.decode_accumulate(piece, total)
-            total = self._codec.encode(total.div_(what.tokens))
-        self._sums[what.step, what.round, what.index] = total
+        total = mean.part(what.index)
+        for place, piece in enumerate(slices):
+            self._add(mine if piece is None else piece, total, piece is not None, first=not place)
+        total.div_(what.tokens)
+        if self._codec is not None:
+            mean.encoded[what.index] = self._codec.encode(total)
+            self._codec.decode(mean.encoded[what.index], total)
+        mean.filled(what.index)
+        if not mean.is_finite(what.index):
+            self._name_who(what, slices, mine)
         return PartSummed(what.step, what.round, what.index)
 
-    def combine(
-        self, what: CombineParts, sums: Sequence[torch.Tensor], numel: int
-    ) -> GradientCombined:
-        """The whole mean gradient, and its norm."""
-        if self._codec is None:
-            reduced = sums[0] if len(sums) == 1 else torch.cat(list(sums))
+    def _add(
+        self, piece: torch.Tensor, total: torch.Tensor, is_received: bool, *, first: bool
+    ) -> None:
+        if is_received and self._codec is not None:
+            add = self._codec.decode if first else self._codec.decode_accumulate
+            add(piece, total)
+        elif first:
+            total.copy_(piece.view_as(total))
         else:
-            reduced = torch.empty(numel)
-            for index, encoded in enumerate(sums):
-                self._codec.decode(encoded, reduced[part_range(numel, index, what.parts)])
-        self._reduced[what.step, what.round] = reduced
-        norm = torch.linalg.vector_norm(reduced, dtype=torch.float64)
-        its_digest = digest(reduced) if len(sums) > 1 else ""  # alone, nothing to compare
-        return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
+            total.add_(piece.cpu().view_as(total))
+
+    def _name_who(
+        self, what: SumPart, slices: Sequence[torch.Tensor | None], mine: torch.Tensor
+    ) -> None:
+        """For people: whose slice is not finite. (The trainer sees the norm, and refuses.)"""
+        for peer, piece in zip(what.contributors, slices, strict=True):
+            if piece is None or self._codec is None:
+                values = mine if piece is None else piece
+            else:
+                values = self._codec.decode(piece, torch.empty(mine.shape, dtype=mine.dtype))
+            if not values.isfinite().all():
+                log.warning("the gradient of step %d by %s is not finite", what.step + 1, peer)
+
+    def place(self, mean: Mean, index: int, summed: torch.Tensor) -> None:
+        """Take another owner's sum."""
+        if self._codec is None:
+            mean.part(index).copy_(summed.view_as(mean.part(index)))
+        else:
+            self._codec.decode(summed, mean.part(index))
+        mean.is_shared = True
+        mean.filled(index)
+
+    def combine(
+        self, what: CombineParts, mean: Mean, early: Mapping[int, torch.Tensor]
+    ) -> GradientCombined:
+        """All sums are here: their digest and norm."""
+        for index, summed in early.items():
+            self.place(mean, index, summed)
+        its_digest = digest(mean.values) if mean.is_shared else ""  # alone, nothing to compare
+        return GradientCombined(what.step, what.round, its_digest, mean.squared_norm)
 
 
 def part_range(numel: int, index: int, parts: int) -> slice:
     """The slice of a flat gradient that part `index` covers; sizes differ by at most one."""
     return slice(index * numel // parts, (index + 1) * numel // parts)
-
-
-def _sum(slices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """In order; the first one is not changed."""
-    total = slices[0].cpu()
-    for number, piece in enumerate(slices[1:]):
-        total = total.add_(piece.cpu()) if number else total + piece.cpu()
-    return total

@@ -32,6 +32,7 @@ from swarmrt.runtime.snapshot import (
     write_snapshot,
 )
 from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.runtime.transfers import Arriving, Transfers
 from swarmrt.scheduler.events import (
     BackwardDone,
     Event,
@@ -65,6 +66,8 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 from swarmrt.scheduler.seat import PeerSettings
+
+Outcome = Event | Callable[[], Event]  # of a computation; the call waits for its copy to the host
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,10 @@ async def serve(
                 f"run {options.run!r} has stages 0 to {config.num_stages - 1}; "
                 f"there is no stage {options.stage}"
             )
-        with ThreadPoolExecutor(1, thread_name_prefix="torch") as torch_thread:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="torch") as torch_thread,
+            ThreadPoolExecutor(1, thread_name_prefix="reduce") as reduce_thread,
+        ):
             loop = asyncio.get_running_loop()
             stage = await loop.run_in_executor(
                 torch_thread, Stage, config, options.stage, options.device
@@ -112,13 +118,19 @@ async def serve(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
                 f"{options.run!r}: {stage.num_parameters:,} parameters on {options.device}"
             )
-            peer = Peer(config, stage, network, record, torch_thread, options)
+            peer = Peer(config, stage, network, record, torch_thread, reduce_thread, options)
             reason = await peer.run(switch)
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
 
 
 class Peer(Shell):
-    """A shell with a stage. Torch runs on its own thread, one computation at a time."""
+    """A shell with a stage.
+
+    Forward, backward and update run on one thread, one at a time. The arithmetic of the reduce runs
+    on another one beside them, and only reads accumulators. A backward that adds to one, or the
+    clearing of one, voids the rounds of that step, so that what was read meanwhile counts for
+    nothing. An update waits until its round is combined.
+    """
 
     def __init__(
         self,
@@ -127,6 +139,7 @@ class Peer(Shell):
         network: Network,
         run: RunRecord,
         torch_thread: ThreadPoolExecutor,
+        reduce_thread: ThreadPoolExecutor,
         options: ServeOptions,
     ) -> None:
         settings = PeerSettings(
@@ -146,13 +159,14 @@ class Peer(Shell):
         self.links.know(run.trainer, run.known_addresses)
         self.stage = stage
         self._options = options
-        self._torch_thread = torch_thread
+        self._torch_thread, self._reduce_thread = torch_thread, reduce_thread
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
-        self._inputs: dict[MicrobatchId, Tensors] = {}
+        self._transfers = Transfers(stage.device)
+        self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and targets
         self._forwarded: dict[MicrobatchId, Forwarded] = {}
         self._outputs: dict[MicrobatchId, Tensors] = {}
-        self._output_grads: dict[MicrobatchId, torch.Tensor] = {}
+        self._output_grads: dict[MicrobatchId, Arriving] = {}
         self._input_grads: dict[MicrobatchId, torch.Tensor] = {}
         self._parts = Parts(network.me, config.precision.gradients)
         self._loading: asyncio.Task[None] | None = None
@@ -162,7 +176,11 @@ class Peer(Shell):
         duties = [self._announce_again_and_again()]
         if not self.stage.is_last:
             duties.append(self._watch_next_stage())
-        return await self.live(switch, Started(self.stage.version, self.stage.digest()), duties)
+        started = Started(self.stage.version, self.stage.digest())
+        try:
+            return await self.live(switch, started, duties)
+        finally:
+            self._transfers.close()
 
     # ------------------------------------------------------------------ acting
 
@@ -171,23 +189,28 @@ class Peer(Shell):
             case Send(to, message, GradientPart(summed=False) as part):
                 mine = self._my_slice(part.step, part.index, part.parts)
                 encode = partial(self._parts.encode, mine)
-                self._compute(encode, lambda encoded: self.links.send(to, message, (encoded,)))
+                self._reduce(encode, lambda encoded: self.links.send(to, message, (encoded,)))
             case Send(to, message, payload):
                 self.links.send(to, message, self._tensors(payload))
             case KeepInput(mb):
-                self._inputs[mb] = self.process.arrived
+                inputs, targets = self.process.arrived
+                self._inputs[mb] = (self._transfers.to_device(inputs), targets)
             case KeepGradient(mb):
-                self._output_grads[mb] = self.process.arrived[0]
+                self._output_grads[mb] = self._transfers.to_device(self.process.arrived[0])
+            case KeepPart(step=step, round=number, summed=True, parts=parts) if parts:
+                mean = self._parts.mean(step, number, parts, self.stage.gradients())
+                summed = self.process.arrived[0]
+                self._reduce(partial(self._parts.place, mean, instruction.index, summed))
             case KeepPart():
                 self._parts.keep(instruction, self.process.arrived[0])
             case RunForward(mb):
                 compute = partial(self._forward, mb, self._inputs[mb])
-                self._compute(partial(self._named, "forward", mb, compute), self.process.feed)
+                self._compute(partial(self._named, "forward", mb, compute), self._computed)
             case RunBackward(mb, accumulate):
                 graph, gradient = self._forwarded.pop(mb), self._output_grads.pop(mb, None)
                 self._inputs.pop(mb, None)
                 compute = partial(self._backward, mb, graph, gradient, accumulate)
-                self._compute(partial(self._named, "backward", mb, compute), self.process.feed)
+                self._compute(partial(self._named, "backward", mb, compute), self._computed)
             case Forget(mb):
                 self._forget(mb)
             case DropFrames(mb):
@@ -195,16 +218,17 @@ class Peer(Shell):
                 self._input_grads.pop(mb, None)
             case ClearGradients():
                 self._compute(self.stage.clear_gradients)
-            case SumPart(step, index=index, parts=parts):
+            case SumPart(step, number, index, parts):
+                mean = self._parts.mean(step, number, parts, self.stage.gradients(step))
                 slices = self._parts.take_slices(instruction)
                 mine = self._my_slice(step, index, parts)
-                add = partial(self._parts.sum_up, instruction, slices, mine)
-                self._compute(add, self.process.feed)
-            case CombineParts():
-                sums = self._parts.take_sums(instruction)
-                numel = self.stage.num_parameters
-                combine = partial(self._parts.combine, instruction, sums, numel)
-                self._compute(combine, self.process.feed)
+                add = partial(self._parts.sum_up, instruction, mean, slices, mine)
+                self._reduce(add, self.process.feed)
+            case CombineParts(step, number, parts):
+                mean = self._parts.mean(step, number, parts, self.stage.gradients(step))
+                early = self._parts.take_early_sums(instruction)
+                combine = partial(self._parts.combine, instruction, mean, early)
+                self._reduce(combine, self.process.feed)
             case DropRound(step, number):
                 self._parts.drop(step, number)
             case StepOptimizer(step, number):
@@ -222,7 +246,26 @@ class Peer(Shell):
 
     def _compute(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run on the torch thread; the outcome comes back to the loop."""
-        future = self.loop.run_in_executor(self._torch_thread, work)
+        self._run(self._torch_thread, work, then)
+
+    def _reduce(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
+        """Run on the reduce's own thread, beside forwards and backwards."""
+        self._run(self._reduce_thread, work, then)
+
+    def _computed(self, outcome: Outcome) -> None:
+        """A forward or backward is done, but for its copy to the host where there is one."""
+        if callable(outcome):
+            self._run(self._transfers.waiting, outcome, self.process.feed)
+        else:
+            self.process.feed(outcome)
+
+    def _run(
+        self,
+        thread: ThreadPoolExecutor,
+        work: Callable[[], Any],
+        then: Callable[[Any], None] | None,
+    ) -> None:
+        future = self.loop.run_in_executor(thread, work)
 
         def done(future: asyncio.Future[Any]) -> None:
             if future.cancelled():
@@ -270,7 +313,7 @@ class Peer(Shell):
 
     # What a computation needs is handed to it, because the core may have it forgotten meanwhile.
 
-    def _named(self, what: str, mb: MicrobatchId, compute: Callable[[], Event]) -> Event:
+    def _named(self, what: str, mb: MicrobatchId, compute: Callable[[], Outcome]) -> Outcome:
         """Compute; whatever the model's code raises is told with where it happened."""
         try:
             return compute()
@@ -278,42 +321,54 @@ class Peer(Shell):
             where = f"{what} of microbatch {mb} at stage {self._options.stage}"
             raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
-    def _forward(self, mb: MicrobatchId, received: Tensors) -> Event:
+    def _forward(self, mb: MicrobatchId, received: tuple[Arriving, torch.Tensor]) -> Outcome:
         started = self.loop.time()
-        inputs, targets = received
+        inputs, targets = received[0].take(), received[1]
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
         forwarded = self.stage.forward(mb, inputs, targets if self.stage.is_last else None)
         if not mb.held_out:
             self._forwarded[mb] = forwarded
-        frame_bytes = 0
-        if forwarded.output is not None:
-            self._outputs[mb] = (self._for_wire(forwarded.output), targets)
-            frame_bytes = sum(tensor.nbytes for tensor in self._outputs[mb])
-        seconds = self.loop.time() - started
-        return ForwardDone(mb, seconds, forwarded.loss_sum or 0.0, forwarded.tokens, frame_bytes)
+
+        def done(frame_bytes: int) -> Event:
+            seconds, loss_sum = self.loop.time() - started, forwarded.loss_sum or 0.0
+            return ForwardDone(mb, seconds, loss_sum, forwarded.tokens, frame_bytes)
+
+        def keep(output: torch.Tensor) -> Event:
+            self._outputs[mb] = (output, targets)
+            return done(output.nbytes + targets.nbytes)
+
+        return done(0) if forwarded.output is None else self._bring(forwarded.output, keep)
 
     def _backward(
         self,
         mb: MicrobatchId,
         forwarded: Forwarded,
-        output_grad: torch.Tensor | None,
+        arriving: Arriving | None,
         accumulate: bool,
-    ) -> Event:
+    ) -> Outcome:
         started = self.loop.time()
-        if output_grad is not None:
-            output_grad = output_grad.to(self.stage.dtype)
+        output_grad = None if arriving is None else arriving.take().to(self.stage.dtype)
         input_grad = self.stage.backward(forwarded, output_grad, accumulate=accumulate)
-        frame_bytes = 0
-        if input_grad is not None:
-            self._input_grads[mb] = self._for_wire(input_grad)
-            frame_bytes = self._input_grads[mb].nbytes
-        return BackwardDone(mb, self.loop.time() - started, frame_bytes)
 
-    def _for_wire(self, tensor: torch.Tensor) -> torch.Tensor:
+        def done(frame_bytes: int) -> Event:
+            return BackwardDone(mb, self.loop.time() - started, frame_bytes)
+
+        def keep(gradient: torch.Tensor) -> Event:
+            self._input_grads[mb] = gradient
+            return done(gradient.nbytes)
+
+        return done(0) if input_grad is None else self._bring(input_grad, keep)
+
+    def _bring(self, tensor: torch.Tensor, keep: Callable[[torch.Tensor], Event]) -> Outcome:
+        """To the host, as it goes over the wire. From CUDA that is waited for elsewhere, so that
+        the next computation begins meanwhile."""
         if self.config.precision.activations == "bfloat16":
             tensor = tensor.to(torch.bfloat16)
-        return tensor.detach().cpu().contiguous()
+        leaving = self._transfers.to_host(tensor)
+        if leaving.ready is None:
+            return keep(leaving.host)
+        return lambda: keep(leaving.wait())
 
     def _my_slice(self, step: int, index: int, parts: int) -> torch.Tensor:
         """A view of what is accumulated here."""

@@ -122,7 +122,7 @@ class Trainer(Shell):
             eval_microbatches=config.evaluation.microbatches,
             checkpoint_every=config.checkpoint.every_steps,
             needed=options.replicas or (1,) * config.num_stages,
-            start_digests=_digests(options.checkpoint),
+            start_digests=options.checkpoint.parameter_digests if options.checkpoint else (),
             record_ttl_s=config.links.record_ttl_s,
             resume=options.resume,
             staleness=config.optimizer.staleness,
@@ -250,10 +250,3 @@ class Trainer(Shell):
             seen,
             self.config.links.refresh_s,
         )
-
-
-def _digests(checkpoint: Checkpoint | None) -> tuple[str, ...]:
-    """Of the parameters, by stage, as the checkpoint's manifest has them."""
-    if checkpoint is None:
-        return ()
-    return tuple(stage.parameters_digest for stage in checkpoint.manifest.stages)

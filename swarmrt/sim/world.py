@@ -123,7 +123,7 @@ class World:
             num_stages=self.num_stages,
             seed=self._seed,
             queue_s=self._queue_s,
-            gradient_bytes=self._seed % 3 * (100 << 20),  # one part a member, or several
+            gradient_bytes=self._seed % 3 * (28 << 20),  # one part a member, or several
             retain_bytes=self._retain_bytes,
             record_ttl_s=RECORD_TTL_S,
             staleness=self.staleness,

@@ -1,0 +1,100 @@
+"""Tensors between the network's memory and the device, beside what is computed there.
+
+For CUDA, copies run on a stream of their own and through pinned memory, so that the device computes
+one microbatch while the next one comes in and the last one goes out. A computation waits, on the
+device, for its own input only. Elsewhere nothing is copied that need not be, and nothing waits.
+
+What keeps memory from being used again too early: torch's allocator of pinned memory holds a block
+until the asynchronous copies that touch it are done, and `record_stream` tells the device's
+allocator that a tensor is used on another stream than the one which it was allocated on.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+
+
+class OnDevice(NamedTuple):
+    """A tensor whose copy to the device has been queued; `ready` is recorded behind it."""
+
+    tensor: torch.Tensor
+    ready: torch.cuda.Event | None
+
+
+class Leaving(NamedTuple):
+    """A tensor on its way to the host: not to be read before `ready`, which is None for none."""
+
+    host: torch.Tensor
+    ready: torch.cuda.Event | None
+
+    def wait(self) -> torch.Tensor:
+        """The tensor on the host. Blocks the thread, not the device and not other threads.
+
+        Frames are retained for a whole step, and pinned memory is for the way only: what came
+        through it is copied once more.
+        """
+        if self.ready is None:
+            return self.host
+        self.ready.synchronize()
+        return self.host.clone()
+
+
+class Arriving:
+    """A tensor on its way to the device."""
+
+    def __init__(self, copy: Future[OnDevice] | OnDevice) -> None:
+        self._copy = copy
+
+    def take(self) -> torch.Tensor:
+        """The tensor, for the current stream. Raises what went wrong on the way."""
+        copy = self._copy.result() if isinstance(self._copy, Future) else self._copy
+        if copy.ready is not None:
+            stream = torch.cuda.current_stream(copy.tensor.device)
+            stream.wait_event(copy.ready)
+            copy.tensor.record_stream(stream)
+        return copy.tensor
+
+
+class Transfers:
+    """Copies for one device. `close` at the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._copying = ThreadPoolExecutor(1, thread_name_prefix="to-device")
+        self.waiting = ThreadPoolExecutor(1, thread_name_prefix="to-host")  # for `Leaving.wait`
+
+    def to_device(self, tensor: torch.Tensor) -> Arriving:
+        """Begin. Called on the event loop: what takes time is done on a thread. Elsewhere than on
+        CUDA it is the tensor itself: whoever computes brings it where it is needed."""
+        if self._stream is None:
+            return Arriving(OnDevice(tensor, None))
+        return Arriving(self._copying.submit(self._copy_to_device, tensor, self._stream))
+
+    def _copy_to_device(self, tensor: torch.Tensor, stream: torch.cuda.Stream) -> OnDevice:
+        pinned = tensor.pin_memory()
+        with torch.cuda.stream(stream):
+            there = pinned.to(self._device, non_blocking=True)
+            return OnDevice(there, stream.record_event())
+
+    def to_host(self, tensor: torch.Tensor) -> Leaving:
+        """Begin to copy what the current stream computes, once it is computed."""
+        tensor = tensor.detach().contiguous()
+        if self._stream is None:
+            return Leaving(tensor.cpu(), None)
+        computed = torch.cuda.current_stream(self._device).record_event()
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(computed)
+            host.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self._stream)
+            return Leaving(host, self._stream.record_event())
+
+    def close(self) -> None:
+        for thread in (self._copying, self.waiting):
+            thread.shutdown()
