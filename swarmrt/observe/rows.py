@@ -13,8 +13,8 @@ from typing import Any
 Key = tuple[Any, ...]
 Emit = Callable[[dict[str, Any]], None]
 GROUPS = (
-    "steps", "rounds", "evaluation", "checkpoint", "compute", "queue", "send", "wait", "reduce",
-    "state", "events",
+    "steps", "rounds", "evaluation", "checkpoint", "compute", "add", "queue", "send", "wait",
+    "reduce", "state", "events",
 )  # fmt: skip
 """In the order in which they are shown."""
 MOST_ROWS = 1000  # of a group; only where they are shown depends on it
