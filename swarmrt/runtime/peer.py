@@ -82,6 +82,7 @@ class ServeOptions:
     log_dir: Path | None = None
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None
+    new_stage: Callable[[RunConfig, int, str], Stage] = Stage
 
 
 async def serve(
@@ -106,7 +107,7 @@ async def serve(
         with ThreadPoolExecutor(1, thread_name_prefix="torch") as torch_thread:
             loop = asyncio.get_running_loop()
             stage = await loop.run_in_executor(
-                torch_thread, Stage, config, options.stage, options.device
+                torch_thread, options.new_stage, config, options.stage, options.device
             )
             say(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
@@ -363,7 +364,8 @@ class Peer(Shell):
             return StateLoaded(version, self.stage.digest())
 
         def build() -> Event:
-            self.stage = Stage(self.config, self._options.stage, self._options.device)
+            options = self._options
+            self.stage = options.new_stage(self.config, options.stage, options.device)
             return StateLoaded(0, self.stage.digest())
 
         try:
