@@ -41,7 +41,7 @@ class Dispatch:
         self.wiring = Wiring(random.Random(seed))
         self._pending: deque[MicrobatchId] = deque()
         self._flights: dict[MicrobatchId, Flight] = {}
-        self._attempts: dict[MicrobatchId, int] = {}  # of this step
+        self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
         self._window = Window(least=2 * num_stages)
         self._claim_time = Estimate()
 
@@ -50,10 +50,16 @@ class Dispatch:
         return not self._pending and not self._flights
 
     def open(self, microbatches: Iterable[MicrobatchId]) -> None:
-        """A step's microbatches, to be sent as the window allows."""
-        self.clear()
+        """More microbatches, to be sent as the window allows, after those that there are."""
+        if self.is_idle:
+            self._window.pause()
         self._pending.extend(microbatches)
-        self._window.pause()  # the pipeline was drained: the time until the first is not its rate
+
+    def drop(self, step: int) -> None:
+        """Whatever is left of a step."""
+        self._pending = deque(mb for mb in self._pending if mb.step != step)
+        self._flights = {mb: f for mb, f in self._flights.items() if mb.step != step}
+        self._attempts = {mb: n for mb, n in self._attempts.items() if mb.step != step}
 
     def clear(self) -> None:
         self._pending.clear()

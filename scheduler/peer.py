@@ -1,10 +1,12 @@
 """PeerCore: every decision of a peer. Events in, instructions out.
 
 Rules:
-- A peer takes work only in the epoch and term it was admitted in, for its version or the next.
-- One computation at a time: backward before forward, and within each the oldest first.
+- A peer takes work only in the epoch and term it was admitted in, for the steps that its version
+  can compute and the next one.
+- One computation at a time: backward before forward, and within each the oldest first. The next one
+  is handed over before the running one ends.
 - A forward has no side effects, so a refused, failed, lost or late push goes to another replica.
-- A microbatch is accumulated at most once in a step, by the record; what comes again is answered
+- A microbatch is accumulated at most once, by the record; what comes again is answered
   from it.
 - Frames are retained as they were sent, up to a budget, until the step's update is applied.
 - Who owns a microbatch and lacks a frame asks its neighbours for it, or releases it.
@@ -111,6 +113,7 @@ class PeerSettings:
     gradient_bytes: int  # of the stage
     retain_bytes: int  # frames kept for recovery
     record_ttl_s: float  # how long the directory may name a peer that is gone
+    staleness: int = 0  # versions between the weights that a step runs on and those it updates
 
 
 class PeerCore:
@@ -126,9 +129,9 @@ class PeerCore:
         self._asked_in = (-1, -1)  # epoch and term in which this peer has asked to be let go
         self._update = (-1, 0.0)  # round and norm of the one that made this version
         self._done = 0
-        self._tasks = Tasks()
-        self._runs_accumulate = False  # the computation that runs adds to the accumulator
-        self._record: set[int] = set()  # indices of the microbatches accumulated in this step
+        self._tasks = Tasks(settings.staleness)
+        self._accumulating: set[MicrobatchId] = set()  # that a started backward will accumulate
+        self._record: set[MicrobatchId] = set()  # accumulated, and not applied yet
         self._reducing = Reducing(settings.me, settings.gradient_bytes)
         self._retention = Retention(settings.retain_bytes)
         self._stepping = False
@@ -291,7 +294,7 @@ class PeerCore:
     def _void_work(self) -> list[Instruction]:
         """All of this step but a gradient that is whole, and that others may apply."""
         instructions: list[Instruction] = [Forget(mb) for mb in self._tasks.clear()]
-        if self._record or self._runs_accumulate:
+        if self._record or self._accumulating:
             instructions.append(ClearGradients())
         self._record.clear()
         self._retention.clear()
@@ -327,7 +330,7 @@ class PeerCore:
 
     @property
     def _may_leave(self) -> bool:
-        busy = len(self._tasks) or self._record or self._stepping or self._tasks.running
+        busy = len(self._tasks) or self._record or self._stepping or self._tasks.started
         return self._draining and self._serving and not busy
 
     # ------------------------------------------------------------------ others
@@ -418,7 +421,7 @@ class PeerCore:
             return [Send(sender, Stale(message.work))]
         if task is not None:
             return [Send(sender, self._load(Accepted, message)), *self._again(task, message, now)]
-        if self._draining or microbatch.step > self.version + 1 or self._is_full:
+        if self._draining or microbatch.step > self._newest_step + 1 or self._is_full:
             return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
         task = Task(microbatch, message.work.attempt, message.route, onward=True)
@@ -455,11 +458,9 @@ class PeerCore:
         return [KeepInput(task.microbatch), *self._compute()]
 
     def _forward_done(self, event: ForwardDone, now: float) -> list[Instruction]:
-        self._finished(self._forward_time, event.seconds)
-        task = self._tasks.get(event.microbatch)
-        if task is None or task.forward is not Phase.RUNNING:
-            forget = [Forget(event.microbatch)] if task is None else []
-            return [*forget, *self._compute()]
+        task = self._finished(event.microbatch, self._forward_time, event.seconds)
+        if task is None:
+            return [*self._forget_void(event.microbatch), *self._compute()]
         task.forward = Phase.DONE
         task.loss_sum, task.tokens = event.loss_sum, event.tokens
         if event.microbatch.held_out and self._is_last:
@@ -595,7 +596,7 @@ class PeerCore:
         may_run = task.has_graph and (task.has_gradient or (self._is_last and task.granted))
         if task.backward is not Phase.AWAITED or task.forward is not Phase.DONE or not may_run:
             return []
-        if task.microbatch.index in self._record and not self._passes_on(task):
+        if task.microbatch in self._record and not self._passes_on(task):
             return self._receipts(task)
         self._tasks.queue_backward(task)
         return self._compute()
@@ -607,21 +608,20 @@ class PeerCore:
         return bool(task.path[self.settings.stage - 1])  # else it is vacant: its next owner asks
 
     def _backward_done(self, event: BackwardDone) -> list[Instruction]:
-        self._finished(self._backward_time, event.seconds)
-        accumulated, self._runs_accumulate = self._runs_accumulate, False
-        task = self._tasks.get(event.microbatch)
-        if task is None or task.backward is not Phase.RUNNING:
-            # Its term ended while it ran, and what it added is void.
+        microbatch = event.microbatch
+        task = self._finished(microbatch, self._backward_time, event.seconds)
+        accumulated = microbatch in self._accumulating
+        self._accumulating.discard(microbatch)
+        if task is None:  # its term ended while it ran, and what it added is void
             clear: list[Instruction] = [ClearGradients()] if accumulated else []
-            forget = [Forget(event.microbatch)] if task is None else []
-            return [*clear, *forget, *self._compute()]
+            return [*clear, *self._forget_void(microbatch), *self._compute()]
         task.backward = Phase.DONE
         task.has_graph = task.has_gradient = False
         task.has_input_grad, task.input_grad_bytes = not self._is_first, event.frame_bytes
         void = []
         if accumulated:
-            self._record.add(event.microbatch.index)
-            void = self._reducing.void(self.version)
+            self._record.add(microbatch)
+            void = self._reducing.void(microbatch.step)
         return [*void, *self._receipts(task), *self._retain(), *self._compute()]
 
     def _receipts(self, task: Task) -> list[Instruction]:
@@ -629,7 +629,7 @@ class PeerCore:
         instructions: list[Instruction] = []
         if self._passes_on(task) and task.has_input_grad:
             instructions = [self._send_input_grad(task)]
-        if task.microbatch.index in self._record:
+        if task.microbatch in self._record:
             instructions.append(self._receipt(task.microbatch))
         return instructions
 
@@ -646,16 +646,17 @@ class PeerCore:
     def _recover(self, message: Recover) -> list[Instruction]:
         """This peer owns the microbatch: ask for what it lacks."""
         microbatch = message.microbatch
-        if message.epoch != self.epoch or not self._serving or microbatch.step != self.version:
+        is_open = self.version <= microbatch.step <= self._newest_step
+        if message.epoch != self.epoch or not self._serving or not is_open:
             return []
-        if microbatch.index in self._record:
+        if microbatch in self._record:
             return [self._receipt(microbatch)]
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
         if task.backward in (Phase.QUEUED, Phase.RUNNING):
             return []
         task.path, task.need = message.path, message.need
         task.granted = task.granted or self._is_last
-        instructions = self._reducing.void(self.version)
+        instructions = self._reducing.void(microbatch.step)
         if task.forward is Phase.DONE and not task.has_graph:  # it only passed on what came
             task.forward = task.backward = Phase.AWAITED
         if task.forward is Phase.AWAITED:
@@ -704,7 +705,7 @@ class PeerCore:
         task.path = (*task.path[:stage], sender, *task.path[stage + 1 :])
         task.need = tuple(sorted({*task.need, stage}))
         if task.backward is not Phase.DONE:
-            is_spent = task.microbatch.index in self._record and not task.has_gradient
+            is_spent = task.microbatch in self._record and not task.has_gradient
             is_coming = task.backward is not Phase.AWAITED or not is_spent
             return self._run_or_answer(task) if is_coming else None
         return [self._send_input_grad(task)] if task.has_input_grad else None
@@ -755,8 +756,9 @@ class PeerCore:
         if not self._serving or message.step != self.version:
             return f"does not serve version {message.step}"
         listed = set(roster[self.settings.me])
-        if self._record != listed:
-            return f"accumulated {sorted(self._record)}, the roster says {sorted(listed)}"
+        accumulated = {mb.index for mb in self._record if mb.step == message.step}
+        if accumulated != listed:
+            return f"accumulated {sorted(accumulated)}, the roster says {sorted(listed)}"
         return ""
 
     def _reduce_on(self) -> list[Instruction]:
@@ -805,7 +807,7 @@ class PeerCore:
     def _stepped(self, event: Stepped) -> list[Instruction]:
         self._stepping = False
         self.version, self.digest = event.version, event.digest
-        self._record.clear()
+        self._record = {mb for mb in self._record if mb.step >= self.version}
         drops = self._reducing.stepped(self.version)
         for task in self._tasks:
             if task.microbatch.step < self.version:
@@ -823,28 +825,46 @@ class PeerCore:
     # ------------------------------------------------------------------ computing
 
     def _compute(self) -> list[Instruction]:
-        """Start the next computation if none runs."""
-        if self._tasks.running is not None or not self._serving or self._stepping:
-            return []
+        """Start what may be started."""
+        instructions: list[Instruction] = []
+        while (started := self._start_next()) is not None:
+            instructions.append(started)
+        return instructions
+
+    def _start_next(self) -> RunForward | RunBackward | None:
+        if not self._tasks.may_start or not self._serving or self._stepping:
+            return None
         task = self._tasks.next_backward(self.version)
         if task is not None:
-            index = task.microbatch.index
-            needed = self.settings.stage in task.need and index not in self._record
-            self._runs_accumulate = needed
-            return [RunBackward(task.microbatch, needed)]
+            needed = self.settings.stage in task.need and task.microbatch not in self._record
+            if needed:
+                self._accumulating.add(task.microbatch)
+            return RunBackward(task.microbatch, needed)
         task = self._tasks.next_forward(self.version)
-        return [RunForward(task.microbatch)] if task is not None else []
+        return RunForward(task.microbatch) if task is not None else None
 
-    def _finished(self, estimate: Estimate, seconds: float) -> None:
-        self._tasks.running = None
+    def _finished(
+        self, microbatch: MicrobatchId, estimate: Estimate, seconds: float
+    ) -> Task | None:
+        """A computation is over; its task, unless that is void by now."""
         estimate.add(seconds)
         self._done += 1
+        return self._tasks.finished(microbatch)
+
+    def _forget_void(self, microbatch: MicrobatchId) -> list[Instruction]:
+        """What a void computation has left, unless it is to be computed again."""
+        return [Forget(microbatch)] if microbatch not in self._tasks else []
 
     # ------------------------------------------------------------------ small words
 
     @property
     def _serving(self) -> bool:
         return self.state == "serving"
+
+    @property
+    def _newest_step(self) -> int:
+        """That this version can compute."""
+        return self.version + self.settings.staleness
 
     @property
     def _is_first(self) -> bool:
@@ -881,7 +901,7 @@ class PeerCore:
         self._tasks.validate()
         for task in self._tasks:
             step = task.microbatch.step
-            assert self.version <= step <= self.version + 1, (self.version, task)
-            assert step == self.version or task.backward is Phase.AWAITED
+            assert self.version <= step <= self._newest_step + 1, (self.version, task)
+            assert step <= self._newest_step or task.backward is Phase.AWAITED
         if not self._serving:
             assert not len(self._tasks) and not self._record

@@ -39,7 +39,12 @@ class Receipts:
     def finished(self, microbatch: MicrobatchId) -> None:
         self._overdue.cancel(("receipt", microbatch))
 
+    def drop(self, step: int) -> None:
+        """A step is committed."""
+        for microbatch in [mb for mb in self._since if mb.step == step]:
+            del self._since[microbatch]
+            self._retries.pop(microbatch, None)
+
     def clear(self) -> None:
-        """A new step."""
         self._since.clear()
         self._retries.clear()

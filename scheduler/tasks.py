@@ -58,16 +58,19 @@ class Task:
 
 
 Entry = tuple[int, bool, int, MicrobatchId]
+AHEAD = 1  # computations that are handed over before the running one ends, so that none waits
 
 
 class Tasks:
     """All tasks of a peer. Backward goes before forward; within each, the oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, staleness: int = 0) -> None:
+        self._staleness = staleness
         self._tasks: dict[MicrobatchId, Task] = {}
         self._forwards: list[Entry] = []
         self._backwards: list[Entry] = []
-        self.running: MicrobatchId | None = None  # stays until its outcome comes
+        self._started: dict[MicrobatchId, Task] = {}  # whose outcome has not come
+        self._voided = False  # what is started counts no more; nothing is begun until it is over
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -91,6 +94,7 @@ class Tasks:
     def clear(self) -> list[MicrobatchId]:
         """Drop all; those that there were."""
         dropped = list(self._tasks)
+        self._voided = bool(self._started)
         self._tasks.clear()
         self._forwards.clear()
         self._backwards.clear()
@@ -98,63 +102,91 @@ class Tasks:
 
     def queue_forward(self, task: Task) -> None:
         task.forward = Phase.QUEUED
-        heapq.heappush(self._forwards, _age(task.microbatch))
+        heapq.heappush(self._forwards, self._entry(task.microbatch))
 
     def queue_backward(self, task: Task) -> None:
         task.backward = Phase.QUEUED
-        heapq.heappush(self._backwards, _age(task.microbatch))
+        heapq.heappush(self._backwards, self._entry(task.microbatch))
+
+    @property
+    def started(self) -> int:
+        """Computations whose outcome has not come."""
+        return len(self._started)
+
+    @property
+    def may_start(self) -> bool:
+        return len(self._started) <= AHEAD and not self._voided
 
     def next_backward(self, version: int) -> Task | None:
         task = self._oldest(self._backwards, version, "backward")
         if task is not None:
-            task.backward, self.running = Phase.RUNNING, task.microbatch
+            task.backward = Phase.RUNNING
+            self._started[task.microbatch] = task
         return task
 
     def next_forward(self, version: int) -> Task | None:
         task = self._oldest(self._forwards, version, "forward")
         if task is not None:
-            task.forward, self.running = Phase.RUNNING, task.microbatch
+            task.forward = Phase.RUNNING
+            self._started[task.microbatch] = task
         return task
 
+    def finished(self, microbatch: MicrobatchId) -> Task | None:
+        """A computation's outcome is here; the task that it belongs to, if there still is one."""
+        task = self._started.pop(microbatch, None)
+        if not self._started:
+            self._voided = False
+        return task if task is not None and self._tasks.get(microbatch) is task else None
+
     def queued(self) -> tuple[int, int]:
-        """Forwards and backwards that wait to be computed."""
+        """Forwards and backwards that wait for the one that runs."""
         tasks = self._tasks.values()
-        forwards = sum(task.forward is Phase.QUEUED for task in tasks)
-        return forwards, sum(task.backward is Phase.QUEUED for task in tasks)
+        ahead = list(self._started.values())[1:]
+        backwards = sum(task.backward is Phase.RUNNING for task in ahead)
+        forwards = len(ahead) - backwards
+        forwards += sum(task.forward is Phase.QUEUED for task in tasks)
+        return forwards, backwards + sum(task.backward is Phase.QUEUED for task in tasks)
 
     def computable(self, version: int) -> int:
-        """What this version can compute, with what runs: those of the next step only wait."""
+        """What this version can compute, with what runs: the rest waits for the next version."""
         waiting = sum(
-            Phase.QUEUED in (task.forward, task.backward) and task.microbatch.step <= version
+            Phase.QUEUED in (task.forward, task.backward)
+            and task.microbatch.runs_on(self._staleness) <= version
             for task in self._tasks.values()
         )
-        return waiting + (self.running is not None)
+        return waiting + len(self._started)
 
     def _oldest(self, heap: list[Entry], version: int, what: str) -> Task | None:
         """The oldest task that is queued for it and that this version can compute."""
         while heap:
             task = self._tasks.get(heap[0][-1])
             is_queued = task is not None and getattr(task, what) is Phase.QUEUED
-            if is_queued and heap[0][0] > version:
+            if is_queued and not self._is_ready(heap[0][-1], version):
                 return None
             heapq.heappop(heap)
             if is_queued:
                 return task
         return None
 
+    def _entry(self, microbatch: MicrobatchId) -> Entry:
+        """Heap order: by the weights that it needs, then evaluations, which hold up a commit, then
+        by index."""
+        version = microbatch.runs_on(self._staleness)
+        return version, not microbatch.held_out, microbatch.index, microbatch
+
+    def _is_ready(self, microbatch: MicrobatchId, version: int) -> bool:
+        """Its weights are here, and no earlier computation of it is still under way."""
+        has_weights = microbatch.runs_on(self._staleness) <= version
+        return has_weights and microbatch not in self._started
+
     def validate(self) -> None:
-        running = [
+        running = {
             task.microbatch
             for task in self._tasks.values()
             if Phase.RUNNING in (task.forward, task.backward)
-        ]
-        assert len(running) <= 1 and set(running) <= {self.running}, (running, self.running)
+        }
+        assert len(self._started) <= AHEAD + 1 and running <= set(self._started)
         for microbatch, task in self._tasks.items():
             assert microbatch == task.microbatch
             if task.backward in (Phase.QUEUED, Phase.RUNNING):
                 assert task.forward is Phase.DONE and task.has_graph, task
-
-
-def _age(microbatch: MicrobatchId) -> Entry:
-    """Heap order: older steps first, then evaluations, which hold up a commit, then by index."""
-    return microbatch.step, not microbatch.held_out, microbatch.index, microbatch

@@ -4,6 +4,8 @@ Rules:
 - A peer is admitted when it has the current version, or can get it. The run begins when every
   stage has the replicas that were asked for.
 - A step is a fixed set of microbatches; a window bounds those in flight.
+- With a staleness of 1, a step runs on the version before its own, so that the next step is open
+  while this one is reduced.
 - The ledger says who owns each (microbatch, stage). A peer that is lost, or does not answer, or
   makes no progress, is fenced: what it did in the step is void, and others recover it.
 - Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages
@@ -51,6 +53,7 @@ from swarmrt.messages import (
     Standing,
 )
 from swarmrt.scheduler.agenda import Agenda
+from swarmrt.scheduler.books import Books
 from swarmrt.scheduler.commit import Commit, Round
 from swarmrt.scheduler.dispatch import REWIRE_S, Dispatch, Late
 from swarmrt.scheduler.estimate import Estimate
@@ -125,6 +128,7 @@ class TrainerSettings:
     start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
     record_ttl_s: float  # how long the directory may name a peer that is gone
     resume: bool  # go on from what the peers hold, if that is newer
+    staleness: int = 0  # versions between the weights that a step runs on and those it updates
 
 
 class TrainerCore:
@@ -135,7 +139,8 @@ class TrainerCore:
         self.version = settings.start_version
         self.num_stages = len(settings.needed)
         self.members = Members(self.num_stages)
-        self.ledger = self._new_ledger()
+        self.books = Books(settings.microbatches, self.num_stages)
+        self.books.open(self.version)
         self.dispatch = Dispatch(settings.seed, self.num_stages)
         self._last_version = settings.steps
         self._needed = settings.needed
@@ -251,6 +256,11 @@ class TrainerCore:
             case Leaving(epoch, term, idle) if self._is_current(member, epoch, term):
                 return self._leaving(member, idle, now)
         return []
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the step that is next to be committed."""
+        return self.books[self.version]
 
     def _is_current(self, member: Member, epoch: int, term: int) -> bool:
         return (epoch, term) == (self.epoch, member.term) and member.state is not Membership.SEEN
@@ -449,7 +459,7 @@ class TrainerCore:
         member.state, member.suspect, member.leaving = Membership.SEEN, False, False
         standing = Standing(self.epoch, member.stage, member.peer, False)
         told: list[Instruction] = [Send(peer, standing) for peer in others]
-        count = self.ledger.fence(member.peer)
+        count = self.books.fence(member.peer)
         self.dispatch.lost(member.peer)
         why = f"stage {member.stage}, {member.peer}: {reason}"
         report = ReportRecovery(self.version, "fenced", count, why)
@@ -512,7 +522,7 @@ class TrainerCore:
             self.version, self._update = plan.version, (plan.round, plan.norm)
             if self.version != self.settings.start_version:
                 self._digests = ("",) * self.num_stages
-            self.ledger = self._new_ledger()
+            self._begin_books()
         return [i for member in self.members for i in self._consider(member, now)]
 
     def _roll_back(self, now: float) -> list[Instruction]:
@@ -531,7 +541,7 @@ class TrainerCore:
         self._round = self._commit = None
         self._agenda.clear()
         self._evaluation = Evaluation(self.version, 0)
-        self._new_step_books()
+        self._begin_books()
         self.dispatch.clear()
         reason = f"no replica of stage {', '.join(map(str, bare))} was left"
         instructions: list[Instruction] = [RaiseEpoch(self.epoch)]
@@ -552,34 +562,51 @@ class TrainerCore:
         if self.phase is Phase.WAITING:
             missing = zip(self.members.counts, self._needed, strict=True)
             if all(ready >= needed for ready, needed in missing):
-                return self._open_step(now)
+                return self._begin(now)
             return []
-        if self.phase is not Phase.TRAINING or not self.dispatch.is_idle:
-            return []
-        if not self._evaluation.is_complete:
+        if self.phase is not Phase.TRAINING or not self._evaluation.is_complete:
             return []
         report = self._evaluation.report()
         if self.version == self._last_version:
             return [*report, *self._finish()]
         return [*report, *self._prepare(now)]
 
-    def _open_step(self, now: float) -> list[Instruction]:
-        """Feed the current version's microbatches, its evaluation first."""
-        self.phase = Phase.TRAINING
-        self._new_step_books()
+    def _begin(self, now: float) -> list[Instruction]:
+        """All stages are served: feed all steps that may be open, an evaluation first."""
         if not self._begun:
             self._evaluation = self._new_evaluation()
         self._begun = True
-        microbatches = self._evaluation.pending()
-        if self.version < self._last_version:
-            indices = range(self.settings.microbatches)
-            microbatches += [MicrobatchId(self.version, index) for index in indices]
-        self.dispatch.open(microbatches)
+        self._begin_books()
+        self.dispatch.clear()
+        for step in range(self.version, self.version + self.settings.staleness):
+            self._feed(step)
+        return self._open_newest(now)
+
+    def _open_newest(self, now: float) -> list[Instruction]:
+        """Another version is here: feed its evaluation, and the last step that may be open."""
+        self.phase = Phase.TRAINING
+        self._void_rounds = 0
         self._step_began_at = now
+        self.dispatch.open(self._evaluation.pending())
+        self._feed(self.version + self.settings.staleness)
         return self._fill(now) or self._advance(now)
 
-    def _new_step_books(self) -> None:
-        self.ledger = self._new_ledger()
+    def _feed(self, step: int) -> None:
+        """A step's microbatches, to be sent as the window allows."""
+        if step < self._last_version:
+            self.dispatch.open(self.books.open(step))
+
+    def _close_step(self, step: int) -> None:
+        """It is committed: the next one is the oldest that is open."""
+        self.books.close(step)
+        self.dispatch.drop(step)
+        self._receipts.drop(step)
+        if self.version not in self.books.steps:
+            self.books.open(self.version)
+
+    def _begin_books(self) -> None:
+        self.books.clear()
+        self.books.open(self.version)
         self._receipts.clear()
         self._void_rounds = 0
 
@@ -601,13 +628,11 @@ class TrainerCore:
         valid = (
             claim.epoch == self.epoch
             and member.state is Membership.READY
-            and microbatch.step == self.version
-            and not microbatch.held_out
-            and 0 <= microbatch.index < self.settings.microbatches
             and len(claim.route) == self.num_stages
             and claim.route[-1] == member.peer
         )
-        grant = self.ledger.claim(claim, self.members.is_ready) if valid else None
+        ledger = self.books.of(microbatch) if valid else None
+        grant = ledger.claim(claim, self.members.is_ready) if ledger is not None else None
         if grant is None:
             return [Send(member.peer, Stale(claim.work))]
         self._progress_at = now
@@ -618,14 +643,12 @@ class TrainerCore:
         return [Send(member.peer, granted), *self._recover(now)]
 
     def _receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> list[Instruction]:
-        index = microbatch.index
-        if microbatch.step != self.version or microbatch.held_out:
-            return []
-        if not self.ledger.receipt(member.peer, index, member.stage):
+        ledger, index = self.books.of(microbatch), microbatch.index
+        if ledger is None or not ledger.receipt(member.peer, index, member.stage):
             return []
         self._progress_at = now
         self._receipts.came(microbatch, now)
-        if not self.ledger.is_finished(index):
+        if not ledger.is_finished(index):
             self._receipts.expect(microbatch, now)
             return []
         self._receipts.finished(microbatch)
@@ -664,20 +687,19 @@ class TrainerCore:
 
     def _poke(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""
-        index = microbatch.index
-        if microbatch.step != self.version or self.ledger.is_finished(index):
+        ledger, index = self.books.of(microbatch), microbatch.index
+        if ledger is None or ledger.is_finished(index):
             return []
         self._receipts.late(microbatch, now)
-        grant = self.ledger.grant_to_owners(index)
-        frontier = self.ledger.frontier(index)
+        grant = ledger.grant_to_owners(index)
+        frontier = ledger.frontier(index)
         return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
 
     def _released(
         self, member: Member, microbatch: MicrobatchId, reason: str, now: float
     ) -> list[Instruction]:
-        if microbatch.step != self.version or not self.ledger.release(
-            member.peer, microbatch.index, member.stage
-        ):
+        ledger = self.books.of(microbatch)
+        if ledger is None or not ledger.release(member.peer, microbatch.index, member.stage):
             return []
         why = f"{microbatch} by {member.peer}: {reason}"
         return [ReportRecovery(self.version, "released", 1, why), *self._recover(now)]
@@ -686,14 +708,14 @@ class TrainerCore:
         """Fill vacancies: from retained frames, or by another attempt."""
         instructions: list[Instruction] = []
         recovered = reattempted = 0
-        for index, stage in self.ledger.vacancies():
+        for ledger, index, stage in self.books.vacancies():
             owner = self._new_owner(stage)
-            microbatch = MicrobatchId(self.version, index)
+            microbatch = MicrobatchId(ledger.step, index)
             if owner is None:
                 continue
-            if self.ledger.has_frames(index, stage):
+            if ledger.has_frames(index, stage):
                 recovered += 1
-                grant = self.ledger.assign(index, stage, owner)
+                grant = ledger.assign(index, stage, owner)
                 instructions.append(self._recover_at(owner, stage, microbatch, grant))
                 self._receipts.expect(microbatch, now)
             else:
@@ -710,7 +732,7 @@ class TrainerCore:
         """The ready replica that owns the least of what is not done."""
         ready = self.members.of_stage(stage, Membership.READY)
         fit = [m.peer for m in ready if not m.leaving and not m.suspect] or [m.peer for m in ready]
-        load = self.ledger.load(stage)
+        load = self.books.load(stage)
         return min(fit, key=lambda peer: (load.get(peer, 0), peer), default=None)
 
     def _recover_at(self, peer: PeerId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
@@ -830,8 +852,9 @@ class TrainerCore:
         self.version = self._commit.version
         self._digests = ("",) * self.num_stages
         self._round, self._offered = None, None
+        self._close_step(self.version - 1)
         self._evaluation = self._new_evaluation()
-        return [*sends, *self._open_step(now)]
+        return [*sends, *self._open_newest(now)]
 
     def _apply_again(self, commit: Commit, now: float) -> list[Instruction]:
         commit.retries += 1
@@ -919,6 +942,9 @@ class TrainerCore:
         self._stopping = True
         if self.version < self._last_version:
             self._last_version = self.version + 1
+            for step in self.books.steps[1:]:
+                self.books.close(step)
+                self.dispatch.drop(step)
         else:
             self._evaluation.drop()
             self.dispatch.clear()
@@ -962,22 +988,19 @@ class TrainerCore:
         report = ReportWaiting(self.members.counts, self._needed)
         return [report, StartDeadline("waiting", now + WAITING_S)]
 
-    def _new_ledger(self) -> Ledger:
-        return Ledger(self.version, self.settings.microbatches, self.num_stages)
-
     # ------------------------------------------------------------------ invariants
 
     def validate(self) -> None:
         """What always holds between events."""
-        self.ledger.validate()
+        self.books.validate()
         self.dispatch.validate()
-        assert self.ledger.step == self.version
+        assert self.books.steps[0] == self.version
+        assert len(self.books.steps) <= 1 + self.settings.staleness
         assert (self.phase is Phase.PREPARING) == (self._round is not None) or (
             self.phase is Phase.CLOSING
         )
-        for index, stage in self.ledger.vacancies():
-            owner = self.ledger.grant_to_owners(index).path[stage]
-            assert owner == NOBODY
+        for ledger, index, stage in self.books.vacancies():
+            assert ledger.grant_to_owners(index).path[stage] == NOBODY
 
 
 def _report(member: Member) -> ReportPeer:

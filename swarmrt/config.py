@@ -140,6 +140,9 @@ class Optimizer(Section):
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="adamw")
     eps: float = Field(1e-8, gt=0, description="adamw")
     momentum: Fraction = Field(0.0, description="sgd")
+    staleness: Literal[0, 1] = Field(
+        0, description="1: steps run on the version before, so that the pipeline never drains"
+    )
 
 
 class Precision(Section):

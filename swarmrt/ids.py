@@ -9,11 +9,15 @@ PeerId = NewType("PeerId", str)
 
 
 class MicrobatchId(NamedTuple):
-    """The unit of work. `step` is also the stage version that it must run on."""
+    """The unit of work of a step. A held-out one evaluates the version that `step` says."""
 
     step: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     held_out: bool = False  # from the held-out split: forward only, no claim, no gradient
+
+    def runs_on(self, staleness: int) -> int:
+        """The version whose weights it needs; -1 stands for those of version 0 as well."""
+        return self.step if self.held_out else self.step - staleness
 
     def __str__(self) -> str:
         return f"{'e' if self.held_out else ''}{self.step}.{self.index}"

@@ -48,8 +48,13 @@ def run(
 
 
 def train_step(stages: list[Stage], data: Data, config: RunConfig) -> list[str]:
-    """One step through all stages, last microbatch first, since the order must not matter."""
-    step, tokens = stages[0].version, 0
+    """One step through all stages."""
+    return update(stages, config, compute(stages, data, config, stages[0].version))
+
+
+def compute(stages: list[Stage], data: Data, config: RunConfig, step: int) -> int:
+    """Last microbatch first, since the order must not matter; the step's tokens."""
+    tokens = 0
     for index in reversed(range(config.batch.microbatches)):
         microbatch = MicrobatchId(step, index)
         value, targets = map(torch.from_numpy, data.microbatch(microbatch))
@@ -63,6 +68,10 @@ def train_step(stages: list[Stage], data: Data, config: RunConfig) -> list[str]:
         for stage, left in zip(reversed(stages), reversed(forwarded), strict=True):
             grad = stage.backward(left, grad)
         assert grad is None
+    return tokens
+
+
+def update(stages: list[Stage], config: RunConfig, tokens: int) -> list[str]:
     means = [stage.gradients() / tokens for stage in stages]
     squares = [float(torch.linalg.vector_norm(m, dtype=torch.float64)) ** 2 for m in means]
     scale = clip_scale(sum(squares) ** 0.5, config.optimizer.clip_norm)
@@ -93,6 +102,21 @@ def test_stages_equal_the_reference(text: Path, cut: tuple[int, ...]) -> None:
     """AdamW with dropout and clipping: promise P1's arithmetic."""
     config = run(text, cut)
     assert difference(trained(config, 4), train_reference(config, 4)) < 1e-12
+
+
+def test_stale_steps_overlap_and_equal_the_reference(text: Path) -> None:
+    """With a staleness of 1 a step is computed before the one before it is applied."""
+    config = run(text, (2, 2), {**ADAMW, "staleness": 1})
+    stages, data = build(config), open_data(config)
+    tokens = compute(stages, data, config, 0)
+    for step in range(1, 5):
+        newer = compute(stages, data, config, step)
+        update(stages, config, tokens)
+        tokens = newer
+    weights = {name: t for stage in stages for name, t in stage.named_parameters_state().items()}
+    assert difference(weights, train_reference(config, 4)) < 1e-12
+    fresh = run(text, (2, 2))
+    assert difference(train_reference(fresh, 4), train_reference(config, 4)) > 1e-4
 
 
 def test_stages_equal_the_reference_with_sgd_in_float32(text: Path) -> None:
@@ -182,7 +206,9 @@ def test_the_loss_goes_down(text: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@pytest.mark.parametrize("optimizer", [ADAMW, SGD], ids=["adamw", "sgd"])
+@pytest.mark.parametrize(
+    "optimizer", [ADAMW, SGD, {**ADAMW, "staleness": 1}], ids=["adamw", "sgd", "stale adamw"]
+)
 def test_loaded_state_continues_to_the_bit(
     text: Path, optimizer: dict[str, Any], dtype: str
 ) -> None:

@@ -25,7 +25,7 @@ def eventful(seed: int) -> World:
     acts: list[tuple[float, Callable[[], Any]]] = [
         (0.6, lambda: world.kill(world.live(1)[0])),
         (1.0, lambda: world.spawn(1)),
-        (2.0, lambda: world.drain(world.live(0)[0])),
+        (2.0, lambda: drain_first(world, 0)),
         (2.5, lambda: world.spawn(0)),
         (3.0, lambda: world.network.cut(world.live(2)[0], world.live(2)[-1], 4.0)),
         (4.0, lambda: world.network.cut(world.live(0)[-1], world.live(1)[-1], 2.0)),
@@ -38,6 +38,11 @@ def eventful(seed: int) -> World:
     for at_s, act in acts:
         world.clock.after(at_s, act)
     return world
+
+
+def drain_first(world: World, stage: int) -> None:
+    for peer in world.live(stage)[:1]:
+        world.drain(peer)
 
 
 def kill_all(world: World, stage: int) -> None:

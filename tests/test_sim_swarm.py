@@ -17,9 +17,13 @@ SHAPES = ([1], [1, 1, 1], [2, 3, 2], [1, 4], [3, 1, 1, 2])
 
 @pytest.mark.parametrize("replicas", SHAPES, ids=str)
 @pytest.mark.parametrize("seed", range(6))
-def test_every_microbatch_counts_once_and_replicas_agree(replicas: list[int], seed: int) -> None:
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_every_microbatch_counts_once_and_replicas_agree(
+    replicas: list[int], seed: int, staleness: int
+) -> None:
     """Promises P1 and P2, undisturbed: `World.run` checks both."""
-    world = World(replicas, seed, steps=5, queue_s=0.3 if seed % 2 else 5.0)
+    queue_s = 0.3 if seed % 2 else 5.0
+    world = World(replicas, seed, steps=5, queue_s=queue_s, staleness=staleness)
     world.run()
     assert [report.version for report in world.disk.steps] == [1, 2, 3, 4, 5]
     assert [report.version for report in world.disk.evaluations] == [2, 4, 5]
@@ -33,6 +37,20 @@ def test_all_replicas_are_used() -> None:
     for peer in world.peers.values():
         sums = [entry for entry in peer.process.log()[1:] if entry["event"]["is"] == "BackwardDone"]
         assert len(sums) >= 8, f"{peer.settings.me} ran {len(sums)} backwards of 48"
+
+
+def test_pipeline_does_not_drain_between_steps_when_one_may_be_stale() -> None:
+    """With a staleness of 1 the next step runs while this one is reduced and applied."""
+
+    def seconds_a_step(staleness: int) -> float:
+        world = World([2, 2, 2], 3, steps=12, microbatches=16, eval_every=0, checkpoint_every=0,
+                      service_s=(0.1, 0.1), staleness=staleness)  # fmt: skip
+        world.run()
+        steps = world.disk.steps[4:]
+        return sum(report.seconds for report in steps) / len(steps)
+
+    ideal_s = 16 * 0.3 / 2  # a forward of 0.1 s and a backward of 0.2 s, by two replicas
+    assert ideal_s <= seconds_a_step(staleness=1) < 1.15 * ideal_s < seconds_a_step(staleness=0)
 
 
 def test_newcomer_gets_the_state_and_takes_part() -> None:

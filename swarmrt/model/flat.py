@@ -29,8 +29,14 @@ class Flat:
     """Takes over the storage of the given parameters. They must all have the model's dtype."""
 
     def __init__(
-        self, config: RunConfig, parameters: dict[str, nn.Parameter], device: torch.device
+        self,
+        config: RunConfig,
+        parameters: dict[str, nn.Parameter],
+        device: torch.device,
+        twin: Flat | None = None,
     ) -> None:
+        """A `twin` has the same parameters with the weights of another version; both go on with
+        one optimizer's state."""
         self._config = config
         self._order = sorted(parameters, key=lambda name: (not is_decayed(parameters[name]), name))
         self._shapes = {name: parameters[name].shape for name in self._order}
@@ -43,7 +49,11 @@ class Flat:
         self.mixed = dtype != exact
         self.masters = self._values.to(exact) if self.mixed else self._values
         self.gradients = self._added.to(exact) if self.mixed else self._added
-        self.moments = {slot: torch.zeros_like(self.masters) for slot in slots(config)}
+        self.moments: dict[str, Tensor] = (
+            {slot: torch.zeros_like(self.masters) for slot in slots(config)}
+            if twin is None
+            else twin.moments
+        )
         end_of_matrices = sum(shape.numel() for shape in self._shapes.values() if len(shape) >= 2)
         self._pieces = {
             is_matrices: piece
@@ -53,9 +63,13 @@ class Flat:
             )
             if piece.start < piece.stop
         }
-        self._counts = {  # of steps: AdamW's, one for each piece that is updated
-            is_matrices: torch.zeros((), device=device) for is_matrices in self._pieces
-        }
+        self._counts: dict[
+            bool, Tensor
+        ] = (  # of steps: AdamW's, one for each piece that is updated
+            {is_matrices: torch.zeros((), device=device) for is_matrices in self._pieces}
+            if twin is None
+            else twin._counts
+        )
 
     def _adopt(self, parameters: dict[str, nn.Parameter]) -> None:
         for name, values in self.named(self._values):

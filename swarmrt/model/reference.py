@@ -32,7 +32,8 @@ def train_reference(
     """The exported weights after `steps` updates.
 
     `on_step(step, mean_loss, lr)` is called after each update, `step` counted from 1. Raises
-    ModelError and DataError. In bfloat16 the updates go to float32 masters, as in the runtime.
+    ModelError and DataError. In bfloat16 the updates go to float32 masters, as in the runtime. With
+    `optimizer.staleness` a step's gradient is that of the version before.
     """
     data = open_data(config)
     model = build_layers(config)
@@ -62,13 +63,22 @@ def train_reference(
         _set_gradients(masters, sums, tokens, config.optimizer.clip_norm)
         rate = learning_rate(config, step)
         set_learning_rate(optimizer, rate)
-        optimizer.step()
-        with torch.no_grad():
-            for parameter, master in zip(parameters, masters, strict=True):
-                parameter.copy_(master)
+        if config.optimizer.staleness:  # the next step runs on these, not on what comes now
+            _copy(masters, parameters)
+            optimizer.step()
+        else:
+            optimizer.step()
+            _copy(masters, parameters)
         if on_step is not None:
             on_step(step + 1, loss_sum / tokens, rate)
+    _copy(masters, parameters)
     return {name: tensor.detach().clone() for name, tensor in whole.tensors().items()}
+
+
+def _copy(sources: list[torch.nn.Parameter], targets: list[torch.nn.Parameter]) -> None:
+    with torch.no_grad():
+        for source, target in zip(sources, targets, strict=True):
+            target.copy_(source)
 
 
 def _master(parameter: torch.nn.Parameter) -> torch.nn.Parameter:

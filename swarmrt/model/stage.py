@@ -2,6 +2,12 @@
 
 The order of calls: any number of `forward` and `backward`, then one `step` with the gradient of
 the whole stage, which all replicas share; or `clear_gradients` to begin the step again.
+
+With a staleness of 1 a stage keeps two copies of its layers, with the weights of the newest
+version and of the one before. A microbatch of step t runs on version t - 1, and its gradient is
+added up in the copy that it ran on, so steps t and t + 1 may be under way at the same time. The
+update of step t goes to the copy that is not needed any more (PipeDream-2BW, Narayanan et al. 2021,
+section 3.1).
 """
 
 from __future__ import annotations
@@ -27,7 +33,14 @@ class Graph(NamedTuple):
     inputs: Tensor
     targets: Tensor | None
     end: Tensor | None  # the output, or the loss sum; None when it is to be computed again
-    version: int
+    version: int  # of the weights
+
+
+class Copy(NamedTuple):
+    """The stage's layers with the weights of one version."""
+
+    layers: Slice
+    flat: Flat
 
 
 @dataclass
@@ -59,18 +72,38 @@ class Stage:
         self._kind = config.model.kind
         self._recompute = config.model.recompute
         self._mixed = config.precision.compute == "bfloat16"
+        self._staleness = config.optimizer.staleness
         self._model = build_layers(config)
-        self._slice = Slice(self._model, first, first + layers[stage_index]).to(self.device)
-        trained = self._slice.trainable()
-        if not trained:
-            raise ModelError(f"stage {stage_index} has nothing to train; cut the layers otherwise")
-        self._flat = Flat(config, trained, self.device)
+        layer_range = (first, first + layers[stage_index])
+        self._copies: list[Copy] = []
+        for _ in range(1 + self._staleness):
+            self._copies.append(self._build(config, *layer_range))
         self._fixed = self._fixed_versions()
+
+    def _build(self, config: RunConfig, first: int, last: int) -> Copy:
+        """Another copy, with the weights of version 0. They share the optimizer's state."""
+        layers = Slice(self._model, first, last).to(self.device)
+        trained = layers.trainable()
+        if not trained:
+            raise ModelError(
+                f"stage {self.stage_index} has nothing to train; cut the layers otherwise"
+            )
+        others = self._copies[0].flat if self._copies else None
+        return Copy(layers, Flat(config, trained, self.device, others))
+
+    def _copy_of(self, version: int) -> Copy:
+        """The one that has the weights of a version, which is the newest or, with staleness, the
+        one before."""
+        return self._copies[version % len(self._copies)]
+
+    @property
+    def _newest(self) -> Copy:
+        return self._copy_of(self.version)
 
     @property
     def num_parameters(self) -> int:
         """How many are trained."""
-        return self._flat.num_parameters
+        return self._newest.flat.num_parameters
 
     @property
     def state_bytes(self) -> int:
@@ -93,56 +126,68 @@ class Stage:
         Without side effects. A held-out microbatch runs in eval mode and leaves no graph.
         """
         training = not microbatch.held_out
-        if self._slice.training != training:
-            self._slice.train(training)
+        version = self._runs_on(microbatch)
+        layers = self._copy_of(version).layers
+        if layers.training != training:
+            layers.train(training)
         inputs = inputs.detach().to(self.device)
         if training and not self.is_first:
             inputs.requires_grad_()
         keeps_graph = training and not self._recompute
-        end = self._compute(microbatch, inputs, targets, keeps_graph)
+        end = self._compute(version, microbatch, inputs, targets, keeps_graph)
         self._refuse_changed_buffers()
         tokens = targets.numel() if self.is_last and targets is not None else 0
         return Forwarded(
             output=None if self.is_last else end.detach(),
             loss_sum=end.item() if self.is_last else None,
             tokens=tokens,
-            graph=Graph(microbatch, inputs, targets, end if keeps_graph else None, self.version)
+            graph=Graph(microbatch, inputs, targets, end if keeps_graph else None, version)
             if training
             else None,
         )
 
+    def _runs_on(self, microbatch: MicrobatchId) -> int:
+        """The version whose weights it needs."""
+        return microbatch.runs_on(self._staleness) if self._staleness else self.version
+
     def _compute(
-        self, microbatch: MicrobatchId, inputs: Tensor, targets: Tensor | None, keeps_graph: bool
+        self,
+        version: int,
+        microbatch: MicrobatchId,
+        inputs: Tensor,
+        targets: Tensor | None,
+        keeps_graph: bool,
     ) -> Tensor:
         """The output, or the loss sum. Every draw is a function of the microbatch and the layer,
         so that it comes out the same when it is computed again."""
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed)
         with torch.set_grad_enabled(keeps_graph), mixed:
-            output = self._slice(inputs, microbatch)
+            output = self._copy_of(version).layers(inputs, microbatch)
             end = self._loss_sum(output, targets) if self.is_last else output
         return end.to(self.dtype) if self._mixed else end
 
     def backward(
         self, forwarded: Forwarded, output_grad: Tensor | None, *, accumulate: bool = True
     ) -> Tensor | None:
-        """Add d(loss sum)/d(parameters) into `gradients()`; the input's gradient, if any.
+        """Add d(loss sum)/d(parameters) into `gradients(step)`; the input's gradient, if any.
 
-        `output_grad` is None at the last stage. Once for each Forwarded, at its version: raises
-        ValueError otherwise. The input's gradient is None at stage 0. Without `accumulate` only
-        the input's gradient is computed.
+        `output_grad` is None at the last stage. Once for each Forwarded, while its version's
+        weights are here: raises ValueError otherwise. The input's gradient is None at stage 0.
+        Without `accumulate` only the input's gradient is computed.
         """
         graph, forwarded.graph = forwarded.graph, None
-        if graph is None or graph.version != self.version:
+        if graph is None or not 0 <= self.version - graph.version <= self._staleness:
             raise ValueError("this forward has no graph any more, or is of another version")
         end = graph.end
         if end is None:  # activation recomputation: Chen et al. 2016, "sublinear memory cost"
-            end = self._compute(graph.microbatch, graph.inputs, graph.targets, keeps_graph=True)
+            batch = (graph.microbatch, graph.inputs, graph.targets)
+            end = self._compute(graph.version, *batch, keeps_graph=True)
         if end.requires_grad:
             grad = None if output_grad is None else output_grad.to(self.device)
             if not accumulate:
                 return self._input_grad_only(graph.inputs, end, grad)
             torch.autograd.backward(end, grad)
-        self._flat.collect()
+        self._copy_of(graph.version).flat.collect()
         return None if self.is_first else graph.inputs.grad
 
     def _input_grad_only(
@@ -152,29 +197,39 @@ class Stage:
             return None
         return torch.autograd.grad(end, inputs, output_grad)[0]
 
-    def gradients(self) -> Tensor:
-        """The flat sums [num_parameters], a live view, in at least float32."""
-        return self._flat.gradients
+    def gradients(self, step: int | None = None) -> Tensor:
+        """The flat sums [num_parameters] of a step, a live view, in at least float32.
+
+        The step is by default the one that comes next to be applied.
+        """
+        step = self.version if step is None else step
+        return self._copy_of(step - self._staleness).flat.gradients
 
     def clear_gradients(self) -> None:
-        self._flat.clear_gradients()
+        """Of all steps that are under way."""
+        for copy in self._copies:
+            copy.flat.clear_gradients()
 
     def step(self, reduced: Tensor, clip_scale: float) -> str:
         """Apply one update; the digest of the new parameters.
 
         `reduced` is the gradient of the mean loss over the step, flat as `gradients()`. It is
-        not changed. The accumulated gradients are cleared.
+        not changed. The step's accumulated gradients are cleared.
         """
-        self._flat.step(reduced, clip_scale, self.version)
+        new, newest = self._copy_of(self.version + 1).flat, self._newest.flat
+        if new is not newest:
+            new.masters.copy_(newest.masters)
+        new.step(reduced, clip_scale, self.version)
         self.version += 1
         return self.digest()
 
     def digest(self) -> str:
         """Of the trained parameters; with bfloat16, of their float32 masters."""
-        return digest(self._flat.masters.detach().cpu())
+        return digest(self._newest.flat.masters.detach().cpu())
 
     def state(self) -> dict[str, Tensor]:
-        """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, in a fixed order."""
+        """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, and with
+        staleness `previous.<name>`, in a fixed order."""
         return {name: _copy(tensor) for name, tensor in self.live_state().items()}
 
     def load_state(self, tensors: dict[str, Tensor], version: int) -> None:
@@ -183,23 +238,33 @@ class Stage:
         Raises CheckpointError, before anything is changed, unless names, shapes and dtypes are
         exactly those of `state()`.
         """
-        live = self.live_state()
+        live = self._live_state(version)
         _check_fits(live, tensors, f"the state of stage {self.stage_index}")
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(tensors[name])
-        self._flat.restored()
+        for copy in self._copies:
+            copy.flat.restored()
         self._fixed = self._fixed_versions()
         self.version = version
 
     def named_parameters_state(self) -> dict[str, Tensor]:
         """Copies of the model's parameters and buffers under their exported names."""
-        return {name: _copy(tensor) for name, tensor in self._slice.tensors().items()}
+        return {name: _copy(tensor) for name, tensor in self._newest.layers.tensors().items()}
 
     def live_state(self) -> dict[str, Tensor]:
         """What `state` copies, as it is: it changes with the next update."""
-        state = {f"model.{name}": tensor for name, tensor in self._slice.tensors().items()}
-        return state | self._flat.optimizer_state()
+        return self._live_state(self.version)
+
+    def _live_state(self, version: int) -> dict[str, Tensor]:
+        """As `live_state` is at that version: which copy is the newest depends on it."""
+        layers, flat = self._copy_of(version)
+        state = {f"model.{name}": tensor for name, tensor in layers.tensors().items()}
+        state |= flat.optimizer_state()
+        if self._staleness:
+            before = self._copy_of(version - 1).flat
+            state |= {f"previous.{name}": values for name, values in before.named(before.masters)}
+        return state
 
     def _loss_sum(self, output: Tensor, targets: Tensor | None) -> Tensor:
         if targets is None:
@@ -208,10 +273,11 @@ class Stage:
 
     def _fixed_versions(self) -> dict[str, tuple[int, int]]:
         """Identity and torch's write count of each persistent tensor that is not trained."""
-        trained = self._slice.trainable()
+        trained = self._newest.layers.trainable()
         return {
-            name: (tensor.data_ptr(), tensor._version)
-            for name, tensor in self._slice.tensors().items()
+            f"{name}{' of the other copy' * number}": (tensor.data_ptr(), tensor._version)
+            for number, copy in enumerate(self._copies)
+            for name, tensor in copy.layers.tensors().items()
             if name not in trained
         }
 

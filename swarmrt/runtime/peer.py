@@ -140,6 +140,7 @@ class Peer(Shell):
             gradient_bytes=stage.gradients().nbytes,
             retain_bytes=config.links.retain_bytes,
             record_ttl_s=config.links.record_ttl_s,
+            staleness=config.optimizer.staleness,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         super().__init__(config, network, settings, log, options.failpoints)
@@ -169,7 +170,8 @@ class Peer(Shell):
     def act(self, instruction: Instruction) -> None:
         match instruction:
             case Send(to, message, GradientPart(summed=False) as part):
-                encode = partial(self._parts.encode, self._my_slice(part.index, part.parts))
+                mine = self._my_slice(part.step, part.index, part.parts)
+                encode = partial(self._parts.encode, mine)
                 self._compute(encode, lambda encoded: self.links.send(to, message, (encoded,)))
             case Send(to, message, payload):
                 self.links.send(to, message, self._tensors(payload))
@@ -194,8 +196,9 @@ class Peer(Shell):
                 self._input_grads.pop(mb, None)
             case ClearGradients():
                 self._compute(self.stage.clear_gradients)
-            case SumPart(index=index, parts=parts):
-                slices, mine = self._parts.take_slices(instruction), self._my_slice(index, parts)
+            case SumPart(step, index=index, parts=parts):
+                slices = self._parts.take_slices(instruction)
+                mine = self._my_slice(step, index, parts)
                 add = partial(self._parts.sum_up, instruction, slices, mine)
                 self._compute(add, self.process.feed)
             case CombineParts():
@@ -313,9 +316,9 @@ class Peer(Shell):
             tensor = tensor.to(torch.bfloat16)
         return tensor.detach().cpu().contiguous()
 
-    def _my_slice(self, index: int, parts: int) -> torch.Tensor:
+    def _my_slice(self, step: int, index: int, parts: int) -> torch.Tensor:
         """A view of what is accumulated here."""
-        gradients = self.stage.gradients()
+        gradients = self.stage.gradients(step)
         return gradients[part_range(gradients.numel(), index, parts)]
 
     def _step(

@@ -125,6 +125,7 @@ class Trainer(Shell):
             start_digests=_digests(options.checkpoint),
             record_ttl_s=config.links.record_ttl_s,
             resume=options.resume,
+            staleness=config.optimizer.staleness,
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         super().__init__(config, network, settings, log, options.failpoints)

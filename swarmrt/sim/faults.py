@@ -50,12 +50,14 @@ class Scenario:
     skew_s: float
     drift: float
     faults: tuple[Fault, ...]
+    staleness: int = 0
 
     def story(self) -> str:
         """For people: what happens."""
         head = (
             f"seed {self.seed}: replicas {list(self.replicas)}, {self.steps} steps of "
-            f"{self.microbatches} microbatches, {self.retained_frames} frames retained"
+            f"{self.microbatches} microbatches, {self.retained_frames} frames retained, "
+            f"staleness {self.staleness}"
         )
         return "\n".join([head, *map(str, self.faults)])
 
@@ -79,6 +81,7 @@ def draw(seed: int) -> Scenario:
         skew_s=rng.choice((0.0, 1000.0)),
         drift=rng.choice((0.0, 0.02)),
         faults=tuple(faults),
+        staleness=rng.choice((0, 1)),
     )
 
 
@@ -122,6 +125,7 @@ def play(scenario: Scenario) -> Outcome:
         checkpoint_every=scenario.checkpoint_every,
         queue_s=scenario.queue_s,
         retained_frames=scenario.retained_frames,
+        staleness=scenario.staleness,
         skew_s=scenario.skew_s,
         drift=scenario.drift,
     )
@@ -209,6 +213,7 @@ def shrink(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) -> Sce
     for simpler in (
         replace(scenario, skew_s=0.0, drift=0.0),
         replace(scenario, eval_every=0),
+        replace(scenario, staleness=0),
         replace(scenario, microbatches=1),
         replace(scenario, steps=2),
     ):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -86,11 +86,12 @@ class SimulatedPeer:
         self._gone = gone
         self._service_s = service_s
         self._inputs: dict[MicrobatchId, str] = {}
-        self._graphs: dict[MicrobatchId, int] = {}  # → version that it was computed with
+        self._graphs: set[MicrobatchId] = set()
         self._outputs: set[MicrobatchId] = set()
         self._gradients: dict[MicrobatchId, str] = {}
         self._input_grads: set[MicrobatchId] = set()
-        self._accumulated: Counter[str] = Counter()
+        self._accumulated: dict[int, Counter[str]] = defaultdict(Counter)  # by step
+        self._jobs: deque[tuple[float, Callable[[], None]]] = deque()  # of the compute thread
         self._slices: dict[tuple[Key, PeerId], Counter[str]] = {}
         self._sums: dict[Key, Counter[str]] = {}
         self._reduced: dict[tuple[int, int], Counter[str]] = {}
@@ -123,10 +124,14 @@ class SimulatedPeer:
                 assert mb in self._inputs, f"{mb} has no input"
                 self._later(1.0, lambda: self._forward(mb))
             case RunBackward(mb, accumulate):
-                self._backward_of(mb, accumulate)
+                self._graphs.remove(mb)
+                if self.settings.stage < self.settings.num_stages - 1:
+                    self._gradients.pop(mb)
+                self._inputs.pop(mb, None)
+                self._later(2.0, lambda: self._backward(mb, accumulate))
             case Forget(mb):
                 self._inputs.pop(mb, None)
-                self._graphs.pop(mb, None)
+                self._graphs.discard(mb)
                 self._gradients.pop(mb, None)
                 self._outputs.discard(mb)
                 self._input_grads.discard(mb)
@@ -134,7 +139,7 @@ class SimulatedPeer:
                 self._outputs.discard(mb)
                 self._input_grads.discard(mb)
             case ClearGradients():
-                self._accumulated.clear()
+                self._later(0.0, self._accumulated.clear)
             case SumPart():
                 self._sum(instruction)
             case CombineParts(step, number, parts):
@@ -142,7 +147,8 @@ class SimulatedPeer:
             case DropRound(step, number):
                 self._drop_round(step, number)
             case StepOptimizer(step, number, _, snapshot):
-                self._later(0.2, lambda: self._step(step, number, snapshot))
+                update = _update(self._reduced[step, number])
+                self._later(0.2, lambda: self._step(step, update, snapshot))
             case LoadState(version, donors):
                 self._loads += 1
                 load = self._loads
@@ -158,24 +164,35 @@ class SimulatedPeer:
                 raise AssertionError(f"a peer cannot {instruction}")
 
     def _later(self, share: float, act: Callable[[], None]) -> None:
-        """On the compute thread, which stands still while the process is paused."""
+        """On the compute thread, one after the other. It stands still while the process is paused.
 
-        def act_if_alive() -> None:
-            if not self.process.alive:
-                return
-            if self.process.paused:
-                self._clock.after(0.05, act_if_alive)
-            else:
-                act()
+        `share` is of the time that a forward takes.
+        """
+        self._jobs.append((share, act))
+        if len(self._jobs) == 1:
+            self._begin_job()
 
-        self._clock.after(self._service_s * share * self._rng.uniform(0.8, 1.2), act_if_alive)
+    def _begin_job(self) -> None:
+        share, _ = self._jobs[0]
+        self._clock.after(self._service_s * share * self._rng.uniform(0.8, 1.2), self._end_job)
+
+    def _end_job(self) -> None:
+        if not self.process.alive:
+            return
+        if self.process.paused:
+            self._clock.after(0.05, self._end_job)
+            return
+        self._jobs[0][1]()
+        self._jobs.popleft()
+        if self._jobs:
+            self._begin_job()
 
     def _tensors(self, payload: Payload | None) -> Any:
         match payload:
             case GradientPart(step, number, index, _, summed=True):
                 return self._sums[step, number, index]
-            case GradientPart():
-                return Counter(self._accumulated)
+            case GradientPart(step):
+                return Counter(self._accumulated[step])
             case Output(mb):
                 assert mb in self._outputs, f"{mb} has no output"
                 return self._frame(mb, self.settings.stage)
@@ -192,35 +209,35 @@ class SimulatedPeer:
         return f"{mb} of stage {stage} in epoch {self.process.core.epoch}"
 
     def _forward(self, mb: MicrobatchId) -> None:
+        self._check_weights(mb)
         is_last = self.settings.stage == self.settings.num_stages - 1
         if not mb.held_out:
-            self._graphs[mb] = len(self.history)
+            self._graphs.add(mb)
         if not is_last:
             self._outputs.add(mb)
         loss_sum, tokens = (float(TOKENS), TOKENS) if is_last else (0.0, 0)
         self.process.feed(ForwardDone(mb, self._service_s, loss_sum, tokens, FRAME_BYTES))
 
-    def _backward_of(self, mb: MicrobatchId, accumulate: bool) -> None:
-        version = self._graphs.pop(mb)
-        assert version == mb.step == len(self.history), f"{mb} at version {len(self.history)}"
-        if self.settings.stage < self.settings.num_stages - 1:
-            self._gradients.pop(mb)
-        self._inputs.pop(mb, None)
+    def _backward(self, mb: MicrobatchId, accumulate: bool) -> None:
+        self._check_weights(mb)
+        if accumulate:
+            self._accumulated[mb.step][f"{mb} {self.settings.me}"] += 1
+        self._input_grads.add(mb)
+        self.process.feed(BackwardDone(mb, 2 * self._service_s, FRAME_BYTES))
 
-        def done() -> None:
-            if accumulate:
-                self._accumulated[f"{mb} {self.settings.me}"] += 1
-            self._input_grads.add(mb)
-            self.process.feed(BackwardDone(mb, 2 * self._service_s, FRAME_BYTES))
-
-        self._later(2.0, done)
+    def _check_weights(self, mb: MicrobatchId) -> None:
+        """The version that it runs on is here: the newest, or with staleness the one before."""
+        behind = len(self.history) - mb.runs_on(self.settings.staleness)
+        assert 0 <= behind <= self.settings.staleness, f"{mb} at version {len(self.history)}"
 
     def _sum(self, what: SumPart) -> None:
         total: Counter[str] = Counter()
         key = (what.step, what.round, what.index)
         for peer in what.contributors:
             total += (
-                self._accumulated if peer == self.settings.me else self._slices.pop((key, peer))
+                self._accumulated[what.step]
+                if peer == self.settings.me
+                else self._slices.pop((key, peer))
             )
         self._sums[key] = total
         self.process.feed(PartSummed(*key))
@@ -237,10 +254,10 @@ class SimulatedPeer:
         self._sums = {k: v for k, v in self._sums.items() if k[:2] != (step, number)}
         self._slices = {k: v for k, v in self._slices.items() if k[0][:2] != (step, number)}
 
-    def _step(self, step: int, number: int, snapshot: bool) -> None:
-        self.history = (*self.history, _update(self._reduced[step, number]))
+    def _step(self, step: int, update: Update, snapshot: bool) -> None:
+        self.history = (*self.history, update)
         assert len(self.history) == step + 1
-        self._accumulated.clear()
+        self._accumulated.pop(step, None)
         if snapshot:
             self._keep_snapshot()
         self.process.feed(Stepped(step + 1, digest_of(self.history)))
@@ -261,10 +278,15 @@ class SimulatedPeer:
         if found is None:
             self.process.feed(StateUnavailable(version, "no donor has it"))
             return
-        self.history = found
+        self._later(0.0, lambda: self._loaded(load, found))
+
+    def _loaded(self, load: int, history: History) -> None:
+        if load != self._loads:
+            return
+        self.history = history
         self._accumulated.clear()
         self._keep_snapshot()
-        self.process.feed(StateLoaded(version, digest_of(found)))
+        self.process.feed(StateLoaded(len(history), digest_of(history)))
 
     def kept(self) -> int:
         """How many payloads are here: nothing may pile up."""

@@ -43,6 +43,7 @@ class World:
         service_s: tuple[float, float] = (0.05, 0.4),
         queue_s: float = 5.0,
         retained_frames: int = 1000,
+        staleness: int = 0,
         weather: Weather = Weather(),  # noqa: B008 - it is frozen
         skew_s: float = 0.0,
         drift: float = 0.0,
@@ -51,7 +52,7 @@ class World:
         self.rng = random.Random(seed)
         self.network = Network(self.clock, self.rng, weather)
         self.num_stages = len(replicas)
-        self.steps, self.microbatches = steps, microbatches
+        self.steps, self.microbatches, self.staleness = steps, microbatches, staleness
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.disk = Disk()
         self.trainers: list[SimulatedTrainer] = []
@@ -91,6 +92,7 @@ class World:
             start_digests=self.disk.digests(start),
             record_ttl_s=RECORD_TTL_S,
             resume=resume,
+            staleness=self.staleness,
         )
         trainer = SimulatedTrainer(
             settings, self.clock, self.network, self._snapshot, self.disk, *self._clock_error()
@@ -124,6 +126,7 @@ class World:
             gradient_bytes=self._seed % 3 * (100 << 20),  # one part a member, or several
             retain_bytes=self._retain_bytes,
             record_ttl_s=RECORD_TTL_S,
+            staleness=self.staleness,
         )
         peer = SimulatedPeer(
             settings,
