@@ -161,10 +161,11 @@ def test_int8_gradients_and_recomputation_follow_the_reference(exact: Path, tmp_
     assert 1e-7 < trained_difference(exact, tmp_path, "2,1,2", *fewer_bytes) < 0.02
 
 
-def test_own_model_equals_the_reference(tmp_path: Path) -> None:
+def test_own_model_equals_the_reference_also_when_steps_overlap(tmp_path: Path) -> None:
     config = ROOT / "examples" / "custom_model.toml"
     overrides = ("model.dtype=float64", "run.steps=20", "batch.microbatches=6")
-    assert trained_difference(config, tmp_path, "2,1,2", *overrides) < 1e-9
+    stale = (*overrides, "optimizer.staleness=1")
+    assert trained_difference(config, tmp_path, "2,1,2", *stale) < 1e-9
 
 
 def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path, temporary: Path) -> None:
@@ -193,9 +194,11 @@ def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path, tempo
     assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
 
 
-def test_faults_of_all_kinds_cost_no_gradient(exact: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_faults_of_all_kinds_cost_no_gradient(exact: Path, tmp_path: Path, staleness: int) -> None:
     """Killed, drained, stopped and cut-off peers, a newcomer, a killed trainer, no first node."""
-    run_dir, overrides = tmp_path / "run", {"run.steps": 40, "batch.microbatches": 12}
+    run_dir = tmp_path / "run"
+    overrides = {"run.steps": 40, "batch.microbatches": 12, "optimizer.staleness": staleness}
     with lab.LocalSwarm(
         exact, replicas=[2, 2, 2], run_dir=run_dir, overrides=overrides, threads=1
     ) as swarm:

@@ -17,10 +17,10 @@ from swarmrt.sim.world import World
 Log = list[dict[str, Any]]
 
 
-@pytest.fixture
-def logs() -> dict[str, Log]:
+@pytest.fixture(params=[0, 1], ids=["", "stale"])
+def logs(request: pytest.FixtureRequest) -> dict[str, Log]:
     """Of a run in which a peer was killed and its work recovered."""
-    world = World([2, 2], seed=2, steps=6, microbatches=8)
+    world = World([2, 2], seed=2, steps=6, microbatches=8, staleness=request.param)
     world.run_until(version=3)
     world.clock.after(1.5, lambda: world.kill(PeerId("s1p0")))
     world.run()

@@ -93,10 +93,11 @@ def check_offsets(world: World, written: Trace) -> None:
         assert abs(offset.seconds - (now - clocks[0])) <= offset.bound_s
 
 
-@pytest.fixture
-def world() -> World:
+@pytest.fixture(params=[0, 1], ids=["", "stale"])
+def world(request: pytest.FixtureRequest) -> World:
     """Skewed clocks, a peer and the trainer killed, and the trainer back again."""
-    world = World([2, 2], seed=2, steps=6, microbatches=8, skew_s=300.0)
+    staleness: int = request.param
+    world = World([2, 2], 2, steps=6, microbatches=8, skew_s=300.0, staleness=staleness)
     world.run_until(version=2)
     world.clock.after(1.5, lambda: world.kill(PeerId("s1p0")))
     world.run_until(version=3)

@@ -207,7 +207,7 @@ class _Peer:
         self.all_seconds = 0.0
         self.evaluation_seconds: dict[Microbatch, float] = {}  # of held-out ones
         self._accumulator: Counter[Microbatch] = Counter()
-        self._running: tuple[Microbatch, bool] | None = None
+        self._accumulating: set[Microbatch] = set()  # that a started backward is to add
         self._stepping: int | None = None
 
     def add(self, entry: Plain) -> None:
@@ -224,29 +224,37 @@ class _Peer:
                 self._computed("forward", mb, seconds)
             case {"is": "BackwardDone", "microbatch": mb, "seconds": seconds}:
                 self._computed("backward", mb, seconds)
-                if self._running == ((mb[0], mb[1]), True):
+                if (mb[0], mb[1]) in self._accumulating:
                     self._accumulator[mb[0], mb[1]] += 1
-                self._running = None
+                    self._accumulating.remove((mb[0], mb[1]))
             case {"is": "Stepped", "version": version, "digest": digest}:
                 if self._stepping is not None:
                     self.made[version, self._stepping] = digest
                 self._stepping = None
-                self._accumulator.clear()
+                self._accumulator = Counter(
+                    {mb: times for mb, times in self._accumulator.items() if mb[0] >= version}
+                )
             case {"is": "StateLoaded"}:
                 self._accumulator.clear()
 
     def _told(self, instruction: Plain) -> None:
         match instruction:
             case {"is": "RunBackward", "microbatch": mb, "accumulate": accumulate}:
-                self._running = ((mb[0], mb[1]), accumulate)
+                if accumulate:
+                    self._accumulating.add((mb[0], mb[1]))
             case {"is": "ClearGradients"}:
                 self._accumulator.clear()
-            case {"is": "Send", "message": {"is": "Part", "summed": False, "round": number}}:
-                self.given.setdefault(number, Counter(self._accumulator))
-            case {"is": "SumPart", "round": number}:
-                self.given.setdefault(number, Counter(self._accumulator))
+            case {"is": "Send", "message": {"is": "Part", "summed": False} as part}:
+                self._gives(part["step"], part["round"])
+            case {"is": "SumPart", "step": step, "round": number}:
+                self._gives(step, number)
             case {"is": "StepOptimizer", "round": number}:
                 self._stepping = number
+
+    def _gives(self, step: int, number: int) -> None:
+        """What it has of the step goes into the round."""
+        its = {mb: times for mb, times in self._accumulator.items() if mb[0] == step}
+        self.given.setdefault(number, Counter(its))
 
     def _computed(self, what: str, mb: list[Any], seconds: float) -> None:
         self.all_seconds += seconds

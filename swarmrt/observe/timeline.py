@@ -45,7 +45,7 @@ class Timeline:
         self._frame_bytes: dict[tuple[str, str], int] = {}  # of what is sent on
         self._began_backward: set[str] = set()  # in this step
         self._newest_round = self._newest_apply = -1
-        self._now = 0
+        self._now = self._computed_at = 0
 
     def add(self, entry: Plain, now: int) -> None:
         """A record that is no header; `now` in microseconds of the common clock."""
@@ -80,7 +80,7 @@ class Timeline:
             case {"is": "Stepped", "version": version}:
                 self._ran(("optimizer",), "optimizer", version=version)
                 rows.close(("update",), now)
-                self._began_backward.clear()
+                self._began_backward = {n for n in self._began_backward if step_of(n) >= version}
             case {"is": "StateLoaded" | "StateUnavailable"}:
                 rows.close(("load",), now, outcome=event["is"])
             case {"is": "CheckpointSaved" | "CheckpointFailed", "version": version}:
@@ -132,15 +132,17 @@ class Timeline:
         """From what the computation itself measured; never before it was asked for."""
         mb, seconds, size = event["microbatch"], event["seconds"], event["frame_bytes"]
         asked = self._asked.pop((what, named(mb)), 0)
-        start = max(asked, self._now - round(seconds * 1e6))
+        start = max(asked, self._computed_at, self._now - round(seconds * 1e6))
         args |= {"seconds": seconds, "frame_bytes": size}
         self.rows.span("compute", f"{what} {named(mb)}", start, self._now, **of(mb), **args)
+        self._computed_at = self._now
         self._frame_bytes[what, named(mb)] = size
 
     def _ran(self, key: tuple[Any, ...], name: str, **args: Any) -> None:
         asked = self._asked.pop(key, None)
         if asked is not None:
-            self.rows.span("compute", name, asked, self._now, **args)
+            self.rows.span("compute", name, max(asked, self._computed_at), self._now, **args)
+            self._computed_at = self._now
 
     # ------------------------------------------------------------------ what it was told to do
 
@@ -258,7 +260,7 @@ class Timeline:
 
     def _close_pushes_before(self, version: int) -> None:
         for key in self.rows.open_keys():
-            if key[0] == "push" and int(key[2].lstrip("e").split(".")[0]) < version:
+            if key[0] == "push" and step_of(key[2]) < version:
                 self.rows.close(key, self._now, outcome="not answered")
 
     def _round_is_over(self, number: int, outcome: str) -> None:
@@ -275,6 +277,11 @@ def named(mb: Any) -> str:
     """As people see it: step.index, with an e before held-out ones."""
     step, index, held_out = mb
     return f"{'e' if held_out else ''}{step}.{index}"
+
+
+def step_of(name: str) -> int:
+    """Of a microbatch as `named` has it."""
+    return int(name.lstrip("e").split(".")[0])
 
 
 def of(mb: Any) -> Plain:
