@@ -174,20 +174,22 @@ def pipeline(
     emulate: str = typer.Option("all", help="equal, spread, latency, far, or all of them."),
     microbatches: int | None = typer.Option(None, min=1, help="In a step; else as documented."),
     steps: int | None = typer.Option(None, min=1, help="To measure, after the warm-up."),
+    staleness: int = typer.Option(1, min=0, max=1, help="As optimizer.staleness."),
     keep: Path | None = typer.Option(
         None, metavar="DIR", help="Where to keep the runs' folders, for `swarmrt trace`."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """4 stages x 2 replicas of emulated devices: throughput over the best that they could do."""
-    from swarmrt.lab.pipeline import SETTINGS, measure, resized
+    from swarmrt.lab.pipeline import SETTINGS, changed, measure
 
     names = list(SETTINGS) if emulate == "all" else [emulate]
     if emulate != "all" and emulate not in SETTINGS:
         raise UsageError(f"--emulate {emulate}: there is {', '.join(SETTINGS)}, and all")
     found: dict[str, object] = {}
     for name in names:
-        setting = resized(SETTINGS[name], microbatches, steps)
+        numbers = {"microbatches": microbatches, "steps": steps, "staleness": staleness}
+        setting = changed(SETTINGS[name], **numbers)
         with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
             result = measure(setting, keep or Path(folder))
         found[f"{name}_over_ideal"] = result.pop("over_ideal")

@@ -8,7 +8,9 @@ computation then lasts until its emulated seconds are over.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,11 +102,12 @@ class EmulatedStage(Stage):
 # ---------------------------------------------------------------------- the tiny model
 
 
-def tiny_model(layers: int, vocab: int, width: int) -> tuple[list[nn.Module], Any]:
+def tiny_model(layers: int, vocab: int, width: int) -> tuple[list[Callable[[], nn.Module]], Any]:
     """An embedding, scales and a head: as little to compute as there can be. A builder for
     `model.kind`."""
-    middle = [Scale(width) for _ in range(layers - 2)]
-    return [nn.Embedding(vocab, width), *middle, nn.Linear(width, vocab)], _loss
+    middle = [partial(Scale, width)] * (layers - 2)
+    ends = partial(nn.Embedding, vocab, width), partial(nn.Linear, width, vocab)
+    return [ends[0], *middle, ends[1]], _loss
 
 
 class Scale(nn.Module):

@@ -62,6 +62,7 @@ class Setting:
     link_delay_s: float
     microbatches: int  # of a step
     steps: int  # that are measured
+    staleness: int = 1
 
     @property
     def ideal_per_s(self) -> float:
@@ -105,7 +106,8 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
     text.write_text(TEXT, encoding="utf-8")
     config = folder / "bench.toml"
     config.write_text(CONFIG, encoding="utf-8")
-    overrides = {"data.source": text, "batch.microbatches": setting.microbatches}
+    overrides: dict[str, object] = {"data.source": text, "batch.microbatches": setting.microbatches}
+    overrides["optimizer.staleness"] = setting.staleness
     run_dir = folder / setting.name
     replicas = [len(speeds) for speeds in setting.speeds]
     last = WARM_UP_STEPS + setting.steps
@@ -120,7 +122,7 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
         link_delay_s=setting.link_delay_s,
     ) as swarm:
         swarm.wait(last, patience_s)
-    commits_at, recoveries = _history(run_dir / "metrics.jsonl")
+    commits_at, recoveries = _history(run_dir / "metrics.jsonl", last)
     seconds = commits_at[last] - commits_at[WARM_UP_STEPS]
     reached = setting.steps * setting.microbatches / seconds
     return {
@@ -130,26 +132,29 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
         "seconds": seconds,
         "steps": setting.steps,
         "microbatches_a_step": setting.microbatches,
+        "staleness": setting.staleness,
         "service_s": [[s.forward_s + s.backward_s for s in stage] for stage in setting.speeds],
         "link_delay_s": setting.link_delay_s,
         "recoveries": recoveries,
     }
 
 
-def _history(metrics: Path) -> tuple[dict[int, float], dict[str, int]]:
-    """When each version was committed, and how much had to be done again, by kind."""
+def _history(metrics: Path, last: int) -> tuple[dict[int, float], dict[str, int]]:
+    """When each version was committed, and how much had to be done again in the measured steps, by
+    kind: nothing, one hopes."""
     commits_at, recoveries = {0: -math.inf}, Counter[str]()
     for line in filter(None, metrics.read_text(encoding="utf-8").splitlines()):
         match json.loads(line):
             case {"version": version, "digests": _, "time": time}:
                 commits_at[version] = time
-            case {"recovery": what, "count": count}:
+            case {"recovery": what, "count": count} if WARM_UP_STEPS in commits_at and (
+                last not in commits_at
+            ):
                 recoveries[what] += count
     return commits_at, dict(recoveries)
 
 
-def resized(setting: Setting, microbatches: int | None, steps: int | None) -> Setting:
+def changed(setting: Setting, **changes: float | None) -> Setting:
     """The same with other numbers, where they are given."""
-    return replace(
-        setting, microbatches=microbatches or setting.microbatches, steps=steps or setting.steps
-    )
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(setting, **given)  # type: ignore[arg-type]
