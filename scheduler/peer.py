@@ -474,7 +474,8 @@ class PeerCore:
             instructions += self._claim(task, now) if self._is_last else self._push(task, now)
         if task.has_gradient or (self._is_last and task.granted):
             self._tasks.queue_backward(task)
-        return [*instructions, *self._retain(), *self._compute()]
+        kept = self._retention.keep_within(task)
+        return [*instructions, *kept, *self._compute()]
 
     def _push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
@@ -527,9 +528,9 @@ class PeerCore:
         self._agenda.cancel(task.microbatch)
         self._accept_time.add(now - task.pushed_at)
         if message.work.microbatch.held_out:
-            self._tasks.drop(task)
+            self._drop(task)
             return [Forget(task.microbatch)]
-        return self._retain()
+        return self._retention.keep_within(task)
 
     def _stale(self, sender: PeerId, microbatch: MicrobatchId) -> list[Instruction]:
         """By the trainer: another route owns it. By a replica: its step is over there."""
@@ -622,7 +623,8 @@ class PeerCore:
         if accumulated:
             self._record.add(microbatch)
             void = self._reducing.void(microbatch.step)
-        return [*void, *self._receipts(task), *self._retain(), *self._compute()]
+        kept = self._retention.keep_within(task)
+        return [*void, *self._receipts(task), *kept, *self._compute()]
 
     def _receipts(self, task: Task) -> list[Instruction]:
         """Give the previous stage its gradient, and tell the trainer what is accumulated."""
@@ -726,11 +728,8 @@ class PeerCore:
 
     def _drop(self, task: Task) -> None:
         self._tasks.drop(task)
+        self._retention.forget(task.microbatch)
         self._agenda.cancel(task.microbatch)
-
-    def _retain(self) -> list[Instruction]:
-        """Keep frames within their budget; the oldest that are not needed go first."""
-        return self._retention.keep_within(self._tasks)
 
     # ------------------------------------------------------------------ commit
 
@@ -899,6 +898,7 @@ class PeerCore:
         """What always holds between events."""
         self._next.wiring.validate()
         self._tasks.validate()
+        self._retention.validate(self._tasks)
         for task in self._tasks:
             step = task.microbatch.step
             assert self.version <= step <= self._newest_step + 1, (self.version, task)

@@ -10,6 +10,7 @@ a peer has one task for a microbatch, however many attempts pass it.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,6 +70,7 @@ class Tasks:
         self._tasks: dict[MicrobatchId, Task] = {}
         self._forwards: list[Entry] = []
         self._backwards: list[Entry] = []
+        self._num_queued: Counter[tuple[str, int]] = Counter()  # by kind and version that it needs
         self._started: dict[MicrobatchId, Task] = {}  # whose outcome has not come
         self._voided = False  # what is started counts no more; nothing is begun until it is over
 
@@ -89,7 +91,10 @@ class Tasks:
         return task
 
     def drop(self, task: Task) -> None:
-        self._tasks.pop(task.microbatch, None)
+        if self._tasks.pop(task.microbatch, None) is not None:
+            for what in ("forward", "backward"):
+                if getattr(task, what) is Phase.QUEUED:
+                    self._count(what, task, -1)
 
     def clear(self) -> list[MicrobatchId]:
         """Drop all; those that there were."""
@@ -98,14 +103,17 @@ class Tasks:
         self._tasks.clear()
         self._forwards.clear()
         self._backwards.clear()
+        self._num_queued.clear()
         return dropped
 
     def queue_forward(self, task: Task) -> None:
         task.forward = Phase.QUEUED
+        self._count("forward", task, 1)
         heapq.heappush(self._forwards, self._entry(task.microbatch))
 
     def queue_backward(self, task: Task) -> None:
         task.backward = Phase.QUEUED
+        self._count("backward", task, 1)
         heapq.heappush(self._backwards, self._entry(task.microbatch))
 
     @property
@@ -121,6 +129,7 @@ class Tasks:
         task = self._oldest(self._backwards, version, "backward")
         if task is not None:
             task.backward = Phase.RUNNING
+            self._count("backward", task, -1)
             self._started[task.microbatch] = task
         return task
 
@@ -128,6 +137,7 @@ class Tasks:
         task = self._oldest(self._forwards, version, "forward")
         if task is not None:
             task.forward = Phase.RUNNING
+            self._count("forward", task, -1)
             self._started[task.microbatch] = task
         return task
 
@@ -140,21 +150,23 @@ class Tasks:
 
     def queued(self) -> tuple[int, int]:
         """Forwards and backwards that wait for the one that runs."""
-        tasks = self._tasks.values()
         ahead = list(self._started.values())[1:]
         backwards = sum(task.backward is Phase.RUNNING for task in ahead)
-        forwards = len(ahead) - backwards
-        forwards += sum(task.forward is Phase.QUEUED for task in tasks)
-        return forwards, backwards + sum(task.backward is Phase.QUEUED for task in tasks)
+        numbers = {"forward": len(ahead) - backwards, "backward": backwards}
+        for (what, _), number in self._num_queued.items():
+            numbers[what] += number
+        return numbers["forward"], numbers["backward"]
 
     def computable(self, version: int) -> int:
         """What this version can compute, with what runs: the rest waits for the next version."""
-        waiting = sum(
-            Phase.QUEUED in (task.forward, task.backward)
-            and task.microbatch.runs_on(self._staleness) <= version
-            for task in self._tasks.values()
-        )
-        return waiting + len(self._started)
+        waiting = [n for (_, needed), n in self._num_queued.items() if needed <= version]
+        return sum(waiting) + len(self._started)
+
+    def _count(self, what: str, task: Task, change: int) -> None:
+        key = (what, task.microbatch.runs_on(self._staleness))
+        self._num_queued[key] += change
+        if not self._num_queued[key]:
+            del self._num_queued[key]
 
     def _oldest(self, heap: list[Entry], version: int, what: str) -> Task | None:
         """The oldest task that is queued for it and that this version can compute."""
@@ -186,6 +198,13 @@ class Tasks:
             if Phase.RUNNING in (task.forward, task.backward)
         }
         assert len(self._started) <= AHEAD + 1 and running <= set(self._started)
+        queued = Counter(
+            (what, task.microbatch.runs_on(self._staleness))
+            for task in self._tasks.values()
+            for what in ("forward", "backward")
+            if getattr(task, what) is Phase.QUEUED
+        )
+        assert queued == self._num_queued, (queued, self._num_queued)
         for microbatch, task in self._tasks.items():
             assert microbatch == task.microbatch
             if task.backward in (Phase.QUEUED, Phase.RUNNING):
