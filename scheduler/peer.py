@@ -99,7 +99,7 @@ BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to 
 REWIRE_S = 0.25  # before asking again when no replica of the next stage can take work
 LEAVE_S = 30.0  # a commit that takes longer is not waited for
 ANSWER_S = 5.0  # for the first answers, before it is known how long they take
-MAX_QUEUED = 1024  # microbatches, however short their queue seems to be
+MAX_QUEUED = 1024  # computations that wait, however little time they seem to take
 
 
 @dataclass(frozen=True)
@@ -884,7 +884,8 @@ class PeerCore:
 
     @property
     def _is_full(self) -> bool:
-        return self._backlog_s > self.settings.queue_s or len(self._tasks) >= MAX_QUEUED
+        too_many = sum(self._tasks.queued()) >= MAX_QUEUED
+        return self._backlog_s > self.settings.queue_s or too_many
 
     def _load(self, kind: type[Accepted] | type[Busy], message: Forward) -> Accepted | Busy:
         return kind(message.work, self._service_s, self._backlog_s)

@@ -24,21 +24,16 @@ from swarmrt.lab.swarm import LocalSwarm
 WARM_UP_STEPS = 2
 PATIENCE = 4  # times the ideal, before a setting has failed
 START_S = 120.0
-LAYERS, VOCAB, WIDTH, SEQUENCE = 4, 256, 8, 8  # of the tiny model, one layer a stage
+STAGES = 4
 
-CONFIG = f"""
+CONFIG = """
 [run]
 name = "bench-pipeline"
 steps = 100000
 [model]
-kind = "{MODEL}"
-layers = {LAYERS}
-width = {WIDTH}
-sequence = {SEQUENCE}
-vocab = {VOCAB}
-options = {{ layers = {LAYERS}, vocab = {VOCAB}, width = {WIDTH} }}
-[stages]
-layers = [{", ".join("1" * LAYERS)}]
+width = 8
+sequence = 8
+vocab = 256
 [batch]
 microbatch = 1
 [optimizer]
@@ -71,7 +66,7 @@ class Setting:
 
 def _stages(*replicas_s: float) -> tuple[tuple[Speed, ...], ...]:
     """The same in each stage: seconds of a microbatch at each replica, a third of them forward."""
-    return (tuple(Speed(s / 3, 2 * s / 3) for s in replicas_s),) * LAYERS
+    return (tuple(Speed(s / 3, 2 * s / 3) for s in replicas_s),) * STAGES
 
 
 SETTINGS = {
@@ -106,8 +101,16 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
     text.write_text(TEXT, encoding="utf-8")
     config = folder / "bench.toml"
     config.write_text(CONFIG, encoding="utf-8")
-    overrides: dict[str, object] = {"data.source": text, "batch.microbatches": setting.microbatches}
-    overrides["optimizer.staleness"] = setting.staleness
+    stages = len(setting.speeds)
+    overrides = {
+        "model.kind": MODEL,
+        "model.layers": stages,
+        "model.options": f"{{layers = {stages}, vocab = 256, width = 8}}",
+        "stages.layers": [1] * stages,
+        "data.source": text,
+        "batch.microbatches": setting.microbatches,
+        "optimizer.staleness": setting.staleness,
+    }
     run_dir = folder / setting.name
     replicas = [len(speeds) for speeds in setting.speeds]
     last = WARM_UP_STEPS + setting.steps
@@ -122,6 +125,8 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
         link_delay_s=setting.link_delay_s,
     ) as swarm:
         swarm.wait(last, patience_s)
+        for part in [swarm.trainer, *swarm.peers()]:
+            part.kill()  # nobody needs what is under way
     commits_at, recoveries = _history(run_dir / "metrics.jsonl", last)
     seconds = commits_at[last] - commits_at[WARM_UP_STEPS]
     reached = setting.steps * setting.microbatches / seconds
