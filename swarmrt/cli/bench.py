@@ -171,7 +171,7 @@ def trainer(
 
 @bench.command()
 def pipeline(
-    emulate: str = typer.Option("all", help="equal, spread, latency, far, or all of them."),
+    emulate: str = typer.Option("all", help="equal, spread, latency, far, far_25_ms, or all."),
     microbatches: int | None = typer.Option(None, min=1, help="In a step; else as documented."),
     steps: int | None = typer.Option(None, min=1, help="To measure, after the warm-up."),
     staleness: int = typer.Option(1, min=0, max=1, help="As optimizer.staleness."),

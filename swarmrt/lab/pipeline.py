@@ -72,10 +72,11 @@ def _stages(*replicas_s: float) -> tuple[tuple[Speed, ...], ...]:
 SETTINGS = {
     setting.name: setting
     for setting in (
-        Setting("equal", _stages(0.1, 0.1), 0.0, 128, 5),
-        Setting("spread", _stages(0.05, 0.2), 0.0, 128, 5),
-        Setting("latency", _stages(0.1, 0.1), 0.05, 128, 5),
-        Setting("far", _stages(0.005, 0.005), 0.1, 2048, 5),
+        Setting("equal", _stages(0.1, 0.1), 0.0, 128, 6),
+        Setting("spread", _stages(0.05, 0.2), 0.0, 128, 8),
+        Setting("latency", _stages(0.1, 0.1), 0.05, 128, 6),
+        Setting("far", _stages(0.005, 0.005), 0.1, 1024, 6),
+        Setting("far_25_ms", _stages(0.025, 0.025), 0.1, 256, 10),  # for want of cores
     )
 }
 
