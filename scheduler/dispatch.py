@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import Forward
 from swarmrt.scheduler.agenda import Agenda
-from swarmrt.scheduler.estimate import Estimate, Window
+from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.instructions import Batch, Instruction, Send, StartDeadline
+from swarmrt.scheduler.window import Window
 from swarmrt.scheduler.wiring import Wiring
 
 REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
@@ -30,19 +31,18 @@ Late = tuple[str, MicrobatchId | None]  # what is overdue
 class Flight:
     attempt: int
     peer: PeerId  # of stage 0, that the newest attempt was given to
-    first_at: float
     sent_at: float
     claimed: bool = False  # the newest attempt has come to its end
     retries: int = 0
 
 
 class Dispatch:
-    def __init__(self, seed: int, num_stages: int) -> None:
+    def __init__(self, seed: int) -> None:
         self.wiring = Wiring(random.Random(seed))
         self._pending: deque[MicrobatchId] = deque()
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
-        self._window = Window(least=2 * num_stages)
+        self.window = Window()
         self._claim_time = Estimate()
 
     @property
@@ -51,8 +51,6 @@ class Dispatch:
 
     def open(self, microbatches: Iterable[MicrobatchId]) -> None:
         """More microbatches, to be sent as the window allows, after those that there are."""
-        if self.is_idle:
-            self._window.pause()
         self._pending.extend(microbatches)
 
     def drop(self, step: int) -> None:
@@ -87,11 +85,11 @@ class Dispatch:
 
     def _has_room(self, microbatch: MicrobatchId) -> bool:
         """For a first attempt. Later ones never wait: what fills the window may be behind them."""
-        return microbatch in self._attempts or len(self._flights) < self._window.size
+        return microbatch in self._attempts or len(self._flights) < self.window.size
 
     def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
         attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
-        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now, now))
+        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now))
         flight.attempt, flight.peer, flight.sent_at, flight.claimed = attempt, peer, now, False
         return flight
 
@@ -116,6 +114,7 @@ class Dispatch:
     def lost(self, peer: PeerId) -> None:
         """What it had been given and nobody has claimed goes to others."""
         self.wiring.remove(peer)
+        self.window.remove(peer)
         for microbatch, flight in self._flights.items():
             if flight.peer == peer and not flight.claimed and microbatch not in self._pending:
                 self._pending.appendleft(microbatch)
@@ -140,11 +139,11 @@ class Dispatch:
         if microbatch in self._pending:
             self._pending.remove(microbatch)
 
-    def landed(self, microbatch: MicrobatchId, now: float) -> None:
+    def landed(self, microbatch: MicrobatchId) -> None:
         """It is finished."""
-        flight = self._flights.pop(microbatch, None)
-        if flight is not None:
-            self._window.finished(now - flight.first_at, now)
+        if microbatch in self._flights:
+            self.window.landed(len(self._flights), more=bool(self._pending))
+            del self._flights[microbatch]
         if microbatch in self._pending:
             self._pending.remove(microbatch)
 

@@ -1,9 +1,7 @@
-"""Smoothed times and the trainer's credit window."""
+"""Smoothed times."""
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from dataclasses import dataclass
 
 GAIN = 1 / 8  # of the mean; Jacobson and Karels, "Congestion avoidance and control", appendix A
@@ -42,35 +40,3 @@ class Estimate:
         """
         known_s = max(self.deadline_s, LEAST_S) if self.samples else prior_s
         return float(known_s * 2 ** min(retries, MAX_DOUBLINGS))
-
-
-class Window:
-    """How many microbatches the trainer keeps in flight.
-
-    The bandwidth-delay product of the pipeline: the best seen rate times the least seen latency,
-    plus slack so that no stage runs dry (as in BBR, Cardwell et al. 2016, for packets).
-    """
-
-    GAIN = 1.5  # slack over the product; the pipeline has several service points, not one
-    MEMORY = 64  # microbatches whose latency and rate count
-
-    def __init__(self, least: int) -> None:
-        self._least = least
-        self._latencies_s: deque[float] = deque(maxlen=self.MEMORY)
-        self._finished_at: deque[float] = deque(maxlen=self.MEMORY)
-        self.size = least
-
-    def finished(self, latency_s: float, now: float) -> None:
-        """A microbatch that was dispatched `latency_s` ago is done."""
-        self._latencies_s.append(latency_s)
-        self._finished_at.append(now)
-        span_s = now - self._finished_at[0]
-        if len(self._finished_at) < 2 or span_s <= 0:
-            return
-        rate_per_s = (len(self._finished_at) - 1) / span_s
-        product = rate_per_s * min(self._latencies_s)
-        self.size = max(self._least, math.ceil(self.GAIN * product) + 1)
-
-    def pause(self) -> None:
-        """The pipeline was drained: the time until the next one is not its rate."""
-        self._finished_at.clear()

@@ -75,10 +75,7 @@ from swarmrt.scheduler.seat import PeerSettings, Seat
 from swarmrt.scheduler.tasks import Phase
 
 BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
-REWIRE_S = 0.25  # before asking again when no replica of the next stage can take work
 LEAVE_S = 30.0  # a commit that takes longer is not waited for
-ANSWER_S = 5.0  # for the first answers, before it is known how long they take
-MAX_QUEUED = 1024  # microbatches, however short their queue seems to be
 
 
 class PeerCore:

@@ -140,7 +140,7 @@ class TrainerCore:
         self.members = Members(self.num_stages)
         self.books = Books(settings.microbatches, self.num_stages)
         self.books.open(self.version)
-        self.dispatch = Dispatch(settings.seed, self.num_stages)
+        self.dispatch = Dispatch(settings.seed)
         self._last_version = settings.steps
         self._needed = settings.needed
         self._digests = settings.start_digests or ("",) * self.num_stages  # of the version
@@ -292,6 +292,7 @@ class TrainerCore:
         if beacon.done > member.health.done:
             self._progress_at = now
         member.health.beacon(now, beacon.queued, beacon.done)
+        self.dispatch.window.heard(sender, beacon.queued)
         member.beacon = beacon
         instructions: list[Instruction] = [_report(member)]
         if member.suspect:
@@ -388,6 +389,7 @@ class TrainerCore:
             return []
         member.state, member.held = Membership.READY, (version, digest)
         self._progress_at = now
+        self.dispatch.window.add(member.peer)
         replicas = self.members.of_stage(member.stage, Membership.READY)
         digests = {m.held[1] for m in replicas if m.held[0] == version}
         if len(digests | ({self._digests[member.stage]} - {""})) > 1:
@@ -550,6 +552,7 @@ class TrainerCore:
         donors = (self.settings.me,) if self.version else ()
         for member in self.members:
             self.dispatch.wiring.remove(member.peer)
+            self.dispatch.window.remove(member.peer)
             if member.beacon is not None:
                 instructions.append(self._admit(member, donors))
         return [*instructions, StartDeadline("waiting", now + WAITING_S)]
@@ -662,7 +665,7 @@ class TrainerCore:
         return self._landed(microbatch, now)
 
     def _landed(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
-        self.dispatch.landed(microbatch, now)
+        self.dispatch.landed(microbatch)
         self._agenda.cancel(("flight", microbatch))
         return self._fill(now) + self._advance(now)
 

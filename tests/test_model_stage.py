@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,28 @@ def test_stale_steps_overlap_and_equal_the_reference(text: Path) -> None:
     assert difference(weights, train_reference(config, 4)) < 1e-12
     fresh = run(text, (2, 2))
     assert difference(train_reference(fresh, 4), train_reference(config, 4)) > 1e-4
+
+
+def test_overlapping_steps_of_ready_made_modules_have_gradients_of_their_own(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A builder may return modules instead of functions that make them."""
+    source = """
+        from torch import nn
+        import torch.nn.functional as F
+
+        def build():
+            layers = [nn.Embedding(256, 8).double(), nn.Linear(8, 256).double()]
+            return layers, lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten())
+    """
+    (tmp_path / "ready_made.py").write_text(textwrap.dedent(source))
+    monkeypatch.chdir(tmp_path)
+    own = {"kind": "ready_made:build", "layers": 2}
+    config = run(text, (2,), {**ADAMW, "staleness": 1}, **own)
+    stages, data = build(config), open_data(config)
+    for step in (0, 1):
+        compute(stages, data, config, step)
+        assert stages[0].gradients(step).norm() > 0
 
 
 def test_stages_equal_the_reference_with_sgd_in_float32(text: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.errors import RunError
+from swarmrt.errors import RunError, UsageError
 
 bench = typer.Typer(help="Measure a swarm on this machine.", no_args_is_help=True)
 
@@ -167,6 +167,42 @@ def trainer(
         return
     for name, value in found.items():
         print(f"{name.removesuffix('_microbatches_per_s'):<24}{value:10.0f} microbatches/s")
+
+
+@bench.command()
+def pipeline(
+    emulate: str = typer.Option("all", help="equal, spread, latency, far, far_25_ms, or all."),
+    microbatches: int | None = typer.Option(None, min=1, help="In a step; else as documented."),
+    steps: int | None = typer.Option(None, min=1, help="To measure, after the warm-up."),
+    staleness: int = typer.Option(1, min=0, max=1, help="As optimizer.staleness."),
+    keep: Path | None = typer.Option(
+        None, metavar="DIR", help="Where to keep the runs' folders, for `swarmrt trace`."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """4 stages x 2 replicas of emulated devices: throughput over the best that they could do."""
+    from swarmrt.lab.pipeline import SETTINGS, changed, measure
+
+    names = list(SETTINGS) if emulate == "all" else [emulate]
+    if emulate != "all" and emulate not in SETTINGS:
+        raise UsageError(f"--emulate {emulate}: there is {', '.join(SETTINGS)}, and all")
+    found: dict[str, object] = {}
+    for name in names:
+        numbers = {"microbatches": microbatches, "steps": steps, "staleness": staleness}
+        setting = changed(SETTINGS[name], **numbers)
+        with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
+            result = measure(setting, keep or Path(folder))
+        found[f"{name}_over_ideal"] = result.pop("over_ideal")
+        found[name] = result
+        if not as_json:
+            print(
+                f"{name:<8} {result['microbatches_per_s']:8.2f} of "
+                f"{result['ideal_microbatches_per_s']:.2f} microbatches/s: "
+                f"{found[f'{name}_over_ideal']:.3f}",
+                flush=True,
+            )
+    if as_json:
+        print(json.dumps(found))
 
 
 @bench.command()

@@ -19,6 +19,14 @@ LISTEN = typer.Option(
 IDENTITY = typer.Option(
     None, "--identity", metavar="FILE", help="Key file; made if missing. Without one: a new key."
 )
+LINK_DELAY = typer.Option(
+    0.0,
+    "--link-delay",
+    metavar="SECONDS",
+    min=0.0,
+    max=60.0,
+    help="Experiments: every message to another process is on its way for this much longer.",
+)
 WITH_PARENT = typer.Option(False, "--with-parent", hidden=True)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, LISTEN, WITH_PARENT
+from swarmrt.cli.bootstrap import IDENTITY, LINK_DELAY, LISTEN, WITH_PARENT
 from swarmrt.errors import UsageError
 
 
@@ -25,12 +26,20 @@ def serve(
     log_dir: Path | None = typer.Option(
         None, metavar="DIR", help="Where to write events.jsonl; nowhere by default."
     ),
+    emulate: str | None = typer.Option(
+        None,
+        metavar="FORWARD_S,BACKWARD_S",
+        help="Experiments: a microbatch takes this long, whatever the device.",
+    ),
+    link_delay_s: float = LINK_DELAY,
     with_parent: bool = WITH_PARENT,
 ) -> None:
     """Serve one stage of a run until it is over, or until Ctrl-C."""
     import torch
 
     from swarmrt.cli.running import run
+    from swarmrt.lab.emulation import EmulatedStage, parse_speed
+    from swarmrt.model.stage import Stage
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.peer import ServeOptions
@@ -52,7 +61,8 @@ def serve(
         wait=wait,
         log_dir=log_dir,
         failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
-        faults=LinkFaults() if with_parent else None,
+        faults=LinkFaults(link_delay_s) if with_parent or link_delay_s else None,
+        new_stage=Stage if emulate is None else partial(EmulatedStage, parse_speed(emulate)),
     )
     run(
         lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),

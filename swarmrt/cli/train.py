@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, JOIN, LISTEN, WITH_PARENT, join_line
+from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT, join_line
 from swarmrt.cli.configs import SET
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
@@ -41,6 +41,7 @@ def train(
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
     as_json: bool = JSON,
+    link_delay_s: float = LINK_DELAY,
     with_parent: bool = WITH_PARENT,
 ) -> None:
     """Publish a run, feed it, and keep its ledger. Without --join it starts a directory."""
@@ -65,7 +66,7 @@ def train(
     write_config(run_dir, config)
     start = checkpoint.version if checkpoint else 0
     progress = Progress(config, run_dir, start, data.unigram_loss())
-    faults = LinkFaults() if with_parent else None
+    faults = LinkFaults(link_delay_s) if with_parent or link_delay_s else None
     options = TrainOptions(
         run_dir,
         tuple(join),

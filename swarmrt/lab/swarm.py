@@ -15,6 +15,7 @@ from swarmrt.data import open_data
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.lab.commits import Commits
+from swarmrt.lab.emulation import Speed
 from swarmrt.lab.parts import Bootstrap, Part, Peer, Trainer
 from swarmrt.model.partition import check_stages
 from swarmrt.observe.audit import Audit, audit
@@ -41,11 +42,15 @@ class LocalSwarm:
         run_dir: str | Path | None = None,
         overrides: Mapping[str, object] | None = None,
         threads: int | None = None,
+        speeds: Sequence[Sequence[Speed]] | None = None,
+        link_delay_s: float = 0.0,
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
         `replicas` are the peers to begin with, one a stage by default; `overrides` are settings,
-        like {"run.steps": 40}; `threads` are torch's in each peer.
+        like {"run.steps": 40}; `threads` are torch's in each peer. For experiments: `speeds` are
+        emulated, by stage, one replica after the other; `link_delay_s` is how much longer every
+        message between two processes takes.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
@@ -56,6 +61,7 @@ class LocalSwarm:
         if (self.run_dir / "metrics.jsonl").exists():
             raise UsageError(f"{self.run_dir}: holds a run already; choose another folder")
         self._threads = threads or max(1, (os.cpu_count() or 1) // sum(self.replicas))
+        self._speeds, self._link_delay_s = speeds, link_delay_s
         self._commits = Commits(self.run_dir / "metrics.jsonl")
         self._peers: list[Peer] = []
         self._parts: list[Part] = []
@@ -211,18 +217,25 @@ class LocalSwarm:
             time.sleep(POLL_S)
 
     def _start_peer(self, stage: int, join: Sequence[str], failpoints: str = "") -> Peer:
-        name = f"stage-{stage}-{sum(peer.stage == stage for peer in self._peers)}"
+        number = sum(peer.stage == stage for peer in self._peers)
+        name = f"stage-{stage}-{number}"
         peer = Peer(name, self.run_dir / "peers" / name, stage)
         self._peers.append(peer)
         self._parts.append(peer)
         arguments = ["serve", "--stage", str(stage), "--run", self.config.run.name, "--wait"]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
-        peer.start([*arguments, *_joins(join)], failpoints)
+        if self._speeds is not None:
+            speeds = self._speeds[stage]
+            arguments += ["--emulate", str(speeds[number % len(speeds)])]
+        peer.start([*arguments, *self._far(), *_joins(join)], failpoints)
         return peer
 
     def _start_trainer(self, join: Sequence[str], *more: str, failpoints: str = "") -> None:
         arguments = ["train", str(self.run_dir / "config.toml"), "--run-dir", str(self.run_dir)]
-        self.trainer.start([*arguments, *_joins(join), *more], failpoints)
+        self.trainer.start([*arguments, *self._far(), *_joins(join), *more], failpoints)
+
+    def _far(self) -> list[str]:
+        return ["--link-delay", str(self._link_delay_s)] if self._link_delay_s else []
 
     def _resume(self, failpoints: str) -> None:
         resume = ("--resume", str(self.run_dir), "--replicas", "1")

@@ -28,7 +28,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Draw from this seed inside, and leave the process's generators as they were."""
     on_gpu = device is not None and device.type != "cpu"
     with torch.random.fork_rng([device] if on_gpu else [], device_type=_kind(device)):
-        torch.manual_seed(seed)
+        _seed(seed, device)
         yield
 
 
@@ -41,10 +41,18 @@ def drawing(
     prefix = seed_for(seed, "draw", step, index, held_out)
 
     def at_layer(layer: int) -> None:
-        torch.manual_seed(seed_for(prefix, layer))
+        _seed(seed_for(prefix, layer), device)
 
     with seeded(prefix, device):
         yield at_layer
+
+
+def _seed(seed: int, device: torch.device | None) -> None:
+    """On a CPU only its own generator: asking for all other devices' takes 30 times as long."""
+    if device is not None and device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _kind(device: torch.device | None) -> str:

@@ -73,7 +73,6 @@ class Stage:
         self._recompute = config.model.recompute
         self._mixed = config.precision.compute == "bfloat16"
         self._staleness = config.optimizer.staleness
-        self._model = build_layers(config)
         layer_range = (first, first + layers[stage_index])
         self._copies: list[Copy] = []
         for _ in range(1 + self._staleness):
@@ -82,6 +81,7 @@ class Stage:
 
     def _build(self, config: RunConfig, first: int, last: int) -> Copy:
         """Another copy, with the weights of version 0. They share the optimizer's state."""
+        self._model = build_layers(config)  # each time: a builder may have made the modules itself
         layers = Slice(self._model, first, last).to(self.device)
         trained = layers.trainable()
         if not trained:

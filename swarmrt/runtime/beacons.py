@@ -145,7 +145,7 @@ class Beacons:
 
     def _is_disturbed(self, peer: PeerId) -> bool:
         faults = self._faults
-        return faults is not None and (faults.is_cut(peer) or bool(faults.delay_s(peer)))
+        return faults is not None and (faults.is_cut(peer) or bool(faults.slow_s(peer)))
 
     def _queue(self, datagram: bytes, address: Address) -> None:
         with contextlib.suppress(asyncio.QueueFull):  # lost

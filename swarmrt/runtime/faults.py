@@ -1,7 +1,8 @@
 """Faults of links, made on purpose: cut and slow ones, in a process that goes on otherwise.
 
 They are asked for by whoever started the process, for tests and experiments. Only links are
-concerned: the directory goes on answering.
+concerned: the directory goes on answering. A process may also be far from all others from its
+start on: then every message on a link takes longer, while beacons by UDP do not.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from swarmrt.ids import PeerId
 from swarmrt.wire.frames import Outgoing
 
 MAX_S = 3600.0
+TICK_S = 1e-3  # of uvloop's clock
 
 
 class LinkFaults:
     """Which links of this process are cut or slow at the moment. Links consult it."""
 
-    def __init__(self) -> None:
+    def __init__(self, far_s: float = 0.0) -> None:
+        """Messages to anybody are on their way for `far_s` longer, always."""
+        self.far_s = far_s
         self._cut_until: dict[PeerId, float] = {}
         self._slow_until: dict[PeerId, tuple[float, float]] = {}  # delay, end
         self._on_cut: Callable[[PeerId], None] = lambda _: None
@@ -50,9 +54,16 @@ class LinkFaults:
         if self.is_cut(peer):
             raise RunError(f"the link to {peer} is cut")
 
-    def delay_s(self, peer: PeerId) -> float:
+    def slow_s(self, peer: PeerId) -> float:
+        """By how much the links to this peer are slow at the moment."""
+        if not self._slow_until:
+            return 0.0
         delay_s, until = self._slow_until.get(peer, (0.0, -math.inf))
         return delay_s if time.monotonic() < until else 0.0
+
+    def delay_s(self, peer: PeerId) -> float:
+        """How much longer a message to this peer takes."""
+        return self.far_s + self.slow_s(peer)
 
     def obey(self, line: str) -> None:
         """A command: {"cut": PEER, "seconds": S} or {"slow": PEER, "delay_s": D, "seconds": S}.
@@ -77,7 +88,7 @@ class Late:
 
     def __init__(self, push: Callable[[Outgoing], None]) -> None:
         self._push = push
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: deque[tuple[float, Outgoing]] = deque()
         self._last_due = -math.inf
 
     def __len__(self) -> int:
@@ -87,19 +98,24 @@ class Late:
         """Push it after the delay, and after all that were held before it."""
         loop = asyncio.get_running_loop()
         self._last_due = max(self._last_due, loop.time() + delay_s)
-        self._waiting.append(outgoing)
-        loop.call_at(self._last_due, self._release)
+        self._waiting.append((self._last_due, outgoing))
+        if len(self._waiting) == 1:
+            loop.call_at(self._last_due, self._release)
 
     def take_all(self) -> list[Outgoing]:
         """What will not be pushed any more."""
-        taken = list(self._waiting)
+        taken = [outgoing for _, outgoing in self._waiting]
         self._waiting.clear()
         return taken
 
     def _release(self) -> None:
-        """One for each call: timers of the same instant may come in any order."""
+        """All that are due; one timer, for the next of them, is enough."""
+        loop = asyncio.get_running_loop()
+        now = loop.time() + TICK_S
+        while self._waiting and self._waiting[0][0] <= now:
+            self._push(self._waiting.popleft()[1])
         if self._waiting:
-            self._push(self._waiting.popleft())
+            loop.call_at(self._waiting[0][0], self._release)
 
 
 def _seconds(value: Any, line: str) -> float:

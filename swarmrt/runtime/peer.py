@@ -85,6 +85,7 @@ class ServeOptions:
     log_dir: Path | None = None
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None
+    new_stage: Callable[[RunConfig, int, str], Stage] = Stage
 
 
 async def serve(
@@ -112,7 +113,7 @@ async def serve(
         ):
             loop = asyncio.get_running_loop()
             stage = await loop.run_in_executor(
-                torch_thread, Stage, config, options.stage, options.device
+                torch_thread, options.new_stage, config, options.stage, options.device
             )
             say(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
@@ -421,7 +422,8 @@ class Peer(Shell):
             return StateLoaded(version, self.stage.digest())
 
         def build() -> Event:
-            self.stage = Stage(self.config, self._options.stage, self._options.device)
+            options = self._options
+            self.stage = options.new_stage(self.config, options.stage, options.device)
             return StateLoaded(0, self.stage.digest())
 
         try:

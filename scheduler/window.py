@@ -1,0 +1,69 @@
+"""How many microbatches the trainer keeps in flight.
+
+Those that are being computed or on their way, which is what the pipeline needs to be full (the
+bandwidth-delay product, as for packets), and a few more for each peer to find something to do at
+any instant. What is under way is known without any clock: it is all that is in flight, less what
+waits at the peers by their beacons (Little's law). So a distance of a hundred milliseconds
+between peers opens the window, and a long queue closes it again.
+
+Latencies would not do: in a pipeline that never drains, even the least of them has queues in it,
+and a window that follows it grows for ever.
+"""
+
+from __future__ import annotations
+
+import math
+
+from swarmrt.ids import PeerId
+
+WAITING = 4  # microbatches for each peer: a pipeline of equal ones is then 98 % busy
+GAIN = 1.5  # on what is under way: how fast the window opens, a round trip at a time
+SMOOTHING = 1 / 2  # of a beacon
+
+
+class Window:
+    def __init__(self) -> None:
+        self._waiting: dict[PeerId, float] = {}  # by the last beacons
+        self._unheard: set[PeerId] = set()  # in this round
+        self._landed = 0  # in this round
+        self.size = WAITING
+
+    def add(self, peer: PeerId) -> None:
+        """It takes work from now on."""
+        self._waiting.setdefault(peer, 0.0)
+        self.size = max(self.size, self._least)
+
+    def remove(self, peer: PeerId) -> None:
+        self._waiting.pop(peer, None)
+        self._unheard.discard(peer)
+
+    def heard(self, peer: PeerId, queued: int) -> None:
+        """By its beacon: what it could compute at once, with what it computes now."""
+        if peer in self._waiting:
+            waiting = max(0, queued - 1)
+            self._waiting[peer] += SMOOTHING * (waiting - self._waiting[peer])
+            self._unheard.discard(peer)
+
+    def landed(self, in_flight: int, *, more: bool) -> None:
+        """A microbatch is finished, of so many; there are `more` to send, or there are not.
+
+        The size changes once in a round: when as many have landed as were in flight, and all peers
+        were heard. Only if it was in the way: a pipeline that drains needs less than it could have.
+        """
+        self._landed += 1
+        if not more or in_flight < self.size:
+            return
+        if self._landed < self.size or self._unheard:
+            return
+        under_way = max(0.0, in_flight - sum(self._waiting.values()))
+        self.size = max(self._least, math.ceil(GAIN * under_way) + self._slack)
+        self._landed, self._unheard = 0, set(self._waiting)
+
+    @property
+    def _slack(self) -> int:
+        return (WAITING - 1) * len(self._waiting)
+
+    @property
+    def _least(self) -> int:
+        """Each peer computes one, and the others wait."""
+        return WAITING * max(1, len(self._waiting))
