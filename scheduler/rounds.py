@@ -1,11 +1,12 @@
 """One round of a stage's reduce: a deterministic butterfly.
 
 The flat gradient is cut into equal parts, as many for each member of the roster, so that no
-message is too large. Part i belongs to member i modulo their number: it gets that slice of every
-contributor, adds them in roster order, divides by the step's tokens, and sends the same bytes to
-everyone, itself included. So all replicas hold equal bits. A member that accumulated nothing
-sends no slices, but owns parts like the others. Listeners are newcomers: they own no part, and get
-every sum, so that they can follow once they have loaded their state.
+message is too large; a roster of one to which nobody listens sends nothing, and has one part. Part
+i belongs to member i modulo their number: it gets that slice of every contributor, adds them in
+roster order, divides by the step's tokens, and sends the same bytes to everyone, itself included.
+So all replicas hold equal bits. A member that accumulated nothing sends no slices, but owns parts
+like the others. Listeners are newcomers: they own no part, and get every sum, so that they can
+follow once they have loaded their state.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from swarmrt.scheduler.instructions import (
 MAX_PART_BYTES = 32 << 20  # well under what a receiver takes, and several fill a link
 
 
+def parts_each(members: int, gradient_bytes: int) -> int:
+    """How many parts of a gradient each member owns."""
+    return max(1, -(-gradient_bytes // (members * MAX_PART_BYTES)))
+
+
 class Round:
     """Feed it the parts as they come; it says when to sum and to send."""
 
@@ -32,7 +38,8 @@ class Round:
         self.is_combining = False
         self.combined: tuple[str, float] | None = None  # digest, squared norm
         number = len(self.members)
-        self.parts = number * max(1, -(-gradient_bytes // (number * MAX_PART_BYTES)))
+        is_alone = number == 1 and not prepare.listeners
+        self.parts = 1 if is_alone else number * parts_each(number, gradient_bytes)
         self._me = me
         mine = range(self.members.index(me), self.parts, number) if me in self.members else ()
         self._awaited_slices = {part: set(self.contributors) - {me} for part in mine}

@@ -26,6 +26,7 @@ CODECS: dict[Precision, Codec | None] = {
     "bfloat16": Bf16Codec(),
     "int8": Int8Codec(),
 }
+NORM_PIECE = 1 << 16  # values
 
 
 class Parts:
@@ -128,9 +129,16 @@ class Parts:
             for index, encoded in enumerate(sums):
                 self._codec.decode(encoded, reduced[part_range(numel, index, what.parts)])
         self._reduced[what.step, what.round] = reduced
-        norm = torch.linalg.vector_norm(reduced, dtype=torch.float64)
         its_digest = digest(reduced) if len(sums) > 1 else ""  # alone, nothing to compare
-        return GradientCombined(what.step, what.round, its_digest, float(norm) ** 2)
+        return GradientCombined(what.step, what.round, its_digest, squared_norm(reduced))
+
+
+def squared_norm(values: torch.Tensor) -> float:
+    """In float64, piece by piece, so that the float64 copy of a piece stays in the cache: of 13
+    million values 9 ms, and 100 at once."""
+    pieces = values.split(NORM_PIECE)
+    norms = [torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in pieces]
+    return float(torch.stack(norms).square().sum())
 
 
 def part_range(numel: int, index: int, parts: int) -> slice:
