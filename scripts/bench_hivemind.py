@@ -212,6 +212,7 @@ def run_client(config_path: Path, steps: int) -> None:
             optimizer.zero_grad()
             times.append(time.perf_counter() - started)
             print(f"step {step}: loss {loss:.4f}, {times[-1]:.2f} s", file=sys.stderr)
+    dht.shutdown()
     print(json.dumps(times), flush=True)
     os._exit(0)  # hivemind's destructors want an event loop, and fail where it is uvloop's
 
@@ -232,6 +233,7 @@ def main() -> None:
     elif arguments.client:
         run_client(arguments.config, arguments.steps)
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended
         compare(arguments.steps, arguments.rounds)
 
 
