@@ -6,6 +6,7 @@ peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Relea
                  Refused · Applied · Leaving
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
+anyone → anyone  Probe, answered by Probed
 
 Messages are plain values. Tensors travel beside them; the comment `payload:` says which.
 
@@ -350,9 +351,27 @@ class Finish(Message):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Probe(Message):
+    """Answer this. payload: any bytes, to see how long they take."""
+
+    number: int
+    answer_bytes: int  # of payload in the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Probed(Message):
+    """The answer to a Probe. payload: as many zeros as were asked for."""
+
+    number: int
+    clock_s: float  # the sender's wall clock, seconds since 1970
+    affordable: bool  # otherwise there is no payload, because there have been too many probes
+
+
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
     Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
+    Probe, Probed,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

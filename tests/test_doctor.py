@@ -34,7 +34,7 @@ def test_run_without_join_is_refused() -> None:
     assert done.returncode == 2 and "--run needs --join" in done.stderr
 
 
-def test_everybody_of_a_run_is_dialed(tmp_path: Path) -> None:
+def test_everybody_of_a_run_is_measured(tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text('[run]\nname = "seen"\nsteps = 100000\n[stages]\ncount = 2\n')
     with lab.LocalSwarm(config, replicas=[1, 1], run_dir=tmp_path / "run", threads=1) as swarm:
@@ -42,9 +42,15 @@ def test_everybody_of_a_run_is_dialed(tmp_path: Path) -> None:
         done = swarmrt("doctor", "--join", swarm.bootstrap.address, "--run", "seen", "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         found = findings(done.stdout)
-        dialed = [one for what, one in found.items() if what.endswith(("direct", "libp2p"))]
-        assert len(dialed) == 6 and all("connected in" in one["says"] for one in dialed)
-        assert found["stage 1"]["says"] == "1 of 1 peers serve it"
+        links = [
+            one["says"] for what, one in found.items() if what.endswith((", direct", ", libp2p"))
+        ]
+        assert len(links) == 6 and all("MB/s there" in says for says in links)
+        assert sum("links would use it" in says for says in links) == 3
+        clocks = [one["says"] for what, one in found.items() if what.endswith(", clock")]
+        assert len(clocks) == 3 and all("give or take" in says for says in clocks)
+        assert found["stage 1"]["says"].startswith("1 of 1 peers serve it; ")
+        assert found["stage 1"]["says"].endswith("fits on cpu")
         before = swarm.version
         swarm.wait(before + 3)
     assert our_processes(str(tmp_path)) == []

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from swarmrt.messages import ALL_MESSAGES, GetState, Message, NoState, StateChunk
+from swarmrt.messages import ALL_MESSAGES, GetState, Message, NoState, Probe, Probed, StateChunk
 from swarmrt.scheduler.failpoints import all_points
 from swarmrt.sim.process import Process
 from swarmrt.sim.world import TRAINER, World
 
 SEEDS = range(1, 30)  # until one of them comes to it
 IN_WORLD = [point for point in all_points() if "rename" not in point and "write" not in point]
-MESSAGES = [kind for kind in ALL_MESSAGES if kind not in (GetState, StateChunk, NoState)]
+NOT_FOR_CORES = (GetState, StateChunk, NoState, Probe, Probed)
+MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_FOR_CORES]
 
 
 def eventful(seed: int) -> World:

@@ -16,7 +16,7 @@ WIDTH = 34  # of what was looked at
 def doctor(
     join: list[str] = JOIN,
     run_name: str | None = typer.Option(
-        None, "--run", metavar="NAME", help="A run whose trainer and peers are to be dialed."
+        None, "--run", metavar="NAME", help="A run whose trainer and peers are to be measured."
     ),
     listen: list[str] = LISTEN,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
@@ -30,10 +30,13 @@ def doctor(
         raise UsageError("--run needs --join: the address of a process of the swarm")
     findings: list[Finding] = []
 
+    def is_optional(finding: Finding) -> bool:
+        return finding.what.startswith("codecs")
+
     def tell(finding: Finding) -> None:
         findings.append(finding)
         if not as_json:
-            mark = "ok" if finding.works else "no"
+            mark = "ok" if finding.works else "--" if is_optional(finding) else "no"
             print(f"{mark}  {finding.what:<{WIDTH}} {finding.says}", flush=True)
 
     async def swarm() -> None:
@@ -46,8 +49,12 @@ def doctor(
         tell(finding)
     if join:
         run(lambda switch: swarm())
+    failing = [f for f in findings if not f.works and not is_optional(f)]
     if as_json:
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}))
-    reached = [f for f in findings if not f.what.startswith("codecs")]
-    if not all(finding.works for finding in reached):
+    elif failing:
+        print(f"\nnot everything works from here: {', '.join(f.what for f in failing)}")
+    else:
+        print("\nall that was tried works from here")
+    if failing:
         sys.exit(1)

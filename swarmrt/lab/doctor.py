@@ -5,29 +5,35 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import importlib.util
-import os
 import platform
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError
 from swarmrt.ids import PeerId
 from swarmrt.kernels.dispatch import describe
 from swarmrt.lab.linking import measure
-from swarmrt.runtime.carriers import Carrier, Connection
+from swarmrt.model.build import Slice, build_layers
+from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.dialing import DIAL_S
-from swarmrt.runtime.directory import Record
+from swarmrt.runtime.directory import Record, RunRecord
 from swarmrt.runtime.network import Network, open_network
+from swarmrt.runtime.probing import Distance, Prober
 
 TRAINING_BYTES = 16  # a parameter with its gradient and AdamW's two moments, in float32
 MATMUL_SIZE, MATMULS = 1024, 5
-TCP_INFO_RTT = struct.Struct("=68xI")  # Linux: struct tcp_info, tcpi_rtt, in microseconds
+MAX_CLOCK_OFFSET_S = 3.0  # MAX_DHT_TIME_DISCREPANCY_SECONDS of hivemind
+LINK_KINDS = {
+    "auto": "links go direct where that can be, else by libp2p",
+    "direct": "links go direct only",
+    "libp2p": "links go by libp2p only",
+}
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,15 @@ def examine_machine() -> Iterator[Finding]:
     has_uvloop = importlib.util.find_spec("uvloop") is not None
     yield Finding("event loop", True, "uvloop" if has_uvloop else "asyncio's (uvloop is faster)")
     for device, says in describe().items():
+        if says.startswith("eager torch"):
+            says += " (the same bytes, at a twentieth of the throughput)"
         yield Finding(f"codecs on {device}", not says.startswith("not used"), says)
-    for device in ("cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))):
+    for device in _devices():
         yield Finding(f"device {device}", True, _describe_device(device))
+
+
+def _devices() -> list[str]:
+    return ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
 
 
 def _describe_device(device: str) -> str:
@@ -98,7 +110,7 @@ def examine_carriers(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Itera
 async def examine_swarm(
     join: Sequence[str], listen: Sequence[str], run: str | None
 ) -> AsyncIterator[Finding]:
-    """Join the directory; with a run's name, dial its trainer and its peers."""
+    """Join the directory; with a run's name, dial and probe its trainer and its peers."""
     started = time.monotonic()
     try:
         async with open_network(join, listen) as network:
@@ -116,45 +128,106 @@ async def _examine_run(network: Network, run: str) -> AsyncIterator[Finding]:
     if record is None:
         yield Finding(f"run {run}", False, "the directory does not know it")
         return
-    stages = len(record.config.get("stages", {}).get("layers") or ())
-    yield Finding(f"run {run}", True, f"{stages} stages, epoch {record.epoch}")
-    carriers = network.carriers("auto")
-    async for finding in _dial("trainer", record.trainer, record, carriers):
+    config = parse_config(record.config, f"run {run!r}")
+    links = LINK_KINDS[config.links.link]
+    yield Finding(f"run {run}", True, f"{config.num_stages} stages, epoch {record.epoch}; {links}")
+    async with _probers(network, config) as probers:
+        async for finding in _examine_processes(network, config, record, probers):
+            yield finding
+
+
+@asynccontextmanager
+async def _probers(network: Network, config: RunConfig) -> AsyncIterator[list[Prober]]:
+    """One for each carrier that the run allows, the preferred one first."""
+    run, max_bytes = config.run.name, config.links.max_message_bytes
+    async with AsyncExitStack() as started:
+        probers = [Prober(c, run, max_bytes) for c in network.carriers(config.links.link)]
+        for prober in probers:
+            await prober.start()
+            started.push_async_callback(prober.close)
+        yield probers
+
+
+async def _examine_processes(
+    network: Network, config: RunConfig, record: RunRecord, probers: Sequence[Prober]
+) -> AsyncIterator[Finding]:
+    run = config.run.name
+    async for finding in _examine_process("trainer", record.trainer, record, probers):
         yield finding
-    for stage in range(stages):
+    for stage in range(config.num_stages):
         peers = await network.directory.peers(run, stage)
         serving = sum(peer.status == "serving" for peer in peers)
-        yield Finding(f"stage {stage}", serving > 0, f"{serving} of {len(peers)} peers serve it")
+        says = f"{serving} of {len(peers)} peers serve it{_describe_stage(config, stage)}"
+        yield Finding(f"stage {stage}", serving > 0, says)
         for peer in peers:
-            async for finding in _dial(f"stage {stage}", peer.peer, peer, carriers):
+            who = f"stage {stage}"
+            async for finding in _examine_process(who, peer.peer, peer, probers):
                 yield finding
 
 
-async def _dial(
-    who: str, peer: PeerId, record: Record, carriers: Sequence[Carrier]
+def _describe_stage(config: RunConfig, stage: int) -> str:
+    """Its size, and where it fits here. A user's own layers are not built for it."""
+    if config.model.kind != "decoder" or config.stages.layers is None:
+        return ""
+    first = sum(config.stages.layers[:stage])
+    with torch.device("meta"):
+        layers = Slice(build_layers(config), first, first + config.stages.layers[stage])
+        parameters = sum(values.numel() for values in layers.trainable().values())
+    needed = parameters * TRAINING_BYTES
+    fitting = [d for d in _devices() if (free := _free_bytes(d)) is None or free > needed]
+    where = f"fits on {', '.join(fitting)}" if fitting else "fits on no device here"
+    return (
+        f"; {parameters / 1e6:,.1f} million parameters, {needed / 1e6:,.0f} MB with AdamW: {where}"
+    )
+
+
+async def _examine_process(
+    who: str, peer: PeerId, record: Record, probers: Sequence[Prober]
 ) -> AsyncIterator[Finding]:
-    """Each carrier, one after the other. Nothing is said on the connection."""
-    for carrier in carriers:
-        what = f"{who} {peer[-6:]}, {carrier.name}"
-        started = time.monotonic()
+    """How it is reached by each carrier, and how far it is."""
+    nearest: Distance | None = None
+    for prober in probers:
+        name = prober.carrier.name
+        what, addresses = f"{who} {peer[-6:]}, {name}", record.known_addresses[name]
         try:
-            async with asyncio.timeout(DIAL_S):
-                connection = await carrier.dial(peer, record.known_addresses[carrier.name])
-        except TimeoutError:
-            yield Finding(what, False, f"no answer in {DIAL_S:.0f} s")
+            await _dial(prober.carrier, peer, addresses)
+            distance = await prober.measure(peer, addresses)
         except (OSError, RunError) as error:
             yield Finding(what, False, str(error) or type(error).__name__)
-        else:
-            took = time.monotonic() - started
-            yield Finding(what, True, f"connected in {took * 1e3:.0f} ms{_round_trip(connection)}")
-            connection.abort()
+            continue
+        yield Finding(what, True, _describe_distance(distance, is_chosen=nearest is None))
+        nearest = nearest or distance
+    if nearest is not None:
+        yield _examine_clock(f"{who} {peer[-6:]}, clock", nearest)
 
 
-def _round_trip(connection: Connection) -> str:
-    """As the system has measured it, where it tells."""
-    tcp = connection.socket()
-    if tcp is None or not hasattr(socket, "TCP_INFO") or os.uname().sysname != "Linux":
-        return ""
-    info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_RTT.size)
-    (microseconds,) = TCP_INFO_RTT.unpack(info)
-    return f", round trip {microseconds / 1e3:.1f} ms"
+async def _dial(carrier: Carrier, peer: PeerId, addresses: Sequence[str]) -> None:
+    """Connect, and say nothing. Raises RunError or OSError, which says why not."""
+    if not addresses:
+        raise RunError("it announces no address for it")
+    try:
+        async with asyncio.timeout(DIAL_S):
+            connection = await carrier.dial(peer, addresses)
+    except TimeoutError:
+        raise RunError(f"no answer in {DIAL_S:.0f} s from {', '.join(addresses)}") from None
+    connection.abort()
+
+
+def _describe_distance(distance: Distance, *, is_chosen: bool) -> str:
+    there, back = distance.there_bytes_per_s / 1e6, distance.back_bytes_per_s / 1e6
+    return (
+        f"round trip {distance.round_trip_s * 1e3:.2f} ms, {there:.3g} MB/s there, "
+        f"{back:.3g} MB/s back{'; links would use it' if is_chosen else ''}"
+    )
+
+
+def _examine_clock(what: str, distance: Distance) -> Finding:
+    """By the link that would be used."""
+    offset = distance.clock_offset_s
+    side = "ahead of" if offset > 0 else "behind"
+    says = (
+        f"{abs(offset) * 1e3:.2f} ms {side} ours, give or take {distance.round_trip_s * 500:.2f} ms"
+    )
+    if abs(offset) <= MAX_CLOCK_OFFSET_S:
+        return Finding(what, True, says)
+    return Finding(what, False, f"{says}: the directory bears {MAX_CLOCK_OFFSET_S:.0f} s; use NTP")

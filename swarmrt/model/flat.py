@@ -104,8 +104,7 @@ class Flat:
 
     def step(self, reduced: Tensor, scale: float, version: int) -> None:
         """Update with a flat gradient, times `scale`. The accumulated gradients are used up."""
-        self.gradients.copy_(reduced)
-        self.gradients *= scale
+        torch.mul(reduced.to(self.gradients.device), scale, out=self.gradients)
         rate = learning_rate(self._config, version)
         for is_matrices, piece in self._pieces.items():
             moments = {slot: values[piece] for slot, values in self.moments.items()}

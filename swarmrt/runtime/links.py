@@ -156,6 +156,10 @@ class Links:
             return
         self._push(peer, outbox, outgoing)
 
+    def drop(self, peer: PeerId) -> None:
+        """End all connections of a peer as they are. `on_lost` is told."""
+        self._cut(peer)
+
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything queued is written, but not longer than this."""
         try:

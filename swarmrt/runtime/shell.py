@@ -14,10 +14,11 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
-from swarmrt.messages import GetState, Message, NoState, StateChunk
+from swarmrt.messages import GetState, Message, NoState, Probe, Probed, StateChunk
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network
+from swarmrt.runtime.probing import Answers
 from swarmrt.runtime.process import EventLog, Process
 from swarmrt.runtime.state import Fetches, Shelf
 from swarmrt.runtime.stopping import StopSwitch
@@ -60,6 +61,7 @@ class Shell(ABC):
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()
+        self.answers = Answers()
         self.failpoints = failpoints
         self.process = Process(settings, self.act, EventLog(log), failpoints)
         self._vitals = log.with_name("vitals.jsonl") if log is not None else None
@@ -128,6 +130,10 @@ class Shell(ABC):
                 self.fetches.chunk_arrived(sender, message, tensors)
             case NoState():
                 self.fetches.refused(sender, message, "does not have it")
+            case Probe():
+                self.answers.answer(sender, message, tensors, self.links.send)
+            case Probed():
+                log.debug("%s answers a probe that nobody sent", sender)
             case _ if self.fits(message, tensors):
                 self.process.feed(Received(sender, message), tensors)
             case _:
@@ -141,5 +147,5 @@ class Shell(ABC):
     def _send_failed(self, to: PeerId, message: Message) -> None:
         if isinstance(message, GetState):
             self.fetches.refused(to, message, "cannot be reached")
-        else:
+        elif not isinstance(message, Probed):  # whoever asked is gone
             self.process.feed(SendFailed(to, message))
