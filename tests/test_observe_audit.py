@@ -49,7 +49,8 @@ def test_run_that_kept_its_promises_passes(logs: dict[str, Log], tmp_path: Path)
 def accumulate_twice(log: Log) -> None:
     """As if a backward had been added twice."""
     at = next(i for i, entry in enumerate(log) if _event(entry) == "BackwardDone")
-    run = next(entry for entry in log[:at][::-1] if _told(entry, "RunBackward"))
+    mb = log[at]["event"]["microbatch"]
+    run = next(entry for entry in log[:at][::-1] if _told(entry, "RunBackward", microbatch=mb))
     log[at + 1 : at + 1] = [run, log[at]]
 
 
@@ -68,8 +69,12 @@ def _event(entry: dict[str, Any]) -> str:
     return str(entry.get("event", {}).get("is"))
 
 
-def _told(entry: dict[str, Any], what: str) -> bool:
-    return any(instruction["is"] == what for instruction in entry.get("instructions", ()))
+def _told(entry: dict[str, Any], what: str, **fields: Any) -> bool:
+    wanted = {"is": what, **fields}
+    return any(
+        wanted == {key: instruction.get(key) for key in wanted}
+        for instruction in entry.get("instructions", ())
+    )
 
 
 @pytest.mark.parametrize("tamper", [accumulate_twice, forget_one])
