@@ -171,7 +171,12 @@ def trainer(
 
 @bench.command()
 def pipeline(
-    emulate: str = typer.Option("all", help="equal, spread, latency, far, far_25_ms, or all."),
+    settings: list[str] = typer.Argument(
+        None, metavar="[SETTING]...", help="equal, spread, latency, far, …; all by default."
+    ),
+    emulate: bool = typer.Option(
+        True, "--emulate", help="Computing is a calibrated sleep. (There is no other kind.)"
+    ),
     microbatches: int | None = typer.Option(None, min=1, help="In a step; else as documented."),
     steps: int | None = typer.Option(None, min=1, help="To measure, after the warm-up."),
     staleness: int = typer.Option(1, min=0, max=1, help="As optimizer.staleness."),
@@ -183,9 +188,10 @@ def pipeline(
     """4 stages x 2 replicas of emulated devices: throughput over the best that they could do."""
     from swarmrt.lab.pipeline import SETTINGS, changed, measure
 
-    names = list(SETTINGS) if emulate == "all" else [emulate]
-    if emulate != "all" and emulate not in SETTINGS:
-        raise UsageError(f"--emulate {emulate}: there is {', '.join(SETTINGS)}, and all")
+    names = settings or list(SETTINGS)
+    unknown = [name for name in names if name not in SETTINGS]
+    if unknown:
+        raise UsageError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
     found: dict[str, object] = {}
     for name in names:
         numbers = {"microbatches": microbatches, "steps": steps, "staleness": staleness}
