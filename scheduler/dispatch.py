@@ -7,7 +7,7 @@ A microbatch goes again when its replica refused it, was lost, or is late with i
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Flight:
 class Dispatch:
     def __init__(self, seed: int) -> None:
         self.wiring = Wiring(random.Random(seed))
-        self._pending: deque[MicrobatchId] = deque()
+        self._pending: OrderedDict[MicrobatchId, None] = OrderedDict()  # the first goes next
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
         self.window = Window()
@@ -51,11 +51,11 @@ class Dispatch:
 
     def open(self, microbatches: Iterable[MicrobatchId]) -> None:
         """More microbatches, to be sent as the window allows, after those that there are."""
-        self._pending.extend(microbatches)
+        self._pending.update(dict.fromkeys(microbatches))
 
     def drop(self, step: int) -> None:
         """Whatever is left of a step."""
-        self._pending = deque(mb for mb in self._pending if mb.step != step)
+        self._pending = OrderedDict((mb, None) for mb in self._pending if mb.step != step)
         self._flights = {mb: f for mb, f in self._flights.items() if mb.step != step}
         self._attempts = {mb: n for mb, n in self._attempts.items() if mb.step != step}
 
@@ -69,12 +69,12 @@ class Dispatch:
     ) -> list[Instruction]:
         """Send while the window has room. A step takes about `step_s`."""
         sends: list[Instruction] = []
-        while self._pending and self._has_room(self._pending[0]):
+        while self._pending and self._has_room(next(iter(self._pending))):
             peer = self.wiring.choose(now)
             if peer is None:
                 again = [StartDeadline("rewire", now + REWIRE_S)] if len(self.wiring) else []
                 return [*sends, *again]
-            microbatch = self._pending.popleft()
+            microbatch = self._pending.popitem(last=False)[0]
             flight = self._send(microbatch, peer, now)
             claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), step_s)
             patience_s = SLACK * claim_s
@@ -98,7 +98,7 @@ class Dispatch:
         flight = self._flights.get(microbatch)
         if microbatch in self._pending or (flight is not None and not flight.claimed):
             return False
-        self._pending.appendleft(microbatch)
+        self._goes_next(microbatch)
         return True
 
     def refused(self, peer: PeerId, work: Work, until: float) -> None:
@@ -109,7 +109,7 @@ class Dispatch:
             return
         is_newest = (flight.attempt, flight.peer) == (work.attempt, peer)
         if is_newest and not flight.claimed and work.microbatch not in self._pending:
-            self._pending.appendleft(work.microbatch)
+            self._goes_next(work.microbatch)
 
     def lost(self, peer: PeerId) -> None:
         """What it had been given and nobody has claimed goes to others."""
@@ -117,7 +117,7 @@ class Dispatch:
         self.window.remove(peer)
         for microbatch, flight in self._flights.items():
             if flight.peer == peer and not flight.claimed and microbatch not in self._pending:
-                self._pending.appendleft(microbatch)
+                self._goes_next(microbatch)
 
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""
@@ -125,7 +125,7 @@ class Dispatch:
         if flight is None or flight.claimed or microbatch in self._pending:
             return False
         flight.retries += 1
-        self._pending.appendleft(microbatch)
+        self._goes_next(microbatch)
         return True
 
     def claimed(self, microbatch: MicrobatchId, now: float) -> None:
@@ -136,19 +136,20 @@ class Dispatch:
         if flight.attempt == 1:
             self._claim_time.add(now - flight.sent_at)
         flight.claimed = True
-        if microbatch in self._pending:
-            self._pending.remove(microbatch)
+        self._pending.pop(microbatch, None)
 
     def landed(self, microbatch: MicrobatchId) -> None:
         """It is finished."""
         if microbatch in self._flights:
             self.window.landed(len(self._flights), more=bool(self._pending))
             del self._flights[microbatch]
-        if microbatch in self._pending:
-            self._pending.remove(microbatch)
+        self._pending.pop(microbatch, None)
+
+    def _goes_next(self, microbatch: MicrobatchId) -> None:
+        self._pending[microbatch] = None
+        self._pending.move_to_end(microbatch, last=False)
 
     def validate(self) -> None:
         self.wiring.validate()
-        assert len(set(self._pending)) == len(self._pending), self._pending
         begun = [microbatch in self._attempts for microbatch in self._pending]
         assert begun == sorted(begun, reverse=True), "one that was begun waits behind a new one"

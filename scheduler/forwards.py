@@ -30,6 +30,7 @@ from swarmrt.scheduler.tasks import Phase, Task
 
 REWIRE_S = 0.25  # before asking again when no replica of the next stage can take work
 ANSWER_S = 5.0  # for the first answers, before it is known how long they take
+SLACK = 3  # a push repeated in vain costs a forward; whoever is dead is found out sooner
 
 
 class Forwards:
@@ -136,7 +137,7 @@ class Forwards:
             is_first = len(self._stranded) == 1 and len(self.next.wiring)
             return [StartDeadline("rewire", now + REWIRE_S)] if is_first else []
         task.pushed_at = now
-        patience_s = self._accept_time.patience_s(ANSWER_S, task.retries)
+        patience_s = SLACK * self._accept_time.patience_s(ANSWER_S, task.retries)
         self.agenda.set(task.microbatch, now + patience_s)
         return [self.send_output(task.pushed_to, task)]
 

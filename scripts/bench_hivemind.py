@@ -1,6 +1,6 @@
 """Training throughput beside a chain of hivemind's RemoteExperts, on this machine.
 
-    .venv/bin/python scripts/bench_hivemind.py [--steps 8] [--rounds 3]
+    .venv/bin/python scripts/bench_hivemind.py [--steps 8] [--rounds 3] [--each-backward]
 
 The same model (8 blocks, width 512, sequence 128), the same data; two stages, one process and one
 torch thread each; 8 microbatches of 4 sequences a step. Ours is `swarmrt local`, as it comes.
@@ -10,8 +10,9 @@ Theirs, with all that we know of to its advantage:
   chains; here they are 1 % of the parameters.
 - All microbatches of a step are in flight at once, each in a thread of the client, and none waits
   for another: neither claims, nor a ledger, nor a norm of the whole gradient to clip by.
-- hivemind's ModuleBackend steps its optimizer in each backward. Ours here takes a step of AdamW
-  only once it has seen all sequences of a step, so that both train alike.
+- hivemind's ModuleBackend steps its optimizer in each backward. Here AdamW takes a step only once
+  all sequences of a step have been seen, so that both train alike; with `--each-backward` it is as
+  hivemind has it.
 - No compression, and no experts to be looked up: the client is told where they are.
 
 The two take turns, and the first steps of each turn do not count. The last line is JSON: tokens per
@@ -46,7 +47,7 @@ STARTS = 5
 # ------------------------------------------------------------------------------ theirs: a server
 
 
-def run_server(config_path: Path, stage: int) -> None:
+def run_server(config_path: Path, stage: int, *, each_backward: bool) -> None:
     """Serve one expert until killed; the first line says where it is.
 
     Server.run forks its handlers after it has started a thread, and a fork may then inherit a lock
@@ -73,7 +74,7 @@ def run_server(config_path: Path, stage: int) -> None:
 
         def on_backward(self, batch_size: int) -> None:
             self.seen += batch_size
-            if self.seen == sequences:
+            if each_backward or self.seen == sequences:
                 super().on_backward(batch_size)
                 self.seen = 0
 
@@ -105,10 +106,11 @@ def run_server(config_path: Path, stage: int) -> None:
 
 
 @contextmanager
-def serving(config: Path, stage: int) -> Iterator[str]:
+def serving(config: Path, stage: int, options: list[str]) -> Iterator[str]:
     """A server in a process of its own; what it says of itself."""
     for attempt in range(1, STARTS + 1):
         command = [sys.executable, __file__, "--serve", str(stage), "--config", str(config)]
+        command += options
         server = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -141,10 +143,12 @@ def first_line(stream: IO[str]) -> str | None:
 # ------------------------------------------------------------------------------ theirs: a client
 
 
-def their_step_times(config: Path, steps: int) -> list[float]:
-    """Seconds of each step of a chain of two experts."""
+def their_step_times(config: Path, steps: int, options: list[str]) -> list[float]:
+    """Seconds of each step of a chain of two experts. The servers are given these options."""
     with ExitStack() as servers:
-        places = [servers.enter_context(serving(config, stage)) for stage in range(NUM_STAGES)]
+        places = [
+            servers.enter_context(serving(config, stage, options)) for stage in range(NUM_STAGES)
+        ]
         command = [sys.executable, __file__, "--client", "--config", str(config)]
         command += ["--steps", str(steps)]
         client = subprocess.Popen(
@@ -224,20 +228,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=8, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
+    parser.add_argument("--each-backward", action="store_true", help="hivemind's own steps")
     parser.add_argument("--config", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--client", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve is not None:
-        run_server(arguments.config, arguments.serve)
+        run_server(arguments.config, arguments.serve, each_backward=arguments.each_backward)
     elif arguments.client:
         run_client(arguments.config, arguments.steps)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers are ended
-        compare(arguments.steps, arguments.rounds)
+        options = ["--each-backward"] if arguments.each_backward else []
+        compare(arguments.steps, arguments.rounds, options)
 
 
-def compare(steps: int, rounds: int) -> None:
+def compare(steps: int, rounds: int, options: list[str]) -> None:
     ours: list[float] = []
     theirs: list[float] = []
     with tempfile.TemporaryDirectory() as name:
@@ -245,7 +251,7 @@ def compare(steps: int, rounds: int) -> None:
         config = folder / "bench.toml"
         config.write_text(CONFIG)
         for number in range(rounds):
-            their_times = their_step_times(config, steps)[WARM_UP_STEPS:]
+            their_times = their_step_times(config, steps, options)[WARM_UP_STEPS:]
             our_times = our_step_times(config, steps, folder / str(number))[WARM_UP_STEPS:]
             theirs.append(TOKENS / statistics.median(their_times))
             ours.append(TOKENS / statistics.median(our_times))

@@ -53,4 +53,6 @@ def test_everybody_of_a_run_is_measured(tmp_path: Path) -> None:
         assert found["stage 1"]["says"].endswith("fits on cpu")
         before = swarm.version
         swarm.wait(before + 3)
+    logs = list((tmp_path / "run").rglob("events.jsonl"))
+    assert len(logs) == 3 and not any('"Prob' in log.read_text() for log in logs)  # not for cores
     assert our_processes(str(tmp_path)) == []

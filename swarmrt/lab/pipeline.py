@@ -44,6 +44,9 @@ lr = 1e-4
 every_steps = 0
 [checkpoint]
 every_steps = 0
+[links]
+record_ttl_s = 60.0
+refresh_s = 10.0
 """
 TEXT = "All work and no play makes a dull pipeline.\n" * 400
 
