@@ -179,7 +179,7 @@ class Forwards:
         ]
 
     def accepted(self, sender: PeerId, message: Accepted, now: float) -> list[Instruction]:
-        self.next.wiring.observe(sender, message.service_s)
+        self.next.wiring.observe(sender, message.service_s, message.backlog_s)
         task = self._tasks.get(message.work.microbatch)
         if task is None or task.pushed_to != sender or task.accepted:
             return []

@@ -228,8 +228,8 @@ class TrainerCore:
         match message:
             case Ready(epoch, term, version, digest) if self._is_current(member, epoch, term):
                 return self._ready(member, version, digest, now)
-            case Accepted(_, service_s):
-                self.dispatch.wiring.observe(sender, service_s)
+            case Accepted(_, service_s, backlog_s):
+                self.dispatch.wiring.observe(sender, service_s, backlog_s)
                 return []
             case Busy(work, service_s):
                 self.dispatch.wiring.observe(sender, service_s)

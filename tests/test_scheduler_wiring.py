@@ -39,6 +39,48 @@ def test_equal_replicas_interleave() -> None:
     assert all({first, second} == {A, B} for first, second in zip(*[iter(chosen)] * 2, strict=True))
 
 
+def test_a_replica_with_a_longer_queue_gets_less() -> None:
+    wiring = wiring_of(A, B)
+    wiring.observe(A, 0.1, backlog_s=2.0)
+    wiring.observe(B, 0.1, backlog_s=1.0)
+    assert 0.3 < shares(wiring, 400)[A] < 0.45
+
+
+def test_whatever_its_queue_every_replica_goes_on_getting_work() -> None:
+    wiring = wiring_of(A, B)
+    wiring.observe(A, 0.1, backlog_s=1000.0)
+    wiring.observe(B, 0.1, backlog_s=0.0)
+    assert abs(shares(wiring, 400)[A] - 0.25) < 0.01
+
+
+def test_queues_stay_equal_though_estimates_are_not_right() -> None:
+    """Both take 0.1 s; one is thought to take a tenth more. News of queues are 0.2 s old."""
+    wiring = wiring_of(A, B)
+    backlog_s = {A: 1.0, B: 1.0}
+    history = [dict(backlog_s)]
+    for turn in range(4000):
+        now = turn * 0.05  # in which both together do 0.1 s of work
+        old = history[-4] if turn >= 4 else history[0]
+        wiring.observe(A, 0.11, old[A])
+        wiring.observe(B, 0.1, old[B])
+        chosen = wiring.choose(now)
+        assert chosen is not None
+        backlog_s[chosen] += 0.1
+        backlog_s = {peer: max(0.0, queue_s - 0.05) for peer, queue_s in backlog_s.items()}
+        history.append(dict(backlog_s))
+    assert all(abs(then[A] - then[B]) < 0.4 for then in history[400:])
+    assert all(min(then.values()) > 0 for then in history[400:])
+
+
+def test_a_replica_that_is_gone_counts_for_no_mean() -> None:
+    wiring = wiring_of(A, B, C)
+    wiring.observe(A, 0.1, backlog_s=1.0)
+    wiring.observe(B, 0.1, backlog_s=1.0)
+    wiring.observe(C, 0.1, backlog_s=100.0)
+    wiring.remove(C)
+    assert abs(shares(wiring, 400)[A] - 0.5) < 0.01
+
+
 def test_newcomer_enters_at_the_median() -> None:
     """It must not get every microbatch until its account has caught up."""
     wiring = wiring_of(A, B)
