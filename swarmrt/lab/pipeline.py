@@ -79,6 +79,7 @@ SETTINGS = {
         Setting("spread", _stages(0.05, 0.2), 0.0, 128, 8),
         Setting("latency", _stages(0.1, 0.1), 0.05, 128, 6),
         Setting("far", _stages(0.005, 0.005), 0.1, 1024, 6),
+        Setting("far_15_ms", _stages(0.015, 0.015), 0.1, 512, 8),  # 5 ms of it forward
         Setting("far_25_ms", _stages(0.025, 0.025), 0.1, 256, 10),  # for want of cores
     )
 }
