@@ -307,9 +307,12 @@ class TrainerCore:
         if self.phase is Phase.HAILING:
             return self._consider_settling(now)
         is_here = beacon.term == member.term and beacon.state != "joining"
+        was_doubted, member.doubted = member.doubted, not is_here
         match member.state:
             case Membership.SEEN:
                 return self._consider(member, now)
+            case Membership.READY if not is_here and not was_doubted:
+                return []  # it may have left before the admission, and come by another way
             case Membership.READY if not is_here:
                 reason = "it has voided its work"
                 return self._fence(member, reason, now) + self._consider(member, now)
@@ -376,6 +379,7 @@ class TrainerCore:
     def _admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
         member.state, member.term = Membership.ADMITTED, self.members.next_term()
         member.reached, member.leaving, member.suspect = self.version, False, False
+        member.doubted = False
         digest = self._digests[member.stage]
         member.admit = Admit(self.epoch, member.term, self.version, digest, *self._update, donors)
         return self._admission(member)
