@@ -1,8 +1,10 @@
 """What a peer computes, and what it has in its accumulators.
 
 Rules:
-- One computation at a time: backward before forward, and within each the oldest first. The next one
-  is handed over before the running one ends.
+- One computation at a time: backward before forward, and within each the oldest first.
+- Where computations are short, the next one is handed over before the running one ends, so that the
+  device does not wait for the event loop. Where they are long the choice is left open: a gradient
+  that comes meanwhile goes first.
 - A microbatch is accumulated at most once, by the record.
 - What is void while it runs counts no more, and nothing else is started until it is over.
 """
@@ -22,6 +24,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Task, Tasks
 
+SHORT_S = 0.03  # a hundred times what a turn of the event loop takes
 MAX_QUEUED = 1024  # computations, however little time they seem to take
 
 
@@ -44,7 +47,8 @@ class Computing:
 
     def _start_next(self) -> RunForward | RunBackward | None:
         seat = self._seat
-        if not self.tasks.may_start or not seat.is_serving or seat.is_stepping:
+        may_start = self.tasks.may_start(ahead=self._are_short)
+        if not may_start or not seat.is_serving or seat.is_stepping:
             return None
         task = self.tasks.next_backward(seat.version)
         if task is not None:
@@ -83,6 +87,11 @@ class Computing:
     def _forget_void(self, microbatch: MicrobatchId) -> list[Instruction]:
         """What a void computation has left, unless it is to be computed again."""
         return [Forget(microbatch)] if microbatch not in self.tasks else []
+
+    @property
+    def _are_short(self) -> bool:
+        is_known = self._forward_time.samples > 0
+        return is_known and max(self._forward_time.mean_s, self._backward_time.mean_s) < SHORT_S
 
     # ------------------------------------------------------------------ the accumulators
 

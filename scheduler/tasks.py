@@ -59,7 +59,7 @@ class Task:
 
 
 Entry = tuple[int, bool, int, MicrobatchId]
-AHEAD = 1  # computations that are handed over before the running one ends, so that none waits
+AHEAD = 1  # computations that may be handed over before the running one ends
 
 
 class Tasks:
@@ -121,9 +121,9 @@ class Tasks:
         """Computations whose outcome has not come."""
         return len(self._started)
 
-    @property
-    def may_start(self) -> bool:
-        return len(self._started) <= AHEAD and not self._voided
+    def may_start(self, *, ahead: bool) -> bool:
+        """Whether there is room for one; `ahead` of the end of the one that runs, or not."""
+        return len(self._started) <= (AHEAD if ahead else 0) and not self._voided
 
     def next_backward(self, version: int) -> Task | None:
         task = self._oldest(self._backwards, version, "backward")

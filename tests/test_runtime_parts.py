@@ -49,7 +49,7 @@ def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[to
         outcome = peer.combine(combine, mean, peer.take_early_sums(combine))
         norms.add(outcome.squared_norm)
         digests.add(outcome.digest)
-        means.append(peer.take_reduced(0, 1))
+        means.append(peer.take_reduced(0, 1).values)
     assert len(digests) == 1
     return means, norms.pop()
 
@@ -136,4 +136,15 @@ def test_a_round_that_is_dropped_leaves_nothing() -> None:
     assert not parts.take_early_sums(combine[0]) and parts.take_early_sums(combine[1])
     with pytest.raises(KeyError):
         parts.take_reduced(0, 1)
-    assert len(parts.take_reduced(0, 2)) == 3
+    assert len(parts.take_reduced(0, 2).values) == 3
+
+
+def test_memory_is_used_again_unless_links_may_hold_on_to_it() -> None:
+    parts, gradients = Parts(NAMES[0], "model"), torch.ones(8)
+    first = parts.mean(0, 1, 1, gradients)
+    parts.give_back(parts.take_reduced(0, 1))
+    second = parts.mean(1, 2, 1, gradients)
+    assert second.values is first.values
+    parts.sum_of(1, 2, 0)
+    parts.give_back(parts.take_reduced(1, 2))
+    assert parts.mean(2, 3, 1, gradients).values is not first.values

@@ -41,9 +41,10 @@ SQUARED_AT_ONCE = 1 << 16  # values: their squares, in float64, stay in the cach
 class Mean:
     """The mean gradient of a round, while its parts come together."""
 
-    def __init__(self, parts: int, gradients: torch.Tensor) -> None:
+    def __init__(self, parts: int, values: torch.Tensor) -> None:
         self.parts = parts
-        self.values = torch.empty(gradients.shape, dtype=gradients.dtype)
+        self.values = values
+        self.was_sent = False  # links may hold on to parts of it
         self.encoded: dict[int, torch.Tensor] = {}  # this peer's own sums, as they go to the others
         self.is_shared = False  # there are parts of other peers
         self._squares = [math.nan] * parts  # of each part's norm
@@ -82,6 +83,7 @@ class Parts:
         self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._early_sums: dict[tuple[int, int, int], torch.Tensor] = {}  # before the Prepare
         self._means: dict[tuple[int, int], Mean] = {}  # (step, round) → mean gradient
+        self._used: torch.Tensor | None = None  # memory for the next one; fresh pages are dear
 
     @property
     def are_encoded(self) -> bool:
@@ -110,12 +112,16 @@ class Parts:
     def mean(self, step: int, number: int, parts: int, gradients: torch.Tensor) -> Mean:
         """Of a round that is under way; `gradients` says what it is like."""
         if (step, number) not in self._means:
-            self._means[step, number] = Mean(parts, gradients)
+            values, self._used = self._used, None
+            if values is None or values.shape != gradients.shape:
+                values = torch.empty(gradients.shape, dtype=gradients.dtype)
+            self._means[step, number] = Mean(parts, values)
         return self._means[step, number]
 
     def sum_of(self, step: int, number: int, index: int) -> torch.Tensor:
         """As it goes to the others: stays as it is for as long as anybody holds it."""
         mean = self._means[step, number]
+        mean.was_sent = True
         return mean.part(index) if self._codec is None else mean.encoded[index]
 
     def take_slices(self, what: SumPart) -> list[torch.Tensor | None]:
@@ -131,9 +137,13 @@ class Parts:
         keys = [key for key in self._early_sums if key[:2] == (what.step, what.round)]
         return {key[2]: self._early_sums.pop(key) for key in keys}
 
-    def take_reduced(self, step: int, number: int) -> torch.Tensor:
-        """The mean gradient [parameters] of a round that is combined."""
-        return self._means.pop((step, number)).values
+    def take_reduced(self, step: int, number: int) -> Mean:
+        """The mean gradient of a round that is combined. Give it back when it is applied."""
+        return self._means.pop((step, number))
+
+    def give_back(self, mean: Mean) -> None:
+        if not mean.was_sent:
+            self._used = mean.values
 
     def drop(self, step: int, number: int) -> None:
         """Forget a round."""

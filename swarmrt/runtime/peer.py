@@ -22,7 +22,7 @@ from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
-from swarmrt.runtime.parts import Parts, part_range
+from swarmrt.runtime.parts import Mean, Parts, part_range
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import (
     HEADER_BYTES,
@@ -233,8 +233,9 @@ class Peer(Shell):
             case DropRound(step, number):
                 self._parts.drop(step, number)
             case StepOptimizer(step, number):
-                reduced = self._parts.take_reduced(step, number)
-                self._compute(partial(self._step, instruction, reduced), self._stepped)
+                mean = self._parts.take_reduced(step, number)
+                step_on = partial(self._step, instruction, mean.values)
+                self._compute(step_on, partial(self._stepped, mean))
             case LoadState(version, donors):
                 if self._loading is not None:
                     self._loading.cancel()
@@ -387,8 +388,9 @@ class Peer(Shell):
             data = write_snapshot(self._options.stage, version, self.stage.live_state())
         return Stepped(version, its_digest), data
 
-    def _stepped(self, outcome: tuple[Stepped, memoryview | None]) -> None:
+    def _stepped(self, mean: Mean, outcome: tuple[Stepped, memoryview | None]) -> None:
         event, data = outcome
+        self._parts.give_back(mean)
         if data is not None:
             self.shelf.promise(self._options.stage, event.version)
             self.start(self._keep_snapshot(event.version, data))
