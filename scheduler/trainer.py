@@ -100,6 +100,7 @@ HEALTH_S = 0.25  # between looks at who is late
 SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
 ANSWER_S = 5.0  # for the first answers of a kind, before it is known how long they take
 ROUND_S = 30.0  # for the first rounds
+ASK_AGAIN = 2 / 3  # of the time after which a round is void
 STALL_S = 300.0  # without any progress anywhere, before anything is known of the step time
 STALL_STEPS = 20  # and after
 
@@ -683,6 +684,9 @@ class TrainerCore:
                 return [report, *self._fill(now)]
             case "receipt" if microbatch is not None:
                 return self._poke(microbatch, now)
+            case "ask" if self._round is not None:
+                missing, prepares = self._round.missing(), self._round.prepares()
+                return [Send(peer, prepare) for peer, prepare in prepares if peer in missing]
             case "round" if self._round is not None:
                 missing = self._round.missing()
                 late = self._void_round(f"the reduce is late; waiting for {missing}")
@@ -769,6 +773,7 @@ class TrainerCore:
             began_at=now,
         )
         patience_s = self._round_time.patience_s(ROUND_S, self._void_rounds)
+        self._agenda.set(("ask", None), now + ASK_AGAIN * patience_s)
         self._agenda.set(("round", None), now + patience_s)
         return [Send(peer, prepare) for peer, prepare in self._round.prepares()]
 
@@ -794,6 +799,7 @@ class TrainerCore:
         self._round = None
         self._void_rounds += 1
         self.phase = Phase.TRAINING
+        self._agenda.cancel(("ask", None))
         self._agenda.cancel(("round", None))
         return [ReportRecovery(self.version, "void round", 1, reason)]
 
@@ -854,6 +860,7 @@ class TrainerCore:
             checkpoint=self._checkpoint_due,
         )
         sends = [Send(peer, apply) for peer in round_.audience]
+        self._agenda.cancel(("ask", None))
         self._agenda.cancel(("round", None))
         self._agenda.set(("apply", None), now + self._apply_time.patience_s(ANSWER_S))
         self._applied_at, self._update = now, (round_.number, norm)

@@ -23,7 +23,14 @@ def test_the_ideal_is_what_the_narrowest_stage_lets_through() -> None:
 
 def test_every_setting_has_its_ideal() -> None:
     ideals = {name: round(setting.ideal_per_s) for name, setting in SETTINGS.items()}
-    assert ideals == {"equal": 20, "spread": 25, "latency": 20, "far": 400, "far_25_ms": 80}
+    assert ideals == {
+        "equal": 20,
+        "spread": 25,
+        "latency": 20,
+        "far": 400,
+        "far_15_ms": 133,
+        "far_25_ms": 80,
+    }
 
 
 def test_a_sleep_that_was_too_long_is_taken_off_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
