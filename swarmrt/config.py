@@ -184,7 +184,9 @@ class Links(Section):
         1 << 30, ge=0, description="frames a peer keeps so that others can recover; 0 for none"
     )
     record_ttl_s: float = Field(15.0, ge=3, description="life of a directory record")
-    refresh_s: float = Field(1.0, gt=0, description="how often the directory is read")
+    refresh_s: float = Field(
+        1.0, gt=0, description="how often the directory is read; less often while nothing changes"
+    )
 
 
 class Checkpoint(Section):

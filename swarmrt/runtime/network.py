@@ -25,6 +25,7 @@ from swarmrt.runtime.links import Links
 log = logging.getLogger("swarmrt.network")
 
 LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
+MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
 
 
 @dataclass
@@ -105,8 +106,13 @@ async def watch_stage(
     statuses: frozenset[str],
     seen: Callable[[int, tuple[PeerId, ...]], None],
     every_s: float,
+    again: asyncio.Event | None = None,
 ) -> None:
-    """Read a stage's records again and again; `seen(stage, peers)` is told of all of them."""
+    """Read a stage's records again and again; `seen(stage, peers)` is told of all of them.
+
+    While nothing changes, less and less often: who comes is told of by others, and sets `again`.
+    """
+    wait_s, before = every_s, None
     while True:
         try:
             records = await directory.peers(run, stage)
@@ -116,5 +122,22 @@ async def watch_stage(
             present = [record for record in records if record.status in statuses]
             for record in present:
                 links.know(record.peer, record.known_addresses)
-            seen(stage, tuple(sorted(record.peer for record in present)))
-        await asyncio.sleep(every_s)
+            peers = tuple(sorted(record.peer for record in present))
+            seen(stage, peers)
+            is_news = not peers or peers != before
+            wait_s = every_s if is_news else min(2 * wait_s, MOST_WAITS * every_s)
+            before = peers
+        await _pause(wait_s, again)
+
+
+async def _pause(seconds: float, again: asyncio.Event | None) -> None:
+    """Until then, or until it is set."""
+    if again is None:
+        await asyncio.sleep(seconds)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await again.wait()
+    except TimeoutError:
+        return
+    again.clear()

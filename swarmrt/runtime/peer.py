@@ -15,7 +15,7 @@ import torch
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError, UsageError
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Backward, Forward, Message, Part, Recover
+from swarmrt.messages import Backward, Forward, Message, Part, Recover, Standing
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.directory import PeerRecord, RunRecord
@@ -163,6 +163,7 @@ class Peer(Shell):
         self._torch_thread, self._reduce_thread = torch_thread, reduce_thread
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
+        self._look_again = asyncio.Event()  # into the directory
         self._transfers = Transfers(stage.device)
         self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and targets
         self._forwarded: dict[MicrobatchId, Forwarded] = {}
@@ -177,11 +178,17 @@ class Peer(Shell):
         duties = [self._announce_again_and_again()]
         if not self.stage.is_last:
             duties.append(self._watch_next_stage())
+        duties.append(self._watch_replicas())
         started = Started(self.stage.version, self.stage.digest())
         try:
             return await self.live(switch, started, duties)
         finally:
             self._transfers.close()
+
+    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        if isinstance(message, Standing) and message.serving:
+            self._look_again.set()  # where it is stands in the directory
+        super()._receive(sender, message, tensors)
 
     # ------------------------------------------------------------------ acting
 
@@ -477,5 +484,18 @@ class Peer(Shell):
             self._options.stage + 1,
             frozenset({"serving"}),
             seen,
+            self.config.links.refresh_s,
+            self._look_again,
+        )
+
+    async def _watch_replicas(self) -> None:
+        """So that it is known where they are, for reduces and for the state."""
+        await watch_stage(
+            self.network.directory,
+            self.links,
+            self.config.run.name,
+            self._options.stage,
+            frozenset({"joining", "serving", "leaving"}),
+            lambda stage, peers: None,
             self.config.links.refresh_s,
         )
