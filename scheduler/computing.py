@@ -2,9 +2,9 @@
 
 Rules:
 - One computation at a time: backward before forward, and within each the oldest first.
-- Where computations are short, the next one is handed over before the running one ends, so that the
-  device does not wait for the event loop. Where they are long the choice is left open: a gradient
-  that comes meanwhile goes first.
+- Where computations are short, the next ones are handed over before the running one ends, so that
+  the device does not wait for the event loop, and their outcomes can come back together. Where they
+  are long the choice is left open: a gradient that comes meanwhile goes first.
 - A microbatch is accumulated at most once, by the record.
 - What is void while it runs counts no more, and nothing else is started until it is over.
 """
@@ -22,9 +22,10 @@ from swarmrt.scheduler.instructions import (
     RunForward,
 )
 from swarmrt.scheduler.seat import Seat
-from swarmrt.scheduler.tasks import Task, Tasks
+from swarmrt.scheduler.tasks import MOST_AHEAD, Task, Tasks
 
 SHORT_S = 0.03  # a hundred times what a turn of the event loop takes
+AHEAD_S = 0.02  # of computing is handed over ahead, where that is several computations
 MAX_QUEUED = 1024  # computations, however little time they seem to take
 
 
@@ -47,7 +48,7 @@ class Computing:
 
     def _start_next(self) -> RunForward | RunBackward | None:
         seat = self._seat
-        may_start = self.tasks.may_start(ahead=self._are_short)
+        may_start = self.tasks.may_start(self._ahead)
         if not may_start or not seat.is_serving or seat.is_stepping:
             return None
         task = self.tasks.next_backward(seat.version)
@@ -89,9 +90,14 @@ class Computing:
         return [Forget(microbatch)] if microbatch not in self.tasks else []
 
     @property
-    def _are_short(self) -> bool:
-        is_known = self._forward_time.samples > 0
-        return is_known and max(self._forward_time.mean_s, self._backward_time.mean_s) < SHORT_S
+    def _ahead(self) -> int:
+        """How many computations are handed over before the running one ends."""
+        longest_s = max(self._forward_time.mean_s, self._backward_time.mean_s)
+        if not self._forward_time.samples or longest_s >= SHORT_S:
+            return 0
+        if longest_s <= AHEAD_S / MOST_AHEAD:
+            return MOST_AHEAD
+        return max(1, int(AHEAD_S / longest_s))
 
     # ------------------------------------------------------------------ the accumulators
 

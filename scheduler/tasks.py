@@ -59,7 +59,7 @@ class Task:
 
 
 Entry = tuple[int, bool, int, MicrobatchId]
-AHEAD = 1  # computations that may be handed over before the running one ends
+MOST_AHEAD = 8  # computations that are handed over before the running one ends
 
 
 class Tasks:
@@ -121,9 +121,9 @@ class Tasks:
         """Computations whose outcome has not come."""
         return len(self._started)
 
-    def may_start(self, *, ahead: bool) -> bool:
-        """Whether there is room for one; `ahead` of the end of the one that runs, or not."""
-        return len(self._started) <= (AHEAD if ahead else 0) and not self._voided
+    def may_start(self, ahead: int) -> bool:
+        """Whether there is room for one, when so many are handed over before their turn."""
+        return len(self._started) <= ahead and not self._voided
 
     def next_backward(self, version: int) -> Task | None:
         task = self._oldest(self._backwards, version, "backward")
@@ -197,7 +197,7 @@ class Tasks:
             for task in self._tasks.values()
             if Phase.RUNNING in (task.forward, task.backward)
         }
-        assert len(self._started) <= AHEAD + 1 and running <= set(self._started)
+        assert len(self._started) <= MOST_AHEAD + 1 and running <= set(self._started)
         queued = Counter(
             (what, task.microbatch.runs_on(self._staleness))
             for task in self._tasks.values()

@@ -322,7 +322,7 @@ def test_process_obeys_its_parent_and_ignores_nonsense() -> None:
 def hello(run: str = "test") -> bytes:
     writer = FrameWriter()
     writer.push(encode(Hello(PROTOCOL, run, "", (), "")))
-    return b"".join(writer.next_frame()[0])
+    return b"".join(writer.next_frames())
 
 
 GARBAGE = {

@@ -112,7 +112,7 @@ def test_stranger_cannot_join_a_link() -> None:
                 frames.push(encode(Join(key)))
                 frames.push(encode(Finish("from a stranger")))
                 while len(frames):
-                    writer.writelines(frames.next_frame()[0])
+                    writer.writelines(frames.next_frames())
                 with suppress(OSError):  # as good as an end
                     while await reader.read(1 << 16):
                         pass

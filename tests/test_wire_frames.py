@@ -83,7 +83,7 @@ def written(*outgoing: tuple[Message, list[torch.Tensor]]) -> bytes:
         writer.push(encode(message, its_tensors))
     data = b""
     while len(writer):
-        data += b"".join(writer.next_frame()[0])
+        data += b"".join(writer.next_frame())
     assert writer.queued_bytes == 0
     return data
 
@@ -128,10 +128,10 @@ def test_control_overtakes_bulk() -> None:
     writer = FrameWriter()
     bulk = torch.arange(CHUNK_BYTES, dtype=torch.int64)
     writer.push(encode(Part(1, 1, 1, 0, False), [bulk]))
-    data = b"".join(writer.next_frame()[0])
+    data = b"".join(writer.next_frame())
     writer.push(encode(Finish("now")))
     while len(writer):
-        data += b"".join(writer.next_frame()[0])
+        data += b"".join(writer.next_frame())
     (first, _), (second, [got]) = FrameReader(MAX_BYTES).feed(data)
     assert first == Finish("now") and second == Part(1, 1, 1, 0, False)
     assert torch.equal(got, bulk)
@@ -140,14 +140,14 @@ def test_control_overtakes_bulk() -> None:
 def test_bulk_can_be_overtaken_by_many_thousand_messages() -> None:
     writer, reader = FrameWriter(), FrameReader(MAX_BYTES)
     writer.push(encode(Part(1, 1, 1, 0, False), [torch.zeros(CHUNK_BYTES)]))
-    assert not list(reader.feed(b"".join(writer.next_frame()[0])))
+    assert not list(reader.feed(b"".join(writer.next_frame())))
     finish = encode(Finish(""))
     for _ in range(70_000):  # more than 16 bits of message numbers
         finish.begun = False
         writer.push(finish)
-        for _ in reader.feed(b"".join(writer.next_frame()[0])):
+        for _ in reader.feed(b"".join(writer.next_frame())):
             pass
-    rest = b"".join(b"".join(writer.next_frame()[0]) for _ in range(3))
+    rest = b"".join(b"".join(writer.next_frame()) for _ in range(3))
     [(message, _)] = reader.feed(rest)
     assert message == Part(1, 1, 1, 0, False)
 

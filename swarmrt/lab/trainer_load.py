@@ -131,7 +131,7 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
 
 def _frame(writer: FrameWriter, message: Message) -> list[bytes | memoryview]:
     writer.push(encode(message))
-    return writer.next_frame()[0]
+    return writer.next_frames()
 
 
 def _outcomes(swarm: AnswersAtOnce, instructions: Sequence[Instruction]) -> Iterator[Event]:

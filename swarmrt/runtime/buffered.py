@@ -12,6 +12,7 @@ from swarmrt.runtime.carriers import Connection
 from swarmrt.wire.frames import CHUNK_BYTES
 
 CLOSE_S = 2.0  # for the last bytes to go out, and the other end to notice
+JOINED_BYTES = 16 << 10  # as much as a TLS record holds; each buffer would get one of its own
 EARLY_BYTES = 4 << 10  # kept until `begin`: uvloop starts to read before it can be told not to
 
 
@@ -39,7 +40,10 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
         return self._writable.is_set() and not self._transport.is_closing()
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        self._transport.writelines(buffers)
+        if sum(map(len, buffers)) <= JOINED_BYTES:
+            self._transport.write(b"".join(buffers))
+        else:
+            self._transport.writelines(buffers)
 
     async def drain(self) -> None:
         if not self._writable.is_set():

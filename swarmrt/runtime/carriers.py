@@ -10,6 +10,7 @@ import logging
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -35,10 +36,19 @@ class Connection(ABC):
         self.frames: FrameReader
         self._on_received: OnReceived
         self._on_end: OnEnd | None = None  # none yet, or none any more
+        self._together: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def begin(self, frames: FrameReader, on_received: OnReceived, on_end: OnEnd) -> None:
-        """Take messages from now on. `on_end` is called once, when nothing more can come."""
+    def begin(
+        self,
+        frames: FrameReader,
+        on_received: OnReceived,
+        on_end: OnEnd,
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Take messages from now on, those of one read within the context `together`. `on_end` is
+        called once, when nothing more can come."""
         self.frames, self._on_received, self._on_end = frames, on_received, on_end
+        self._together = together
         self.start_reading()
 
     @abstractmethod
@@ -83,10 +93,11 @@ class Connection(ABC):
     def take(self, messages: Iterator[Received]) -> None:
         """Hand over what the frame reader found. Nonsense ends this connection and no other."""
         try:
-            for message, tensors in messages:
-                if self._on_end is None:
-                    return
-                self._on_received(message, tensors)
+            with self._together():
+                for message, tensors in messages:
+                    if self._on_end is None:
+                        return
+                    self._on_received(message, tensors)
         except WireError as error:
             log.warning("closing the link to %s, which broke the protocol: %s", self.peer, error)
             self.end(f"broke the protocol: {error}")

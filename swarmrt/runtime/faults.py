@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from swarmrt.errors import RunError, UsageError
@@ -86,8 +87,13 @@ class LinkFaults:
 class Late:
     """Messages to one peer that wait for their time. They keep their order."""
 
-    def __init__(self, push: Callable[[Outgoing], None]) -> None:
-        self._push = push
+    def __init__(
+        self,
+        push: Callable[[Outgoing], None],
+        together: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """`together` is a context to push several in."""
+        self._push, self._together = push, together
         self._waiting: deque[tuple[float, Outgoing]] = deque()
         self._last_due = -math.inf
 
@@ -112,8 +118,9 @@ class Late:
         """All that are due; one timer, for the next of them, is enough."""
         loop = asyncio.get_running_loop()
         now = loop.time() + TICK_S
-        while self._waiting and self._waiting[0][0] <= now:
-            self._push(self._waiting.popleft()[1])
+        with self._together():
+            while self._waiting and self._waiting[0][0] <= now:
+                self._push(self._waiting.popleft()[1])
         if self._waiting:
             loop.call_at(self._waiting[0][0], self._release)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -113,6 +114,8 @@ class Links:
         self._links: set[Link] = set()  # open ones
         self._streams = streams
         self._closing = False
+        self._is_gathering = False
+        self._gathered: dict[PeerId, Outbox] = {}
         if faults is not None:
             faults.on_cut(self._cut)
 
@@ -155,6 +158,22 @@ class Links:
         if self._faults is not None and self._is_late(peer, outbox, outgoing):
             return
         self._push(peer, outbox, outgoing)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Small messages that are sent meanwhile leave at its end, in one piece for each link."""
+        if self._is_gathering:
+            yield
+            return
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            gathered, self._gathered = self._gathered, {}
+            for peer, outbox in gathered.items():
+                if self._outboxes.get(peer) is outbox:  # else it is broken, and told
+                    self._write_now(peer, outbox)
 
     def drop(self, peer: PeerId) -> None:
         """End all connections of a peer as they are. `on_lost` is told."""
@@ -203,11 +222,17 @@ class Links:
         return outbox
 
     def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
-        """Write it at once if nothing waits before it; waking a task up takes longer than that."""
+        outbox.frames.push(outgoing)
+        if self._is_gathering:
+            self._gathered[peer] = outbox
+        else:
+            self._write_now(peer, outbox)
+
+    def _write_now(self, peer: PeerId, outbox: Outbox) -> None:
+        """As much as goes out at once: waking a task up takes longer than that."""
         frames, connection = outbox.frames, outbox.connection
-        frames.push(outgoing)
-        if len(frames) == 1 and connection is not None and connection.may_write:
-            connection.write(frames.next_frame()[0])
+        if connection is not None and connection.may_write:
+            connection.write(frames.next_frames())
         if not len(frames):
             return
         outbox.wake.set()
@@ -223,7 +248,7 @@ class Links:
         if not delay_s and not outbox.late:
             return False
         if outbox.late is None:
-            outbox.late = Late(partial(self._push, peer, outbox))
+            outbox.late = Late(partial(self._push, peer, outbox), self.together)
         outbox.late.hold(outgoing, delay_s)
         return True
 
@@ -237,7 +262,7 @@ class Links:
                 while not len(outbox.frames):
                     outbox.wake.clear()
                     await outbox.wake.wait()
-                outbox.connection.write(outbox.frames.next_frame()[0])
+                outbox.connection.write(outbox.frames.next_frames())
                 await outbox.connection.drain()
         except (OSError, RunError) as error:
             self._broken(peer, outbox, str(error) or type(error).__name__)
@@ -293,9 +318,12 @@ class Links:
         key = agreement.ours.secret.hex() if agreement is not None else ""
         addresses = tuple(beacons.addresses()) if beacons is not None else ()
         frames.push(encode(Hello(PROTOCOL, self._run, key, addresses, stream_key)))
-        connection.write(frames.next_frame()[0])
+        connection.write(frames.next_frames())
         connection.begin(
-            FrameReader(self._max_bytes), partial(self._received, link), partial(self._ended, link)
+            FrameReader(self._max_bytes),
+            partial(self._received, link),
+            partial(self._ended, link),
+            self.together,
         )
 
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
@@ -333,7 +361,7 @@ class Links:
         of.joined.add(link)
         frames = FrameWriter()
         frames.push(encode(join))
-        link.connection.write(frames.next_frame()[0])
+        link.connection.write(frames.next_frames())
 
     def _offer_streams(self, link: Link, hello: Hello) -> None:
         """Widen the link that is written to, when there is need and the other end takes more."""

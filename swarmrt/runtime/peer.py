@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from swarmrt.runtime.snapshot import (
 )
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.transfers import Arriving, Transfers
+from swarmrt.runtime.worker import Outcome, Worker
 from swarmrt.scheduler.events import (
     BackwardDone,
     Event,
@@ -67,7 +67,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.seat import PeerSettings
 
-Outcome = Event | Callable[[], Event]  # of a computation; the call waits for its copy to the host
+Computed = Event | Callable[[], Event]  # the call waits for the copy to the host
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,9 @@ async def serve(
                 f"run {options.run!r} has stages 0 to {config.num_stages - 1}; "
                 f"there is no stage {options.stage}"
             )
-        with (
-            ThreadPoolExecutor(1, thread_name_prefix="torch") as torch_thread,
-            ThreadPoolExecutor(1, thread_name_prefix="reduce") as reduce_thread,
-        ):
-            loop = asyncio.get_running_loop()
-            stage = await loop.run_in_executor(
-                torch_thread, options.new_stage, config, options.stage, options.device
-            )
+        with Worker("torch", in_groups=True) as torch_thread, Worker("reduce") as reduce_thread:
+            new_stage = partial(options.new_stage, config, options.stage, options.device)
+            stage = await torch_thread.call(new_stage)
             say(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
                 f"{options.run!r}: {stage.num_parameters:,} parameters on {options.device}"
@@ -139,8 +134,8 @@ class Peer(Shell):
         stage: Stage,
         network: Network,
         run: RunRecord,
-        torch_thread: ThreadPoolExecutor,
-        reduce_thread: ThreadPoolExecutor,
+        torch_thread: Worker,
+        reduce_thread: Worker,
         options: ServeOptions,
     ) -> None:
         settings = PeerSettings(
@@ -161,6 +156,7 @@ class Peer(Shell):
         self.stage = stage
         self._options = options
         self._torch_thread, self._reduce_thread = torch_thread, reduce_thread
+        torch_thread.deliver_within(self.links.together)
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
         self._look_again = asyncio.Event()  # into the directory
@@ -261,7 +257,7 @@ class Peer(Shell):
         """Run on the reduce's own thread, beside forwards and backwards."""
         self._run(self._reduce_thread, work, then)
 
-    def _computed(self, outcome: Outcome) -> None:
+    def _computed(self, outcome: Computed) -> None:
         """A forward or backward is done, but for its copy to the host where there is one."""
         if callable(outcome):
             self._run(self._transfers.waiting, outcome, self.process.feed)
@@ -269,23 +265,15 @@ class Peer(Shell):
             self.process.feed(outcome)
 
     def _run(
-        self,
-        thread: ThreadPoolExecutor,
-        work: Callable[[], Any],
-        then: Callable[[Any], None] | None,
+        self, worker: Worker, work: Callable[[], Any], then: Callable[[Any], None] | None
     ) -> None:
-        future = self.loop.run_in_executor(thread, work)
-
-        def done(future: asyncio.Future[Any]) -> None:
-            if future.cancelled():
-                return
-            error = future.exception()
-            if error is not None:
-                self.process.crash(error)
+        def done(outcome: Outcome) -> None:
+            if outcome.error is not None:
+                self.process.crash(outcome.error)
             elif then is not None and not self.process.stopped.done():
-                then(future.result())
+                then(outcome.result)
 
-        future.add_done_callback(done)
+        worker.run(work, done)
 
     def _tensors(self, payload: Payload | None) -> Tensors:
         match payload:
@@ -322,7 +310,7 @@ class Peer(Shell):
 
     # What a computation needs is handed to it, because the core may have it forgotten meanwhile.
 
-    def _named(self, what: str, mb: MicrobatchId, compute: Callable[[], Outcome]) -> Outcome:
+    def _named(self, what: str, mb: MicrobatchId, compute: Callable[[], Computed]) -> Computed:
         """Compute; whatever the model's code raises is told with where it happened."""
         try:
             return compute()
@@ -330,7 +318,7 @@ class Peer(Shell):
             where = f"{what} of microbatch {mb} at stage {self._options.stage}"
             raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
-    def _forward(self, mb: MicrobatchId, received: tuple[Arriving, torch.Tensor]) -> Outcome:
+    def _forward(self, mb: MicrobatchId, received: tuple[Arriving, torch.Tensor]) -> Computed:
         started = self.loop.time()
         inputs, targets = received[0].take(), received[1]
         if not self.stage.is_first:
@@ -355,7 +343,7 @@ class Peer(Shell):
         forwarded: Forwarded,
         arriving: Arriving | None,
         accumulate: bool,
-    ) -> Outcome:
+    ) -> Computed:
         started = self.loop.time()
         output_grad = None if arriving is None else arriving.take().to(self.stage.dtype)
         input_grad = self.stage.backward(forwarded, output_grad, accumulate=accumulate)
@@ -369,7 +357,7 @@ class Peer(Shell):
 
         return done(0) if input_grad is None else self._bring(input_grad, keep)
 
-    def _bring(self, tensor: torch.Tensor, keep: Callable[[torch.Tensor], Event]) -> Outcome:
+    def _bring(self, tensor: torch.Tensor, keep: Callable[[torch.Tensor], Event]) -> Computed:
         """To the host, as it goes over the wire. From CUDA that is waited for elsewhere, so that
         the next computation begins meanwhile."""
         if self.config.precision.activations == "bfloat16":
@@ -444,7 +432,7 @@ class Peer(Shell):
                 work = partial(load, snapshot)
             else:
                 work = partial(build)
-            event = await self.loop.run_in_executor(self._torch_thread, work)
+            event = await self._torch_thread.call(work)
         except SwarmError as error:
             event = StateUnavailable(version, str(error))
         self.process.feed(event)

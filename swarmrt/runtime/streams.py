@@ -126,7 +126,7 @@ class Streams:
         connection = stream.connection
         self._open.add(connection)
         stream.frames.push(encode(Join(self._key)))
-        connection.write(stream.frames.next_frame()[0])
+        connection.write(stream.frames.next_frames())
 
         def received(message: Message, _: Sequence[torch.Tensor]) -> None:
             if isinstance(message, Join):
@@ -157,7 +157,7 @@ class Streams:
         try:
             while await self._take(stream):
                 while len(stream.frames):
-                    stream.connection.write(stream.frames.next_frame()[0])
+                    stream.connection.write(stream.frames.next_frames())
                     await stream.connection.drain()
         except OSError as error:
             if not stream.is_done:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 
+from swarmrt.runtime.worker import Worker
+
 
 class OnDevice(NamedTuple):
     """A tensor whose copy to the device has been queued; `ready` is recorded behind it."""
@@ -67,7 +69,7 @@ class Transfers:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._copying = ThreadPoolExecutor(1, thread_name_prefix="to-device")
-        self.waiting = ThreadPoolExecutor(1, thread_name_prefix="to-host")  # for `Leaving.wait`
+        self.waiting = Worker("to-host")  # for `Leaving.wait`
 
     def to_device(self, tensor: torch.Tensor) -> Arriving:
         """Begin. Called on the event loop: what takes time is done on a thread. Elsewhere than on
@@ -96,5 +98,5 @@ class Transfers:
             return Leaving(host, self._stream.record_event())
 
     def close(self) -> None:
-        for thread in (self._copying, self.waiting):
-            thread.shutdown()
+        self._copying.shutdown()
+        self.waiting.close()

@@ -107,11 +107,22 @@ class FrameWriter:
         self.queued_bytes += outgoing.left_bytes
         (self._control if outgoing.is_control else self._bulk).append(outgoing)
 
-    def next_frame(self) -> tuple[list[bytes | memoryview], Message | None]:
-        """Buffers of the next frame, and the message that is complete with it, if any.
+    def next_frames(self) -> list[bytes | memoryview]:
+        """Buffers of the control frames that wait, as far as they are small, or of the next frame
+        of bulk.
 
         Raises IndexError when nothing is queued.
         """
+        buffers = self.next_frame()
+        size = sum(map(len, buffers))
+        while self._control and size < CHUNK_BYTES:
+            frame = self.next_frame()
+            buffers += frame
+            size += sum(map(len, frame))
+        return buffers
+
+    def next_frame(self) -> list[bytes | memoryview]:
+        """Buffers of the next frame. Raises IndexError when nothing is queued."""
         queue = self._control if self._control else self._bulk
         outgoing = queue[0]
         kind, header = CHUNK, b""
@@ -123,10 +134,9 @@ class FrameWriter:
         outgoing.left_bytes -= size
         self.queued_bytes -= size
         prefix = PREFIX.pack(MAGIC, PROTOCOL, kind, outgoing.number, len(header), size)
-        complete = outgoing.left_bytes == 0
-        if complete:
+        if outgoing.left_bytes == 0:
             queue.popleft()
-        return [prefix + header, *body], outgoing.message if complete else None
+        return [prefix + header, *body]
 
     def last_waiting(self) -> Outgoing | None:
         """The last bulk message that was not begun."""

@@ -1,0 +1,98 @@
+"""A thread beside the event loop, for work that would hold it up.
+
+Handing work over and waking the loop up cost more than many a small microbatch takes. So outcomes
+may come back in groups: as soon as as many of them wait as there are jobs left, the loop takes
+them, while the thread goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+
+class Outcome(NamedTuple):
+    """What a job has returned, or raised."""
+
+    result: Any
+    error: BaseException | None = None
+
+
+Then = Callable[[Outcome], None]
+Job = tuple[Callable[[], Any], Then]
+
+
+class Worker:
+    """Does one job after the other, in their order. As a context it ends when all are done."""
+
+    def __init__(self, name: str, *, in_groups: bool = False) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._in_groups = in_groups
+        self._together: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name)
+        self._thread.start()
+
+    def deliver_within(self, together: Callable[[], AbstractContextManager[None]]) -> None:
+        """A context for the loop to take each group in."""
+        self._together = together
+
+    def run(self, work: Callable[[], Any], then: Then) -> None:
+        """Do it on the thread; `then` is called on the loop."""
+        self._jobs.put((work, then))
+
+    async def call(self, work: Callable[[], Any]) -> Any:
+        """Do it on the thread, and wait. Raises whatever it raises."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.run(work, partial(_settle, future))
+        return await future
+
+    def close(self) -> None:
+        """Wait until all jobs are done. Outcomes that the loop has not taken yet still come."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        outcomes: list[tuple[Then, Outcome]] = []
+        while (job := self._jobs.get()) is not None:
+            work, then = job
+            try:
+                outcome = Outcome(work())
+            except BaseException as error:  # noqa: BLE001 - carried to the loop
+                outcome = Outcome(None, error)
+            outcomes.append((then, outcome))
+            del job, work, then, outcome  # what they hold is not kept until the next one comes
+            if not self._in_groups or len(outcomes) >= self._jobs.qsize():
+                self._loop.call_soon_threadsafe(self._deliver, outcomes)
+                outcomes = []
+
+    def _deliver(self, outcomes: list[tuple[Then, Outcome]]) -> None:
+        with self._together():
+            for then, outcome in outcomes:
+                then(outcome)
+
+
+def _settle(future: asyncio.Future[Any], outcome: Outcome) -> None:
+    if future.cancelled():
+        return
+    if outcome.error is not None:
+        future.set_exception(outcome.error)
+    else:
+        future.set_result(outcome.result)
