@@ -1,12 +1,14 @@
 """Recorded runs: every (now, event, instructions) of a core as plain values, and their replay.
 
 A log starts with the core's settings. Fed to a fresh core, its events must give the same
-instructions again, so a recorded incident is a test.
+instructions again, so a recorded incident is a test. Plain values are what JSON has: numbers that
+it lacks, infinities and not-a-number, are written as their names.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -51,6 +53,8 @@ class Core(Protocol):
 def to_plain(value: Any) -> Any:
     """Dataclasses become maps with their name, tuples become lists; the rest stays."""
     kind: Any = type(value)
+    if kind is float:
+        return _plain_float(value)
     if kind in _SCALARS:  # most are: every event of a run comes through here
         return value
     if isinstance(value, tuple | list):
@@ -64,6 +68,10 @@ def to_plain(value: Any) -> Any:
     return plain
 
 
+def _plain_float(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
 @cache
 def _conversions(kind: Any) -> list[tuple[str, Callable[[Any], Any] | None]]:
     """For each field of a dataclass, what makes it plain; None for what is plain already."""
@@ -73,6 +81,8 @@ def _conversions(kind: Any) -> list[tuple[str, Callable[[Any], Any] | None]]:
 
 def _conversion(annotation: Any) -> Callable[[Any], Any] | None:
     """The least that does what to_plain does with values of this type."""
+    if annotation is float:
+        return to_plain  # of an integer too
     if _is_scalar(annotation):
         return None
     parts = [part for part in typing.get_args(annotation) if part is not Ellipsis]
@@ -84,8 +94,11 @@ def _conversion(annotation: Any) -> Callable[[Any], Any] | None:
 
 
 def _is_scalar(annotation: Any) -> bool:
+    """Whether it is plain, whatever its value."""
     plain = getattr(annotation, "__supertype__", annotation)  # of a NewType
-    return plain in _SCALARS or typing.get_origin(plain) is typing.Literal
+    if typing.get_origin(plain) is typing.Literal:
+        return True
+    return plain in _SCALARS and plain is not float
 
 
 def from_plain(plain: Any, annotation: Any = None) -> Any:
@@ -97,6 +110,8 @@ def from_plain(plain: Any, annotation: Any = None) -> Any:
         return kind(**{n: from_plain(plain[n], t) for n, t in _field_types(kind).items()})
     if isinstance(plain, list):
         return _tuple(plain, annotation)
+    if annotation is float and isinstance(plain, str):
+        return float(plain)
     return plain
 
 

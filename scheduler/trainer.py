@@ -293,7 +293,7 @@ class TrainerCore:
         if beacon.done > member.health.done:
             self._progress_at = now
         member.health.beacon(now, beacon.queued, beacon.done)
-        self.dispatch.window.heard(sender, beacon.queued)
+        self.dispatch.window.heard(sender, beacon.queued, beacon.service_s)
         member.beacon = beacon
         instructions: list[Instruction] = [_report(member)]
         if member.suspect:

@@ -2,9 +2,9 @@
 
 Those that are being computed or on their way, which is what the pipeline needs to be full (the
 bandwidth-delay product, as for packets), and a few more for each peer to find something to do at
-any instant. What is under way is known without any clock: it is all that is in flight, less what
-waits at the peers by their beacons (Little's law). So a distance of a hundred milliseconds
-between peers opens the window, and a long queue closes it again.
+any instant: more of them where they are short. What is under way is known without any clock: it is
+all that is in flight, less what waits at the peers by their beacons (Little's law). So a distance
+of a hundred milliseconds between peers opens the window, and a long queue closes it again.
 
 Latencies would not do: in a pipeline that never drains, even the least of them has queues in it,
 and a window that follows it grows for ever.
@@ -17,6 +17,8 @@ import math
 from swarmrt.ids import PeerId
 
 WAITING = 4  # microbatches for each peer: a pipeline of equal ones is then 98 % busy
+WAITING_S = 0.1  # or so much work, where that is more: as long as machines and networks stutter
+MOST_WAITING = 32
 GAIN = 1.5  # on what is under way: how fast the window opens, a round trip at a time
 SMOOTHING = 1 / 2  # of a beacon
 
@@ -24,6 +26,7 @@ SMOOTHING = 1 / 2  # of a beacon
 class Window:
     def __init__(self) -> None:
         self._waiting: dict[PeerId, float] = {}  # by the last beacons
+        self._wanted: dict[PeerId, int] = {}  # to wait at each, with the one that it computes
         self._unheard: set[PeerId] = set()  # in this round
         self._landed = 0  # in this round
         self.size = WAITING
@@ -31,15 +34,21 @@ class Window:
     def add(self, peer: PeerId) -> None:
         """It takes work from now on."""
         self._waiting.setdefault(peer, 0.0)
+        self._wanted.setdefault(peer, WAITING)
         self.size = max(self.size, self._least)
 
     def remove(self, peer: PeerId) -> None:
         self._waiting.pop(peer, None)
+        self._wanted.pop(peer, None)
         self._unheard.discard(peer)
 
-    def heard(self, peer: PeerId, queued: int) -> None:
-        """By its beacon: what it could compute at once, with what it computes now."""
+    def heard(self, peer: PeerId, queued: int, service_s: float) -> None:
+        """By its beacon: what it could compute at once, with what it computes now, and how long a
+        forward and backward take there, or 0."""
         if peer in self._waiting:
+            if service_s:
+                enough = math.ceil(WAITING_S / service_s)
+                self._wanted[peer] = min(max(WAITING, enough), MOST_WAITING)
             waiting = max(0, queued - 1)
             self._waiting[peer] += SMOOTHING * (waiting - self._waiting[peer])
             self._unheard.discard(peer)
@@ -61,7 +70,7 @@ class Window:
 
     @property
     def _slack(self) -> int:
-        return (WAITING - 1) * len(self._waiting)
+        return sum(self._wanted.values()) - len(self._wanted)
 
     @property
     def _least(self) -> int:

@@ -33,7 +33,7 @@ class Run(Section):
     """What the run is called and how long it goes on."""
 
     name: str = Field("first-light", description="the run's name in the directory")
-    seed: int = Field(0, ge=0, description="every draw of the run is a function of it")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="every draw of the run is a function of it")
     steps: Positive = Field(200, description="optimizer steps")
 
     @model_validator(mode="after")

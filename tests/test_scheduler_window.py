@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.window import WAITING, Window
+from swarmrt.scheduler.window import WAITING, WAITING_S, Window
 
 PEERS = [PeerId(f"peer-{number}") for number in range(8)]
 
@@ -22,7 +23,7 @@ def round_of(window: Window, waiting: int, *, more: bool = True) -> int:
     share, rest = divmod(waiting, len(PEERS))
     for number, peer in enumerate(PEERS):
         for _ in range(20):  # until the smoothed number is this one
-            window.heard(peer, 1 + share + (number < rest))
+            window.heard(peer, 1 + share + (number < rest), 0.0)
     for _ in range(window.size):
         window.landed(window.size, more=more)
     return window.size
@@ -70,11 +71,11 @@ def test_a_round_waits_until_everyone_is_heard() -> None:
     round_of(window, waiting=0)
     size = window.size
     for peer in PEERS[1:]:
-        window.heard(peer, 1)
+        window.heard(peer, 1, 0.0)
     for _ in range(3 * size):
         window.landed(size, more=True)
     assert window.size == size
-    window.heard(PEERS[0], 1)
+    window.heard(PEERS[0], 1, 0.0)
     window.landed(size, more=True)
     assert window.size > size
 
@@ -85,7 +86,7 @@ def test_a_lost_peer_is_not_waited_for() -> None:
     size = window.size
     window.remove(PEERS[0])
     for peer in PEERS[1:]:
-        window.heard(peer, 1)
+        window.heard(peer, 1, 0.0)
     for _ in range(size):
         window.landed(size, more=True)
     assert window.size > size
@@ -108,7 +109,24 @@ def test_the_window_settles_in_a_closed_loop() -> None:
         else:
             idle += tick > 2000
         if tick % 10 == 0:
-            window.heard(PEERS[0], queued)
-            window.heard(PEERS[1], 0)
+            window.heard(PEERS[0], queued, 0.0)
+            window.heard(PEERS[1], 0, 0.0)
     assert idle == 0
     assert delay < window.size < 3 * delay
+
+
+def test_more_wait_where_they_are_short() -> None:
+    """A peer that takes 5 ms for one would be out of work after any stutter."""
+    window = window_of(*PEERS)
+    round_of(window, waiting=0)
+    long = window.size
+    for peer in PEERS:
+        window.heard(peer, 1, 0.005)
+    for _ in range(window.size):
+        window.landed(window.size, more=True)
+    grown_by_round_trips = window_of(*PEERS)
+    for _ in range(2):
+        round_of(grown_by_round_trips, waiting=0)
+    wanted = math.ceil(WAITING_S / 0.005)
+    assert window.size - grown_by_round_trips.size == len(PEERS) * (wanted - WAITING)
+    assert long < grown_by_round_trips.size

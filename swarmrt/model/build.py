@@ -149,13 +149,13 @@ class Slice(nn.Module):
         self._seed = model.config.run.seed
         self.first, self.last = first, last
         self._names: list[str] = []
-        self._ends: list[int] = []  # of each layer, in `self.parts`
+        self._layers: list[list[nn.Module]] = []  # of `self.parts`
         self.parts = nn.ModuleList()
         for index in range(first, last):
-            for name, module in build_layer(model, index):
-                self._names.append(name)
-                self.parts.append(module)
-            self._ends.append(len(self.parts))
+            layer = list(build_layer(model, index))
+            self._names += [name for name, _ in layer]
+            self._layers.append([part for _, part in layer])
+            self.parts.extend(self._layers[-1])
 
     def forward(self, x: Tensor, microbatch: MicrobatchId) -> Tensor:
         """The last layer's output. Draws depend on the microbatch and the layer alone."""
@@ -165,17 +165,15 @@ class Slice(nn.Module):
             return self._run(x, at_layer)
 
     def _run(self, x: Tensor, at_layer: Callable[[int], None]) -> Tensor:
-        start = 0
-        for index, end in enumerate(self._ends, self.first):
+        for index, layer in enumerate(self._layers, self.first):
             at_layer(index)
-            for part in self.parts[start:end]:
+            for part in layer:
                 x = part(x)
             if not isinstance(x, Tensor) or not x.is_floating_point():
                 raise ModelError(
                     f"{self._model.config.model.kind}: layer {index} must return one floating "
                     f"tensor, not {type(x).__name__}"
                 )
-            start = end
         return x
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -12,6 +12,7 @@ section 3.1).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -160,7 +161,7 @@ class Stage:
     ) -> Tensor:
         """The output, or the loss sum. Every draw is a function of the microbatch and the layer,
         so that it comes out the same when it is computed again."""
-        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self._mixed)
+        mixed = torch.autocast(self.device.type, torch.bfloat16) if self._mixed else nullcontext()
         with torch.set_grad_enabled(keeps_graph), mixed:
             output = self._copy_of(version).layers(inputs, microbatch)
             end = self._loss_sum(output, targets) if self.is_last else output

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -107,16 +108,29 @@ async def serve(
                 f"run {options.run!r} has stages 0 to {config.num_stages - 1}; "
                 f"there is no stage {options.stage}"
             )
-        with Worker("torch", in_groups=True) as torch_thread, Worker("reduce") as reduce_thread:
+        with (
+            Worker("torch", in_groups=True) as torch_thread,
+            Worker("reduce") as reduce_thread,
+            Worker("to-host") as to_host_thread,
+        ):
+            threads = Threads(torch_thread, reduce_thread, to_host_thread)
             new_stage = partial(options.new_stage, config, options.stage, options.device)
             stage = await torch_thread.call(new_stage)
             say(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
                 f"{options.run!r}: {stage.num_parameters:,} parameters on {options.device}"
             )
-            peer = Peer(config, stage, network, record, torch_thread, reduce_thread, options)
+            peer = Peer(config, stage, network, record, threads, options)
             reason = await peer.run(switch)
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
+
+
+class Threads(NamedTuple):
+    """What a peer's event loop leaves to others."""
+
+    torch: Worker
+    reduce: Worker
+    to_host: Worker  # waits for copies from CUDA
 
 
 class Peer(Shell):
@@ -134,8 +148,7 @@ class Peer(Shell):
         stage: Stage,
         network: Network,
         run: RunRecord,
-        torch_thread: Worker,
-        reduce_thread: Worker,
+        threads: Threads,
         options: ServeOptions,
     ) -> None:
         settings = PeerSettings(
@@ -155,8 +168,8 @@ class Peer(Shell):
         self.links.know(run.trainer, run.known_addresses)
         self.stage = stage
         self._options = options
-        self._torch_thread, self._reduce_thread = torch_thread, reduce_thread
-        torch_thread.deliver_within(self.links.together)
+        self._threads = threads
+        threads.torch.deliver_within(self.links.together)
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
         self._look_again = asyncio.Event()  # into the directory
@@ -251,16 +264,16 @@ class Peer(Shell):
 
     def _compute(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run on the torch thread; the outcome comes back to the loop."""
-        self._run(self._torch_thread, work, then)
+        self._run(self._threads.torch, work, then)
 
     def _reduce(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run on the reduce's own thread, beside forwards and backwards."""
-        self._run(self._reduce_thread, work, then)
+        self._run(self._threads.reduce, work, then)
 
     def _computed(self, outcome: Computed) -> None:
         """A forward or backward is done, but for its copy to the host where there is one."""
         if callable(outcome):
-            self._run(self._transfers.waiting, outcome, self.process.feed)
+            self._run(self._threads.to_host, outcome, self.process.feed)
         else:
             self.process.feed(outcome)
 
@@ -319,7 +332,7 @@ class Peer(Shell):
             raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
     def _forward(self, mb: MicrobatchId, received: tuple[Arriving, torch.Tensor]) -> Computed:
-        started = self.loop.time()
+        started = time.perf_counter()
         inputs, targets = received[0].take(), received[1]
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
@@ -328,7 +341,7 @@ class Peer(Shell):
             self._forwarded[mb] = forwarded
 
         def done(frame_bytes: int) -> Event:
-            seconds, loss_sum = self.loop.time() - started, forwarded.loss_sum or 0.0
+            seconds, loss_sum = time.perf_counter() - started, forwarded.loss_sum or 0.0
             return ForwardDone(mb, seconds, loss_sum, forwarded.tokens, frame_bytes)
 
         def keep(output: torch.Tensor) -> Event:
@@ -344,12 +357,12 @@ class Peer(Shell):
         arriving: Arriving | None,
         accumulate: bool,
     ) -> Computed:
-        started = self.loop.time()
+        started = time.perf_counter()
         output_grad = None if arriving is None else arriving.take().to(self.stage.dtype)
         input_grad = self.stage.backward(forwarded, output_grad, accumulate=accumulate)
 
         def done(frame_bytes: int) -> Event:
-            return BackwardDone(mb, self.loop.time() - started, frame_bytes)
+            return BackwardDone(mb, time.perf_counter() - started, frame_bytes)
 
         def keep(gradient: torch.Tensor) -> Event:
             self._input_grads[mb] = gradient
@@ -432,7 +445,7 @@ class Peer(Shell):
                 work = partial(load, snapshot)
             else:
                 work = partial(build)
-            event = await self._torch_thread.call(work)
+            event = await self._threads.torch.call(work)
         except SwarmError as error:
             event = StateUnavailable(version, str(error))
         self.process.feed(event)

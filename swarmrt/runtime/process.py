@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import torch
 
 from swarmrt.runtime.clock import Deadlines
@@ -20,7 +20,7 @@ from swarmrt.scheduler.recording import header, new_core, record
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerSettings
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_ENCODER = msgspec.json.Encoder()
 
 
 class EventLog:
@@ -36,7 +36,7 @@ class EventLog:
 
     def write(self, entry: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(_ENCODER.encode(entry).encode() + b"\n")
+            self._file.write(_ENCODER.encode(entry) + b"\n")
             self._file.flush()
 
     def close(self) -> None:

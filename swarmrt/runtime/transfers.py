@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 import torch
 
-from swarmrt.runtime.worker import Worker
-
 
 class OnDevice(NamedTuple):
     """A tensor whose copy to the device has been queued; `ready` is recorded behind it."""
@@ -69,7 +67,6 @@ class Transfers:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._copying = ThreadPoolExecutor(1, thread_name_prefix="to-device")
-        self.waiting = Worker("to-host")  # for `Leaving.wait`
 
     def to_device(self, tensor: torch.Tensor) -> Arriving:
         """Begin. Called on the event loop: what takes time is done on a thread. Elsewhere than on
@@ -99,4 +96,3 @@ class Transfers:
 
     def close(self) -> None:
         self._copying.shutdown()
-        self.waiting.close()

@@ -22,7 +22,7 @@ import torch
 from swarmrt.errors import WireError
 from swarmrt.messages import ALL_MESSAGES, Message
 from swarmrt.wire.headers import HeaderFormat
-from swarmrt.wire.tensors import Descriptor, decode_tensors, encode_tensors, payload_bytes
+from swarmrt.wire.tensors import Place, decode_tensors, encode_tensors, places
 
 PROTOCOL = 1
 MAGIC = b"SWRT"
@@ -179,12 +179,12 @@ class Partial:
 
     number: int
     message: Message
-    descriptors: list[Descriptor]
+    places: list[Place]  # of its tensors
     payload: bytearray
     filled: int = 0
 
     def finish(self) -> Received:
-        return self.message, decode_tensors(self.descriptors, self.payload)
+        return self.message, decode_tensors(self.places, self.payload)
 
 
 class FrameReader:
@@ -274,14 +274,14 @@ class FrameReader:
         if number in self._partials or len(self._partials) >= MAX_PARTIAL_MESSAGES:
             raise WireError(f"message {number} begins while others are not whole")
         message, descriptors = _FORMATS[kind].decode(header)
-        size = payload_bytes(descriptors) if descriptors else 0
+        its_places, size = places(descriptors) if descriptors else ([], 0)
         if not size:
-            self._whole = message, decode_tensors(descriptors, bytearray())
+            self._whole = message, decode_tensors(its_places, bytearray())
             return
         held = sum(len(partial.payload) for partial in self._partials.values())
         if size > self._max_bytes or held + size > 2 * self._max_bytes:
             raise WireError(f"a message of {size} bytes; at most {self._max_bytes} are taken")
-        self._partials[number] = Partial(number, message, descriptors, bytearray(size))
+        self._partials[number] = Partial(number, message, its_places, bytearray(size))
 
     def _begin_payload(self, number: int, size: int) -> None:
         """What comes next is payload."""

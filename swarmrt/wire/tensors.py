@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -44,37 +45,42 @@ def encode_tensors(tensors: Sequence[torch.Tensor]) -> list[memoryview]:
     return pieces
 
 
-def payload_bytes(descriptors: Sequence[Descriptor]) -> int:
-    """The size that these descriptors ask for. Raises WireError when they make no sense."""
+class Place(NamedTuple):
+    """Where a tensor is in the payload."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+    extent: int  # how many numbers
+
+
+def places(descriptors: Sequence[Descriptor]) -> tuple[list[Place], int]:
+    """Of all tensors, and the size of the payload. Raises WireError when they make no sense."""
     if len(descriptors) > MAX_TENSORS:
         raise WireError(f"a message may carry at most {MAX_TENSORS} tensors")
-    return sum(_padded(_tensor_bytes(descriptor)) for descriptor in descriptors)
+    its_places, offset = [], 0
+    for name, shape, codec in descriptors:
+        dtype = DTYPES.get(name)
+        if dtype is None or codec != PLAIN:
+            raise WireError(f"not a tensor descriptor: {(name, shape, codec)!r:.80}")
+        if len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0:
+            raise WireError(f"a tensor of shape {shape!r:.80} makes no sense")
+        extent = math.prod(shape)
+        if extent > MAX_EXTENT or (not extent and math.prod(filter(None, shape)) > MAX_EXTENT):
+            raise WireError(f"a tensor of shape {shape!r:.80} is larger than any message")
+        its_places.append(Place(dtype, shape, offset, extent))
+        offset += _padded(extent * dtype.itemsize)
+    return its_places, offset
 
 
-def decode_tensors(descriptors: Sequence[Descriptor], payload: bytearray) -> list[torch.Tensor]:
-    """Views of the payload. Its size has been checked against `payload_bytes`."""
-    tensors, offset = [], 0
-    for descriptor in descriptors:
-        name, shape, _ = descriptor
-        size = _tensor_bytes(descriptor)
-        if size:
-            flat = torch.frombuffer(payload, dtype=torch.uint8, count=size, offset=offset)
-            tensors.append(flat.view(DTYPES[name]).view(shape))
-        else:
-            tensors.append(torch.empty(shape, dtype=DTYPES[name]))
-        offset += _padded(size)
-    return tensors
-
-
-def _tensor_bytes(descriptor: Descriptor) -> int:
-    name, shape, codec = descriptor
-    if name not in DTYPES or codec != PLAIN:
-        raise WireError(f"not a tensor descriptor: {descriptor!r:.80}")
-    if len(shape) > MAX_DIMENSIONS or any(size < 0 for size in shape):
-        raise WireError(f"a tensor of shape {shape!r:.80} makes no sense")
-    if math.prod(size or 1 for size in shape) > MAX_EXTENT:
-        raise WireError(f"a tensor of shape {shape!r:.80} is larger than any message")
-    return math.prod(shape) * DTYPES[name].itemsize
+def decode_tensors(its_places: Sequence[Place], payload: bytearray) -> list[torch.Tensor]:
+    """Views of the payload, which is as large as `places` has said."""
+    return [
+        torch.frombuffer(payload, dtype=dtype, count=extent, offset=offset).view(shape)
+        if extent
+        else torch.empty(shape, dtype=dtype)
+        for dtype, shape, offset, extent in its_places
+    ]
 
 
 def _padded(size: int) -> int:
