@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -73,6 +72,24 @@ class Outbox:
         return self.streams.unsent() if self.streams is not None else []
 
 
+class Gathering:
+    """Outboxes that are written to once the outermost `with` of it ends."""
+
+    def __init__(self, write: Callable[[dict[PeerId, Outbox]], None]) -> None:
+        self.depth = 0
+        self.outboxes: dict[PeerId, Outbox] = {}
+        self._write = write
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+        if not self.depth and self.outboxes:
+            gathered, self.outboxes = self.outboxes, {}
+            self._write(gathered)
+
+
 @dataclass(eq=False)
 class Link:
     """A connection that is open."""
@@ -114,8 +131,7 @@ class Links:
         self._links: set[Link] = set()  # open ones
         self._streams = streams
         self._closing = False
-        self._is_gathering = False
-        self._gathered: dict[PeerId, Outbox] = {}
+        self._gathering = Gathering(self._write_gathered)
         if faults is not None:
             faults.on_cut(self._cut)
 
@@ -159,21 +175,15 @@ class Links:
             return
         self._push(peer, outbox, outgoing)
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Small messages that are sent meanwhile leave at its end, in one piece for each link."""
-        if self._is_gathering:
-            yield
-            return
-        self._is_gathering = True
-        try:
-            yield
-        finally:
-            self._is_gathering = False
-            gathered, self._gathered = self._gathered, {}
-            for peer, outbox in gathered.items():
-                if self._outboxes.get(peer) is outbox:  # else it is broken, and told
-                    self._write_now(peer, outbox)
+    def together(self) -> Gathering:
+        """A context: small messages that are sent within it leave at its end, in one piece for
+        each link."""
+        return self._gathering
+
+    def _write_gathered(self, gathered: dict[PeerId, Outbox]) -> None:
+        for peer, outbox in gathered.items():
+            if self._outboxes.get(peer) is outbox:  # else it is broken, and told
+                self._write_now(peer, outbox)
 
     def drop(self, peer: PeerId) -> None:
         """End all connections of a peer as they are. `on_lost` is told."""
@@ -223,8 +233,8 @@ class Links:
 
     def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
         outbox.frames.push(outgoing)
-        if self._is_gathering:
-            self._gathered[peer] = outbox
+        if self._gathering.depth:
+            self._gathering.outboxes[peer] = outbox
         else:
             self._write_now(peer, outbox)
 
