@@ -33,6 +33,7 @@ class Backwards:
             self._forwards.claim_answered(task, now)
         task.granted, task.retries = True, 0
         task.path, task.need = message.path, message.need
+        self._computing.granted(message.microbatch, message.need)
         return self.run_or_answer(task)
 
     def came(self, message: Backward) -> list[Instruction]:
@@ -40,6 +41,7 @@ class Backwards:
         if task is None or message.epoch != self._seat.epoch or self._seat.is_last:
             return []
         task.path, task.need = message.path, message.need
+        self._computing.granted(message.microbatch, message.need)
         task.asked.pop("gradient", None)
         keep: list[Instruction] = []
         if task.backward is Phase.AWAITED and not task.has_gradient:

@@ -6,6 +6,8 @@ Rules:
   the device does not wait for the event loop, and their outcomes can come back together. Where they
   are long the choice is left open: a gradient that comes meanwhile goes first.
 - A microbatch is accumulated at most once, by the record.
+- One that was given up belongs to others, until it is granted anew: what is repeated of an earlier
+  grant counts no more.
 - What is void while it runs counts no more, and nothing else is started until it is over.
 """
 
@@ -33,6 +35,7 @@ class Computing:
     def __init__(self, seat: Seat) -> None:
         self.tasks = Tasks(seat.settings.staleness)
         self.record: set[MicrobatchId] = set()  # accumulated, and not applied yet
+        self.given_up: set[MicrobatchId] = set()  # released, and not granted since
         self.done = 0  # computations, ever
         self._seat = seat
         self._accumulating: set[MicrobatchId] = set()  # that a started backward will accumulate
@@ -85,6 +88,11 @@ class Computing:
         self.done += 1
         return self.tasks.finished(microbatch)
 
+    def granted(self, microbatch: MicrobatchId, need: tuple[int, ...]) -> None:
+        """Where this stage is needed, it is owned here from now on."""
+        if self._seat.stage in need:
+            self.given_up.discard(microbatch)
+
     def _forget_void(self, microbatch: MicrobatchId) -> list[Instruction]:
         """What a void computation has left, unless it is to be computed again."""
         return [Forget(microbatch)] if microbatch not in self.tasks else []
@@ -107,11 +115,13 @@ class Computing:
         if self.record or self._accumulating:
             instructions.append(ClearGradients())
         self.record.clear()
+        self.given_up.clear()
         return instructions
 
     def applied(self, version: int) -> list[Task]:
         """The steps before this version are over; tasks that are left of them."""
         self.record = {mb for mb in self.record if mb.step >= version}
+        self.given_up = {mb for mb in self.given_up if mb.step >= version}
         return [task for task in self.tasks if task.microbatch.step < version]
 
     def accumulated(self, step: int) -> set[int]:

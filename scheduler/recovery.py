@@ -1,13 +1,14 @@
 """How a peer recovers what others have lost, and helps its neighbours to.
 
 Rules:
-- Who owns a microbatch and lacks a frame asks its neighbours for it, or releases it.
+- Who owns a microbatch and lacks a frame asks its neighbours for it, or gives it up: the trainer
+  may let others own it from then on.
 - A neighbour gives what it retains, now or as soon as it is computed, or says that it will not.
 """
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import FrameKind, GetFrame, NoFrame, Recover, Released
 from swarmrt.scheduler.backwards import Backwards
 from swarmrt.scheduler.computing import Computing
@@ -40,6 +41,8 @@ class Recovery:
             return []
         if microbatch in self._computing.record:
             return [self._backwards.receipt(microbatch)]
+        if microbatch in self._computing.given_up:
+            return self._give_up_again(microbatch)
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
         if task.backward in (Phase.QUEUED, Phase.RUNNING):
             return []
@@ -70,30 +73,40 @@ class Recovery:
         is_void = message.epoch != self._seat.epoch
         if task is None or task.asked.get(message.kind) != sender or is_void:
             return []
-        return self._release(task, f"{sender} does not retain its {message.kind} any more")
+        return self._give_up(task, f"{sender} does not retain its {message.kind} any more")
 
     def send_failed(self, to: PeerId, message: GetFrame) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
         if task is None or task.asked.get(message.kind) != to:
             return []
-        return self._release(task, f"{to}, who has a frame of it, cannot be reached")
+        return self._give_up(task, f"{to}, who has a frame of it, cannot be reached")
 
     def go_on_without(self, peer: PeerId, now: float) -> list[Instruction]:
         """Push again what it had been given; release what only it could have sent."""
         instructions: list[Instruction] = []
         for task in self._tasks:
             if peer in task.asked.values():
-                instructions += self._release(task, f"{peer}, who has a frame of it, is gone")
+                instructions += self._give_up(task, f"{peer}, who has a frame of it, is gone")
             elif task.pushed_to == peer and task.backward is Phase.AWAITED and task.has_output:
                 instructions += self._forwards.push(task, now)
         return instructions
 
-    def _release(self, task: Task, reason: str) -> list[Instruction]:
+    def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Not accumulated, and it will not be: somebody else may own it."""
         if task.backward in (Phase.RUNNING, Phase.DONE):
             return []
-        released = Released(self._seat.epoch, self._seat.term, task.microbatch, reason)
-        return [self._forwards.drop(task), self._seat.to_trainer(released)]
+        self._computing.given_up.add(task.microbatch)
+        return [self._forwards.drop(task), self._released(task.microbatch, reason)]
+
+    def _give_up_again(self, microbatch: MicrobatchId) -> list[Instruction]:
+        """The trainer may not have heard of it. A claim that is under way tells it more."""
+        if self._seat.is_last and microbatch in self._tasks:
+            return []
+        return [self._released(microbatch, "it was given up before")]
+
+    def _released(self, microbatch: MicrobatchId, reason: str) -> Send:
+        seat = self._seat
+        return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, reason))
 
     # ------------------------------------------------------------------ its neighbours'
 

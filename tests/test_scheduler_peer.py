@@ -333,6 +333,32 @@ def test_accumulated_microbatch_is_never_released() -> None:
     assert not sent(peer.get(NoFrame(1, MB, "output"), UP), Released)
 
 
+@pytest.mark.parametrize("num_stages", [2, 3])
+def test_given_up_microbatch_is_not_owned_again_by_a_repeated_word(num_stages: int) -> None:
+    """Found by a soak: it was asked to recover twice, and accumulated what others owned by then."""
+    peer = Peer(num_stages)
+    recover = Recover(1, MB, (UP, ME, A)[:num_stages], (1,))
+    peer.get(recover)
+    assert sent(peer.get(NoFrame(1, MB, "output"), UP), Released)
+    assert sent(peer.get(recover), Released), "the first may be lost"
+    peer.forward(attempt=2)
+    peer.get(recover)
+    assert not any(isinstance(i, RunBackward) for i in peer.computed())
+    assert MB not in peer.core.computing.record
+
+
+def test_given_up_microbatch_is_owned_again_by_a_new_grant() -> None:
+    peer = Peer(num_stages=2)
+    recover = Recover(1, MB, (UP, ME), (1,))
+    peer.get(recover)
+    peer.get(NoFrame(1, MB, "output"), UP)
+    peer.forward(attempt=2)
+    peer.computed()
+    assert RunBackward(MB, True) in peer.get(Granted(1, MB, (UP, ME), (1,)))
+    assert sent(peer.feed(BackwardDone(MB, 1.0, 100)), Accumulated)
+    assert sent(peer.get(recover), Accumulated)
+
+
 def test_change_of_the_record_voids_the_round_under_way() -> None:
     """What others add up must be what this peer sent at the beginning of the round."""
     peer = Peer()

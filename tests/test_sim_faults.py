@@ -44,6 +44,11 @@ def test_gradient_that_is_here_is_passed_on_to_who_asks_for_it() -> None:
     play(draw(34381))
 
 
+def test_microbatch_that_was_given_up_is_not_accumulated_by_a_repeated_word() -> None:
+    """Found by a soak of short computations: each commit was refused for another microbatch."""
+    play(draw(408619))
+
+
 def test_schedules_cover_every_kind_of_fault_and_every_answer_to_it() -> None:
     covered = play(draw(0)).covered
     for seed in range(1, 80):

@@ -18,6 +18,7 @@ from swarmrt.sim.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
 CALM = Weather()
+LONG_S, SHORT_S = (0.05, 0.4), (0.001, 0.008)  # of a forward: short ones are handed over ahead
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
 
 
@@ -51,18 +52,34 @@ class Scenario:
     drift: float
     faults: tuple[Fault, ...]
     staleness: int = 0
+    service_s: tuple[float, float] = LONG_S  # of each peer, from this range
 
     def story(self) -> str:
         """For people: what happens."""
         head = (
             f"seed {self.seed}: replicas {list(self.replicas)}, {self.steps} steps of "
             f"{self.microbatches} microbatches, {self.retained_frames} frames retained, "
-            f"staleness {self.staleness}"
+            f"staleness {self.staleness}, forwards of {self.service_s[0]} to {self.service_s[1]} s"
         )
         return "\n".join([head, *map(str, self.faults)])
 
 
 def draw(seed: int) -> Scenario:
+    """Every fourth is of short computations: then there are more of them, and less time."""
+    scenario = _draw_long(seed)
+    if seed % 4 != 3:
+        return scenario
+    rng = random.Random(f"short {seed}")
+    return replace(
+        scenario,
+        service_s=SHORT_S,
+        microbatches=rng.randint(8, 32),
+        queue_s=rng.choice((0.03, 5.0)),
+        faults=tuple(replace(fault, at_s=fault.at_s / 4) for fault in scenario.faults),
+    )
+
+
+def _draw_long(seed: int) -> Scenario:
     rng = random.Random(seed)
     replicas = tuple(rng.choice((1, 2, 2, 3)) for _ in range(rng.choice((1, 2, 3))))
     faults = sorted(
@@ -128,6 +145,7 @@ def play(scenario: Scenario) -> Outcome:
         staleness=scenario.staleness,
         skew_s=scenario.skew_s,
         drift=scenario.drift,
+        service_s=scenario.service_s,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
