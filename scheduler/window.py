@@ -18,7 +18,7 @@ from swarmrt.ids import PeerId
 
 WAITING = 4  # microbatches for each peer: a pipeline of equal ones is then 98 % busy
 WAITING_S = 0.1  # or so much work, where that is more: as long as machines and networks stutter
-MOST_WAITING = 32
+MOST_WAITING = 32  # however short they are said to be
 GAIN = 1.5  # on what is under way: how fast the window opens, a round trip at a time
 SMOOTHING = 1 / 2  # of a beacon
 
@@ -46,9 +46,7 @@ class Window:
         """By its beacon: what it could compute at once, with what it computes now, and how long a
         forward and backward take there, or 0."""
         if peer in self._waiting:
-            if service_s:
-                enough = math.ceil(WAITING_S / service_s)
-                self._wanted[peer] = min(max(WAITING, enough), MOST_WAITING)
+            self._wanted[peer] = _wanted(service_s)
             waiting = max(0, queued - 1)
             self._waiting[peer] += SMOOTHING * (waiting - self._waiting[peer])
             self._unheard.discard(peer)
@@ -76,3 +74,12 @@ class Window:
     def _least(self) -> int:
         """Each peer computes one, and the others wait."""
         return WAITING * max(1, len(self._waiting))
+
+
+def _wanted(service_s: float) -> int:
+    """How many are to be at a peer that takes so long for each. A peer may say anything."""
+    if not service_s > 0:  # it has computed none yet
+        return WAITING
+    if service_s <= WAITING_S / MOST_WAITING:
+        return MOST_WAITING
+    return max(WAITING, math.ceil(WAITING_S / service_s))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import pytest
+
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.window import WAITING, WAITING_S, Window
 
@@ -115,18 +117,23 @@ def test_the_window_settles_in_a_closed_loop() -> None:
     assert delay < window.size < 3 * delay
 
 
-def test_more_wait_where_they_are_short() -> None:
-    """A peer that takes 5 ms for one would be out of work after any stutter."""
+def size_after(service_s: float) -> int:
+    """One window's worth has landed, of peers that take so long for each."""
     window = window_of(*PEERS)
-    round_of(window, waiting=0)
-    long = window.size
     for peer in PEERS:
-        window.heard(peer, 1, 0.005)
+        window.heard(peer, 1, service_s)
     for _ in range(window.size):
         window.landed(window.size, more=True)
-    grown_by_round_trips = window_of(*PEERS)
-    for _ in range(2):
-        round_of(grown_by_round_trips, waiting=0)
+    return window.size
+
+
+def test_more_wait_where_they_are_short() -> None:
+    """A peer that takes 5 ms for one would be out of work after any stutter."""
     wanted = math.ceil(WAITING_S / 0.005)
-    assert window.size - grown_by_round_trips.size == len(PEERS) * (wanted - WAITING)
-    assert long < grown_by_round_trips.size
+    assert size_after(0.005) - size_after(0.1) == len(PEERS) * (wanted - WAITING)
+    assert size_after(0.1) == size_after(60.0)
+
+
+@pytest.mark.parametrize("service_s", [-1.0, 0.0, 5e-324, math.inf, math.nan])
+def test_no_service_time_that_a_peer_may_tell_breaks_it(service_s: float) -> None:
+    assert size_after(0.1) <= size_after(service_s) <= size_after(0.001)
