@@ -111,8 +111,15 @@ def from_plain(plain: Any, annotation: Any = None) -> Any:
     if isinstance(plain, list):
         return _tuple(plain, annotation)
     if annotation is float and isinstance(plain, str):
-        return float(plain)
+        return _float(plain)
     return plain
+
+
+def _float(name: str) -> float:
+    try:
+        return float(name)
+    except ValueError:
+        raise UsageError(f"the record has {name!r:.80} where a number belongs") from None
 
 
 def _tuple(items: list[Any], annotation: Any) -> Any:

@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given
 
+from swarmrt.errors import UsageError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message
 from swarmrt.scheduler.events import ForwardDone, Received
@@ -30,3 +31,9 @@ def test_what_json_has_no_number_for_survives_too(value: float) -> None:
     plain = to_plain(ForwardDone(MicrobatchId(3, 4), 0.25, value, 16, 0))
     same = from_plain(json.loads(json.dumps(plain, allow_nan=False)))
     assert str(same.loss_sum) == str(value) and same.seconds == 0.25
+
+
+def test_a_number_that_is_none_is_refused() -> None:
+    plain = to_plain(ForwardDone(MicrobatchId(3, 4), 0.25, 1.0, 16, 0))
+    with pytest.raises(UsageError, match="'much' where a number belongs"):
+        from_plain(plain | {"loss_sum": "much"})

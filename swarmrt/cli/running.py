@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -35,6 +36,7 @@ def run(
     An error for people is raised alone, without its task group.
     """
     _show_logs()
+    gc.freeze()  # what is imported by now stays: to look through it stops everything for 0.2 s
 
     async def main() -> T | None:
         task = asyncio.current_task()

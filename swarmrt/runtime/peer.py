@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -109,9 +110,9 @@ async def serve(
                 f"there is no stage {options.stage}"
             )
         with (
-            Worker("torch", in_groups=True) as torch_thread,
-            Worker("reduce") as reduce_thread,
-            Worker("to-host") as to_host_thread,
+            closing(Worker("torch", in_groups=True)) as torch_thread,
+            closing(Worker("reduce")) as reduce_thread,
+            closing(Worker("to-host")) as to_host_thread,
         ):
             threads = Threads(torch_thread, reduce_thread, to_host_thread)
             new_stage = partial(options.new_stage, config, options.stage, options.device)

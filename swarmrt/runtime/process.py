@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,9 +36,14 @@ class EventLog:
                 self._file.write(b"\n")  # a killed writer may have torn its last line
 
     def write(self, entry: dict[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(_ENCODER.encode(entry) + b"\n")
-            self._file.flush()
+        if self._file is None:
+            return
+        try:
+            line = _ENCODER.encode(entry)
+        except UnicodeEncodeError:  # an error's text has a path in it that is no UTF-8
+            line = json.dumps(entry).encode()
+        self._file.write(line + b"\n")
+        self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
@@ -84,7 +83,6 @@ class Shell(ABC):
         Raises RunError when it stops with an error, and whatever a duty raises.
         """
         await self.links.start()
-        gc.freeze()  # what is loaded by now stays: to look through it stops everything for long
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(duty) for duty in duties]

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 
 class Outcome(NamedTuple):
@@ -29,7 +28,7 @@ Job = tuple[Callable[[], Any], Then]
 
 
 class Worker:
-    """Does one job after the other, in their order. As a context it ends when all are done."""
+    """Does one job after the other, in their order. `close` at the end."""
 
     def __init__(self, name: str, *, in_groups: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
@@ -57,17 +56,6 @@ class Worker:
         """Wait until all jobs are done. Outcomes that the loop has not taken yet still come."""
         self._jobs.put(None)
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _work(self) -> None:
         outcomes: list[tuple[Then, Outcome]] = []

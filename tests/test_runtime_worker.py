@@ -1,0 +1,103 @@
+"""A thread beside the loop: order, groups, errors, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from swarmrt.runtime.worker import Outcome, Worker
+
+WAIT_S = 10.0
+
+
+def outcomes_of(jobs: int, *, in_groups: bool) -> tuple[list[int], list[int]]:
+    """What comes of jobs that are all there before the first one ends; and how many at a time."""
+    came: list[int] = []
+    groups: list[int] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        before = len(came)
+        yield
+        groups.append(len(came) - before)
+
+    async def run() -> None:
+        all_there, done = threading.Event(), asyncio.Event()
+
+        def take(outcome: Outcome) -> None:
+            came.append(outcome.result)
+            if len(came) == jobs:
+                done.set()
+
+        def job(number: int) -> int:
+            assert all_there.wait(WAIT_S)
+            return number
+
+        with closing(Worker("test", in_groups=in_groups)) as worker:
+            worker.deliver_within(together)
+            for number in range(jobs):
+                worker.run(partial(job, number), take)
+            all_there.set()
+            async with asyncio.timeout(WAIT_S):
+                await done.wait()
+
+    asyncio.run(run())
+    return came, groups
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3, 8, 100])
+@pytest.mark.parametrize("in_groups", [False, True])
+def test_all_outcomes_come_in_the_order_of_the_jobs(jobs: int, in_groups: bool) -> None:
+    came, groups = outcomes_of(jobs, in_groups=in_groups)
+    assert came == list(range(jobs)) and sum(groups) == jobs
+
+
+def test_a_group_comes_when_as_many_wait_as_there_is_left() -> None:
+    assert outcomes_of(8, in_groups=True)[1] == [4, 2, 1, 1]
+    assert outcomes_of(8, in_groups=False)[1] == [1] * 8
+
+
+def test_an_error_is_carried_to_the_loop_and_the_next_job_is_done() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    async def run() -> Any:
+        with closing(Worker("test")) as worker:
+            with pytest.raises(ValueError, match="no"):
+                await worker.call(fail)
+            return await worker.call(lambda: 3)
+
+    assert asyncio.run(run()) == 3
+
+
+def test_close_waits_for_all_jobs_and_leaves_no_thread() -> None:
+    done: list[int] = []
+
+    async def run() -> None:
+        with closing(Worker("this-test", in_groups=True)) as worker:
+            for number in range(50):
+                worker.run(partial(done.append, number), lambda outcome: None)
+        assert done == list(range(50))
+
+    asyncio.run(run())
+    assert "this-test" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_whoever_gives_up_waiting_does_not_break_it() -> None:
+    async def run() -> int:
+        go = threading.Event()
+        with closing(Worker("test")) as worker:
+            waiting = asyncio.create_task(worker.call(partial(go.wait, WAIT_S)))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            go.set()
+            result: int = await worker.call(lambda: 5)
+            return result
+
+    assert asyncio.run(run()) == 5
