@@ -128,6 +128,40 @@ def test_messages_and_tensors_go_both_ways_on_one_stream(link: Link) -> None:
 
 
 @both_carriers
+def test_messages_sent_together_leave_at_the_end_and_in_their_order(link: Link) -> None:
+    async def story() -> None:
+        async with two_ends(link) as (first, second):
+            first.links.send(second.me, Finish("hello"))
+            await until(lambda: second.got)
+            with first.links.together(), first.links.together():
+                for number in range(500):
+                    first.links.send(second.me, Finish(str(number)))
+                first.links.send(second.me, Part(1, 1, 1, 0, False), [torch.zeros(1_000_000)])
+            await until(lambda: len(second.got) == 502)
+            texts = [m.reason for m in second.messages() if isinstance(m, Finish)]
+            assert texts == ["hello", *map(str, range(500))]
+
+    run(story())
+
+
+def test_what_is_sent_together_as_the_link_breaks_comes_back_once() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            first.links.send(second.me, Finish("hello"))
+            await until(lambda: second.got)
+            with first.links.together():
+                first.links.send(second.me, Finish("lost"))
+                first.links.drop(second.me)
+            assert first.failed == [(second.me, Finish("lost"))] and len(first.lost) == 1
+            first.links.send(second.me, Finish("again"))
+            await until(lambda: len(second.got) == 2)
+            assert second.messages() == [Finish("hello"), Finish("again")]
+            assert first.failed == [(second.me, Finish("lost"))]
+
+    run(story())
+
+
+@both_carriers
 def test_lost_peer_is_reported_once_and_unsent_messages_come_back(link: Link) -> None:
     async def story() -> None:
         async with two_ends(link) as (first, second):
