@@ -176,6 +176,7 @@ def test_block_that_fails_leaves_nothing(config: Path, tmp_path: Path) -> None:
 @pytest.mark.swarm
 def test_chaos_is_survived_and_reported(config: Path, tmp_path: Path) -> None:
     settings = ["--seed", 4, "--steps", 100, "--every", 2, "--replicas", "2,2", "--json"]
+    settings += ["--set", "batch.microbatches=48"]  # so that the run is not over before the faults
     done = swarmrt("chaos", config, *settings, "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
