@@ -2,7 +2,8 @@
 
 Rules:
 - What comes again is answered from the record, and accumulates nothing.
-- The receipt goes to the trainer, the input's gradient to the stage before, if one needs it.
+- The receipt goes to the trainer, the input's gradient to the stage before, if one needs it. Where
+  the weights' gradients are left for later, the receipt waits for them and the gradient does not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from swarmrt.ids import MicrobatchId
 from swarmrt.messages import Accumulated, Backward, Granted
 from swarmrt.scheduler.computing import Computing
-from swarmrt.scheduler.events import BackwardDone
+from swarmrt.scheduler.events import BackwardDone, WeightGradientsDone
 from swarmrt.scheduler.forwards import Forwards
 from swarmrt.scheduler.instructions import InputGrad, Instruction, KeepGradient, Send
 from swarmrt.scheduler.reducing import Reducing
@@ -57,36 +58,37 @@ class Backwards:
         may_run = task.has_graph and (task.has_gradient or is_granted)
         if task.backward is not Phase.AWAITED or task.forward is not Phase.DONE or not may_run:
             return []
-        if task.microbatch in self._computing.record and not self._passes_on(task):
+        if task.microbatch in self._computing.record and not task.passes_on(self._seat.stage):
             return self._receipts(task)
-        self._tasks.queue_backward(task)
+        self._tasks.queue("backward", task)
         return self._computing.compute()
 
-    def _passes_on(self, task: Task) -> bool:
-        """Whether a stage before this one needs the input gradient."""
-        stage = self._seat.stage
-        if self._seat.is_first or not any(needed < stage for needed in task.need):
-            return False
-        return bool(task.path[stage - 1])  # else it is vacant: its next owner asks
-
     def done(self, event: BackwardDone) -> list[Instruction]:
-        was_recorded = event.microbatch in self._computing.record
+        adds = self._computing.is_adding(event.microbatch)
         task, void = self._computing.backward_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]
         task.backward = Phase.DONE
         task.has_graph = task.has_gradient = False
         task.has_input_grad, task.input_grad_bytes = not self._seat.is_first, event.frame_bytes
-        if not was_recorded and event.microbatch in self._computing.record:
+        if adds:
             void = self._reducing.void(event.microbatch.step)  # what is to be reduced has changed
         given = [*void, *self._receipts(task)]  # before the frame may be dropped
         kept = self._forwards.retention.keep_within(task)
         return [*given, *kept, *self._computing.compute()]
 
+    def weights_done(self, event: WeightGradientsDone) -> list[Instruction]:
+        """The whole gradient is accumulated."""
+        task, void = self._computing.weight_gradients_finished(event)
+        if task is None:
+            return [*void, *self._computing.compute()]
+        void = self._reducing.void(event.microbatch.step)
+        return [*void, self.receipt(event.microbatch), *self._computing.compute()]
+
     def _receipts(self, task: Task) -> list[Instruction]:
         """Give the previous stage its gradient, and tell the trainer what is accumulated."""
         instructions: list[Instruction] = []
-        if self._passes_on(task) and task.has_input_grad:
+        if task.passes_on(self._seat.stage) and task.has_input_grad:
             instructions = [self.send_input_grad(task)]
         if task.microbatch in self._computing.record:
             instructions.append(self.receipt(task.microbatch))

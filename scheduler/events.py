@@ -72,6 +72,14 @@ class BackwardDone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WeightGradientsDone(Event):
+    """What backward had left is in the accumulator too."""
+
+    microbatch: MicrobatchId
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PartSummed(Event):
     step: int
     round: int
@@ -134,7 +142,7 @@ class StopRequested(Event):
 
 
 ALL_EVENTS: tuple[type[Event], ...] = (
-    Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone, PartSummed,
-    GradientCombined, Stepped, StateLoaded, StateUnavailable, CheckpointSaved, CheckpointFailed,
-    DeadlinePassed, StopRequested,
+    Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone,
+    WeightGradientsDone, PartSummed, GradientCombined, Stepped, StateLoaded, StateUnavailable,
+    CheckpointSaved, CheckpointFailed, DeadlinePassed, StopRequested,
 )  # fmt: skip

@@ -33,6 +33,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     RaiseEpoch,
     RunBackward,
+    RunWeightGradients,
     SaveCheckpoint,
     Send,
     StepOptimizer,
@@ -67,6 +68,7 @@ _ACTS: dict[Role, dict[type[Instruction], str]] = {
     "peer": {
         LoadState: "join.{}_load",
         RunBackward: "accumulate.{}_start",
+        RunWeightGradients: "accumulate.{}_weights",
         StepOptimizer: "apply.{}_start",
         Announce: "announce.{}",
     },

@@ -73,7 +73,7 @@ class Forwards:
             return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
         task = Task(microbatch, message.work.attempt, message.route, onward=True)
-        self._tasks.queue_forward(self._tasks.add(task))
+        self._tasks.queue("forward", self._tasks.add(task))
         return [KeepInput(microbatch), Send(sender, accepted), *self._computing.compute()]
 
     def _load(self, kind: type[Accepted] | type[Busy], message: Forward) -> Accepted | Busy:
@@ -100,7 +100,7 @@ class Forwards:
         """Compute it from the input that has just come."""
         if task.backward is Phase.DONE:
             task.backward, task.granted = Phase.AWAITED, False  # this attempt's grant may differ
-        self._tasks.queue_forward(task)
+        self._tasks.queue("forward", task)
         return [KeepInput(task.microbatch), *self._computing.compute()]
 
     # ------------------------------------------------------------------ handing it on
@@ -121,7 +121,7 @@ class Forwards:
         if task.onward:
             instructions += self._go_on(task, now)
         if task.has_gradient or (self._seat.is_last and task.granted):
-            self._tasks.queue_backward(task)
+            self._tasks.queue("backward", task)
         kept = self.retention.keep_within(task)
         return [*instructions, *kept, *self._computing.compute()]
 

@@ -101,10 +101,21 @@ class RunForward(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class RunBackward(Instruction):
-    """Compute, and add to the accumulator or not; the outcome is BackwardDone."""
+    """Compute, and add to the accumulator or not; the outcome is BackwardDone.
+
+    `later`: the weights' gradients may be left for RunWeightGradients.
+    """
 
     microbatch: MicrobatchId
     accumulate: bool
+    later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunWeightGradients(Instruction):
+    """Add what backward has left to the accumulator; the outcome is WeightGradientsDone."""
+
+    microbatch: MicrobatchId
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,9 +326,9 @@ class Stop(Instruction):
 
 
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
-    Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, Forget, DropFrames,
-    ClearGradients, SumPart, CombineParts, DropRound, StepOptimizer, LoadState, Announce,
-    StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
+    Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, RunWeightGradients, Forget,
+    DropFrames, ClearGradients, SumPart, CombineParts, DropRound, StepOptimizer, LoadState,
+    Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
     ReportCheckpointFailed, Stop,
 )  # fmt: skip

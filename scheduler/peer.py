@@ -57,6 +57,7 @@ from swarmrt.scheduler.events import (
     StateUnavailable,
     Stepped,
     StopRequested,
+    WeightGradientsDone,
 )
 from swarmrt.scheduler.forwards import Forwards
 from swarmrt.scheduler.instructions import (
@@ -111,6 +112,8 @@ class PeerCore:
                 return self.forwards.done(event, now)
             case BackwardDone():
                 return self.backwards.done(event)
+            case WeightGradientsDone():
+                return self.backwards.weights_done(event)
             case PartSummed():
                 return self.reducing.part_summed(event) + self._reduce_on()
             case GradientCombined():

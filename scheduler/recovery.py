@@ -44,7 +44,8 @@ class Recovery:
         if microbatch in self._computing.given_up:
             return self._give_up_again(microbatch)
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
-        if task.backward in (Phase.QUEUED, Phase.RUNNING):
+        is_coming = self._computing.is_accumulated(microbatch)
+        if is_coming or task.backward in (Phase.QUEUED, Phase.RUNNING):
             return []
         task.path, task.need = message.path, message.need
         task.granted = task.granted or seat.is_last
@@ -60,7 +61,7 @@ class Recovery:
 
     def _get_input(self, task: Task) -> list[Instruction]:
         if self._seat.is_first:  # it came with the message
-            self._tasks.queue_forward(task)
+            self._tasks.queue("forward", task)
             return [KeepInput(task.microbatch)]
         return [self._ask(task, "output", task.path[self._seat.stage - 1])]
 
@@ -93,7 +94,8 @@ class Recovery:
 
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Not accumulated, and it will not be: somebody else may own it."""
-        if task.backward in (Phase.RUNNING, Phase.DONE):
+        is_coming = self._computing.is_accumulated(task.microbatch)
+        if is_coming or task.backward in (Phase.RUNNING, Phase.DONE):
             return []
         self._computing.given_up.add(task.microbatch)
         return [self._forwards.drop(task), self._released(task.microbatch, reason)]

@@ -23,6 +23,7 @@ class PeerSettings:
     gradient_bytes: int  # of the stage
     retain_bytes: int  # frames kept for recovery
     record_ttl_s: float  # how long the directory may name a peer that is gone
+    most_left: int = 0  # microbatches whose weights' gradients backward may leave for later
     staleness: int = 0  # versions between the weights that a step runs on and those it updates
 
 

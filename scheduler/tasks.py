@@ -5,6 +5,7 @@ a peer has one task for a microbatch, however many attempts pass it.
 
     forward    AWAITED → QUEUED → RUNNING → DONE
     backward   AWAITED → QUEUED → RUNNING → DONE
+    weights    AWAITED → QUEUED → RUNNING → DONE    only where backward leaves them for later
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import FrameKind, Path
@@ -33,6 +35,8 @@ class Task:
     route: tuple[PeerId, ...] = ()  # that the newest attempt passed before this stage
     forward: Phase = Phase.AWAITED
     backward: Phase = Phase.AWAITED
+    weights: Phase = Phase.AWAITED  # their gradients, left by backward
+    backward_s: float = 0.0  # that it took without them
     onward: bool = False  # goes on to the next stage, or to a claim
     pushed_to: PeerId | None = None
     pushed_at: float = 0.0
@@ -57,21 +61,28 @@ class Task:
     def work(self) -> Work:
         return Work(self.microbatch, self.attempt)
 
+    def passes_on(self, stage: int) -> bool:
+        """Whether a stage before needs the input gradient, and there is somebody to take it."""
+        if stage == 0 or not any(needed < stage for needed in self.need):
+            return False
+        return bool(self.path[stage - 1])  # else it is vacant: its next owner asks
 
+
+Kind = Literal["forward", "backward", "weights"]
+KINDS: tuple[Kind, ...] = ("forward", "backward", "weights")
 Entry = tuple[int, bool, int, MicrobatchId]
 MOST_AHEAD = 8  # computations that are handed over before the running one ends
 
 
 class Tasks:
-    """All tasks of a peer. Backward goes before forward; within each, the oldest first."""
+    """All tasks of a peer, and a queue for each kind of computation, the oldest first."""
 
     def __init__(self, staleness: int = 0) -> None:
         self._staleness = staleness
         self._tasks: dict[MicrobatchId, Task] = {}
-        self._forwards: list[Entry] = []
-        self._backwards: list[Entry] = []
-        self._num_queued: Counter[tuple[str, int]] = Counter()  # by kind and version that it needs
-        self._started: dict[MicrobatchId, Task] = {}  # whose outcome has not come
+        self._queues: dict[Kind, list[Entry]] = {kind: [] for kind in KINDS}
+        self._num_queued: Counter[tuple[Kind, int]] = Counter()  # by version that it needs
+        self._started: dict[MicrobatchId, tuple[Kind, Task]] = {}  # whose outcome has not come
         self._voided = False  # what is started counts no more; nothing is begun until it is over
 
     def __len__(self) -> int:
@@ -92,29 +103,24 @@ class Tasks:
 
     def drop(self, task: Task) -> None:
         if self._tasks.pop(task.microbatch, None) is not None:
-            for what in ("forward", "backward"):
-                if getattr(task, what) is Phase.QUEUED:
-                    self._count(what, task, -1)
+            for kind in KINDS:
+                if getattr(task, kind) is Phase.QUEUED:
+                    self._count(kind, task, -1)
 
     def clear(self) -> list[MicrobatchId]:
         """Drop all; those that there were."""
         dropped = list(self._tasks)
         self._voided = bool(self._started)
         self._tasks.clear()
-        self._forwards.clear()
-        self._backwards.clear()
+        for queue in self._queues.values():
+            queue.clear()
         self._num_queued.clear()
         return dropped
 
-    def queue_forward(self, task: Task) -> None:
-        task.forward = Phase.QUEUED
-        self._count("forward", task, 1)
-        heapq.heappush(self._forwards, self._entry(task.microbatch))
-
-    def queue_backward(self, task: Task) -> None:
-        task.backward = Phase.QUEUED
-        self._count("backward", task, 1)
-        heapq.heappush(self._backwards, self._entry(task.microbatch))
+    def queue(self, kind: Kind, task: Task) -> None:
+        setattr(task, kind, Phase.QUEUED)
+        self._count(kind, task, 1)
+        heapq.heappush(self._queues[kind], self._entry(task.microbatch))
 
     @property
     def started(self) -> int:
@@ -125,60 +131,55 @@ class Tasks:
         """Whether there is room for one, when so many are handed over before their turn."""
         return len(self._started) <= ahead and not self._voided
 
-    def next_backward(self, version: int) -> Task | None:
-        task = self._oldest(self._backwards, version, "backward")
-        if task is not None:
-            task.backward = Phase.RUNNING
-            self._count("backward", task, -1)
-            self._started[task.microbatch] = task
-        return task
+    def oldest(self, kind: Kind, version: int) -> Task | None:
+        """The oldest task that is queued for it, if this version can compute it."""
+        queue = self._queues[kind]
+        while queue:
+            task = self._tasks.get(queue[0][-1])
+            if task is not None and getattr(task, kind) is Phase.QUEUED:
+                return task if self._is_ready(task.microbatch, version) else None
+            heapq.heappop(queue)
+        return None
 
-    def next_forward(self, version: int) -> Task | None:
-        task = self._oldest(self._forwards, version, "forward")
-        if task is not None:
-            task.forward = Phase.RUNNING
-            self._count("forward", task, -1)
-            self._started[task.microbatch] = task
-        return task
+    def start(self, kind: Kind, task: Task) -> None:
+        """The one that `oldest` has named."""
+        heapq.heappop(self._queues[kind])
+        setattr(task, kind, Phase.RUNNING)
+        self._count(kind, task, -1)
+        self._started[task.microbatch] = kind, task
 
     def finished(self, microbatch: MicrobatchId) -> Task | None:
         """A computation's outcome is here; the task that it belongs to, if there still is one."""
-        task = self._started.pop(microbatch, None)
+        _, task = self._started.pop(microbatch, (None, None))
         if not self._started:
             self._voided = False
         return task if task is not None and self._tasks.get(microbatch) is task else None
 
-    def queued(self) -> tuple[int, int]:
-        """Forwards and backwards that wait for the one that runs."""
+    def waiting(self) -> Counter[Kind]:
+        """How many of each kind wait for the one that runs."""
         ahead = list(self._started.values())[1:]
-        backwards = sum(task.backward is Phase.RUNNING for task in ahead)
-        numbers = {"forward": len(ahead) - backwards, "backward": backwards}
-        for (what, _), number in self._num_queued.items():
-            numbers[what] += number
-        return numbers["forward"], numbers["backward"]
+        numbers = Counter(kind for kind, _ in ahead)
+        for (kind, _), number in self._num_queued.items():
+            numbers[kind] += number
+        return numbers
 
     def computable(self, version: int) -> int:
-        """What this version can compute, with what runs: the rest waits for the next version."""
-        waiting = [n for (_, needed), n in self._num_queued.items() if needed <= version]
+        """What this version can compute, with what runs: the rest waits for the next version.
+
+        Without weights' gradients, which fill the time in which there is nothing else.
+        """
+        waiting = (
+            number
+            for (kind, needed), number in self._num_queued.items()
+            if needed <= version and kind != "weights"
+        )
         return sum(waiting) + len(self._started)
 
-    def _count(self, what: str, task: Task, change: int) -> None:
-        key = (what, task.microbatch.runs_on(self._staleness))
+    def _count(self, kind: Kind, task: Task, change: int) -> None:
+        key = (kind, task.microbatch.runs_on(self._staleness))
         self._num_queued[key] += change
         if not self._num_queued[key]:
             del self._num_queued[key]
-
-    def _oldest(self, heap: list[Entry], version: int, what: str) -> Task | None:
-        """The oldest task that is queued for it and that this version can compute."""
-        while heap:
-            task = self._tasks.get(heap[0][-1])
-            is_queued = task is not None and getattr(task, what) is Phase.QUEUED
-            if is_queued and not self._is_ready(heap[0][-1], version):
-                return None
-            heapq.heappop(heap)
-            if is_queued:
-                return task
-        return None
 
     def _entry(self, microbatch: MicrobatchId) -> Entry:
         """Heap order: by the weights that it needs, then evaluations, which hold up a commit, then
@@ -195,14 +196,14 @@ class Tasks:
         running = {
             task.microbatch
             for task in self._tasks.values()
-            if Phase.RUNNING in (task.forward, task.backward)
+            if Phase.RUNNING in (task.forward, task.backward, task.weights)
         }
         assert len(self._started) <= MOST_AHEAD + 1 and running <= set(self._started)
         queued = Counter(
-            (what, task.microbatch.runs_on(self._staleness))
+            (kind, task.microbatch.runs_on(self._staleness))
             for task in self._tasks.values()
-            for what in ("forward", "backward")
-            if getattr(task, what) is Phase.QUEUED
+            for kind in KINDS
+            if getattr(task, kind) is Phase.QUEUED
         )
         assert queued == self._num_queued, (queued, self._num_queued)
         for microbatch, task in self._tasks.items():

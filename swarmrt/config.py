@@ -62,6 +62,9 @@ class Model(Section):
     recompute: bool = Field(
         False, description="keep inputs, not activations: less memory, a third more computing"
     )
+    split_backward: bool = Field(
+        True, description="pass gradients on before those of weights are made: some memory for time"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="keyword arguments of your own builder"
     )

@@ -108,7 +108,7 @@ def without_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
         Backwards,
         "run_or_answer",
         lambda self, task: (
-            self._tasks.queue_backward(task) or self._computing.compute()
+            self._tasks.queue("backward", task) or self._computing.compute()
             if task.has_graph
             and task.forward is Phase.DONE
             and task.backward is Phase.AWAITED

@@ -25,6 +25,7 @@ from swarmrt.model.stage import Forwarded, Stage
 MODEL = "swarmrt.lab.emulation:tiny_model"
 MOST_OWED_S = 0.1  # a wake-up later than this is the machine's fault, and shows
 MOST_S = 3600.0
+LEFT = 0.5  # of a backward is weights' gradients
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,22 @@ class EmulatedStage(Stage):
         return forwarded
 
     def backward(
-        self, forwarded: Forwarded, output_grad: Tensor | None, *, accumulate: bool = True
+        self,
+        forwarded: Forwarded,
+        output_grad: Tensor | None,
+        *,
+        accumulate: bool = True,
+        later: bool = False,
     ) -> Tensor | None:
         began_at = time.monotonic()
-        input_grad = super().backward(forwarded, output_grad, accumulate=accumulate)
-        self._pace.last(began_at, self._speed.backward_s)
+        input_grad = super().backward(forwarded, output_grad, accumulate=accumulate, later=later)
+        self._pace.last(began_at, self._speed.backward_s * (1 - LEFT if later else 1))
         return input_grad
+
+    def add_weight_gradients(self, forwarded: Forwarded) -> None:
+        began_at = time.monotonic()
+        super().add_weight_gradients(forwarded)
+        self._pace.last(began_at, self._speed.backward_s * LEFT)
 
 
 # ---------------------------------------------------------------------- the tiny model

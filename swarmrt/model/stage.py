@@ -25,6 +25,7 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.digest import digest
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.flat import Flat
+from swarmrt.model.weight_gradients import Factors, WeightGradients
 
 
 class Graph(NamedTuple):
@@ -44,6 +45,13 @@ class Copy(NamedTuple):
     flat: Flat
 
 
+class Left(NamedTuple):
+    """What backward leaves for `add_weight_gradients`."""
+
+    version: int  # whose accumulator they belong to
+    factors: list[Factors]
+
+
 @dataclass
 class Forwarded:
     """What one forward leaves."""
@@ -52,6 +60,7 @@ class Forwarded:
     loss_sum: float | None  # at the last stage, summed over the targets
     tokens: int  # targets at the last stage, else 0
     graph: Graph | None  # until backward; None when evaluating
+    left: Left | None = None  # after a backward with `later`
 
 
 class Stage:
@@ -74,6 +83,7 @@ class Stage:
         self._recompute = config.model.recompute
         self._mixed = config.precision.compute == "bfloat16"
         self._staleness = config.optimizer.staleness
+        self._weight_gradients = WeightGradients()
         layer_range = (first, first + layers[stage_index])
         self._copies: list[Copy] = []
         for _ in range(1 + self._staleness):
@@ -89,6 +99,7 @@ class Stage:
             raise ModelError(
                 f"stage {self.stage_index} has nothing to train; cut the layers otherwise"
             )
+        self._weight_gradients.split(layers)
         others = self._copies[0].flat if self._copies else None
         return Copy(layers, Flat(config, trained, self.device, others))
 
@@ -168,13 +179,19 @@ class Stage:
         return end.to(self.dtype) if self._mixed else end
 
     def backward(
-        self, forwarded: Forwarded, output_grad: Tensor | None, *, accumulate: bool = True
+        self,
+        forwarded: Forwarded,
+        output_grad: Tensor | None,
+        *,
+        accumulate: bool = True,
+        later: bool = False,
     ) -> Tensor | None:
         """Add d(loss sum)/d(parameters) into `gradients(step)`; the input's gradient, if any.
 
         `output_grad` is None at the last stage. Once for each Forwarded, while its version's
         weights are here: raises ValueError otherwise. The input's gradient is None at stage 0.
-        Without `accumulate` only the input's gradient is computed.
+        Without `accumulate` only the input's gradient is computed. With `later` the weights of
+        linear layers are left to `add_weight_gradients`.
         """
         graph, forwarded.graph = forwarded.graph, None
         if graph is None or not 0 <= self.version - graph.version <= self._staleness:
@@ -187,7 +204,10 @@ class Stage:
             grad = None if output_grad is None else output_grad.to(self.device)
             if not accumulate:
                 return self._input_grad_only(graph.inputs, end, grad)
+            self._weight_gradients.when = "later" if later else "now"
             torch.autograd.backward(end, grad)
+            if later:
+                forwarded.left = Left(graph.version, self._weight_gradients.take())
         self._copy_of(graph.version).flat.collect()
         return None if self.is_first else graph.inputs.grad
 
@@ -196,7 +216,17 @@ class Stage:
     ) -> Tensor | None:
         if self.is_first:
             return None
+        self._weight_gradients.when = "never"
         return torch.autograd.grad(end, inputs, output_grad)[0]
+
+    def add_weight_gradients(self, forwarded: Forwarded) -> None:
+        """What a backward with `later` has left. Without one there is nothing to do."""
+        left, forwarded.left = forwarded.left, None
+        if left is None:
+            return
+        for factors in left.factors:
+            factors.add()
+        self._copy_of(left.version).flat.collect()
 
     def gradients(self, step: int | None = None) -> Tensor:
         """The flat sums [num_parameters] of a step, a live view, in at least float32.

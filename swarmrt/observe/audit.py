@@ -207,7 +207,7 @@ class _Peer:
         self.all_seconds = 0.0
         self.evaluation_seconds: dict[Microbatch, float] = {}  # of held-out ones
         self._accumulator: Counter[Microbatch] = Counter()
-        self._accumulating: set[Microbatch] = set()  # that a started backward is to add
+        self._accumulating: set[Microbatch] = set()  # that a started computation is to add
         self._stepping: int | None = None
 
     def add(self, entry: Plain) -> None:
@@ -224,9 +224,10 @@ class _Peer:
                 self._computed("forward", mb, seconds)
             case {"is": "BackwardDone", "microbatch": mb, "seconds": seconds}:
                 self._computed("backward", mb, seconds)
-                if (mb[0], mb[1]) in self._accumulating:
-                    self._accumulator[mb[0], mb[1]] += 1
-                    self._accumulating.remove((mb[0], mb[1]))
+                self._added(mb)
+            case {"is": "WeightGradientsDone", "microbatch": mb, "seconds": seconds}:
+                self._computed("weights", mb, seconds)
+                self._added(mb)
             case {"is": "Stepped", "version": version, "digest": digest}:
                 if self._stepping is not None:
                     self.made[version, self._stepping] = digest
@@ -240,8 +241,10 @@ class _Peer:
     def _told(self, instruction: Plain) -> None:
         match instruction:
             case {"is": "RunBackward", "microbatch": mb, "accumulate": accumulate}:
-                if accumulate:
+                if accumulate and not instruction.get("later"):  # else in the accumulator in part
                     self._accumulating.add((mb[0], mb[1]))
+            case {"is": "RunWeightGradients", "microbatch": mb}:
+                self._accumulating.add((mb[0], mb[1]))
             case {"is": "ClearGradients"}:
                 self._accumulator.clear()
             case {"is": "Send", "message": {"is": "Part", "summed": False} as part}:
@@ -250,6 +253,12 @@ class _Peer:
                 self._gives(step, number)
             case {"is": "StepOptimizer", "round": number}:
                 self._stepping = number
+
+    def _added(self, mb: list[Any]) -> None:
+        """The whole gradient, if this is what adds it."""
+        if (mb[0], mb[1]) in self._accumulating:
+            self._accumulator[mb[0], mb[1]] += 1
+            self._accumulating.remove((mb[0], mb[1]))
 
     def _gives(self, step: int, number: int) -> None:
         """What it has of the step goes into the round."""
@@ -345,7 +354,7 @@ def _useful_seconds(trainer: _Trainer, peers: dict[str, _Peer]) -> float:
                 peer = peers.get(name)
                 for index in indices if peer is not None else ():
                     assert peer is not None
-                    for what in ("forward", "backward"):
+                    for what in ("forward", "backward", "weights"):
                         seconds = peer.seconds.get((what, (version - 1, index)))
                         useful += seconds[-1] if seconds else 0.0
     return useful

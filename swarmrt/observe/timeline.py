@@ -72,6 +72,8 @@ class Timeline:
                 self._computed("forward", event, tokens=event["tokens"])
             case {"is": "BackwardDone"}:
                 self._computed("backward", event)
+            case {"is": "WeightGradientsDone", "microbatch": mb, "seconds": seconds}:
+                self._ran_for("weights", mb, seconds)
             case {"is": "PartSummed", "round": number, "index": index}:
                 self._ran(("sum", number, index), "add", f"sum part {index}", round=short(number))
             case {"is": "GradientCombined", "step": step, "round": number}:
@@ -132,14 +134,17 @@ class Timeline:
             rows.arrow(number, thread, now, begins=False)
 
     def _computed(self, what: str, event: Plain, **args: Any) -> None:
-        """From what the computation itself measured; never before it was asked for."""
-        mb, seconds, size = event["microbatch"], event["seconds"], event["frame_bytes"]
+        mb, size = event["microbatch"], event["frame_bytes"]
+        self._ran_for(what, mb, event["seconds"], frame_bytes=size, **args)
+        self._frame_bytes[what, named(mb)] = size
+
+    def _ran_for(self, what: str, mb: Any, seconds: float, **args: Any) -> None:
+        """As long as the computation itself measured; never from before it was asked for."""
         asked = self._asked.pop((what, named(mb)), 0)
         start = max(asked, self._ran_at["compute"], self._now - round(seconds * 1e6))
-        args |= {"seconds": seconds, "frame_bytes": size}
+        args |= {"seconds": seconds}
         self.rows.span("compute", f"{what} {named(mb)}", start, self._now, **of(mb), **args)
         self._ran_at["compute"] = self._now
-        self._frame_bytes[what, named(mb)] = size
 
     def _ran(self, key: tuple[Any, ...], row: str, name: str, **args: Any) -> None:
         """On one of the two threads, which do one thing after the other."""
@@ -160,6 +165,8 @@ class Timeline:
             case {"is": "RunBackward", "microbatch": mb}:
                 self._began_backward.add(named(mb))
                 self._run("backward", mb)
+            case {"is": "RunWeightGradients", "microbatch": mb}:
+                self._run("weights", mb)
             case {"is": "Forget", "microbatch": mb}:
                 self._forget(named(mb))
             case {"is": "SumPart", "round": number, "index": index}:

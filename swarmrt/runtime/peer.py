@@ -44,6 +44,7 @@ from swarmrt.scheduler.events import (
     StateLoaded,
     StateUnavailable,
     Stepped,
+    WeightGradientsDone,
 )
 from swarmrt.scheduler.instructions import (
     Announce,
@@ -63,6 +64,7 @@ from swarmrt.scheduler.instructions import (
     Payload,
     RunBackward,
     RunForward,
+    RunWeightGradients,
     Send,
     StepOptimizer,
     SumPart,
@@ -162,6 +164,7 @@ class Peer(Shell):
             gradient_bytes=stage.gradients().nbytes,
             retain_bytes=config.links.retain_bytes,
             record_ttl_s=config.links.record_ttl_s,
+            most_left=options.stage if config.model.split_backward else 0,
             staleness=config.optimizer.staleness,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
@@ -177,6 +180,7 @@ class Peer(Shell):
         self._transfers = Transfers(stage.device)
         self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and targets
         self._forwarded: dict[MicrobatchId, Forwarded] = {}
+        self._left: dict[MicrobatchId, Forwarded] = {}  # by backward, for later
         self._outputs: dict[MicrobatchId, Tensors] = {}
         self._output_grads: dict[MicrobatchId, Arriving] = {}
         self._input_grads: dict[MicrobatchId, torch.Tensor] = {}
@@ -224,11 +228,14 @@ class Peer(Shell):
             case RunForward(mb):
                 compute = partial(self._forward, mb, self._inputs[mb])
                 self._compute(partial(self._named, "forward", mb, compute), self._computed)
-            case RunBackward(mb, accumulate):
+            case RunBackward(mb):
                 graph, gradient = self._forwarded.pop(mb), self._output_grads.pop(mb, None)
                 self._inputs.pop(mb, None)
-                compute = partial(self._backward, mb, graph, gradient, accumulate)
+                compute = partial(self._backward, instruction, graph, gradient)
                 self._compute(partial(self._named, "backward", mb, compute), self._computed)
+            case RunWeightGradients(mb):
+                rest = partial(self._add_weight_gradients, mb, self._left.pop(mb))
+                self._compute(partial(self._named, "backward", mb, rest), self._computed)
             case Forget(mb):
                 self._forget(mb)
             case DropFrames(mb):
@@ -352,15 +359,16 @@ class Peer(Shell):
         return done(0) if forwarded.output is None else self._bring(forwarded.output, keep)
 
     def _backward(
-        self,
-        mb: MicrobatchId,
-        forwarded: Forwarded,
-        arriving: Arriving | None,
-        accumulate: bool,
+        self, what: RunBackward, forwarded: Forwarded, arriving: Arriving | None
     ) -> Computed:
         started = time.perf_counter()
+        mb = what.microbatch
         output_grad = None if arriving is None else arriving.take().to(self.stage.dtype)
-        input_grad = self.stage.backward(forwarded, output_grad, accumulate=accumulate)
+        input_grad = self.stage.backward(
+            forwarded, output_grad, accumulate=what.accumulate, later=what.later
+        )
+        if what.later:
+            self._left[mb] = forwarded
 
         def done(frame_bytes: int) -> Event:
             return BackwardDone(mb, time.perf_counter() - started, frame_bytes)
@@ -370,6 +378,11 @@ class Peer(Shell):
             return done(gradient.nbytes)
 
         return done(0) if input_grad is None else self._bring(input_grad, keep)
+
+    def _add_weight_gradients(self, mb: MicrobatchId, forwarded: Forwarded) -> Event:
+        started = time.perf_counter()
+        self.stage.add_weight_gradients(forwarded)
+        return WeightGradientsDone(mb, time.perf_counter() - started)
 
     def _bring(self, tensor: torch.Tensor, keep: Callable[[torch.Tensor], Event]) -> Computed:
         """To the host, as it goes over the wire. From CUDA that is waited for elsewhere, so that
@@ -420,6 +433,7 @@ class Peer(Shell):
         for kept in (
             self._inputs,
             self._forwarded,
+            self._left,
             self._outputs,
             self._output_grads,
             self._input_grads,

@@ -1,7 +1,8 @@
 """A simulated peer: the production PeerCore, with sets of microbatches for gradients.
 
-The "gradient" of a microbatch is the microbatch itself, an accumulator is a count of them, and
-the weights are the history of what was applied. So a lost or doubled gradient is seen at once.
+The "gradient" of a microbatch is the microbatch itself, an accumulator is a count of its halves,
+which backward adds together or one after the other, and the weights are the history of what was
+applied. So a lost or doubled gradient is seen at once.
 Who added up what is part of the weights' digest, because floating-point sums depend on it.
 Frames are strings that name the microbatch, the stage and the epoch, so that a wrong one or one
 of void work is seen too.
@@ -25,6 +26,7 @@ from swarmrt.scheduler.events import (
     StateLoaded,
     StateUnavailable,
     Stepped,
+    WeightGradientsDone,
 )
 from swarmrt.scheduler.instructions import (
     Announce,
@@ -44,6 +46,7 @@ from swarmrt.scheduler.instructions import (
     Payload,
     RunBackward,
     RunForward,
+    RunWeightGradients,
     Send,
     StepOptimizer,
     Stop,
@@ -55,7 +58,7 @@ from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
 
-Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch by owner, times)
+Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch by owner, halves)
 History = tuple[Update, ...]
 TOKENS = 10  # of every microbatch
 FRAME_BYTES = 100
@@ -88,6 +91,7 @@ class SimulatedPeer:
         self._service_s = service_s
         self._inputs: dict[MicrobatchId, str] = {}
         self._graphs: set[MicrobatchId] = set()
+        self._left: set[MicrobatchId] = set()  # half of their gradient
         self._outputs: set[MicrobatchId] = set()
         self._gradients: dict[MicrobatchId, str] = {}
         self._input_grads: set[MicrobatchId] = set()
@@ -124,15 +128,20 @@ class SimulatedPeer:
             case RunForward(mb):
                 assert mb in self._inputs, f"{mb} has no input"
                 self._later(1.0, lambda: self._forward(mb))
-            case RunBackward(mb, accumulate):
+            case RunBackward(mb, accumulate, later):
                 self._graphs.remove(mb)
                 if self.settings.stage < self.settings.num_stages - 1:
                     self._gradients.pop(mb)
                 self._inputs.pop(mb, None)
-                self._later(2.0, lambda: self._backward(mb, accumulate))
+                share = 1.0 if later else 2.0
+                self._later(share, lambda: self._backward(mb, accumulate, later))
+            case RunWeightGradients(mb):
+                self._left.remove(mb)
+                self._later(1.0, lambda: self._add_what_was_left(mb))
             case Forget(mb):
                 self._inputs.pop(mb, None)
                 self._graphs.discard(mb)
+                self._left.discard(mb)
                 self._gradients.pop(mb, None)
                 self._outputs.discard(mb)
                 self._input_grads.discard(mb)
@@ -219,12 +228,22 @@ class SimulatedPeer:
         loss_sum, tokens = (float(TOKENS), TOKENS) if is_last else (0.0, 0)
         self.process.feed(ForwardDone(mb, self._service_s, loss_sum, tokens, FRAME_BYTES))
 
-    def _backward(self, mb: MicrobatchId, accumulate: bool) -> None:
+    def _backward(self, mb: MicrobatchId, accumulate: bool, later: bool) -> None:
         self._check_weights(mb)
         if accumulate:
-            self._accumulated[mb.step][f"{mb} {self.settings.me}"] += 1
+            self._add(mb, 1 if later else 2)
+        if later:
+            self._left.add(mb)
         self._input_grads.add(mb)
-        self.process.feed(BackwardDone(mb, 2 * self._service_s, FRAME_BYTES))
+        seconds = self._service_s if later else 2 * self._service_s
+        self.process.feed(BackwardDone(mb, seconds, FRAME_BYTES))
+
+    def _add_what_was_left(self, mb: MicrobatchId) -> None:
+        self._add(mb, 1)
+        self.process.feed(WeightGradientsDone(mb, self._service_s))
+
+    def _add(self, mb: MicrobatchId, halves: int) -> None:
+        self._accumulated[mb.step][f"{mb} {self.settings.me}"] += halves
 
     def _check_weights(self, mb: MicrobatchId) -> None:
         """The version that it runs on is here: the newest, or with staleness the one before."""
@@ -293,7 +312,7 @@ class SimulatedPeer:
         """How many payloads are here: nothing may pile up."""
         frames = len(self._inputs) + len(self._graphs) + len(self._outputs) + len(self._gradients)
         parts = len(self._slices) + len(self._sums) + len(self._reduced)
-        return frames + len(self._input_grads) + parts
+        return frames + len(self._left) + len(self._input_grads) + parts
 
 
 def _update(gradient: Counter[str]) -> Update:

@@ -126,6 +126,7 @@ class World:
             gradient_bytes=self._seed % 3 * (28 << 20),  # one part a member, or several
             retain_bytes=self._retain_bytes,
             record_ttl_s=RECORD_TTL_S,
+            most_left=stage,
             staleness=self.staleness,
         )
         peer = SimulatedPeer(
@@ -222,8 +223,8 @@ class World:
     def _check_history(self, whose: str, history: History) -> None:
         for step, update in enumerate(history):
             names = (str(MicrobatchId(step, i)) for i in range(self.microbatches))
-            expected = sorted((name, 1) for name in names)
-            applied = sorted((name.split()[0], times) for name, times in update)
+            expected = sorted((name, 2) for name in names)
+            applied = sorted((name.split()[0], halves) for name, halves in update)
             assert applied == expected, f"{whose} applied {update} as step {step}"
 
     def log(self) -> dict[str, list[dict[str, object]]]:
