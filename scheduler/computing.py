@@ -6,6 +6,7 @@ Rules:
   weights' gradients for later. They are computed when there is nothing else to do, when they hold
   up the commit of an earlier step, or when too many are left (zero bubble pipelines: Qi et al.
   2023, section 2).
+- At the last stage, a grant that comes in next to no time is waited for: its backward goes first.
 - Where computations are short, the next ones are handed over before the running one ends, so that
   the device does not wait for the event loop, and their outcomes can come back together. Where they
   are long the choice is left open: a gradient that comes meanwhile goes first.
@@ -32,6 +33,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import MOST_AHEAD, Kind, Phase, Task, Tasks
 
+WAIT_FRACTION = 0.02  # of a forward, for a grant
 SHORT_S = 0.03  # a hundred times what a turn of the event loop takes
 AHEAD_S = 0.02  # of computing is handed over ahead, where that is several computations
 MAX_QUEUED = 1024  # computations, however little time they seem to take
@@ -43,6 +45,7 @@ class Computing:
         self.record: set[MicrobatchId] = set()  # accumulated, and not applied yet
         self.given_up: set[MicrobatchId] = set()  # released, and not granted since
         self.done = 0  # computations, ever
+        self.awaited: MicrobatchId | None = None  # its grant is about to come
         self._seat = seat
         self._adding: set[MicrobatchId] = set()  # that a started computation adds
         self._left: set[MicrobatchId] = set()  # whose weights' gradients are not all added yet
@@ -80,6 +83,8 @@ class Computing:
         version, tasks = self._seat.version, self.tasks
         kind: Kind = "backward"
         task = tasks.oldest("backward", version)
+        if task is None and self.awaited is not None:
+            return None
         if task is None:
             kind, task = "forward", tasks.oldest("forward", version)
         left = tasks.oldest("weights", version)
@@ -153,6 +158,10 @@ class Computing:
         """It is in the accumulators, or on its way into them."""
         return any(microbatch in known for known in (self.record, self._adding, self._left))
 
+    def is_brief(self, seconds: float) -> bool:
+        """Whether a device may stand still for it."""
+        return 0 < seconds <= WAIT_FRACTION * self._forward_time.mean_s
+
     def granted(self, microbatch: MicrobatchId, need: tuple[int, ...]) -> None:
         """Where this stage is needed, it is owned here from now on."""
         if self._seat.stage in need:
@@ -185,6 +194,7 @@ class Computing:
             instructions.append(ClearGradients())
         self.record.clear()
         self._left.clear()
+        self.awaited = None
         self.given_up.clear()
         return instructions
 

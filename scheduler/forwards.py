@@ -52,6 +52,7 @@ class Forwards:
     def drop(self, task: Task) -> Forget:
         """It is not needed here any more."""
         self._tasks.drop(task)
+        self._not_awaited(task)
         self.retention.forget(task.microbatch)
         self.agenda.cancel(task.microbatch)
         return Forget(task.microbatch)
@@ -198,7 +199,7 @@ class Forwards:
             return []
         if task.need or task.granted or task.forward is not Phase.DONE:
             return []
-        return [self.drop(task)]
+        return [self.drop(task), *self._computing.compute()]
 
     # ------------------------------------------------------------------ claims
 
@@ -208,11 +209,24 @@ class Forwards:
         self.agenda.set(task.microbatch, now + patience_s)
         route = (*task.route, self._seat.me)
         claim = Claim(task.work, self._seat.epoch, route, task.loss_sum, task.tokens)
-        return [self._seat.to_trainer(claim)]
+        sent: list[Instruction] = [self._seat.to_trainer(claim)]
+        if not self._computing.is_brief(self._claim_time.mean_s):
+            return sent
+        self._computing.awaited = task.microbatch
+        return [*sent, StartDeadline("grant", now + self._claim_time.deadline_s)]
 
     def claim_answered(self, task: Task, now: float) -> None:
         self.agenda.cancel(task.microbatch)
         self._claim_time.add(now - task.claimed_at)
+        self._not_awaited(task)
+
+    def grant_is_late(self) -> list[Instruction]:
+        self._computing.awaited = None
+        return self._computing.compute()
+
+    def _not_awaited(self, task: Task) -> None:
+        if self._computing.awaited == task.microbatch:
+            self._computing.awaited = None
 
     def overdue(self, now: float) -> list[Instruction]:
         """Pushes and claims that were not answered."""

@@ -136,6 +136,8 @@ class PeerCore:
                 return self.forwards.rewire(now)
             case DeadlinePassed("overdue"):
                 return self.forwards.overdue(now)
+            case DeadlinePassed("grant"):
+                return self.forwards.grant_is_late()
             case StopRequested(reason):
                 return self._stop_requested(reason, now)
             case DeadlinePassed("leave"):
