@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import MicrobatchId, Work
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -23,7 +21,6 @@ from swarmrt.messages import (
     GetFrame,
     Granted,
     Hail,
-    Message,
     NoFrame,
     Part,
     Prepare,
@@ -37,15 +34,10 @@ from swarmrt.messages import (
 from swarmrt.scheduler.events import (
     BackwardDone,
     DeadlinePassed,
-    Event,
-    ForwardDone,
     GradientCombined,
     PartSummed,
     PeerLost,
-    PeersSeen,
-    Received,
     SendFailed,
-    Started,
     StateLoaded,
     Stepped,
 )
@@ -55,74 +47,15 @@ from swarmrt.scheduler.instructions import (
     DropFrames,
     DropRound,
     Forget,
-    Instruction,
     KeepGradient,
     KeepInput,
     KeepPart,
     LoadState,
     RunBackward,
     RunForward,
-    Send,
-    StartDeadline,
     StepOptimizer,
 )
-from swarmrt.scheduler.peer import PeerCore
-from swarmrt.scheduler.seat import PeerSettings
-
-ME, TRAINER, UP, A, B = map(PeerId, ["me", "trainer", "up", "a", "b"])
-MB = MicrobatchId(0, 0)
-
-
-class Peer:
-    """A served peer of stage 1 of `num_stages`; it checks its invariants after every event."""
-
-    def __init__(
-        self, num_stages: int = 3, queue_s: float = 10.0, retain_bytes: int = 1 << 20
-    ) -> None:
-        settings = PeerSettings(ME, TRAINER, 1, num_stages, 0, queue_s, 1000, retain_bytes, 15.0)
-        self.core = PeerCore(settings)
-        self.now = 0.0
-        self.feed(Started(0, "initial"))
-        self.get(Admit(1, 1, 0, "", -1, 0.0, ()))
-        if num_stages > 2:
-            self.feed(PeersSeen(2, (A, B)))
-
-    def feed(self, event: Event) -> list[Instruction]:
-        """Without deadlines, which are not what these tests are about."""
-        self.now += 0.001
-        instructions = self.core.handle(event, self.now)
-        self.core.validate()
-        return [i for i in instructions if not isinstance(i, StartDeadline)]
-
-    def get(self, message: Message, sender: PeerId = TRAINER) -> list[Instruction]:
-        return self.feed(Received(sender, message))
-
-    def forward(self, mb: MicrobatchId = MB, attempt: int = 1) -> list[Instruction]:
-        return self.get(Forward(Work(mb, attempt), 1, (UP,)), UP)
-
-    def computed(self, mb: MicrobatchId = MB) -> list[Instruction]:
-        return self.feed(ForwardDone(mb, 1.0, 7.0, 5, 100))
-
-    def pushed(self, mb: MicrobatchId = MB) -> PeerId:
-        """Take a forward, compute it, push it; to whom."""
-        self.forward(mb)
-        return sent(self.computed(mb), Forward)[0][0]
-
-    def accumulate(self, mb: MicrobatchId = MB) -> list[Instruction]:
-        """All the way to the receipt."""
-        to = self.pushed(mb)
-        self.get(Backward(1, mb, (UP, ME, to), (0, 1, 2)), to)
-        return self.feed(BackwardDone(mb, 1.0, 100))
-
-
-def mb(index: int, step: int = 0) -> MicrobatchId:
-    return MicrobatchId(step, index)
-
-
-def sent(instructions: list[Instruction], kind: type[Message]) -> list[tuple[PeerId, Any]]:
-    return [
-        (i.to, i.message) for i in instructions if isinstance(i, Send) and type(i.message) is kind
-    ]
+from tests.peer_core import MB, ME, TRAINER, UP, A, B, Peer, mb, sent
 
 
 def test_backward_goes_before_forward_and_the_oldest_first() -> None:

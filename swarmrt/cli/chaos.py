@@ -36,8 +36,8 @@ def chaos(
 ) -> None:
     """Train on this machine while processes are killed, stopped and cut off; then audit.
 
-    Exits with 1 when the run failed, or when the audit finds a gradient that was lost or counted
-    twice, or replicas that differ.
+    Exits with 1 when the run failed, when it was over before the first fault, or when the audit
+    finds a gradient that was lost or counted twice, or replicas that differ.
     """
     from swarmrt.lab.chaos import Chaos
     from swarmrt.lab.schedule import checked, draw
@@ -70,7 +70,7 @@ def chaos(
         say(line, as_json)
     if as_json:
         print(json.dumps(result), flush=True)
-    if failed or not audit.passed:
+    if failed or not audit.passed or not disturbance.done:
         raise typer.Exit(1)
 
 
@@ -96,6 +96,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"{result['steps']} steps committed, {sum(result['faults'].values())} faults "
         f"({counts or 'none'}), {result['skipped']} skipped because they were not possible then"
     ]
+    if not result["faults"] and not result["failed"]:
+        lines.append("NOTHING WAS DISTURBED: take more --steps, or a shorter --every")
     if result["died"]:
         lines.append(f"ended with an error by themselves: {', '.join(result['died'])}")
     if result["failed"]:
