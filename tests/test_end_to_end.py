@@ -17,6 +17,7 @@ import pytest
 import safetensors.torch
 
 from swarmrt import lab
+from swarmrt.lab.emulation import Speed
 from swarmrt.observe.audit import read_log
 from swarmrt.scheduler.recording import replay
 from tests.processes import (
@@ -166,6 +167,27 @@ def test_own_model_equals_the_reference_also_when_steps_overlap(tmp_path: Path) 
     overrides = ("model.dtype=float64", "run.steps=20", "batch.microbatches=6")
     stale = (*overrides, "optimizer.staleness=1")
     assert trained_difference(config, tmp_path, "2,1,2", *stale) < 1e-9
+
+
+def test_backward_in_two_halves_equals_the_reference(exact: Path, tmp_path: Path) -> None:
+    """Computations that are long enough to be split. A peer that had split some is killed."""
+    wide = {"model.width": 256, "batch.microbatch": 8, "run.steps": 4}
+    pace, run_dir = Speed(0.04, 0.08), tmp_path / "run"
+    speeds = [[pace], [pace, pace], [pace]]
+    with lab.LocalSwarm(
+        exact, [1, 2, 1], run_dir=run_dir, overrides=wide, threads=1, speeds=speeds
+    ) as swarm:
+        swarm.wait(step=1)
+        swarm.peers(stage=1)[0].kill()
+        swarm.finish()
+    audit = swarm.audit()
+    assert audit.passed and audit.steps == 4, audit.violations
+    check_logs(run_dir)
+    settings = [part for key, value in wide.items() for part in ("--set", f"{key}={value}")]
+    assert difference_to_reference(run_dir, exact, tmp_path, *settings, steps=4) < 1e-9
+    logs = {path.parent.name: path.read_text() for path in run_dir.glob("peers/*/events.jsonl")}
+    split = {name for name, log in logs.items() if '"is":"WeightGradientsDone"' in log}
+    assert split == {name for name in logs if not name.startswith("stage-0")}
 
 
 def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path, temporary: Path) -> None:

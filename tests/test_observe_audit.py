@@ -60,6 +60,20 @@ def forget_one(log: Log) -> None:
     del log[at]
 
 
+def add_weights_twice(log: Log) -> None:
+    """As if what a backward had left had been added twice."""
+    at = next(i for i, entry in enumerate(log) if _event(entry) == "WeightGradientsDone")
+    mb = log[at]["event"]["microbatch"]
+    run = next(e for e in log[:at][::-1] if _told(e, "RunWeightGradients", microbatch=mb))
+    log[at + 1 : at + 1] = [run, log[at]]
+
+
+def forget_weights(log: Log) -> None:
+    """As if only the first half of a backward had been added."""
+    at = next(i for i, entry in enumerate(log) if _event(entry) == "WeightGradientsDone")
+    del log[at]
+
+
 def other_weights(log: Log) -> None:
     stepped = next(entry for entry in log if _event(entry) == "Stepped")
     stepped["event"]["digest"] = "something else"
@@ -77,11 +91,19 @@ def _told(entry: dict[str, Any], what: str, **fields: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("tamper", [accumulate_twice, forget_one])
+@pytest.mark.parametrize(
+    ("whose", "tamper"),
+    [
+        ("s0p0", accumulate_twice),
+        ("s0p0", forget_one),
+        ("s1p1", add_weights_twice),
+        ("s1p1", forget_weights),
+    ],
+)
 def test_violation_names_the_microbatch_and_tells_its_history(
-    logs: dict[str, Log], tmp_path: Path, tamper: Callable[[Log], None]
+    logs: dict[str, Log], tmp_path: Path, whose: str, tamper: Callable[[Log], None]
 ) -> None:
-    tamper(logs["s0p0"])
+    tamper(logs[whose])
     result = audited(logs, tmp_path)
     assert not result.passed
     assert "in its accumulator" in result.violations[0]
