@@ -49,6 +49,10 @@ class Books:
         loads = [ledger.load(stage) for ledger in self._ledgers.values()]
         return sum(loads, Counter())
 
+    @property
+    def has_vacancies(self) -> bool:
+        return any(ledger.has_vacancies for ledger in self._ledgers.values())
+
     def vacancies(self) -> list[tuple[Ledger, int, int]]:
         """What nobody owns, oldest first: (ledger, microbatch index, stage)."""
         return [

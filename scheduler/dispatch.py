@@ -15,7 +15,7 @@ from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import Forward
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.estimate import Estimate
-from swarmrt.scheduler.instructions import Batch, Instruction, Send, StartDeadline
+from swarmrt.scheduler.instructions import Batch, Send
 from swarmrt.scheduler.window import Window
 from swarmrt.scheduler.wiring import Wiring
 
@@ -25,6 +25,7 @@ CLAIM_S = 10.0  # for the first claims, before it is known how long they take
 
 
 Late = tuple[str, MicrobatchId | None]  # what is overdue
+WAKE: Late = ("rewire", None)  # replicas may take work again
 
 
 @dataclass(slots=True)
@@ -64,16 +65,15 @@ class Dispatch:
         self._flights.clear()
         self._attempts.clear()
 
-    def fill(
-        self, epoch: int, overdue: Agenda[Late], now: float, step_s: float
-    ) -> list[Instruction]:
+    def fill(self, epoch: int, overdue: Agenda[Late], now: float, step_s: float) -> list[Send]:
         """Send while the window has room. A step takes about `step_s`."""
-        sends: list[Instruction] = []
-        while self._pending and self._has_room(next(iter(self._pending))):
+        sends: list[Send] = []
+        while self.has_room:
             peer = self.wiring.choose(now)
             if peer is None:
-                again = [StartDeadline("rewire", now + REWIRE_S)] if len(self.wiring) else []
-                return [*sends, *again]
+                if len(self.wiring) and WAKE not in overdue:
+                    overdue.set(WAKE, now + REWIRE_S)
+                return sends
             microbatch = self._pending.popitem(last=False)[0]
             flight = self._send(microbatch, peer, now)
             claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), step_s)
@@ -83,9 +83,13 @@ class Dispatch:
             sends.append(Send(peer, forward, Batch(microbatch)))
         return sends
 
-    def _has_room(self, microbatch: MicrobatchId) -> bool:
-        """For a first attempt. Later ones never wait: what fills the window may be behind them."""
-        return microbatch in self._attempts or len(self._flights) < self.window.size
+    @property
+    def has_room(self) -> bool:
+        """For the one that goes next. Only first attempts wait: what fills the window may be behind
+        later ones."""
+        if not self._pending:
+            return False
+        return len(self._flights) < self.window.size or next(iter(self._pending)) in self._attempts
 
     def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
         attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1

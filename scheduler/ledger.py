@@ -136,6 +136,10 @@ class Ledger:
             if stage not in entry.accumulated
         )
 
+    @property
+    def has_vacancies(self) -> bool:
+        return bool(self._vacant)
+
     def vacancies(self) -> list[tuple[int, int]]:
         return sorted(self._vacant)
 

@@ -21,8 +21,9 @@ from swarmrt.scheduler import instructions as _instructions
 from swarmrt.scheduler.events import ALL_EVENTS, Event
 from swarmrt.scheduler.instructions import ALL_INSTRUCTIONS, Instruction
 from swarmrt.scheduler.peer import PeerCore
+from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
-from swarmrt.scheduler.trainer import TrainerCore, TrainerSettings
+from swarmrt.scheduler.trainer import TrainerCore
 
 KIND = "is"  # the key that names a value's class
 

@@ -35,7 +35,8 @@ from swarmrt.runtime.process import EventLog
 from swarmrt.scheduler.events import CheckpointSaved, Event, PeersSeen, Received, Started
 from swarmrt.scheduler.instructions import Instruction, SaveCheckpoint, Send, Stop
 from swarmrt.scheduler.recording import record
-from swarmrt.scheduler.trainer import TrainerCore, TrainerSettings
+from swarmrt.scheduler.run import TrainerSettings
+from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.wire.frames import FrameReader, FrameWriter, encode
 
 STAGES, REPLICAS = 4, 2
@@ -126,7 +127,7 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
         if any(isinstance(i, Stop) and not i.error for i in instructions):
             event_log.close()
             return steps * microbatches / spent
-    raise RunError(f"the trainer stood still at step {core.version}")
+    raise RunError(f"the trainer stood still at step {core.run.version}")
 
 
 def _frame(writer: FrameWriter, message: Message) -> list[bytes | memoryview]:

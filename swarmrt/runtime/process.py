@@ -18,8 +18,8 @@ from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
 from swarmrt.scheduler.recording import header, new_core, record
+from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
-from swarmrt.scheduler.trainer import TrainerSettings
 
 _ENCODER = msgspec.json.Encoder()
 

@@ -25,8 +25,8 @@ from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.vitals import watch_vitals
 from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
 from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
-from swarmrt.scheduler.trainer import TrainerSettings
 
 log = logging.getLogger("swarmrt.shell")
 

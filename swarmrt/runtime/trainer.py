@@ -44,7 +44,7 @@ from swarmrt.scheduler.instructions import (
     SaveCheckpoint,
     Send,
 )
-from swarmrt.scheduler.trainer import TrainerSettings
+from swarmrt.scheduler.run import TrainerSettings
 
 MAX_STAGE_BYTES = 64 << 30  # of one stage's snapshot; memory grows only with what has come
 JoinLine = Callable[[Sequence[str]], None]

@@ -11,8 +11,8 @@ from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role, point_of
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.recording import header, new_core, record
+from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
-from swarmrt.scheduler.trainer import TrainerSettings
 from swarmrt.sim.clock import Clock
 
 

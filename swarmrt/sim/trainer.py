@@ -26,7 +26,7 @@ from swarmrt.scheduler.instructions import (
     Send,
     Stop,
 )
-from swarmrt.scheduler.trainer import TrainerSettings
+from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
 from swarmrt.sim.peer import History, digest_of

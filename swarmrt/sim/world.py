@@ -10,8 +10,9 @@ from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
+from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
-from swarmrt.scheduler.trainer import TrainerSettings
+from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network, Weather
 from swarmrt.sim.peer import FRAME_BYTES, History, SimulatedPeer
@@ -235,7 +236,8 @@ class World:
     def _state(self) -> str:
         """For whoever looks into why nothing goes on."""
         core = self.trainer.process.core
-        return f"{vars(core).get('phase')} at version {vars(core).get('version')}"
+        assert isinstance(core, TrainerCore)
+        return f"{core.run.phase} at version {core.run.version}"
 
     # ------------------------------------------------------------------ the directory
 

@@ -1,0 +1,57 @@
+"""Who may take part: what a peer must have, and how it is told.
+
+Rules:
+- The version that counts is the one that is trained on, not one of the same number from before a
+  rollback: it is known by its digest, or by the round that made it.
+- Each admission has a term of its own. What a peer did in an earlier one is void.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Admit, Beacon
+from swarmrt.scheduler.instructions import Send
+from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.run import Run
+
+
+class Admitting:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
+        """Let it take part, with the state that it has or that a donor gives it."""
+        run = self._run
+        member.state, member.term = Membership.ADMITTED, run.members.next_term()
+        member.reached, member.leaving, member.suspect = run.version, False, False
+        member.doubted = False
+        digest = run.digests[member.stage]
+        member.admit = Admit(run.epoch, member.term, run.version, digest, *run.update, donors)
+        return self.tell(member)
+
+    def tell(self, member: Member) -> Send:
+        """Its newest admission, the first time or again."""
+        assert member.admit is not None
+        return Send(member.peer, member.admit)
+
+    def holds_version(self, stage: int, beacon: Beacon) -> bool:
+        run = self._run
+        if beacon.version != run.version or not beacon.digest:
+            return False
+        known = run.digests[stage]
+        return beacon.digest == known if known else beacon.applied == run.update[0] >= 0
+
+    def can_go_on(self, member: Member) -> bool:
+        """Whether it has the version, or has prepared what leads to it."""
+        run, beacon = self._run, member.beacon
+        if beacon is None or member.barred_until > run.version:
+            return False
+        is_prepared = beacon.version == run.version - 1 and beacon.prepared == run.update[0] >= 0
+        return self.holds_version(member.stage, beacon) or is_prepared
+
+    def may_join(self, member: Member, version: int) -> bool:
+        """Whether it is a newcomer that could get the state of that version."""
+        beacon = member.beacon
+        if beacon is None or beacon.epoch != self._run.epoch or beacon.state == "leaving":
+            return False
+        return member.barred_until <= version

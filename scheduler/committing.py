@@ -1,0 +1,245 @@
+"""Committing a step.
+
+Rules:
+- Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages are
+  prepared: one global norm, one update.
+- A round that loses a member, or is late, is void, and repeated with those that are left.
+- A version is committed when every live replica has applied it. Then newcomers may get it, and it
+  is saved, if it is to be.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Apply, Prepared, Refused
+from swarmrt.scheduler.admitting import Admitting
+from swarmrt.scheduler.commit import Commit, Round
+from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send
+from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.reducing import MAX_BEHIND
+from swarmrt.scheduler.run import ANSWER_S, Phase, Run
+from swarmrt.scheduler.working import Working
+
+ROUND_S = 30.0  # for the first rounds
+ASK_AGAIN = 2 / 3  # of the time after which a round is void
+
+
+class Committing:
+    def __init__(self, run: Run, admitting: Admitting, working: Working) -> None:
+        self._run, self._admitting, self._working = run, admitting, working
+        self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
+        self._round_time = Estimate()
+
+    # ------------------------------------------------------------------ prepare
+
+    def prepare(self, now: float) -> list[Instruction]:
+        """Ask every stage to reduce. The step is complete, and the last commit whole."""
+        run = self._run
+        if min(run.members.counts) == 0:
+            return []
+        if self._snapshot_due and run.saving.under_way:
+            return []
+        joining = run.members.in_state(Membership.ADMITTED)
+        if any(run.version - member.reached >= MAX_BEHIND for member in joining):
+            return []  # it cannot hold more of what it misses
+        run.phase = Phase.PREPARING
+        self._rounds += 1
+        stages = range(run.num_stages)
+        run.round = Round(
+            run.epoch,
+            run.version,
+            self._rounds,
+            rosters=tuple(run.ledger.roster(s, run.members.ready(s)) for s in stages),
+            listeners=tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages),
+            tokens=run.ledger.tokens,
+            began_at=now,
+        )
+        patience_s = self._round_time.patience_s(ROUND_S, run.void_rounds)
+        run.agenda.set(("ask", None), now + ASK_AGAIN * patience_s)
+        run.agenda.set(("round", None), now + patience_s)
+        return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
+
+    @property
+    def _snapshot_due(self) -> bool:
+        """Whether the version after this step is for others to get."""
+        run = self._run
+        newcomers = run.members.in_state(Membership.SEEN)
+        may_join = (self._admitting.may_join(member, run.version + 1) for member in newcomers)
+        return self._checkpoint_due or any(may_join)
+
+    @property
+    def _checkpoint_due(self) -> bool:
+        """Whether the version after this step is to be saved."""
+        version, every = self._run.version + 1, self._run.settings.checkpoint_every
+        return version == self._run.last_version or (every > 0 and version % every == 0)
+
+    def prepare_again(self) -> list[Instruction]:
+        """To those who have not answered."""
+        round_ = self._run.round
+        if round_ is None:
+            return []
+        missing = round_.missing()
+        return [Send(peer, prepare) for peer, prepare in round_.prepares() if peer in missing]
+
+    def round_is_late(self) -> list[Instruction]:
+        round_ = self._run.round
+        if round_ is None:
+            return []
+        return self._void_round(f"the reduce is late; waiting for {round_.missing()}")
+
+    def _void_round(self, reason: str) -> list[Instruction]:
+        """The accumulators are still there: the round is repeated, with those that are left."""
+        run = self._run
+        run.round = None
+        run.void_rounds += 1
+        run.phase = Phase.TRAINING
+        self._round_is_over()
+        return [ReportRecovery(run.version, "void round", 1, reason)]
+
+    def _round_is_over(self) -> None:
+        self._run.agenda.cancel(("ask", None))
+        self._run.agenda.cancel(("round", None))
+
+    def refused(self, member: Member, message: Refused) -> Member | None:
+        """Who is not to take part any more."""
+        run = self._run
+        if run.round is None or not self._is_current(message):
+            return None
+        if not message.unreachable:
+            return member
+        other = run.members.get(message.unreachable)
+        if other is None or other.peer not in run.round.members:
+            return None
+        # A cut between two: the one with less to recover goes, until the commit is over.
+        fenced = min(member, other, key=lambda m: len(run.ledger.owned_by(m.peer)))
+        fenced.barred_until = run.version + 1
+        return fenced
+
+    def _is_current(self, message: Refused | Prepared) -> bool:
+        run = self._run
+        if run.round is None:
+            return False
+        current = run.epoch, run.round.step, run.round.number
+        return (message.epoch, message.step, message.round) == current
+
+    def prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
+        run = self._run
+        if run.round is None or sender not in run.round.members or not self._is_current(message):
+            return []
+        run.round.prepared[sender] = message
+        run.progress_at = now
+        return self._apply(run.round, now) if run.round.is_whole else []
+
+    # ------------------------------------------------------------------ apply
+
+    def _apply(self, round_: Round, now: float) -> list[Instruction]:
+        """All stages are prepared: announce the global norm, and go on to the next step."""
+        run = self._run
+        bad = round_.not_finite()
+        if bad is not None:
+            return [run.give_up(f"the gradient of step {run.version + 1} is not finite at {bad}")]
+        differing = round_.differing()
+        if differing is not None:
+            return [run.give_up(f"replicas of stage {differing} hold different gradients")]
+        norm = round_.norm()
+        if not run.void_rounds:
+            self._round_time.add(now - round_.began_at)
+        apply = Apply(run.epoch, run.version, round_.number, norm, self._snapshot_due)
+        run.commit = Commit(
+            version=run.version + 1,
+            num_stages=run.num_stages,
+            expected=round_.members,
+            apply=apply,
+            loss=run.ledger.loss,
+            tokens=run.ledger.tokens,
+            seconds=now - run.step_began_at,
+            checkpoint=self._checkpoint_due,
+        )
+        self._round_is_over()
+        run.agenda.set(("apply", None), now + run.apply_time.patience_s(ANSWER_S))
+        run.applied_at, run.update = now, (round_.number, norm)
+        run.step_time.add(run.commit.seconds)
+        run.version = run.commit.version
+        run.digests = ("",) * run.num_stages
+        run.round, run.offered = None, None
+        self._working.next_step(now)
+        return [Send(peer, apply) for peer in round_.audience]
+
+    def apply_again(self, now: float) -> list[Instruction]:
+        """To those who have not answered."""
+        run, commit = self._run, self._run.commit
+        if commit is None:
+            return []
+        commit.retries += 1
+        patience_s = run.apply_time.patience_s(ANSWER_S, commit.retries)
+        run.agenda.set(("apply", None), now + patience_s)
+        return [Send(peer, commit.apply) for peer in commit.missing()]
+
+    def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
+        commit = self._run.commit
+        member.held = (version, digest)
+        if commit is None or version != commit.version or member.peer not in commit.expected:
+            return []
+        commit.applied[member.peer] = digest
+        self._run.progress_at = now
+        return self._close(commit, now)
+
+    def go_on_without(self, peer: PeerId, why: str, now: float) -> list[Instruction]:
+        """A member is lost, whatever of a commit is under way."""
+        run = self._run
+        instructions: list[Instruction] = []
+        if run.round is not None and peer in run.round.members:
+            instructions += self._void_round(why)
+        if run.commit is not None and peer in run.commit.expected:
+            run.commit.without(peer)
+            instructions += self._close(run.commit, now)
+        return instructions
+
+    def _close(self, commit: Commit, now: float) -> list[Instruction]:
+        """Once every live replica has applied it."""
+        run = self._run
+        if not commit.is_whole:
+            return []
+        run.commit = None
+        run.agenda.cancel(("apply", None))
+        if not commit.retries:
+            run.apply_time.add(now - run.applied_at)
+        return self._committed(commit)
+
+    def _committed(self, commit: Commit) -> list[Instruction]:
+        """Every replica holds the new version."""
+        run = self._run
+        report, digests = commit.report(), commit.digests
+        instructions: list[Instruction] = [report]
+        if not report.digests_equal:
+            return [*instructions, run.give_up("replicas of a stage hold different weights")]
+        if not all(digests):
+            return instructions  # a stage is lost, which is dealt with where it was
+        run.digests = tuple(replicas[0][1] for replicas in digests)
+        donors = tuple(tuple(peer for peer, _ in replicas) for replicas in digests)
+        if commit.checkpoint:
+            save = run.saving.begin(commit.version, run.epoch, donors, run.digests)
+            instructions.append(save)
+        if commit.snapshot:
+            newcomers = run.members.in_state(Membership.SEEN)
+            instructions += [
+                self._admitting.admit(member, donors[member.stage])
+                for member in newcomers
+                if self._admitting.may_join(member, run.version)
+            ]
+        return instructions
+
+    # ------------------------------------------------------------------ for people
+
+    def awaited(self) -> str | None:
+        """What a commit that is under way is waiting for."""
+        run = self._run
+        if run.round is not None:
+            return f"PREPARED of {run.round.missing()}"
+        if run.commit is not None:
+            return f"APPLIED of {run.commit.missing()}"
+        if run.ledger.complete:
+            joining = [member.peer for member in run.members.in_state(Membership.ADMITTED)]
+            return f"newcomers to load their state: {joining}"
+        return None

@@ -1,0 +1,86 @@
+"""The end of a run: its last checkpoint, a stop that was asked for, or nothing that goes on.
+
+Rules:
+- The last version is applied, evaluated and saved before the run is over. A stop that is asked for
+  once makes the step under way the last; twice, it ends at once.
+- Nothing is waited for without end, or without a word of what it is.
+"""
+
+from __future__ import annotations
+
+from swarmrt.scheduler.committing import Committing
+from swarmrt.scheduler.instructions import (
+    Instruction,
+    ReportCheckpointFailed,
+    StartDeadline,
+)
+from swarmrt.scheduler.membership import Membership
+from swarmrt.scheduler.run import Phase, Run
+from swarmrt.scheduler.working import Working
+
+SAVES = 5  # tries to write the last checkpoint
+STALL_S = 300.0  # without any progress anywhere, before anything is known of the step time
+STALL_STEPS = 20  # and after
+
+
+class Ending:
+    def __init__(self, run: Run, working: Working, committing: Committing) -> None:
+        self._run, self._working, self._committing = run, working, committing
+
+    def finish(self) -> list[Instruction]:
+        """The last version is applied, evaluated and saved."""
+        run = self._run
+        if run.commit is not None:
+            return []
+        if run.saving.version != run.version:
+            return self._save()
+        return run.leave("the run was stopped" if run.is_stopping else "the run is done")
+
+    def _save(self) -> list[Instruction]:
+        """The version that is here now, from whoever has it."""
+        run = self._run
+        stages = range(run.num_stages)
+        replicas = [run.members.of_stage(stage, Membership.READY) for stage in stages]
+        if run.saving.rests or run.saving.under_way or not all(replicas):
+            return []
+        digests = tuple(members[0].held[1] for members in replicas)
+        donors = tuple(tuple(member.peer for member in members) for members in replicas)
+        return [run.saving.begin(run.version, run.epoch, donors, digests)]
+
+    def checkpoint_failed(self, version: int, reason: str, now: float) -> list[Instruction]:
+        """The last one is what the run was for; an earlier one is made up for by the next."""
+        run = self._run
+        again = run.saving.failed(version, now)
+        if again is None:
+            return []
+        if version == run.last_version and run.saving.failures >= SAVES:
+            return [run.give_up(f"the checkpoint of step {version} failed: {reason}")]
+        return [ReportCheckpointFailed(version, reason), again]
+
+    def stop_requested(self, reason: str) -> list[Instruction]:
+        """Once: commit this step, save it, leave. Twice, or when there is nothing to commit."""
+        run = self._run
+        nothing = not run.has_begun or bool(run.members.bare_stages())
+        if run.is_stopping or nothing:
+            return run.leave(reason)
+        run.is_stopping = True
+        if run.version < run.last_version:
+            self._working.stop_after_this_step()
+        else:
+            run.evaluation.drop()
+            run.dispatch.clear()
+        return []
+
+    def watch(self, now: float) -> list[Instruction]:
+        """Nothing may wait for ever without saying why."""
+        run = self._run
+        stall_s = STALL_S
+        if run.step_time.samples:
+            stall_s = max(STALL_S, STALL_STEPS * run.step_time.mean_s)
+        waits = not run.has_begun or run.phase is Phase.WAITING or bool(run.members.bare_stages())
+        if waits or now - run.progress_at < stall_s:
+            return [StartDeadline("stall", now + stall_s / 4)]
+        awaited = self._committing.awaited()
+        if awaited is None:
+            awaited = f"receipts of (microbatch, stage) {run.ledger.missing()[:8]}"
+        return [run.give_up(f"no progress for {stall_s:.0f} s; waiting for {awaited}")]

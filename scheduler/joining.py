@@ -1,0 +1,208 @@
+"""Who is there: what peers say of themselves, and letting them in.
+
+Rules:
+- A peer is admitted when it has the current version, or can get it.
+- A new incarnation of the trainer hails all that it sees, and decides where to go on once it knows
+  what they hold.
+- Newcomers get a replica's state while the others go on, follow the commits that they miss, and
+  are ready when they have caught up.
+- Whoever missed a message is told again, by the next beacon.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Apply, Beacon, Hail, Standing
+from swarmrt.scheduler.admitting import Admitting
+from swarmrt.scheduler.fencing import Fencing
+from swarmrt.scheduler.instructions import Instruction, ReportPeer, Send, StartDeadline
+from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.resumption import choose_version
+from swarmrt.scheduler.rollback import Rollback
+from swarmrt.scheduler.run import ANSWER_S, Phase, Run
+
+SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
+
+
+class Joining:
+    def __init__(
+        self, run: Run, admitting: Admitting, rollback: Rollback, fencing: Fencing
+    ) -> None:
+        self._run, self._admitting = run, admitting
+        self._rollback, self._fencing = rollback, fencing
+        self._is_settling = False
+
+    # ------------------------------------------------------------------ what they say
+
+    def seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
+        """In the directory."""
+        run = self._run
+        return [
+            Send(peer, Hail(run.epoch))
+            for peer in self._fencing.absent.without(peers, now)
+            if run.members.see(peer, stage) is not None
+        ]
+
+    def beacon(self, sender: PeerId, beacon: Beacon, now: float) -> list[Instruction]:
+        """What a peer is and holds."""
+        run = self._run
+        if not 0 <= beacon.stage < run.num_stages:
+            return []
+        self._fencing.absent.discard(sender)
+        run.members.see(sender, beacon.stage)
+        member = run.members.get(sender)
+        assert member is not None
+        if beacon.done > member.health.done:
+            run.progress_at = now
+        member.health.beacon(now, beacon.queued, beacon.done)
+        run.dispatch.window.heard(sender, beacon.queued, beacon.service_s)
+        member.beacon = beacon
+        instructions: list[Instruction] = [_report(member)]
+        if member.suspect:
+            member.suspect = False
+            instructions += self._welcome(member)
+        if beacon.epoch < run.epoch:
+            return [*instructions, Send(sender, Hail(run.epoch))]
+        return instructions + self._reconcile(member, beacon, now)
+
+    def _reconcile(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
+        """Bring what the trainer thinks of a peer and what it says of itself together."""
+        if self._run.phase is Phase.HAILING:
+            return []
+        is_here = beacon.term == member.term and beacon.state != "joining"
+        was_doubted, member.doubted = member.doubted, not is_here
+        match member.state:
+            case Membership.SEEN:
+                return self._consider(member, now)
+            case Membership.READY if not is_here and not was_doubted:
+                return []  # it may have left before the admission, and come by another way
+            case Membership.READY if not is_here:
+                return self._fence(member, "it has voided its work", now)
+            case Membership.READY if self._is_left_behind(member, beacon, now):
+                return self._fence(
+                    member, f"it missed the commit of version {self._run.version}", now
+                )
+            case Membership.ADMITTED if beacon.term < member.term:
+                return [self._admitting.tell(member)]
+            case Membership.ADMITTED if not is_here:  # it could not get the state
+                member.state = Membership.SEEN
+                return self._consider(member, now)
+            case Membership.ADMITTED if beacon.state == "serving":
+                return self._has_caught_up(member, beacon, now)
+        return []
+
+    def _fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
+        """It may come again, in another term."""
+        return self._fencing.fence(member, reason, now) + self._consider(member, now)
+
+    def _has_caught_up(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
+        """A newcomer that missed a part of a commit never will: it gets the state once more."""
+        member.reached = beacon.version
+        if self._run.round is None and self._is_left_behind(member, beacon, now):
+            member.state = Membership.SEEN
+            return self._consider(member, now)
+        return self.ready(member, beacon.version, beacon.digest, now)
+
+    def _is_left_behind(self, member: Member, beacon: Beacon, now: float) -> bool:
+        """The others have applied a version, and this peer will never get what it lacks for it."""
+        run = self._run
+        is_told = run.commit is not None and member.peer in run.commit.expected
+        if beacon.version >= run.version or is_told:
+            return False
+        return now - run.applied_at > run.apply_time.patience_s(ANSWER_S, 1)
+
+    # ------------------------------------------------------------------ letting them in
+
+    def _consider(self, member: Member, now: float) -> list[Instruction]:
+        """Admit a peer that is not a member, if it has the version or can get it."""
+        run, beacon = self._run, member.beacon
+        if beacon is None or beacon.epoch != run.epoch:
+            return []
+        if run.phase in (Phase.PREPARING, Phase.CLOSING) or run.version < member.barred_until:
+            return []
+        if self._admitting.holds_version(member.stage, beacon) or run.version == 0:
+            return [self._admitting.admit(member, ())]
+        if beacon.state == "leaving":
+            return []
+        number, norm = run.update
+        if beacon.version == run.version - 1 and beacon.prepared == number >= 0:
+            return [Send(member.peer, Apply(run.epoch, beacon.version, number, norm, True))]
+        if run.offered == run.version:
+            return [self._admitting.admit(member, (run.settings.me,))]
+        return self._rollback.consider(now)
+
+    def ready(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
+        """It has the version, and may be given work."""
+        run = self._run
+        if member.state is not Membership.ADMITTED or version != run.version:
+            return []
+        member.state, member.held = Membership.READY, (version, digest)
+        run.progress_at = now
+        run.dispatch.window.add(member.peer)
+        replicas = run.members.of_stage(member.stage, Membership.READY)
+        digests = {m.held[1] for m in replicas if m.held[0] == version}
+        if len(digests | ({run.digests[member.stage]} - {""})) > 1:
+            return [
+                run.give_up(
+                    f"replicas of stage {member.stage} hold different weights at version "
+                    f"{run.version}: do all run the same software?"
+                )
+            ]
+        return [_report(member), *self._welcome(member)]
+
+    def _welcome(self, member: Member) -> list[Instruction]:
+        """Those before it may give it work."""
+        if member.state is not Membership.READY or member.leaving:
+            return []
+        run = self._run
+        if member.stage == 0:
+            run.dispatch.wiring.add(member.peer)
+            return []
+        standing = Standing(run.epoch, member.stage, member.peer, True)
+        return [Send(peer, standing) for peer in run.members.ready(member.stage - 1)]
+
+    # ------------------------------------------------------------------ a new incarnation
+
+    def settle_if_known(self, now: float) -> list[Instruction]:
+        """Decide once all that are seen have said what they hold."""
+        run = self._run
+        answered = [m for m in run.members if m.beacon and m.beacon.epoch == run.epoch]
+        counts = [sum(m.stage == stage for m in answered) for stage in range(run.num_stages)]
+        if any(n < needed for n, needed in zip(counts, run.needed, strict=True)):
+            return []
+        if len(answered) == len(list(run.members)):
+            return self.settle(now)
+        if self._is_settling:
+            return []
+        self._is_settling = True
+        return [StartDeadline("settle", now + SETTLE_S)]
+
+    def settle(self, now: float) -> list[Instruction]:
+        """Go on from what they hold, or from the checkpoint."""
+        run = self._run
+        if run.phase is not Phase.HAILING:
+            return []
+        holdings = [m.beacon for m in run.members if m.beacon and m.beacon.epoch == run.epoch]
+        plan = choose_version(holdings, run.num_stages, run.version)
+        run.phase = Phase.WAITING
+        if plan.is_live and plan.version < run.last_version:
+            run.version, run.update = plan.version, (plan.round, plan.norm)
+            if run.version != run.settings.start_version:
+                run.digests = ("",) * run.num_stages
+            run.begin_books()
+        return [i for member in run.members for i in self._consider(member, now)]
+
+
+def _report(member: Member) -> ReportPeer:
+    beacon = member.beacon
+    if beacon is None:
+        return ReportPeer(member.peer, member.stage, str(member.state), member.reached, 0, 0, 0.0)
+    return ReportPeer(
+        member.peer,
+        member.stage,
+        str(member.state),
+        beacon.version,
+        beacon.queued,
+        beacon.done,
+        beacon.service_s,
+    )

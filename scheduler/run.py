@@ -1,0 +1,113 @@
+"""What the trainer knows of its run. The parts of its core share it, as those of a peer a seat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Finish
+from swarmrt.scheduler.agenda import Agenda
+from swarmrt.scheduler.books import Books
+from swarmrt.scheduler.commit import Commit, Round
+from swarmrt.scheduler.dispatch import Dispatch, Late
+from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.evaluation import Evaluation
+from swarmrt.scheduler.instructions import Instruction, Send, Stop
+from swarmrt.scheduler.ledger import Ledger
+from swarmrt.scheduler.membership import Member, Members, Membership
+from swarmrt.scheduler.receipts import Receipts
+from swarmrt.scheduler.saving import Saving
+
+ANSWER_S = 5.0  # for the first answers of a kind, before it is known how long they take
+
+
+class Phase(StrEnum):
+    HAILING = "hailing"
+    WAITING = "waiting"
+    TRAINING = "training"
+    PREPARING = "preparing"
+    CLOSING = "closing"
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    me: PeerId
+    seed: int
+    epoch: int
+    start_version: int  # of the checkpoint that is resumed, or 0
+    steps: int  # the version at which the run is done
+    microbatches: int
+    eval_every: int  # versions; 0 evaluates only the last one
+    eval_microbatches: int
+    checkpoint_every: int  # versions; 0 keeps only the last one
+    needed: tuple[int, ...]  # replicas to wait for, by stage
+    start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
+    record_ttl_s: float  # how long the directory may name a peer that is gone
+    resume: bool  # go on from what the peers hold, if that is newer
+    staleness: int = 0  # versions between the weights that a step runs on and those it updates
+
+
+class Run:
+    def __init__(self, settings: TrainerSettings) -> None:
+        self.settings = settings
+        self.phase = Phase.HAILING if settings.resume else Phase.WAITING
+        self.epoch = settings.epoch
+        self.version = settings.start_version
+        self.digests = settings.start_digests or ("",) * len(settings.needed)  # of the version
+        self.update = (-1, 0.0)  # round and norm of the one that made this version, if known
+        self.last_version = settings.steps
+        self.needed = settings.needed
+        self.has_begun = False
+        self.is_stopping = False
+        self.members = Members(len(settings.needed))
+        self.books = Books(settings.microbatches, len(settings.needed))
+        self.books.open(self.version)
+        self.dispatch = Dispatch(settings.seed)
+        self.evaluation = Evaluation(self.version, 0)
+        self.round: Round | None = None
+        self.void_rounds = 0  # of this step
+        self.commit: Commit | None = None
+        self.saving = Saving(settings.start_version, self.digests)
+        self.offered = settings.start_version or None  # the checkpoint that newcomers can get
+        self.step_time = Estimate()
+        self.apply_time = Estimate()
+        self.step_began_at = 0.0
+        self.applied_at = 0.0
+        self.progress_at = 0.0
+        self.agenda: Agenda[Late] = Agenda("overdue")
+        self.receipts = Receipts(self.agenda)
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.settings.needed)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the step that is next to be committed."""
+        return self.books[self.version]
+
+    @property
+    def is_last_version(self) -> bool:
+        return self.version == self.last_version
+
+    def is_current(self, member: Member, epoch: int, term: int) -> bool:
+        """Whether that is what the member was admitted in."""
+        return (epoch, term) == (self.epoch, member.term) and member.state is not Membership.SEEN
+
+    def begin_books(self) -> None:
+        """Nothing of the current step is done."""
+        self.books.clear()
+        self.books.open(self.version)
+        self.receipts.clear()
+        self.void_rounds = 0
+
+    def leave(self, reason: str) -> list[Instruction]:
+        """All is well, and over."""
+        self.phase = Phase.CLOSING
+        told: list[Instruction] = [Send(member.peer, Finish(reason)) for member in self.members]
+        return [*told, Stop(reason, error=False)]
+
+    def give_up(self, reason: str) -> Stop:
+        self.phase = Phase.CLOSING
+        return Stop(reason, error=True)

@@ -1,0 +1,197 @@
+"""A step's microbatches, from the first attempt to the last receipt.
+
+Rules:
+- A step is a fixed set of microbatches; a window bounds those in flight.
+- The ledger says who owns each (microbatch, stage). What nobody owns is recovered from retained
+  frames, or by another attempt.
+- With a staleness of 1, a step runs on the version before its own, so that the next step is open
+  while this one is reduced.
+- Evaluations of a version run beside the next step.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.messages import Claim, Evaluated, Granted, Recover, Stale
+from swarmrt.scheduler.evaluation import Evaluation
+from swarmrt.scheduler.instructions import Batch, Instruction, ReportRecovery, Send
+from swarmrt.scheduler.ledger import Grant
+from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.run import Phase, Run
+
+
+class Working:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    # ------------------------------------------------------------------ opening steps
+
+    def begin(self, now: float) -> None:
+        """All stages are served: feed all steps that may be open, an evaluation first."""
+        run = self._run
+        if not run.has_begun:
+            run.evaluation = self._new_evaluation()
+        run.has_begun = True
+        run.begin_books()
+        run.dispatch.clear()
+        for step in range(run.version, run.version + run.settings.staleness):
+            self._feed(step)
+        self._open_newest(now)
+
+    def next_step(self, now: float) -> None:
+        """Another version is here: the step that made it is over, and one more may be open."""
+        run = self._run
+        run.books.close(run.version - 1)
+        run.dispatch.drop(run.version - 1)
+        run.receipts.drop(run.version - 1)
+        if run.version not in run.books.steps:
+            run.books.open(run.version)
+        run.evaluation = self._new_evaluation()
+        self._open_newest(now)
+
+    def _open_newest(self, now: float) -> None:
+        run = self._run
+        run.phase = Phase.TRAINING
+        run.void_rounds = 0
+        run.step_began_at = now
+        run.dispatch.open(run.evaluation.pending())
+        self._feed(run.version + run.settings.staleness)
+
+    def _feed(self, step: int) -> None:
+        """A step's microbatches, to be sent as the window allows."""
+        if step < self._run.last_version:
+            self._run.dispatch.open(self._run.books.open(step))
+
+    def _new_evaluation(self) -> Evaluation:
+        """Of this version: every so often, and of the last one."""
+        run = self._run
+        every = run.settings.eval_every
+        is_due = every > 0 and run.has_begun and run.version % every == 0
+        if (run.is_last_version and not run.is_stopping) or (is_due and not run.is_last_version):
+            return Evaluation(run.version, run.settings.eval_microbatches)
+        return Evaluation(run.version, 0)
+
+    def stop_after_this_step(self) -> None:
+        """The steps after it are not worked on any more."""
+        run = self._run
+        run.last_version = run.version + 1
+        for step in run.books.steps[1:]:
+            run.books.close(step)
+            run.dispatch.drop(step)
+
+    # ------------------------------------------------------------------ while it runs
+
+    def go_on(self, now: float) -> list[Instruction]:
+        """Fill vacancies, and what the window has room for."""
+        run = self._run
+        work = self._recover(now) if run.books.has_vacancies else []
+        if run.dispatch.has_room and run.phase is not Phase.WAITING:
+            work += run.dispatch.fill(run.epoch, run.agenda, now, run.step_time.mean_s)
+        return work
+
+    def claim(self, member: Member, claim: Claim, now: float) -> list[Instruction]:
+        run, microbatch = self._run, claim.work.microbatch
+        valid = (
+            claim.epoch == run.epoch
+            and member.state is Membership.READY
+            and len(claim.route) == run.num_stages
+            and claim.route[-1] == member.peer
+        )
+        ledger = run.books.of(microbatch) if valid else None
+        grant = ledger.claim(claim, run.members.is_ready) if ledger is not None else None
+        if grant is None:
+            return [Send(member.peer, Stale(claim.work))]
+        run.progress_at = now
+        run.dispatch.claimed(microbatch, now)
+        run.agenda.cancel(("flight", microbatch))
+        run.receipts.expect(microbatch, now)
+        return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need))]
+
+    def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
+        run, index = self._run, microbatch.index
+        ledger = run.books.of(microbatch)
+        if ledger is None or not ledger.receipt(member.peer, index, member.stage):
+            return
+        run.progress_at = now
+        run.receipts.came(microbatch, now)
+        if not ledger.is_finished(index):
+            run.receipts.expect(microbatch, now)
+            return
+        run.receipts.finished(microbatch)
+        self._landed(microbatch)
+
+    def evaluated(self, message: Evaluated, now: float) -> None:
+        run, microbatch = self._run, message.work.microbatch
+        is_awaited = microbatch.held_out and microbatch.step == run.version
+        if is_awaited and message.epoch == run.epoch:
+            run.evaluation.add(message)
+            run.progress_at = now
+            self._landed(microbatch)
+
+    def _landed(self, microbatch: MicrobatchId) -> None:
+        self._run.dispatch.landed(microbatch)
+        self._run.agenda.cancel(("flight", microbatch))
+
+    # ------------------------------------------------------------------ what does not
+
+    def flight_is_late(self, microbatch: MicrobatchId) -> list[Instruction]:
+        """Another attempt goes, unless one does anyway."""
+        run = self._run
+        if not run.dispatch.is_late(microbatch):
+            return []
+        return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
+
+    def receipt_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
+        """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""
+        run, index = self._run, microbatch.index
+        ledger = run.books.of(microbatch)
+        if ledger is None or ledger.is_finished(index):
+            return []
+        run.receipts.late(microbatch, now)
+        grant = ledger.grant_to_owners(index)
+        frontier = ledger.frontier(index)
+        return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
+
+    def released(self, member: Member, microbatch: MicrobatchId, reason: str) -> list[Instruction]:
+        run = self._run
+        ledger = run.books.of(microbatch)
+        if ledger is None or not ledger.release(member.peer, microbatch.index, member.stage):
+            return []
+        why = f"{microbatch} by {member.peer}: {reason}"
+        return [ReportRecovery(run.version, "released", 1, why)]
+
+    def _recover(self, now: float) -> list[Instruction]:
+        """Find owners for vacancies: from retained frames, or by another attempt."""
+        run = self._run
+        instructions: list[Instruction] = []
+        recovered = reattempted = 0
+        for ledger, index, stage in run.books.vacancies():
+            owner = self._new_owner(stage)
+            microbatch = MicrobatchId(ledger.step, index)
+            if owner is None:
+                continue
+            if ledger.has_frames(index, stage):
+                recovered += 1
+                grant = ledger.assign(index, stage, owner)
+                instructions.append(self._recover_at(owner, stage, microbatch, grant))
+                run.receipts.expect(microbatch, now)
+            else:
+                reattempted += run.dispatch.again(microbatch)
+        if recovered:
+            report = ReportRecovery(run.version, "recovered", recovered, "from retained frames")
+            instructions.append(report)
+        if reattempted:
+            report = ReportRecovery(run.version, "reattempted", reattempted, "frames are gone")
+            instructions.append(report)
+        return instructions
+
+    def _new_owner(self, stage: int) -> PeerId | None:
+        """The ready replica that owns the least of what is not done."""
+        ready = self._run.members.of_stage(stage, Membership.READY)
+        fit = [m.peer for m in ready if not m.leaving and not m.suspect] or [m.peer for m in ready]
+        load = self._run.books.load(stage)
+        return min(fit, key=lambda peer: (load.get(peer, 0), peer), default=None)
+
+    def _recover_at(self, peer: PeerId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
+        message = Recover(self._run.epoch, microbatch, grant.path, grant.need)
+        return Send(peer, message, Batch(microbatch) if stage == 0 else None)
