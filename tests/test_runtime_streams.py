@@ -62,6 +62,26 @@ def test_bulk_that_waits_widens_the_link_until_it_is_idle(
     run(story())
 
 
+def test_link_that_found_no_further_connection_looks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story() -> None:
+        async with far_ends() as (first, second, path):
+            first.links.send(second.me, Finish("hello"))
+            await until(lambda: bool(second.got))
+            path.is_closed = True
+            send_bulk(first, second)
+            await until(lambda: len(second.got) == MESSAGES + 1)
+            assert path.opened == 1 and not first.lost and not second.lost
+            path.is_closed = False
+            send_bulk(first, second)
+            await until(lambda: path.opened > 1)
+            await until(lambda: len(second.got) == 2 * MESSAGES + 1)
+
+    monkeypatch.setattr(streams, "REST_S", 0.1)
+    run(story())
+
+
 def test_loss_of_one_connection_is_the_loss_of_the_link() -> None:
     async def story() -> None:
         async with far_ends() as (first, second, path):

@@ -19,6 +19,7 @@ class NarrowPath:
     def __init__(self, host: str, port: int, bytes_per_s: float) -> None:
         self._target, self._bytes_per_s = (host, port), bytes_per_s
         self.opened = 0  # connections so far
+        self.is_closed = False  # to further ones
         self._connections: list[asyncio.Task[None]] = []
 
     @property
@@ -33,6 +34,9 @@ class NarrowPath:
         """Take a connection, until either end closes it."""
         task = asyncio.current_task()
         assert task is not None
+        if self.is_closed:
+            writer.close()
+            return
         self._connections.append(task)
         self.opened += 1
         there = _small_socket()

@@ -27,6 +27,7 @@ log = logging.getLogger("swarmrt.links")
 WIDEN_S = 0.2  # how long a message waits before there is one more
 IDLE_S = 10.0  # after which one is closed
 JOIN_S = 10.0
+REST_S = 60.0  # after one that could not be opened
 
 
 class Stream:
@@ -58,6 +59,7 @@ class Streams:
         self._open: set[Connection] = set()  # those that are closing too
         self._tasks: set[asyncio.Task[None]] = set()
         self._widening = False
+        self._rests_until = 0.0  # on the loop's clock
         self._work = asyncio.Event()
 
     def __len__(self) -> int:
@@ -72,7 +74,8 @@ class Streams:
         if self._source.last_waiting() is None:
             return
         self._work.set()
-        if not self._widening and len(self._streams) < self._most:
+        is_resting = asyncio.get_running_loop().time() < self._rests_until
+        if not self._widening and not is_resting and len(self._streams) < self._most:
             self._widening = True
             self._start(self._widen())
 
@@ -115,8 +118,9 @@ class Streams:
                 if not last.begun:
                     await self._add()
         except (OSError, RunError) as error:  # the first one serves
-            log.info("no further connection for a link: %s", str(error) or type(error).__name__)
-            self._most = 0
+            why = str(error) or type(error).__name__
+            log.info("no further connection for a link in the next %.0f s: %s", REST_S, why)
+            self._rests_until = asyncio.get_running_loop().time() + REST_S
         finally:
             self._widening = False
 
