@@ -17,3 +17,17 @@ def test_text_that_is_no_utf8_is_logged(tmp_path: Path) -> None:
     log.close()
     [line] = (tmp_path / "events.jsonl").read_text().splitlines()
     assert from_plain(json.loads(line)["event"]) == event
+
+
+def test_lines_wait_for_the_messages_that_leave_together(tmp_path: Path) -> None:
+    path, gathering = tmp_path / "events.jsonl", True
+    log = EventLog(path, waits=lambda: gathering)
+    log.write({"line": 1})
+    log.write({"line": 2})
+    assert not path.read_text()
+    log.flush()
+    gathering = False
+    log.write({"line": 3})
+    assert [json.loads(line)["line"] for line in path.read_text().splitlines()] == [1, 2, 3]
+    log.close()
+    log.flush()

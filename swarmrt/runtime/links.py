@@ -75,17 +75,22 @@ class Outbox:
 class Gathering:
     """Outboxes that are written to once the outermost `with` of it ends."""
 
-    def __init__(self, write: Callable[[dict[PeerId, Outbox]], None]) -> None:
+    def __init__(
+        self, write: Callable[[dict[PeerId, Outbox]], None], before: Callable[[], None]
+    ) -> None:
         self.depth = 0
         self.outboxes: dict[PeerId, Outbox] = {}
-        self._write = write
+        self._write, self._before = write, before
 
     def __enter__(self) -> None:
         self.depth += 1
 
     def __exit__(self, *_: object) -> None:
         self.depth -= 1
-        if not self.depth and self.outboxes:
+        if self.depth:
+            return
+        self._before()
+        if self.outboxes:
             gathered, self.outboxes = self.outboxes, {}
             self._write(gathered)
 
@@ -118,9 +123,11 @@ class Links:
         faults: LinkFaults | None = None,
         beacons: Beacons | None = None,
         streams: int = 1,
+        before_gathered: Callable[[], None] = lambda: None,
     ) -> None:
         """`carriers` in the order of preference; without `beacons` those go over links too.
-        `streams` is how many connections one link may have, each way."""
+        `streams` is how many connections one link may have, each way. `before_gathered` is called
+        before messages leave that were gathered."""
         self._carriers, self._run, self._max_bytes = carriers, run, max_message_bytes
         self._dialer = Dialer(carriers)
         self._on_message, self._on_lost = on_message, on_lost
@@ -131,7 +138,7 @@ class Links:
         self._links: set[Link] = set()  # open ones
         self._streams = streams
         self._closing = False
-        self._gathering = Gathering(self._write_gathered)
+        self._gathering = Gathering(self._write_gathered, before_gathered)
         if faults is not None:
             faults.on_cut(self._cut)
 
@@ -179,6 +186,10 @@ class Links:
         """A context: small messages that are sent within it leave at its end, in one piece for
         each link."""
         return self._gathering
+
+    @property
+    def is_gathering(self) -> bool:
+        return self._gathering.depth > 0
 
     def _write_gathered(self, gathered: dict[PeerId, Outbox]) -> None:
         for peer, outbox in gathered.items():

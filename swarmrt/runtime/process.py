@@ -25,9 +25,15 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class EventLog:
-    """`events.jsonl`: one line for each (now, event, instructions), whole at any instant."""
+    """`events.jsonl`: one line for each (now, event, instructions).
 
-    def __init__(self, path: Path | None) -> None:
+    It is in the file at once; or, while messages are held back to leave together, with `flush`
+    before they leave. So whatever others have seen of this process is in its log.
+    """
+
+    def __init__(self, path: Path | None, waits: Callable[[], bool] = lambda: False) -> None:
+        """`waits` tells whether messages are being held back."""
+        self._waits = waits
         self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +49,13 @@ class EventLog:
         except UnicodeEncodeError:  # an error's text has a path in it that is no UTF-8
             line = json.dumps(entry).encode()
         self._file.write(line + b"\n")
-        self._file.flush()
+        if not self._waits():
+            self._file.flush()
+
+    def flush(self) -> None:
+        """Bring what was held back into the file."""
+        if self._file is not None and not self._file.closed:
+            self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:

@@ -48,6 +48,7 @@ class Shell(ABC):
     ) -> None:
         self.config, self.network = config, network
         self.loop = asyncio.get_running_loop()
+        event_log = EventLog(log, waits=lambda: self.links.is_gathering)
         self.links = Links(
             network.carriers(config.links.link),
             config.run.name,
@@ -58,12 +59,13 @@ class Shell(ABC):
             faults=network.faults,
             beacons=network.beacons(self._receive) if config.links.beacons == "udp" else None,
             streams=config.links.streams,
+            before_gathered=event_log.flush,
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()
         self.answers = Answers()
         self.failpoints = failpoints
-        self.process = Process(settings, self.act, EventLog(log), failpoints)
+        self.process = Process(settings, self.act, event_log, failpoints)
         self._vitals = log.with_name("vitals.jsonl") if log is not None else None
         self._background: set[asyncio.Task[None]] = set()
 
