@@ -12,9 +12,7 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
 )
 from swarmrt.scheduler.membership import Membership
-from swarmrt.scheduler.run import Phase, Run
-
-WAITING_S = 1.0  # between reports of who is missing
+from swarmrt.scheduler.run import WAITING_S, Phase, Run
 
 
 class Rollback:

@@ -19,6 +19,7 @@ from swarmrt.scheduler.membership import Member, Members, Membership
 from swarmrt.scheduler.receipts import Receipts
 from swarmrt.scheduler.saving import Saving
 
+WAITING_S = 1.0  # between reports of who is missing
 ANSWER_S = 5.0  # for the first answers of a kind, before it is known how long they take
 
 

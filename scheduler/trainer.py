@@ -53,8 +53,8 @@ from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDead
 from swarmrt.scheduler.joining import Joining
 from swarmrt.scheduler.ledger import NOBODY
 from swarmrt.scheduler.membership import Member
-from swarmrt.scheduler.rollback import WAITING_S, Rollback
-from swarmrt.scheduler.run import Phase, Run, TrainerSettings
+from swarmrt.scheduler.rollback import Rollback
+from swarmrt.scheduler.run import WAITING_S, Phase, Run, TrainerSettings
 from swarmrt.scheduler.working import Working
 
 
@@ -80,20 +80,24 @@ class TrainerCore:
     def _go_on(self, now: float) -> list[Instruction]:
         """Whatever the event has made possible."""
         run = self.run
+        if run.phase is Phase.CLOSING:
+            return []
         if run.phase is Phase.HAILING:
             return self.joining.settle_if_known(now)
         if run.phase is Phase.WAITING and self._is_served:
             self.working.begin(now)
-        if run.phase is Phase.CLOSING:
-            return []
         work = self.working.go_on(now)
         if run.phase is not Phase.TRAINING or not run.evaluation.is_complete:
             return work
+        return [*work, *run.evaluation.report(), *self._commit_or_end(now)]
+
+    def _commit_or_end(self, now: float) -> list[Instruction]:
+        """If it is time to. This version is evaluated, where it is to be."""
+        run = self.run
         if run.is_last_version:
-            return [*work, *run.evaluation.report(), *self.ending.finish()]
-        if run.commit is not None or not run.ledger.complete:
-            return [*work, *run.evaluation.report()]
-        return [*work, *run.evaluation.report(), *self.committing.prepare(now)]
+            return self.ending.finish()
+        is_due = run.ledger.complete and run.commit is None
+        return self.committing.prepare(now) if is_due else []
 
     @property
     def _is_served(self) -> bool:

@@ -189,6 +189,16 @@ def test_chaos_is_survived_and_reported(config: Path, tmp_path: Path) -> None:
     assert our_processes(str(tmp_path / "run")) == []
 
 
+@pytest.mark.swarm
+def test_chaos_that_disturbs_nothing_does_not_pass(config: Path, tmp_path: Path) -> None:
+    settings = ["--seed", 1, "--steps", 3, "--every", 1000, "--replicas", "1,1", "--json"]
+    done = swarmrt("chaos", config, *settings, "--run-dir", tmp_path / "run")
+    assert done.returncode == 1 and "NOTHING WAS DISTURBED" in done.stderr, done.stderr
+    result = json.loads(done.stdout)
+    assert result["faults"] == {} and result["failed"] is None
+    assert result["audit"]["steps"] == 3 and not result["audit"]["violations"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -3,8 +3,8 @@
 A linear layer's backward makes two products of equal cost. One is its input's gradient, which the
 stages before wait for. The other is its weight's, which is not needed before the step is committed,
 and can be left for a time in which there is nothing else to do (zero bubble pipelines: Qi et al.
-2023, section 2). It is added to the accumulator as it is multiplied, which saves writing it down
-and reading it again.
+2023, section 2). It is added to the accumulator as it is multiplied, which needs no memory for the
+product.
 """
 
 from __future__ import annotations
