@@ -2,59 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message
+from swarmrt.recorded import Recorded
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Recorded, frozen=True):
     """Base of all events."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started(Event):
+class Started(Event, frozen=True):
     """The process is up. A peer holds this version of its stage, with this digest."""
 
     version: int = 0
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Received(Event):
+class Received(Event, frozen=True):
     """A message arrived over an authenticated link. Its payload is kept by the world."""
 
     sender: PeerId
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class SendFailed(Event):
+class SendFailed(Event, frozen=True):
     """A message certainly did not go out."""
 
     to: PeerId
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLost(Event):
+class PeerLost(Event, frozen=True):
     """The link to a peer broke. What was sent and not answered may or may not have arrived."""
 
     peer: PeerId
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeersSeen(Event):
+class PeersSeen(Event, frozen=True):
     """The directory's view of a stage: who announces to serve it."""
 
     stage: int
     peers: tuple[PeerId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardDone(Event):
+class ForwardDone(Event, frozen=True):
     microbatch: MicrobatchId
     seconds: float
     loss_sum: float  # last stage only, else 0
@@ -62,8 +54,7 @@ class ForwardDone(Event):
     frame_bytes: int  # of the output and what rides along
 
 
-@dataclass(frozen=True, slots=True)
-class BackwardDone(Event):
+class BackwardDone(Event, frozen=True):
     """The gradient is in the accumulator if that was asked; the input gradient is kept."""
 
     microbatch: MicrobatchId
@@ -71,23 +62,20 @@ class BackwardDone(Event):
     frame_bytes: int  # of the input gradient
 
 
-@dataclass(frozen=True, slots=True)
-class WeightGradientsDone(Event):
+class WeightGradientsDone(Event, frozen=True):
     """What backward had left is in the accumulator too."""
 
     microbatch: MicrobatchId
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class PartSummed(Event):
+class PartSummed(Event, frozen=True):
     step: int
     round: int
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class GradientCombined(Event):
+class GradientCombined(Event, frozen=True):
     """The stage's whole mean gradient is here."""
 
     step: int
@@ -96,46 +84,39 @@ class GradientCombined(Event):
     squared_norm: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stepped(Event):
+class Stepped(Event, frozen=True):
     """The optimizer has made this version."""
 
     version: int
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class StateLoaded(Event):
+class StateLoaded(Event, frozen=True):
     version: int
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class StateUnavailable(Event):
+class StateUnavailable(Event, frozen=True):
     version: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointSaved(Event):
+class CheckpointSaved(Event, frozen=True):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class CheckpointFailed(Event):
+class CheckpointFailed(Event, frozen=True):
     version: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed(Event):
+class DeadlinePassed(Event, frozen=True):
     """A deadline that StartDeadline asked for. The newest of a name counts."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested(Event):
+class StopRequested(Event, frozen=True):
     """The user or the system asks this process to leave."""
 
     reason: str

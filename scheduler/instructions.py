@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message
+from swarmrt.recorded import Recorded
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(Recorded, frozen=True):
     """Base of all instructions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report(Instruction):
+class Report(Instruction, frozen=True):
     """Base of all that is only told: to people, views and metrics."""
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(Recorded, frozen=True):
     """Base of the names of tensors that travel with a message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Payload):
+class Batch(Payload, frozen=True):
     """Token ids and targets of a microbatch, from the trainer's data."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class Output(Payload):
+class Output(Payload, frozen=True):
     """A stage's output and the targets that ride along."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class InputGrad(Payload):
+class InputGrad(Payload, frozen=True):
     """The gradient of a stage's input. At the last stage of a one-stage run there is none."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class GradientPart(Payload):
+class GradientPart(Payload, frozen=True):
     """Slice `index` of `parts` of this stage's accumulated gradients, or of the summed ones."""
 
     step: int
@@ -56,15 +49,13 @@ class GradientPart(Payload):
     summed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Send(Instruction):
+class Send(Instruction, frozen=True):
     to: PeerId
     message: Message
     payload: Payload | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class KeepInput(Instruction):
+class KeepInput(Instruction, frozen=True):
     """Keep the payload of the message that has just come: a microbatch's input and targets.
 
     A payload is dropped unless an instruction says to keep it.
@@ -73,15 +64,13 @@ class KeepInput(Instruction):
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class KeepGradient(Instruction):
+class KeepGradient(Instruction, frozen=True):
     """Keep the payload that has just come: the gradient of this stage's output."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class KeepPart(Instruction):
+class KeepPart(Instruction, frozen=True):
     """Keep the payload that has just come: a part of a round."""
 
     sender: PeerId
@@ -92,15 +81,13 @@ class KeepPart(Instruction):
     parts: int = 0  # of the round; 0 while it is not known yet
 
 
-@dataclass(frozen=True, slots=True)
-class RunForward(Instruction):
+class RunForward(Instruction, frozen=True):
     """Compute; the outcome is ForwardDone."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class RunBackward(Instruction):
+class RunBackward(Instruction, frozen=True):
     """Compute, and add to the accumulator or not; the outcome is BackwardDone.
 
     `later`: the weights' gradients may be left for RunWeightGradients.
@@ -111,34 +98,29 @@ class RunBackward(Instruction):
     later: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RunWeightGradients(Instruction):
+class RunWeightGradients(Instruction, frozen=True):
     """Add what backward has left to the accumulator; the outcome is WeightGradientsDone."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class Forget(Instruction):
+class Forget(Instruction, frozen=True):
     """Drop whatever is kept of a microbatch: input, graph, output, gradients of activations."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class DropFrames(Instruction):
+class DropFrames(Instruction, frozen=True):
     """Drop the frames that are retained of a microbatch: output and input gradient."""
 
     microbatch: MicrobatchId
 
 
-@dataclass(frozen=True, slots=True)
-class ClearGradients(Instruction):
+class ClearGradients(Instruction, frozen=True):
     """What this peer accumulated is void: an earlier epoch's, or fenced."""
 
 
-@dataclass(frozen=True, slots=True)
-class SumPart(Instruction):
+class SumPart(Instruction, frozen=True):
     """Add the contributors' slices in roster order, divide by tokens; the outcome is PartSummed.
 
     The slice of this peer itself comes from its own accumulator.
@@ -152,8 +134,7 @@ class SumPart(Instruction):
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class CombineParts(Instruction):
+class CombineParts(Instruction, frozen=True):
     """All summed parts are here: join them; the outcome is GradientCombined."""
 
     step: int
@@ -161,16 +142,14 @@ class CombineParts(Instruction):
     parts: int
 
 
-@dataclass(frozen=True, slots=True)
-class DropRound(Instruction):
+class DropRound(Instruction, frozen=True):
     """Forget the parts and the sum of a round that is void. The accumulators stay as they are."""
 
     step: int
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepOptimizer(Instruction):
+class StepOptimizer(Instruction, frozen=True):
     """Clip by the global norm, update with the round's sum, clear the accumulators; the outcome is
     Stepped."""
 
@@ -180,8 +159,7 @@ class StepOptimizer(Instruction):
     snapshot: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LoadState(Instruction):
+class LoadState(Instruction, frozen=True):
     """Get and load a version; the outcome is StateLoaded or StateUnavailable.
 
     No donors: version 0, built from the run's seed. It replaces one that is under way.
@@ -194,24 +172,21 @@ class LoadState(Instruction):
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
 
 
-@dataclass(frozen=True, slots=True)
-class Announce(Instruction):
+class Announce(Instruction, frozen=True):
     """Write this peer's state to the directory."""
 
     status: PeerStatus
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartDeadline(Instruction):
+class StartDeadline(Instruction, frozen=True):
     """Answer with DeadlinePassed(name) at this time. It replaces the earlier one of that name."""
 
     name: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class SaveCheckpoint(Instruction):
+class SaveCheckpoint(Instruction, frozen=True):
     """Collect one snapshot a stage; the outcome is CheckpointSaved or CheckpointFailed."""
 
     version: int
@@ -220,22 +195,19 @@ class SaveCheckpoint(Instruction):
     digests: tuple[str, ...]  # of the parameters, by stage
 
 
-@dataclass(frozen=True, slots=True)
-class RaiseEpoch(Instruction):
+class RaiseEpoch(Instruction, frozen=True):
     """Write the epoch down, for the next incarnation to be higher, before going on."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class OfferCheckpoint(Instruction):
+class OfferCheckpoint(Instruction, frozen=True):
     """Be the donor of the checkpoint of this version, for every stage."""
 
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRollback(Report):
+class ReportRollback(Report, frozen=True):
     """For people: the live state is lost, and the run goes back to this version."""
 
     version: int
@@ -243,24 +215,21 @@ class ReportRollback(Report):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportPause(Report):
+class ReportPause(Report, frozen=True):
     """For people: the run cannot go on until a replica of the stage appears."""
 
     stage: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportHandOver(Report):
+class ReportHandOver(Report, frozen=True):
     """For people: a stage's last replica wants to leave, and waits for another one."""
 
     stage: int
     peer: PeerId
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRecovery(Report):
+class ReportRecovery(Report, frozen=True):
     """For people and metrics: microbatches whose gradients were lost with a peer, or late."""
 
     step: int
@@ -269,24 +238,21 @@ class ReportRecovery(Report):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportCheckpointFailed(Report):
+class ReportCheckpointFailed(Report, frozen=True):
     """For people: the run goes on without this checkpoint."""
 
     version: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportWaiting(Report):
+class ReportWaiting(Report, frozen=True):
     """For people: replicas that are ready and needed, by stage."""
 
     ready: tuple[int, ...]
     needed: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportStep(Report):
+class ReportStep(Report, frozen=True):
     """For people and metrics: a step was committed."""
 
     version: int
@@ -298,14 +264,12 @@ class ReportStep(Report):
     digests_equal: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReportEvaluation(Report):
+class ReportEvaluation(Report, frozen=True):
     version: int
     loss: float  # nats a token of the held-out split
 
 
-@dataclass(frozen=True, slots=True)
-class ReportPeer(Report):
+class ReportPeer(Report, frozen=True):
     """For people: what a peer says of itself."""
 
     peer: PeerId
@@ -317,8 +281,7 @@ class ReportPeer(Report):
     service_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stop(Instruction):
+class Stop(Instruction, frozen=True):
     """Leave. An error is shown to the user and makes the exit code non-zero."""
 
     reason: str

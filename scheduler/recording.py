@@ -7,16 +7,19 @@ it lacks, infinities and not-a-number, are written as their names.
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Protocol
 
+import msgspec
+
 from swarmrt.errors import UsageError
 from swarmrt.messages import ALL_MESSAGES
+from swarmrt.recorded import KIND, Recorded
 from swarmrt.scheduler import instructions as _instructions
 from swarmrt.scheduler.events import ALL_EVENTS, Event
 from swarmrt.scheduler.instructions import ALL_INSTRUCTIONS, Instruction
@@ -25,24 +28,20 @@ from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerCore
 
-KIND = "is"  # the key that names a value's class
+_ENCODER = msgspec.json.Encoder()
 
-_CLASSES: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        *ALL_MESSAGES,
-        *ALL_EVENTS,
-        *ALL_INSTRUCTIONS,
-        _instructions.Batch,
-        _instructions.Output,
-        _instructions.InputGrad,
-        _instructions.GradientPart,
-        PeerSettings,
-        TrainerSettings,
-    )
-}
-
-_SCALARS = frozenset({int, float, str, bool, type(None)})
+_KINDS: tuple[type[Recorded], ...] = (
+    *ALL_MESSAGES,
+    *ALL_EVENTS,
+    *ALL_INSTRUCTIONS,
+    _instructions.Batch,
+    _instructions.Output,
+    _instructions.InputGrad,
+    _instructions.GradientPart,
+    PeerSettings,
+    TrainerSettings,
+)
+_CLASSES = {kind.__name__: kind for kind in _KINDS}
 
 
 class Core(Protocol):
@@ -51,55 +50,32 @@ class Core(Protocol):
     def validate(self) -> None: ...
 
 
-def to_plain(value: Any) -> Any:
-    """Dataclasses become maps with their name, tuples become lists; the rest stays."""
-    kind: Any = type(value)
-    if kind is float:
-        return _plain_float(value)
-    if kind in _SCALARS:  # most are: every event of a run comes through here
-        return value
-    if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
-    if isinstance(value, int | float | str):
-        return value
-    plain = {KIND: kind.__name__}
-    for name, convert in _conversions(kind):
-        field = getattr(value, name)
-        plain[name] = field if convert is None else convert(field)
+def to_json(record: Any) -> bytes:
+    """JSON of whatever has values of ours in it."""
+    try:
+        encoded = _ENCODER.encode(record)
+    except UnicodeEncodeError:  # an error's text has a path in it that is no UTF-8
+        return json.dumps(_named(msgspec.to_builtins(record))).encode()
+    if b"null" in encoded:  # what JSON has for numbers that it lacks
+        return _ENCODER.encode(_named(msgspec.to_builtins(record)))
+    return encoded
+
+
+def _named(plain: Any) -> Any:
+    """With the names of numbers that are not finite."""
+    match plain:
+        case float() if not math.isfinite(plain):
+            return str(plain)
+        case dict():
+            return {key: _named(value) for key, value in plain.items()}
+        case list() | tuple():
+            return [_named(item) for item in plain]
     return plain
 
 
-def _plain_float(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
-
-
-@cache
-def _conversions(kind: Any) -> list[tuple[str, Callable[[Any], Any] | None]]:
-    """For each field of a dataclass, what makes it plain; None for what is plain already."""
-    hints = typing.get_type_hints(kind)
-    return [(name, _conversion(hints[name])) for name in _field_types(kind)]
-
-
-def _conversion(annotation: Any) -> Callable[[Any], Any] | None:
-    """The least that does what to_plain does with values of this type."""
-    if annotation is float:
-        return to_plain  # of an integer too
-    if _is_scalar(annotation):
-        return None
-    parts = [part for part in typing.get_args(annotation) if part is not Ellipsis]
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        return None if all(map(_is_scalar, parts)) else to_plain
-    if hasattr(annotation, "_fields"):
-        parts = list(typing.get_type_hints(annotation).values())
-    return list if parts and all(map(_is_scalar, parts)) else to_plain
-
-
-def _is_scalar(annotation: Any) -> bool:
-    """Whether it is plain, whatever its value."""
-    plain = getattr(annotation, "__supertype__", annotation)  # of a NewType
-    if typing.get_origin(plain) is typing.Literal:
-        return True
-    return plain in _SCALARS and plain is not float
+def to_plain(value: Any) -> Any:
+    """What JSON would give back of it."""
+    return _named(msgspec.to_builtins(value))
 
 
 def from_plain(plain: Any, annotation: Any = None) -> Any:
@@ -108,7 +84,8 @@ def from_plain(plain: Any, annotation: Any = None) -> Any:
         kind = _CLASSES.get(plain.get(KIND, ""))
         if kind is None:
             raise UsageError(f"the record names an unknown kind of value: {plain.get(KIND)!r}")
-        return kind(**{n: from_plain(plain[n], t) for n, t in _field_types(kind).items()})
+        hints = _field_types(kind)
+        return kind(**{n: from_plain(plain[n], t) for n, t in hints.items() if n in plain})
     if isinstance(plain, list):
         return _tuple(plain, annotation)
     if annotation is float and isinstance(plain, str):
@@ -136,11 +113,9 @@ def _tuple(items: list[Any], annotation: Any) -> Any:
 
 
 @cache
-def _field_types(kind: Any) -> dict[str, Any]:
-    if not dataclasses.is_dataclass(kind):
-        raise UsageError(f"{kind.__name__} cannot be recorded")
+def _field_types(kind: type[Recorded]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
-    return {field.name: _not_none(hints[field.name]) for field in dataclasses.fields(kind)}
+    return {name: _not_none(hints[name]) for name in kind.__struct_fields__}
 
 
 def _not_none(annotation: Any) -> Any:
@@ -150,16 +125,13 @@ def _not_none(annotation: Any) -> Any:
 
 
 def header(settings: PeerSettings | TrainerSettings) -> dict[str, Any]:
-    """The first record of a log."""
-    return {"settings": to_plain(settings)}
+    """The first record of a log, for `to_json`."""
+    return {"settings": settings}
 
 
 def record(now: float, event: Event, instructions: Iterable[Instruction]) -> dict[str, Any]:
-    return {
-        "now": now,
-        "event": to_plain(event),
-        "instructions": [to_plain(instruction) for instruction in instructions],
-    }
+    """Every other one."""
+    return {"now": now, "event": event, "instructions": instructions}
 
 
 def new_core(settings: PeerSettings | TrainerSettings) -> PeerCore | TrainerCore:

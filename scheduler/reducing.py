@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Part, Prepare

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Finish
+from swarmrt.recorded import Recorded
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.books import Books
 from swarmrt.scheduler.commit import Commit, Round
@@ -31,8 +31,7 @@ class Phase(StrEnum):
     CLOSING = "closing"
 
 
-@dataclass(frozen=True)
-class TrainerSettings:
+class TrainerSettings(Recorded, frozen=True):
     me: PeerId
     seed: int
     epoch: int

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, PeerState
+from swarmrt.recorded import Recorded
 from swarmrt.scheduler.instructions import Send
 
 
-@dataclass(frozen=True)
-class PeerSettings:
+class PeerSettings(Recorded, frozen=True):
     me: PeerId
     trainer: PeerId
     stage: int

@@ -17,10 +17,10 @@ are void. Every handler may be called twice with the same message, and may miss 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.recorded import Recorded
 
 Roster = tuple[tuple[PeerId, tuple[int, ...]], ...]
 """For each replica of a stage, in reduce order, the indices of the microbatches it accumulated."""
@@ -29,20 +29,17 @@ Path = tuple[PeerId, ...]
 """For each stage, the peer that a microbatch's backward passes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Recorded, frozen=True):
     """Base of all messages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hail(Message):
+class Hail(Message, frozen=True):
     """A trainer incarnation is here: stop what you do for earlier ones, and say what you hold."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admit(Message):
+class Admit(Message, frozen=True):
     """Serve, at this version. What this peer did in an earlier term or epoch is void.
 
     Without donors the peer has the version already, or builds version 0 from the seed.
@@ -57,8 +54,7 @@ class Admit(Message):
     donors: tuple[PeerId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ready(Message):
+class Ready(Message, frozen=True):
     """This peer has this version, and takes work."""
 
     epoch: int
@@ -67,8 +63,7 @@ class Ready(Message):
     digest: str  # of its parameters
 
 
-@dataclass(frozen=True, slots=True)
-class Forward(Message):
+class Forward(Message, frozen=True):
     """Compute this stage. payload: inputs (token ids [B, T] or activations), targets [B, T]."""
 
     work: Work
@@ -76,8 +71,7 @@ class Forward(Message):
     route: tuple[PeerId, ...]  # peers passed so far, by stage
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted(Message):
+class Accepted(Message, frozen=True):
     """The answer to a Forward that was taken: its frame need not be sent elsewhere."""
 
     work: Work
@@ -85,8 +79,7 @@ class Accepted(Message):
     backlog_s: float  # estimated seconds of work queued before this one
 
 
-@dataclass(frozen=True, slots=True)
-class Busy(Message):
+class Busy(Message, frozen=True):
     """The answer to a Forward that was not taken."""
 
     work: Work
@@ -94,8 +87,7 @@ class Busy(Message):
     backlog_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Claim(Message):
+class Claim(Message, frozen=True):
     """The last stage has the loss, and asks whether this route may run backward."""
 
     work: Work
@@ -105,8 +97,7 @@ class Claim(Message):
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Granted(Message):
+class Granted(Message, frozen=True):
     """Run backward along this path. The stages in `need` accumulate, the others pass it on."""
 
     epoch: int
@@ -115,15 +106,13 @@ class Granted(Message):
     need: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stale(Message):
+class Stale(Message, frozen=True):
     """This attempt is not needed: drop it."""
 
     work: Work
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated(Message):
+class Evaluated(Message, frozen=True):
     """The last stage's loss of a held-out microbatch."""
 
     work: Work
@@ -132,8 +121,7 @@ class Evaluated(Message):
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Backward(Message):
+class Backward(Message, frozen=True):
     """Run backward. payload: the gradient of this stage's output."""
 
     epoch: int
@@ -142,8 +130,7 @@ class Backward(Message):
     need: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Accumulated(Message):
+class Accumulated(Message, frozen=True):
     """A receipt: this stage's gradient of the microbatch is in the sender's accumulator."""
 
     epoch: int
@@ -152,8 +139,7 @@ class Accumulated(Message):
     stage: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recover(Message):
+class Recover(Message, frozen=True):
     """You own this (microbatch, stage): get what you lack from your neighbours on the path.
 
     payload at stage 0: token ids and targets. Also sent to an owner that is overdue.
@@ -165,8 +151,7 @@ class Recover(Message):
     need: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Released(Message):
+class Released(Message, frozen=True):
     """The sender has not accumulated this (microbatch, stage), and will not."""
 
     epoch: int
@@ -178,8 +163,7 @@ class Released(Message):
 FrameKind = Literal["output", "gradient"]
 
 
-@dataclass(frozen=True, slots=True)
-class GetFrame(Message):
+class GetFrame(Message, frozen=True):
     """Send again, to me, what a stage sent: its output as a Forward, or its input gradient as a
     Backward."""
 
@@ -188,8 +172,7 @@ class GetFrame(Message):
     kind: FrameKind
 
 
-@dataclass(frozen=True, slots=True)
-class NoFrame(Message):
+class NoFrame(Message, frozen=True):
     """The sender does not retain that frame, and will not have it."""
 
     epoch: int
@@ -197,8 +180,7 @@ class NoFrame(Message):
     kind: FrameKind
 
 
-@dataclass(frozen=True, slots=True)
-class Standing(Message):
+class Standing(Message, frozen=True):
     """The trainer's word on a peer: it takes work; or it is fenced, so wait for nothing from it."""
 
     epoch: int
@@ -207,8 +189,7 @@ class Standing(Message):
     serving: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare(Message):
+class Prepare(Message, frozen=True):
     """Combine the stage's gradients over this roster, and keep the result aside."""
 
     epoch: int
@@ -219,8 +200,7 @@ class Prepare(Message):
     tokens: int  # of the whole step: what the sum is divided by
 
 
-@dataclass(frozen=True, slots=True)
-class Part(Message):
+class Part(Message, frozen=True):
     """One part of the reduce. payload: a flat slice.
 
     Not summed: the sender's gradients, for the part's owner. Summed: the owner's result.
@@ -233,8 +213,7 @@ class Part(Message):
     summed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared(Message):
+class Prepared(Message, frozen=True):
     """The sender holds the stage's whole mean gradient."""
 
     epoch: int
@@ -244,8 +223,7 @@ class Prepared(Message):
     squared_norm: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refused(Message):
+class Refused(Message, frozen=True):
     """The sender cannot take part in the round: its record differs from its entry in the roster,
     or it cannot reach another member."""
 
@@ -256,8 +234,7 @@ class Refused(Message):
     unreachable: PeerId  # that member, or empty
 
 
-@dataclass(frozen=True, slots=True)
-class Apply(Message):
+class Apply(Message, frozen=True):
     """All stages are prepared: clip by the global norm and step the optimizer."""
 
     epoch: int
@@ -267,8 +244,7 @@ class Apply(Message):
     snapshot: bool  # keep a copy of the new state for GetState
 
 
-@dataclass(frozen=True, slots=True)
-class Applied(Message):
+class Applied(Message, frozen=True):
     """The update is done."""
 
     epoch: int
@@ -276,8 +252,7 @@ class Applied(Message):
     digest: str  # of the parameters
 
 
-@dataclass(frozen=True, slots=True)
-class GetState(Message):
+class GetState(Message, frozen=True):
     """Send this range of the snapshot. A peer's own stage, or the one asked of a checkpoint."""
 
     stage: int
@@ -286,8 +261,7 @@ class GetState(Message):
     length_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StateChunk(Message):
+class StateChunk(Message, frozen=True):
     """payload: bytes of the snapshot, a safetensors file that is equal on all replicas."""
 
     stage: int
@@ -297,8 +271,7 @@ class StateChunk(Message):
     digest: str  # of the whole file
 
 
-@dataclass(frozen=True, slots=True)
-class NoState(Message):
+class NoState(Message, frozen=True):
     """The sender does not hold that snapshot."""
 
     stage: int
@@ -309,8 +282,7 @@ class NoState(Message):
 PeerState = Literal["joining", "loading", "serving", "leaving"]
 
 
-@dataclass(frozen=True, slots=True)
-class Beacon(Message):
+class Beacon(Message, frozen=True):
     """What a peer is and holds, and its load and progress. Whoever misses a message finds out by
     the next beacon."""
 
@@ -328,8 +300,7 @@ class Beacon(Message):
     service_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving(Message):
+class Leaving(Message, frozen=True):
     """The sender wants to go. Until it is told to drain it serves as before."""
 
     epoch: int
@@ -337,30 +308,26 @@ class Leaving(Message):
     idle: bool  # it has drained, and holds nothing of this step
 
 
-@dataclass(frozen=True, slots=True)
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Others serve the stage: take nothing new, do what was accepted, say when nothing is left."""
 
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finish(Message):
+class Finish(Message, frozen=True):
     """The run is over, or the sender of Leaving may go."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Probe(Message):
+class Probe(Message, frozen=True):
     """Answer this. payload: any bytes, to see how long they take."""
 
     number: int
     answer_bytes: int  # of payload in the answer
 
 
-@dataclass(frozen=True, slots=True)
-class Probed(Message):
+class Probed(Message, frozen=True):
     """The answer to a Probe. payload: as many zeros as were asked for."""
 
     number: int

@@ -15,6 +15,7 @@ FLOORS = {
     "swarmrt.errors": 0,
     "swarmrt.config": 0,
     "swarmrt.messages": 0,
+    "swarmrt.recorded": 0,
     "swarmrt.scheduler": 1,
     "swarmrt.kernels": 1,
     "swarmrt.wire": 2,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from swarmrt.ids import PeerId
@@ -86,7 +87,7 @@ def without_epoch_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def received(self: PeerCore, sender: PeerId, message: Any, now: float) -> list[Any]:
         if sender != self.seat.settings.trainer and hasattr(message, "epoch"):
-            message = dataclasses.replace(message, epoch=self.seat.epoch)
+            message = msgspec.structs.replace(message, epoch=self.seat.epoch)
         return original(self, sender, message, now)
 
     monkeypatch.setattr(PeerCore, "_received", received)

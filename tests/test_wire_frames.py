@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tracemalloc
 import typing
 from typing import Any
@@ -63,7 +62,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
 
 def messages_of(kind: type[Message]) -> st.SearchStrategy[Message]:
     hints = typing.get_type_hints(kind)
-    return st.builds(kind, **{f.name: VALUES[hints[f.name]] for f in dataclasses.fields(kind)})
+    return st.builds(kind, **{name: VALUES[hints[name]] for name in kind.__struct_fields__})
 
 
 messages = st.one_of(*map(messages_of, ALL_MESSAGES))
@@ -116,7 +115,7 @@ def test_any_messages_come_through_any_split(
 
 @given(messages, tensors)
 def test_headers_are_plain_msgpack(message: Message, its_tensors: list[torch.Tensor]) -> None:
-    values = [getattr(message, field.name) for field in dataclasses.fields(message)]
+    values = [getattr(message, name) for name in message.__struct_fields__]
     descriptors = [
         [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), "plain"]
         for tensor in its_tensors

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
 import torch
 
 from swarmrt.runtime.clock import Deadlines
@@ -17,11 +15,9 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
-from swarmrt.scheduler.recording import header, new_core, record
+from swarmrt.scheduler.recording import header, new_core, record, to_json
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
-
-_ENCODER = msgspec.json.Encoder()
 
 
 class EventLog:
@@ -45,11 +41,7 @@ class EventLog:
     def write(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             return
-        try:
-            line = _ENCODER.encode(entry)
-        except UnicodeEncodeError:  # an error's text has a path in it that is no UTF-8
-            line = json.dumps(entry).encode()
-        self._file.write(line + b"\n")
+        self._file.write(to_json(entry) + b"\n")
         if not self._waits():
             self._file.flush()
 

@@ -10,7 +10,7 @@ from swarmrt.ids import PeerId
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role, point_of
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
-from swarmrt.scheduler.recording import header, new_core, record
+from swarmrt.scheduler.recording import header, new_core, record, to_plain
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.sim.clock import Clock
@@ -69,7 +69,8 @@ class Process:
 
     def log(self) -> list[dict[str, Any]]:
         """As it would be on disk."""
-        return [header(self.settings), *(record(*entry) for entry in self.history)]
+        entries = [header(self.settings), *(record(*entry) for entry in self.history)]
+        return [to_plain(entry) for entry in entries]
 
     def _work_off(self) -> None:
         """One event at a time: what is fed meanwhile waits for its turn."""

@@ -36,8 +36,7 @@ JOIN = 254
 HELLO = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Hello(Message):
+class Hello(Message, frozen=True):
     """The first frame each way."""
 
     protocol: int
@@ -47,8 +46,7 @@ class Hello(Message):
     stream_key: str  # to join this link with; empty when it takes no further connections
 
 
-@dataclass(frozen=True, slots=True)
-class Join(Message):
+class Join(Message, frozen=True):
     """The first frame of a further connection for a link, in place of a hello; and its answer."""
 
     stream_key: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -27,9 +26,8 @@ class HeaderFormat:
 
     def __init__(self, kind: type[Message]) -> None:
         hints = typing.get_type_hints(kind)
-        named: Any = kind  # mypy takes no class for a dataclass
         self._kind = kind
-        self._names = [field.name for field in fields(named)]
+        self._names = kind.__struct_fields__
         self._types = [_plain(hints[name]) for name in self._names]
         self._named_tuples = [
             (place, _restore(hints[name]))
@@ -40,7 +38,7 @@ class HeaderFormat:
         self._decoder = msgspec.msgpack.Decoder(tuple[its_fields, list[Descriptor]])
 
     def encode(self, message: Message, tensors: Sequence[torch.Tensor]) -> bytes:
-        values = [getattr(message, name) for name in self._names]
+        values = msgspec.structs.astuple(message)
         return _ENCODER.encode((values, describe(tensors) if tensors else ()))
 
     def decode(self, header: bytes | memoryview) -> tuple[Message, list[Descriptor]]:
