@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +68,17 @@ def running(*arguments: object, session: bool = False) -> Iterator[subprocess.Po
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.communicate(timeout=PATIENCE_S)
+
+
+def wait_until_said(process: subprocess.Popen[str], text: str) -> None:
+    """A line with this text on standard error. Fails when the process ends without it."""
+    assert process.stderr is not None
+    patience = threading.Timer(PATIENCE_S, process.terminate)
+    patience.start()
+    try:
+        assert any(text in line for line in process.stderr), f"it never said {text!r}"
+    finally:
+        patience.cancel()
 
 
 def our_processes(marker: str) -> list[str]:

@@ -29,6 +29,7 @@ from tests.processes import (
     our_sockets,
     running,
     swarmrt,
+    wait_until_said,
 )
 
 pytestmark = pytest.mark.swarm
@@ -258,11 +259,11 @@ def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path
         with running(*serve, "--stage", 0) as early:
             trainer_command = ["train", exact, "--join", join, "--run-dir", run_dir, *steps]
             with running(*trainer_command, "--json") as trainer:
+                wait_until_said(trainer, "waiting for peers: stage")
                 with running(*serve, "--stage", 1) as late:
                     output, errors = trainer.communicate(timeout=120)
                     assert trainer.returncode == 0, errors
                     assert json.loads(output.splitlines()[-1])["steps"] == 6
-                    assert "waiting for peers: stage" in errors
                     for peer in (early, late):
                         said, _ = peer.communicate(timeout=60)
                         assert peer.returncode == 0 and "the run is done" in said

@@ -348,11 +348,26 @@ def test_a_state_of_another_model_is_refused_whole(text: Path, spoil: Any, messa
 
 
 def test_a_stage_does_not_import_torchs_compiler(text: Path) -> None:
-    """It costs a process seconds to start and 100 MB, and nothing here compiles."""
+    """It costs a process seconds to start and 100 MB, and nothing here compiles. Nor does a
+    backward import what autograd compares shapes with."""
     script = (
         "import sys, torch; from swarmrt.model.stage import Stage; from swarmrt.config import *;"
+        "from swarmrt.ids import MicrobatchId;"
         "from swarmrt.model.partition import resolve; stage = Stage(resolve(RunConfig()), 0);"
+        "forwarded = stage.forward(MicrobatchId(0, 0), torch.zeros(1, 8, dtype=torch.int64), None);"
+        "stage.backward(forwarded, torch.ones_like(forwarded.output));"
         "stage.step(torch.zeros(stage.num_parameters), 1.0);"
-        "assert 'torch._dynamo' not in sys.modules"
+        "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_a_gradient_of_another_shape_is_refused(text: Path) -> None:
+    config = run(text, (2, 2))
+    stage = Stage(config, 0)
+    inputs = torch.zeros(2, 12, dtype=torch.int64)
+    forwarded = stage.forward(MicrobatchId(0, 0), inputs, None)
+    assert forwarded.output is not None
+    with pytest.raises(RuntimeError, match="invalid gradient"):
+        stage.backward(forwarded, torch.ones_like(forwarded.output)[:, :-1])
+    assert not stage.gradients().any()

@@ -26,8 +26,16 @@ def seed_for(*parts: Seed) -> int:
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Draw from this seed inside, and leave the process's generators as they were."""
-    on_gpu = device is not None and device.type != "cpu"
-    with torch.random.fork_rng([device] if on_gpu else [], device_type=_kind(device)):
+    if _is_cpu(device):  # `fork_rng` takes twice as long, at every microbatch
+        before = torch.default_generator.get_state()
+        try:
+            _seed(seed, device)
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+        return
+    devices, kind = ([device], device.type) if device is not None else ([], "cuda")
+    with torch.random.fork_rng(devices, device_type=kind):
         _seed(seed, device)
         yield
 
@@ -49,11 +57,11 @@ def drawing(
 
 def _seed(seed: int, device: torch.device | None) -> None:
     """On a CPU only its own generator: asking for all other devices' takes 30 times as long."""
-    if device is not None and device.type == "cpu":
+    if _is_cpu(device):
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
 
 
-def _kind(device: torch.device | None) -> str:
-    return "cuda" if device is None or device.type == "cpu" else device.type
+def _is_cpu(device: torch.device | None) -> bool:
+    return device is not None and device.type == "cpu"

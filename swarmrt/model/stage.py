@@ -24,6 +24,7 @@ from swarmrt.errors import CheckpointError, ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.digest import digest
 from swarmrt.model.build import Slice, build_layers
+from swarmrt.model.engine import add_gradients, gradient_of
 from swarmrt.model.flat import Flat
 from swarmrt.model.weight_gradients import Factors, WeightGradients
 
@@ -205,7 +206,7 @@ class Stage:
             if not accumulate:
                 return self._input_grad_only(graph.inputs, end, grad)
             self._weight_gradients.when = "later" if later else "now"
-            torch.autograd.backward(end, grad)
+            add_gradients(end, grad)
             if later:
                 forwarded.left = Left(graph.version, self._weight_gradients.take())
         self._copy_of(graph.version).flat.collect()
@@ -217,7 +218,7 @@ class Stage:
         if self.is_first:
             return None
         self._weight_gradients.when = "never"
-        return torch.autograd.grad(end, inputs, output_grad)[0]
+        return gradient_of(inputs, end, output_grad)
 
     def add_weight_gradients(self, forwarded: Forwarded) -> None:
         """What a backward with `later` has left. Without one there is nothing to do."""
