@@ -8,6 +8,7 @@ GAIN = 1 / 8  # of the mean; Jacobson and Karels, "Congestion avoidance and cont
 DEVIATION_GAIN = 1 / 4
 DEADLINE_DEVIATIONS = 4
 MAX_DOUBLINGS = 6
+LEAST_MEANS = 2  # a stall holds up all answers at once, so before it they seem to be even
 LEAST_S = 0.05  # asking again sooner would not help, however fast the answers were
 
 
@@ -38,5 +39,6 @@ class Estimate:
 
         `prior_s` serves until there are samples. Asking again is harmless, so it may be a guess.
         """
-        known_s = max(self.deadline_s, LEAST_S) if self.samples else prior_s
+        learned_s = max(self.deadline_s, LEAST_MEANS * self.mean_s, LEAST_S)
+        known_s = learned_s if self.samples else prior_s
         return float(known_s * 2 ** min(retries, MAX_DOUBLINGS))

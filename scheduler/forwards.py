@@ -204,7 +204,8 @@ class Forwards:
     # ------------------------------------------------------------------ claims
 
     def _claim(self, task: Task, now: float) -> list[Instruction]:
-        task.claimed_at = now
+        if not task.retries:
+            task.claimed_at = now
         patience_s = self._claim_time.patience_s(ANSWER_S, task.retries)
         self.agenda.set(task.microbatch, now + patience_s)
         route = (*task.route, self._seat.me)

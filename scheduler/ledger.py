@@ -173,6 +173,10 @@ class Ledger:
             and (stage == self.num_stages - 1 or stage + 1 in entry.accumulated)
         ]
 
+    def next_stage(self, index: int) -> int:
+        """The one that accumulates next, of a claimed microbatch that is not finished."""
+        return max(self._unaccumulated(self._entries[index]))
+
     def _own(self, index: int, stage: int, peer: PeerId) -> None:
         del self._vacant[index, stage]
         self._entries[index].owners[stage] = peer

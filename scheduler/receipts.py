@@ -1,10 +1,15 @@
 """When the next receipt of each claimed microbatch is due.
 
 Backward goes from stage to stage, so after a grant or a receipt another one follows. How long that
-takes is learned, and an owner that is late is asked again, after twice as long each time.
+takes is learned for each stage, and an owner that is late is asked again, after twice as long each
+time. What was asked for again counts too, from the beginning: next to nothing is ever lost, so an
+answer that comes late shows that too little was expected, and would be asked for again for ever.
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
 
 from swarmrt.ids import MicrobatchId
 from swarmrt.scheduler.agenda import Agenda
@@ -14,26 +19,39 @@ from swarmrt.scheduler.estimate import Estimate
 ANSWER_S = 5.0  # for the first ones, before it is known how long they take
 
 
+@dataclass(slots=True)
+class Awaited:
+    stage: int
+    since: float
+    retries: int = 0
+
+
 class Receipts:
     def __init__(self, overdue: Agenda[Late]) -> None:
         self._overdue = overdue
-        self._time = Estimate()  # from a grant or receipt to the next receipt
-        self._since: dict[MicrobatchId, float] = {}
-        self._retries: dict[MicrobatchId, int] = {}
+        self._times: defaultdict[int, Estimate] = defaultdict(Estimate)  # by stage, from a grant
+        # or receipt to the receipt of the stage
+        self._awaited: dict[MicrobatchId, Awaited] = {}
 
-    def expect(self, microbatch: MicrobatchId, now: float) -> None:
-        """The next one is due some time."""
-        self._since[microbatch], self._retries[microbatch] = now, 0
-        self._overdue.set(("receipt", microbatch), now + self._time.patience_s(ANSWER_S))
+    def expect(self, microbatch: MicrobatchId, stage: int, now: float) -> None:
+        """The one of this stage is due some time."""
+        self._awaited[microbatch] = Awaited(stage, now)
+        self._set(microbatch, now)
 
-    def came(self, microbatch: MicrobatchId, now: float) -> None:
-        if microbatch in self._since and not self._retries[microbatch]:
-            self._time.add(now - self._since[microbatch])
+    def came(self, microbatch: MicrobatchId, stage: int, now: float) -> None:
+        awaited = self._awaited.get(microbatch)
+        if awaited is not None:
+            self._times[stage].add(now - awaited.since)
 
     def late(self, microbatch: MicrobatchId, now: float) -> None:
         """Its owner is asked again now."""
-        retries = self._retries[microbatch] = self._retries.get(microbatch, 0) + 1
-        patience_s = self._time.patience_s(ANSWER_S, retries)
+        if microbatch in self._awaited:
+            self._awaited[microbatch].retries += 1
+            self._set(microbatch, now)
+
+    def _set(self, microbatch: MicrobatchId, now: float) -> None:
+        awaited = self._awaited[microbatch]
+        patience_s = self._times[awaited.stage].patience_s(ANSWER_S, awaited.retries)
         self._overdue.set(("receipt", microbatch), now + patience_s)
 
     def finished(self, microbatch: MicrobatchId) -> None:
@@ -41,10 +59,7 @@ class Receipts:
 
     def drop(self, step: int) -> None:
         """A step is committed."""
-        for microbatch in [mb for mb in self._since if mb.step == step]:
-            del self._since[microbatch]
-            self._retries.pop(microbatch, None)
+        self._awaited = {mb: awaited for mb, awaited in self._awaited.items() if mb.step != step}
 
     def clear(self) -> None:
-        self._since.clear()
-        self._retries.clear()
+        self._awaited.clear()

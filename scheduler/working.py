@@ -104,7 +104,7 @@ class Working:
         run.progress_at = now
         run.dispatch.claimed(microbatch, now)
         run.agenda.cancel(("flight", microbatch))
-        run.receipts.expect(microbatch, now)
+        self._expect_receipt(microbatch, now)
         return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need))]
 
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
@@ -113,12 +113,18 @@ class Working:
         if ledger is None or not ledger.receipt(member.peer, index, member.stage):
             return
         run.progress_at = now
-        run.receipts.came(microbatch, now)
+        run.receipts.came(microbatch, member.stage, now)
         if not ledger.is_finished(index):
-            run.receipts.expect(microbatch, now)
+            self._expect_receipt(microbatch, now)
             return
         run.receipts.finished(microbatch)
         self._landed(microbatch)
+
+    def _expect_receipt(self, microbatch: MicrobatchId, now: float) -> None:
+        """Of the stage that accumulates next."""
+        ledger = self._run.books.of(microbatch)
+        assert ledger is not None
+        self._run.receipts.expect(microbatch, ledger.next_stage(microbatch.index), now)
 
     def evaluated(self, message: Evaluated, now: float) -> None:
         run, microbatch = self._run, message.work.microbatch
@@ -174,7 +180,7 @@ class Working:
                 recovered += 1
                 grant = ledger.assign(index, stage, owner)
                 instructions.append(self._recover_at(owner, stage, microbatch, grant))
-                run.receipts.expect(microbatch, now)
+                self._expect_receipt(microbatch, now)
             else:
                 reattempted += run.dispatch.again(microbatch)
         if recovered:

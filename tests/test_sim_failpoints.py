@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from swarmrt.ids import PeerId
 from swarmrt.messages import ALL_MESSAGES, GetState, Message, NoState, Probe, Probed, StateChunk
 from swarmrt.scheduler.failpoints import all_points
 from swarmrt.sim.process import Process
@@ -28,8 +29,8 @@ def eventful(seed: int) -> World:
         (1.0, lambda: world.spawn(1)),
         (2.0, lambda: drain_first(world, 0)),
         (2.5, lambda: world.spawn(0)),
-        (3.0, lambda: world.network.cut(world.live(2)[0], world.live(2)[-1], 4.0)),
-        (4.0, lambda: world.network.cut(world.live(0)[-1], world.live(1)[-1], 2.0)),
+        (3.0, lambda: cut(world, world.live(2)[:1], world.live(2)[-1:], 4.0)),
+        (4.0, lambda: cut(world, world.live(0)[-1:], world.live(1)[-1:], 2.0)),
         (5.0, world.kill_trainer),
         (6.0, world.resume_trainer),
         (8.0, lambda: pause_one(world, 2)),
@@ -46,8 +47,13 @@ def drain_first(world: World, stage: int) -> None:
         world.drain(peer)
 
 
+def cut(world: World, some: list[PeerId], others: list[PeerId], seconds: float) -> None:
+    for one, other in zip(some, others, strict=False):  # there may be none by then
+        world.network.cut(one, other, seconds)
+
+
 def pause_one(world: World, stage: int) -> None:
-    for peer in world.live(stage)[:1]:  # there may be none by then
+    for peer in world.live(stage)[:1]:
         world.pause(peer, 5.0)
 
 

@@ -1,0 +1,80 @@
+"""How long answers are waited for before they are asked for again."""
+
+from __future__ import annotations
+
+from swarmrt.ids import MicrobatchId
+from swarmrt.messages import Claim, Granted
+from swarmrt.scheduler.agenda import Agenda
+from swarmrt.scheduler.dispatch import Late
+from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.events import BackwardDone, DeadlinePassed
+from swarmrt.scheduler.receipts import Receipts
+from tests.peer_core import ME, UP, Peer, mb, sent
+
+
+class Owners:
+    """Of the stages, each with its time to answer. Counts how often they are asked again."""
+
+    def __init__(self, *answer_s: float) -> None:
+        self.answer_s = answer_s
+        self.asked_again = 0
+        self._agenda: Agenda[Late] = Agenda("overdue")
+        self._receipts = Receipts(self._agenda)
+        self._now = 0.0
+
+    def accumulate(self, microbatch: MicrobatchId) -> None:
+        """Every stage's receipt, the last stage's first."""
+        for stage in reversed(range(len(self.answer_s))):
+            self._receipts.expect(microbatch, stage, self._now)
+            self._wait(microbatch, self.answer_s[stage])
+            self._receipts.came(microbatch, stage, self._now)
+        self._receipts.finished(microbatch)
+
+    def _wait(self, microbatch: MicrobatchId, seconds: float) -> None:
+        answered_at = self._now + seconds
+        while self._now < answered_at:
+            self._now = min(answered_at, self._now + 0.01)
+            if self._agenda.due(self._now):
+                self.asked_again += 1
+                self._receipts.late(microbatch, self._now)
+
+
+def test_even_answers_leave_room_for_a_stall() -> None:
+    estimate = Estimate()
+    for _ in range(1000):
+        estimate.add(0.2)
+    assert 0.4 <= estimate.patience_s(5.0) < 0.5
+
+
+def test_each_stage_has_its_own_time() -> None:
+    owners = Owners(0.02, 0.02, 0.02, 0.5)
+    for index in range(200):
+        owners.accumulate(mb(index))
+    assert owners.asked_again == 0
+
+
+def test_owners_that_have_become_slow_are_not_asked_again_for_ever() -> None:
+    owners = Owners(0.1, 0.1)
+    for index in range(50):
+        owners.accumulate(mb(index))
+    owners.answer_s = (1.0, 1.0)
+    for index in range(50, 70):
+        owners.accumulate(mb(index))
+    learned, owners.asked_again = owners.asked_again, 0
+    for index in range(70, 200):
+        owners.accumulate(mb(index))
+    assert learned > 0 and owners.asked_again == 0
+
+
+def test_a_claim_that_was_asked_again_counts_from_the_first_time() -> None:
+    peer = Peer(num_stages=2)
+    claims_again = []
+    for index in range(10):
+        peer.forward(mb(index))
+        assert sent(peer.computed(mb(index)), Claim)
+        peer.now += 40.0
+        claims_again.append(len(sent(peer.feed(DeadlinePassed("overdue")), Claim)))
+        peer.now += 1.0
+        peer.get(Granted(1, mb(index), (UP, ME), (0, 1)))
+        peer.feed(BackwardDone(mb(index), 1.0, 100))
+    assert claims_again == [1] + 9 * [0]
