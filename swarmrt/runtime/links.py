@@ -87,12 +87,11 @@ class Gathering:
 
     def __exit__(self, *_: object) -> None:
         self.depth -= 1
-        if self.depth:
+        if self.depth or not self.outboxes:
             return
         self._before()
-        if self.outboxes:
-            gathered, self.outboxes = self.outboxes, {}
-            self._write(gathered)
+        gathered, self.outboxes = self.outboxes, {}
+        self._write(gathered)
 
 
 @dataclass(eq=False)

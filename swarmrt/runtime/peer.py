@@ -173,6 +173,7 @@ class Peer(Shell):
         self.stage = stage
         self._options = options
         self._threads = threads
+        self._batch_shape = torch.Size([config.batch.microbatch, config.model.sequence])
         threads.torch.deliver_within(self.links.together)
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
@@ -310,14 +311,12 @@ class Peer(Shell):
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
         """Whether the tensors may be what the message says. Others may send anything."""
-        batch = [self.config.batch.microbatch, self.config.model.sequence]
         match message:
             case Forward() | Recover() if self.stage.is_first or isinstance(message, Forward):
-                if len(tensors) != 2 or list(tensors[1].shape) != batch:
+                if len(tensors) != 2 or tensors[1].shape != self._batch_shape:
                     return False
-                return (
-                    list(tensors[0].shape[:1]) == batch[:1] and not tensors[1].is_floating_point()
-                )
+                first = tensors[0].shape[:1]
+                return first == self._batch_shape[:1] and not tensors[1].is_floating_point()
             case Backward(microbatch=mb):
                 if len(tensors) != 1 or not tensors[0].is_floating_point():
                     return False

@@ -23,9 +23,9 @@ from swarmrt.scheduler.seat import PeerSettings
 class EventLog:
     """`events.jsonl`: one line for each (now, event, instructions).
 
-    It is in the file at once; or, while messages are held back to leave together, with `flush`
-    before they leave. So whatever others have seen of this process is in its log, beacons by UDP
-    aside, which repeat what it has told before.
+    It is in the file at once; or, while messages are held back to leave together, with the next
+    line or `flush` that is not, which comes before they leave. So whatever others have seen of this
+    process is in its log, beacons by UDP aside, which repeat what it has told before.
     """
 
     def __init__(self, path: Path | None, waits: Callable[[], bool] = lambda: False) -> None:
