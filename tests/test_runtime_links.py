@@ -133,7 +133,7 @@ def test_messages_sent_together_leave_at_the_end_and_in_their_order(link: Link) 
         async with two_ends(link) as (first, second):
             first.links.send(second.me, Finish("hello"))
             await until(lambda: second.got)
-            with first.links.together(), first.links.together():
+            with first.links.together, first.links.together:
                 for number in range(500):
                     first.links.send(second.me, Finish(str(number)))
                 first.links.send(second.me, Part(1, 1, 1, 0, False), [torch.zeros(1_000_000)])
@@ -149,7 +149,7 @@ def test_what_is_sent_together_as_the_link_breaks_comes_back_once() -> None:
         async with two_ends("direct") as (first, second):
             first.links.send(second.me, Finish("hello"))
             await until(lambda: second.got)
-            with first.links.together():
+            with first.links.together:
                 first.links.send(second.me, Finish("lost"))
                 first.links.drop(second.me)
             assert first.failed == [(second.me, Finish("lost"))] and len(first.lost) == 1

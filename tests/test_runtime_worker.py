@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -21,11 +20,12 @@ def outcomes_of(jobs: int, *, in_groups: bool) -> tuple[list[int], list[int]]:
     came: list[int] = []
     groups: list[int] = []
 
-    @contextmanager
-    def together() -> Iterator[None]:
-        before = len(came)
-        yield
-        groups.append(len(came) - before)
+    class Together:
+        def __enter__(self) -> None:
+            groups.append(-len(came))
+
+        def __exit__(self, *_: object) -> None:
+            groups[-1] += len(came)
 
     async def run() -> None:
         all_there, done = threading.Event(), asyncio.Event()
@@ -40,7 +40,7 @@ def outcomes_of(jobs: int, *, in_groups: bool) -> tuple[list[int], list[int]]:
             return number
 
         with closing(Worker("test", in_groups=in_groups)) as worker:
-            worker.deliver_within(together)
+            worker.deliver_within(Together())
             for number in range(jobs):
                 worker.run(partial(job, number), take)
             all_there.set()

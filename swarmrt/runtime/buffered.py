@@ -40,7 +40,9 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
         return self._writable.is_set() and not self._transport.is_closing()
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        if sum(map(len, buffers)) <= JOINED_BYTES:
+        if len(buffers) == 1:
+            self._transport.write(buffers[0])
+        elif sum(map(len, buffers)) <= JOINED_BYTES:
             self._transport.write(b"".join(buffers))
         else:
             self._transport.writelines(buffers)

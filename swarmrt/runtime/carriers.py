@@ -36,19 +36,19 @@ class Connection(ABC):
         self.frames: FrameReader
         self._on_received: OnReceived
         self._on_end: OnEnd | None = None  # none yet, or none any more
-        self._together: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._together: AbstractContextManager[None] = nullcontext()
 
     def begin(
         self,
         frames: FrameReader,
         on_received: OnReceived,
         on_end: OnEnd,
-        together: Callable[[], AbstractContextManager[None]] = nullcontext,
+        together: AbstractContextManager[None] | None = None,
     ) -> None:
         """Take messages from now on, those of one read within the context `together`. `on_end` is
         called once, when nothing more can come."""
         self.frames, self._on_received, self._on_end = frames, on_received, on_end
-        self._together = together
+        self._together = together or nullcontext()
         self.start_reading()
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Connection(ABC):
     def take(self, messages: Iterator[Received]) -> None:
         """Hand over what the frame reader found. Nonsense ends this connection and no other."""
         try:
-            with self._together():
+            with self._together:
                 for message, tensors in messages:
                     if self._on_end is None:
                         return

@@ -90,7 +90,7 @@ class Late:
     def __init__(
         self,
         push: Callable[[Outgoing], None],
-        together: Callable[[], AbstractContextManager[None]],
+        together: AbstractContextManager[None],
     ) -> None:
         """`together` is a context to push several in."""
         self._push, self._together = push, together
@@ -118,7 +118,7 @@ class Late:
         """All that are due; one timer, for the next of them, is enough."""
         loop = asyncio.get_running_loop()
         now = loop.time() + TICK_S
-        with self._together():
+        with self._together:
             while self._waiting and self._waiting[0][0] <= now:
                 self._push(self._waiting.popleft()[1])
         if self._waiting:

@@ -181,6 +181,7 @@ class Links:
             return
         self._push(peer, outbox, outgoing)
 
+    @property
     def together(self) -> Gathering:
         """A context: small messages that are sent within it leave at its end, in one piece for
         each link."""

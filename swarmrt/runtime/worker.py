@@ -33,12 +33,12 @@ class Worker:
     def __init__(self, name: str, *, in_groups: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._in_groups = in_groups
-        self._together: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._together: AbstractContextManager[None] = nullcontext()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name)
         self._thread.start()
 
-    def deliver_within(self, together: Callable[[], AbstractContextManager[None]]) -> None:
+    def deliver_within(self, together: AbstractContextManager[None]) -> None:
         """A context for the loop to take each group in."""
         self._together = together
 
@@ -72,7 +72,7 @@ class Worker:
                 outcomes = []
 
     def _deliver(self, outcomes: list[tuple[Then, Outcome]]) -> None:
-        with self._together():
+        with self._together:
             for then, outcome in outcomes:
                 then(outcome)
 

@@ -72,21 +72,20 @@ class Outgoing:
     header: bytes
     pieces: deque[memoryview]
     left_bytes: int
+    is_control: bool
     number: int = 0
     begun: bool = False
-
-    @property
-    def is_control(self) -> bool:
-        return self.left_bytes <= CHUNK_BYTES // 4
 
 
 def encode(message: Message, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
     """Ready to be pushed into a FrameWriter. Tensors must stay as they are until written."""
     number = _NUMBERS[type(message)]
     header = _FORMATS[number].encode(message, tensors)
-    pieces = deque(encode_tensors(tensors)) if tensors else deque()
+    if not tensors:
+        return Outgoing(message, number, header, deque(), 0, True)
+    pieces = encode_tensors(tensors)
     left = sum(piece.nbytes for piece in pieces)
-    return Outgoing(message, number, header, pieces, left)
+    return Outgoing(message, number, header, deque(pieces), left, left <= CHUNK_BYTES // 4)
 
 
 class FrameWriter:
@@ -112,6 +111,8 @@ class FrameWriter:
         Raises IndexError when nothing is queued.
         """
         buffers = self.next_frame()
+        if not self._control:
+            return buffers
         size = sum(map(len, buffers))
         while self._control and size < CHUNK_BYTES:
             frame = self.next_frame()
@@ -127,6 +128,9 @@ class FrameWriter:
         if not outgoing.begun:
             outgoing.begun, kind, header = True, outgoing.kind, outgoing.header
             outgoing.number = self._number = (self._number + 1) % (1 << 32)
+        if not outgoing.pieces:
+            queue.popleft()
+            return [PREFIX.pack(MAGIC, PROTOCOL, kind, outgoing.number, len(header), 0) + header]
         body = _take(outgoing.pieces, CHUNK_BYTES)
         size = sum(piece.nbytes for piece in body)
         outgoing.left_bytes -= size
@@ -272,7 +276,10 @@ class FrameReader:
         if number in self._partials or len(self._partials) >= MAX_PARTIAL_MESSAGES:
             raise WireError(f"message {number} begins while others are not whole")
         message, descriptors = _FORMATS[kind].decode(header)
-        its_places, size = places(descriptors) if descriptors else ([], 0)
+        if not descriptors:
+            self._whole = message, []
+            return
+        its_places, size = places(descriptors)
         if not size:
             self._whole = message, decode_tensors(its_places, bytearray())
             return
