@@ -29,6 +29,12 @@ class Estimate:
             self.deviation_s += DEVIATION_GAIN * (abs(error) - self.deviation_s)
         self.samples += 1
 
+    def add_answer(self, seconds: float, patience_s: float) -> None:
+        """Of something that was waited for so long before it was asked for again. A late one counts
+        for at most twice that: whoever stood still for an hour, perhaps this process, does not
+        make everybody patient for hours."""
+        self.add(min(seconds, 2 * patience_s))
+
     @property
     def deadline_s(self) -> float:
         """How long a thing of this kind takes at the most, as far as is known."""

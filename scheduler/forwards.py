@@ -204,9 +204,9 @@ class Forwards:
     # ------------------------------------------------------------------ claims
 
     def _claim(self, task: Task, now: float) -> list[Instruction]:
-        if not task.retries:
-            task.claimed_at = now
         patience_s = self._claim_time.patience_s(ANSWER_S, task.retries)
+        if not task.retries:
+            task.claimed_at, task.claim_patience_s = now, patience_s
         self.agenda.set(task.microbatch, now + patience_s)
         route = (*task.route, self._seat.me)
         claim = Claim(task.work, self._seat.epoch, route, task.loss_sum, task.tokens)
@@ -218,7 +218,7 @@ class Forwards:
 
     def claim_answered(self, task: Task, now: float) -> None:
         self.agenda.cancel(task.microbatch)
-        self._claim_time.add(now - task.claimed_at)
+        self._claim_time.add_answer(now - task.claimed_at, task.claim_patience_s)
         self._not_awaited(task)
 
     def grant_is_late(self) -> list[Instruction]:

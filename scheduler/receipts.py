@@ -23,6 +23,7 @@ ANSWER_S = 5.0  # for the first ones, before it is known how long they take
 class Awaited:
     stage: int
     since: float
+    patience_s: float  # before it is asked for again
     retries: int = 0
 
 
@@ -35,24 +36,22 @@ class Receipts:
 
     def expect(self, microbatch: MicrobatchId, stage: int, now: float) -> None:
         """The one of this stage is due some time."""
-        self._awaited[microbatch] = Awaited(stage, now)
-        self._set(microbatch, now)
+        patience_s = self._times[stage].patience_s(ANSWER_S)
+        self._awaited[microbatch] = Awaited(stage, now, patience_s)
+        self._overdue.set(("receipt", microbatch), now + patience_s)
 
     def came(self, microbatch: MicrobatchId, stage: int, now: float) -> None:
         awaited = self._awaited.get(microbatch)
         if awaited is not None:
-            self._times[stage].add(now - awaited.since)
+            self._times[stage].add_answer(now - awaited.since, awaited.patience_s)
 
     def late(self, microbatch: MicrobatchId, now: float) -> None:
         """Its owner is asked again now."""
-        if microbatch in self._awaited:
-            self._awaited[microbatch].retries += 1
-            self._set(microbatch, now)
-
-    def _set(self, microbatch: MicrobatchId, now: float) -> None:
-        awaited = self._awaited[microbatch]
-        patience_s = self._times[awaited.stage].patience_s(ANSWER_S, awaited.retries)
-        self._overdue.set(("receipt", microbatch), now + patience_s)
+        awaited = self._awaited.get(microbatch)
+        if awaited is not None:
+            awaited.retries += 1
+            patience_s = self._times[awaited.stage].patience_s(ANSWER_S, awaited.retries)
+            self._overdue.set(("receipt", microbatch), now + patience_s)
 
     def finished(self, microbatch: MicrobatchId) -> None:
         self._overdue.cancel(("receipt", microbatch))

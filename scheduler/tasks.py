@@ -42,6 +42,7 @@ class Task:
     pushed_at: float = 0.0
     accepted: bool = False
     claimed_at: float = 0.0
+    claim_patience_s: float = 0.0  # before it is claimed again
     retries: int = 0  # of the push or the claim
     loss_sum: float = 0.0
     tokens: int = 0

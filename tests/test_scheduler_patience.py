@@ -77,4 +77,14 @@ def test_a_claim_that_was_asked_again_counts_from_the_first_time() -> None:
         peer.now += 1.0
         peer.get(Granted(1, mb(index), (UP, ME), (0, 1)))
         peer.feed(BackwardDone(mb(index), 1.0, 100))
-    assert claims_again == [1] + 9 * [0]
+    assert claims_again == [1, 1] + 8 * [0]
+
+
+def test_an_hour_that_somebody_stood_still_does_not_make_patient_for_hours() -> None:
+    estimate = Estimate()
+    for _ in range(50):
+        estimate.add_answer(0.2, estimate.patience_s(5.0))
+    patience_s = estimate.patience_s(5.0)
+    for _ in range(50):  # all that was under way
+        estimate.add_answer(3600.0, patience_s)
+    assert patience_s < estimate.patience_s(5.0) <= 8 * patience_s
