@@ -31,7 +31,7 @@ from swarmrt.scheduler.instructions import (
     RunWeightGradients,
 )
 from swarmrt.scheduler.seat import Seat
-from swarmrt.scheduler.tasks import MOST_AHEAD, Kind, Phase, Task, Tasks
+from swarmrt.scheduler.tasks import KINDS, MOST_AHEAD, Kind, Phase, Task, Tasks
 
 WAIT_FRACTION = 0.02  # of a forward, for a grant
 SHORT_S = 0.03  # a hundred times what a turn of the event loop takes
@@ -95,7 +95,7 @@ class Computing:
     def _goes_first(self, left: Task, other: Task) -> bool:
         """Whether weights' gradients that are left hold up a commit, or are too many."""
         is_older = left.microbatch.step < other.microbatch.step
-        return is_older or self.tasks.waiting()["weights"] > self._seat.settings.most_left
+        return is_older or self.tasks.waiting("weights") > self._seat.settings.most_left
 
     def _backward(self, task: Task) -> RunBackward:
         seat, microbatch = self._seat, task.microbatch
@@ -217,9 +217,8 @@ class Computing:
 
     @property
     def is_full(self) -> bool:
-        return self.backlog_s > self._seat.settings.queue_s or (
-            self.tasks.waiting().total() >= MAX_QUEUED
-        )
+        waiting = sum(map(self.tasks.waiting, KINDS))
+        return waiting >= MAX_QUEUED or self.backlog_s > self._seat.settings.queue_s
 
     @property
     def service_s(self) -> float:
@@ -228,7 +227,7 @@ class Computing:
 
     @property
     def backlog_s(self) -> float:
-        waiting = self.tasks.waiting()
-        backwards = waiting["backward"] + waiting["weights"] / 2  # about half of one
-        forwards_s = waiting["forward"] * self._forward_time.mean_s
+        waiting = self.tasks.waiting
+        backwards = waiting("backward") + waiting("weights") / 2  # about half of one
+        forwards_s = waiting("forward") * self._forward_time.mean_s
         return forwards_s + backwards * self._backward_time.mean_s

@@ -83,6 +83,7 @@ class Tasks:
         self._tasks: dict[MicrobatchId, Task] = {}
         self._queues: dict[Kind, list[Entry]] = {kind: [] for kind in KINDS}
         self._num_queued: Counter[tuple[Kind, int]] = Counter()  # by version that it needs
+        self._num_open: Counter[Kind] = Counter()  # queued and started
         self._started: dict[MicrobatchId, tuple[Kind, Task]] = {}  # whose outcome has not come
         self._voided = False  # what is started counts no more; nothing is begun until it is over
 
@@ -107,6 +108,7 @@ class Tasks:
             for kind in KINDS:
                 if getattr(task, kind) is Phase.QUEUED:
                     self._count(kind, task, -1)
+                    self._num_open[kind] -= 1
 
     def clear(self) -> list[MicrobatchId]:
         """Drop all; those that there were."""
@@ -116,11 +118,13 @@ class Tasks:
         for queue in self._queues.values():
             queue.clear()
         self._num_queued.clear()
+        self._num_open = Counter(kind for kind, _ in self._started.values())
         return dropped
 
     def queue(self, kind: Kind, task: Task) -> None:
         setattr(task, kind, Phase.QUEUED)
         self._count(kind, task, 1)
+        self._num_open[kind] += 1
         heapq.heappush(self._queues[kind], self._entry(task.microbatch))
 
     @property
@@ -151,18 +155,21 @@ class Tasks:
 
     def finished(self, microbatch: MicrobatchId) -> Task | None:
         """A computation's outcome is here; the task that it belongs to, if there still is one."""
-        _, task = self._started.pop(microbatch, (None, None))
+        kind, task = self._started.pop(microbatch, (None, None))
+        if kind is not None:
+            self._num_open[kind] -= 1
         if not self._started:
             self._voided = False
         return task if task is not None and self._tasks.get(microbatch) is task else None
 
-    def waiting(self) -> Counter[Kind]:
-        """How many of each kind wait for the one that runs."""
-        ahead = list(self._started.values())[1:]
-        numbers = Counter(kind for kind, _ in ahead)
-        for (kind, _), number in self._num_queued.items():
-            numbers[kind] += number
-        return numbers
+    def waiting(self, kind: Kind) -> int:
+        """How many of a kind are queued, or handed over behind the one that runs."""
+        return self._num_open[kind] - (kind == self._running)
+
+    @property
+    def _running(self) -> Kind | None:
+        """Of the started computations the first one runs, the others wait for it."""
+        return next(iter(self._started.values()))[0] if self._started else None
 
     def computable(self, version: int) -> int:
         """What this version can compute, with what runs: the rest waits for the next version.
@@ -207,6 +214,8 @@ class Tasks:
             if getattr(task, kind) is Phase.QUEUED
         )
         assert queued == self._num_queued, (queued, self._num_queued)
+        number_open = Counter(kind for kind, _ in (*queued.elements(), *self._started.values()))
+        assert +self._num_open == number_open, (self._num_open, number_open)
         for microbatch, task in self._tasks.items():
             assert microbatch == task.microbatch
             if task.backward in (Phase.QUEUED, Phase.RUNNING):

@@ -19,23 +19,14 @@ Seed = int | str | bool
 
 def seed_for(*parts: Seed) -> int:
     """63 bits that depend on the parts alone: the same in every process, on every platform."""
-    text = "\0".join(f"{type(part).__name__}:{part}" for part in parts)
+    text = "\0".join([f"{type(part).__name__}:{part}" for part in parts])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Draw from this seed inside, and leave the process's generators as they were."""
-    if _is_cpu(device):  # `fork_rng` takes twice as long, at every microbatch
-        before = torch.default_generator.get_state()
-        try:
-            _seed(seed, device)
-            yield
-        finally:
-            torch.default_generator.set_state(before)
-        return
-    devices, kind = ([device], device.type) if device is not None else ([], "cuda")
-    with torch.random.fork_rng(devices, device_type=kind):
+    with _kept(device):
         _seed(seed, device)
         yield
 
@@ -51,8 +42,23 @@ def drawing(
     def at_layer(layer: int) -> None:
         _seed(seed_for(prefix, layer), device)
 
-    with seeded(prefix, device):
+    with _kept(device):
         yield at_layer
+
+
+@contextmanager
+def _kept(device: torch.device | None) -> Iterator[None]:
+    """The process's generators are at the end as they were."""
+    if _is_cpu(device):  # `fork_rng` takes twice as long, at every microbatch
+        before = torch.default_generator.get_state()
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+        return
+    devices, kind = ([device], device.type) if device is not None else ([], "cuda")
+    with torch.random.fork_rng(devices, device_type=kind):
+        yield
 
 
 def _seed(seed: int, device: torch.device | None) -> None:

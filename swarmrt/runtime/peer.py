@@ -185,8 +185,34 @@ class Peer(Shell):
         self._outputs: dict[MicrobatchId, Tensors] = {}
         self._output_grads: dict[MicrobatchId, Arriving] = {}
         self._input_grads: dict[MicrobatchId, torch.Tensor] = {}
+        self._kept: tuple[dict[MicrobatchId, Any], ...] = (
+            self._inputs,
+            self._forwarded,
+            self._left,
+            self._outputs,
+            self._output_grads,
+            self._input_grads,
+        )
         self._parts = Parts(network.me, config.precision.gradients)
         self._loading: asyncio.Task[None] | None = None
+        self._acts: dict[type[Instruction], Callable[[Any], None]] = {
+            Send: self._send,
+            KeepInput: self._keep_input,
+            KeepGradient: self._keep_gradient,
+            KeepPart: self._keep_part,
+            RunForward: self._run_forward,
+            RunBackward: self._run_backward,
+            RunWeightGradients: self._run_weight_gradients,
+            Forget: self._forget,
+            DropFrames: self._drop_frames,
+            ClearGradients: self._clear_gradients,
+            SumPart: self._sum_part,
+            CombineParts: self._combine_parts,
+            DropRound: self._drop_round,
+            StepOptimizer: self._step_optimizer,
+            LoadState: self._load,
+            Announce: self._announce,
+        }
 
     async def run(self, switch: StopSwitch) -> str:
         """Until the core stops; the reason. Raises RunError when it stops with an error."""
@@ -208,68 +234,92 @@ class Peer(Shell):
     # ------------------------------------------------------------------ acting
 
     def act(self, instruction: Instruction) -> None:
-        match instruction:
-            case Send(to, message, GradientPart(summed=False) as part):
-                mine = self._my_slice(part.step, part.index, part.parts)
-                encode = partial(self._parts.encode, mine)
-                self._reduce(encode, lambda encoded: self.links.send(to, message, (encoded,)))
-            case Send(to, message, payload):
-                self.links.send(to, message, self._tensors(payload))
-            case KeepInput(mb):
-                inputs, targets = self.process.arrived
-                self._inputs[mb] = (self._transfers.to_device(inputs), targets)
-            case KeepGradient(mb):
-                self._output_grads[mb] = self._transfers.to_device(self.process.arrived[0])
-            case KeepPart(step=step, round=number, summed=True, parts=parts) if parts:
-                mean = self._parts.mean(step, number, parts, self.stage.gradients())
-                summed = self.process.arrived[0]
-                self._reduce(partial(self._parts.place, mean, instruction.index, summed))
-            case KeepPart():
-                self._parts.keep(instruction, self.process.arrived[0])
-            case RunForward(mb):
-                compute = partial(self._forward, mb, self._inputs[mb])
-                self._compute(partial(self._named, "forward", mb, compute), self._computed)
-            case RunBackward(mb):
-                graph, gradient = self._forwarded.pop(mb), self._output_grads.pop(mb, None)
-                self._inputs.pop(mb, None)
-                compute = partial(self._backward, instruction, graph, gradient)
-                self._compute(partial(self._named, "backward", mb, compute), self._computed)
-            case RunWeightGradients(mb):
-                rest = partial(self._add_weight_gradients, mb, self._left.pop(mb))
-                self._compute(partial(self._named, "backward", mb, rest), self._computed)
-            case Forget(mb):
-                self._forget(mb)
-            case DropFrames(mb):
-                self._outputs.pop(mb, None)
-                self._input_grads.pop(mb, None)
-            case ClearGradients():
-                self._compute(self.stage.clear_gradients)
-            case SumPart(step, number, index, parts):
-                mean = self._parts.mean(step, number, parts, self.stage.gradients(step))
-                slices = self._parts.take_slices(instruction)
-                mine = self._my_slice(step, index, parts)
-                add = partial(self._parts.sum_up, instruction, mean, slices, mine)
-                self._reduce(add, self.process.feed)
-            case CombineParts(step, number, parts):
-                mean = self._parts.mean(step, number, parts, self.stage.gradients(step))
-                early = self._parts.take_early_sums(instruction)
-                combine = partial(self._parts.combine, instruction, mean, early)
-                self._reduce(combine, self.process.feed)
-            case DropRound(step, number):
-                self._parts.drop(step, number)
-            case StepOptimizer(step, number):
-                mean = self._parts.take_reduced(step, number)
-                step_on = partial(self._step, instruction, mean.values)
-                self._compute(step_on, partial(self._stepped, mean))
-            case LoadState(version, donors):
-                if self._loading is not None:
-                    self._loading.cancel()
-                self._loading = self.start(self._load_state(version, donors))
-            case Announce():
-                self._announced = instruction
-                self._announcement.set()
-            case _:
-                raise AssertionError(f"a peer cannot {instruction}")
+        self._acts[type(instruction)](instruction)
+
+    def _send(self, send: Send) -> None:
+        part = send.payload
+        if not isinstance(part, GradientPart) or part.summed:
+            self.links.send(send.to, send.message, self._tensors(part))
+            return
+        encode = partial(self._parts.encode, self._my_slice(part.step, part.index, part.parts))
+        self._reduce(encode, lambda encoded: self.links.send(send.to, send.message, (encoded,)))
+
+    def _keep_input(self, keep: KeepInput) -> None:
+        inputs, targets = self.process.arrived
+        self._inputs[keep.microbatch] = (self._transfers.to_device(inputs), targets)
+
+    def _keep_gradient(self, keep: KeepGradient) -> None:
+        gradient = self._transfers.to_device(self.process.arrived[0])
+        self._output_grads[keep.microbatch] = gradient
+
+    def _keep_part(self, keep: KeepPart) -> None:
+        if not (keep.summed and keep.parts):
+            self._parts.keep(keep, self.process.arrived[0])
+            return
+        mean = self._parts.mean(keep.step, keep.round, keep.parts, self.stage.gradients())
+        summed = self.process.arrived[0]
+        self._reduce(partial(self._parts.place, mean, keep.index, summed))
+
+    def _run_forward(self, run: RunForward) -> None:
+        mb = run.microbatch
+        compute = partial(self._forward, mb, self._inputs[mb])
+        self._compute(partial(self._named, "forward", mb, compute), self._computed)
+
+    def _run_backward(self, run: RunBackward) -> None:
+        mb = run.microbatch
+        graph, gradient = self._forwarded.pop(mb), self._output_grads.pop(mb, None)
+        self._inputs.pop(mb, None)
+        compute = partial(self._backward, run, graph, gradient)
+        self._compute(partial(self._named, "backward", mb, compute), self._computed)
+
+    def _run_weight_gradients(self, run: RunWeightGradients) -> None:
+        mb = run.microbatch
+        rest = partial(self._add_weight_gradients, mb, self._left.pop(mb))
+        self._compute(partial(self._named, "backward", mb, rest), self._computed)
+
+    def _forget(self, forget: Forget) -> None:
+        for kept in self._kept:
+            kept.pop(forget.microbatch, None)
+
+    def _drop_frames(self, drop: DropFrames) -> None:
+        self._outputs.pop(drop.microbatch, None)
+        self._input_grads.pop(drop.microbatch, None)
+
+    def _clear_gradients(self, _: ClearGradients) -> None:
+        self._compute(self.stage.clear_gradients)
+
+    def _sum_part(self, part: SumPart) -> None:
+        mean = self._parts.mean(
+            part.step, part.round, part.parts, self.stage.gradients(part.step)
+        )
+        slices = self._parts.take_slices(part)
+        mine = self._my_slice(part.step, part.index, part.parts)
+        add = partial(self._parts.sum_up, part, mean, slices, mine)
+        self._reduce(add, self.process.feed)
+
+    def _combine_parts(self, what: CombineParts) -> None:
+        mean = self._parts.mean(
+            what.step, what.round, what.parts, self.stage.gradients(what.step)
+        )
+        early = self._parts.take_early_sums(what)
+        combine = partial(self._parts.combine, what, mean, early)
+        self._reduce(combine, self.process.feed)
+
+    def _drop_round(self, what: DropRound) -> None:
+        self._parts.drop(what.step, what.round)
+
+    def _step_optimizer(self, what: StepOptimizer) -> None:
+        mean = self._parts.take_reduced(what.step, what.round)
+        self._compute(partial(self._step, what, mean.values), partial(self._stepped, mean))
+
+    def _load(self, what: LoadState) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
+        self._loading = self.start(self._load_state(what.version, what.donors))
+
+    def _announce(self, what: Announce) -> None:
+        self._announced = what
+        self._announcement.set()
 
     def _compute(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run on the torch thread; the outcome comes back to the loop."""
@@ -315,10 +365,10 @@ class Peer(Shell):
             case Forward() | Recover() if self.stage.is_first or isinstance(message, Forward):
                 if len(tensors) != 2 or tensors[1].shape != self._batch_shape:
                     return False
-                first = tensors[0].shape[:1]
-                return first == self._batch_shape[:1] and not tensors[1].is_floating_point()
+                is_whole = len(tensors[0].shape) > 0 and len(tensors[0]) == len(tensors[1])
+                return is_whole and not tensors[1].dtype.is_floating_point
             case Backward(microbatch=mb):
-                if len(tensors) != 1 or not tensors[0].is_floating_point():
+                if len(tensors) != 1 or not tensors[0].dtype.is_floating_point:
                     return False
                 output = self._outputs.get(mb)
                 return output is None or tensors[0].shape == output[0].shape
@@ -425,19 +475,6 @@ class Peer(Shell):
             self.shelf.put(Snapshot(stage, version, data, its_digest))
         finally:
             self.shelf.break_promise(stage, version)
-
-    # ------------------------------------------------------------------ what is kept
-
-    def _forget(self, mb: MicrobatchId) -> None:
-        for kept in (
-            self._inputs,
-            self._forwarded,
-            self._left,
-            self._outputs,
-            self._output_grads,
-            self._input_grads,
-        ):
-            kept.pop(mb, None)
 
     async def _load_state(self, version: int, donors: tuple[PeerId, ...]) -> None:
         def load(snapshot: Snapshot) -> Event:

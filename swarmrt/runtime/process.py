@@ -19,6 +19,8 @@ from swarmrt.scheduler.recording import header, new_core, record, to_json
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
 
+MOST_HELD_BYTES = 1 << 20
+
 
 class EventLog:
     """`events.jsonl`: one line for each (now, event, instructions).
@@ -31,6 +33,7 @@ class EventLog:
     def __init__(self, path: Path | None, waits: Callable[[], bool] = lambda: False) -> None:
         """`waits` tells whether messages are being held back."""
         self._waits = waits
+        self._held = bytearray()
         self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,18 +44,23 @@ class EventLog:
     def write(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             return
-        self._file.write(to_json(entry) + b"\n")
-        if not self._waits():
-            self._file.flush()
+        self._held += to_json(entry)
+        self._held += b"\n"
+        if not self._waits() or len(self._held) > MOST_HELD_BYTES:
+            self.flush()
 
     def flush(self) -> None:
         """Bring what was held back into the file."""
-        if self._file is not None and not self._file.closed:
+        if self._file is not None and self._held:
+            self._file.write(self._held)
             self._file.flush()
+            self._held.clear()
 
     def close(self) -> None:
+        self.flush()
         if self._file is not None:
             self._file.close()
+            self._file = None
 
 
 class Process:

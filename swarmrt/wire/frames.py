@@ -181,7 +181,7 @@ class Partial:
 
     number: int
     message: Message
-    places: list[Place]  # of its tensors
+    places: Sequence[Place]  # of its tensors
     payload: bytearray
     filled: int = 0
 

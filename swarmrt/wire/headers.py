@@ -35,13 +35,13 @@ class HeaderFormat:
             if hasattr(hints[name], "_fields")
         ]
         its_fields: Any = tuple.__class_getitem__(tuple(self._types))
-        self._decoder = msgspec.msgpack.Decoder(tuple[its_fields, list[Descriptor]])
+        self._decoder = msgspec.msgpack.Decoder(tuple[its_fields, tuple[Descriptor, ...]])
 
     def encode(self, message: Message, tensors: Sequence[torch.Tensor]) -> bytes:
         values = msgspec.structs.astuple(message)
         return _ENCODER.encode((values, describe(tensors) if tensors else ()))
 
-    def decode(self, header: bytes | memoryview) -> tuple[Message, list[Descriptor]]:
+    def decode(self, header: bytes | memoryview) -> tuple[Message, tuple[Descriptor, ...]]:
         """Raises WireError."""
         try:
             values, descriptors = self._decoder.decode(header)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +70,8 @@ class Place(NamedTuple):
     extent: int  # how many numbers
 
 
-def places(descriptors: Sequence[Descriptor]) -> tuple[list[Place], int]:
+@lru_cache(maxsize=1024)  # most messages have tensors of the same few shapes
+def places(descriptors: tuple[Descriptor, ...]) -> tuple[tuple[Place, ...], int]:
     """Of all tensors, and the size of the payload. Raises WireError when they make no sense."""
     if len(descriptors) > MAX_TENSORS:
         raise WireError(f"a message may carry at most {MAX_TENSORS} tensors")
@@ -85,7 +87,7 @@ def places(descriptors: Sequence[Descriptor]) -> tuple[list[Place], int]:
             raise WireError(f"a tensor of shape {shape!r:.80} is larger than any message")
         its_places.append(Place(dtype, shape, offset, extent))
         offset += _padded(extent * dtype.itemsize)
-    return its_places, offset
+    return tuple(its_places), offset
 
 
 def decode_tensors(its_places: Sequence[Place], payload: bytearray) -> list[torch.Tensor]:
