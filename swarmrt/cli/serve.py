@@ -43,7 +43,7 @@ def serve(
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.peer import ServeOptions
-    from swarmrt.runtime.peer import serve as serve_peer
+    from swarmrt.runtime.serving import serve as serve_peer
 
     try:
         torch.empty(0, device=device)

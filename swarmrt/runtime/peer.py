@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from swarmrt.config import RunConfig, parse_config
-from swarmrt.errors import RunError, SwarmError, UsageError
+from swarmrt.config import RunConfig
+from swarmrt.errors import RunError, SwarmError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Backward, Forward, Message, Part, Recover, Standing
 from swarmrt.model.optimizer import clip_scale
@@ -22,7 +21,7 @@ from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
-from swarmrt.runtime.network import LOOPBACK, Network, find_run, open_network, watch_stage
+from swarmrt.runtime.network import LOOPBACK, Network, watch_stage
 from swarmrt.runtime.parts import Mean, Parts, part_range
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import (
@@ -90,42 +89,6 @@ class ServeOptions:
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None
     new_stage: Callable[[RunConfig, int, str], Stage] = Stage
-
-
-async def serve(
-    options: ServeOptions, switch: StopSwitch, say: Callable[[str], None] = print
-) -> None:
-    """Serve one stage until the run is over or the switch is thrown.
-
-    Raises UsageError for a run or stage that does not exist, RunError when the run cannot go on.
-    """
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    async with open_network(
-        options.join, options.listen, options.identity, options.faults
-    ) as network:
-        record = await find_run(network.directory, options.run, wait=options.wait)
-        config = parse_config(record.config, f"run {options.run!r}")
-        if not 0 <= options.stage < config.num_stages:
-            raise UsageError(
-                f"run {options.run!r} has stages 0 to {config.num_stages - 1}; "
-                f"there is no stage {options.stage}"
-            )
-        with (
-            closing(Worker("torch", in_groups=True)) as torch_thread,
-            closing(Worker("reduce")) as reduce_thread,
-            closing(Worker("to-host")) as to_host_thread,
-        ):
-            threads = Threads(torch_thread, reduce_thread, to_host_thread)
-            new_stage = partial(options.new_stage, config, options.stage, options.device)
-            stage = await torch_thread.call(new_stage)
-            say(
-                f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
-                f"{options.run!r}: {stage.num_parameters:,} parameters on {options.device}"
-            )
-            peer = Peer(config, stage, network, record, threads, options)
-            reason = await peer.run(switch)
-            say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
 
 
 class Threads(NamedTuple):
@@ -289,18 +252,14 @@ class Peer(Shell):
         self._compute(self.stage.clear_gradients)
 
     def _sum_part(self, part: SumPart) -> None:
-        mean = self._parts.mean(
-            part.step, part.round, part.parts, self.stage.gradients(part.step)
-        )
+        mean = self._parts.mean(part.step, part.round, part.parts, self.stage.gradients(part.step))
         slices = self._parts.take_slices(part)
         mine = self._my_slice(part.step, part.index, part.parts)
         add = partial(self._parts.sum_up, part, mean, slices, mine)
         self._reduce(add, self.process.feed)
 
     def _combine_parts(self, what: CombineParts) -> None:
-        mean = self._parts.mean(
-            what.step, what.round, what.parts, self.stage.gradients(what.step)
-        )
+        mean = self._parts.mean(what.step, what.round, what.parts, self.stage.gradients(what.step))
         early = self._parts.take_early_sums(what)
         combine = partial(self._parts.combine, what, mean, early)
         self._reduce(combine, self.process.feed)
