@@ -24,7 +24,7 @@ class Admitting:
         run = self._run
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
         member.reached, member.leaving, member.suspect = run.version, False, False
-        member.doubted = False
+        member.doubted_at = None
         digest = run.digests[member.stage]
         member.admit = Admit(run.epoch, member.term, run.version, digest, *run.update, donors)
         return self.tell(member)

@@ -21,6 +21,7 @@ from swarmrt.scheduler.resumption import choose_version
 from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
 
+DOUBT_S = 0.25  # half of what is between two beacons: several late ones come together
 SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
 
 
@@ -70,13 +71,16 @@ class Joining:
         if self._run.phase is Phase.HAILING:
             return []
         is_here = beacon.term == member.term and beacon.state != "joining"
-        was_doubted, member.doubted = member.doubted, not is_here
+        if is_here:
+            member.doubted_at = None
+        elif member.doubted_at is None:
+            member.doubted_at = now
         match member.state:
             case Membership.SEEN:
                 return self._consider(member, now)
-            case Membership.READY if not is_here and not was_doubted:
-                return []  # it may have left before the admission, and come by another way
-            case Membership.READY if not is_here:
+            case Membership.READY if member.doubted_at is not None:
+                if now - member.doubted_at < DOUBT_S:
+                    return []  # it may have left before the admission, and come by another way
                 return self._fence(member, "it has voided its work", now)
             case Membership.READY if self._is_left_behind(member, beacon, now):
                 return self._fence(
@@ -137,6 +141,7 @@ class Joining:
         if member.state is not Membership.ADMITTED or version != run.version:
             return []
         member.state, member.held = Membership.READY, (version, digest)
+        member.doubted_at = None
         run.progress_at = now
         run.dispatch.window.add(member.peer)
         replicas = run.members.of_stage(member.stage, Membership.READY)

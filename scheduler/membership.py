@@ -33,7 +33,7 @@ class Member:
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
     leaving: bool = False  # gets nothing new, and goes after the commit
     suspect: bool = False  # gets nothing new until it is heard again
-    doubted: bool = False  # its last beacon was of another term; it may have come late
+    doubted_at: float | None = None  # since then its beacons were of another term, all of them
     barred_until: int = 0  # the version before which it is not admitted again
     beacon: Beacon | None = None  # its newest
     health: Health = field(default_factory=Health)

@@ -1,0 +1,70 @@
+"""Letting peers in, and telling late beacons from those of a peer that has voided its work."""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Beacon, Message, Ready
+from swarmrt.scheduler.events import Received, Started
+from swarmrt.scheduler.instructions import ReportRecovery
+from swarmrt.scheduler.membership import Membership
+from swarmrt.scheduler.run import TrainerSettings
+from swarmrt.scheduler.trainer import TrainerCore
+
+PEER = PeerId("peer")
+SETTINGS = TrainerSettings(
+    me=PeerId("trainer"),
+    seed=0,
+    epoch=1,
+    start_version=0,
+    steps=10,
+    microbatches=4,
+    eval_every=0,
+    eval_microbatches=0,
+    checkpoint_every=0,
+    needed=(1, 1),
+    start_digests=(),
+    record_ttl_s=15.0,
+    resume=False,
+)
+
+
+class Trainer:
+    """A core that has admitted a peer, in term 1, at 10.0, and has heard that it is ready."""
+
+    def __init__(self) -> None:
+        self.core = TrainerCore(SETTINGS)
+        self.core.handle(Started(), 0.0)
+        self.hear(self.beacon(0, "joining"), 10.0)
+        self.hear(Ready(1, 1, 0, "d"), 10.01)
+        assert self.is_ready
+
+    def beacon(self, term: int, state: str) -> Beacon:
+        return Beacon(1, term, 0, state, 0, "d", -1, -1, 0.0, 0, 0, 0.0)  # type: ignore[arg-type]
+
+    def hear(self, message: Message, now: float) -> list[str]:
+        """Why somebody is fenced."""
+        instructions = self.core.handle(Received(PEER, message), now)
+        return [i.reason for i in instructions if isinstance(i, ReportRecovery)]
+
+    @property
+    def is_ready(self) -> bool:
+        member = self.core.run.members.get(PEER)
+        return member is not None and member.state is Membership.READY
+
+
+def test_late_copies_of_what_a_peer_said_before_its_admission_change_nothing() -> None:
+    """Beacons come by two ways, and each hail is answered by one."""
+    trainer = Trainer()
+    for now in (10.01, 10.011, 10.02):
+        assert trainer.hear(trainer.beacon(0, "joining"), now) == []
+    assert trainer.hear(trainer.beacon(1, "serving"), 10.5) == []
+    assert trainer.hear(trainer.beacon(0, "joining"), 11.0) == []
+    assert trainer.is_ready
+
+
+def test_peer_that_goes_on_saying_so_has_voided_its_work() -> None:
+    trainer = Trainer()
+    assert trainer.hear(trainer.beacon(0, "joining"), 12.0) == []
+    (reason,) = trainer.hear(trainer.beacon(0, "joining"), 12.5)
+    assert "it has voided its work" in reason
+    assert not trainer.is_ready
