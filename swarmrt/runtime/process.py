@@ -52,9 +52,9 @@ class EventLog:
     def flush(self) -> None:
         """Bring what was held back into the file."""
         if self._file is not None and self._held:
-            self._file.write(self._held)
+            held, self._held = self._held, bytearray()  # once, also where the disk is full
+            self._file.write(held)
             self._file.flush()
-            self._held.clear()
 
     def close(self) -> None:
         self.flush()
