@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from swarmrt.errors import ConfigError, did_you_mean
 
 ENVIRONMENT_PREFIX = "SWARMRT_"
-NOT_SETTINGS = ("SWARMRT_FAILPOINTS",)  # of a process, not of the run
+NOT_SETTINGS = ("SWARMRT_FAILPOINTS", "SWARMRT_JOIN")  # of a process, not of the run
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -35,10 +37,13 @@ class Run(Section):
     name: str = Field("first-light", description="the run's name in the directory")
     seed: int = Field(0, ge=0, lt=1 << 63, description="every draw of the run is a function of it")
     steps: Positive = Field(200, description="optimizer steps")
+    access: Literal["invited", "open"] = Field(
+        "invited", description='"open" lets anybody in, and read what a member can read'
+    )
 
     @model_validator(mode="after")
     def _name_is_a_plain_word(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+        if not RUN_NAME.fullmatch(self.name):
             raise ValueError(
                 f"run.name {self.name!r} must be 1 to 64 letters, digits, '.', '_' or '-'"
             )
@@ -186,7 +191,7 @@ class Links(Section):
     retain_bytes: int = Field(
         1 << 30, ge=0, description="frames a peer keeps so that others can recover; 0 for none"
     )
-    record_ttl_s: float = Field(15.0, ge=3, description="life of a directory record")
+    record_ttl_s: float = Field(15.0, ge=3, le=600, description="life of a directory record")
     refresh_s: float = Field(
         1.0, gt=0, description="how often the directory is read; less often while nothing changes"
     )

@@ -6,7 +6,8 @@ SwarmError                    base; its text says what happened, to what, and wh
 │   ├── DataError             a text, token or tokenizer file
 │   ├── ModelError            a model that cannot be built, cut or exported
 │   ├── CheckpointError       a checkpoint that is missing, torn or of another run
-│   └── DirectoryError        a directory that does not answer or does not know the run
+│   ├── DirectoryError        a directory that does not answer or does not know the run
+│   └── AccessError           a key, an invitation or a statement that does not allow it
 ├── WireError                 bytes from another process that break the protocol: the link is closed
 └── RunError                  a run that cannot go on: the command exits with 1
 """
@@ -43,6 +44,10 @@ class CheckpointError(UsageError):
 
 class DirectoryError(UsageError):
     """The directory does not answer, or does not know what was asked for."""
+
+
+class AccessError(UsageError):
+    """A key, an invitation or a statement is wrong, or does not allow what was asked for."""
 
 
 class WireError(SwarmError):

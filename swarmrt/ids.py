@@ -1,4 +1,4 @@
-"""The names of things: peers, microbatches, attempts."""
+"""The names of things: peers, runs, microbatches, attempts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from typing import NamedTuple, NewType
 
 PeerId = NewType("PeerId", str)
 """A process of the swarm: the base58 text of its libp2p identity."""
+
+
+class RunId(NamedTuple):
+    """A run: its name, and the fingerprint of the key that owns it."""
+
+    name: str
+    owner: str  # 26 characters of base32
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.owner}"
 
 
 class MicrobatchId(NamedTuple):

@@ -1,12 +1,14 @@
 """The messages on the wire: who says what to whom. `docs/wire.md` is the full contract.
 
 trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Recover · Standing ·
-                 Prepare · Apply · Drain · Finish
+                 Prepare · Apply · Drain · Finish · Welcome · NotInvited · Barred
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
-                 Refused · Applied · Leaving
+                 Refused · Applied · Leaving · Knock
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
-anyone → anyone  Probe, answered by Probed
+anyone → anyone  Probe, answered by Probed · Renewed
+
+`swarmrt/permissions.py` says which of them is taken from whom.
 
 Messages are plain values. Tensors travel beside them; the comment `payload:` says which.
 
@@ -335,10 +337,41 @@ class Probed(Message, frozen=True):
     affordable: bool  # otherwise there is no payload, because there have been too many probes
 
 
+class Knock(Message, frozen=True):
+    """The sender wants to serve these stages. Its greeting shows why it may."""
+
+    stages: tuple[int, ...]
+
+
+class Welcome(Message, frozen=True):
+    """The answer to a Knock: the sender of it is a member until its membership ends."""
+
+    membership: str  # a statement of the run's owner, to be shown in greetings
+    targets_key: str  # in hex; that of the targets, for those who serve the last stage; or empty
+
+
+class NotInvited(Message, frozen=True):
+    """The answer to a Knock that does not let its sender in."""
+
+    reason: str  # for people
+
+
+class Renewed(Message, frozen=True):
+    """The sender is a member for longer than its greeting has said."""
+
+    membership: str
+
+
+class Barred(Message, frozen=True):
+    """These peers have been turned out: take nothing from them, whatever they show."""
+
+    peers: tuple[PeerId, ...]
+
+
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
     Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
-    Probe, Probed,
+    Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

@@ -37,7 +37,7 @@ class End:
         self.got.append((sender, message))
 
     def hello(self, key: Key) -> Hello:
-        return Hello(PROTOCOL, "run", key.secret.hex(), tuple(self.beacons.addresses()), "")
+        return Hello(PROTOCOL, "run", key.secret.hex(), tuple(self.beacons.addresses()), "", "")
 
 
 @asynccontextmanager
@@ -95,7 +95,7 @@ def test_without_an_agreement_the_link_is_needed() -> None:
         async with two_ends() as (here, _):
             assert not here.beacons.send(PeerId("stranger"), beacon(1))
             agreement = here.beacons.offer(PeerId("modest"))
-            here.beacons.agree(agreement, Hello(PROTOCOL, "run", "", (), ""))
+            here.beacons.agree(agreement, Hello(PROTOCOL, "run", "", (), "", ""))
             assert not here.beacons.send(PeerId("modest"), beacon(1))
 
     run(story())
@@ -157,7 +157,7 @@ def test_forgotten_key_opens_nothing() -> None:
 def test_nonsense_in_a_hello(key: str, addresses: tuple[str, ...]) -> None:
     beacons = Beacons(HOST, HOST, lambda *_: None)
     with pytest.raises(WireError):
-        beacons.agree(beacons.offer(THERE), Hello(PROTOCOL, "run", key, addresses, ""))
+        beacons.agree(beacons.offer(THERE), Hello(PROTOCOL, "run", key, addresses, "", ""))
 
 
 def test_datagrams() -> None:

@@ -25,6 +25,7 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Finish, Message, Part
 from swarmrt.runtime.daemon import Daemon, check_address
 from swarmrt.runtime.directory import PeerRecord, RunRecord
+from swarmrt.runtime.door import UnguardedDoor
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.identity import open_identity
 from swarmrt.runtime.libp2p_carrier import STREAM
@@ -59,7 +60,7 @@ class End:
         self.failed: list[tuple[PeerId, Message]] = []
         self.links = Links(
             network.carriers(link),
-            run,
+            UnguardedDoor(run),
             max_bytes,
             on_message=lambda *what: self.got.append(what),
             on_lost=lambda *what: self.lost.append(what),
@@ -355,7 +356,7 @@ def test_process_obeys_its_parent_and_ignores_nonsense() -> None:
 
 def hello(run: str = "test") -> bytes:
     writer = FrameWriter()
-    writer.push(encode(Hello(PROTOCOL, run, "", (), "")))
+    writer.push(encode(Hello(PROTOCOL, run, "", (), "", "")))
     return b"".join(writer.next_frames())
 
 

@@ -8,6 +8,7 @@ import typer
 
 from swarmrt import __version__
 from swarmrt.cli import (
+    access,
     audit,
     bench,
     bootstrap,
@@ -17,6 +18,7 @@ from swarmrt.cli import (
     failpoints,
     local,
     models,
+    owner,
     serve,
     trace,
     train,
@@ -38,6 +40,10 @@ app.command("local")(local.local)
 app.command("bootstrap")(bootstrap.bootstrap)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)
+app.command("invite")(access.invite)
+app.command("members")(access.members)
+app.command("revoke")(access.revoke)
+app.add_typer(owner.owner, name="owner")
 app.command("audit")(audit.audit)
 app.command("trace")(trace.trace)
 app.command("doctor")(doctor.doctor)

@@ -8,6 +8,14 @@ from pathlib import Path
 
 import typer
 
+from swarmrt.cli.papers import (
+    JOIN_LINE,
+    OWNER,
+    PAPERS_ON_STDIN,
+    given_line,
+    line_of_parent,
+    owner_signer,
+)
 from swarmrt.runtime.stopping import StopSwitch
 
 JOIN = typer.Option(
@@ -31,18 +39,38 @@ WITH_PARENT = typer.Option(False, "--with-parent", hidden=True)
 
 
 def bootstrap(
+    line_text: str | None = JOIN_LINE,
+    run_name: str | None = typer.Option(
+        None, "--run", metavar="NAME", help="Keep the directory of this run of yours."
+    ),
     listen: list[str] = LISTEN,
     join: list[str] = JOIN,
     identity: Path | None = IDENTITY,
     as_json: bool = typer.Option(False, "--json", help='Print {"join": "…"} as the first line.'),
+    owner: Path | None = OWNER,
     with_parent: bool = WITH_PARENT,
+    papers_on_stdin: bool = PAPERS_ON_STDIN,
 ) -> None:
-    """Keep the directory up: a node that serves nothing, for others to join at."""
+    """Keep the directory up: a node that serves nothing, for others to join at.
+
+    With a join line, or --run for a run of yours, it is a node of that run, and answers nobody but
+    those who belong to it. Without, it is open to all, and only to runs with open access.
+    """
     from swarmrt.cli.running import run
     from swarmrt.runtime.network import open_network
+    from swarmrt.trust.papers import GuestsPapers, OwnersPapers, Papers
+
+    papers: Papers | None = None
+    line = line_of_parent() if papers_on_stdin else given_line(line_text)
+    private = run_name is not None or (line is not None and line.invite is not None)
+    if run_name is not None:
+        papers = OwnersPapers(owner_signer(run_name, owner), is_trainer=False)
+    elif line is not None:
+        papers = GuestsPapers(line)
+    at = [*join, *(line.addresses if line is not None else ())]
 
     async def command(switch: StopSwitch) -> None:
-        async with open_network(join, listen, identity) as network:
+        async with open_network(at, listen, identity, papers=papers, private=private) as network:
             addresses = network.daemon.addresses()
             if as_json:
                 print(json.dumps({"join": addresses[0]}), flush=True)

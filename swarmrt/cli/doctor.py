@@ -9,25 +9,27 @@ from dataclasses import asdict
 import typer
 
 from swarmrt.cli.bootstrap import JOIN, LISTEN
+from swarmrt.cli.papers import given_line
 
 WIDTH = 34  # of what was looked at
 
 
 def doctor(
-    join: list[str] = JOIN,
-    run_name: str | None = typer.Option(
-        None, "--run", metavar="NAME", help="A run whose trainer and peers are to be measured."
+    line_text: str | None = typer.Argument(
+        None,
+        metavar="[JOIN_LINE]",
+        help="Of a run whose trainer and peers are to be measured; or set SWARMRT_JOIN.",
+        show_default=False,
     ),
+    join: list[str] = JOIN,
     listen: list[str] = LISTEN,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """What works from here, and why not where it does not. Fails if something cannot be reached."""
     from swarmrt.cli.running import new_loop, run
-    from swarmrt.errors import UsageError
     from swarmrt.lab.doctor import Finding, examine_carriers, examine_machine, examine_swarm
 
-    if run_name is not None and not join:
-        raise UsageError("--run needs --join: the address of a process of the swarm")
+    line = given_line(line_text)
     findings: list[Finding] = []
 
     def is_optional(finding: Finding) -> bool:
@@ -40,14 +42,14 @@ def doctor(
             print(f"{mark}  {finding.what:<{WIDTH}} {finding.says}", flush=True)
 
     async def swarm() -> None:
-        async for finding in examine_swarm(join, listen, run_name):
+        async for finding in examine_swarm(join, listen, line):
             tell(finding)
 
     for finding in examine_machine():
         tell(finding)
     for finding in examine_carriers(new_loop):
         tell(finding)
-    if join:
+    if join or line is not None:
         run(lambda switch: swarm())
     failing = [f for f in findings if not f.works and not is_optional(f)]
     if as_json:

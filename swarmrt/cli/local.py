@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from swarmrt.cli.train import (
 )
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
+from swarmrt.lab.papers import LocalPapers
 from swarmrt.runtime.folders import new_run_dir, write_config
 from swarmrt.runtime.stopping import StopSwitch
 
@@ -83,6 +85,7 @@ class LocalSwarm:
     ) -> None:
         self.config, self.run_dir, self.replicas = config, run_dir, replicas
         self._threads, self._resume, self._as_json = threads, resume, as_json
+        self._papers = LocalPapers(config.run.name)
         self._children: list[Child] = []
 
     async def run(self, switch: StopSwitch) -> int:
@@ -105,7 +108,8 @@ class LocalSwarm:
 
     async def _start_bootstrap(self) -> str:
         log = self.run_dir / "bootstrap" / "output.log"
-        child = await self._start("bootstrap", ["bootstrap", "--json"], log, stdout=PIPE)
+        arguments, papers = ["bootstrap", "--json"], self._papers.of_guest([])
+        child = await self._start("bootstrap", arguments, papers, log, stdout=PIPE)
         assert child.process.stdout is not None
         try:
             async with asyncio.timeout(START_S):
@@ -121,9 +125,10 @@ class LocalSwarm:
     async def _start_peer(self, stage: int, replica: int, join: str) -> None:
         name = f"stage-{stage}-{replica}"
         folder = self.run_dir / "peers" / name
-        arguments = ["serve", "--stage", str(stage), "--run", self.config.run.name, "--wait"]
-        arguments += ["--join", join, "--threads", str(self._threads), "--log-dir", str(folder)]
-        await self._start(name, arguments, folder / "output.log")
+        arguments = ["serve", "--stage", str(stage), "--wait"]
+        arguments += ["--threads", str(self._threads), "--log-dir", str(folder)]
+        papers = self._papers.of_guest([join])
+        await self._start(name, arguments, papers, folder / "output.log")
 
     async def _start_trainer(self, join: str) -> Child:
         effective = self.run_dir / "config.toml"
@@ -134,13 +139,19 @@ class LocalSwarm:
             arguments += ["--resume", str(self._resume)]
         if self._as_json:
             arguments += ["--json"]
-        return await self._start("trainer", arguments, None)
+        return await self._start("trainer", arguments, self._papers.of_owner(), None)
 
     async def _start(
-        self, name: str, arguments: list[str], log: Path | None, stdout: int | None = None
+        self,
+        name: str,
+        arguments: list[str],
+        papers: Mapping[str, str],
+        log: Path | None,
+        stdout: int | None = None,
     ) -> Child:
         """A child in a session of its own: it hears of Ctrl-C from us, in our order."""
         command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
+        command.append("--papers-on-stdin")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
         output = None
         if log is not None:
@@ -160,6 +171,8 @@ class LocalSwarm:
                 output.close()
         child = Child(name, process, log)
         self._children.append(child)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(papers).encode() + b"\n")
         return child
 
     async def _watch(self, trainer: Child) -> int:

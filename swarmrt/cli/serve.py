@@ -8,16 +8,16 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, LINK_DELAY, LISTEN, WITH_PARENT
+from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT
+from swarmrt.cli.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.errors import UsageError
 
 
 def serve(
+    line_text: str | None = JOIN_LINE,
     stage: int = typer.Option(..., "--stage", metavar="N", help="The stage to serve, from 0."),
-    run_name: str = typer.Option(..., "--run", metavar="NAME", help="The run's name."),
-    join: list[str] = typer.Option(
-        ..., "--join", metavar="ADDR", help="Address of a process of the swarm; may be repeated."
-    ),
+    run_name: str | None = RUN,
+    join: list[str] = JOIN,
     device: str = typer.Option("cpu", help='A torch device: "cpu", "cuda", "cuda:1", "mps".'),
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
@@ -33,8 +33,11 @@ def serve(
     ),
     link_delay_s: float = LINK_DELAY,
     with_parent: bool = WITH_PARENT,
+    papers_on_stdin: bool = PAPERS_ON_STDIN,
 ) -> None:
     """Serve one stage of a run until it is over, or until Ctrl-C."""
+    from contextlib import ExitStack
+
     import torch
 
     from swarmrt.cli.running import run
@@ -42,6 +45,7 @@ def serve(
     from swarmrt.model.stage import Stage
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.faults import LinkFaults
+    from swarmrt.runtime.kept_runs import keeping, kept_line
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.serving import serve as serve_peer
 
@@ -50,22 +54,29 @@ def serve(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {device}: not usable here: {reason}") from None
-    options = ServeOptions(
-        run=run_name,
-        stage=stage,
-        join=tuple(join),
-        listen=tuple(listen),
-        identity=identity,
-        device=device,
-        threads=threads,
-        wait=wait,
-        log_dir=log_dir,
-        failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
-        faults=LinkFaults(link_delay_s) if with_parent or link_delay_s else None,
-        new_stage=Stage if emulate is None else partial(EmulatedStage, parse_speed(emulate)),
-    )
-    run(
-        lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),
-        with_parent=with_parent,
-        faults=options.faults,
-    )
+    with ExitStack() as stack:
+        kept = None
+        if papers_on_stdin:
+            line = line_of_parent()
+        else:
+            line = given_line(line_text) or kept_line(run_name)
+            kept = stack.enter_context(keeping(line))
+        options = ServeOptions(
+            line=line.with_addresses(join),
+            stage=stage,
+            kept=kept,
+            listen=tuple(listen),
+            identity=identity or (kept.identity if kept is not None else None),
+            device=device,
+            threads=threads,
+            wait=wait,
+            log_dir=log_dir,
+            failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+            faults=LinkFaults(link_delay_s) if with_parent or link_delay_s else None,
+            new_stage=Stage if emulate is None else partial(EmulatedStage, parse_speed(emulate)),
+        )
+        run(
+            lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),
+            with_parent=with_parent,
+            faults=options.faults,
+        )

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT, join_line
+from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT
 from swarmrt.cli.configs import SET
+from swarmrt.cli.papers import (
+    DELEGATION,
+    OWNER,
+    PAPERS_ON_STDIN,
+    owner_signer,
+    signer_of_parent,
+)
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
 from swarmrt.runtime.folders import new_run_dir, write_config
@@ -30,6 +37,11 @@ REPLICAS = typer.Option(
     None, "--replicas", metavar="2,2,2", help="Replicas of each stage to wait for."
 )
 
+OPEN_WARNING = (
+    'run.access is "open": anybody may come in, read weights and training text as a member can, '
+    "and spoil the run; work is not checked"
+)
+
 
 def train(
     path: Path = typer.Argument(..., metavar="RUN.toml"),
@@ -41,8 +53,11 @@ def train(
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
     as_json: bool = JSON,
+    owner: Path | None = OWNER,
+    delegation: Path | None = DELEGATION,
     link_delay_s: float = LINK_DELAY,
     with_parent: bool = WITH_PARENT,
+    papers_on_stdin: bool = PAPERS_ON_STDIN,
 ) -> None:
     """Publish a run, feed it, and keep its ledger. Without --join it starts a directory."""
     from swarmrt.cli.running import run
@@ -52,6 +67,7 @@ def train(
     from swarmrt.observe.progress import Progress
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.faults import LinkFaults
+    from swarmrt.runtime.invitations import line_to_print
     from swarmrt.runtime.trainer import TrainOptions
     from swarmrt.runtime.trainer import train as run_trainer
     from swarmrt.scheduler.instructions import Report
@@ -59,6 +75,8 @@ def train(
     config = load_config(path, overrides)
     checkpoint = load_resumed(config, resume)
     config = config if checkpoint is None else continued(config, checkpoint)
+    name = config.run.name
+    signer = signer_of_parent(name) if papers_on_stdin else owner_signer(name, owner, delegation)
     numbers = parse_replicas(replicas, config)
     data = open_data(config)
     config = resolve(config)
@@ -69,6 +87,7 @@ def train(
     faults = LinkFaults(link_delay_s) if with_parent or link_delay_s else None
     options = TrainOptions(
         run_dir,
+        signer,
         tuple(join),
         tuple(listen),
         identity,
@@ -88,11 +107,12 @@ def train(
             view.update(what)
 
         def published(addresses: Sequence[str]) -> None:
-            if not join:
-                line = join_line(list(addresses))
-                view.note(
-                    f"peers join with:\n  swarmrt serve --run {config.run.name} --stage N{line[1:]}"
-                )
+            if papers_on_stdin:
+                return  # whoever has started this process invites by itself
+            line = line_to_print(run_dir, signer, config.run.access, (*addresses, *join))
+            view.note(f"peers join with:\n  swarmrt serve '{line}' --stage N")
+            if config.run.access == "open":
+                view.note(OPEN_WARNING)
 
         reason = run(
             lambda switch: run_trainer(config, data, options, switch, report, published),

@@ -7,6 +7,7 @@ goes through all training windows in an order of its own.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -66,6 +67,13 @@ class Data:
         epochs, offsets = np.divmod(places, len(self.training))
         windows = [self._order(int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
         return self._windows(np.asarray(windows))
+
+    def digest(self) -> bytes:
+        """Return a SHA-256 of all that decides which tokens each microbatch has."""
+        order = (self._seed, self._sequence, self._batch.microbatch, self._batch.microbatches)
+        found = hashlib.sha256(repr((order, len(self.training), str(self._tokens.dtype))).encode())
+        found.update(np.ascontiguousarray(self._tokens).data)
+        return found.digest()
 
     def unigram_loss(self) -> float:
         """Nats a token of what is evaluated, if each token came alone.

@@ -7,8 +7,8 @@ import importlib.metadata
 import importlib.util
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,17 @@ import torch
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, RunId
 from swarmrt.kernels.dispatch import describe
 from swarmrt.lab.linking import measure
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.dialing import DIAL_S
-from swarmrt.runtime.directory import Record, RunRecord
 from swarmrt.runtime.network import Network, open_network
 from swarmrt.runtime.probing import Distance, Prober
+from swarmrt.trust.joining_line import JoinLine
+from swarmrt.trust.papers import GuestsPapers
+from swarmrt.trust.statements import Published
 
 TRAINING_BYTES = 16  # a parameter with its gradient and AdamW's two moments, in float32
 MATMUL_SIZE, MATMULS = 1024, 5
@@ -108,40 +110,50 @@ def examine_carriers(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Itera
 
 
 async def examine_swarm(
-    join: Sequence[str], listen: Sequence[str], run: str | None
+    join: Sequence[str], listen: Sequence[str], line: JoinLine | None
 ) -> AsyncIterator[Finding]:
-    """Join the directory; with a run's name, dial and probe its trainer and its peers."""
+    """Join the directory; with a run's join line, dial and probe its trainer and its peers."""
     started = time.monotonic()
     try:
-        async with open_network(join, listen) as network:
+        async with _network(join, listen, line) as network:
             took = time.monotonic() - started
             yield Finding("directory", True, f"joined in {took:.1f} s")
-            if run is not None:
-                async for finding in _examine_run(network, run):
+            if line is not None:
+                async for finding in _examine_run(network, line.run):
                     yield finding
     except SwarmError as error:
         yield Finding("directory", False, str(error))
 
 
-async def _examine_run(network: Network, run: str) -> AsyncIterator[Finding]:
+def _network(
+    join: Sequence[str], listen: Sequence[str], line: JoinLine | None
+) -> AbstractAsyncContextManager[Network]:
+    if line is None:
+        return open_network(join, listen)
+    at = (*join, *line.addresses)
+    papers, private = GuestsPapers(line), line.invite is not None
+    return open_network(at, listen, papers=papers, private=private)
+
+
+async def _examine_run(network: Network, run: RunId) -> AsyncIterator[Finding]:
     record = await network.directory.find_run(run)
     if record is None:
         yield Finding(f"run {run}", False, "the directory does not know it")
         return
-    config = parse_config(record.config, f"run {run!r}")
+    config = parse_config(record.config, f"run {run}")
     links = LINK_KINDS[config.links.link]
     yield Finding(f"run {run}", True, f"{config.num_stages} stages, epoch {record.epoch}; {links}")
     async with _probers(network, config) as probers:
-        async for finding in _examine_processes(network, config, record, probers):
+        async for finding in _examine_processes(network, run, config, record, probers):
             yield finding
 
 
 @asynccontextmanager
 async def _probers(network: Network, config: RunConfig) -> AsyncIterator[list[Prober]]:
     """One for each carrier that the run allows, the preferred one first."""
-    run, max_bytes = config.run.name, config.links.max_message_bytes
+    max_bytes, door = config.links.max_message_bytes, network.door(config)
     async with AsyncExitStack() as started:
-        probers = [Prober(c, run, max_bytes) for c in network.carriers(config.links.link)]
+        probers = [Prober(c, door, max_bytes) for c in network.carriers(config.links.link)]
         for prober in probers:
             await prober.start()
             started.push_async_callback(prober.close)
@@ -149,10 +161,14 @@ async def _probers(network: Network, config: RunConfig) -> AsyncIterator[list[Pr
 
 
 async def _examine_processes(
-    network: Network, config: RunConfig, record: RunRecord, probers: Sequence[Prober]
+    network: Network,
+    run: RunId,
+    config: RunConfig,
+    record: Published,
+    probers: Sequence[Prober],
 ) -> AsyncIterator[Finding]:
-    run = config.run.name
-    async for finding in _examine_process("trainer", record.trainer, record, probers):
+    known = {"libp2p": record.addresses, "direct": record.direct}
+    async for finding in _examine_process("trainer", PeerId(record.trainer), known, probers):
         yield finding
     for stage in range(config.num_stages):
         peers = await network.directory.peers(run, stage)
@@ -161,7 +177,7 @@ async def _examine_processes(
         yield Finding(f"stage {stage}", serving > 0, says)
         for peer in peers:
             who = f"stage {stage}"
-            async for finding in _examine_process(who, peer.peer, peer, probers):
+            async for finding in _examine_process(who, peer.peer, peer.known_addresses, probers):
                 yield finding
 
 
@@ -182,13 +198,16 @@ def _describe_stage(config: RunConfig, stage: int) -> str:
 
 
 async def _examine_process(
-    who: str, peer: PeerId, record: Record, probers: Sequence[Prober]
+    who: str,
+    peer: PeerId,
+    known: Mapping[str, Sequence[str]],
+    probers: Sequence[Prober],
 ) -> AsyncIterator[Finding]:
     """How it is reached by each carrier, and how far it is."""
     nearest: Distance | None = None
     for prober in probers:
         name = prober.carrier.name
-        what, addresses = f"{who} {peer[-6:]}, {name}", record.known_addresses[name]
+        what, addresses = f"{who} {peer[-6:]}, {name}", known[name]
         try:
             await _dial(prober.carrier, peer, addresses)
             distance = await prober.measure(peer, addresses)

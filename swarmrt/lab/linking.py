@@ -49,6 +49,7 @@ from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.certificates import Contexts, make_contexts
 from swarmrt.runtime.daemon import Daemon
 from swarmrt.runtime.direct import DirectCarrier
+from swarmrt.runtime.door import UnguardedDoor
 from swarmrt.runtime.libp2p_carrier import Libp2pCarrier
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import LOOPBACK
@@ -184,7 +185,7 @@ class Talk:
         self._pings: Pings | None = None  # that are under way
         self.links = Links(
             [carrier],
-            "bench",
+            UnguardedDoor("bench"),
             2 * MESSAGE_BYTES,
             on_message=self._on_message,
             on_lost=lambda peer, reason: self.arrived.put_nowait(f"lost: {reason}"),

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from swarmrt.errors import RunError
@@ -73,8 +73,8 @@ class Part:
         if self._process is not None:
             self._process.send_signal(number)
 
-    def tell(self, command: dict[str, object]) -> None:
-        """A command on its standard input. Raises RunError when it has ended."""
+    def tell(self, command: Mapping[str, object]) -> None:
+        """Write a line to its standard input. Raises RunError when it has ended."""
         assert self._process is not None and self._process.stdin is not None
         try:
             os.write(self._process.stdin.fileno(), json.dumps(command).encode() + b"\n")
@@ -100,9 +100,12 @@ class Part:
         lines = self.output().strip().splitlines()
         return "\n".join(lines[-LAST_LINES:]) or "no output"
 
-    def start(self, arguments: Sequence[str], failpoints: str = "") -> None:
+    def start(
+        self, arguments: Sequence[str], papers: Mapping[str, str], failpoints: str = ""
+    ) -> None:
         """Start it, in a session of its own: it hears of Ctrl-C from us, in our order.
 
+        `papers` are what it shows to the others, and go to its standard input.
         `failpoints` are rules as SWARMRT_FAILPOINTS takes them; raises UsageError for bad ones.
 
         It listens at a port that was free just now, at a new one with every start, because the
@@ -113,7 +116,7 @@ class Part:
         listen = f"/ip4/127.0.0.1/tcp/{self._port}"
         self.address = f"{listen}/p2p/{self.peer_id}"
         command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
-        command += ["--listen", listen, "--identity", str(self._identity)]
+        command += ["--papers-on-stdin", "--listen", listen, "--identity", str(self._identity)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
         if failpoints:
             environment[VARIABLE] = failpoints
@@ -129,6 +132,7 @@ class Part:
                 start_new_session=True,
                 bufsize=0,
             )
+        self.tell(papers)
 
     def close(self) -> None:
         """Kill it if need be, and let go of it."""

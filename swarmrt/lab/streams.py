@@ -13,6 +13,7 @@ from swarmrt.lab.narrow_path import narrow_path
 from swarmrt.messages import Part
 from swarmrt.runtime.addresses import parse_address
 from swarmrt.runtime.direct import DirectCarrier
+from swarmrt.runtime.door import UnguardedDoor
 from swarmrt.runtime.identity import Identity
 from swarmrt.runtime.links import Links
 
@@ -37,7 +38,7 @@ async def bytes_per_s(identity: Identity, streams: int) -> float:
     def end() -> Links:
         return Links(
             [DirectCarrier(identity)],
-            "bench",
+            UnguardedDoor("bench"),
             MESSAGE_BYTES,
             on_message=lambda *_: arrived.release(),
             on_lost=on_lost,

@@ -16,10 +16,12 @@ from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.lab.commits import Commits
 from swarmrt.lab.emulation import Speed
+from swarmrt.lab.papers import LocalPapers
 from swarmrt.lab.parts import Bootstrap, Part, Peer, Trainer
 from swarmrt.model.partition import check_stages
 from swarmrt.observe.audit import Audit, audit
 from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.trust.joining_line import JoinLine
 
 POLL_S = 0.05
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
@@ -63,6 +65,7 @@ class LocalSwarm:
         self._threads = threads or max(1, (os.cpu_count() or 1) // sum(self.replicas))
         self._speeds, self._link_delay_s = speeds, link_delay_s
         self._commits = Commits(self.run_dir / "metrics.jsonl")
+        self.papers = LocalPapers(self.config.run.name)
         self._peers: list[Peer] = []
         self._parts: list[Part] = []
         self.bootstrap: Bootstrap
@@ -136,6 +139,11 @@ class LocalSwarm:
 
     # ------------------------------------------------------------------ doing
 
+    @property
+    def join_line(self) -> JoinLine:
+        """With which another process joins, at all processes that are up."""
+        return self.papers.line(self._addresses())
+
     def spawn(self, stage: int, failpoints: str = "") -> Peer:
         """Start one more peer, which joins at all processes that are up. Does not wait for it.
 
@@ -194,7 +202,7 @@ class LocalSwarm:
             "bootstrap", self.run_dir / "bootstrap", self.run_dir / "bootstrap" / "identity"
         )
         self._parts.append(self.bootstrap)
-        self.bootstrap.start(["bootstrap", "--json"])
+        self.bootstrap.start(["bootstrap", "--json"], self.papers.of_guest([]))
         self._wait_for_bootstrap()
         for stage, number in enumerate(self.replicas):
             for _ in range(number):
@@ -222,17 +230,18 @@ class LocalSwarm:
         peer = Peer(name, self.run_dir / "peers" / name, stage)
         self._peers.append(peer)
         self._parts.append(peer)
-        arguments = ["serve", "--stage", str(stage), "--run", self.config.run.name, "--wait"]
+        arguments = ["serve", "--stage", str(stage), "--wait"]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
         if self._speeds is not None:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]
-        peer.start([*arguments, *self._far(), *_joins(join)], failpoints)
+        peer.start([*arguments, *self._far()], self.papers.of_guest(join), failpoints)
         return peer
 
     def _start_trainer(self, join: Sequence[str], *more: str, failpoints: str = "") -> None:
         arguments = ["train", str(self.run_dir / "config.toml"), "--run-dir", str(self.run_dir)]
-        self.trainer.start([*arguments, *self._far(), *_joins(join), *more], failpoints)
+        arguments += [*self._far(), *_joins(join), *more]
+        self.trainer.start(arguments, self.papers.of_owner(), failpoints)
 
     def _far(self) -> list[str]:
         return ["--link-delay", str(self._link_delay_s)] if self._link_delay_s else []

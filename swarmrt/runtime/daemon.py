@@ -32,7 +32,7 @@ from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarmrt.errors import DirectoryError, RunError, SwarmError
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.identity import Identity, open_identity
 
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
@@ -204,9 +204,15 @@ def _why_not_started(last_words: str, bootstrap: Sequence[str]) -> SwarmError:
     return RunError(f"the libp2p daemon did not start: {last_words}")
 
 
-def no_answer(join: Sequence[str]) -> DirectoryError:
+def no_answer(join: Sequence[str], run: RunId | None = None) -> DirectoryError:
+    """Return the error that nobody of the directory, or of a run's own, has answered."""
+    if run is None:
+        return DirectoryError(
+            f"no directory answers at {', '.join(join)}; is it up, and reachable from here?"
+        )
     return DirectoryError(
-        f"no directory answers at {', '.join(join)}; is it up, and reachable from here?"
+        f"no directory of run {run} answers at {', '.join(join)}; is it up and reachable from "
+        "here, and is your invitation still good?"
     )
 
 

@@ -1,173 +1,188 @@
-"""The directory: signed, schema-checked, expiring records in hivemind's DHT.
-
-    swarmrt/RUN            a run: its configuration, its trainer and the trainer's epoch
-    swarmrt/RUN/stage/N    the peers of a stage
-
-Each record has the public key of its owner in its subkey and is signed with it, so nobody can
-write it for another; and the peer that it names must be the one whose key that is.
-"""
+"""The directory: where a run is, and who serves its stages, in hivemind's DHT."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+import time
+from collections.abc import Callable, Sequence
 
-from hivemind.dht.crypto import RSASignatureValidator
 from hivemind.dht.node import DHTNode
-from hivemind.dht.validation import CompositeValidator, DHTRecord, RecordValidatorBase
-from hivemind.utils.timed_storage import ValueWithExpiration, get_dht_time
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from hivemind.utils.timed_storage import get_dht_time
 
-from swarmrt.errors import DirectoryError
-from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import MAX_CHARACTERS, parse_address
+from swarmrt.errors import AccessError, DirectoryError, UsageError
+from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.daemon import Daemon, no_answer
-from swarmrt.runtime.identity import peer_of_public_key
+from swarmrt.runtime.directory_access import RunAuthorizer
+from swarmrt.runtime.records import (
+    MAX_RECORD_BYTES,
+    MAX_RECORDS,
+    AnyRecord,
+    PeerRecord,
+    Records,
+    RunRecord,
+    run_key,
+    stage_key,
+)
+from swarmrt.trust.checking import CLOCK_SLACK_S
+from swarmrt.trust.papers import Papers
+from swarmrt.trust.statements import Published
 
 log = logging.getLogger("swarmrt.directory")
 
 ANSWER_S = 10.0  # for the directory to answer one question
 OPEN_S = 60.0  # for a node to come up, on a loaded machine and with some addresses dead
 CLOSE_S = 3.0
-MAX_LIFE_S = 3600.0  # of a record; more would outlast whoever wrote it
 NEWER_S = 1e-3  # a record replaces the one of the same owner that expires earlier
-
-
-def _is_direct(address: str) -> str:
-    parse_address(address)
-    return address
-
-
-DirectAddress = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_is_direct)]
-
-
-class Record(BaseModel):
-    """Whose it is and where its process is reached: libp2p multiaddrs, and `IP:PORT`s."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    addresses: list[str] = Field(max_length=32)
-    direct: list[DirectAddress] = Field(default=[], max_length=8)
-
-    @property
-    def known_addresses(self) -> dict[str, list[str]]:
-        """By the name of the carrier."""
-        return {"libp2p": self.addresses, "direct": self.direct}
-
-
-class PeerRecord(Record):
-    """A peer announces that it serves a stage."""
-
-    run: str = Field(max_length=64)
-    stage: int = Field(ge=0)
-    peer: PeerId = Field(max_length=128)
-    status: Literal["joining", "serving", "leaving"]
-    version: int = Field(ge=0)
-
-
-class RunRecord(Record):
-    """A trainer publishes its run."""
-
-    run: str = Field(max_length=64)
-    trainer: PeerId = Field(max_length=128)
-    epoch: int = Field(ge=0)
-    config: dict[str, Any]
-
-
-R = TypeVar("R", PeerRecord, RunRecord)
-
-
-class SignedAndShort(RecordValidatorBase):  # type: ignore[misc]
-    """Refuses what hivemind would take from anyone.
-
-    A record that names no owner needs no signature, and one that has no subkey hides all records
-    of its key until it expires: a single stranger could blind a run for years.
-    """
-
-    def validate(self, record: DHTRecord) -> bool:
-        owned = RSASignatureValidator._PUBLIC_KEY_RE.search(record.subkey or b"") is not None
-        return owned and record.expiration_time <= get_dht_time() + MAX_LIFE_S
+SIGNED_BYTES = 1 << 10  # of a record, for its signature and its frame
 
 
 class Directory:
     """This process's node. Every call has a deadline. Use `Directory.open`, `close` at the end."""
 
-    def __init__(self, node: DHTNode, daemon: Daemon, subkey: bytes) -> None:
-        self._node, self._daemon, self._subkey = node, daemon, subkey
+    def __init__(self, node: DHTNode, records: Records) -> None:
+        self._node, self._records = node, records
         self._expires_at: dict[str, float] = {}  # what this process wrote, by key
+        self._withdrawals: dict[str, AnyRecord] = {}  # what takes the place of it
+        self._renewed: dict[tuple[str, PeerId], tuple[float, float]] = {}
 
     @classmethod
-    async def open(cls, daemon: Daemon, join: Sequence[str]) -> Directory:
-        """Start a node and join it to others. Raises DirectoryError when none of them answers."""
-        signer = RSASignatureValidator(daemon.identity.private_key)
+    async def open(
+        cls,
+        daemon: Daemon,
+        join: Sequence[str],
+        papers: Papers | None = None,
+        *,
+        private: bool = False,
+        is_barred: Callable[[PeerId], bool] = lambda _: False,
+    ) -> Directory:
+        """Start a node and join it to others. Raises DirectoryError when none of them answers.
+
+        With papers the node keeps records of their run only; a private one talks to nobody but
+        those who can show something of that run.
+        """
+        run = papers.run if papers is not None else None
+        records = Records(daemon.identity.private_key, run)
+        authorizer = None
+        if papers is not None and private:
+            authorizer = RunAuthorizer(daemon.identity, papers, is_barred)
         try:
             async with asyncio.timeout(OPEN_S):
                 node = await DHTNode.create(
                     p2p=daemon.p2p,
                     initial_peers=list(join) or None,
-                    record_validator=CompositeValidator([signer, SignedAndShort()]),
+                    record_validator=records,
+                    authorizer=authorizer,
                     cache_locally=False,  # a reader wants what is true now
                     cache_on_store=False,
                     cache_nearest=0,
                     strict=False,
                 )
         except (RuntimeError, TimeoutError):
-            raise no_answer(join) from None
-        return cls(node, daemon, signer.local_public_key)
+            raise no_answer(join, run) from None
+        node.protocol._validate_dictionary = records.keep_valid
+        return cls(node, records)
 
-    async def publish_run(self, record: RunRecord, ttl_s: float) -> None:
-        await self._store(_run_key(record.run), record, ttl_s)
+    async def publish_run(self, run: RunId, published: str, ended: str, ttl_s: float) -> None:
+        """Store the run's record, a statement of its owner; `ended` replaces it in the end.
 
-    async def find_run(self, name: str) -> RunRecord | None:
-        """The newest epoch's record."""
-        records = await self._read(_run_key(name), RunRecord)
-        mine = [r for owner, r in records if r.trainer == owner and r.run == name]
-        return max(mine, key=lambda record: record.epoch, default=None)
+        Raises UsageError when it is too large, DirectoryError when nobody takes it.
+        """
+        if len(published) > MAX_RECORD_BYTES - SIGNED_BYTES:
+            raise UsageError(
+                f"the run's configuration makes a record of {len(published)} bytes, but the "
+                f"directory takes {MAX_RECORD_BYTES - SIGNED_BYTES}; shorten model.options"
+            )
+        key = run_key(run)
+        self._withdrawals[key] = RunRecord(run=str(run), published=ended)
+        await self._store(key, RunRecord(run=str(run), published=published), ttl_s)
 
-    async def announce(self, record: PeerRecord, ttl_s: float) -> None:
-        await self._store(_stage_key(record.run, record.stage), record, ttl_s)
+    async def find_run(self, run: RunId) -> Published | None:
+        """Return what the owner says of the run in its newest epoch; None if it is not published.
 
-    async def peers(self, run: str, stage: int) -> list[PeerRecord]:
-        """Who announces to serve the stage, by peer id."""
-        records = await self._read(_stage_key(run, stage), PeerRecord)
-        valid = [r for owner, r in records if r.peer == owner and (r.run, r.stage) == (run, stage)]
+        Raises DirectoryError.
+        """
+        found = []
+        for signer, record, _ in await self._read(run_key(run)):
+            if isinstance(record, RunRecord) and record.run == str(run):
+                try:
+                    published = self._records.checker(run).published(record.published, signer)
+                except AccessError as error:
+                    log.debug("ignoring a record: %s", error)
+                    continue
+                if published.expires_at + CLOCK_SLACK_S > time.time() and published.addresses:
+                    found.append(published)
+        return max(found, key=lambda published: published.epoch, default=None)
+
+    async def announce(self, run: RunId, record: PeerRecord, ttl_s: float) -> None:
+        """Store this peer's record. Raises DirectoryError."""
+        key = stage_key(run, record.stage)
+        self._withdrawals[key] = record.model_copy(update={"status": "gone", "addresses": []})
+        await self._store(key, record, ttl_s)
+
+    async def peers(self, run: RunId, stage: int) -> list[PeerRecord]:
+        """Return who announces to serve the stage, by peer id. Raises DirectoryError."""
+        read = await self._read(stage_key(run, stage))
+        valid = [
+            record
+            for signer, record, expires_at in read
+            if isinstance(record, PeerRecord)
+            and (record.peer, record.run, record.stage) == (signer, str(run), stage)
+            and record.status != "gone"
+            and self._is_fresh(record, expires_at)
+        ]
         return sorted(valid, key=lambda record: record.peer)
 
     async def withdraw(self) -> None:
         """Void what this process wrote, as far as the directory can be reached.
 
-        A record cannot be taken back; an empty one, which no reader accepts, takes its place.
+        A record cannot be taken back; one that says so takes its place.
         """
         for key in list(self._expires_at):
             try:
-                await self._store(key, None, 0.0)
+                await self._store(key, self._withdrawals[key], 0.0)
             except DirectoryError as error:
                 log.debug("withdrawing from %s: %s", key, error)
 
     async def close(self) -> None:
+        """End the node."""
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._node.shutdown()
         except TimeoutError:
             log.debug("the directory node did not shut down within %s s", CLOSE_S)
 
-    async def _store(self, key: str, record: Record | None, ttl_s: float) -> None:
-        value = record.model_dump() if record is not None else None
+    async def _store(self, key: str, record: AnyRecord, ttl_s: float) -> None:
         earlier = self._expires_at.get(key, 0.0)
-        expires_at = max(get_dht_time() + ttl_s, earlier + NEWER_S)
+        slack_s = CLOCK_SLACK_S if ttl_s else 0.0  # so that no clock hides it
+        expires_at = max(get_dht_time() + ttl_s + slack_s, earlier + NEWER_S)
+        subkey = self._records.subkey
         try:
             async with asyncio.timeout(ANSWER_S):
-                stored = await self._node.store(key, value, expires_at, subkey=self._subkey)
+                stored = await self._node.store(key, record.model_dump(), expires_at, subkey=subkey)
         except TimeoutError:
             raise DirectoryError(f"the directory did not take {key} in {ANSWER_S:.0f} s") from None
         self._expires_at[key] = expires_at
         if not stored:
             log.debug("the directory holds a newer record of ours under %s", key)
 
-    async def _read(self, key: str, kind: type[R]) -> list[tuple[PeerId, R]]:
-        """Valid records with the peers that signed them."""
+    def _is_fresh(self, record: PeerRecord, expires_at: float) -> bool:
+        """Whether a record has been renewed within its life, as far as this process has watched.
+
+        Clocks of others say nothing of it, so records are stored for longer than their life.
+        """
+        now, key = time.monotonic(), (record.run, record.peer)
+        known, since = self._renewed.get(key, (0.0, 0.0))
+        if expires_at != known:
+            known, since = expires_at, now
+            self._renewed.pop(key, None)
+            self._renewed[key] = (known, since)
+            while len(self._renewed) > MAX_RECORDS:
+                del self._renewed[next(iter(self._renewed))]
+        return now - since <= record.life_s
+
+    async def _read(self, key: str) -> list[tuple[PeerId, AnyRecord, float]]:
+        """Return the records that are in order, who stored them, and when they expire."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 found = await self._node.get(key, latest=True)
@@ -175,27 +190,12 @@ class Directory:
             raise DirectoryError(f"the directory did not answer in {ANSWER_S:.0f} s") from None
         if found is None or not isinstance(found.value, dict):
             return []
-        records = []
+        read = []
         for subkey, entry in found.value.items():
-            parsed = _parse(subkey, entry, kind)
-            if parsed is not None:
-                records.append(parsed)
-        return records
-
-
-def _parse(subkey: Any, entry: ValueWithExpiration[Any], kind: type[R]) -> tuple[PeerId, R] | None:
-    """The signer and its record; None, and a line in the log, when either is not in order."""
-    try:
-        key = RSASignatureValidator._PUBLIC_KEY_RE.fullmatch(subkey)[1]
-        return peer_of_public_key(key), kind.model_validate(entry.value)
-    except (ValidationError, ValueError, TypeError) as error:
-        log.debug("ignoring a record: %s", error)
-        return None
-
-
-def _run_key(run: str) -> str:
-    return f"swarmrt/{run}"
-
-
-def _stage_key(run: str, stage: int) -> str:
-    return f"swarmrt/{run}/stage/{stage}"
+            try:
+                signed = self._records.parse(subkey, entry.value)
+            except (AccessError, ValueError, TypeError) as error:
+                log.debug("ignoring a record: %s", error)
+            else:
+                read.append((signed.signer, signed.record, entry.expiration_time))
+        return read

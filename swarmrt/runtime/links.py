@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
-from swarmrt.errors import RunError, WireError
+from swarmrt.errors import AccessError, RunError, WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Message, Part
 from swarmrt.runtime.beacons import Agreement, Beacons
 from swarmrt.runtime.carriers import Carrier, Connection
 from swarmrt.runtime.dialing import Dialer
+from swarmrt.runtime.door import Door
 from swarmrt.runtime.faults import Late, LinkFaults
 from swarmrt.runtime.streams import Streams
 from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
@@ -114,7 +115,7 @@ class Links:
     def __init__(
         self,
         carriers: Sequence[Carrier],
-        run: str,
+        door: Door,
         max_message_bytes: int,
         on_message: OnMessage,
         on_lost: OnLost,
@@ -124,10 +125,11 @@ class Links:
         streams: int = 1,
         before_gathered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`carriers` in the order of preference; without `beacons` those go over links too.
+        """`carriers` in the order of preference; the `door` decides from whom what is taken;
+        without `beacons` those go over links too.
         `streams` is how many connections one link may have, each way. `before_gathered` is called
         before messages leave that were gathered."""
-        self._carriers, self._run, self._max_bytes = carriers, run, max_message_bytes
+        self._carriers, self._door, self._max_bytes = carriers, door, max_message_bytes
         self._dialer = Dialer(carriers)
         self._on_message, self._on_lost = on_message, on_lost
         self._on_send_failed = on_send_failed
@@ -195,6 +197,10 @@ class Links:
         for peer, outbox in gathered.items():
             if self._outboxes.get(peer) is outbox:  # else it is broken, and told
                 self._write_now(peer, outbox)
+
+    def peers(self) -> set[PeerId]:
+        """Return who is at the other end of an open link."""
+        return {link.connection.peer for link in self._links if link.greeted}
 
     def drop(self, peer: PeerId) -> None:
         """End all connections of a peer as they are. `on_lost` is told."""
@@ -338,7 +344,8 @@ class Links:
         frames = FrameWriter()
         key = agreement.ours.secret.hex() if agreement is not None else ""
         addresses = tuple(beacons.addresses()) if beacons is not None else ()
-        frames.push(encode(Hello(PROTOCOL, self._run, key, addresses, stream_key)))
+        shown = self._door.shown()
+        frames.push(encode(Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown)))
         connection.write(frames.next_frames())
         connection.begin(
             FrameReader(self._max_bytes),
@@ -350,12 +357,13 @@ class Links:
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
         """Raises WireError when the first one is not the hello of this run."""
         if link.greeted:
-            self._on_message(link.connection.peer, message, tensors)
+            if self._door.may_say(link.connection.peer, type(message)):
+                self._on_message(link.connection.peer, message, tensors)
             return
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
             return
-        hello = self._checked_hello(message)
+        hello = self._checked_hello(link.connection.peer, message)
         if self._beacons is not None and link.agreement is not None:
             self._beacons.agree(link.agreement, hello)
         link.greeted = True
@@ -430,15 +438,19 @@ class Links:
         if outbox is not None and outbox.connection is link.connection:
             self._broken(peer, outbox, reason)
 
-    def _checked_hello(self, message: Message) -> Hello:
-        """Raises WireError when the other end is not of this run."""
+    def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
+        """Raises WireError when the other end is not of this run, or shows what is false."""
         if not isinstance(message, Hello):
             raise WireError(f"{type(message).__name__} came before the hello")
-        if (message.protocol, message.run) != (PROTOCOL, self._run):
+        if (message.protocol, message.run) != (PROTOCOL, self._door.run):
             raise WireError(
                 f"it is of run {message.run!r:.80} and protocol {message.protocol}, "
-                f"this process of run {self._run!r} and protocol {PROTOCOL}"
+                f"this process of run {self._door.run!r} and protocol {PROTOCOL}"
             )
+        try:
+            self._door.greet(peer, message.shown)
+        except AccessError as error:
+            raise WireError(f"it is not let in: {error}") from None
         return message
 
     def _adopt(self, connection: Connection) -> None:

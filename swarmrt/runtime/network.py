@@ -6,21 +6,25 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from swarmrt.config import RunConfig
 from swarmrt.errors import DirectoryError
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.addresses import host_of
 from swarmrt.runtime.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.daemon import Daemon
 from swarmrt.runtime.direct import DirectCarrier
-from swarmrt.runtime.directory import Directory, RunRecord
+from swarmrt.runtime.directory import Directory
+from swarmrt.runtime.door import GuardedDoor
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.libp2p_carrier import Libp2pCarrier
 from swarmrt.runtime.links import Links
+from swarmrt.trust.papers import Papers
+from swarmrt.trust.statements import Published
 
 log = logging.getLogger("swarmrt.network")
 
@@ -34,10 +38,31 @@ class Network:
     directory: Directory
     listen: Sequence[str] = LOOPBACK  # multiaddrs
     faults: LinkFaults | None = None
+    papers: Papers | None = None  # of the run that this process belongs to
+    barred: set[PeerId] = field(default_factory=set)  # who was turned out of it
 
     @property
     def me(self) -> PeerId:
         return self.daemon.peer_id
+
+    def door(
+        self,
+        config: RunConfig,
+        *,
+        stage: int | None = None,
+        is_trainer: bool = False,
+    ) -> GuardedDoor:
+        """Return the door of this process, which serves that stage, if any."""
+        assert self.papers is not None, "this process is of no run"
+        return GuardedDoor(
+            self.papers,
+            self.me,
+            stage=stage,
+            num_stages=config.num_stages,
+            is_trainer=is_trainer,
+            is_open=config.run.access == "open",
+            barred=self.barred,
+        )
 
     def carriers(self, link: Literal["auto", "direct", "libp2p"]) -> list[Carrier]:
         """The carriers that links may use, the preferred one first."""
@@ -66,16 +91,23 @@ async def open_network(
     listen: Sequence[str] = LOOPBACK,
     identity: Path | None = None,
     faults: LinkFaults | None = None,
+    papers: Papers | None = None,
+    *,
+    private: bool = False,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
+    `papers` say of which run this process is; the directory of a private one is closed to others.
     Raises DirectoryError when no address of `join` answers.
     """
     daemon = await Daemon.start(identity, list(listen), list(join))
+    barred: set[PeerId] = set()
     try:
-        directory = await Directory.open(daemon, list(join))
+        directory = await Directory.open(
+            daemon, list(join), papers, private=private, is_barred=barred.__contains__
+        )
         try:
-            yield Network(daemon, directory, listen, faults)
+            yield Network(daemon, directory, listen, faults, papers, barred)
         finally:
             await directory.close()
     finally:
@@ -83,16 +115,19 @@ async def open_network(
 
 
 async def find_run(
-    directory: Directory, name: str, *, wait: bool, poll_s: float = 1.0
-) -> RunRecord:
-    """The run's record; with `wait`, as soon as it is published. Raises DirectoryError."""
+    directory: Directory, run: RunId, *, wait: bool, newer_than: int = -1, poll_s: float = 1.0
+) -> Published:
+    """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
+
+    One of a lower epoch than `newer_than`, which was seen before, is that of a trainer of the past.
+    """
     while True:
-        record = await directory.find_run(name)
-        if record is not None:
+        record = await directory.find_run(run)
+        if record is not None and record.epoch >= newer_than:
             return record
         if not wait:
             raise DirectoryError(
-                f"the directory knows no run named {name!r}; start it with `swarmrt train`, or "
+                f"the directory knows no run {run}; start it with `swarmrt train`, or "
                 "pass --wait to serve it as soon as it is published"
             )
         await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
@@ -101,7 +136,7 @@ async def find_run(
 async def watch_stage(
     directory: Directory,
     links: Links,
-    run: str,
+    run: RunId,
     stage: int,
     statuses: frozenset[str],
     seen: Callable[[int, tuple[PeerId, ...]], None],

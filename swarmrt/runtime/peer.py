@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,16 +14,30 @@ from typing import Any, NamedTuple
 import torch
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import RunError, SwarmError
+from swarmrt.errors import AccessError, DirectoryError, RunError, SwarmError
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Backward, Forward, Message, Part, Recover, Standing
+from swarmrt.messages import (
+    Backward,
+    Barred,
+    Forward,
+    Hail,
+    Message,
+    NotInvited,
+    Part,
+    Recover,
+    Standing,
+    Welcome,
+)
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
-from swarmrt.runtime.directory import PeerRecord, RunRecord
+from swarmrt.runtime.addresses import MAX_ADDRESSES
+from swarmrt.runtime.admission import Admission
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.kept_runs import KeptRun
 from swarmrt.runtime.network import LOOPBACK, Network, watch_stage
 from swarmrt.runtime.parts import Mean, Parts, part_range
+from swarmrt.runtime.records import PeerRecord
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import (
     HEADER_BYTES,
@@ -69,6 +84,11 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 from swarmrt.scheduler.seat import PeerSettings
+from swarmrt.trust.joining_line import JoinLine
+from swarmrt.trust.papers import GuestsPapers
+from swarmrt.trust.statements import Published
+
+log = logging.getLogger("swarmrt.peer")
 
 Computed = Event | Callable[[], Event]  # the call waits for the copy to the host
 
@@ -77,9 +97,9 @@ Computed = Event | Callable[[], Event]  # the call waits for the copy to the hos
 class ServeOptions:
     """What `swarmrt serve` was asked for."""
 
-    run: str
+    line: JoinLine  # of the run
     stage: int
-    join: tuple[str, ...]
+    kept: KeptRun | None = None  # where this machine keeps what it knows of the run
     listen: tuple[str, ...] = LOOPBACK
     identity: Path | None = None
     device: str = "cpu"
@@ -113,13 +133,13 @@ class Peer(Shell):
         config: RunConfig,
         stage: Stage,
         network: Network,
-        run: RunRecord,
+        run: Published,
         threads: Threads,
         options: ServeOptions,
     ) -> None:
         settings = PeerSettings(
             me=network.me,
-            trainer=run.trainer,
+            trainer=PeerId(run.trainer),
             stage=options.stage,
             num_stages=config.num_stages,
             seed=config.run.seed,
@@ -131,13 +151,21 @@ class Peer(Shell):
             staleness=config.optimizer.staleness,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
-        super().__init__(config, network, settings, log, options.failpoints)
-        self.links.know(run.trainer, run.known_addresses)
+        door = network.door(config, stage=options.stage)
+        super().__init__(config, network, door, settings, log, options.failpoints)
+        self._trainer, self._epoch = PeerId(run.trainer), run.epoch
+        self._know_trainer(run)
+        assert isinstance(network.papers, GuestsPapers)
+        self._papers = network.papers
+        self._admission = Admission(
+            self._papers, network.me, self._trainer, (options.stage,), self.links, self._is_member
+        )
         self.stage = stage
         self._options = options
         self._threads = threads
         self._batch_shape = torch.Size([config.batch.microbatch, config.model.sequence])
         threads.torch.deliver_within(self.links.together)
+        self._targets_key = b""  # for the last stage
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
         self._look_again = asyncio.Event()  # into the directory
@@ -182,17 +210,60 @@ class Peer(Shell):
         duties = [self._announce_again_and_again()]
         if not self.stage.is_last:
             duties.append(self._watch_next_stage())
-        duties.append(self._watch_replicas())
+        duties += [self._watch_replicas(), self._admission.keep()]
         started = Started(self.stage.version, self.stage.digest())
         try:
-            return await self.live(switch, started, duties)
+            entering = self._admission.enter(self._find_trainer)
+            return await self.live(switch, started, duties, entering)
         finally:
             self._transfers.close()
 
+    # ------------------------------------------------------------------ being a member
+
+    async def _find_trainer(self) -> None:
+        """Look where it is, in case that it has moved."""
+        try:
+            published = await self.network.directory.find_run(self._papers.run)
+        except DirectoryError as error:
+            log.warning("%s", error)
+        else:
+            if published is not None and published.trainer == self._trainer:
+                self._know_trainer(published)
+
+    def _know_trainer(self, run: Published) -> None:
+        known = {"libp2p": run.addresses, "direct": run.direct}
+        self.links.know(self._trainer, known)
+
+    def _is_member(self, welcome: Welcome) -> None:
+        self._targets_key = bytes.fromhex(welcome.targets_key)
+        if self._options.kept is not None:
+            self._options.kept.keep_membership(welcome.membership)
+        self._announcement.set()  # the record shows it
+
     def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
-        if isinstance(message, Standing) and message.serving:
-            self._look_again.set()  # where it is stands in the directory
+        match message:
+            case Welcome() | NotInvited():
+                try:
+                    self._admission.answered(message)
+                except (AccessError, ValueError) as error:
+                    log.warning("the trainer's answer cannot be used: %s", error)
+                return
+            case Barred(peers):
+                self._bar(peers)
+                return
+            case Standing(serving=True):
+                self._look_again.set()  # where it is stands in the directory
+            case Hail(epoch) if epoch > self._epoch:
+                self._epoch = epoch
+                if self._options.kept is not None:
+                    self._options.kept.keep_epoch(epoch)
         super()._receive(sender, message, tensors)
+
+    def _bar(self, peers: tuple[PeerId, ...]) -> None:
+        """The owner has turned them out."""
+        self.door.bar(peers)
+        for peer in peers:
+            self.links.drop(peer)
 
     # ------------------------------------------------------------------ acting
 
@@ -469,15 +540,17 @@ class Peer(Shell):
             self._announcement.clear()
             if self._announced is not None:
                 record = PeerRecord(
-                    run=self.config.run.name,
+                    run=str(self._papers.run),
                     stage=self._options.stage,
                     peer=self.network.me,
                     status=self._announced.status,
                     version=self._announced.version,
-                    addresses=self.network.daemon.addresses(),
+                    membership=self._papers.membership,
+                    life_s=ttl_s,
+                    addresses=self.network.daemon.addresses()[:MAX_ADDRESSES],
                     direct=self.links.addresses("direct"),
                 )
-                await self.network.directory.announce(record, ttl_s)
+                await self.network.directory.announce(self._papers.run, record, ttl_s)
             try:
                 async with asyncio.timeout(ttl_s / 3):
                     await self._announcement.wait()
@@ -491,7 +564,7 @@ class Peer(Shell):
         await watch_stage(
             self.network.directory,
             self.links,
-            self.config.run.name,
+            self._papers.run,
             self._options.stage + 1,
             frozenset({"serving"}),
             seen,
@@ -504,7 +577,7 @@ class Peer(Shell):
         await watch_stage(
             self.network.directory,
             self.links,
-            self.config.run.name,
+            self._papers.run,
             self._options.stage,
             frozenset({"joining", "serving", "leaving"}),
             lambda stage, peers: None,

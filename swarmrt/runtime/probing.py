@@ -17,6 +17,7 @@ from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, Probe, Probed
 from swarmrt.runtime.carriers import Carrier
+from swarmrt.runtime.door import Door
 from swarmrt.runtime.links import Links
 
 MAX_PROBE_BYTES = 4 << 20  # of payload, either way
@@ -77,11 +78,11 @@ class Distance:
 class Prober:
     """Asks by links of one carrier, one probe at a time. `start` first, `close` at the end."""
 
-    def __init__(self, carrier: Carrier, run: str, max_message_bytes: int) -> None:
+    def __init__(self, carrier: Carrier, door: Door, max_message_bytes: int) -> None:
         self.carrier = carrier
         self._links = Links(
             [carrier],
-            run,
+            door,
             max_message_bytes,
             on_message=self._arrived,
             on_lost=self._lost,

@@ -14,6 +14,7 @@ from swarmrt.runtime.network import find_run, open_network
 from swarmrt.runtime.peer import Peer, ServeOptions, Threads
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.worker import Worker
+from swarmrt.trust.papers import GuestsPapers
 
 
 async def serve(
@@ -25,14 +26,23 @@ async def serve(
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    line, kept = options.line, options.kept
+    papers = GuestsPapers(line, kept.membership() if kept is not None else "")
     async with open_network(
-        options.join, options.listen, options.identity, options.faults
+        line.addresses,
+        options.listen,
+        options.identity,
+        options.faults,
+        papers,
+        private=line.invite is not None,
     ) as network:
-        record = await find_run(network.directory, options.run, wait=options.wait)
-        config = parse_config(record.config, f"run {options.run!r}")
+        newest = kept.epoch() if kept is not None else -1
+        directory = network.directory
+        record = await find_run(directory, line.run, wait=options.wait, newer_than=newest)
+        config = parse_config(record.config, f"run {line.run}")
         if not 0 <= options.stage < config.num_stages:
             raise UsageError(
-                f"run {options.run!r} has stages 0 to {config.num_stages - 1}; "
+                f"run {line.run} has stages 0 to {config.num_stages - 1}; "
                 f"there is no stage {options.stage}"
             )
         with (
@@ -45,8 +55,11 @@ async def serve(
             stage = await torch_thread.call(new_stage)
             say(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
-                f"{options.run!r}: {stage.num_parameters:,} parameters on {options.device}"
+                f"{line.run}: {stage.num_parameters:,} parameters on {options.device}"
             )
+            if kept is not None:
+                kept.keep_epoch(record.epoch)
+                kept.keep_line(line.with_addresses(record.addresses))
             peer = Peer(config, stage, network, record, threads, options)
             reason = await peer.run(switch)
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")

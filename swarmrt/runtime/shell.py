@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import RunError
+from swarmrt.errors import AccessError, RunError
 from swarmrt.ids import PeerId
-from swarmrt.messages import GetState, Message, NoState, Probe, Probed, StateChunk
+from swarmrt.messages import GetState, Message, NoState, Probe, Probed, Renewed, StateChunk
+from swarmrt.runtime.door import GuardedDoor
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network
@@ -42,22 +43,23 @@ class Shell(ABC):
         self,
         config: RunConfig,
         network: Network,
+        door: GuardedDoor,
         settings: PeerSettings | TrainerSettings,
         log: Path | None,
         failpoints: Failpoints,
     ) -> None:
-        self.config, self.network = config, network
+        self.config, self.network, self.door = config, network, door
         self.loop = asyncio.get_running_loop()
         event_log = EventLog(log, waits=lambda: self.links.is_gathering)
         self.links = Links(
             network.carriers(config.links.link),
-            config.run.name,
+            door,
             config.links.max_message_bytes,
             on_message=self._receive,
             on_lost=self._lost,
             on_send_failed=self._send_failed,
             faults=network.faults,
-            beacons=network.beacons(self._receive) if config.links.beacons == "udp" else None,
+            beacons=network.beacons(self._beacon_came) if config.links.beacons == "udp" else None,
             streams=config.links.streams,
             before_gathered=event_log.flush,
         )
@@ -78,14 +80,22 @@ class Shell(ABC):
         return True
 
     async def live(
-        self, switch: StopSwitch, started: Started, duties: Sequence[Coroutine[Any, Any, None]]
+        self,
+        switch: StopSwitch,
+        started: Started,
+        duties: Sequence[Coroutine[Any, Any, None]],
+        entering: Coroutine[Any, Any, None] | None = None,
     ) -> str:
         """Run the core until it stops, with these endless duties beside it; the reason.
+
+        Before that comes `entering`, if there is something to be done first.
 
         Raises RunError when it stops with an error, and whatever a duty raises.
         """
         await self.links.start()
         try:
+            if entering is not None:
+                await entering
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(duty) for duty in duties]
                 running.append(tasks.create_task(self.network.daemon.watch()))
@@ -124,6 +134,11 @@ class Shell(ABC):
         await self.network.directory.withdraw()
         self.process.close()
 
+    def _beacon_came(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        """By UDP, and so past the links."""
+        if self.door.may_say(sender, type(message)):
+            self._receive(sender, message, tensors)
+
     def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
         match message:
             case GetState():
@@ -134,6 +149,8 @@ class Shell(ABC):
                 self.fetches.refused(sender, message, "does not have it")
             case Probe():
                 self.answers.answer(sender, message, tensors, self.links.send)
+            case Renewed():
+                self._renewed(sender, message)
             case Probed():
                 log.debug("%s answers a probe that nobody sent", sender)
             case _ if self.fits(message, tensors):
@@ -141,6 +158,12 @@ class Shell(ABC):
             case _:
                 name = type(message).__name__
                 log.warning("ignoring a %s of %s: its tensors do not fit", name, sender)
+
+    def _renewed(self, sender: PeerId, message: Renewed) -> None:
+        try:
+            self.door.greet(sender, message.membership)
+        except AccessError as error:
+            log.warning("%s shows a membership that is none: %s", sender, error)
 
     def _lost(self, peer: PeerId, reason: str) -> None:
         self.fetches.donor_lost(peer, reason)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +16,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
+from swarmrt.messages import Barred, Beacon, Knock, Message
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -21,11 +24,11 @@ from swarmrt.runtime.checkpoint import (
     write_checkpoint,
     write_epoch,
 )
-from swarmrt.runtime.directory import RunRecord
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
-from swarmrt.runtime.shell import Shell
+from swarmrt.runtime.reception import AccessFile, Reception
+from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import Snapshot, digest_of
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
@@ -45,6 +48,12 @@ from swarmrt.scheduler.instructions import (
     Send,
 )
 from swarmrt.scheduler.run import TrainerSettings
+from swarmrt.trust.checking import CLOCK_SLACK_S
+from swarmrt.trust.papers import OwnersPapers
+from swarmrt.trust.sealing import targets_key
+from swarmrt.trust.signing import Signer
+
+log = logging.getLogger("swarmrt.trainer")
 
 MAX_STAGE_BYTES = 64 << 30  # of one stage's snapshot; memory grows only with what has come
 JoinLine = Callable[[Sequence[str]], None]
@@ -55,6 +64,7 @@ class TrainOptions:
     """What `swarmrt train` was asked for, beside the run's configuration."""
 
     run_dir: Path
+    signer: Signer  # in the name of the run's owner
     join: tuple[str, ...] = ()
     listen: tuple[str, ...] = LOOPBACK
     identity: Path | None = None
@@ -79,12 +89,16 @@ async def train(
     Raises RunError when the run cannot go on, UsageError when its name is taken.
     """
     identity = options.identity or options.run_dir / "identity"
-    async with open_network(options.join, options.listen, identity, options.faults) as network:
-        published = await network.directory.find_run(config.run.name)
+    papers = OwnersPapers(options.signer, is_trainer=True)
+    private = config.run.access == "invited"
+    async with open_network(
+        options.join, options.listen, identity, options.faults, papers, private=private
+    ) as network:
+        published = await network.directory.find_run(papers.run)
         if published is not None and published.trainer != network.me:
             raise UsageError(
-                f"a run named {config.run.name!r} is already published by {published.trainer}; "
-                "choose another run.name, or wait until its record has expired"
+                f"your run {papers.run} is already published by {published.trainer}; "
+                "choose another run.name, or wait a minute until its record has expired"
             )
         epoch = 1 + max(
             options.checkpoint.manifest.epoch if options.checkpoint else 0,
@@ -128,11 +142,15 @@ class Trainer(Shell):
             staleness=config.optimizer.staleness,
         )
         log = options.run_dir / "trainer" / "events.jsonl"
-        super().__init__(config, network, settings, log, options.failpoints)
+        door = network.door(config, is_trainer=True)
+        super().__init__(config, network, door, settings, log, options.failpoints)
         self.data = data
         self._options, self._epoch, self._report = options, epoch, report
         self._saving = asyncio.Lock()
         self._publication = asyncio.Event()
+        self._targets_key = targets_key(options.signer, data.digest())
+        book = AccessFile(options.run_dir)
+        self._reception = Reception(config, options.signer, door, book, self._targets_key)
         if options.checkpoint is not None:
             self._offer(options.checkpoint)
 
@@ -140,7 +158,25 @@ class Trainer(Shell):
         """Until the core stops; the reason. Raises RunError when it stops with an error."""
         duties = [self._publish_again_and_again(on_published)]
         duties += [self._watch(stage) for stage in range(self.config.num_stages)]
+        duties.append(self._reception.watch(self._turned_out))
         return await self.live(switch, Started(), duties)
+
+    # ------------------------------------------------------------------ who may come in
+
+    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        match message:
+            case Knock():
+                self.links.send(sender, self._reception.answer(sender, message))
+            case Beacon(stage=stage) if stage not in self.door.credential(sender).stages:
+                log.debug("%s has no membership for stage %d", sender, stage)
+            case _:
+                super()._receive(sender, message, tensors)
+
+    def _turned_out(self, peer: PeerId, why: str) -> None:
+        """The owner has taken a membership."""
+        self.links.drop(peer)
+        for member in self.links.peers():
+            self.links.send(member, Barred((peer,)))
 
     # ------------------------------------------------------------------ acting
 
@@ -219,15 +255,12 @@ class Trainer(Shell):
         while True:
             self._publication.clear()
             addresses = self.network.daemon.addresses()
-            record = RunRecord(
-                run=self.config.run.name,
-                trainer=self.network.me,
-                epoch=self._epoch,
-                config=self.config.model_dump(mode="json"),
-                addresses=addresses,
-                direct=self.links.addresses("direct"),
-            )
-            await self.network.directory.publish_run(record, ttl_s)
+            signer, until = self._options.signer, time.time() + ttl_s + CLOCK_SLACK_S
+            config = self.config.model_dump(mode="json")
+            direct, what = self.links.addresses("direct"), (self.network.me, self._epoch, config)
+            published = signer.published(*what, addresses, direct, until)
+            ended = signer.published(*what, (), (), until)
+            await self.network.directory.publish_run(signer.run, published, ended, ttl_s)
             if not told:
                 on_published(addresses)
                 told = True
@@ -244,7 +277,7 @@ class Trainer(Shell):
         await watch_stage(
             self.network.directory,
             self.links,
-            self.config.run.name,
+            self._options.signer.run,
             stage,
             frozenset({"joining", "serving"}),
             seen,

@@ -24,7 +24,7 @@ from swarmrt.messages import ALL_MESSAGES, Message
 from swarmrt.wire.headers import HeaderFormat
 from swarmrt.wire.tensors import Place, decode_tensors, encode_tensors, places
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAGIC = b"SWRT"
 PREFIX = struct.Struct(">4sBBxxIIQ")
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
@@ -44,6 +44,7 @@ class Hello(Message, frozen=True):
     beacon_key: str  # in hex, to seal beacons to the sender with; empty when it takes none by UDP
     beacon_addresses: tuple[str, ...]  # IP:PORT, where it takes them
     stream_key: str  # to join this link with; empty when it takes no further connections
+    shown: str  # a statement of the run's owner about the sender; empty when it has none
 
 
 class Join(Message, frozen=True):

@@ -1,0 +1,147 @@
+"""The door of a process: what others have shown it, and what it therefore takes from them.
+
+Links ask it once for every greeting and once for every message, before a payload gets memory.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+
+from swarmrt.errors import AccessError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Message
+from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
+from swarmrt.trust.checking import CLOCK_SLACK_S, Checker, Credential
+from swarmrt.trust.papers import Papers
+
+REMEMBERED = 8192  # peers that have shown something
+
+
+class Door(ABC):
+    """Who is let in, as what, and what may come through."""
+
+    run: str  # as greetings name it
+
+    @abstractmethod
+    def shown(self) -> str:
+        """Return what this process shows in its greetings."""
+
+    @abstractmethod
+    def greet(self, peer: PeerId, token: str) -> None:
+        """Look at what a peer shows. Raises AccessError when it is false."""
+
+    @abstractmethod
+    def is_known(self, peer: PeerId) -> bool:
+        """Whether the peer is the trainer, a member or invited, and no stranger."""
+
+    @abstractmethod
+    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
+        """Whether messages of this kind are taken from the peer."""
+
+
+class UnguardedDoor(Door):
+    """A door for measuring links alone: whoever names the same run may say anything."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+
+    def shown(self) -> str:
+        return ""
+
+    def greet(self, peer: PeerId, token: str) -> None:
+        """Take everybody."""
+
+    def is_known(self, peer: PeerId) -> bool:
+        return True
+
+    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
+        return True
+
+
+class GuardedDoor(Door):
+    """The door of a process of a run."""
+
+    def __init__(
+        self,
+        papers: Papers,
+        me: PeerId,
+        *,
+        stage: int | None = None,
+        num_stages: int | None = None,
+        is_trainer: bool = False,
+        is_open: bool = False,
+        barred: set[PeerId] | None = None,
+    ) -> None:
+        """`stage` is what this process serves, if it does. In a run that `is_open`, strangers count
+        as invited. `barred` are those who were turned out, to be shared with the directory."""
+        self.run, self._me, self.papers = str(papers.run), me, papers
+        self._stage, self._num_stages = stage, num_stages
+        self._table = TO_TRAINER if is_trainer else TO_PEER
+        self._stranger = Sender.INVITED if is_open else Sender.STRANGER
+        self._checker = Checker(papers.run)
+        self._credentials: OrderedDict[PeerId, Credential] = OrderedDict()
+        self._senders: dict[tuple[int, ...], frozenset[Sender]] = {}
+        self._barred = set() if barred is None else barred
+        self.refused: Counter[str] = Counter()  # messages by their kind
+
+    def shown(self) -> str:
+        return self.papers.show(self._me, time.time())
+
+    def greet(self, peer: PeerId, token: str) -> None:
+        """Who shows what has ended is a stranger until it shows something newer."""
+        if peer in self._barred:
+            raise AccessError("the run's owner has turned it out")
+        if not token:
+            return
+        credential = self._checker.credential(token, peer, time.time(), late_s=math.inf)
+        earlier = self._credentials.get(peer)
+        if earlier is None or not earlier.stages or credential.until >= earlier.until:
+            self._credentials[peer] = credential
+            self._credentials.move_to_end(peer)
+        if len(self._credentials) > REMEMBERED:
+            self._credentials.popitem(last=False)
+
+    def credential(self, peer: PeerId) -> Credential:
+        """Return what a peer has shown; nothing but its name when that is all."""
+        return self._credentials.get(peer, Credential(peer))
+
+    def bar(self, peers: Iterable[PeerId]) -> None:
+        """Turn peers out, whatever they show."""
+        for peer in peers:
+            self._barred.add(peer)
+            self._credentials.pop(peer, None)
+
+    def is_barred(self, peer: PeerId) -> bool:
+        """Whether a peer was turned out."""
+        return peer in self._barred
+
+    def is_known(self, peer: PeerId) -> bool:
+        return Sender.STRANGER not in self._is(peer)
+
+    def is_member(self, peer: PeerId) -> bool:
+        """Whether a peer has shown a membership that holds."""
+        return Sender.MEMBER in self._is(peer)
+
+    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
+        may = not self._table.get(kind, set()).isdisjoint(self._is(peer))
+        if not may:
+            self.refused[kind.__name__] += 1
+        return may
+
+    def _is(self, peer: PeerId) -> frozenset[Sender]:
+        credential = self._credentials.get(peer)
+        if credential is None or credential.until + CLOCK_SLACK_S < time.time():
+            return frozenset({self._stranger})
+        if credential.is_trainer:
+            return frozenset({Sender.TRAINER})
+        if credential.invitation is not None:
+            return frozenset({Sender.INVITED})
+        found = self._senders.get(credential.stages)
+        if found is None:
+            found = senders(credential.stages, self._stage, self._num_stages)
+            self._senders[credential.stages] = found
+        return found

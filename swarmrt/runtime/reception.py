@@ -1,0 +1,113 @@
+"""The trainer's reception: it lets in who was invited, and turns out who was revoked.
+
+What it decides stands in `access.jsonl` of the run's folder. `swarmrt invite` and `swarmrt revoke`
+write lines there too, which take effect within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from swarmrt.config import RunConfig
+from swarmrt.errors import UsageError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Knock, NotInvited, Welcome
+from swarmrt.runtime.door import GuardedDoor
+from swarmrt.trust.book import AccessBook, AnyEntry
+from swarmrt.trust.signing import Signer
+
+log = logging.getLogger("swarmrt.reception")
+
+MEMBERSHIP_S = 3600.0
+LOOK_S = 1.0  # between looks into the book
+
+OnTurnedOut = Callable[[PeerId, str], None]
+
+
+class AccessFile:
+    """`access.jsonl`: it is read from where the last reading ended."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / "access.jsonl"
+        self._read_bytes = 0
+        self._decoder = msgspec.json.Decoder(AnyEntry)
+
+    def read(self) -> list[AnyEntry]:
+        """Return the lines that are new. Raises UsageError for one that is none of the book's."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._read_bytes)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]  # another process may be writing the last one
+        self._read_bytes += len(whole)
+        try:
+            return [self._decoder.decode(line) for line in whole.splitlines() if line.strip()]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self.path}: not a line of an access book: {error}") from None
+
+    def write(self, entry: AnyEntry) -> None:
+        """Add a line. Raises UsageError when that cannot be."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(entry) + b"\n")
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+
+class Reception:
+    """Answers who knocks. `watch` beside it."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        signer: Signer,
+        door: GuardedDoor,
+        file: AccessFile,
+        targets_key: bytes,
+    ) -> None:
+        """Read the book; `targets_key` is for those who serve the last stage.
+
+        Raises UsageError when the book is damaged.
+        """
+        self._signer, self._door, self._file = signer, door, file
+        self._num_stages, self._targets_key = config.num_stages, targets_key
+        self.book = AccessBook(config.run.access, config.num_stages)
+        self.book.read(file.read())
+        door.bar(PeerId(who) for who in self.book.revoked)
+
+    def answer(self, peer: PeerId, knock: Knock) -> Welcome | NotInvited:
+        """Say whether the peer is a member from now on."""
+        now = time.time()
+        verdict = self.book.ask(self._door.credential(peer), knock.stages, now)
+        if verdict.refusal:
+            return NotInvited(verdict.refusal)
+        for entry in verdict.entries:
+            self._file.write(entry)
+        until = now + MEMBERSHIP_S
+        token = self._signer.membership(peer, verdict.stages, until, verdict.invitation)
+        self._door.greet(peer, token)
+        serves_last = self._num_stages - 1 in verdict.stages
+        return Welcome(token, self._targets_key.hex() if serves_last else "")
+
+    def turn_out(self, peer: PeerId, why: str) -> None:
+        """Take a peer's membership for good."""
+        entry, _ = self.book.revoke(peer, why, time.time())
+        self._file.write(entry)
+        self._door.bar([peer])
+
+    async def watch(self, on_turned_out: OnTurnedOut) -> None:
+        """Follow what the owner's commands write into the book."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for peer in self.book.read(self._file.read()):
+                self._door.bar([peer])
+                on_turned_out(peer, self.book.revoked[peer])
