@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,18 @@ COMMAND = [sys.executable, "-m", "swarmrt"]
 PATIENCE_S = 300.0  # a test that needs longer hangs
 
 
+_home = tempfile.TemporaryDirectory(prefix="swarmrt-tests-")  # gone with the tests
+
+
 def environment() -> dict[str, str]:
-    """Ours, without settings of swarmrt, and with one thread for torch."""
+    """Ours, without settings of swarmrt, with one thread for torch, and a home of the tests' own.
+
+    There are the owner key, and what is kept of runs that were joined.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARMRT_")}
-    return {**kept, "OMP_NUM_THREADS": "1"}
+    home = Path(_home.name)
+    folders = {"XDG_CONFIG_HOME": str(home / "config"), "XDG_DATA_HOME": str(home / "data")}
+    return {**kept, **folders, "OMP_NUM_THREADS": "1"}
 
 
 def swarmrt(

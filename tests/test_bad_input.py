@@ -66,24 +66,65 @@ def test_bad_replicas(tiny: Path) -> None:
     refused("local", tiny, "--replicas", "1,2,3", expected="the run has 2 stages")
 
 
-@pytest.mark.parametrize("address", ["nonsense", "/ip4/127.0.0.1/tcp/9/p2p/" + "Qm" + "a" * 44])
+NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/" + "Qm" + "a" * 44
+
+
+@pytest.mark.parametrize("address", ["nonsense", NOBODY])
 def test_join_address_that_does_not_answer(tiny: Path, address: str) -> None:
+    line = swarmrt("invite", tiny, "--at", NOBODY).stdout.strip()
     refused("train", tiny, "--join", address, expected=address)
-    refused("serve", "--stage", 0, "--run", "tiny", "--join", address, expected=address)
+    refused("serve", line, "--stage", 0, "--join", address, expected=address)
+
+
+NO_LINES = {
+    "another word": ("http://example.org", "is not a join line"),
+    "an old address": (NOBODY, "is not a join line"),
+    "no fingerprint": ("swarmrt:tiny", "is not a run's id"),
+    "cut off": ("swarmrt:tiny@" + "a" * 26 + "#v4.public.AAAA", "is cut off"),
+    "a part that nobody knows": ("swarmrt:tiny@" + "a" * 26 + "?by=me", "is it whole"),
+}
+
+
+@pytest.mark.parametrize(("line", "expected"), NO_LINES.values(), ids=NO_LINES)
+def test_what_is_no_join_line(line: str, expected: str) -> None:
+    refused("serve", line, "--stage", 0, expected=expected)
+
+
+def test_serve_without_a_line_where_nothing_was_joined(tmp_path: Path) -> None:
+    fresh = {"XDG_DATA_HOME": str(tmp_path)}
+    refused("serve", "--stage", 0, expected="has not joined any run yet", env=fresh)
+    refused("serve", "--stage", 0, "--run", "x", expected="not joined run 'x' yet", env=fresh)
+
+
+def test_owner_commands_say_what_is_wrong(tiny: Path, tmp_path: Path) -> None:
+    other = tmp_path / "key"
+    other.write_text("not a key")
+    refused("owner", "show", "--owner", other, expected="is not an Ed25519 key in PEM")
+    refused("owner", "restore", tmp_path / "none", expected="cannot be read")
+    assert swarmrt("owner", "backup", tmp_path / "copy").returncode == 0
+    refused("owner", "restore", tmp_path / "copy", expected="there is a file already")
+    refused("owner", "delegate", "--to", "me", "--run", "tiny", expected="base64url")
+    refused("invite", tiny, expected="pass the address of its directory node with --at")
+    refused("invite", tiny, "--at", NOBODY, "--expires", "soon", expected="7d")
+    refused("revoke", tmp_path, "alice", expected="config.toml")
+    refused("train", tiny, "--delegation", other, expected="cannot be read|not a statement")
 
 
 def test_unknown_run_and_stage_out_of_range(tiny: Path, tmp_path: Path) -> None:
-    with running("bootstrap", "--json") as directory:
+    with running("bootstrap", "--run", "tiny", "--json") as directory:
         assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
-        serve = ["serve", "--join", join, "--stage", 2]
-        refused(*serve, "--run", "other", expected="no run named 'other'")
+        line = swarmrt("invite", tiny, "--at", join).stdout.strip()
+        serve = ["serve", line, "--stage", 2]
+        refused(*serve, expected="the directory knows no run tiny@")
         with running("train", tiny, "--join", join, "--run-dir", tmp_path / "run") as trainer:
             assert trainer.stdout is not None
-            for line in trainer.stdout:
-                if "waiting for peers" in line:
+            for said in trainer.stdout:
+                if "waiting for peers" in said:
                     break
-            refused(*serve, "--run", "tiny", expected="stages 0 to 1")
+            refused(*serve, expected="stages 0 to 1")
+            for_one = swarmrt("invite", tiny, "--at", join, "--stage", 0).stdout.strip()
+            refused("serve", for_one, "--stage", 1, expected="is for stage 0 only")
 
 
 def test_corrupted_checkpoint(tiny: Path, tmp_path: Path) -> None:

@@ -29,17 +29,12 @@ def test_nobody_at_that_address_is_told_after_what_works_here() -> None:
     assert not found["directory"]["works"] and found["directory"]["says"]
 
 
-def test_run_without_join_is_refused() -> None:
-    done = swarmrt("doctor", "--run", "somebody")
-    assert done.returncode == 2 and "--run needs --join" in done.stderr
-
-
 def test_everybody_of_a_run_is_measured(tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text('[run]\nname = "seen"\nsteps = 100000\n[stages]\ncount = 2\n')
     with lab.LocalSwarm(config, replicas=[1, 1], run_dir=tmp_path / "run", threads=1) as swarm:
         swarm.wait(2)
-        done = swarmrt("doctor", "--join", swarm.bootstrap.address, "--run", "seen", "--json")
+        done = swarmrt("doctor", swarm.join_line, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         found = findings(done.stdout)
         links = [

@@ -252,10 +252,11 @@ def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path
     """Separate commands, as on separate machines: directory, peers, trainer."""
     run_dir = tmp_path / "run"
     steps = ["--set", "run.steps=6", "--set", "stages.count=2"]
-    with running("bootstrap", "--json") as directory:
+    with running("bootstrap", "--run", "exact", "--json") as directory:
         assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
-        serve = ["serve", "--run", "exact", "--join", join, "--wait", "--threads", "1"]
+        line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()
+        serve = ["serve", line, "--wait", "--threads", "1"]
         with running(*serve, "--stage", 0) as early:
             trainer_command = ["train", exact, "--join", join, "--run-dir", run_dir, *steps]
             with running(*trainer_command, "--json") as trainer:
@@ -273,10 +274,11 @@ def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path
 def test_killed_trainer_is_resumed_with_the_same_peers(exact: Path, tmp_path: Path) -> None:
     """A new incarnation: the peers wait for it, and void what they did for the earlier one."""
     run_dir = tmp_path / "run"
-    with running("bootstrap", "--json") as directory:
+    with running("bootstrap", "--run", "exact", "--json") as directory:
         assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
-        serve = ["serve", "--run", "exact", "--join", join, "--wait", "--threads", "1"]
+        line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()
+        serve = ["serve", line, "--wait", "--threads", "1"]
         train = ["train", exact, "--join", join, "--set", "stages.count=2"]
         with running(*serve, "--stage", 0) as first, running(*serve, "--stage", 1) as second:
             with running(*train, "--run-dir", run_dir) as trainer:

@@ -17,14 +17,12 @@ from typing import Any, Literal
 import pytest
 import torch
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
-from hivemind.utils.timed_storage import get_dht_time
 
 from swarmrt.cli.running import new_loop
 from swarmrt.errors import DirectoryError, RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Finish, Message, Part
 from swarmrt.runtime.daemon import Daemon, check_address
-from swarmrt.runtime.directory import PeerRecord, RunRecord
 from swarmrt.runtime.door import UnguardedDoor
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.identity import open_identity
@@ -387,68 +385,6 @@ def test_garbage_closes_its_link_and_no_other(garbage: bytes) -> None:
             second.links.send(first.me, Finish("after"))
             await until(lambda: len(first.got) == 2)
             assert first.messages() == [Finish("before"), Finish("after")]
-
-    run(story())
-
-
-def peer_record(network: Network, **changes: object) -> PeerRecord:
-    values: dict[str, object] = {
-        "run": "test", "stage": 1, "peer": network.me, "status": "serving", "version": 3,
-        "addresses": network.daemon.addresses(),
-    }  # fmt: skip
-    return PeerRecord.model_validate(values | changes)
-
-
-def test_records_are_seen_by_others_and_expire() -> None:
-    async def story() -> None:
-        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
-            run = RunRecord(
-                run="test", trainer=first.me, epoch=2, config={"run": {"steps": 3}}, addresses=[]
-            )
-            await first.directory.publish_run(run, ttl_s=30)
-            assert await second.directory.find_run("test") == run
-            assert await second.directory.find_run("other") is None
-            for network in (first, second):
-                await network.directory.announce(peer_record(network), ttl_s=1.5)
-            for network in (first, second):
-                seen = await network.directory.peers("test", 1)
-                assert {record.peer for record in seen} == {first.me, second.me}
-            await asyncio.sleep(2.0)  # records live by the clock
-            assert await second.directory.peers("test", 1) == []
-
-    run(story())
-
-
-def test_nobody_can_announce_for_another() -> None:
-    async def story() -> None:
-        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
-            await second.directory.announce(peer_record(second, peer=first.me), ttl_s=30)
-            assert await first.directory.peers("test", 1) == []
-
-    run(story())
-
-
-def test_who_withdraws_is_gone_at_once() -> None:
-    async def story() -> None:
-        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
-            for network in (first, second):
-                await network.directory.announce(peer_record(network), ttl_s=30)
-            await second.directory.withdraw()
-            seen = await first.directory.peers("test", 1)
-            assert [record.peer for record in seen] == [first.me]
-
-    run(story())
-
-
-def test_stranger_cannot_hide_the_records_of_a_key() -> None:
-    async def story() -> None:
-        async with open_network([]) as first, open_network(first.daemon.addresses()) as second:
-            node, expires_at = second.directory._node, get_dht_time() + 600
-            key = "swarmrt/test/stage/1"
-            assert not await node.store(key, "nobody's", expires_at)
-            assert not await node.store(key, "nobody's", expires_at, subkey="mine")
-            await first.directory.announce(peer_record(first), ttl_s=7200)  # lives too long
-            assert await second.directory.peers("test", 1) == []
 
     run(story())
 

@@ -195,7 +195,7 @@ NONSENSE = {
     "unknown dtype": (frame(FINISH, header([""], [["object", [1], "plain"]])), "descriptor"),
     "payload without tensors": (frame(FINISH, header([""]), b"x"), "more payload"),
     "stray chunk": (frame(0, b"", b"x"), "never begun"),
-    "hello": (frame(HELLO, header(["1", "run", "", [], ""])), "Hello.protocol"),
+    "hello": (frame(HELLO, header(["1", "run", "", [], "", ""])), "Hello.protocol"),
 }
 
 

@@ -70,7 +70,7 @@ def parse_run_id(text: str) -> RunId:
     name, _, owner = text.partition("@")
     if not RUN_NAME.fullmatch(name) or not FINGERPRINT.fullmatch(owner):
         raise AccessError(
-            f"{text:.100!r} is not a run's id; one looks like NAME@ and 26 letters and digits of "
+            f"{text[:100]!r} is not a run's id; one looks like NAME@ and 26 letters and digits of "
             "its owner's fingerprint"
         )
     return RunId(name, owner)
