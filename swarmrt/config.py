@@ -20,13 +20,19 @@ from swarmrt.errors import ConfigError, did_you_mean
 
 ENVIRONMENT_PREFIX = "SWARMRT_"
 NOT_SETTINGS = ("SWARMRT_FAILPOINTS",)  # of a process, not of the run
+BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 Positive = Annotated[int, Field(gt=0)]
+# Far more than is trained today: others' wishes are looped over before it is known what they cost.
+Layers = Annotated[int, Field(gt=0, le=1 << 12)]
+Wide = Annotated[int, Field(gt=0, le=1 << 20)]
+Long = Annotated[int, Field(gt=0, le=1 << 22)]
+Many = Annotated[int, Field(gt=0, le=1 << 16)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -48,13 +54,15 @@ class Run(Section):
 class Model(Section):
     """The built-in decoder, or your own builder `package.module:function`."""
 
-    kind: str = Field("decoder", description='"decoder", or your builder "pkg.module:builder"')
-    layers: Positive = Field(6, description="transformer blocks")
-    width: Positive = Field(128, description="width of the residual stream")
-    heads: Positive = Field(4, description="query heads")
-    kv_heads: Positive = Field(2, description="key and value heads, a divisor of heads")
-    sequence: Positive = Field(128, description="tokens in a sequence")
-    vocab: Positive = Field(256, description="vocabulary; 256 for bytes")
+    kind: str = Field(
+        "decoder", max_length=200, description='"decoder", or your builder "pkg.module:builder"'
+    )
+    layers: Layers = Field(6, description="transformer blocks")
+    width: Wide = Field(128, description="width of the residual stream")
+    heads: Wide = Field(4, description="query heads")
+    kv_heads: Wide = Field(2, description="key and value heads, a divisor of heads")
+    sequence: Long = Field(128, description="tokens in a sequence")
+    vocab: Long = Field(256, description="vocabulary; 256 for bytes")
     dropout: Fraction = Field(0.0, description="dropped share of each residual branch")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         "float32", description='"float32" | "float64" | "bfloat16"'
@@ -82,7 +90,7 @@ class Model(Section):
                 )
             if self.options:
                 raise ValueError('model.options belongs to your own builder, not to "decoder"')
-        elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.kind):
+        elif not BUILDER_NAME.fullmatch(self.kind):
             raise ValueError(f'model.kind {self.kind!r} is neither "decoder" nor "package:builder"')
         return self
 
@@ -90,8 +98,8 @@ class Model(Section):
 class Stages(Section):
     """How the model's layers are cut."""
 
-    count: Positive | None = Field(None, description="stages, cut by the layers' measured cost")
-    layers: tuple[Positive, ...] | None = Field(
+    count: Layers | None = Field(None, description="stages, cut by the layers' measured cost")
+    layers: Annotated[tuple[Layers, ...], Field(min_length=1, max_length=1 << 12)] | None = Field(
         None, description="or by hand: layers of each stage, for example [2, 2, 2]"
     )
 
@@ -124,8 +132,8 @@ class Data(Section):
 
 
 class Batch(Section):
-    microbatch: Positive = Field(4, description="sequences in a microbatch")
-    microbatches: Positive = Field(8, description="microbatches in a step")
+    microbatch: Many = Field(4, description="sequences in a microbatch")
+    microbatches: Many = Field(8, description="microbatches in a step")
 
 
 class Optimizer(Section):
@@ -164,7 +172,7 @@ class Precision(Section):
 
 class Evaluation(Section):
     every_steps: int = Field(20, ge=0, description="0 evaluates only after the last step")
-    microbatches: Positive = Field(8, description="held-out microbatches of one evaluation")
+    microbatches: Many = Field(8, description="held-out microbatches of one evaluation")
 
 
 class Links(Section):
@@ -177,18 +185,24 @@ class Links(Section):
     streams: Annotated[int, Field(ge=1, le=16)] = Field(
         4, description="connections that one direct link may have where one is too narrow"
     )
-    max_message_bytes: Positive = Field(
+    max_message_bytes: Annotated[int, Field(gt=0, le=1 << 34)] = Field(
         256 << 20, description="a larger message from another process closes its link"
     )
     queue_s: float = Field(
-        20.0, gt=0, description="a peer whose queue is longer than this answers BUSY"
+        20.0, gt=0, le=3600, description="a peer whose queue is longer than this answers BUSY"
     )
     retain_bytes: int = Field(
-        1 << 30, ge=0, description="frames a peer keeps so that others can recover; 0 for none"
+        1 << 30,
+        ge=0,
+        le=1 << 42,
+        description="frames a peer keeps so that others can recover; 0 for none",
     )
-    record_ttl_s: float = Field(15.0, ge=3, description="life of a directory record")
+    record_ttl_s: float = Field(15.0, ge=3, le=3600, description="life of a directory record")
     refresh_s: float = Field(
-        1.0, gt=0, description="how often the directory is read; less often while nothing changes"
+        1.0,
+        ge=0.05,
+        le=3600,
+        description="how often the directory is read; less often while nothing changes",
     )
 
 

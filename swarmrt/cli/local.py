@@ -24,6 +24,7 @@ from swarmrt.cli.train import (
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.runtime.launching import COMMAND, consent, environment
 from swarmrt.runtime.stopping import StopSwitch
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
@@ -43,6 +44,7 @@ def local(
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
+    from swarmrt.model.builders import look_in
     from swarmrt.model.partition import check_stages
 
     if steps is not None:
@@ -50,6 +52,7 @@ def local(
     config = load_config(path, overrides)
     load_resumed(config, resume)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
+    look_in([Path.cwd()])
     check_stages(config)
     open_data(config)
     run_dir = run_dir or resume or new_run_dir(config)
@@ -123,6 +126,7 @@ class LocalSwarm:
         folder = self.run_dir / "peers" / name
         arguments = ["serve", "--stage", str(stage), "--run", self.config.run.name, "--wait"]
         arguments += ["--join", join, "--threads", str(self._threads), "--log-dir", str(folder)]
+        arguments += consent(self.config)
         await self._start(name, arguments, folder / "output.log")
 
     async def _start_trainer(self, join: str) -> Child:
@@ -140,8 +144,7 @@ class LocalSwarm:
         self, name: str, arguments: list[str], log: Path | None, stdout: int | None = None
     ) -> Child:
         """A child in a session of its own: it hears of Ctrl-C from us, in our order."""
-        command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
+        command = [*COMMAND, *arguments, "--with-parent"]
         output = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +155,7 @@ class LocalSwarm:
                 stdin=PIPE,  # held open: its end tells the child that we are gone
                 stdout=stdout if stdout is not None else output,
                 stderr=output,
-                env=environment,
+                env=environment(),
                 start_new_session=True,
             )
         finally:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarmrt.cli.configs import SET
+from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH, SET
 from swarmrt.config import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ def reference(
     overrides: list[str] = SET,
 ) -> None:
     """Train the same run in one process, without any of the runtime, and write its weights."""
+    from swarmrt.model.builders import look_in
     from swarmrt.model.export import write_safetensors
     from swarmrt.model.reference import train_reference
 
     config = load_config(path, overrides)
+    look_in([Path.cwd()])
     steps = steps or config.run.steps
     every = max(1, steps // 20)
 
@@ -65,13 +67,19 @@ def generate(
     temperature: float = typer.Option(0.7, min=0.0, help="0 takes the likeliest."),
     top_k: int = typer.Option(40, min=0, help="Sample among so many; 0 among all."),
     seed: int = typer.Option(0, min=0),
+    allow_model: list[str] = ALLOW_MODEL,
+    model_path: list[Path] = MODEL_PATH,
 ) -> None:
     """Sample from the newest checkpoint."""
     from swarmrt.data import open_codec
     from swarmrt.errors import UsageError
+    from swarmrt.model.builders import check_consent, check_names, look_in
     from swarmrt.model.generate import generate as sample
 
+    check_names(allow_model)
     config, tensors, _ = load_weights(run_dir)
+    check_consent(config, allow_model, f"the checkpoint in {run_dir}")
+    look_in(model_path)
     codec = open_codec(config)
     prompt_tokens = codec.encode(prompt)
     if not prompt_tokens:

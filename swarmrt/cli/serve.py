@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, LINK_DELAY, LISTEN, WITH_PARENT
+from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH
 from swarmrt.errors import UsageError
 
 
@@ -22,6 +23,14 @@ def serve(
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
+    allow_model: list[str] = ALLOW_MODEL,
+    model_path: list[Path] = MODEL_PATH,
+    max_memory: str | None = typer.Option(
+        None,
+        metavar="SIZE",
+        help="What the stage may take of the device's memory, like 8GB; 80 % of what is free by "
+        'default. "none" for no limit.',
+    ),
     wait: bool = typer.Option(False, "--wait", help="Wait for the run to be published."),
     log_dir: Path | None = typer.Option(
         None, metavar="DIR", help="Where to write events.jsonl; nowhere by default."
@@ -39,9 +48,11 @@ def serve(
 
     from swarmrt.cli.running import run
     from swarmrt.lab.emulation import EmulatedStage, parse_speed
+    from swarmrt.model.builders import check_names, look_in
     from swarmrt.model.stage import Stage
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.faults import LinkFaults
+    from swarmrt.runtime.free_memory import parse_size
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.serving import serve as serve_peer
 
@@ -50,6 +61,8 @@ def serve(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {device}: not usable here: {reason}") from None
+    check_names(allow_model)
+    look_in(model_path)
     options = ServeOptions(
         run=run_name,
         stage=stage,
@@ -58,6 +71,8 @@ def serve(
         identity=identity,
         device=device,
         threads=threads,
+        allow_models=frozenset(allow_model),
+        max_memory_bytes=None if max_memory is None else parse_size(max_memory),
         wait=wait,
         log_dir=log_dir,
         failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),

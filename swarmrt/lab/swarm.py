@@ -17,9 +17,11 @@ from swarmrt.ids import PeerId
 from swarmrt.lab.commits import Commits
 from swarmrt.lab.emulation import Speed
 from swarmrt.lab.parts import Bootstrap, Part, Peer, Trainer
+from swarmrt.model.builders import look_in
 from swarmrt.model.partition import check_stages
 from swarmrt.observe.audit import Audit, audit
 from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.runtime.launching import consent
 
 POLL_S = 0.05
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
@@ -54,6 +56,7 @@ class LocalSwarm:
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
+        look_in([Path.cwd()])
         check_stages(self.config)
         open_data(self.config)
         self.replicas = _checked(replicas, self.config.num_stages)
@@ -224,6 +227,7 @@ class LocalSwarm:
         self._parts.append(peer)
         arguments = ["serve", "--stage", str(stage), "--run", self.config.run.name, "--wait"]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
+        arguments += consent(self.config)
         if self._speeds is not None:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]
