@@ -44,7 +44,7 @@ def local(
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
-    from swarmrt.model.builders import look_in
+    from swarmrt.model.builders import look_here
     from swarmrt.model.partition import check_stages
 
     if steps is not None:
@@ -52,7 +52,7 @@ def local(
     config = load_config(path, overrides)
     load_resumed(config, resume)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
-    look_in([Path.cwd()])
+    look_here(config)
     check_stages(config)
     open_data(config)
     run_dir = run_dir or resume or new_run_dir(config)

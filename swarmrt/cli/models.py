@@ -22,12 +22,12 @@ def reference(
     overrides: list[str] = SET,
 ) -> None:
     """Train the same run in one process, without any of the runtime, and write its weights."""
-    from swarmrt.model.builders import look_in
+    from swarmrt.model.builders import look_here
     from swarmrt.model.export import write_safetensors
     from swarmrt.model.reference import train_reference
 
     config = load_config(path, overrides)
-    look_in([Path.cwd()])
+    look_here(config)
     steps = steps or config.run.steps
     every = max(1, steps // 20)
 

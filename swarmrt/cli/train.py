@@ -47,7 +47,7 @@ def train(
     """Publish a run, feed it, and keep its ledger. Without --join it starts a directory."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
-    from swarmrt.model.builders import look_in
+    from swarmrt.model.builders import look_here
     from swarmrt.model.partition import resolve
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
@@ -62,7 +62,7 @@ def train(
     config = config if checkpoint is None else continued(config, checkpoint)
     numbers = parse_replicas(replicas, config)
     data = open_data(config)
-    look_in([Path.cwd()])
+    look_here(config)
     config = resolve(config)
     run_dir = run_dir or resume or new_run_dir(config)
     write_config(run_dir, config)

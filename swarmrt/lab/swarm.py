@@ -17,7 +17,7 @@ from swarmrt.ids import PeerId
 from swarmrt.lab.commits import Commits
 from swarmrt.lab.emulation import Speed
 from swarmrt.lab.parts import Bootstrap, Part, Peer, Trainer
-from swarmrt.model.builders import look_in
+from swarmrt.model.builders import look_here
 from swarmrt.model.partition import check_stages
 from swarmrt.observe.audit import Audit, audit
 from swarmrt.runtime.folders import new_run_dir, write_config
@@ -56,7 +56,7 @@ class LocalSwarm:
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
-        look_in([Path.cwd()])
+        look_here(self.config)
         check_stages(self.config)
         open_data(self.config)
         self.replicas = _checked(replicas, self.config.num_stages)

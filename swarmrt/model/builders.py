@@ -27,12 +27,23 @@ BUILT_IN = "decoder"
 NO_BUILDERS = sys.stdlib_module_names | {"torch"}
 """Packages whose functions run commands, load and compile files, and return no layers."""
 
+NOT_FOUND = (
+    "; it must be installed, or lie in PYTHONPATH, in --model-path of `serve` and `generate`, or "
+    "in the working folder of other commands"
+)
+
 
 def look_in(folders: Iterable[Path]) -> None:
     """Have modules of builders found in these folders, before all others."""
     for folder in reversed([str(folder.resolve()) for folder in folders]):
         if folder not in sys.path:
             sys.path.insert(0, folder)
+
+
+def look_here(config: RunConfig) -> None:
+    """Have a builder in the user's own configuration found in the working folder too."""
+    if config.model.kind != BUILT_IN:
+        look_in([Path.cwd()])
 
 
 def check_names(allowed: Iterable[str]) -> None:
@@ -93,7 +104,8 @@ def _import_builder(kind: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise ModelError(f"{kind}: cannot import {module_name}: {line_of(error)}") from error
+        hint = NOT_FOUND if _is_missing(module_name, error) else ""
+        raise ModelError(f"{kind}: cannot import {module_name}: {line_of(error)}{hint}") from error
     builder = vars(module).get(name)
     if not callable(builder):
         raise ModelError(f"{kind}: {module_name} has no function {name!r}")
@@ -104,6 +116,12 @@ def _import_builder(kind: str) -> Callable[..., Any]:
         f"{kind}: {name} is not a function that {module_name} defines; a builder is written with "
         "`def` in the module that is named"
     )
+
+
+def _is_missing(module_name: str, error: Exception) -> bool:
+    """Whether this very module was not found, and not one that it imports."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")
 
 
 def _refuse_libraries(kind: str) -> None:

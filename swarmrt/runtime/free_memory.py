@@ -21,7 +21,7 @@ def parse_size(text: str) -> float:
     """Bytes of `8GB`, `500MB` or `1.5GiB`; infinite for `none`. Raises UsageError."""
     if text.lower() == "none":
         return math.inf
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]{0,3})", text)
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([A-Za-z]{0,3})", text)
     unit = UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None or not float(found[1]):
         raise UsageError(f"--max-memory {text!r}: write a size like 8GB or 500MB, or none")
@@ -62,8 +62,10 @@ def free_bytes(device: str) -> int | None:
     if torch.device(device).type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    known = [free for free in (_free_of_machine(), *_free_of_groups()) if free is not None]
-    return min(known, default=None)
+    own = Path("/proc/self/cgroup")
+    groups = free_of_groups(own.read_text()) if own.exists() else []
+    machine = _free_of_machine()
+    return min(groups if machine is None else [machine, *groups], default=None)
 
 
 def _free_of_machine() -> int | None:
@@ -74,14 +76,13 @@ def _free_of_machine() -> int | None:
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def _free_of_groups() -> list[int]:
-    """What each control group of this process, a container or a unit, has left of its limit."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        inner = next(line.removeprefix("0::/") for line in lines if line.startswith("0::/"))
-        groups = [CGROUPS / inner, *(CGROUPS / inner).parents]
-    except (OSError, StopIteration):
-        return []
+def free_of_groups(own: str) -> list[int]:
+    """What each control group around this process, a container or a unit, has left of its limit.
+
+    `own` is what Linux says in /proc/self/cgroup.
+    """
+    inner = [line.removeprefix("0::/") for line in own.splitlines() if line.startswith("0::/")]
+    groups = [group for path in inner for group in (CGROUPS / path, *(CGROUPS / path).parents)]
     found = (_free_of_group(group) for group in groups if group.is_relative_to(CGROUPS))
     return [free for free in found if free is not None]
 
