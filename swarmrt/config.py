@@ -17,10 +17,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from swarmrt.errors import ConfigError, did_you_mean
+from swarmrt.foreign import printable
 
 ENVIRONMENT_PREFIX = "SWARMRT_"
 NOT_SETTINGS = ("SWARMRT_FAILPOINTS",)  # of a process, not of the run
-BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+MAX_NAME = 60  # characters shown of one that is unknown
 
 Positive = Annotated[int, Field(gt=0)]
 # Far more than is trained today: others' wishes are looped over before it is known what they cost.
@@ -285,10 +287,9 @@ def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][:2])
         what = first["msg"].removeprefix("Value error, ")
-        given = (
-            f" (got {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
-        )
-        raise ConfigError(f"{source}: {where}: {what}{given}") from None
+        is_short = isinstance(first["input"], str | int | float)
+        given = f" (got {first['input']!r:.80})" if is_short else ""
+        raise ConfigError(f"{source}: {where}: {printable(what)}{given}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -346,16 +347,18 @@ def _refuse_unknown_keys(values: Mapping[str, Any], source: str) -> None:
     sections = RunConfig.model_fields
     for section, table in values.items():
         if section not in sections:
-            raise ConfigError(
-                f"{source}: unknown section [{section}]{did_you_mean(section, sections)}"
-            )
+            name = printable(str(section), MAX_NAME)
+            raise ConfigError(f"{source}: unknown section [{name}]{did_you_mean(name, sections)}")
         if not isinstance(table, Mapping):
-            raise ConfigError(f"{source}: [{section}] must be a section with keys, got {table!r}")
+            raise ConfigError(
+                f"{source}: [{section}] must be a section with keys, got {table!r:.80}"
+            )
         known = _section_class(sections[section].annotation).model_fields
         for key in table:
             if key not in known:
+                name = printable(str(key), MAX_NAME)
                 raise ConfigError(
-                    f"{source}: unknown key {section}.{key}{did_you_mean(key, known)}"
+                    f"{source}: unknown key {section}.{name}{did_you_mean(name, known)}"
                 )
 
 

@@ -23,6 +23,7 @@ from swarmrt.cli.train import (
 )
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
+from swarmrt.foreign import for_terminal
 from swarmrt.runtime.folders import new_run_dir, write_config
 from swarmrt.runtime.launching import COMMAND, consent, environment
 from swarmrt.runtime.stopping import StopSwitch
@@ -228,4 +229,4 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("swarmrt: ") if lines else f"no output in {log}"
+    return for_terminal(lines[-1]).removeprefix("swarmrt: ") if lines else f"no output in {log}"

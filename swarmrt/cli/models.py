@@ -10,6 +10,7 @@ import typer
 
 from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH, SET
 from swarmrt.config import RunConfig, load_config
+from swarmrt.foreign import for_terminal
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,8 @@ def generate(
     if not prompt_tokens:
         raise UsageError("--prompt is empty: give at least one character")
     generated = sample(config, tensors, prompt_tokens, tokens, temperature, top_k, seed)
-    sys.stdout.write(codec.decode([*prompt_tokens, *generated]) + "\n")
+    text = codec.decode([*prompt_tokens, *generated])
+    sys.stdout.write((for_terminal(text) if sys.stdout.isatty() else text) + "\n")
 
 
 def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int]:

@@ -47,6 +47,7 @@ def serve(
     import torch
 
     from swarmrt.cli.running import run
+    from swarmrt.cli.train import say
     from swarmrt.lab.emulation import EmulatedStage, parse_speed
     from swarmrt.model.builders import check_names, look_in
     from swarmrt.model.stage import Stage
@@ -80,7 +81,7 @@ def serve(
         new_stage=Stage if emulate is None else partial(EmulatedStage, parse_speed(emulate)),
     )
     run(
-        lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),
+        lambda switch: serve_peer(options, switch, lambda text: say(text, as_json=False)),
         with_parent=with_parent,
         faults=options.faults,
     )

@@ -14,6 +14,7 @@ from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PAREN
 from swarmrt.cli.configs import SET
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
+from swarmrt.foreign import for_terminal
 from swarmrt.runtime.folders import new_run_dir, write_config
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
 
 def say(text: str, as_json: bool) -> None:
     """For people. Under --json, standard output is for the object alone."""
-    print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+    print(for_terminal(text), file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
 def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:
