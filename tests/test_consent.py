@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,15 @@ def test_the_working_folder_is_no_place_for_modules(folder: Path) -> None:
     done = serve(record("own_model:build"), "--allow-model", "own_model:build", cwd=folder)
     assert is_refused(done, "cannot import own_model", "--model-path"), done
     assert not (folder / "imported").exists() and not (folder / "shadowed").exists()
+
+
+def test_a_scripts_folder_is_no_place_for_modules(folder: Path) -> None:
+    """What starts swarmrt when it is installed lies in a folder with other programs."""
+    script = folder / "swarmrt-script.py"
+    script.write_text("from swarmrt.__main__ import main\nmain()\n")
+    command = [sys.executable, str(script), "failpoints"]
+    subprocess.run(command, check=True, cwd=folder.parent, env=environment(), stdout=PIPE)
+    assert not (folder / "shadowed").exists()
 
 
 def test_an_allowed_builder_is_served(folder: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from swarmrt.config import RunConfig, parse_config
-from swarmrt.errors import ModelError, UsageError
+from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
+from swarmrt.model.generate import load_whole
 from swarmrt.model.sizing import Footprint, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime import free_memory
@@ -160,6 +161,13 @@ assert before is None or resident_bytes() - before < 20e6, resident_bytes() - be
 assert "sympy" not in sys.modules and "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_weights_that_do_not_fit_their_configuration_are_refused_before_it_is_built() -> None:
+    tensors = {name: torch.zeros(1) for name in Stage(run(), 0).named_parameters_state()}
+    wide = run(model={"width": 1 << 18, "vocab": 1 << 22})  # a terabyte of embeddings and more
+    with pytest.raises(CheckpointError, match="of another model: embed.weight does not fit"):
+        load_whole(wide, tensors)
 
 
 # ---------------------------------------------------------------------- what there is

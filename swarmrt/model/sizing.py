@@ -63,7 +63,7 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
     layers = config.stages.layers
     assert layers is not None, "call partition.resolve(config) first"
     first = sum(layers[:stage_index])
-    with _shapes_only():
+    with shapes_only():
         model = check_stages(config)
         mine = Slice(model, first, first + layers[stage_index])
     trained = [values.numel() for values in mine.trainable().values()]
@@ -92,7 +92,8 @@ def _bytes_per_parameter(config: RunConfig) -> int:
 
 
 @contextmanager
-def _shapes_only() -> Iterator[None]:
+def shapes_only() -> Iterator[None]:
+    """Inside, modules are built without memory. They cannot be computed with."""
     with _NoDraws(), META:
         yield
 
@@ -163,7 +164,7 @@ def _saved_on_meta(model: Layered, mine: Slice, is_first: bool) -> tuple[int, in
         inputs = tokens
         with torch.no_grad():
             for index in range(mine.first):
-                with _shapes_only():
+                with shapes_only():
                     layer = Slice(model, index, index + 1)
                 inputs = _run(layer, inputs)
         saved = _Saved(mine)
