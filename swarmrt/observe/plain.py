@@ -21,6 +21,7 @@ from swarmrt.scheduler.instructions import (
 )
 
 LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
+MAX_WHY = 400  # characters of a reason: a peer's, with what the trainer has put around it
 
 
 class PlainView:
@@ -96,9 +97,9 @@ def trouble_text(report: Report) -> str:
     match report:
         case ReportRecovery(step, "fenced", count, reason):
             again = f"; {count} of its gradients are computed again" if count else ""
-            return f"step {step + 1}: without {printable(reason)}{again}"
+            return f"step {step + 1}: without {printable(reason, MAX_WHY)}{again}"
         case ReportPause(stage, reason):
-            why = printable(reason)
+            why = printable(reason, MAX_WHY)
             return f"PAUSED: stage {stage} has no replica left ({why}); waiting for one"
         case ReportHandOver(stage, peer):
             return (
@@ -106,9 +107,9 @@ def trouble_text(report: Report) -> str:
                 "another one to take over"
             )
         case ReportRollback(version, lost_steps, reason):
-            why = printable(reason)
+            why = printable(reason, MAX_WHY)
             return f"ROLLED BACK to step {version}: {why}; {lost_steps} steps are done again"
         case ReportCheckpointFailed(version, reason):
-            why = printable(reason)
+            why = printable(reason, MAX_WHY)
             return f"the checkpoint of step {version} failed, another one follows: {why}"
     return ""
