@@ -1,13 +1,30 @@
 """`swarmrt`, also as `python -m swarmrt`."""
 
-from swarmrt.cli.signals import leave_quietly_on_signals
+import os
+import sys
 
 
 def main() -> None:
+    forget_start_folder()
+    from swarmrt.cli.signals import leave_quietly_on_signals
+
     leave_quietly_on_signals()  # the imports below take a second or two
     from swarmrt.cli.app import main as run
 
     run()
+
+
+def forget_start_folder() -> None:
+    """Drop what the interpreter itself has put first on the path: the working folder, or that of
+    the script. Nobody has named it, so none of its files shall pass for a module."""
+    if sys.flags.safe_path or not sys.path:
+        return
+    try:
+        start = {"", os.getcwd(), os.path.dirname(os.path.realpath(sys.argv[0]))}
+    except FileNotFoundError:
+        return  # a folder that was removed has no files
+    if sys.path[0] in start:
+        del sys.path[0]
 
 
 if __name__ == "__main__":

@@ -17,18 +17,26 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from swarmrt.errors import ConfigError, did_you_mean
+from swarmrt.foreign import printable
 
 ENVIRONMENT_PREFIX = "SWARMRT_"
 NOT_SETTINGS = ("SWARMRT_FAILPOINTS", "SWARMRT_JOIN")  # of a process, not of the run
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+MAX_NAME = 60  # characters shown of one that is unknown
 
 Positive = Annotated[int, Field(gt=0)]
+# Far more than is trained today: others' wishes are looped over before it is known what they cost.
+Layers = Annotated[int, Field(gt=0, le=1 << 12)]
+Wide = Annotated[int, Field(gt=0, le=1 << 20)]
+Long = Annotated[int, Field(gt=0, le=1 << 22)]
+Many = Annotated[int, Field(gt=0, le=1 << 16)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -53,13 +61,15 @@ class Run(Section):
 class Model(Section):
     """The built-in decoder, or your own builder `package.module:function`."""
 
-    kind: str = Field("decoder", description='"decoder", or your builder "pkg.module:builder"')
-    layers: Positive = Field(6, description="transformer blocks")
-    width: Positive = Field(128, description="width of the residual stream")
-    heads: Positive = Field(4, description="query heads")
-    kv_heads: Positive = Field(2, description="key and value heads, a divisor of heads")
-    sequence: Positive = Field(128, description="tokens in a sequence")
-    vocab: Positive = Field(256, description="vocabulary; 256 for bytes")
+    kind: str = Field(
+        "decoder", max_length=200, description='"decoder", or your builder "pkg.module:builder"'
+    )
+    layers: Layers = Field(6, description="transformer blocks")
+    width: Wide = Field(128, description="width of the residual stream")
+    heads: Wide = Field(4, description="query heads")
+    kv_heads: Wide = Field(2, description="key and value heads, a divisor of heads")
+    sequence: Long = Field(128, description="tokens in a sequence")
+    vocab: Long = Field(256, description="vocabulary; 256 for bytes")
     dropout: Fraction = Field(0.0, description="dropped share of each residual branch")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         "float32", description='"float32" | "float64" | "bfloat16"'
@@ -87,7 +97,7 @@ class Model(Section):
                 )
             if self.options:
                 raise ValueError('model.options belongs to your own builder, not to "decoder"')
-        elif not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.kind):
+        elif not BUILDER_NAME.fullmatch(self.kind):
             raise ValueError(f'model.kind {self.kind!r} is neither "decoder" nor "package:builder"')
         return self
 
@@ -95,8 +105,8 @@ class Model(Section):
 class Stages(Section):
     """How the model's layers are cut."""
 
-    count: Positive | None = Field(None, description="stages, cut by the layers' measured cost")
-    layers: tuple[Positive, ...] | None = Field(
+    count: Layers | None = Field(None, description="stages, cut by the layers' measured cost")
+    layers: Annotated[tuple[Layers, ...], Field(min_length=1, max_length=1 << 12)] | None = Field(
         None, description="or by hand: layers of each stage, for example [2, 2, 2]"
     )
 
@@ -129,8 +139,8 @@ class Data(Section):
 
 
 class Batch(Section):
-    microbatch: Positive = Field(4, description="sequences in a microbatch")
-    microbatches: Positive = Field(8, description="microbatches in a step")
+    microbatch: Many = Field(4, description="sequences in a microbatch")
+    microbatches: Many = Field(8, description="microbatches in a step")
 
 
 class Optimizer(Section):
@@ -169,7 +179,7 @@ class Precision(Section):
 
 class Evaluation(Section):
     every_steps: int = Field(20, ge=0, description="0 evaluates only after the last step")
-    microbatches: Positive = Field(8, description="held-out microbatches of one evaluation")
+    microbatches: Many = Field(8, description="held-out microbatches of one evaluation")
 
 
 class Links(Section):
@@ -182,18 +192,24 @@ class Links(Section):
     streams: Annotated[int, Field(ge=1, le=16)] = Field(
         4, description="connections that one direct link may have where one is too narrow"
     )
-    max_message_bytes: Positive = Field(
+    max_message_bytes: Annotated[int, Field(gt=0, le=1 << 34)] = Field(
         256 << 20, description="a larger message from another process closes its link"
     )
     queue_s: float = Field(
-        20.0, gt=0, description="a peer whose queue is longer than this answers BUSY"
+        20.0, gt=0, le=3600, description="a peer whose queue is longer than this answers BUSY"
     )
     retain_bytes: int = Field(
-        1 << 30, ge=0, description="frames a peer keeps so that others can recover; 0 for none"
+        1 << 30,
+        ge=0,
+        le=1 << 42,
+        description="frames a peer keeps so that others can recover; 0 for none",
     )
     record_ttl_s: float = Field(15.0, ge=3, le=600, description="life of a directory record")
     refresh_s: float = Field(
-        1.0, gt=0, description="how often the directory is read; less often while nothing changes"
+        1.0,
+        ge=0.05,
+        le=3600,
+        description="how often the directory is read; less often while nothing changes",
     )
 
 
@@ -276,10 +292,9 @@ def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][:2])
         what = first["msg"].removeprefix("Value error, ")
-        given = (
-            f" (got {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
-        )
-        raise ConfigError(f"{source}: {where}: {what}{given}") from None
+        is_short = isinstance(first["input"], str | int | float)
+        given = f" (got {first['input']!r:.80})" if is_short else ""
+        raise ConfigError(f"{source}: {where}: {printable(what)}{given}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -337,16 +352,18 @@ def _refuse_unknown_keys(values: Mapping[str, Any], source: str) -> None:
     sections = RunConfig.model_fields
     for section, table in values.items():
         if section not in sections:
-            raise ConfigError(
-                f"{source}: unknown section [{section}]{did_you_mean(section, sections)}"
-            )
+            name = printable(str(section), MAX_NAME)
+            raise ConfigError(f"{source}: unknown section [{name}]{did_you_mean(name, sections)}")
         if not isinstance(table, Mapping):
-            raise ConfigError(f"{source}: [{section}] must be a section with keys, got {table!r}")
+            raise ConfigError(
+                f"{source}: [{section}] must be a section with keys, got {table!r:.80}"
+            )
         known = _section_class(sections[section].annotation).model_fields
         for key in table:
             if key not in known:
+                name = printable(str(key), MAX_NAME)
                 raise ConfigError(
-                    f"{source}: unknown key {section}.{key}{did_you_mean(key, known)}"
+                    f"{source}: unknown key {section}.{name}{did_you_mean(name, known)}"
                 )
 
 

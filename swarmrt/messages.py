@@ -21,6 +21,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
+from swarmrt.foreign import printable
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.recorded import Recorded
 
@@ -33,6 +36,14 @@ Path = tuple[PeerId, ...]
 
 class Message(Recorded, frozen=True):
     """Base of all messages."""
+
+
+class Reasoned(Message, frozen=True):
+    """A message that tells people why: in one short line, fit to be shown, whoever made it."""
+
+    def __post_init__(self) -> None:
+        reason: str = self.reason  # type: ignore[attr-defined]  # in its place among the others
+        msgspec.structs.force_setattr(self, "reason", printable(reason))
 
 
 class Hail(Message, frozen=True):
@@ -153,7 +164,7 @@ class Recover(Message, frozen=True):
     need: tuple[int, ...]
 
 
-class Released(Message, frozen=True):
+class Released(Reasoned, frozen=True):
     """The sender has not accumulated this (microbatch, stage), and will not."""
 
     epoch: int
@@ -225,7 +236,7 @@ class Prepared(Message, frozen=True):
     squared_norm: float
 
 
-class Refused(Message, frozen=True):
+class Refused(Reasoned, frozen=True):
     """The sender cannot take part in the round: its record differs from its entry in the roster,
     or it cannot reach another member."""
 
@@ -316,7 +327,7 @@ class Drain(Message, frozen=True):
     epoch: int
 
 
-class Finish(Message, frozen=True):
+class Finish(Reasoned, frozen=True):
     """The run is over, or the sender of Leaving may go."""
 
     reason: str
@@ -350,7 +361,7 @@ class Welcome(Message, frozen=True):
     targets_key: str  # in hex; that of the targets, for those who serve the last stage; or empty
 
 
-class NotInvited(Message, frozen=True):
+class NotInvited(Reasoned, frozen=True):
     """The answer to a Knock that does not let its sender in."""
 
     reason: str  # for people

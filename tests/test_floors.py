@@ -13,6 +13,7 @@ FLOORS = {
     "swarmrt": 0,
     "swarmrt.ids": 0,
     "swarmrt.errors": 0,
+    "swarmrt.foreign": 0,
     "swarmrt.config": 0,
     "swarmrt.messages": 0,
     "swarmrt.permissions": 0,

@@ -52,6 +52,11 @@ def numbers(): return [1, 2], each
 def no_loss(): return [nn.Linear(3, 3)], None
 def loss_of_int(): return [nn.Embedding(256, 8)], lambda out, targets: 3
 constant = 3
+from functools import partial
+from collections import namedtuple as elsewhere
+bound = partial(modules)
+alias = modules
+class Class: pass
 """
 
 
@@ -59,7 +64,7 @@ constant = 3
 def _builders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_builders.py").write_text(BUILDERS)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_builders", raising=False)
 
 
@@ -160,6 +165,13 @@ def test_seeding_leaves_the_generator_alone() -> None:
         ("no_such_package.there:build", "cannot import no_such_package.there"),
         ("own_builders:missing", "has no function 'missing'"),
         ("own_builders:constant", "has no function 'constant'"),
+        ("own_builders:elsewhere", "not a function that own_builders defines"),
+        ("own_builders:bound", "not a function that own_builders defines"),
+        ("own_builders:alias", "not a function that own_builders defines"),
+        ("own_builders:Class", "not a function that own_builders defines"),
+        ("own_builders:torch", "has no function 'torch'"),
+        ("torch.hub:load", "the package torch has no builders"),
+        ("runpy:run_path", "the package runpy has no builders"),
         ("own_builders:crashes", "RuntimeError: out of luck"),
         ("own_builders:layer_crashes", "layer 0 cannot be built"),
         ("own_builders:no_layer", "layer 0 must be an nn.Module, not int"),

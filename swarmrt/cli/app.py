@@ -24,6 +24,7 @@ from swarmrt.cli import (
     train,
 )
 from swarmrt.errors import SwarmError, UsageError
+from swarmrt.foreign import for_terminal
 
 app = typer.Typer(
     name="swarmrt",
@@ -75,5 +76,5 @@ def main() -> None:
     try:
         app()
     except SwarmError as error:
-        print(f"swarmrt: {error}", file=sys.stderr)
+        print(f"swarmrt: {for_terminal(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

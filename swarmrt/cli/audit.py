@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from swarmrt.foreign import for_terminal
+
 
 def audit(
     run_dir: Path = typer.Argument(..., metavar="RUN_DIR"),
@@ -18,6 +20,6 @@ def audit(
     if as_json:
         print(result.to_json())
     else:
-        print("\n".join(result.lines()))
+        print(for_terminal("\n".join(result.lines())))
     if not result.passed:
         raise typer.Exit(1)

@@ -12,6 +12,20 @@ from swarmrt.errors import ConfigError
 SET = typer.Option(
     [], "--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
 )
+ALLOW_MODEL = typer.Option(
+    [],
+    "--allow-model",
+    metavar="PKG.MODULE:FUNCTION",
+    help="A builder that may run here, beside the built-in decoder; may be repeated.",
+)
+MODEL_PATH = typer.Option(
+    [],
+    "--model-path",
+    metavar="DIR",
+    exists=True,
+    file_okay=False,
+    help="Where its module lies, if it is not installed; may be repeated.",
+)
 
 
 def init(

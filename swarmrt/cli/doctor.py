@@ -10,8 +10,10 @@ import typer
 
 from swarmrt.cli.bootstrap import JOIN, LISTEN
 from swarmrt.cli.papers import given_line
+from swarmrt.foreign import printable
 
 WIDTH = 34  # of what was looked at
+MAX_SAID = 1000  # characters of what was found: some of it is in others' words
 
 
 def doctor(
@@ -39,7 +41,8 @@ def doctor(
         findings.append(finding)
         if not as_json:
             mark = "ok" if finding.works else "--" if is_optional(finding) else "no"
-            print(f"{mark}  {finding.what:<{WIDTH}} {finding.says}", flush=True)
+            says = printable(finding.says, MAX_SAID)
+            print(f"{mark}  {printable(finding.what):<{WIDTH}} {says}", flush=True)
 
     async def swarm() -> None:
         async for finding in examine_swarm(join, listen, line):

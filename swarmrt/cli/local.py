@@ -24,8 +24,10 @@ from swarmrt.cli.train import (
 )
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
+from swarmrt.foreign import for_terminal
 from swarmrt.lab.papers import LocalPapers
 from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.runtime.launching import COMMAND, consent, environment
 from swarmrt.runtime.stopping import StopSwitch
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
@@ -45,6 +47,7 @@ def local(
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
+    from swarmrt.model.builders import look_here
     from swarmrt.model.partition import check_stages
 
     if steps is not None:
@@ -52,6 +55,7 @@ def local(
     config = load_config(path, overrides)
     load_resumed(config, resume)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
+    look_here(config)
     check_stages(config)
     open_data(config)
     run_dir = run_dir or resume or new_run_dir(config)
@@ -125,7 +129,7 @@ class LocalSwarm:
     async def _start_peer(self, stage: int, replica: int, join: str) -> None:
         name = f"stage-{stage}-{replica}"
         folder = self.run_dir / "peers" / name
-        arguments = ["serve", "--stage", str(stage), "--wait"]
+        arguments = ["serve", "--stage", str(stage), "--wait", *consent(self.config)]
         arguments += ["--threads", str(self._threads), "--log-dir", str(folder)]
         papers = self._papers.of_guest([join])
         await self._start(name, arguments, papers, folder / "output.log")
@@ -150,9 +154,7 @@ class LocalSwarm:
         stdout: int | None = None,
     ) -> Child:
         """A child in a session of its own: it hears of Ctrl-C from us, in our order."""
-        command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
-        command.append("--papers-on-stdin")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
+        command = [*COMMAND, *arguments, "--with-parent", "--papers-on-stdin"]
         output = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +165,7 @@ class LocalSwarm:
                 stdin=PIPE,  # held open: its end tells the child that we are gone
                 stdout=stdout if stdout is not None else output,
                 stderr=output,
-                env=environment,
+                env=environment(),
                 start_new_session=True,
             )
         finally:
@@ -238,4 +240,4 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("swarmrt: ") if lines else f"no output in {log}"
+    return for_terminal(lines[-1]).removeprefix("swarmrt: ") if lines else f"no output in {log}"

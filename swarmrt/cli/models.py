@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarmrt.cli.configs import SET
+from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH, SET
 from swarmrt.config import RunConfig, load_config
+from swarmrt.foreign import for_terminal
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +23,12 @@ def reference(
     overrides: list[str] = SET,
 ) -> None:
     """Train the same run in one process, without any of the runtime, and write its weights."""
+    from swarmrt.model.builders import look_here
     from swarmrt.model.export import write_safetensors
     from swarmrt.model.reference import train_reference
 
     config = load_config(path, overrides)
+    look_here(config)
     steps = steps or config.run.steps
     every = max(1, steps // 20)
 
@@ -65,19 +68,26 @@ def generate(
     temperature: float = typer.Option(0.7, min=0.0, help="0 takes the likeliest."),
     top_k: int = typer.Option(40, min=0, help="Sample among so many; 0 among all."),
     seed: int = typer.Option(0, min=0),
+    allow_model: list[str] = ALLOW_MODEL,
+    model_path: list[Path] = MODEL_PATH,
 ) -> None:
     """Sample from the newest checkpoint."""
     from swarmrt.data import open_codec
     from swarmrt.errors import UsageError
+    from swarmrt.model.builders import check_consent, check_names, look_in
     from swarmrt.model.generate import generate as sample
 
+    check_names(allow_model)
     config, tensors, _ = load_weights(run_dir)
+    check_consent(config, allow_model, f"the checkpoint in {run_dir}")
+    look_in(model_path)
     codec = open_codec(config)
     prompt_tokens = codec.encode(prompt)
     if not prompt_tokens:
         raise UsageError("--prompt is empty: give at least one character")
     generated = sample(config, tensors, prompt_tokens, tokens, temperature, top_k, seed)
-    sys.stdout.write(codec.decode([*prompt_tokens, *generated]) + "\n")
+    text = codec.decode([*prompt_tokens, *generated])
+    sys.stdout.write((for_terminal(text) if sys.stdout.isatty() else text) + "\n")
 
 
 def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int]:

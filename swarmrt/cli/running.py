@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from swarmrt.cli.signals import leave_quietly_on_signals
 from swarmrt.errors import SwarmError, UsageError
+from swarmrt.foreign import for_terminal, printable
 from swarmrt.runtime.stopping import StopSwitch
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 
 MAX_COMMAND_BYTES = 4096
+MAX_LOGGED = 1000  # characters of a message
 
 
 def run(
@@ -73,11 +75,23 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _show_logs() -> None:
+    """Ours, and those of libraries that speak of other processes."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("swarmrt")
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING)
+    handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
+    for name in ("swarmrt", "hivemind", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+    logging.getLogger("swarmrt").setLevel(logging.WARNING)
+
+
+class PlainFormatter(logging.Formatter):
+    """One line for each message, whoever's words are in it; a traceback has its own lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return for_terminal(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record), MAX_LOGGED)
 
 
 def _follow_input(switch: StopSwitch, faults: LinkFaults | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT
+from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.errors import UsageError
 
@@ -22,6 +23,14 @@ def serve(
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
+    allow_model: list[str] = ALLOW_MODEL,
+    model_path: list[Path] = MODEL_PATH,
+    max_memory: str | None = typer.Option(
+        None,
+        metavar="SIZE",
+        help="What the stage may take of the device's memory, like 8GB; 80 % of what is free by "
+        'default. "none" for no limit.',
+    ),
     wait: bool = typer.Option(False, "--wait", help="Wait for the run to be published."),
     log_dir: Path | None = typer.Option(
         None, metavar="DIR", help="Where to write events.jsonl; nowhere by default."
@@ -41,10 +50,13 @@ def serve(
     import torch
 
     from swarmrt.cli.running import run
+    from swarmrt.cli.train import say
     from swarmrt.lab.emulation import EmulatedStage, parse_speed
+    from swarmrt.model.builders import check_names, look_in
     from swarmrt.model.stage import Stage
     from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
     from swarmrt.runtime.faults import LinkFaults
+    from swarmrt.runtime.free_memory import parse_size
     from swarmrt.runtime.kept_runs import keeping, kept_line
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.serving import serve as serve_peer
@@ -54,6 +66,8 @@ def serve(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"--device {device}: not usable here: {reason}") from None
+    check_names(allow_model)
+    look_in(model_path)
     with ExitStack() as stack:
         kept = None
         if papers_on_stdin:
@@ -69,6 +83,8 @@ def serve(
             identity=identity or (kept.identity if kept is not None else None),
             device=device,
             threads=threads,
+            allow_models=frozenset(allow_model),
+            max_memory_bytes=None if max_memory is None else parse_size(max_memory),
             wait=wait,
             log_dir=log_dir,
             failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
@@ -76,7 +92,7 @@ def serve(
             new_stage=Stage if emulate is None else partial(EmulatedStage, parse_speed(emulate)),
         )
         run(
-            lambda switch: serve_peer(options, switch, lambda text: print(text, flush=True)),
+            lambda switch: serve_peer(options, switch, lambda text: say(text, as_json=False)),
             with_parent=with_parent,
             faults=options.faults,
         )

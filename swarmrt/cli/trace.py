@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from swarmrt.foreign import for_terminal
+
 
 def trace(
     run_dir: Path = typer.Argument(..., metavar="RUN_DIR"),
@@ -16,4 +18,4 @@ def trace(
 
     written = write(run_dir, out)
     print(f"wrote {out}")
-    print("\n".join(written.lines()))
+    print(for_terminal("\n".join(written.lines())))

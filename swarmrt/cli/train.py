@@ -21,6 +21,7 @@ from swarmrt.cli.papers import (
 )
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
+from swarmrt.foreign import for_terminal
 from swarmrt.runtime.folders import new_run_dir, write_config
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def train(
     """Publish a run, feed it, and keep its ledger. Without --join it starts a directory."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
+    from swarmrt.model.builders import look_here
     from swarmrt.model.partition import resolve
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
@@ -79,6 +81,7 @@ def train(
     signer = signer_of_parent(name) if papers_on_stdin else owner_signer(name, owner, delegation)
     numbers = parse_replicas(replicas, config)
     data = open_data(config)
+    look_here(config)
     config = resolve(config)
     run_dir = run_dir or resume or new_run_dir(config)
     write_config(run_dir, config)
@@ -146,7 +149,7 @@ def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
 
 def say(text: str, as_json: bool) -> None:
     """For people. Under --json, standard output is for the object alone."""
-    print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+    print(for_terminal(text), file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
 def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -19,9 +18,11 @@ from swarmrt.errors import RunError, SwarmError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.kernels.dispatch import describe
 from swarmrt.lab.linking import measure
-from swarmrt.model.build import Slice, build_layers
+from swarmrt.model.sizing import footprint
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.dialing import DIAL_S
+from swarmrt.runtime.free_memory import describe as describe_size
+from swarmrt.runtime.free_memory import free_bytes
 from swarmrt.runtime.network import Network, open_network
 from swarmrt.runtime.probing import Distance, Prober
 from swarmrt.trust.joining_line import JoinLine
@@ -65,7 +66,7 @@ def _devices() -> list[str]:
 
 def _describe_device(device: str) -> str:
     rate = _matmul_flops(device) / 1e9
-    free = _free_bytes(device)
+    free = free_bytes(device)
     if free is None:
         return f"{rate:.0f} GFLOP/s in float32"
     millions = free / TRAINING_BYTES / 1e6
@@ -73,17 +74,6 @@ def _describe_device(device: str) -> str:
         f"{rate:.0f} GFLOP/s in float32, {free / 2**30:.1f} GiB free: a stage of up to "
         f"{millions:,.0f} million parameters, before activations"
     )
-
-
-def _free_bytes(device: str) -> int | None:
-    if device != "cpu":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return None
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 def _matmul_flops(device: str) -> float:
@@ -185,15 +175,13 @@ def _describe_stage(config: RunConfig, stage: int) -> str:
     """Its size, and where it fits here. A user's own layers are not built for it."""
     if config.model.kind != "decoder" or config.stages.layers is None:
         return ""
-    first = sum(config.stages.layers[:stage])
-    with torch.device("meta"):
-        layers = Slice(build_layers(config), first, first + config.stages.layers[stage])
-        parameters = sum(values.numel() for values in layers.trainable().values())
-    needed = parameters * TRAINING_BYTES
-    fitting = [d for d in _devices() if (free := _free_bytes(d)) is None or free > needed]
+    needed = footprint(config, stage)
+    needed_bytes = needed.device_bytes
+    fitting = [d for d in _devices() if (free := free_bytes(d)) is None or free > needed_bytes]
     where = f"fits on {', '.join(fitting)}" if fitting else "fits on no device here"
     return (
-        f"; {parameters / 1e6:,.1f} million parameters, {needed / 1e6:,.0f} MB with AdamW: {where}"
+        f"; {needed.parameters / 1e6:,.1f} million parameters, {describe_size(needed_bytes)} to "
+        f"train them: {where}"
     )
 
 

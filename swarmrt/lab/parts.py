@@ -9,7 +9,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from swarmrt.errors import RunError
 from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
 from swarmrt.runtime.identity import open_identity
+from swarmrt.runtime.launching import COMMAND, environment
 
 KILL_S = 60.0  # for the kernel to end a killed process
 PORTS = (20000, 32000)  # below those that systems give to outgoing connections
@@ -115,11 +115,11 @@ class Part:
         self._port, self.is_draining = _free_port(), False
         listen = f"/ip4/127.0.0.1/tcp/{self._port}"
         self.address = f"{listen}/p2p/{self.peer_id}"
-        command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
-        command += ["--papers-on-stdin", "--listen", listen, "--identity", str(self._identity)]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
+        command = [*COMMAND, *arguments, "--with-parent", "--papers-on-stdin"]
+        command += ["--listen", listen, "--identity", str(self._identity)]
+        variables = environment()
         if failpoints:
-            environment[VARIABLE] = failpoints
+            variables[VARIABLE] = failpoints
         self.folder.mkdir(parents=True, exist_ok=True)
         self._close_input()
         with (self.folder / "output.log").open("ab") as output:
@@ -128,7 +128,7 @@ class Part:
                 stdin=subprocess.PIPE,  # its end tells the process that we are gone
                 stdout=output,
                 stderr=output,
-                env=environment,
+                env=variables,
                 start_new_session=True,
                 bufsize=0,
             )

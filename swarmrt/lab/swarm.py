@@ -18,9 +18,11 @@ from swarmrt.lab.commits import Commits
 from swarmrt.lab.emulation import Speed
 from swarmrt.lab.papers import LocalPapers
 from swarmrt.lab.parts import Bootstrap, Part, Peer, Trainer
+from swarmrt.model.builders import look_here
 from swarmrt.model.partition import check_stages
 from swarmrt.observe.audit import Audit, audit
 from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.runtime.launching import consent
 from swarmrt.trust.joining_line import JoinLine
 
 POLL_S = 0.05
@@ -56,6 +58,7 @@ class LocalSwarm:
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
+        look_here(self.config)
         check_stages(self.config)
         open_data(self.config)
         self.replicas = _checked(replicas, self.config.num_stages)
@@ -232,6 +235,7 @@ class LocalSwarm:
         self._parts.append(peer)
         arguments = ["serve", "--stage", str(stage), "--wait"]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
+        arguments += consent(self.config)
         if self._speeds is not None:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]

@@ -7,13 +7,9 @@ first layer, the final norm and the head to the last.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +17,9 @@ from torch import Tensor, nn
 from swarmrt.config import Model, RunConfig
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
+from swarmrt.model.builders import BUILT_IN, Build, Loss, call_builder, line_of
 from swarmrt.model.draws import drawing, seed_for, seeded
 from swarmrt.model.layers import Block, Embedding, RMSNorm, head, token_losses
-
-Build = Callable[[], nn.Module]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,6 +38,7 @@ class Layered:
     layers: tuple[tuple[Part, ...], ...]
     loss: Loss
     draws: bool  # whether training may draw random numbers
+    built_bytes: int = 0  # of the layers that a builder has made itself, all stages' together
 
     def loss_sum(self, output: Tensor, targets: Tensor) -> Tensor:
         """A scalar: the loss summed over the targets. Raises ModelError for a wrong type."""
@@ -55,12 +50,18 @@ class Layered:
 
 def build_layers(config: RunConfig) -> Layered:
     """The layers that `config.model` describes. Raises ModelError for an unusable builder."""
-    if config.model.kind == "decoder":
+    if config.model.kind == BUILT_IN:
         layers = tuple(_decoder_layer(config.model, i) for i in range(config.model.layers))
         return Layered(config, layers, token_losses, draws=config.model.dropout > 0)
-    modules, loss = _call_builder(config)
-    layers = tuple((Part(f"layers.{i}", build),) for i, build in enumerate(modules))
-    return Layered(config, layers, loss, draws=True)
+    own, loss = call_builder(config)
+    layers = tuple((Part(f"layers.{i}", _as_build(layer)),) for i, layer in enumerate(own))
+    made = [layer for layer in own if isinstance(layer, nn.Module)]
+    built_bytes = sum(tensor.nbytes for layer in made for tensor in layer.state_dict().values())
+    return Layered(config, layers, loss, draws=True, built_bytes=built_bytes)
+
+
+def _as_build(layer: Build | nn.Module) -> Build:
+    return (lambda: layer) if isinstance(layer, nn.Module) else layer
 
 
 def _decoder_layer(model: Model, index: int) -> tuple[Part, ...]:
@@ -70,71 +71,6 @@ def _decoder_layer(model: Model, index: int) -> tuple[Part, ...]:
     if index == model.layers - 1:
         parts += [Part("norm", partial(RMSNorm, model.width)), Part("head", partial(head, model))]
     return tuple(parts)
-
-
-# ---------------------------------------------------------------------- the user's builder
-
-
-def _call_builder(config: RunConfig) -> tuple[list[Build], Loss]:
-    kind = config.model.kind
-    builder = _import_builder(kind)
-    try:
-        with seeded(seed_for(config.run.seed, "init")):
-            result = builder(**config.model.options)
-    except Exception as error:
-        raise ModelError(f"{kind}: the builder failed: {_line(error)}") from error
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise ModelError(
-            f"{kind}: the builder must return (layers, loss), not {type(result).__name__}"
-        )
-    layers, loss = result
-    if not isinstance(layers, Sequence | nn.ModuleList) or not len(layers):
-        raise ModelError(f"{kind}: layers must be a list with at least one layer")
-    if not callable(loss):
-        raise ModelError(f"{kind}: loss must be callable, not {type(loss).__name__}")
-    for index, layer in enumerate(layers):
-        if not callable(layer):
-            raise ModelError(
-                f"{kind}: layer {index} is {type(layer).__name__}; each must be an nn.Module or "
-                "a function that returns one"
-            )
-    _refuse_shared_parameters(kind, list(layers))
-    return [_as_build(layer) for layer in layers], loss
-
-
-def _import_builder(kind: str) -> Callable[..., Any]:
-    module_name, _, name = kind.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ModelError(f"{kind}: cannot import {module_name}: {_line(error)}") from error
-    builder = getattr(module, name, None)
-    if not callable(builder):
-        raise ModelError(f"{kind}: {module_name} has no function {name!r}")
-    return builder  # type: ignore[no-any-return]
-
-
-def _as_build(layer: Build | nn.Module) -> Build:
-    return (lambda: layer) if isinstance(layer, nn.Module) else layer
-
-
-def _refuse_shared_parameters(kind: str, layers: list[Any]) -> None:
-    """Tied weights in two layers would drift apart as soon as a cut comes between them."""
-    owner: dict[int, int] = {}
-    for index, layer in enumerate(layers):
-        for parameter in layer.parameters() if isinstance(layer, nn.Module) else ():
-            if owner.setdefault(id(parameter), index) != index:
-                raise ModelError(
-                    f"{kind}: layers {owner[id(parameter)]} and {index} share a parameter; "
-                    "tied weights are not supported"
-                )
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 # ---------------------------------------------------------------------- building
@@ -207,7 +143,7 @@ def build_layer(model: Layered, index: int) -> Iterator[tuple[str, nn.Module]]:
                 module = part.build()
             except Exception as error:
                 raise ModelError(
-                    f"{config.model.kind}: layer {index} cannot be built: {_line(error)}"
+                    f"{config.model.kind}: layer {index} cannot be built: {line_of(error)}"
                 ) from error
             if not isinstance(module, nn.Module):
                 raise ModelError(

@@ -11,6 +11,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError, ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
+from swarmrt.model.sizing import shapes_only
 
 
 def generate(
@@ -41,14 +42,24 @@ def generate(
 
 
 def load_whole(config: RunConfig, tensors: dict[str, Tensor]) -> Slice:
-    """The whole model with these weights, for evaluation. Raises CheckpointError."""
-    model = build_layers(config)
-    whole = Slice(model, 0, len(model.layers)).eval()
-    for name, live in whole.tensors().items():
-        if name not in tensors or tensors[name].shape != live.shape:
+    """The whole model with these weights, for evaluation. Raises CheckpointError.
+
+    Nothing is built before its size is known to be that of the weights.
+    """
+    with shapes_only():
+        wanted = _whole(config).tensors()
+    for name, tensor in wanted.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
             raise CheckpointError(f"the weights are of another model: {name} does not fit")
+    whole = _whole(config).eval()
+    for name, live in whole.tensors().items():
         live.copy_(tensors[name])
     return whole
+
+
+def _whole(config: RunConfig) -> Slice:
+    model = build_layers(config)
+    return Slice(model, 0, len(model.layers))
 
 
 def choose_token(logits_V: Tensor, temperature: float, top_k: int, draws: torch.Generator) -> int:

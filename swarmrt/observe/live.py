@@ -9,6 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from swarmrt.foreign import for_terminal, printable
 from swarmrt.observe.plain import trouble_text, waiting_text
 from swarmrt.observe.progress import Progress
 from swarmrt.scheduler.instructions import Report, ReportPeer
@@ -36,7 +37,8 @@ class LiveView:
         self._live.stop()
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        shown = for_terminal(text)
+        self._console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def update(self, report: Report) -> None:
         """Say what went wrong; the table itself is drawn at its own pace."""
@@ -90,12 +92,12 @@ class LiveView:
             previous = peer.stage
         return table
 
-    def _row(self, peer: ReportPeer, *, first: bool) -> tuple[str, ...]:
+    def _row(self, peer: ReportPeer, *, first: bool) -> tuple[RenderableType, ...]:
         style = "green" if peer.state == "ready" else "yellow"
         return (
             str(peer.stage) if first else "",
-            f"…{peer.peer[-8:]}",
-            f"[{style}]{peer.state}[/]",
+            Text(f"…{printable(peer.peer[-8:])}"),
+            Text(peer.state, style=style),
             str(peer.version),
             str(peer.queued),
             str(peer.done),

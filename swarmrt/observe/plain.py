@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from swarmrt.foreign import for_terminal, printable
 from swarmrt.ids import PeerId
 from swarmrt.observe.progress import Progress
 from swarmrt.scheduler.instructions import (
@@ -20,6 +21,7 @@ from swarmrt.scheduler.instructions import (
 )
 
 LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
+MAX_WHY = 400  # characters of a reason: a peer's, with what the trainer has put around it
 
 
 class PlainView:
@@ -27,7 +29,7 @@ class PlainView:
 
     def __init__(self, progress: Progress, say: Callable[[str], None]) -> None:
         self._progress = progress
-        self._say = say
+        self._say_raw = say
         self._said = ""
         self._known: set[PeerId] = set()
         steps = progress.config.run.steps - progress.start_version
@@ -71,6 +73,9 @@ class PlainView:
                 f"norm {report.norm:.3f}  {rate:,.0f} tokens/s"
             )
 
+    def _say(self, text: str) -> None:
+        self._say_raw(for_terminal(text))
+
     def _say_once(self, text: str) -> None:
         if text != self._said:
             self._said = text
@@ -92,16 +97,19 @@ def trouble_text(report: Report) -> str:
     match report:
         case ReportRecovery(step, "fenced", count, reason):
             again = f"; {count} of its gradients are computed again" if count else ""
-            return f"step {step + 1}: without {reason}{again}"
+            return f"step {step + 1}: without {printable(reason, MAX_WHY)}{again}"
         case ReportPause(stage, reason):
-            return f"PAUSED: stage {stage} has no replica left ({reason}); waiting for one"
+            why = printable(reason, MAX_WHY)
+            return f"PAUSED: stage {stage} has no replica left ({why}); waiting for one"
         case ReportHandOver(stage, peer):
             return (
                 f"stage {stage}: its last replica {peer} wants to leave; it stays a while for "
                 "another one to take over"
             )
         case ReportRollback(version, lost_steps, reason):
-            return f"ROLLED BACK to step {version}: {reason}; {lost_steps} steps are done again"
+            why = printable(reason, MAX_WHY)
+            return f"ROLLED BACK to step {version}: {why}; {lost_steps} steps are done again"
         case ReportCheckpointFailed(version, reason):
-            return f"the checkpoint of step {version} failed, another one follows: {reason}"
+            why = printable(reason, MAX_WHY)
+            return f"the checkpoint of step {version} failed, another one follows: {why}"
     return ""

@@ -32,6 +32,7 @@ from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarmrt.errors import DirectoryError, RunError, SwarmError
+from swarmrt.foreign import printable
 from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.identity import Identity, open_identity
 
@@ -104,7 +105,7 @@ class Daemon:
             maddrs = [Multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses]
             await self.p2p._client.connect(PeerID.from_base58(peer), maddrs)
         except (ControlFailure, ValueError) as error:
-            raise RunError(f"cannot connect to {peer}: {error}") from None
+            raise _out_of_reach(f"connect to {peer}", error) from None
 
     async def open_stream(self, peer: PeerId, protocol: str) -> tuple[StreamReader, StreamWriter]:
         """A stream to a peer. Raises RunError when the peer or the protocol cannot be reached.
@@ -124,7 +125,7 @@ class Daemon:
             raise_if_failed(response)
         except (ControlFailure, ValueError) as error:
             writer.close()
-            raise RunError(f"cannot open a stream to {peer}: {error}") from None
+            raise _out_of_reach(f"open a stream to {peer}", error) from None
         except BaseException:
             writer.close()
             raise
@@ -181,12 +182,16 @@ class Daemon:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
             text = line.decode(errors="replace").strip()
-            self._said.append(text)
+            self._said.append(printable(text))
             if text.startswith("Peer ID:") and not ready.done():
                 ready.set_result(None)
         if not ready.done():
             last = self._said[-1] if self._said else "it said nothing"
             ready.set_exception(_why_not_started(last, bootstrap))
+
+
+def _out_of_reach(what: str, error: Exception) -> RunError:
+    return RunError(f"cannot {printable(what)}: {printable(str(error))}")
 
 
 def _replica_in(folder: Path) -> type[P2P]:

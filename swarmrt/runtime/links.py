@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from swarmrt.errors import AccessError, RunError, WireError
+from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Message, Part
 from swarmrt.runtime.beacons import Agreement, Beacons
@@ -475,7 +476,7 @@ class Links:
             outbox.streams.abort()
         for message in [*unsent, *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
-        self._on_lost(peer, reason)
+        self._on_lost(peer, printable(reason))
 
     def _cut(self, peer: PeerId) -> None:
         """Drop all connections of a peer as they are, with what is in them."""

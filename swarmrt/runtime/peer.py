@@ -104,6 +104,8 @@ class ServeOptions:
     identity: Path | None = None
     device: str = "cpu"
     threads: int | None = None
+    allow_models: frozenset[str] = frozenset()  # builders that may run here
+    max_memory_bytes: float | None = None  # of the device; None for a share of what is free
     wait: bool = False
     log_dir: Path | None = None
     failpoints: Failpoints = field(default_factory=Failpoints)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
 import torch
 
-from swarmrt.config import parse_config
-from swarmrt.errors import UsageError
+from swarmrt.config import RunConfig, parse_config
+from swarmrt.errors import ConfigError, UsageError
+from swarmrt.model.builders import check_consent
+from swarmrt.model.sizing import footprint
+from swarmrt.model.stage import Stage
+from swarmrt.runtime.free_memory import check_fits
 from swarmrt.runtime.network import find_run, open_network
 from swarmrt.runtime.peer import Peer, ServeOptions, Threads
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.worker import Worker
 from swarmrt.trust.papers import GuestsPapers
+from swarmrt.trust.statements import Published
 
 
 async def serve(
@@ -39,20 +45,14 @@ async def serve(
         newest = kept.epoch() if kept is not None else -1
         directory = network.directory
         record = await find_run(directory, line.run, wait=options.wait, newer_than=newest)
-        config = parse_config(record.config, f"run {line.run}")
-        if not 0 <= options.stage < config.num_stages:
-            raise UsageError(
-                f"run {line.run} has stages 0 to {config.num_stages - 1}; "
-                f"there is no stage {options.stage}"
-            )
+        config = _config_of(record, options)
         with (
             closing(Worker("torch", in_groups=True)) as torch_thread,
             closing(Worker("reduce")) as reduce_thread,
             closing(Worker("to-host")) as to_host_thread,
         ):
             threads = Threads(torch_thread, reduce_thread, to_host_thread)
-            new_stage = partial(options.new_stage, config, options.stage, options.device)
-            stage = await torch_thread.call(new_stage)
+            stage = await torch_thread.call(partial(_new_stage, config, options))
             say(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
                 f"{line.run}: {stage.num_parameters:,} parameters on {options.device}"
@@ -63,3 +63,25 @@ async def serve(
             peer = Peer(config, stage, network, record, threads, options)
             reason = await peer.run(switch)
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
+
+
+def _config_of(record: Published, options: ServeOptions) -> RunConfig:
+    """What the record asks for, if it makes sense and this machine's owner allows it."""
+    whose = f"run {options.line.run}"
+    config = parse_config(record.config, whose)
+    check_consent(config, options.allow_models, whose)
+    if config.stages.layers is None:
+        raise ConfigError(f"{whose}: stages.layers is missing: how the model is cut")
+    if not 0 <= options.stage < config.num_stages:
+        raise UsageError(
+            f"{whose} has stages 0 to {config.num_stages - 1}; there is no stage {options.stage}"
+        )
+    return config
+
+
+def _new_stage(config: RunConfig, options: ServeOptions) -> Stage:
+    """The stage, if it fits into this machine's memory."""
+    if options.max_memory_bytes != math.inf:
+        needed = footprint(config, options.stage)
+        check_fits(needed, options.device, options.max_memory_bytes, options.stage)
+    return options.new_stage(config, options.stage, options.device)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from swarmrt.errors import RunError
+from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
 from swarmrt.runtime.snapshot import Snapshot, digest_of, new_buffer
@@ -182,7 +183,7 @@ class Fetch:
         self._send(donor, GetState(self.stage, self.version, offset, CHUNK_BYTES), ())
 
     def _fail(self, reason: str) -> None:
-        self._failure = RunError(f"cannot get {self._name}: {reason}")
+        self._failure = RunError(f"cannot get {self._name}: {printable(reason)}")
         self._progress.set()
 
     @property

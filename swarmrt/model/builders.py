@@ -1,0 +1,147 @@
+"""Builders: functions that make a model, named `package.module:function` in a configuration.
+
+A builder is code on this machine. Its module is imported, and so run, because the user has named
+it: in a configuration of their own, or with `--allow-model` where that is somebody else's. Then
+`check_consent` comes before anything is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from torch import Tensor, nn
+
+from swarmrt.config import BUILDER_NAME, RunConfig
+from swarmrt.errors import ModelError, UsageError
+from swarmrt.model.draws import seed_for, seeded
+
+Build = Callable[[], nn.Module]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+BUILT_IN = "decoder"
+NO_BUILDERS = sys.stdlib_module_names | {"torch"}
+"""Packages whose functions run commands, load and compile files, and return no layers."""
+
+NOT_FOUND = (
+    "; it must be installed, or lie in PYTHONPATH, in --model-path of `serve` and `generate`, or "
+    "in the working folder of other commands"
+)
+
+
+def look_in(folders: Iterable[Path]) -> None:
+    """Have modules of builders found in these folders, before all others."""
+    for folder in reversed([str(folder.resolve()) for folder in folders]):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+
+
+def look_here(config: RunConfig) -> None:
+    """Have a builder in the user's own configuration found in the working folder too."""
+    if config.model.kind != BUILT_IN:
+        look_in([Path.cwd()])
+
+
+def check_names(allowed: Iterable[str]) -> None:
+    """Raises UsageError for what cannot name a builder."""
+    for name in allowed:
+        if not BUILDER_NAME.fullmatch(name):
+            raise UsageError(f"--allow-model {name!r}: write package.module:function")
+
+
+def check_consent(config: RunConfig, allowed: Collection[str], whose: str) -> None:
+    """Raises ModelError unless the model is built in, or its builder one of the allowed.
+
+    `whose` configuration it is, "run 'x'" for example, is said in the error. Nothing is imported.
+    """
+    kind = config.model.kind
+    if kind == BUILT_IN:
+        return
+    _refuse_libraries(kind)
+    if kind not in allowed:
+        raise ModelError(
+            f"{whose} asks for the builder {kind}, which is code on your machine; look at it, and "
+            f"pass --allow-model {kind} if you trust it"
+        )
+
+
+def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
+    """The layers and the loss of the user's builder. Raises ModelError."""
+    kind = config.model.kind
+    builder = _import_builder(kind)
+    try:
+        with seeded(seed_for(config.run.seed, "init")):
+            result = builder(**config.model.options)
+    except Exception as error:
+        raise ModelError(f"{kind}: the builder failed: {line_of(error)}") from error
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise ModelError(
+            f"{kind}: the builder must return (layers, loss), not {type(result).__name__}"
+        )
+    layers, loss = result
+    if not isinstance(layers, Sequence | nn.ModuleList) or not len(layers):
+        raise ModelError(f"{kind}: layers must be a list with at least one layer")
+    if not callable(loss):
+        raise ModelError(f"{kind}: loss must be callable, not {type(loss).__name__}")
+    for index, layer in enumerate(layers):
+        if not callable(layer):
+            raise ModelError(
+                f"{kind}: layer {index} is {type(layer).__name__}; each must be an nn.Module or "
+                "a function that returns one"
+            )
+    _refuse_shared_parameters(kind, list(layers))
+    return list(layers), loss
+
+
+def _import_builder(kind: str) -> Callable[..., Any]:
+    """The function, which must be the module's own: what it has imported is somebody else's."""
+    _refuse_libraries(kind)
+    module_name, _, name = kind.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        hint = NOT_FOUND if _is_missing(module_name, error) else ""
+        raise ModelError(f"{kind}: cannot import {module_name}: {line_of(error)}{hint}") from error
+    builder = vars(module).get(name)
+    if not callable(builder):
+        raise ModelError(f"{kind}: {module_name} has no function {name!r}")
+    if isinstance(builder, FunctionType):
+        if (builder.__module__, builder.__qualname__) == (module_name, name):
+            return builder
+    raise ModelError(
+        f"{kind}: {name} is not a function that {module_name} defines; a builder is written with "
+        "`def` in the module that is named"
+    )
+
+
+def _is_missing(module_name: str, error: Exception) -> bool:
+    """Whether this very module was not found, and not one that it imports."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")
+
+
+def _refuse_libraries(kind: str) -> None:
+    package = kind.partition(":")[0].partition(".")[0]
+    if package in NO_BUILDERS:
+        raise ModelError(f"{kind}: the package {package} has no builders of models")
+
+
+def _refuse_shared_parameters(kind: str, layers: list[Any]) -> None:
+    """Tied weights in two layers would drift apart as soon as a cut comes between them."""
+    owner: dict[int, int] = {}
+    for index, layer in enumerate(layers):
+        for parameter in layer.parameters() if isinstance(layer, nn.Module) else ():
+            if owner.setdefault(id(parameter), index) != index:
+                raise ModelError(
+                    f"{kind}: layers {owner[id(parameter)]} and {index} share a parameter; "
+                    "tied weights are not supported"
+                )
+
+
+def line_of(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,205 @@
+"""What a stage takes in memory, told before anything is built.
+
+Layers are built on torch's meta device, where tensors have shapes and no memory. For the decoder
+what a microbatch leaves for backward follows from its shapes. Layers of the user's own are run on
+the meta device as well, and what autograd would save is added up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from swarmrt.config import RunConfig
+from swarmrt.model.build import Layered, Slice
+from swarmrt.model.builders import BUILT_IN
+from swarmrt.model.layers import feed_forward_width
+from swarmrt.model.optimizer import slots
+from swarmrt.model.partition import check_stages
+
+log = logging.getLogger("swarmrt.sizing")
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a stage needs for training. Text for people."""
+
+    parameters: int
+    state_bytes: int  # parameters, gradients, moments
+    activations_bytes: int  # left for backward by as many microbatches as are under way
+    whole_model_bytes: int  # of layers that a builder makes at once, whoever serves them
+    frames_bytes: int  # kept until the step is committed, so that others can recover
+
+    @property
+    def device_bytes(self) -> int:
+        return self.state_bytes + self.activations_bytes
+
+    @property
+    def host_bytes(self) -> int:
+        return self.whole_model_bytes + self.frames_bytes
+
+    def __str__(self) -> str:
+        parts = [f"{self.parameters:,} parameters with their gradients and moments"]
+        parts += ["activations"] if self.activations_bytes else []
+        parts += ["all layers of its builder"] if self.whole_model_bytes else []
+        parts += ["frames for others"] if self.frames_bytes else []
+        return ", ".join(parts)
+
+
+def footprint(config: RunConfig, stage_index: int) -> Footprint:
+    """What this stage needs. `config.stages.layers` must be set.
+
+    Raises ModelError for a model that cannot be built or cut so.
+    """
+    layers = config.stages.layers
+    assert layers is not None, "call partition.resolve(config) first"
+    first = sum(layers[:stage_index])
+    with shapes_only():
+        model = check_stages(config)
+        mine = Slice(model, first, first + layers[stage_index])
+    trained = [values.numel() for values in mine.trainable().values()]
+    fixed_bytes = sum(tensor.nbytes for tensor in mine.tensors().values())
+    batch = config.batch
+    under_way = min(batch.microbatches, len(layers) - stage_index)  # one forward, one backward
+    needs = _activations(model, mine, is_first=stage_index == 0)
+    frames = batch.microbatches * ((stage_index > 0) + (stage_index < len(layers) - 1))
+    return Footprint(
+        parameters=sum(trained),
+        state_bytes=fixed_bytes + sum(trained) * _bytes_per_parameter(config),
+        activations_bytes=under_way * needs.kept_bytes + needs.again_bytes,
+        whole_model_bytes=model.built_bytes,
+        frames_bytes=min(config.links.retain_bytes, frames * needs.frame_bytes),
+    )
+
+
+def _bytes_per_parameter(config: RunConfig) -> int:
+    """Beyond the weights themselves: accumulators, the reduced gradient, moments, and with
+    staleness the other copy."""
+    dtype: torch.dtype = getattr(torch, config.model.dtype)
+    exact = torch.promote_types(dtype, torch.float32).itemsize
+    gradients = dtype.itemsize + (2 * exact if dtype.itemsize < exact else 0)  # and masters
+    again = config.optimizer.staleness * (dtype.itemsize + gradients)
+    return gradients + exact + len(slots(config)) * exact + again
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Inside, modules are built without memory. They cannot be computed with."""
+    with _NoDraws(), META:
+        yield
+
+
+class _NoDraws(TorchFunctionMode):
+    """A normal draw on the meta device would import torch's compiler: a second and 100 MB."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+# ---------------------------------------------------------------------- activations
+
+
+class Activations(NamedTuple):
+    """What computing needs beside parameters, and what is sent."""
+
+    kept_bytes: int  # by one microbatch from its forward to its backward
+    again_bytes: int  # by the one that is computed again, with `model.recompute`
+    frame_bytes: int  # of activations between two stages
+
+
+def _activations(model: Layered, mine: Slice, is_first: bool) -> Activations:
+    config = model.config
+    is_built_in = config.model.kind == BUILT_IN
+    saved_bytes, input_bytes, frame_bytes = (
+        _saved_by_decoder(config, mine) if is_built_in else _saved_on_meta(model, mine, is_first)
+    )
+    if config.model.recompute:
+        return Activations(input_bytes, saved_bytes, frame_bytes)
+    return Activations(saved_bytes, 0, frame_bytes)
+
+
+def _saved_by_decoder(config: RunConfig, mine: Slice) -> tuple[int, int, int]:
+    """Bytes that autograd saves in these layers, with attention in one kernel; of their input; of a
+    frame."""
+    model = config.model
+    item = getattr(torch, model.dtype).itemsize
+    exact = max(item, 4)  # norms and losses are computed in at least float32
+    width, hidden = model.width, feed_forward_width(model.width)
+    dropped = 2 * width if model.dropout else 0
+    block = 4 * exact * width + item * (6 * width + 4 * hidden + dropped)
+    head = exact * (2 * width + model.vocab) + item * width
+    saved = (mine.last - mine.first) * block + (head if mine.last == model.layers else 0)
+    tokens = config.batch.microbatch * model.sequence
+    return tokens * saved, tokens * width * item, tokens * width * item
+
+
+def _saved_on_meta(model: Layered, mine: Slice, is_first: bool) -> tuple[int, int, int]:
+    """The same of the user's own layers, which are run in order up to these.
+
+    Code that looks at values cannot be run so: its activations are not counted. Layers are not run
+    under the meta device as a default: what they cache must not lie there.
+    """
+    config = model.config
+    shape = (config.batch.microbatch, config.model.sequence)
+    tokens = torch.zeros(shape, dtype=torch.int64, device=META)
+    try:
+        inputs = tokens
+        with torch.no_grad():
+            for index in range(mine.first):
+                with shapes_only():
+                    layer = Slice(model, index, index + 1)
+                inputs = _run(layer, inputs)
+        saved = _Saved(mine)
+        with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
+            output = _run(mine, inputs if is_first else inputs.detach().requires_grad_())
+            if mine.last == len(model.layers):
+                model.loss_sum(output, tokens)
+        return saved.bytes, inputs.nbytes, max(output.nbytes, 0 if is_first else inputs.nbytes)
+    except Exception as error:  # noqa: BLE001 - the user's code raises many kinds
+        log.debug("activations of stage layers %d… are not counted: %s", mine.first, error)
+        return 0, 0, 0
+
+
+def _run(layers: Slice, value: Tensor) -> Tensor:
+    for part in layers.parts:
+        value = part(value)
+    return value
+
+
+class _Saved:
+    """Tensors that autograd saves, each storage once, without the layers' own."""
+
+    def __init__(self, layers: Slice) -> None:
+        self._own = {_storage(tensor) for tensor in layers.tensors().values()}
+        self._kept: dict[int, Tensor] = {}  # they stay, so that no storage takes another's place
+
+    def add(self, tensor: Tensor) -> Tensor:
+        self._kept.setdefault(_storage(tensor), tensor)
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        kept = [tensor for key, tensor in self._kept.items() if key not in self._own]
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
