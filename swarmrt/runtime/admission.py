@@ -39,6 +39,7 @@ class Admission:
         self._stages, self._links, self._on_member = stages, links, on_member
         self._answered = asyncio.Event()
         self._refusal = ""
+        self._has_entered = False
         self._answer_time = Estimate()
 
     def knock(self) -> None:
@@ -66,12 +67,18 @@ class Admission:
             self._answer_time.add(time.monotonic() - asked_at)
             if self._refusal:
                 raise AccessError(f"the trainer does not let this peer in: {self._refusal}")
+            self._has_entered = True
             return
 
     def answered(self, message: Welcome | NotInvited) -> None:
-        """Take the trainer's answer. Raises AccessError when it is no membership of this peer."""
+        """Take the trainer's answer.
+
+        Raises AccessError when it is no membership of this peer, and when it takes the one away.
+        """
         if isinstance(message, NotInvited):
             self._refusal = message.reason
+            if self._has_entered:
+                raise AccessError(f"the trainer has turned this peer out: {self._refusal}")
         else:
             self._take(message)
         self._answered.set()

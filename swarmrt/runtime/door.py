@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
-from swarmrt.errors import AccessError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
 from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
@@ -92,10 +91,8 @@ class GuardedDoor(Door):
         return self.papers.show(self._me, time.time())
 
     def greet(self, peer: PeerId, token: str) -> None:
-        """Who shows what has ended is a stranger until it shows something newer."""
-        if peer in self._barred:
-            raise AccessError("the run's owner has turned it out")
-        if not token:
+        """Who shows what has ended, or was turned out, is a stranger: it may knock again."""
+        if not token or peer in self._barred:
             return
         credential = self._checker.credential(token, peer, time.time(), late_s=math.inf)
         earlier = self._credentials.get(peer)
@@ -115,10 +112,6 @@ class GuardedDoor(Door):
             self._barred.add(peer)
             self._credentials.pop(peer, None)
 
-    def is_barred(self, peer: PeerId) -> bool:
-        """Whether a peer was turned out."""
-        return peer in self._barred
-
     def is_known(self, peer: PeerId) -> bool:
         return Sender.STRANGER not in self._is(peer)
 
@@ -134,6 +127,8 @@ class GuardedDoor(Door):
 
     def _is(self, peer: PeerId) -> frozenset[Sender]:
         credential = self._credentials.get(peer)
+        if peer in self._barred:
+            return frozenset({Sender.STRANGER})
         if credential is None or credential.until + CLOCK_SLACK_S < time.time():
             return frozenset({self._stranger})
         if credential.is_trainer:

@@ -86,6 +86,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.trust.joining_line import JoinLine
 from swarmrt.trust.papers import GuestsPapers
+from swarmrt.trust.sealing import key_of
 from swarmrt.trust.statements import Published
 
 log = logging.getLogger("swarmrt.peer")
@@ -237,7 +238,7 @@ class Peer(Shell):
         self.links.know(self._trainer, known)
 
     def _is_member(self, welcome: Welcome) -> None:
-        self._targets_key = bytes.fromhex(welcome.targets_key)
+        self._targets_key = key_of(welcome.targets_key)
         if self._options.kept is not None:
             self._options.kept.keep_membership(welcome.membership)
         self._announcement.set()  # the record shows it
@@ -247,8 +248,8 @@ class Peer(Shell):
             case Welcome() | NotInvited():
                 try:
                     self._admission.answered(message)
-                except (AccessError, ValueError) as error:
-                    log.warning("the trainer's answer cannot be used: %s", error)
+                except AccessError as error:
+                    self.process.crash(error)  # it is no member, and nothing can make it one
                 return
             case Barred(peers):
                 self._bar(peers)

@@ -16,7 +16,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Barred, Beacon, Knock, Message
+from swarmrt.messages import Barred, Beacon, Knock, Message, NotInvited
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -34,6 +34,7 @@ from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     CheckpointFailed,
     CheckpointSaved,
+    PeerLost,
     PeersSeen,
     Started,
 )
@@ -173,9 +174,10 @@ class Trainer(Shell):
                 super()._receive(sender, message, tensors)
 
     def _turned_out(self, peer: PeerId, why: str) -> None:
-        """The owner has taken a membership."""
-        self.links.drop(peer)
-        for member in self.links.peers():
+        """The owner has taken a membership: the peer is told why, and leaves by itself."""
+        self.process.feed(PeerLost(peer, why))
+        self.links.send(peer, NotInvited(why))
+        for member in self.links.peers() - {peer}:
             self.links.send(member, Barred((peer,)))
 
     # ------------------------------------------------------------------ acting

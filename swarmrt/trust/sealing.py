@@ -32,6 +32,17 @@ def targets_key(signer: Signer, data: bytes) -> bytes:
     return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info).derive(signer.secret)
 
 
+def key_of(text: str) -> bytes:
+    """Return the key that a Welcome has in hex; nothing for none. Raises AccessError."""
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b"?"
+    if len(key) not in (0, KEY_BYTES):
+        raise AccessError("the trainer's key for targets is none")
+    return key
+
+
 def seal(key: bytes, microbatch: MicrobatchId, targets: bytes) -> bytes:
     """Return the sealed bytes, longer than the targets by TAG_BYTES."""
     return ChaCha20Poly1305(key).encrypt(_nonce(microbatch), targets, None)
