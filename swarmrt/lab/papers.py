@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from swarmrt.ids import PeerId
 from swarmrt.trust.joining_line import JoinLine
 from swarmrt.trust.paseto import to_text
 from swarmrt.trust.signing import Signer
@@ -29,6 +30,10 @@ class LocalPapers:
     def of_guest(self, addresses: Sequence[str]) -> dict[str, str]:
         """Return what a peer or a directory node gets, which joins at these addresses."""
         return {"join_line": str(self.line(addresses))}
+
+    def membership_of(self, peer: PeerId) -> str:
+        """Return what the trainer would give a peer: for experiments in dishonesty."""
+        return self._signer.membership(peer, (0, 1), time.time() + GOOD_S)
 
     def of_owner(self) -> dict[str, str]:
         """Return what the trainer gets."""
