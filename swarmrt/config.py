@@ -28,6 +28,7 @@ MAX_NAME = 60  # characters shown of one that is unknown
 
 Positive = Annotated[int, Field(gt=0)]
 # Far more than is trained today: others' wishes are looped over before it is known what they cost.
+Deep = Annotated[int, Field(gt=0, le=1 << 10)]
 Layers = Annotated[int, Field(gt=0, le=1 << 12)]
 Wide = Annotated[int, Field(gt=0, le=1 << 20)]
 Long = Annotated[int, Field(gt=0, le=1 << 22)]
@@ -64,7 +65,7 @@ class Model(Section):
     kind: str = Field(
         "decoder", max_length=200, description='"decoder", or your builder "pkg.module:builder"'
     )
-    layers: Layers = Field(6, description="transformer blocks")
+    layers: Deep = Field(6, description="transformer blocks")
     width: Wide = Field(128, description="width of the residual stream")
     heads: Wide = Field(4, description="query heads")
     kv_heads: Wide = Field(2, description="key and value heads, a divisor of heads")

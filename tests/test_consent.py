@@ -179,7 +179,7 @@ def test_numbers_beyond_reason_are_refused_at_once(folder: Path, layers: int) ->
     config["model"]["layers"] = layers
     config["stages"]["layers"] = [layers // 2, layers // 2]
     done = serve(config, cwd=folder)
-    assert is_refused(done, "layers", "less than or equal to 4096"), done
+    assert is_refused(done, "layers", "less than or equal to 1024"), done
 
 
 def test_a_record_without_a_cut_is_refused(folder: Path) -> None:
