@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from swarmrt.cli.configs import SET
+from swarmrt.cli.devices import DEVICE, check_device
 from swarmrt.config import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def reference(
     path: Path = typer.Argument(..., metavar="RUN.toml"),
     out: Path = typer.Option(..., "--out", metavar="FILE.safetensors"),
     steps: int | None = typer.Option(None, min=1, help="Updates to apply; default run.steps."),
+    device: str = DEVICE,
     overrides: list[str] = SET,
 ) -> None:
     """Train the same run in one process, without any of the runtime, and write its weights."""
@@ -26,6 +28,7 @@ def reference(
     from swarmrt.model.reference import train_reference
 
     config = load_config(path, overrides)
+    check_device(device)
     steps = steps or config.run.steps
     every = max(1, steps // 20)
 
@@ -33,7 +36,7 @@ def reference(
         if step % every == 0 or step in (1, steps):
             print(f"step {step:>5}/{steps}  loss {loss:.4f}  lr {lr:.2e}", flush=True)
 
-    tensors = train_reference(config, steps, on_step)
+    tensors = train_reference(config, steps, on_step, device)
     write_safetensors(out, tensors)
     print(f"wrote {out}: the weights after {steps} steps")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, LINK_DELAY, LISTEN, WITH_PARENT
-from swarmrt.errors import UsageError
+from swarmrt.cli.devices import DEVICE, check_device
 
 
 def serve(
@@ -18,7 +18,7 @@ def serve(
     join: list[str] = typer.Option(
         ..., "--join", metavar="ADDR", help="Address of a process of the swarm; may be repeated."
     ),
-    device: str = typer.Option("cpu", help='A torch device: "cpu", "cuda", "cuda:1", "mps".'),
+    device: str = DEVICE,
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
@@ -35,8 +35,6 @@ def serve(
     with_parent: bool = WITH_PARENT,
 ) -> None:
     """Serve one stage of a run until it is over, or until Ctrl-C."""
-    import torch
-
     from swarmrt.cli.running import run
     from swarmrt.lab.emulation import EmulatedStage, parse_speed
     from swarmrt.model.stage import Stage
@@ -45,11 +43,7 @@ def serve(
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.serving import serve as serve_peer
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device}: not usable here: {reason}") from None
+    check_device(device)
     options = ServeOptions(
         run=run_name,
         stage=stage,
