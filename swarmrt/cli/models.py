@@ -26,9 +26,11 @@ def reference(
     """Train the same run in one process, without any of the runtime, and write its weights."""
     from swarmrt.model.export import write_safetensors
     from swarmrt.model.reference import train_reference
+    from swarmrt.model.repeatable import compute_repeatably
 
     config = load_config(path, overrides)
     check_device(device)
+    compute_repeatably(config, device)
     steps = steps or config.run.steps
     every = max(1, steps // 20)
 

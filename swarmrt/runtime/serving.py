@@ -10,6 +10,7 @@ import torch
 
 from swarmrt.config import parse_config
 from swarmrt.errors import UsageError
+from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.runtime.network import find_run, open_network
 from swarmrt.runtime.peer import Peer, ServeOptions, Threads
 from swarmrt.runtime.stopping import StopSwitch
@@ -35,6 +36,7 @@ async def serve(
                 f"run {options.run!r} has stages 0 to {config.num_stages - 1}; "
                 f"there is no stage {options.stage}"
             )
+        compute_repeatably(config, options.device)
         with (
             closing(Worker("torch", in_groups=True)) as torch_thread,
             closing(Worker("reduce")) as reduce_thread,
