@@ -11,6 +11,7 @@ allocator that a tensor is used on another stream than the one which it was allo
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -56,6 +57,43 @@ class Arriving:
             stream.wait_event(copy.ready)
             copy.tensor.record_stream(stream)
         return copy.tensor
+
+
+class Computation:
+    """What a thread has the device compute, from here until `end`, and how long that takes there.
+
+    On CUDA a computation is only queued when the call returns that asked for it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._started = time.perf_counter()
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.current_stream(device)
+            self._first = self._stream.record_event(_timed())
+
+    def end(self) -> None:
+        """All of it has been asked for."""
+        if self._stream is None:
+            self._seconds = time.perf_counter() - self._started
+        else:
+            self._last = self._stream.record_event(_timed())
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it may go on after `end`."""
+        return self._stream is not None
+
+    def seconds(self) -> float:
+        """How long it took, after `end`. Blocks the thread until it is over."""
+        if self._stream is None:
+            return self._seconds
+        self._last.synchronize()
+        return float(self._first.elapsed_time(self._last)) / 1e3
+
+
+def _timed() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 class Transfers:
