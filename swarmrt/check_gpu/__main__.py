@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/check_gpu",
         description="Find out what a GPU makes of swarmrt. Without one, check what a CPU can.",
-        epilog="The last line is one JSON object. The exit code is 0 when no check has failed.",
+        epilog="The last line is one JSON object. Exit code 0: checks passed, and none failed.",
     )
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="packages to use from there")
     parser.add_argument("--seconds", type=float, default=420, help="all that it may take")
