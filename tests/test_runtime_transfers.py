@@ -13,6 +13,7 @@ def test_on_the_cpu_nothing_is_copied_and_nothing_waits() -> None:
     assert transfers.to_device(tensor).take() is tensor
     leaving = transfers.to_host(tensor)
     assert leaving.ready is None and leaving.wait().data_ptr() == tensor.data_ptr()
+    assert transfers.beside(tensor.sum).item() == 3.0
     transfers.close()
 
 
@@ -55,4 +56,18 @@ def test_copies_on_a_stream_of_their_own_keep_their_order() -> None:
         del result
     for number, host in enumerate(leaving):
         assert torch.equal(host.wait(), torch.full((1024, 1024), 16.0 * number))
+    transfers.close()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+def test_what_is_read_beside_computing_is_what_was_there() -> None:
+    """A reduce reads an accumulator that is complete while the next step computes."""
+    transfers, matrix = Transfers(torch.device("cuda")), torch.eye(2048, device="cuda")
+    computation = Computation(matrix.device)
+    complete = matrix * 3
+    computation.end()
+    assert computation.seconds() > 0
+    for _ in range(100):
+        matrix = matrix @ matrix
+    assert torch.equal(transfers.beside(complete.cpu), torch.eye(2048) * 3)
     transfers.close()

@@ -285,7 +285,7 @@ class Peer(Shell):
 
     def _reduce(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run on the reduce's own thread, beside forwards and backwards."""
-        self._run(self._threads.reduce, work, then)
+        self._run(self._threads.reduce, partial(self._transfers.beside, work), then)
 
     def _computed(self, outcome: Computed) -> None:
         """A forward or backward is done, but for its copy to the host where there is one."""

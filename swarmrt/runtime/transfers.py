@@ -12,10 +12,13 @@ allocator that a tensor is used on another stream than the one which it was allo
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class OnDevice(NamedTuple):
@@ -101,9 +104,7 @@ class Transfers:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream, self._reading = (_new_stream(device) for _ in range(2))
         self._copying = ThreadPoolExecutor(1, thread_name_prefix="to-device")
 
     def to_device(self, tensor: torch.Tensor) -> Arriving:
@@ -132,5 +133,17 @@ class Transfers:
             tensor.record_stream(self._stream)
             return Leaving(host, self._stream.record_event())
 
+    def beside(self, work: Callable[[], T]) -> T:
+        """Do the work on a stream of its own: what it copies does not wait for what is computed
+        meanwhile. It may read what is known to be there, by the end of a `Computation`."""
+        if self._reading is None:
+            return work()
+        with torch.cuda.stream(self._reading):
+            return work()
+
     def close(self) -> None:
         self._copying.shutdown()
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
