@@ -18,20 +18,11 @@ def main(name: str, device: str, folder: str, findings: str, limit_s: str) -> in
     job = Job(device, Path(folder), book, time.monotonic() + float(limit_s))
     try:
         module = importlib.import_module(f"swarmrt.check_gpu.{name}")
-        if not job.is_gpu:
-            _use_one_thread()
         module.check(job)
     except ModuleNotFoundError as error:
         book.expect(False, f"the package {error.name} is missing: bring it with --wheels")
         raise
     return 0
-
-
-def _use_one_thread() -> None:
-    """What is computed without a GPU is small, and the machine may have other things to do."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":

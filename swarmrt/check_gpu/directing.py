@@ -69,8 +69,10 @@ class Director:
         device = "cuda" if self.has_gpu else "cpu"
         command = [sys.executable, "-m", "swarmrt.check_gpu.check", check.name, device]
         command += [str(folder), str(findings), str(limit_s)]
+        # What is computed without a GPU is small, and the machine may have other things to do.
+        threads = {} if self.has_gpu else {"OMP_NUM_THREADS": "1"}
         started = time.monotonic()
-        exit_code = run_limited(command, self._environment, output, limit_s)
+        exit_code = run_limited(command, self._environment | threads, output, limit_s)
         result = result_of(read(findings), exit_code, time.monotonic() - started, output)
         shutil.rmtree(folder, ignore_errors=True)
         return result

@@ -15,7 +15,6 @@ from swarmrt.check_gpu.job import Job
 from swarmrt.check_gpu.wheels import ROOT
 from swarmrt.lab import LocalSwarm
 from swarmrt.observe.audit import read_log
-from swarmrt.runtime.folders import write_config
 
 STEPS = 30
 KILL_AFTER = 8  # steps
@@ -40,7 +39,6 @@ def train_and_kill(job: Job, settings: Mapping[str, object]) -> LocalSwarm:
         overrides={**SETTINGS, **({} if job.is_gpu else SMALLER), **settings},
         device=job.device,
     )
-    write_config(swarm.run_dir, swarm.config)
     with swarm:
         swarm.wait(KILL_AFTER, job.left_s)
         victim = swarm.peers(stage=0)[0]
