@@ -21,7 +21,7 @@ from swarmrt.check_gpu import wheels
 from swarmrt.check_gpu.copies import spans_of
 from swarmrt.check_gpu.findings import Notebook, read
 from swarmrt.check_gpu.plan import CHECKS
-from swarmrt.check_gpu.report import has_passed, left_out, result_of
+from swarmrt.check_gpu.report import add_outputs_of_parts, has_passed, left_out, result_of
 from swarmrt.check_gpu.spans import length, shared, union
 from tests.processes import PATIENCE_S, ROOT, environment, our_processes
 
@@ -155,6 +155,16 @@ def test_a_crash_is_told_with_the_last_line(tmp_path: Path) -> None:
     assert result.failures == ["its process ended with exit code 1: RuntimeError: CUDA error"]
     assert result.last_lines == ["Traceback", "RuntimeError: CUDA error"]
     assert result_of(read(tmp_path / "none.json"), 0, 0.1, output).last_lines == []
+
+
+def test_what_a_swarm_has_printed_is_kept(tmp_path: Path) -> None:
+    output, folder = tmp_path / "check.log", tmp_path / "check" / "run" / "peers" / "stage-0-0"
+    output.write_text("RunError: no\n")
+    folder.mkdir(parents=True)
+    (folder / "output.log").write_text("".join(f"line {n}\n" for n in range(10)))
+    last = add_outputs_of_parts(tmp_path / "check", output)
+    assert last == [f"stage-0-0: line {n}" for n in range(5, 10)]
+    assert output.read_text().startswith("RunError: no\n-- stage-0-0\nline 0\n")
 
 
 # ---------------------------------------------------------------------- spans

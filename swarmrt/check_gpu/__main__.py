@@ -38,7 +38,11 @@ def main() -> int:
     if arguments.collect is not None:
         print(collect(arguments.collect))
         return 0
-    return direct(arguments.wheels, arguments.seconds, arguments.out, arguments.only)
+    try:
+        return direct(arguments.wheels, arguments.seconds, arguments.out, arguments.only)
+    except KeyboardInterrupt:
+        print("check_gpu: interrupted; nothing is left running", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -74,6 +74,9 @@ class Director:
         started = time.monotonic()
         exit_code = run_limited(command, self._environment | threads, output, limit_s)
         result = result_of(read(findings), exit_code, time.monotonic() - started, output)
+        of_parts = report.add_outputs_of_parts(folder, output)
+        if result.status == "FAILED":
+            result.last_lines += of_parts
         shutil.rmtree(folder, ignore_errors=True)
         return result
 

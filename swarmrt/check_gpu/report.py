@@ -12,6 +12,7 @@ from swarmrt.check_gpu.plan import Check
 
 Status = Literal["passed", "FAILED", "left out"]
 LAST_LINES = 15
+LAST_LINES_OF_A_PART = 5  # of a swarm
 
 
 @dataclass
@@ -74,6 +75,19 @@ def keep(folder: Path, text: str, checks: tuple[Check, ...], outputs: Path) -> N
             path = outputs / f"{check.name}.log"
             if path.exists():
                 log.write(f"---- {check.name}\n{_text(path)}\n")
+
+
+def add_outputs_of_parts(folder: Path, output: Path) -> list[str]:
+    """Write what a check's swarm has printed behind the check's own output, before its folder goes.
+    Returns the last lines of each of its processes."""
+    last_lines = []
+    with output.open("a", encoding="utf-8") as log:
+        for path in sorted(folder.rglob("output.log")):
+            if lines := _text(path).strip().splitlines():
+                log.write(f"-- {path.parent.name}\n" + "\n".join(lines) + "\n")
+                last = lines[-LAST_LINES_OF_A_PART:]
+                last_lines += [f"{path.parent.name}: {line:.300}" for line in last]
+    return last_lines
 
 
 def _last_lines(output: Path) -> list[str]:
