@@ -73,14 +73,14 @@ class Computation:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.current_stream(device)
-            self._first = self._stream.record_event(_timed())
+            self._first = self._stream.record_event(_event(timed=True))
 
     def end(self) -> None:
         """All of it has been asked for."""
         if self._stream is None:
             self._seconds = time.perf_counter() - self._started
         else:
-            self._last = self._stream.record_event(_timed())
+            self._last = self._stream.record_event(_event(timed=True))
 
     @property
     def is_queued(self) -> bool:
@@ -95,8 +95,10 @@ class Computation:
         return float(self._first.elapsed_time(self._last)) / 1e3
 
 
-def _timed() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+def _event(*, timed: bool = False) -> torch.cuda.Event:
+    """One that a thread sleeps for. The usual kind keeps a whole core busy until it has come, and
+    there is always a computation to wait for."""
+    return torch.cuda.Event(enable_timing=timed, blocking=True)  # type: ignore[no-untyped-call]
 
 
 class Transfers:
@@ -131,7 +133,7 @@ class Transfers:
             self._stream.wait_event(computed)
             host.copy_(tensor, non_blocking=True)
             tensor.record_stream(self._stream)
-            return Leaving(host, self._stream.record_event())
+            return Leaving(host, self._stream.record_event(_event()))
 
     def beside(self, work: Callable[[], T]) -> T:
         """Do the work on a stream of its own: what it copies does not wait for what is computed
