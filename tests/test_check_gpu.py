@@ -82,7 +82,10 @@ def test_a_check_that_fails_does_not_stop_the_others(temporary: Path, tmp_path: 
     failed = [name for name, check in found["checks"].items() if check["status"] == "FAILED"]
     assert failed == [check.name for check in CHECKS if not check.needs_gpu]
     for name in failed:
-        assert "is missing: bring it with --wheels" in found["checks"][name]["failures"][0]
+        assert (
+            "is missing; --wheels brings what torch does not"
+            in found["checks"][name]["failures"][0]
+        )
 
 
 def test_what_there_is_no_time_for_is_left_out(temporary: Path) -> None:

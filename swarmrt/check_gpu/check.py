@@ -20,7 +20,9 @@ def main(name: str, device: str, folder: str, findings: str, limit_s: str) -> in
         module = importlib.import_module(f"swarmrt.check_gpu.{name}")
         module.check(job)
     except ModuleNotFoundError as error:
-        book.expect(False, f"the package {error.name} is missing: bring it with --wheels")
+        book.expect(
+            False, f"the package {error.name} is missing; --wheels brings what torch does not"
+        )
         raise
     return 0
 

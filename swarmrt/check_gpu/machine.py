@@ -46,7 +46,9 @@ def check(job: Job) -> None:
         job.book.figure(name, value)
     missing = [name for name in IMPORTED if importlib.util.find_spec(name) is None]
     job.book.figure("missing", missing)
-    job.book.expect(not missing, f"missing here: {', '.join(missing)}; bring them with --wheels")
+    job.book.expect(
+        not missing, f"missing here: {', '.join(missing)}; --wheels brings what torch does not"
+    )
     if cuda:
         job.book.expect(described["cuda"] == "Triton", f"kernels on CUDA: {described['cuda']}")
     on = card.name if card else "no GPU"
