@@ -127,6 +127,14 @@ def test_unknown_run_and_stage_out_of_range(tiny: Path, tmp_path: Path) -> None:
             refused("serve", for_one, "--stage", 1, expected="is for stage 0 only")
 
 
+def test_unknown_device(tiny: Path, tmp_path: Path) -> None:
+    expected = "--device nonsense: not usable here"
+    run = ["--run", "tiny", "--join", "/ip4/127.0.0.1/tcp/9"]
+    refused("serve", "--stage", 0, *run, "--device", "nonsense", expected=expected)
+    out = tmp_path / "alone.safetensors"
+    refused("reference", tiny, "--out", out, "--device", "nonsense", expected=expected)
+
+
 def test_corrupted_checkpoint(tiny: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     local(tiny, "--run-dir", run_dir)

@@ -28,6 +28,7 @@ FLOORS = {
     "swarmrt.runtime": 3,
     "swarmrt.observe": 4,
     "swarmrt.lab": 5,
+    "swarmrt.check_gpu": 6,
     "swarmrt.cli": 6,
     "swarmrt.__main__": 7,
 }

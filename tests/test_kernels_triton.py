@@ -61,6 +61,31 @@ def test_kernels_compile_for_cuda_and_fuse_nothing(
 
 
 @pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="TRITON_INTERPRET is set")
+@pytest.mark.parametrize("capability", [75, 86, 89, 90, 100, 120])
+def test_kernels_assemble_for_cards_of_all_ages(
+    capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turing to Blackwell. None of them may flush what is subnormal, nor approximate."""
+    from swarmrt.kernels import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    sizes = {"count": "i32", "block": "i32"}
+    encode = {"values": "*fp32", "residual": "*fp32", "scales": "*fp32", "codes": "*i8"}
+    decode = {"codes": "*i8", "scales": "*fp32", "out": "*fp32"}
+    flags = {"WIDTH": 256, "FEEDBACK": True, "STOCHASTIC": True}
+    words = {"WIDTH": triton_kernels.FINGERPRINT_WORDS}
+    for kernel, signature, constants in (
+        (triton_kernels._encode, encode | sizes | {"key": "i32"}, flags),
+        (triton_kernels._decode, decode | sizes, {"WIDTH": 256, "ADD": True}),
+        (triton_kernels._decode, decode | {"count": "i32"}, {"WIDTH": 16, "ADD": True, "block": 1}),
+        (triton_kernels._fingerprint, {"words": "*i64", "sums": "*i64", "count": "i64"}, words),
+    ):
+        compiled = compile_for(kernel, signature, constants, capability)
+        assert compiled.asm["cubin"] and ".ftz" not in (ptx := str(compiled.asm["ptx"]))
+        assert "approx" not in ptx
+
+
+@pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="TRITON_INTERPRET is set")
 def test_the_fingerprint_compiles_for_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from swarmrt.kernels import triton_kernels
 
@@ -73,14 +98,19 @@ def test_the_fingerprint_compiles_for_cuda(tmp_path: Path, monkeypatch: pytest.M
 
 def ptx_of(kernel: Any, signature: dict[str, str], constants: dict[str, Any]) -> str:
     """What the kernel becomes for compute capability 8.0."""
+    return str(compile_for(kernel, signature, constants, 80).asm["ptx"])
+
+
+def compile_for(
+    kernel: Any, signature: dict[str, str], constants: dict[str, Any], capability: int
+) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     types = signature | dict.fromkeys(constants, "constexpr")
     source = ASTSource(fn=kernel, signature=types, constexprs=constants)
     options = {"enable_fp_fusion": False, "num_warps": 16}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options)
-    return str(compiled.asm["ptx"])
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")

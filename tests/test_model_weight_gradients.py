@@ -115,6 +115,25 @@ def test_autocast_equals_autograd(when: str) -> None:
     assert_close(mine, plain, 2e-2)
 
 
+def test_autocast_keeps_no_weights_of_its_own() -> None:
+    """Of as many microbatches as are under way, all would hold a copy."""
+    layers, _ = split(Layers(torch.float32))
+    weights = [layers.up.weight, layers.down.weight]  # type: ignore[union-attr]
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    x, _ = inputs(torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16):
+            layers(x)
+    matrices = [tensor for tensor in kept if tensor.shape in {(HIDDEN, WIDTH), (WIDTH, HIDDEN)}]
+    assert len(matrices) == 4
+    assert {m.data_ptr() for m in matrices} == {w.data_ptr() for w in weights}  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_layers_that_compute_again_in_backward(reentrant: bool) -> None:
     plain = Layers()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH, SET
+from swarmrt.cli.devices import DEVICE, check_device
 from swarmrt.config import RunConfig, load_config
 from swarmrt.foreign import for_terminal
 
@@ -20,15 +21,19 @@ def reference(
     path: Path = typer.Argument(..., metavar="RUN.toml"),
     out: Path = typer.Option(..., "--out", metavar="FILE.safetensors"),
     steps: int | None = typer.Option(None, min=1, help="Updates to apply; default run.steps."),
+    device: str = DEVICE,
     overrides: list[str] = SET,
 ) -> None:
     """Train the same run in one process, without any of the runtime, and write its weights."""
     from swarmrt.model.builders import look_here
     from swarmrt.model.export import write_safetensors
     from swarmrt.model.reference import train_reference
+    from swarmrt.model.repeatable import compute_repeatably
 
     config = load_config(path, overrides)
     look_here(config)
+    check_device(device)
+    compute_repeatably(config, device)
     steps = steps or config.run.steps
     every = max(1, steps // 20)
 
@@ -36,7 +41,7 @@ def reference(
         if step % every == 0 or step in (1, steps):
             print(f"step {step:>5}/{steps}  loss {loss:.4f}  lr {lr:.2e}", flush=True)
 
-    tensors = train_reference(config, steps, on_step)
+    tensors = train_reference(config, steps, on_step, device)
     write_safetensors(out, tensors)
     print(f"wrote {out}: the weights after {steps} steps")
 

@@ -10,8 +10,8 @@ import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT
 from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH
+from swarmrt.cli.devices import DEVICE, check_device
 from swarmrt.cli.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
-from swarmrt.errors import UsageError
 
 
 def serve(
@@ -19,7 +19,7 @@ def serve(
     stage: int = typer.Option(..., "--stage", metavar="N", help="The stage to serve, from 0."),
     run_name: str | None = RUN,
     join: list[str] = JOIN,
-    device: str = typer.Option("cpu", help='A torch device: "cpu", "cuda", "cuda:1", "mps".'),
+    device: str = DEVICE,
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
@@ -47,8 +47,6 @@ def serve(
     """Serve one stage of a run until it is over, or until Ctrl-C."""
     from contextlib import ExitStack
 
-    import torch
-
     from swarmrt.cli.running import run
     from swarmrt.cli.train import say
     from swarmrt.lab.emulation import EmulatedStage, parse_speed
@@ -61,11 +59,7 @@ def serve(
     from swarmrt.runtime.peer import ServeOptions
     from swarmrt.runtime.serving import serve as serve_peer
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {device}: not usable here: {reason}") from None
+    check_device(device)
     check_names(allow_model)
     look_in(model_path)
     with ExitStack() as stack:

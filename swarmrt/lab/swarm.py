@@ -46,15 +46,16 @@ class LocalSwarm:
         run_dir: str | Path | None = None,
         overrides: Mapping[str, object] | None = None,
         threads: int | None = None,
+        device: str = "cpu",
         speeds: Sequence[Sequence[Speed]] | None = None,
         link_delay_s: float = 0.0,
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
         `replicas` are the peers to begin with, one a stage by default; `overrides` are settings,
-        like {"run.steps": 40}; `threads` are torch's in each peer. For experiments: `speeds` are
-        emulated, by stage, one replica after the other; `link_delay_s` is how much longer every
-        message between two processes takes.
+        like {"run.steps": 40}; `threads` are torch's in each peer, which computes on `device`. For
+        experiments: `speeds` are emulated, by stage, one replica after the other; `link_delay_s`
+        is how much longer every message between two processes takes.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
@@ -66,6 +67,7 @@ class LocalSwarm:
         if (self.run_dir / "metrics.jsonl").exists():
             raise UsageError(f"{self.run_dir}: holds a run already; choose another folder")
         self._threads = threads or max(1, (os.cpu_count() or 1) // sum(self.replicas))
+        self._device = device
         self._speeds, self._link_delay_s = speeds, link_delay_s
         self._commits = Commits(self.run_dir / "metrics.jsonl")
         self.papers = LocalPapers(self.config.run.name)
@@ -147,14 +149,15 @@ class LocalSwarm:
         """With which another process joins, at all processes that are up."""
         return self.papers.line(self._addresses())
 
-    def spawn(self, stage: int, failpoints: str = "") -> Peer:
+    def spawn(self, stage: int, failpoints: str = "", device: str | None = None) -> Peer:
         """Start one more peer, which joins at all processes that are up. Does not wait for it.
 
-        `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it.
+        `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
+        `device`, by default on that of the swarm.
         """
         if not 0 <= stage < self.config.num_stages:
             raise UsageError(f"there is no stage {stage}: stages are 0 to {len(self.replicas) - 1}")
-        return self._start_peer(stage, self._addresses(), failpoints)
+        return self._start_peer(stage, self._addresses(), failpoints, device)
 
     def cut(self, a: Peer | Trainer, b: Peer | Trainer, seconds: float) -> None:
         """Break the links between two processes, and refuse new ones until then."""
@@ -227,7 +230,13 @@ class LocalSwarm:
                 )
             time.sleep(POLL_S)
 
-    def _start_peer(self, stage: int, join: Sequence[str], failpoints: str = "") -> Peer:
+    def _start_peer(
+        self,
+        stage: int,
+        join: Sequence[str],
+        failpoints: str = "",
+        device: str | None = None,
+    ) -> Peer:
         number = sum(peer.stage == stage for peer in self._peers)
         name = f"stage-{stage}-{number}"
         peer = Peer(name, self.run_dir / "peers" / name, stage)
@@ -235,7 +244,7 @@ class LocalSwarm:
         self._parts.append(peer)
         arguments = ["serve", "--stage", str(stage), "--wait"]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
-        arguments += consent(self.config)
+        arguments += ["--device", device or self._device, *consent(self.config)]
         if self._speeds is not None:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]

@@ -104,7 +104,10 @@ class Flat:
 
     def step(self, reduced: Tensor, scale: float, version: int) -> None:
         """Update with a flat gradient, times `scale`. The accumulated gradients are used up."""
-        torch.mul(reduced.to(self.gradients.device), scale, out=self.gradients)
+        if reduced.device == self.gradients.device:
+            torch.mul(reduced, scale, out=self.gradients)
+        else:  # from the host, without a second copy on the device
+            self.gradients.copy_(reduced).mul_(scale)
         rate = learning_rate(self._config, version)
         for is_matrices, piece in self._pieces.items():
             moments = {slot: values[piece] for slot, values in self.moments.items()}

@@ -27,9 +27,9 @@ OnStep = Callable[[int, float, float], None]
 
 
 def train_reference(
-    config: RunConfig, steps: int, on_step: OnStep | None = None
+    config: RunConfig, steps: int, on_step: OnStep | None = None, device: str = "cpu"
 ) -> dict[str, Tensor]:
-    """The exported weights after `steps` updates.
+    """The exported weights after `steps` updates, computed on `device`; copies on the CPU.
 
     `on_step(step, mean_loss, lr)` is called after each update, `step` counted from 1. Raises
     ModelError and DataError. In bfloat16 the updates go to float32 masters, as in the runtime. With
@@ -37,7 +37,8 @@ def train_reference(
     """
     data = open_data(config)
     model = build_layers(config)
-    whole = Slice(model, 0, len(model.layers))
+    there = torch.device(device)
+    whole = Slice(model, 0, len(model.layers)).to(there)
     parameters = list(whole.trainable().values())
     masters = [_master(parameter) for parameter in parameters]
     optimizer = make_optimizer(
@@ -51,8 +52,9 @@ def train_reference(
         loss_sum, tokens = 0.0, 0
         for index in range(config.batch.microbatches):
             microbatch = MicrobatchId(step, index)
-            inputs, targets = map(torch.from_numpy, data.microbatch(microbatch))
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            arrays = data.microbatch(microbatch)
+            inputs, targets = (torch.from_numpy(array).to(there) for array in arrays)
+            with torch.autocast(there.type, torch.bfloat16, enabled=mixed):
                 loss = model.loss_sum(whole(inputs, microbatch), targets)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for total, gradient in zip(sums, gradients, strict=True):
@@ -72,7 +74,11 @@ def train_reference(
         if on_step is not None:
             on_step(step + 1, loss_sum / tokens, rate)
     _copy(masters, parameters)
-    return {name: tensor.detach().clone() for name, tensor in whole.tensors().items()}
+    return {name: _on_host(tensor) for name, tensor in whole.tensors().items()}
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def _copy(sources: list[torch.nn.Parameter], targets: list[torch.nn.Parameter]) -> None:

@@ -90,19 +90,17 @@ class _Linear(torch.autograd.Function):
         ctx.weight, ctx.to = weight, to
         kind = inputs.device.type
         if torch.is_autocast_enabled(kind):  # else autograd would not see what is cast
-            dtype = torch.get_autocast_dtype(kind)
-            inputs, cast = inputs.to(dtype), weight.to(dtype)
-        else:
-            cast = weight.detach()
-        ctx.save_for_backward(inputs, cast)
-        return F.linear(inputs, cast, bias)
+            inputs = inputs.to(torch.get_autocast_dtype(kind))
+        # The weight as it is: cast, each microbatch under way would hold a copy of its own.
+        ctx.save_for_backward(inputs, weight.detach())
+        return F.linear(inputs, weight.detach().to(inputs.dtype), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, output_grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         inputs, weight = ctx.saved_tensors
         needs_inputs, _, needs_bias, _ = ctx.needs_input_grad
-        input_grad = output_grad @ weight if needs_inputs else None
+        input_grad = output_grad @ weight.to(output_grad.dtype) if needs_inputs else None
         bias_grad = output_grad.flatten(0, -2).sum(0) if needs_bias else None
         ctx.to.come(Factors(ctx.weight, inputs.detach(), output_grad))
         return input_grad, None, bias_grad, None

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from pathlib import Path
 
 from swarmrt.observe.progress import Progress
 
+log = logging.getLogger("swarmrt.plots")
+
 
 def plot_loss(progress: Progress, path: Path) -> None:
-    """Training and held-out loss over steps, beside the unigram baseline."""
+    """Training and held-out loss over steps, beside the unigram baseline.
+
+    Without matplotlib there is no picture: the run has come to its end all the same.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        log.warning("there is no %s: matplotlib is not installed", path.name)
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, used once
     from matplotlib.figure import Figure
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,7 +46,7 @@ from swarmrt.runtime.snapshot import (
     write_snapshot,
 )
 from swarmrt.runtime.stopping import StopSwitch
-from swarmrt.runtime.transfers import Arriving, Transfers
+from swarmrt.runtime.transfers import Arriving, Computation, Transfers
 from swarmrt.runtime.worker import Outcome, Worker
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -360,7 +359,7 @@ class Peer(Shell):
 
     def _reduce(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run on the reduce's own thread, beside forwards and backwards."""
-        self._run(self._threads.reduce, work, then)
+        self._run(self._threads.reduce, partial(self._transfers.beside, work), then)
 
     def _computed(self, outcome: Computed) -> None:
         """A forward or backward is done, but for its copy to the host where there is one."""
@@ -422,49 +421,61 @@ class Peer(Shell):
             raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
 
     def _forward(self, mb: MicrobatchId, received: tuple[Arriving, torch.Tensor]) -> Computed:
-        started = time.perf_counter()
+        computation = Computation(self.stage.device)
         inputs, targets = received[0].take(), received[1]
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
         forwarded = self.stage.forward(mb, inputs, targets if self.stage.is_last else None)
+        computation.end()
         if not mb.held_out:
             self._forwarded[mb] = forwarded
 
-        def done(frame_bytes: int) -> Event:
-            seconds, loss_sum = time.perf_counter() - started, forwarded.loss_sum or 0.0
+        def done(frame_bytes: int = 0) -> Event:
+            seconds, loss_sum = computation.seconds(), forwarded.loss_sum or 0.0
             return ForwardDone(mb, seconds, loss_sum, forwarded.tokens, frame_bytes)
 
         def keep(output: torch.Tensor) -> Event:
             self._outputs[mb] = (output, targets)
             return done(output.nbytes + targets.nbytes)
 
-        return done(0) if forwarded.output is None else self._bring(forwarded.output, keep)
+        if forwarded.output is None:
+            return self._over(computation, done)
+        return self._bring(forwarded.output, keep)
 
     def _backward(
         self, what: RunBackward, forwarded: Forwarded, arriving: Arriving | None
     ) -> Computed:
-        started = time.perf_counter()
+        computation = Computation(self.stage.device)
         mb = what.microbatch
         output_grad = None if arriving is None else arriving.take().to(self.stage.dtype)
         input_grad = self.stage.backward(
             forwarded, output_grad, accumulate=what.accumulate, later=what.later
         )
+        computation.end()
         if what.later:
             self._left[mb] = forwarded
 
-        def done(frame_bytes: int) -> Event:
-            return BackwardDone(mb, time.perf_counter() - started, frame_bytes)
+        def done(frame_bytes: int = 0) -> Event:
+            return BackwardDone(mb, computation.seconds(), frame_bytes)
 
         def keep(gradient: torch.Tensor) -> Event:
             self._input_grads[mb] = gradient
             return done(gradient.nbytes)
 
-        return done(0) if input_grad is None else self._bring(input_grad, keep)
+        return (
+            self._over(computation, done) if input_grad is None else self._bring(input_grad, keep)
+        )
 
-    def _add_weight_gradients(self, mb: MicrobatchId, forwarded: Forwarded) -> Event:
-        started = time.perf_counter()
+    def _add_weight_gradients(self, mb: MicrobatchId, forwarded: Forwarded) -> Computed:
+        computation = Computation(self.stage.device)
         self.stage.add_weight_gradients(forwarded)
-        return WeightGradientsDone(mb, time.perf_counter() - started)
+        computation.end()
+        return self._over(computation, lambda: WeightGradientsDone(mb, computation.seconds()))
+
+    def _over(self, computation: Computation, done: Callable[[], Event]) -> Computed:
+        """What `done` gives once the computation is over. From CUDA that is waited for elsewhere:
+        a receipt is for what has been added, and estimates are of what the device takes."""
+        return done if computation.is_queued else done()
 
     def _bring(self, tensor: torch.Tensor, keep: Callable[[torch.Tensor], Event]) -> Computed:
         """To the host, as it goes over the wire. From CUDA that is waited for elsewhere, so that

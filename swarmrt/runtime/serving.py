@@ -12,6 +12,7 @@ import torch
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import ConfigError, UsageError
 from swarmrt.model.builders import check_consent
+from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.model.sizing import footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.free_memory import check_fits
@@ -46,6 +47,7 @@ async def serve(
         directory = network.directory
         record = await find_run(directory, line.run, wait=options.wait, newer_than=newest)
         config = _config_of(record, options)
+        compute_repeatably(config, options.device)
         with (
             closing(Worker("torch", in_groups=True)) as torch_thread,
             closing(Worker("reduce")) as reduce_thread,

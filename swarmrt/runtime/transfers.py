@@ -11,10 +11,14 @@ allocator that a tensor is used on another stream than the one which it was allo
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 
 class OnDevice(NamedTuple):
@@ -58,14 +62,51 @@ class Arriving:
         return copy.tensor
 
 
+class Computation:
+    """What a thread has the device compute, from here until `end`, and how long that takes there.
+
+    On CUDA a computation is only queued when the call returns that asked for it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._started = time.perf_counter()
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.current_stream(device)
+            self._first = self._stream.record_event(_event(timed=True))
+
+    def end(self) -> None:
+        """All of it has been asked for."""
+        if self._stream is None:
+            self._seconds = time.perf_counter() - self._started
+        else:
+            self._last = self._stream.record_event(_event(timed=True))
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it may go on after `end`."""
+        return self._stream is not None
+
+    def seconds(self) -> float:
+        """How long it took, after `end`. Blocks the thread until it is over."""
+        if self._stream is None:
+            return self._seconds
+        self._last.synchronize()
+        return float(self._first.elapsed_time(self._last)) / 1e3
+
+
+def _event(*, timed: bool = False) -> torch.cuda.Event:
+    """One that a thread sleeps for. The usual kind keeps a whole core busy until it has come, and
+    there is always a computation to wait for."""
+    return torch.cuda.Event(enable_timing=timed, blocking=True)  # type: ignore[no-untyped-call]
+
+
 class Transfers:
     """Copies for one device. `close` at the end."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream, self._reading = (_new_stream(device) for _ in range(2))
         self._copying = ThreadPoolExecutor(1, thread_name_prefix="to-device")
 
     def to_device(self, tensor: torch.Tensor) -> Arriving:
@@ -92,7 +133,19 @@ class Transfers:
             self._stream.wait_event(computed)
             host.copy_(tensor, non_blocking=True)
             tensor.record_stream(self._stream)
-            return Leaving(host, self._stream.record_event())
+            return Leaving(host, self._stream.record_event(_event()))
+
+    def beside(self, work: Callable[[], T]) -> T:
+        """Do the work on a stream of its own: what it copies does not wait for what is computed
+        meanwhile. It may read what is known to be there, by the end of a `Computation`."""
+        if self._reading is None:
+            return work()
+        with torch.cuda.stream(self._reading):
+            return work()
 
     def close(self) -> None:
         self._copying.shutdown()
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
