@@ -167,6 +167,7 @@ class LoadState(Instruction, frozen=True):
 
     version: int
     donors: tuple[PeerId, ...]
+    digest: str = ""  # of the version's parameters, where it is known
 
 
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory

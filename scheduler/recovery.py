@@ -18,6 +18,8 @@ from swarmrt.scheduler.reducing import Reducing
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Phase, Task
 
+MAX_GIVEN = 16  # times that one asks for one frame: as often as its owner is told, which is late
+
 
 class Recovery:
     def __init__(
@@ -44,6 +46,8 @@ class Recovery:
         if microbatch in self._computing.given_up:
             return self._give_up_again(microbatch)
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
+        if not seat.is_last:
+            task.heirs.add(message.path[seat.stage + 1])
         is_coming = self._computing.is_accumulated(microbatch)
         if is_coming or task.backward in (Phase.QUEUED, Phase.RUNNING):
             return []
@@ -61,6 +65,7 @@ class Recovery:
 
     def _get_input(self, task: Task) -> list[Instruction]:
         if self._seat.is_first:  # it came with the message
+            task.input_of = self._seat.settings.trainer
             self._tasks.queue("forward", task)
             return [KeepInput(task.microbatch)]
         return [self._ask(task, "output", task.path[self._seat.stage - 1])]
@@ -92,6 +97,12 @@ class Recovery:
                 instructions += self._forwards.push(task, now)
         return instructions
 
+    def could_not_be_computed(self, task: Task, reason: str) -> list[Instruction]:
+        """What is not accumulated is for others to own. Nothing of the task is left."""
+        if task.microbatch not in self._computing.record:
+            self._computing.given_up.add(task.microbatch)
+        return [self._forwards.drop(task), self._released(task.microbatch, reason, failed=True)]
+
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Not accumulated, and it will not be: somebody else may own it."""
         is_coming = self._computing.is_accumulated(task.microbatch)
@@ -106,9 +117,9 @@ class Recovery:
             return []
         return [self._released(microbatch, "it was given up before")]
 
-    def _released(self, microbatch: MicrobatchId, reason: str) -> Send:
+    def _released(self, microbatch: MicrobatchId, reason: str, *, failed: bool = False) -> Send:
         seat = self._seat
-        return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, reason))
+        return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, reason, failed))
 
     # ------------------------------------------------------------------ its neighbours'
 
@@ -117,14 +128,19 @@ class Recovery:
         if message.epoch != self._seat.epoch or not self._seat.is_serving:
             return []
         task = self._tasks.get(message.microbatch)
-        given = None
-        if task is not None and message.kind == "output":
-            given = self._output_for(sender, task)
-        elif task is not None:
-            given = self._gradient_for(sender, task)
+        given = self._frame_for(sender, message.kind, task) if task is not None else None
         if given is None:
             return [Send(sender, NoFrame(self._seat.epoch, message.microbatch, message.kind))]
         return given
+
+    def _frame_for(self, sender: PeerId, kind: FrameKind, task: Task) -> list[Instruction] | None:
+        """None if there is none for it, or it has been given too often."""
+        task.given[sender, kind] += 1
+        if task.given[sender, kind] > MAX_GIVEN:
+            return None
+        if kind == "output":
+            return self._output_for(sender, task)
+        return self._gradient_for(sender, task)
 
     def _output_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
         """The output, now or as soon as it is there; None if it will not be."""

@@ -57,6 +57,10 @@ class Task:
     input_grad_bytes: int = 0
     output_wanted_by: PeerId | None = None  # as soon as it is there
     asked: dict[FrameKind, PeerId] = field(default_factory=dict)  # frames on their way here
+    heirs: set[PeerId] = field(default_factory=set)  # who may send the gradient of the output
+    given: Counter[tuple[PeerId, FrameKind]] = field(default_factory=Counter)  # for recovery
+    input_of: PeerId | None = None  # whose it is that forward is computed from
+    gradient_of: PeerId | None = None  # the same, of backward
 
     @property
     def work(self) -> Work:

@@ -14,11 +14,10 @@ from __future__ import annotations
 import heapq
 import random
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.estimate import Estimate, is_duration
 
 EVEN_OUT_S = 2.0  # in which queues come to be equal; longer than news of them take
 EVEN_OUT_MICROBATCHES = 8  # and not in fewer of them, if they take long
@@ -56,14 +55,6 @@ class Wiring:
     def peers(self) -> tuple[PeerId, ...]:
         return tuple(self._replicas)
 
-    def set_peers(self, peers: Iterable[PeerId]) -> None:
-        """Exactly these serve the stage now."""
-        wanted = sorted(set(peers))
-        for peer in [known for known in self._replicas if known not in wanted]:
-            self.remove(peer)
-        for peer in wanted:
-            self.add(peer)
-
     def add(self, peer: PeerId) -> None:
         if peer in self._replicas:
             return
@@ -97,7 +88,8 @@ class Wiring:
 
     def observe(self, peer: PeerId, service_s: float, backlog_s: float | None = None) -> None:
         """The replica took this long for a microbatch, and has so much work waiting."""
-        if peer in self._replicas and service_s > 0:
+        sound = is_duration(service_s) and (backlog_s is None or is_duration(backlog_s))
+        if peer in self._replicas and sound and service_s > 0:
             self._replicas[peer].service.add(service_s)
             self._set_backlog(peer, backlog_s)
 

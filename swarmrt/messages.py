@@ -158,6 +158,7 @@ class Released(Message, frozen=True):
     term: int
     microbatch: MicrobatchId
     reason: str
+    failed: bool = False  # the model raised an error on it
 
 
 FrameKind = Literal["output", "gradient"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import Admit, Backward, Forward, Message
+from swarmrt.messages import Admit, Backward, Forward, Message, Standing
 from swarmrt.scheduler.events import (
     BackwardDone,
     Event,
     ForwardDone,
-    PeersSeen,
     Received,
     Started,
 )
@@ -18,7 +17,7 @@ from swarmrt.scheduler.instructions import Instruction, Send, StartDeadline
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
 
-ME, TRAINER, UP, A, B = map(PeerId, ["me", "trainer", "up", "a", "b"])
+ME, TRAINER, UP, UP2, A, B = map(PeerId, ["me", "trainer", "up", "up2", "a", "b"])
 MB = MicrobatchId(0, 0)
 TURN_S = 0.001  # from one event to the next
 
@@ -41,8 +40,11 @@ class Peer:
         self.now = 0.0
         self.feed(Started(0, "initial"))
         self.get(Admit(1, 1, 0, "", -1, 0.0, ()))
+        for before in (UP, UP2):
+            self.get(Standing(1, 0, before, True))
         if num_stages > 2:
-            self.feed(PeersSeen(2, (A, B)))
+            self.get(Standing(1, 2, A, True))
+            self.get(Standing(1, 2, B, True))
 
     def feed(self, event: Event) -> list[Instruction]:
         """Without deadlines, which are not what these tests are about."""
@@ -64,6 +66,12 @@ class Peer:
         """Take a forward, compute it, push it; to whom."""
         self.forward(mb)
         return sent(self.computed(mb), Forward)[0][0]
+
+    def heir(self, mb: MicrobatchId = MB) -> PeerId:
+        """To whom its output was given."""
+        task = self.core.computing.tasks.get(mb)
+        assert task is not None and task.pushed_to is not None
+        return task.pushed_to
 
     def accumulate(self, mb: MicrobatchId = MB) -> list[Instruction]:
         """All the way to the receipt."""

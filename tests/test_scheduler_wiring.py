@@ -15,7 +15,8 @@ A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
 
 def wiring_of(*peers: PeerId, seed: int = 0) -> Wiring:
     wiring = Wiring(random.Random(seed))
-    wiring.set_peers(peers)
+    for peer in peers:
+        wiring.add(peer)
     return wiring
 
 
