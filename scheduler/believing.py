@@ -8,8 +8,8 @@ Rules:
     Forward             at stage 0 the trainer; else a replica of the stage before
     Backward            who has this stage's output, or was named as the next on the path
     Accepted Busy       whom the output was sent to
-    NoFrame Stale       whom was asked (`recovery`, `forwards`)
-    GetFrame            replicas of the stages before and after
+    NoFrame Stale       who was asked (`recovery`, `forwards`)
+    GetFrame            replicas of the stages before and after (`recovery`)
     Part                members of the round (`reducing`)
     Hail … Finish       the trainer
 """
@@ -27,9 +27,11 @@ from swarmrt.messages import (
     Apply,
     Backward,
     Busy,
+    Drain,
     Forward,
     GetFrame,
     Granted,
+    Hail,
     Message,
     NoFrame,
     Part,
@@ -39,7 +41,6 @@ from swarmrt.messages import (
     Standing,
 )
 from swarmrt.scheduler.estimate import is_duration
-from swarmrt.scheduler.forwards import Forwards
 from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Tasks
@@ -50,9 +51,9 @@ MAX_NUMBER = 1 << 62  # of steps, epochs, rounds and tokens: whatever is counted
 
 
 class Believing:
-    def __init__(self, seat: Seat, tasks: Tasks, forwards: Forwards) -> None:
+    def __init__(self, seat: Seat, tasks: Tasks) -> None:
         self.refused: Counter[str] = Counter()  # by kind of message
-        self._seat, self._tasks, self._forwards = seat, tasks, forwards
+        self._seat, self._tasks = seat, tasks
 
     def believes(self, sender: PeerId, message: Message) -> bool:
         believed = self._may_say(sender, message) and self._is_possible(sender, message)
@@ -72,11 +73,7 @@ class Believing:
                 return not is_trainer and self._is_heir(sender, microbatch)
             case Accepted(work=work) | Busy(work=work):
                 return not is_trainer and self._is_heir(sender, work.microbatch)
-            case GetFrame(kind="output"):
-                return sender in self._forwards.next
-            case GetFrame():
-                return sender in self._forwards.before
-            case NoFrame() | Part():
+            case GetFrame() | NoFrame() | Part():
                 return not is_trainer
             case Stale():
                 return True
@@ -107,6 +104,8 @@ class Believing:
             case Granted(epoch, microbatch, path, need) | Recover(epoch, microbatch, path, need):
                 is_ours = _is_number(epoch) and self._is_trained(microbatch)
                 return is_ours and self._is_path(path, need)
+            case Hail(epoch) | Drain(epoch):
+                return _is_number(epoch)
             case Admit(epoch, term, version, _, _, norm, donors):
                 counts = all(map(_is_number, (epoch, term, version)))
                 return counts and _is_norm(norm) and all(map(_is_name, donors))

@@ -96,7 +96,7 @@ class PeerCore:
         self.recovery = Recovery(
             self.seat, self.computing, self.forwards, self.backwards, self.reducing
         )
-        self.believing = Believing(self.seat, self.computing.tasks, self.forwards)
+        self.believing = Believing(self.seat, self.computing.tasks)
 
     # ------------------------------------------------------------------ the door
 
@@ -210,7 +210,7 @@ class PeerCore:
         void: list[Instruction] = []
         if message.epoch > seat.epoch:
             void = self._void_work()
-            self.forwards.forget_neighbours()
+            self._forget_neighbours()
             seat.epoch, seat.term, seat.state = message.epoch, 0, "joining"
         return [*void, self._beacon()]
 
@@ -224,7 +224,7 @@ class PeerCore:
             self._admission = message
             return []
         void = [*self._void_work(), *self.reducing.clear()]
-        self.forwards.forget_neighbours()
+        self._forget_neighbours()
         seat.epoch, seat.term = message.epoch, message.term
         self._admitted_with = message.digest
         self._update = (message.applied, message.norm)
@@ -349,8 +349,12 @@ class PeerCore:
             forwards.before.add(message.peer)
         if message.stage == self.seat.stage + 1:
             forwards.next.vouch(message.peer, now)
-            return forwards.rewire(now)
-        return []
+        return [*self.recovery.vouched(message.peer), *forwards.rewire(now)]
+
+    def _forget_neighbours(self) -> None:
+        """What the trainer has said of them is of an earlier admission."""
+        self.forwards.forget_neighbours()
+        self.recovery.forget_early()
 
     def _beat(self, now: float) -> list[Instruction]:
         seat = self.seat
@@ -505,10 +509,14 @@ class PeerCore:
         tasks = self.computing.tasks
         self.forwards.next.wiring.validate()
         self.forwards.retention.validate(tasks)
+        self.reducing.validate()
         tasks.validate()
         for task in tasks:
             step = task.microbatch.step
             assert seat.version <= step <= seat.newest_step + 1, (seat.version, task)
             assert step <= seat.newest_step or task.backward is Phase.AWAITED
+            held_out, settings = task.microbatch.held_out, seat.settings
+            number = settings.eval_microbatches if held_out else settings.microbatches
+            assert 0 <= task.microbatch.index < number, task
         if not seat.is_serving:
             assert not len(tasks) and not self.computing.record

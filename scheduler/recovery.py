@@ -4,6 +4,7 @@ Rules:
 - Who owns a microbatch and lacks a frame asks its neighbours for it, or gives it up: the trainer
   may let others own it from then on.
 - A neighbour gives what it retains, now or as soon as it is computed, or says that it will not.
+  Only replicas that the trainer vouches for get anything, and each frame a bounded number of times.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from swarmrt.scheduler.reducing import Reducing
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Phase, Task
 
+MAX_EARLY_SENDERS, MAX_EARLY_OF_ONE = 64, 64  # requests that wait for the trainer's word
 MAX_GIVEN = 16  # times that one asks for one frame: as often as its owner is told, which is late
 
 
@@ -32,6 +34,7 @@ class Recovery:
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._forwards, self._backwards, self._reducing = forwards, backwards, reducing
+        self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
 
@@ -127,11 +130,31 @@ class Recovery:
         """A new owner next to this stage recovers from what is retained here."""
         if message.epoch != self._seat.epoch or not self._seat.is_serving:
             return []
+        forwards = self._forwards
+        if sender not in (forwards.next if message.kind == "output" else forwards.before):
+            self._keep_early(sender, message)
+            return []
         task = self._tasks.get(message.microbatch)
         given = self._frame_for(sender, message.kind, task) if task is not None else None
         if given is None:
             return [Send(sender, NoFrame(self._seat.epoch, message.microbatch, message.kind))]
         return given
+
+    def _keep_early(self, sender: PeerId, message: GetFrame) -> None:
+        """It may own a microbatch of whose standing the trainer's word is still on its way."""
+        asked = self._early.setdefault(sender, {})
+        if len(self._early) > MAX_EARLY_SENDERS:
+            del self._early[sender]
+        elif len(asked) < MAX_EARLY_OF_ONE:
+            asked[message] = None
+
+    def vouched(self, peer: PeerId) -> list[Instruction]:
+        """The trainer's word on it has come: give it what it has asked for."""
+        early = self._early.pop(peer, ())
+        return [instruction for ask in early for instruction in self.give_frame(peer, ask)]
+
+    def forget_early(self) -> None:
+        self._early.clear()
 
     def _frame_for(self, sender: PeerId, kind: FrameKind, task: Task) -> list[Instruction] | None:
         """None if there is none for it, or it has been given too often."""
