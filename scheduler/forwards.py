@@ -151,7 +151,7 @@ class Forwards:
 
     def push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
-        task.accepted = False
+        task.accepted, task.is_wanted = False, True
         task.pushed_to = self.next.wiring.choose(now)
         if task.pushed_to is None:
             self._stranded.append(task.microbatch)
@@ -177,7 +177,7 @@ class Forwards:
         task = self._tasks.get(microbatch)
         if task is None or task.pushed_to != to or task.accepted:
             return []
-        if task.forward is not Phase.DONE or task.backward is not Phase.AWAITED:
+        if task.forward is not Phase.DONE or not task.is_wanted:
             return []
         return self.push(task, now) if task.has_output else []
 
@@ -196,7 +196,7 @@ class Forwards:
         return [
             instruction
             for task in tasks
-            if task.pushed_to is None and task.has_output and task.backward is Phase.AWAITED
+            if task.pushed_to is None and task.has_output and task.is_wanted
             for instruction in self.push(task, now)
         ]
 

@@ -518,5 +518,8 @@ class PeerCore:
             held_out, settings = task.microbatch.held_out, seat.settings
             number = settings.eval_microbatches if held_out else settings.microbatches
             assert 0 <= task.microbatch.index < number, task
+        for microbatch in self.computing.record:
+            assert seat.version <= microbatch.step <= seat.newest_step, microbatch
+            assert 0 <= microbatch.index < seat.settings.microbatches and not microbatch.held_out
         if not seat.is_serving:
             assert not len(tasks) and not self.computing.record

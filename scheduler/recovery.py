@@ -96,7 +96,7 @@ class Recovery:
         for task in self._tasks:
             if peer in task.asked.values():
                 instructions += self._give_up(task, f"{peer}, who has a frame of it, is gone")
-            elif task.pushed_to == peer and task.backward is Phase.AWAITED and task.has_output:
+            elif task.pushed_to == peer and task.is_wanted and task.has_output:
                 instructions += self._forwards.push(task, now)
         return instructions
 

@@ -41,6 +41,7 @@ class Task:
     pushed_to: PeerId | None = None
     pushed_at: float = 0.0
     accepted: bool = False
+    is_wanted: bool = False  # the output is, by the newest attempt: no gradient has come for it yet
     claimed_at: float = 0.0
     claim_patience_s: float = 0.0  # before it is claimed again
     retries: int = 0  # of the push or the claim

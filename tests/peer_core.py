@@ -23,7 +23,10 @@ TURN_S = 0.001  # from one event to the next
 
 
 class Peer:
-    """A served peer of stage 1 of `num_stages`; it checks its invariants after every event."""
+    """A served peer of a stage, by default 1; it checks its invariants after every event.
+
+    UP and UP2 are the replicas of the stage before, A and B those of the next one.
+    """
 
     def __init__(
         self,
@@ -32,19 +35,31 @@ class Peer:
         retain_bytes: int = 1 << 20,
         most_left: int = 0,
         staleness: int = 0,
+        microbatches: int = 2000,
+        stage: int = 1,
     ) -> None:
         settings = PeerSettings(
-            ME, TRAINER, 1, num_stages, 0, queue_s, 1000, retain_bytes, 15.0, most_left, staleness
+            me=ME,
+            trainer=TRAINER,
+            stage=stage,
+            num_stages=num_stages,
+            seed=0,
+            queue_s=queue_s,
+            gradient_bytes=1000,
+            retain_bytes=retain_bytes,
+            record_ttl_s=15.0,
+            most_left=most_left,
+            staleness=staleness,
+            microbatches=microbatches,
+            eval_microbatches=2,
         )
         self.core = PeerCore(settings)
         self.now = 0.0
         self.feed(Started(0, "initial"))
         self.get(Admit(1, 1, 0, "", -1, 0.0, ()))
-        for before in (UP, UP2):
-            self.get(Standing(1, 0, before, True))
-        if num_stages > 2:
-            self.get(Standing(1, 2, A, True))
-            self.get(Standing(1, 2, B, True))
+        for before, after in zip((UP, UP2), (A, B), strict=True):
+            self.get(Standing(1, stage - 1, before, True))
+            self.get(Standing(1, stage + 1, after, True))
 
     def feed(self, event: Event) -> list[Instruction]:
         """Without deadlines, which are not what these tests are about."""
