@@ -17,6 +17,7 @@ from swarmrt.messages import Apply, Part, Prepare
 from swarmrt.scheduler.events import GradientCombined, PartSummed
 from swarmrt.scheduler.instructions import (
     CombineParts,
+    DropPart,
     DropRound,
     Instruction,
     KeepPart,
@@ -53,6 +54,8 @@ class Reducing:
         for sender, part in early:
             if round_.awaits(sender, part):
                 instructions += round_.part_arrived(sender, part)
+            else:
+                instructions.append(DropPart(sender, *round_.key, part.index, part.summed))
         return instructions
 
     def void(self, step: int) -> list[Instruction]:

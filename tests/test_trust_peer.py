@@ -39,6 +39,7 @@ from swarmrt.scheduler.events import (
 )
 from swarmrt.scheduler.instructions import (
     ClearGradients,
+    DropPart,
     Forget,
     Instruction,
     KeepGradient,
@@ -361,6 +362,15 @@ def test_early_parts_of_one_sender_leave_room_for_others() -> None:
         for index in range(20):
             peer.get(Part(1, 0, number, index, False), PeerId(f"evil{number}"))
     assert len(peer.core.reducing._early) == MAX_EARLY_PARTS
+
+
+def test_early_parts_that_are_none_of_their_round_are_dropped() -> None:
+    peer = Peer()
+    for sender, index in ((OTHER, 0), (EVIL, 0), (OTHER, 7)):
+        assert keeps(peer.get(Part(1, 0, 9, index, True), sender))
+    begun = peer.get(Prepare(1, 0, 9, ((OTHER, ()), (ME, ())), (), 10))
+    dropped = {i for i in begun if isinstance(i, DropPart)}
+    assert dropped == {DropPart(EVIL, 0, 9, 0, True), DropPart(OTHER, 0, 9, 7, True)}
 
 
 @pytest.mark.parametrize("index", [-1, 3, 1 << 40])

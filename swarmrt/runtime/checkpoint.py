@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError
@@ -28,7 +28,7 @@ REPLACED = ".replaced"  # a whole checkpoint, until the one that takes its name 
 
 class StageFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    file: str
+    file: str = Field(pattern=r"^stage-[0-9]{1,6}\.safetensors$")  # in the checkpoint's folder
     size_bytes: int
     sha256: str
     parameters_digest: str

@@ -14,6 +14,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
+from swarmrt.model.layout import Layout, layout_from
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -24,9 +25,10 @@ from swarmrt.runtime.checkpoint import (
 from swarmrt.runtime.directory import RunRecord
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.shell import Shell
-from swarmrt.runtime.snapshot import Snapshot, digest_of
+from swarmrt.runtime.snapshot import Snapshot, as_written_now, digest_of
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     CheckpointFailed,
@@ -46,7 +48,6 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.run import TrainerSettings
 
-MAX_STAGE_BYTES = 64 << 30  # of one stage's snapshot; memory grows only with what has come
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -132,6 +133,7 @@ class Trainer(Shell):
         self.data = data
         self._options, self._epoch, self._report = options, epoch, report
         self._saving = asyncio.Lock()
+        self._known_layouts: tuple[Layout, ...] = ()
         self._publication = asyncio.Event()
         if options.checkpoint is not None:
             self._offer(options.checkpoint)
@@ -177,7 +179,7 @@ class Trainer(Shell):
     def _offer(self, checkpoint: Checkpoint) -> None:
         """Be the donor of a checkpoint's states."""
         for stage in range(self.config.num_stages):
-            data = checkpoint.read_stage(stage)
+            data = as_written_now(stage, checkpoint.version, checkpoint.read_stage(stage))
             snapshot = Snapshot(stage, checkpoint.version, data, digest_of(data))
             self.shelf.put(snapshot, keep=self.config.num_stages)
 
@@ -186,8 +188,10 @@ class Trainer(Shell):
         async with self._saving:
             try:
                 snapshots = [
-                    await self.fetches.get(stage, what.version, donors, MAX_STAGE_BYTES)
-                    for stage, donors in enumerate(what.donors)
+                    await self.fetches.get(Wanted(layout, what.version, digest), donors)
+                    for layout, digest, donors in zip(
+                        await self._layouts(), what.digests, what.donors, strict=True
+                    )
                 ]
                 manifest = {
                     "run": self.config.run.name,
@@ -209,6 +213,15 @@ class Trainer(Shell):
                 self.process.feed(CheckpointFailed(what.version, str(error)))
             else:
                 self.process.feed(CheckpointSaved(what.version))
+
+    async def _layouts(self) -> tuple[Layout, ...]:
+        """Of all stages' states. They are worked out once, and beside the event loop."""
+        if not self._known_layouts:
+            stages = range(self.config.num_stages)
+            self._known_layouts = await asyncio.to_thread(
+                lambda: tuple(layout_from(self.config, stage) for stage in stages)
+            )
+        return self._known_layouts
 
     # ------------------------------------------------------------------ the directory
 

@@ -34,6 +34,7 @@ from swarmrt.scheduler.instructions import (
     ClearGradients,
     CombineParts,
     DropFrames,
+    DropPart,
     DropRound,
     Forget,
     GradientPart,
@@ -156,6 +157,9 @@ class SimulatedPeer:
                 self._sum(instruction)
             case CombineParts(step, number, parts):
                 self._combine(step, number, parts)
+            case DropPart(sender, step, number, index, summed):
+                assert not summed, "of nobody who is honest"
+                self._slices.pop(((step, number, index), sender), None)
             case DropRound(step, number):
                 self._drop_round(step, number)
             case StepOptimizer(step, number, _, snapshot):
