@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import (
@@ -28,6 +29,7 @@ from swarmrt.messages import (
     Backward,
     Busy,
     Drain,
+    Finish,
     Forward,
     GetFrame,
     Granted,
@@ -54,71 +56,97 @@ class Believing:
     def __init__(self, seat: Seat, tasks: Tasks) -> None:
         self.refused: Counter[str] = Counter()  # by kind of message
         self._seat, self._tasks = seat, tasks
+        self._stages = tuple(range(seat.settings.num_stages))
+        self._from_peers: dict[type[Message], Callable[[PeerId, Any], bool]] = {
+            Forward: self._forward,
+            Backward: self._backward,
+            Accepted: self._answer,
+            Busy: self._answer,
+            Stale: lambda sender, message: self._is_work(message.work),
+            GetFrame: self._about_frame,
+            NoFrame: self._about_frame,
+            Part: self._part,
+        }
+        self._from_trainer: dict[type[Message], Callable[[Any], bool]] = {
+            Hail: lambda message: _is_number(message.epoch),
+            Admit: self._admit,
+            Granted: self._ownership,
+            Recover: self._ownership,
+            Standing: self._standing,
+            Prepare: self._prepare,
+            Apply: self._apply,
+            Drain: lambda message: _is_number(message.epoch),
+            Finish: lambda message: True,
+        }
 
     def believes(self, sender: PeerId, message: Message) -> bool:
-        believed = self._may_say(sender, message) and self._is_possible(sender, message)
+        believed = self._believes(sender, message)
         if not believed:
             self.refused[type(message).__name__] += 1
         return believed
 
-    # ------------------------------------------------------------------ who may say it
+    def _believes(self, sender: PeerId, message: Message) -> bool:
+        of_peers = self._from_peers.get(type(message))
+        if of_peers is not None:
+            return of_peers(sender, message)
+        of_trainer = self._from_trainer.get(type(message))
+        return of_trainer is not None and self._is_trainer(sender) and of_trainer(message)
 
-    def _may_say(self, sender: PeerId, message: Message) -> bool:
-        """Whether this sender may. Where it depends on more, the part that it goes to decides."""
-        is_trainer = sender == self._seat.settings.trainer
-        match message:
-            case Forward():
-                return is_trainer == self._seat.is_first
-            case Backward(microbatch=microbatch):
-                return not is_trainer and self._is_heir(sender, microbatch)
-            case Accepted(work=work) | Busy(work=work):
-                return not is_trainer and self._is_heir(sender, work.microbatch)
-            case GetFrame() | NoFrame() | Part():
-                return not is_trainer
-            case Stale():
-                return True
-        return is_trainer
+    def _is_trainer(self, sender: PeerId) -> bool:
+        return sender == self._seat.settings.trainer
+
+    # ------------------------------------------------------------------ what peers say
+
+    def _forward(self, sender: PeerId, message: Forward) -> bool:
+        """At the first stage it is the trainer's."""
+        if self._is_trainer(sender) != self._seat.is_first or not _is_number(message.epoch):
+            return False
+        return self._is_work(message.work) and self._is_route(message.route, sender)
+
+    def _backward(self, sender: PeerId, message: Backward) -> bool:
+        """The path names its sender as the peer of the next stage."""
+        stage = self._seat.stage
+        if not self._is_heir(sender, message.microbatch) or self._seat.is_last:
+            return False
+        follows = self._is_path(message.path, message.need) and message.path[stage + 1] == sender
+        return follows and self._is_trained(message.microbatch) and _is_number(message.epoch)
+
+    def _answer(self, sender: PeerId, message: Accepted | Busy) -> bool:
+        if not self._is_heir(sender, message.work.microbatch) or not self._is_work(message.work):
+            return False
+        return is_duration(message.service_s) and is_duration(message.backlog_s)
+
+    def _about_frame(self, sender: PeerId, message: GetFrame | NoFrame) -> bool:
+        sound = _is_number(message.epoch) and self._is_trained(message.microbatch)
+        return sound and not self._is_trainer(sender)
+
+    def _part(self, sender: PeerId, message: Part) -> bool:
+        numbers = (message.epoch, message.step, message.round, message.index)
+        return not self._is_trainer(sender) and all(map(_is_number, numbers))
 
     def _is_heir(self, sender: PeerId, microbatch: MicrobatchId) -> bool:
         task = self._tasks.get(microbatch)
-        return task is not None and sender in task.heirs
+        return task is not None and sender in task.heirs and not self._is_trainer(sender)
 
-    # ------------------------------------------------------------------ what may be true
+    # ------------------------------------------------------------------ what the trainer says
 
-    def _is_possible(self, sender: PeerId, message: Message) -> bool:
-        seat = self._seat
-        match message:
-            case Forward(work, epoch, route):
-                return self._is_work(work) and _is_number(epoch) and self._is_route(route, sender)
-            case Backward(epoch, microbatch, path, need):
-                follows = self._is_path(path, need) and path[seat.stage + 1 :][:1] == (sender,)
-                return follows and _is_number(epoch) and self._is_trained(microbatch)
-            case Accepted(work, service_s, backlog_s) | Busy(work, service_s, backlog_s):
-                return self._is_work(work) and is_duration(service_s) and is_duration(backlog_s)
-            case Stale(work):
-                return self._is_work(work)
-            case GetFrame(epoch, microbatch) | NoFrame(epoch, microbatch):
-                return _is_number(epoch) and self._is_trained(microbatch)
-            case Part(epoch, step, number, index):
-                return all(map(_is_number, (epoch, step, number, index)))
-            case Granted(epoch, microbatch, path, need) | Recover(epoch, microbatch, path, need):
-                is_ours = _is_number(epoch) and self._is_trained(microbatch)
-                return is_ours and self._is_path(path, need)
-            case Hail(epoch) | Drain(epoch):
-                return _is_number(epoch)
-            case Admit(epoch, term, version, _, _, norm, donors):
-                counts = all(map(_is_number, (epoch, term, version)))
-                return counts and _is_norm(norm) and all(map(_is_name, donors))
-            case Prepare():
-                return self._is_round(message)
-            case Apply(epoch, step, number, norm):
-                counts = all(map(_is_number, (epoch, number))) and self._is_near(step)
-                return counts and _is_norm(norm)
-            case Standing(epoch, stage, peer):
-                return _is_number(epoch) and _is_name(peer) and 0 <= stage < self._num_stages
-        return True
+    def _admit(self, message: Admit) -> bool:
+        counts = all(map(_is_number, (message.epoch, message.term, message.version)))
+        return counts and _is_norm(message.norm) and all(map(_is_name, message.donors))
 
-    def _is_round(self, prepare: Prepare) -> bool:
+    def _ownership(self, message: Granted | Recover) -> bool:
+        sound = _is_number(message.epoch) and self._is_trained(message.microbatch)
+        return sound and self._is_path(message.path, message.need)
+
+    def _standing(self, message: Standing) -> bool:
+        sound = _is_number(message.epoch) and message.stage in self._stages
+        return sound and _is_name(message.peer)
+
+    def _apply(self, message: Apply) -> bool:
+        counts = _is_number(message.epoch) and _is_number(message.round)
+        return counts and self._is_near(message.step) and _is_norm(message.norm)
+
+    def _prepare(self, prepare: Prepare) -> bool:
         """A roster has everybody once, and every microbatch at most once."""
         peers = [peer for peer, _ in prepare.roster]
         indices = [index for _, its_indices in prepare.roster for index in its_indices]
@@ -129,6 +157,8 @@ class Believing:
         apart = not set(peers) & set(prepare.listeners)
         is_near = self._is_near(prepare.step)
         return counted and named and within and numbers and apart and is_near and prepare.tokens > 0
+
+    # ------------------------------------------------------------------ values
 
     def _is_near(self, step: int) -> bool:
         """What is kept of steps that are to come is bounded."""
@@ -154,16 +184,12 @@ class Believing:
         return not route or route[-1] == sender
 
     def _is_path(self, path: Sequence[PeerId], need: Sequence[int]) -> bool:
-        """A peer or nobody for each stage, this one for its own; and stages, each once."""
-        named = len(path) == self._num_stages and all(len(peer) <= MAX_NAME for peer in path)
-        stages = range(self._num_stages)
-        in_order = len(need) <= len(stages) and tuple(need) == tuple(sorted(set(need)))
-        sound = in_order and all(stage in stages for stage in need)
-        return named and sound and path[self._seat.stage] == self._seat.me
-
-    @property
-    def _num_stages(self) -> int:
-        return self._seat.settings.num_stages
+        """A peer or nobody for each stage, this one for its own; and some stages, in order."""
+        if len(path) != len(self._stages) or path[self._seat.stage] != self._seat.me:
+            return False
+        if max(map(len, path)) > MAX_NAME or len(need) > len(self._stages):
+            return False
+        return need == tuple(stage for stage in self._stages if stage in need)
 
 
 def _is_number(value: int) -> bool:

@@ -158,8 +158,8 @@ class Recovery:
 
     def _frame_for(self, sender: PeerId, kind: FrameKind, task: Task) -> list[Instruction] | None:
         """None if there is none for it, or it has been given too often."""
-        task.given[sender, kind] += 1
-        if task.given[sender, kind] > MAX_GIVEN:
+        number = task.given[sender, kind] = task.given.get((sender, kind), 0) + 1
+        if number > MAX_GIVEN:
             return None
         if kind == "output":
             return self._output_for(sender, task)

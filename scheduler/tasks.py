@@ -59,7 +59,7 @@ class Task:
     output_wanted_by: PeerId | None = None  # as soon as it is there
     asked: dict[FrameKind, PeerId] = field(default_factory=dict)  # frames on their way here
     heirs: set[PeerId] = field(default_factory=set)  # who may send the gradient of the output
-    given: Counter[tuple[PeerId, FrameKind]] = field(default_factory=Counter)  # for recovery
+    given: dict[tuple[PeerId, FrameKind], int] = field(default_factory=dict)  # how often
     input_of: PeerId | None = None  # whose it is that forward is computed from
     gradient_of: PeerId | None = None  # the same, of backward
 
