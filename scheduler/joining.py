@@ -171,11 +171,12 @@ class Joining:
         return [Send(peer, standing) for peer in told]
 
     def _neighbours(self, member: Member) -> list[Member]:
-        """The replicas that it may give work to or take work from."""
+        """The replicas that it may give work to or take work from. One that wants to leave serves on
+        while there is no other."""
         members = self._run.members
         before = members.of_stage(member.stage - 1, Membership.READY)
         after = members.of_stage(member.stage + 1, Membership.READY)
-        return [*before, *(other for other in after if not other.leaving)]
+        return [*before, *([other for other in after if not other.leaving] or after)]
 
     def _vouch(self, member: Member, to: Member) -> Send:
         return Send(to.peer, Standing(self._run.epoch, member.stage, member.peer, True))

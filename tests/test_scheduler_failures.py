@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Beacon, Forward, Message, Ready, Released, Standing
+from swarmrt.messages import Beacon, Forward, Leaving, Message, Ready, Released, Standing
 from swarmrt.scheduler.events import Received, Started
 from swarmrt.scheduler.failures import TRIES_ALONE, Failures
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
@@ -124,6 +124,20 @@ def test_neighbours_are_told_of_each_other_in_whatever_order_they_come() -> None
     for order in ((A, B, C, D), (D, C, B, A), (B, D, A, C)):
         trainer = Trainer(*order)
         assert trainer.told == {A: {B, C}, B: {A, D}, C: {A, D}, D: {B, C}}
+
+
+def test_one_that_wants_to_leave_is_still_served_if_it_is_the_only_one() -> None:
+    trainer = Trainer(B, C, D)
+    trainer.hear(D, Leaving(1, trainer.term(D), False))
+    trainer.hear(A, trainer.beacon(A, 0, "joining"))
+    trainer.hear(B, Leaving(1, trainer.term(B), False))
+    trainer.hear(A, Ready(1, trainer.term(A), 0, "d"))
+    assert trainer.told[A] == {C}, "the other one stays"
+    trainer = Trainer(A, D)
+    trainer.hear(D, Leaving(1, trainer.term(D), False))
+    trainer.hear(B, trainer.beacon(B, 0, "joining"))
+    trainer.hear(B, Ready(1, trainer.term(B), 0, "d"))
+    assert trainer.told[B] == {A, D}
 
 
 def test_what_was_lost_of_it_is_said_again() -> None:
