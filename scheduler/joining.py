@@ -171,7 +171,7 @@ class Joining:
         return [Send(peer, standing) for peer in told]
 
     def _neighbours(self, member: Member) -> list[Member]:
-        """The replicas that it may give work to or take work from. One that wants to leave serves on
+        """Replicas that it may give work to or take work from. One that wants to leave serves on
         while there is no other."""
         members = self._run.members
         before = members.of_stage(member.stage - 1, Membership.READY)
