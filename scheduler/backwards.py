@@ -45,7 +45,7 @@ class Backwards:
         if self._forwards.blame.bars(sender, now):
             return []
         task.path, task.need = message.path, message.need
-        task.is_wanted = False
+        self._forwards.came_back(task, sender, now)
         self._computing.granted(message.microbatch, message.need)
         task.asked.pop("gradient", None)
         keep: list[Instruction] = []

@@ -103,6 +103,7 @@ class Forwards:
         was_asked = task.asked.pop("output", None) is not None
         is_new = message.work.attempt > task.attempt or message.route != task.route
         if is_new:
+            self._came_again(task)
             task.attempt, task.route = message.work.attempt, message.route
             task.onward = task.onward or not was_asked
         has_frames = self._seat.is_last or task.has_output
@@ -114,6 +115,17 @@ class Forwards:
         if not has_frames:
             return self._forward_from(task, sender) if _is_idle(task) else []
         return self._go_on(task, now)
+
+    def _came_again(self, task: Task) -> None:
+        """Another attempt comes: of what was handed on, and taken, nothing has come back."""
+        if task.accepted and task.is_wanted and task.pushed_to is not None:
+            self.next.wiring.never_came(task.pushed_to)
+
+    def came_back(self, task: Task, sender: PeerId, now: float) -> None:
+        """The gradient of an output: the first sign of whoever it was handed to."""
+        if task.is_wanted and task.pushed_to == sender:
+            self.next.wiring.came_back(sender, task.pushed_at, now)
+        task.is_wanted = False
 
     def _forward_from(self, task: Task, sender: PeerId) -> list[Instruction]:
         """Compute it from the input that has just come."""

@@ -15,8 +15,7 @@ A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
 
 def wiring_of(*peers: PeerId, seed: int = 0) -> Wiring:
     wiring = Wiring(random.Random(seed))
-    for peer in peers:
-        wiring.add(peer)
+    wiring.set_peers(peers)
     return wiring
 
 

@@ -321,12 +321,31 @@ def test_no_made_up_time_enters_an_estimate(seconds: float) -> None:
         assert peer.get(Busy(Work(MB, 1), *times), to) == []
     wiring = peer.core.forwards.next.wiring
     wiring.observe(to, seconds)
-    wiring.observe(to, 0.5, seconds)
     assert wiring.expected_s(to) == 1.0
+    wiring.observe(to, 0.5, seconds)
     for index in range(1, 200):
         peer.pushed(mb(index))
     wiring.add(PeerId("new"))
     assert all(math.isfinite(replica.account_s) for replica in wiring._replicas.values())
+
+
+def test_one_that_takes_all_and_does_nothing_comes_to_get_next_to_nothing() -> None:
+    """It says that it takes a microsecond. The other one takes 0.2 s, which shows."""
+    peer = Peer(microbatches=2000)
+    pushed = list[PeerId]()
+    for index in range(300):
+        to = peer.pushed(mb(index))
+        pushed.append(to)
+        seconds = 1e-6 if to == A else 0.2
+        peer.get(Accepted(Work(mb(index), 1), seconds, 0.0), to)
+        peer.now += 0.2
+        if to == B:
+            peer.get(Backward(1, mb(index), (UP, ME, to), ALL), to)
+            peer.feed(BackwardDone(mb(index), 0.01, 100))
+        else:  # until the trainer tries again, and it goes elsewhere
+            again = peer.forward(mb(index), attempt=2)
+            assert sent(again, Forward)
+    assert pushed[100:].count(A) < 20
 
 
 # ---------------------------------------------------------------------- made-up work and parts
