@@ -74,7 +74,7 @@ class ComputeFailed(Event, frozen=True):
     accumulator may be in it in part."""
 
     microbatch: MicrobatchId
-    what: str
+    computation: str
     reason: str
 
 

@@ -292,8 +292,8 @@ class PeerCore:
         task, void = self.computing.failed(event.microbatch)
         if task is None:
             return [*void, *self.computing.compute()]
-        reason = f"{event.what} failed: {event.reason}"
-        if event.what == "forward":
+        reason = f"{event.computation} failed: {event.reason}"
+        if event.computation == "forward":
             if not seat.is_first:
                 self.forwards.blame.failed(task.input_of, now)
         elif task.gradient_of is not None:

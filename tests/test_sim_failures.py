@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId
 from swarmrt.sim.world import World
+from tests.test_observe_audit import audited
 
 
 def failing(world: World, seed: int, share: float, most: int) -> list[str]:
@@ -38,6 +41,18 @@ def test_what_fails_once_is_computed_again(replicas: list[int], staleness: int) 
         assert told and len(world.disk.steps) == 5
         kinds |= set(told)
     assert kinds == {"forward", "backward", "weights"}
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_the_audit_knows_what_became_of_a_computation_that_failed(
+    staleness: int, tmp_path: Path
+) -> None:
+    for seed in range(5):
+        world = World([2, 2, 2], seed, steps=5, staleness=staleness)
+        told = failing(world, seed, share=0.2, most=20)
+        world.run(limit_s=300)
+        result = audited(json.loads(json.dumps(world.log())), tmp_path / str(seed))
+        assert len(told) == 20 and result.passed, result.violations
 
 
 def test_a_replica_that_always_fails_stops_nobody() -> None:
