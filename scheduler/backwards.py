@@ -1,6 +1,7 @@
 """A peer's way back: running backward once it is granted, accumulating, and passing it on.
 
 Rules:
+- Gradients are taken from whoever has this stage's output, or is named by the trainer as next.
 - What comes again is answered from the record, and accumulates nothing.
 - The receipt goes to the trainer, the input's gradient to the stage before, if one needs it. Where
   the weights' gradients are left for later, the receipt waits for them and the gradient does not.
@@ -8,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Accumulated, Backward, Granted
 from swarmrt.scheduler.computing import Computing
 from swarmrt.scheduler.events import BackwardDone, WeightGradientsDone
@@ -37,16 +38,19 @@ class Backwards:
         self._computing.granted(message.microbatch, message.need)
         return self.run_or_answer(task)
 
-    def came(self, message: Backward) -> list[Instruction]:
+    def came(self, sender: PeerId, message: Backward, now: float) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
         if task is None or message.epoch != self._seat.epoch or self._seat.is_last:
             return []
+        if self._forwards.blame.bars(sender, now):
+            return []
         task.path, task.need = message.path, message.need
+        self._forwards.came_back(task, sender, now)
         self._computing.granted(message.microbatch, message.need)
         task.asked.pop("gradient", None)
         keep: list[Instruction] = []
         if task.backward is Phase.AWAITED and not task.has_gradient:
-            task.has_gradient = True
+            task.has_gradient, task.gradient_of = True, sender
             keep = [KeepGradient(message.microbatch)]
         return keep + self.run_or_answer(task)
 
@@ -68,6 +72,7 @@ class Backwards:
         task, void = self._computing.backward_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]
+        self._forwards.blame.worked(task.gradient_of)
         task.backward = Phase.DONE
         task.has_graph = task.has_gradient = False
         task.has_input_grad, task.input_grad_bytes = not self._seat.is_first, event.frame_bytes

@@ -46,6 +46,7 @@ class Computing:
         self.given_up: set[MicrobatchId] = set()  # released, and not granted since
         self.done = 0  # computations, ever
         self.awaited: MicrobatchId | None = None  # its grant is about to come
+        self.is_spoiled = False  # a part of a gradient may be in the accumulators
         self._seat = seat
         self._adding: set[MicrobatchId] = set()  # that a started computation adds
         self._left: set[MicrobatchId] = set()  # whose weights' gradients are not all added yet
@@ -139,6 +140,17 @@ class Computing:
             task.weights = Phase.DONE
         return task, self._added(event.microbatch, task)
 
+    def failed(self, microbatch: MicrobatchId) -> tuple[Task | None, list[Instruction]]:
+        """The same, of one that raised an error."""
+        self.done += 1
+        task = self.tasks.finished(microbatch)
+        if task is None:
+            return None, self._added(microbatch, None)
+        if microbatch in self._adding or microbatch in self._left:
+            self.is_spoiled = True
+        self._adding.discard(microbatch)
+        return task, []
+
     def _added(self, microbatch: MicrobatchId, task: Task | None) -> list[Instruction]:
         """A computation that may have added to the accumulators is over."""
         was_added = microbatch in self._adding
@@ -190,8 +202,9 @@ class Computing:
     def void(self) -> list[Instruction]:
         """Drop all tasks, and what is in the accumulators."""
         instructions: list[Instruction] = [Forget(mb) for mb in self.tasks.clear()]
-        if self.record or self._adding or self._left:
+        if self.record or self._adding or self._left or self.is_spoiled:
             instructions.append(ClearGradients())
+        self.is_spoiled = False
         self.record.clear()
         self._left.clear()
         self.awaited = None

@@ -1,4 +1,4 @@
-"""Smoothed times."""
+"""Smoothed times. What cannot be one, and would spoil a mean for ever, does not count."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ DEADLINE_DEVIATIONS = 4
 MAX_DOUBLINGS = 6
 LEAST_MEANS = 2  # a stall holds up all answers at once, so before it they seem to be even
 LEAST_S = 0.05  # asking again sooner would not help, however fast the answers were
+LONGEST_S = 1e6  # that anything in a run takes
+
+
+def is_duration(seconds: float) -> bool:
+    """Whether it may be one: others may send anything."""
+    return 0 <= seconds <= LONGEST_S
 
 
 @dataclass(slots=True)
@@ -21,6 +27,8 @@ class Estimate:
     samples: int = 0
 
     def add(self, seconds: float) -> None:
+        if not is_duration(seconds):
+            return
         if self.samples == 0:
             self.mean_s, self.deviation_s = seconds, seconds / 2
         else:

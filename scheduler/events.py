@@ -69,6 +69,24 @@ class WeightGradientsDone(Event, frozen=True):
     seconds: float
 
 
+class ComputeFailed(Event, frozen=True):
+    """A forward, a backward, or what backward had left, raised an error. What it was to add to the
+    accumulator may be in it in part."""
+
+    microbatch: MicrobatchId
+    computation: str
+    reason: str
+
+
+class PartUnfit(Event, frozen=True):
+    """A part of this round cannot be used: its length, its encoding or its values are wrong."""
+
+    step: int
+    round: int
+    sender: PeerId
+    reason: str
+
+
 class PartSummed(Event, frozen=True):
     step: int
     round: int
@@ -125,5 +143,5 @@ class StopRequested(Event, frozen=True):
 ALL_EVENTS: tuple[type[Event], ...] = (
     Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone,
     WeightGradientsDone, PartSummed, GradientCombined, Stepped, StateLoaded, StateUnavailable,
-    CheckpointSaved, CheckpointFailed, DeadlinePassed, StopRequested,
+    CheckpointSaved, CheckpointFailed, DeadlinePassed, StopRequested, ComputeFailed, PartUnfit,
 )  # fmt: skip

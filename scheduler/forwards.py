@@ -1,6 +1,7 @@
 """A peer's way forward: taking a microbatch, and handing its output on until somebody has it.
 
 Rules:
+- Inputs are taken from replicas that the trainer vouches for, and outputs go to such.
 - A forward has no side effects, so a refused, failed, lost or late push goes to another replica.
 - What is awaited is asked for again when it is overdue.
 """
@@ -12,6 +13,7 @@ import random
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Accepted, Busy, Claim, Evaluated, Forward, Stale
 from swarmrt.scheduler.agenda import Agenda
+from swarmrt.scheduler.blame import Blame
 from swarmrt.scheduler.computing import Computing
 from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.events import ForwardDone
@@ -37,7 +39,9 @@ class Forwards:
     def __init__(self, seat: Seat, computing: Computing) -> None:
         self.retention = Retention(seat.settings.retain_bytes)
         self.agenda: Agenda[MicrobatchId] = Agenda("overdue")
+        self.before: set[PeerId] = set()  # replicas of the stage before, by the trainer's word
         self.next = Replicas(random.Random(seat.settings.seed), seat.settings.record_ttl_s)
+        self.blame = Blame()
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._stranded: list[MicrobatchId] = []  # outputs that no replica could take
         self._accept_time = Estimate()
@@ -48,6 +52,11 @@ class Forwards:
         self.retention.clear()
         self.agenda.clear()
         self._stranded.clear()
+
+    def forget_neighbours(self) -> None:
+        """What the trainer has said of them is of an earlier admission."""
+        self.before.clear()
+        self.next.clear()
 
     def drop(self, task: Task) -> Forget:
         """It is not needed here any more."""
@@ -67,38 +76,60 @@ class Forwards:
             return [Send(sender, Stale(message.work) if is_old else self._load(Busy, message))]
         if microbatch.step < seat.version:
             return [Send(sender, Stale(message.work))]
+        if not self._is_known(sender) or self.blame.bars(sender, now):
+            return [Send(sender, self._load(Busy, message))]
         if task is not None:
-            return [Send(sender, self._load(Accepted, message)), *self._again(task, message, now)]
-        is_far = microbatch.step > seat.newest_step + 1
+            accepted = self._load(Accepted, message)
+            return [Send(sender, accepted), *self._again(task, sender, message, now)]
+        newest = seat.version if microbatch.held_out else seat.newest_step
+        is_far = microbatch.step > newest + 1
         if seat.is_draining or is_far or self._computing.is_full:
             return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
         task = Task(microbatch, message.work.attempt, message.route, onward=True)
+        task.input_of = sender
         self._tasks.queue("forward", self._tasks.add(task))
         return [KeepInput(microbatch), Send(sender, accepted), *self._computing.compute()]
+
+    def _is_known(self, sender: PeerId) -> bool:
+        """Whether the trainer vouches for it. Who is refused before its word is here asks again."""
+        return self._seat.is_first or sender in self.before
 
     def _load(self, kind: type[Accepted] | type[Busy], message: Forward) -> Accepted | Busy:
         return kind(message.work, self._computing.service_s, self._computing.backlog_s)
 
-    def _again(self, task: Task, message: Forward, now: float) -> list[Instruction]:
+    def _again(self, task: Task, sender: PeerId, message: Forward, now: float) -> list[Instruction]:
         """Another attempt of a microbatch that is here; or the frame that was asked for."""
         was_asked = task.asked.pop("output", None) is not None
         is_new = message.work.attempt > task.attempt or message.route != task.route
         if is_new:
+            self._came_again(task)
             task.attempt, task.route = message.work.attempt, message.route
             task.onward = task.onward or not was_asked
         has_frames = self._seat.is_last or task.has_output
         is_spent = task.backward is Phase.DONE and not (task.has_input_grad or self._seat.is_first)
         if task.forward is Phase.AWAITED or (is_new and _is_idle(task) and is_spent):
-            return self._forward_from(task)
+            return self._forward_from(task, sender)
         if not is_new or task.forward is not Phase.DONE or not task.onward:
             return []
         if not has_frames:
-            return self._forward_from(task) if _is_idle(task) else []
+            return self._forward_from(task, sender) if _is_idle(task) else []
         return self._go_on(task, now)
 
-    def _forward_from(self, task: Task) -> list[Instruction]:
+    def _came_again(self, task: Task) -> None:
+        """Another attempt comes: of what was handed on, and taken, nothing has come back."""
+        if task.accepted and task.is_wanted and task.pushed_to is not None:
+            self.next.wiring.never_came(task.pushed_to)
+
+    def came_back(self, task: Task, sender: PeerId, now: float) -> None:
+        """The gradient of an output: the first sign of whoever it was handed to."""
+        if task.is_wanted and task.pushed_to == sender:
+            self.next.wiring.came_back(sender, task.pushed_at, now)
+        task.is_wanted = False
+
+    def _forward_from(self, task: Task, sender: PeerId) -> list[Instruction]:
         """Compute it from the input that has just come."""
+        task.input_of = sender
         if task.backward is Phase.DONE:
             task.backward, task.granted = Phase.AWAITED, False  # this attempt's grant may differ
         self._tasks.queue("forward", task)
@@ -110,6 +141,7 @@ class Forwards:
         task, void = self._computing.forward_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]
+        self.blame.worked(task.input_of)
         task.forward = Phase.DONE
         task.loss_sum, task.tokens = event.loss_sum, event.tokens
         if event.microbatch.held_out and self._seat.is_last:
@@ -131,7 +163,7 @@ class Forwards:
 
     def push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
-        task.accepted = False
+        task.accepted, task.is_wanted = False, True
         task.pushed_to = self.next.wiring.choose(now)
         if task.pushed_to is None:
             self._stranded.append(task.microbatch)
@@ -143,6 +175,7 @@ class Forwards:
         return [self.send_output(task.pushed_to, task)]
 
     def send_output(self, to: PeerId, task: Task) -> Send:
+        task.heirs.add(to)
         message = Forward(task.work, self._seat.epoch, (*task.route, self._seat.me))
         return Send(to, message, Output(task.microbatch))
 
@@ -156,7 +189,7 @@ class Forwards:
         task = self._tasks.get(microbatch)
         if task is None or task.pushed_to != to or task.accepted:
             return []
-        if task.forward is not Phase.DONE or task.backward is not Phase.AWAITED:
+        if task.forward is not Phase.DONE or not task.is_wanted:
             return []
         return self.push(task, now) if task.has_output else []
 
@@ -175,7 +208,7 @@ class Forwards:
         return [
             instruction
             for task in tasks
-            if task.pushed_to is None and task.has_output and task.backward is Phase.AWAITED
+            if task.pushed_to is None and task.has_output and task.is_wanted
             for instruction in self.push(task, now)
         ]
 

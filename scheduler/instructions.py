@@ -81,6 +81,16 @@ class KeepPart(Instruction, frozen=True):
     parts: int = 0  # of the round; 0 while it is not known yet
 
 
+class DropPart(Instruction, frozen=True):
+    """Forget a part that was kept before its round was known, of which it is none."""
+
+    sender: PeerId
+    step: int
+    round: int
+    index: int
+    summed: bool
+
+
 class RunForward(Instruction, frozen=True):
     """Compute; the outcome is ForwardDone."""
 
@@ -167,6 +177,7 @@ class LoadState(Instruction, frozen=True):
 
     version: int
     donors: tuple[PeerId, ...]
+    digest: str = ""  # of the version's parameters, where it is known
 
 
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
@@ -290,7 +301,8 @@ class Stop(Instruction, frozen=True):
 
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, RunWeightGradients, Forget,
-    DropFrames, ClearGradients, SumPart, CombineParts, DropRound, StepOptimizer, LoadState,
+    DropFrames, ClearGradients, SumPart, CombineParts, DropPart, DropRound, StepOptimizer,
+    LoadState,
     Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
     ReportCheckpointFailed, Stop,

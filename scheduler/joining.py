@@ -22,6 +22,7 @@ from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
 
 DOUBT_S = 0.25  # half of what is between two beacons: several late ones come together
+REMIND_S = 1.0  # rarely is one lost: with the link to whom it was for, who is told all then
 SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
 
 
@@ -86,6 +87,8 @@ class Joining:
                 return self._fence(
                     member, f"it missed the commit of version {self._run.version}", now
                 )
+            case Membership.READY:
+                return self._remind(member, now)
             case Membership.ADMITTED if beacon.term < member.term:
                 return [self._admitting.tell(member)]
             case Membership.ADMITTED if not is_here:  # it could not get the state
@@ -153,18 +156,41 @@ class Joining:
                     f"{run.version}: do all run the same software?"
                 )
             ]
-        return [_report(member), *self._welcome(member)]
+        introductions = [self._vouch(other, member) for other in self._neighbours(member)]
+        return [_report(member), *self._welcome(member), *introductions]
 
     def _welcome(self, member: Member) -> list[Instruction]:
-        """Those before it may give it work."""
+        """Those before it may give it work, and those after it take work from it."""
         if member.state is not Membership.READY or member.leaving:
             return []
         run = self._run
         if member.stage == 0:
             run.dispatch.wiring.add(member.peer)
-            return []
+        told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
         standing = Standing(run.epoch, member.stage, member.peer, True)
-        return [Send(peer, standing) for peer in run.members.ready(member.stage - 1)]
+        return [Send(peer, standing) for peer in told]
+
+    def _neighbours(self, member: Member) -> list[Member]:
+        """Replicas that it may give work to or take work from. One that wants to leave serves on
+        while there is no other."""
+        members = self._run.members
+        before = members.of_stage(member.stage - 1, Membership.READY)
+        after = members.of_stage(member.stage + 1, Membership.READY)
+        return [*before, *([other for other in after if not other.leaving] or after)]
+
+    def _vouch(self, member: Member, to: Member) -> Send:
+        return Send(to.peer, Standing(self._run.epoch, member.stage, member.peer, True))
+
+    def _remind(self, member: Member, now: float) -> list[Instruction]:
+        """What was lost of such words is said again: one of them every so often, in turn."""
+        if now - member.reminded_at < REMIND_S:
+            return []
+        member.reminded_at = now
+        neighbours = self._neighbours(member)
+        if not neighbours:
+            return []
+        member.reminders += 1
+        return [self._vouch(neighbours[member.reminders % len(neighbours)], member)]
 
     # ------------------------------------------------------------------ a new incarnation
 

@@ -36,6 +36,8 @@ class Member:
     doubted_at: float | None = None  # since then its beacons were of another term, all of them
     barred_until: int = 0  # the version before which it is not admitted again
     beacon: Beacon | None = None  # its newest
+    reminders: int = 0  # of its neighbours
+    reminded_at: float = 0.0
     health: Health = field(default_factory=Health)
 
 

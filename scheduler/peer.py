@@ -40,16 +40,18 @@ from swarmrt.messages import (
     Standing,
 )
 from swarmrt.scheduler.backwards import Backwards
+from swarmrt.scheduler.believing import Believing
 from swarmrt.scheduler.computing import Computing
 from swarmrt.scheduler.events import (
     BackwardDone,
+    ComputeFailed,
     DeadlinePassed,
     Event,
     ForwardDone,
     GradientCombined,
     PartSummed,
+    PartUnfit,
     PeerLost,
-    PeersSeen,
     Received,
     SendFailed,
     Started,
@@ -85,6 +87,7 @@ class PeerCore:
         self._leaving = False  # it wants to go; it may when it is draining
         self._asked_in = (-1, -1)  # epoch and term in which this peer has asked to be let go
         self._update = (-1, 0.0)  # round and norm of the one that made this version
+        self._admitted_with = ""  # digest of the version that it was admitted at, where it is known
         self._admission: Admit | Hail | None = None  # that came while the optimizer was stepping
         self.computing = Computing(self.seat)
         self.reducing = Reducing(settings.me, settings.gradient_bytes)
@@ -93,6 +96,7 @@ class PeerCore:
         self.recovery = Recovery(
             self.seat, self.computing, self.forwards, self.backwards, self.reducing
         )
+        self.believing = Believing(self.seat, self.computing.tasks)
 
     # ------------------------------------------------------------------ the door
 
@@ -114,6 +118,10 @@ class PeerCore:
                 return self.backwards.done(event)
             case WeightGradientsDone():
                 return self.backwards.weights_done(event)
+            case ComputeFailed():
+                return self._compute_failed(event, now)
+            case PartUnfit():
+                return self._part_unfit(event)
             case PartSummed():
                 return self.reducing.part_summed(event) + self._reduce_on()
             case GradientCombined():
@@ -128,8 +136,6 @@ class PeerCore:
                 return self._send_failed(to, message, now)
             case PeerLost(peer):
                 return self._peer_lost(peer, now)
-            case PeersSeen(stage, peers):
-                return self._peers_seen(stage, peers, now)
             case DeadlinePassed("beacon"):
                 return self._beat(now)
             case DeadlinePassed("rewire"):
@@ -146,11 +152,13 @@ class PeerCore:
 
     def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
         seat = self.seat
+        if not self.believing.believes(sender, message):
+            return []
         match message:
             case Forward():
                 return self.forwards.came(sender, message, now)
             case Backward():
-                return self.backwards.came(message)
+                return self.backwards.came(sender, message, now)
             case Accepted():
                 return self.forwards.accepted(sender, message, now)
             case Busy():
@@ -163,8 +171,6 @@ class PeerCore:
                 return self.reducing.part(sender, message, seat.version) + self._reduce_on()
             case Stale(work):
                 return self.forwards.stale(sender, work.microbatch)
-        if sender != seat.settings.trainer:
-            return []
         return self._received_from_trainer(message, now)
 
     def _received_from_trainer(self, message: Message, now: float) -> list[Instruction]:
@@ -204,6 +210,7 @@ class PeerCore:
         void: list[Instruction] = []
         if message.epoch > seat.epoch:
             void = self._void_work()
+            self._forget_neighbours()
             seat.epoch, seat.term, seat.state = message.epoch, 0, "joining"
         return [*void, self._beacon()]
 
@@ -217,19 +224,23 @@ class PeerCore:
             self._admission = message
             return []
         void = [*self._void_work(), *self.reducing.clear()]
+        self._forget_neighbours()
         seat.epoch, seat.term = message.epoch, message.term
+        self._admitted_with = message.digest
         self._update = (message.applied, message.norm)
         is_held = bool(seat.digest) and message.digest in ("", seat.digest)
         if message.version == seat.version and is_held:
             return void + self._serve()
         seat.state, seat.digest = "loading", ""  # until it is here
         seat.version = message.version  # what it follows from here on
-        return [*void, LoadState(message.version, message.donors)]
+        return [*void, LoadState(message.version, message.donors, message.digest)]
 
     def _state_loaded(self, version: int, digest: str) -> list[Instruction]:
         seat = self.seat
         if seat.state != "loading" or version != seat.version:
             return []
+        if self._admitted_with not in ("", digest):
+            return self._state_unavailable(version)
         seat.digest = digest
         return self._serve() + self._reduce_on()
 
@@ -265,8 +276,35 @@ class PeerCore:
             return [Stop("the trainer is gone", error=False)]
         if seat.state == "joining" or seat.is_stepping:
             return []
+        return self._begin_again()
+
+    def _begin_again(self) -> list[Instruction]:
+        """Void the work of this term, and wait to be admitted in another one."""
+        seat = self.seat
         seat.state, seat.term = "joining", 0
         return [*self._void_work(), Announce("joining", seat.version)]
+
+    # ------------------------------------------------------------------ what cannot be computed
+
+    def _compute_failed(self, event: ComputeFailed, now: float) -> list[Instruction]:
+        """Others may fare better with it. It ends nobody: what was sent may be at fault."""
+        seat = self.seat
+        task, void = self.computing.failed(event.microbatch)
+        if task is None:
+            return [*void, *self.computing.compute()]
+        reason = f"{event.computation} failed: {event.reason}"
+        if event.computation == "forward":
+            if not seat.is_first:
+                self.forwards.blame.failed(task.input_of, now)
+        elif task.gradient_of is not None:
+            until = self.forwards.blame.failed(task.gradient_of, now)
+            self.forwards.next.refused(task.gradient_of, 0.0, until)
+        told = self.recovery.could_not_be_computed(task, reason)
+        if not self.computing.is_spoiled:
+            return [*told, *self.computing.compute()]
+        if seat.is_stepping:
+            return told  # and the rest when that is over
+        return [*told, *self._begin_again(), self._beacon()]
 
     # ------------------------------------------------------------------ leaving
 
@@ -302,19 +340,21 @@ class PeerCore:
         return self.recovery.go_on_without(peer, now)
 
     def _standing(self, message: Standing, now: float) -> list[Instruction]:
-        if message.serving:
-            if message.stage == self.seat.stage + 1:
-                self.forwards.next.vouch(message.peer)
-                return self.forwards.rewire(now)
-            return []
-        self.forwards.next.lost(message.peer, now)
-        return self.recovery.go_on_without(message.peer, now)
+        forwards = self.forwards
+        if not message.serving:
+            forwards.before.discard(message.peer)
+            forwards.next.fenced(message.peer)
+            return self.recovery.go_on_without(message.peer, now)
+        if message.stage == self.seat.stage - 1:
+            forwards.before.add(message.peer)
+        if message.stage == self.seat.stage + 1:
+            forwards.next.vouch(message.peer, now)
+        return [*self.recovery.vouched(message.peer), *forwards.rewire(now)]
 
-    def _peers_seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
-        if stage != self.seat.stage + 1:
-            return []
-        self.forwards.next.seen(peers, now)
-        return self.forwards.rewire(now)
+    def _forget_neighbours(self) -> None:
+        """What the trainer has said of them is of an earlier admission."""
+        self.forwards.forget_neighbours()
+        self.recovery.forget_early()
 
     def _beat(self, now: float) -> list[Instruction]:
         seat = self.seat
@@ -399,6 +439,15 @@ class PeerCore:
                 seat.is_stepping, self._update = True, (step.round, step.norm)
         return instructions
 
+    def _part_unfit(self, event: PartUnfit) -> list[Instruction]:
+        """The round cannot be completed with it; the trainer decides who goes."""
+        round_ = self.reducing.round(event.step)
+        if round_ is None or round_.prepare.round != event.round:
+            return []
+        reason = f"a part of {event.sender} {event.reason}"
+        key = (event.step, event.round)
+        return [self.seat.to_trainer(Refused(self.seat.epoch, *key, reason, event.sender))]
+
     def _gradient_combined(self, event: GradientCombined) -> list[Instruction]:
         round_ = self.reducing.combined(event)
         if round_ is None:
@@ -448,6 +497,8 @@ class PeerCore:
             after = self._hail(admission)
         elif isinstance(admission, Admit):
             after = self._admit(admission)
+        elif self.computing.is_spoiled and seat.is_serving:
+            after = [*self._begin_again(), self._beacon()]
         return [applied, *drops, *after, *self._reduce_on(), *self.computing.compute()]
 
     # ------------------------------------------------------------------ invariants
@@ -458,10 +509,17 @@ class PeerCore:
         tasks = self.computing.tasks
         self.forwards.next.wiring.validate()
         self.forwards.retention.validate(tasks)
+        self.reducing.validate()
         tasks.validate()
         for task in tasks:
             step = task.microbatch.step
             assert seat.version <= step <= seat.newest_step + 1, (seat.version, task)
             assert step <= seat.newest_step or task.backward is Phase.AWAITED
+            held_out, settings = task.microbatch.held_out, seat.settings
+            number = settings.eval_microbatches if held_out else settings.microbatches
+            assert 0 <= task.microbatch.index < number, task
+        for microbatch in self.computing.record:
+            assert seat.version <= microbatch.step <= seat.newest_step, microbatch
+            assert 0 <= microbatch.index < seat.settings.microbatches and not microbatch.held_out
         if not seat.is_serving:
             assert not len(tasks) and not self.computing.record

@@ -4,6 +4,7 @@ Rules:
 - Who owns a microbatch and lacks a frame asks its neighbours for it, or gives it up: the trainer
   may let others own it from then on.
 - A neighbour gives what it retains, now or as soon as it is computed, or says that it will not.
+  Only replicas that the trainer vouches for get anything, and each frame a bounded number of times.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from swarmrt.scheduler.reducing import Reducing
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Phase, Task
 
+MAX_EARLY_SENDERS, MAX_EARLY_OF_ONE = 64, 64  # requests that wait for the trainer's word
+MAX_GIVEN = 16  # times that one asks for one frame: as often as its owner is told, which is late
+
 
 class Recovery:
     def __init__(
@@ -30,6 +34,7 @@ class Recovery:
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._forwards, self._backwards, self._reducing = forwards, backwards, reducing
+        self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
 
@@ -44,6 +49,8 @@ class Recovery:
         if microbatch in self._computing.given_up:
             return self._give_up_again(microbatch)
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
+        if not seat.is_last:
+            task.heirs.add(message.path[seat.stage + 1])
         is_coming = self._computing.is_accumulated(microbatch)
         if is_coming or task.backward in (Phase.QUEUED, Phase.RUNNING):
             return []
@@ -61,6 +68,7 @@ class Recovery:
 
     def _get_input(self, task: Task) -> list[Instruction]:
         if self._seat.is_first:  # it came with the message
+            task.input_of = self._seat.settings.trainer
             self._tasks.queue("forward", task)
             return [KeepInput(task.microbatch)]
         return [self._ask(task, "output", task.path[self._seat.stage - 1])]
@@ -88,9 +96,15 @@ class Recovery:
         for task in self._tasks:
             if peer in task.asked.values():
                 instructions += self._give_up(task, f"{peer}, who has a frame of it, is gone")
-            elif task.pushed_to == peer and task.backward is Phase.AWAITED and task.has_output:
+            elif task.pushed_to == peer and task.is_wanted and task.has_output:
                 instructions += self._forwards.push(task, now)
         return instructions
+
+    def could_not_be_computed(self, task: Task, reason: str) -> list[Instruction]:
+        """What is not accumulated is for others to own. Nothing of the task is left."""
+        if task.microbatch not in self._computing.record:
+            self._computing.given_up.add(task.microbatch)
+        return [self._forwards.drop(task), self._released(task.microbatch, reason, failed=True)]
 
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Not accumulated, and it will not be: somebody else may own it."""
@@ -106,9 +120,9 @@ class Recovery:
             return []
         return [self._released(microbatch, "it was given up before")]
 
-    def _released(self, microbatch: MicrobatchId, reason: str) -> Send:
+    def _released(self, microbatch: MicrobatchId, reason: str, *, failed: bool = False) -> Send:
         seat = self._seat
-        return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, reason))
+        return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, reason, failed))
 
     # ------------------------------------------------------------------ its neighbours'
 
@@ -116,15 +130,40 @@ class Recovery:
         """A new owner next to this stage recovers from what is retained here."""
         if message.epoch != self._seat.epoch or not self._seat.is_serving:
             return []
+        forwards = self._forwards
+        if sender not in (forwards.next if message.kind == "output" else forwards.before):
+            self._keep_early(sender, message)
+            return []
         task = self._tasks.get(message.microbatch)
-        given = None
-        if task is not None and message.kind == "output":
-            given = self._output_for(sender, task)
-        elif task is not None:
-            given = self._gradient_for(sender, task)
+        given = self._frame_for(sender, message.kind, task) if task is not None else None
         if given is None:
             return [Send(sender, NoFrame(self._seat.epoch, message.microbatch, message.kind))]
         return given
+
+    def _keep_early(self, sender: PeerId, message: GetFrame) -> None:
+        """It may own a microbatch of whose standing the trainer's word is still on its way."""
+        asked = self._early.setdefault(sender, {})
+        if len(self._early) > MAX_EARLY_SENDERS:
+            del self._early[sender]
+        elif len(asked) < MAX_EARLY_OF_ONE:
+            asked[message] = None
+
+    def vouched(self, peer: PeerId) -> list[Instruction]:
+        """The trainer's word on it has come: give it what it has asked for."""
+        early = self._early.pop(peer, ())
+        return [instruction for ask in early for instruction in self.give_frame(peer, ask)]
+
+    def forget_early(self) -> None:
+        self._early.clear()
+
+    def _frame_for(self, sender: PeerId, kind: FrameKind, task: Task) -> list[Instruction] | None:
+        """None if there is none for it, or it has been given too often."""
+        number = task.given[sender, kind] = task.given.get((sender, kind), 0) + 1
+        if number > MAX_GIVEN:
+            return None
+        if kind == "output":
+            return self._output_for(sender, task)
+        return self._gradient_for(sender, task)
 
     def _output_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
         """The output, now or as soon as it is there; None if it will not be."""

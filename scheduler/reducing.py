@@ -4,7 +4,8 @@ Rules:
 - The newest round of a step replaces the earlier ones, whose parts are dropped.
 - A peer combines a round, and applies it, when its version is that round's step. One that still
   loads its state keeps the sums and the Applies of the steps that it misses, and catches up.
-- Parts may come before the Prepare that explains them; a bounded number is kept.
+- Parts may come before the Prepare that explains them; of each sender a few are kept, and a bounded
+  number in all, each of which has at most `MAX_PART_BYTES`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from swarmrt.messages import Apply, Part, Prepare
 from swarmrt.scheduler.events import GradientCombined, PartSummed
 from swarmrt.scheduler.instructions import (
     CombineParts,
+    DropPart,
     DropRound,
     Instruction,
     KeepPart,
@@ -24,7 +26,8 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.rounds import Round
 
 MAX_BEHIND = 8  # steps that a newcomer may miss while it loads; the trainer waits then
-MAX_EARLY_PARTS = 256
+MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
+MAX_EARLY_PARTS = 256  # of all senders together: 1 GiB
 
 
 class Reducing:
@@ -51,6 +54,8 @@ class Reducing:
         for sender, part in early:
             if round_.awaits(sender, part):
                 instructions += round_.part_arrived(sender, part)
+            else:
+                instructions.append(DropPart(sender, *round_.key, part.index, part.summed))
         return instructions
 
     def void(self, step: int) -> list[Instruction]:
@@ -68,10 +73,14 @@ class Reducing:
             return [keep, *round_.part_arrived(sender, part)]
         newer = round_ is None or part.round > round_.prepare.round
         near = version <= part.step <= version + MAX_BEHIND + 1
-        if not newer or not near or len(self._early) >= MAX_EARLY_PARTS:
+        if not newer or not near or not self._has_room_for(sender):
             return []
         self._early[sender, part] = None
         return [keep]
+
+    def _has_room_for(self, sender: PeerId) -> bool:
+        its = sum(other == sender for other, _ in self._early)
+        return its < MAX_EARLY_OF_ONE and len(self._early) < MAX_EARLY_PARTS
 
     def part_summed(self, event: PartSummed) -> list[Instruction]:
         round_ = self._rounds.get(event.step)
@@ -86,6 +95,11 @@ class Reducing:
             return None
         round_.combined = (event.digest, event.squared_norm)
         return round_
+
+    def validate(self) -> None:
+        """What is kept for rounds to come is bounded."""
+        assert len(self._early) <= MAX_EARLY_PARTS and len(self._applies) <= 2 * MAX_BEHIND + 4
+        assert len(self._rounds) <= MAX_BEHIND + 2, self._rounds.keys()
 
     def apply(self, message: Apply) -> None:
         self._applies[message.step] = message

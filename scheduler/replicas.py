@@ -1,9 +1,10 @@
-"""The replicas of the next stage, as one sender knows them: by the directory, by the trainer's
-word, and by what happened on the way to them."""
+"""The neighbouring stages' replicas, as a peer knows them: by the trainer's word alone, and by what
+happened on the way to them. The directory only tells where they are."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.wiring import Wiring
@@ -31,25 +32,44 @@ class Absent:
 
 
 class Replicas:
+    """Those of the next stage. Only whom the trainer vouches for, in this epoch, is given work."""
+
     def __init__(self, rng: random.Random, record_ttl_s: float) -> None:
         self.wiring = Wiring(rng)
         self._absent = Absent(record_ttl_s)
-        self._vouched: dict[PeerId, None] = {}  # by the trainer, which knows before the directory
+        self._vouched: dict[PeerId, None] = {}
 
-    def seen(self, peers: tuple[PeerId, ...], now: float) -> None:
-        """The directory names these."""
-        self.wiring.set_peers({*self._absent.without(peers, now), *self._vouched})
+    def __contains__(self, peer: PeerId) -> bool:
+        """Whether the trainer vouches for it."""
+        return peer in self._vouched
 
-    def vouch(self, peer: PeerId) -> None:
-        """The trainer says that it takes work."""
-        self._absent.discard(peer)
-        self._vouched[peer] = None
-        self.wiring.add(peer)
+    def __iter__(self) -> Iterator[PeerId]:
+        return iter(self._vouched)
+
+    def vouch(self, peer: PeerId, now: float) -> None:
+        """The trainer says that it takes work. Where that is no news, and the link to it has just
+        broken, it is not tried again yet."""
+        if peer not in self._vouched:
+            self._vouched[peer] = None
+            self._absent.discard(peer)
+        if self._absent.without((peer,), now):
+            self.wiring.add(peer)
+
+    def fenced(self, peer: PeerId) -> None:
+        """The trainer says that nothing is to be had from it."""
+        self._vouched.pop(peer, None)
+        self.wiring.remove(peer)
 
     def lost(self, peer: PeerId, now: float) -> None:
-        self._vouched.pop(peer, None)
+        """The link to it is broken."""
         self._absent.add(peer, now)
         self.wiring.remove(peer)
+
+    def clear(self) -> None:
+        """What the trainer has said is of an earlier admission."""
+        for peer in self._vouched:
+            self.wiring.remove(peer)
+        self._vouched.clear()
 
     def refused(self, peer: PeerId, service_s: float, until: float) -> None:
         """It did not take work: nothing more for it until then."""

@@ -12,6 +12,8 @@ from swarmrt.messages import Message, PeerState
 from swarmrt.recorded import Recorded
 from swarmrt.scheduler.instructions import Send
 
+MANY = 1 << 31  # where a log's settings do not say how many
+
 
 class PeerSettings(Recorded, frozen=True):
     me: PeerId
@@ -25,6 +27,8 @@ class PeerSettings(Recorded, frozen=True):
     record_ttl_s: float  # how long the directory may name a peer that is gone
     most_left: int = 0  # microbatches whose weights' gradients backward may leave for later
     staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    microbatches: int = MANY  # in a step
+    eval_microbatches: int = MANY  # in an evaluation
 
 
 @dataclass(slots=True)

@@ -41,6 +41,7 @@ class Task:
     pushed_to: PeerId | None = None
     pushed_at: float = 0.0
     accepted: bool = False
+    is_wanted: bool = False  # the output is, by the newest attempt: no gradient has come for it yet
     claimed_at: float = 0.0
     claim_patience_s: float = 0.0  # before it is claimed again
     retries: int = 0  # of the push or the claim
@@ -57,6 +58,10 @@ class Task:
     input_grad_bytes: int = 0
     output_wanted_by: PeerId | None = None  # as soon as it is there
     asked: dict[FrameKind, PeerId] = field(default_factory=dict)  # frames on their way here
+    heirs: set[PeerId] = field(default_factory=set)  # who may send the gradient of the output
+    given: dict[tuple[PeerId, FrameKind], int] = field(default_factory=dict)  # how often
+    input_of: PeerId | None = None  # whose it is that forward is computed from
+    gradient_of: PeerId | None = None  # the same, of backward
 
     @property
     def work(self) -> Work:

@@ -156,8 +156,8 @@ class TrainerCore:
                 self.working.evaluated(message, now)
             case Accumulated(epoch, term, mb) if run.is_current(member, epoch, term):
                 self.working.receipt(member, mb, now)
-            case Released(epoch, term, mb, reason) if run.is_current(member, epoch, term):
-                return self.working.released(member, mb, reason)
+            case Released(epoch, term) if run.is_current(member, epoch, term):
+                return self.working.released(member, message)
             case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
                 return self.joining.ready(member, version, digest, now)
             case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):

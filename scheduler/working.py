@@ -12,8 +12,9 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Claim, Evaluated, Granted, Recover, Stale
+from swarmrt.messages import Claim, Evaluated, Granted, Recover, Released, Stale
 from swarmrt.scheduler.evaluation import Evaluation
+from swarmrt.scheduler.failures import Failures
 from swarmrt.scheduler.instructions import Batch, Instruction, ReportRecovery, Send
 from swarmrt.scheduler.ledger import Grant
 from swarmrt.scheduler.membership import Member, Membership
@@ -23,6 +24,7 @@ from swarmrt.scheduler.run import Phase, Run
 class Working:
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._failures = Failures()
 
     # ------------------------------------------------------------------ opening steps
 
@@ -46,6 +48,7 @@ class Working:
         run.receipts.drop(run.version - 1)
         if run.version not in run.books.steps:
             run.books.open(run.version)
+        self._failures.drop(run.version)
         run.evaluation = self._new_evaluation()
         self._open_newest(now)
 
@@ -158,13 +161,29 @@ class Working:
         frontier = ledger.frontier(index)
         return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
 
-    def released(self, member: Member, microbatch: MicrobatchId, reason: str) -> list[Instruction]:
-        run = self._run
+    def released(self, member: Member, message: Released) -> list[Instruction]:
+        run, microbatch = self._run, message.microbatch
         ledger = run.books.of(microbatch)
-        if ledger is None or not ledger.release(member.peer, microbatch.index, member.stage):
+        owned = ledger is not None and ledger.release(member.peer, microbatch.index, member.stage)
+        why = f"{microbatch} by {member.peer}: {message.reason}"
+        report = ReportRecovery(run.version, "released", 1, why)
+        if not message.failed:
+            return [report] if owned else []
+        if not self._is_open(microbatch):
             return []
-        why = f"{microbatch} by {member.peer}: {reason}"
-        return [ReportRecovery(run.version, "released", 1, why)]
+        replicas = run.members.ready(member.stage)
+        if self._failures.add(microbatch, member.stage, member.peer, replicas):
+            who = self._failures.peers(microbatch, member.stage)
+            where = f"microbatch {microbatch} cannot be computed at stage {member.stage}, by {who}"
+            return [run.give_up(f"{where}: {message.reason}")]
+        run.dispatch.is_late(microbatch)  # if nobody owns it yet
+        return [report]
+
+    def _is_open(self, microbatch: MicrobatchId) -> bool:
+        """Whether it is to be computed now."""
+        if microbatch.held_out:
+            return microbatch.step == self._run.version
+        return self._run.books.of(microbatch) is not None
 
     def _recover(self, now: float) -> list[Instruction]:
         """Find owners for vacancies: from retained frames, or by another attempt."""

@@ -171,6 +171,7 @@ class Released(Reasoned, frozen=True):
     term: int
     microbatch: MicrobatchId
     reason: str
+    failed: bool = False  # the model raised an error on it
 
 
 FrameKind = Literal["output", "gradient"]

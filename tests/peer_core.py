@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import Admit, Backward, Forward, Message
+from swarmrt.messages import Admit, Backward, Forward, Message, Standing
 from swarmrt.scheduler.events import (
     BackwardDone,
     Event,
     ForwardDone,
-    PeersSeen,
     Received,
     Started,
 )
@@ -18,13 +17,16 @@ from swarmrt.scheduler.instructions import Instruction, Send, StartDeadline
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
 
-ME, TRAINER, UP, A, B = map(PeerId, ["me", "trainer", "up", "a", "b"])
+ME, TRAINER, UP, UP2, A, B = map(PeerId, ["me", "trainer", "up", "up2", "a", "b"])
 MB = MicrobatchId(0, 0)
 TURN_S = 0.001  # from one event to the next
 
 
 class Peer:
-    """A served peer of stage 1 of `num_stages`; it checks its invariants after every event."""
+    """A served peer of a stage, by default 1; it checks its invariants after every event.
+
+    UP and UP2 are the replicas of the stage before, A and B those of the next one.
+    """
 
     def __init__(
         self,
@@ -33,16 +35,31 @@ class Peer:
         retain_bytes: int = 1 << 20,
         most_left: int = 0,
         staleness: int = 0,
+        microbatches: int = 2000,
+        stage: int = 1,
     ) -> None:
         settings = PeerSettings(
-            ME, TRAINER, 1, num_stages, 0, queue_s, 1000, retain_bytes, 15.0, most_left, staleness
+            me=ME,
+            trainer=TRAINER,
+            stage=stage,
+            num_stages=num_stages,
+            seed=0,
+            queue_s=queue_s,
+            gradient_bytes=1000,
+            retain_bytes=retain_bytes,
+            record_ttl_s=15.0,
+            most_left=most_left,
+            staleness=staleness,
+            microbatches=microbatches,
+            eval_microbatches=2,
         )
         self.core = PeerCore(settings)
         self.now = 0.0
         self.feed(Started(0, "initial"))
         self.get(Admit(1, 1, 0, "", -1, 0.0, ()))
-        if num_stages > 2:
-            self.feed(PeersSeen(2, (A, B)))
+        for before, after in zip((UP, UP2), (A, B), strict=True):
+            self.get(Standing(1, stage - 1, before, True))
+            self.get(Standing(1, stage + 1, after, True))
 
     def feed(self, event: Event) -> list[Instruction]:
         """Without deadlines, which are not what these tests are about."""
@@ -64,6 +81,12 @@ class Peer:
         """Take a forward, compute it, push it; to whom."""
         self.forward(mb)
         return sent(self.computed(mb), Forward)[0][0]
+
+    def heir(self, mb: MicrobatchId = MB) -> PeerId:
+        """To whom its output was given."""
+        task = self.core.computing.tasks.get(mb)
+        assert task is not None and task.pushed_to is not None
+        return task.pushed_to
 
     def accumulate(self, mb: MicrobatchId = MB) -> list[Instruction]:
         """All the way to the receipt."""

@@ -116,3 +116,11 @@ def test_a_checkpoint_of_the_first_format_is_read_without_its_digests(tmp_path: 
     path.write_text(text.replace('"format": 2', '"format": 3'))
     with pytest.raises(CheckpointError, match="format 3, this swarmrt reads 2"):
         newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["../../secret", "/etc/passwd", "stage-0.safetensors/..", "s"])
+def test_manifest_names_files_of_its_own_folder_alone(tmp_path: Path, file: str) -> None:
+    manifest = write(tmp_path, 5).path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("stage-0.safetensors", file))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: corrupted"):
+        newest_checkpoint(tmp_path)

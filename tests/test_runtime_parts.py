@@ -10,8 +10,8 @@ import torch
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.parts import CODECS, Parts, Precision, part_range
-from swarmrt.scheduler.events import GradientCombined
-from swarmrt.scheduler.instructions import CombineParts, KeepPart, SumPart
+from swarmrt.scheduler.events import GradientCombined, PartUnfit
+from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.sim.peer import SimulatedPeer
 from swarmrt.sim.world import World
 
@@ -22,7 +22,7 @@ ERRORS: dict[Precision, float] = {"model": 0.0, "bfloat16": 0.01, "int8": 0.03} 
 
 def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[torch.Tensor], float]:
     """Each replica's mean gradient, and its squared norm."""
-    peers = [Parts(name, precision) for name in NAMES[: len(gradients)]]
+    peers = [Parts(name, precision, SIZE) for name in NAMES[: len(gradients)]]
     names, number = NAMES[: len(gradients)], len(gradients)
     for index, owner in enumerate(peers):
         where = part_range(SIZE, index, number)
@@ -33,7 +33,9 @@ def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[to
                 assert owner.fits([piece], gradient)
                 owner.keep(KeepPart(name, 0, 1, index, False), piece)
         mean = owner.mean(0, 1, number, gradients[index])
-        owner.sum_up(what, mean, owner.take_slices(what), gradients[index][where])
+        slices = owner.take_slices(what)
+        assert not isinstance(slices, PartUnfit)
+        owner.sum_up(what, mean, slices, gradients[index][where])
         for peer in peers:
             if peer is not owner:
                 summed = owner.sum_of(0, 1, index)
@@ -46,7 +48,9 @@ def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[to
     for peer in peers:
         combine = CombineParts(0, 1, number)
         mean = peer.mean(0, 1, number, gradients[0])
-        outcome = peer.combine(combine, mean, peer.take_early_sums(combine))
+        early = peer.take_early_sums(combine)
+        assert not isinstance(early, PartUnfit)
+        outcome = peer.combine(combine, mean, early)
         norms.add(outcome.squared_norm)
         digests.add(outcome.digest)
         means.append(peer.take_reduced(0, 1).values)
@@ -110,27 +114,53 @@ def test_an_update_that_is_not_finite_is_refused(
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_encoded_parts_are_smaller_and_others_are_refused(precision: Precision) -> None:
-    parts, gradient = Parts(NAMES[0], precision), torch.ones(SIZE)
+    parts, gradient = Parts(NAMES[0], precision, SIZE), torch.ones(SIZE)
     encoded = parts.encode(gradient)
     assert encoded.nbytes <= gradient.nbytes * {"bfloat16": 0.5, "int8": 0.26}[precision]
     assert parts.fits([encoded], gradient)
     assert not parts.fits([gradient], gradient)
     assert not parts.fits([encoded, encoded], gradient)
     assert not parts.fits([torch.zeros(4 * SIZE + 1, dtype=torch.uint8)], gradient)
-    assert not Parts(NAMES[0], "model").fits([encoded], gradient)
+    assert not Parts(NAMES[0], "model", SIZE).fits([encoded], gradient)
 
 
-def test_a_sum_of_another_size_is_refused() -> None:
-    parts, gradient = Parts(NAMES[0], "model"), torch.ones(SIZE)
-    for size in (1, SIZE // 2 - 1):
-        with pytest.raises(RuntimeError, match="invalid for input of size"):
-            parts.place(parts.mean(0, 1, 2, gradient), 0, torch.ones(size))
+@pytest.mark.parametrize("precision", list(CODECS))
+@pytest.mark.parametrize("summed", [True, False])
+def test_a_part_of_another_size_is_refused_with_whose_it_is(
+    precision: Precision, summed: bool
+) -> None:
+    """Its size is known once its round is: then it is looked at, before anything is made of it."""
+    me, other = NAMES[:2]
+    right = part_range(SIZE, 0, 3).stop
+    for size in (0, 1, right - 1, right + 1, SIZE):
+        parts = Parts(me, precision, SIZE)
+        piece = parts.encode(torch.ones(size))
+        parts.keep(KeepPart(other, 0, 1, 0, summed), piece)
+        unfit = (
+            parts.take_early_sums(CombineParts(0, 1, 3))
+            if summed
+            else parts.take_slices(SumPart(0, 1, 0, 3, (me, other), TOKENS))
+        )
+        assert isinstance(unfit, PartUnfit) and unfit.sender == other
+    assert parts.unfit(CombineParts(0, 1, 3), 0, other, parts.encode(torch.ones(right))) is None
+
+
+def test_an_early_sum_of_somebody_else_takes_nobodys_place() -> None:
+    parts = Parts(NAMES[0], "model", 8)
+    for sender, value in ((NAMES[1], 1.0), (NAMES[2], 9.0)):
+        parts.keep(KeepPart(sender, 0, 1, 0, True), torch.full((8,), value))
+    parts.drop_part(DropPart(NAMES[2], 0, 1, 0, True))
+    early = parts.take_early_sums(CombineParts(0, 1, 1))
+    assert not isinstance(early, PartUnfit) and early[0].tolist() == [1.0] * 8
 
 
 def test_a_round_that_is_dropped_leaves_nothing() -> None:
-    parts, combine = Parts(NAMES[0], "model"), [CombineParts(0, number, 1) for number in (1, 2)]
+    parts, combine = (
+        Parts(NAMES[0], "model", SIZE),
+        [CombineParts(0, number, 1) for number in (1, 2)],
+    )
     for number in (1, 2):
-        parts.keep(KeepPart(NAMES[1], 0, number, 0, True), torch.ones(3))
+        parts.keep(KeepPart(NAMES[1], 0, number, 0, True), torch.ones(SIZE))
         parts.mean(0, number, 1, torch.ones(3))
     parts.drop(0, 1)
     assert not parts.take_early_sums(combine[0]) and parts.take_early_sums(combine[1])
@@ -140,7 +170,7 @@ def test_a_round_that_is_dropped_leaves_nothing() -> None:
 
 
 def test_memory_is_used_again_unless_links_may_hold_on_to_it() -> None:
-    parts, gradients = Parts(NAMES[0], "model"), torch.ones(8)
+    parts, gradients = Parts(NAMES[0], "model", SIZE), torch.ones(8)
     first = parts.mean(0, 1, 1, gradients)
     parts.give_back(parts.take_reduced(0, 1))
     second = parts.mean(1, 2, 1, gradients)

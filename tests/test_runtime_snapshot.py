@@ -77,6 +77,13 @@ def file_with(header: Any, tensors_bytes: int = 8) -> memoryview:
         file_with({"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}}),
         file_with({"a": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}}),
         file_with({"a": {"dtype": "F32", "shape": [1 << 70, 0], "data_offsets": [0, 0]}}),
+        file_with({"a": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}, 0),
+        file_with({"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}, 0),
+        file_with({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}),
+        file_with({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}),
+        file_with({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for name in "ab"}),
+        file_with({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8.0]}}),
+        file_with({"a": {"dtype": "F32", "shape": [0], "data_offsets": [1 << 70, 1 << 70]}}, 0),
     ],
 )
 def test_damaged_file_is_refused_with_its_name(data: memoryview) -> None:

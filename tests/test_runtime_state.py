@@ -10,19 +10,27 @@ import torch
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
+from swarmrt.kernels.digest import digest
 from swarmrt.messages import GetState, Message, NoState, StateChunk
-from swarmrt.runtime import state
+from swarmrt.model.layout import Layout
+from swarmrt.runtime import fetching
+from swarmrt.runtime.fetching import Fetches, Wanted
 from swarmrt.runtime.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
-from swarmrt.runtime.state import CHUNK_BYTES, Fetches, Shelf
+from swarmrt.runtime.state import CHUNK_BYTES, MOST_TIMES, Shelf
 
 ME = PeerId("me")
-MAX_BYTES = 64 << 20
+SIZE = int(2.5 * CHUNK_BYTES / 4)
+LAYOUT = Layout(0, {"values": torch.empty(SIZE, device="meta")}, ("values",))
 
 
-def snapshot(fill: float = 1.0, chunks: float = 2.5) -> Snapshot:
-    values = torch.full((int(chunks * CHUNK_BYTES / 4),), fill)
-    data = write_snapshot(0, 3, {"values": values})
+def snapshot(fill: float = 1.0, size: int = SIZE) -> Snapshot:
+    data = write_snapshot(0, 3, {"values": torch.full((size,), fill)})
     return Snapshot(0, 3, data, digest_of(data))
+
+
+def parameters(fill: float = 1.0) -> str:
+    """Their fingerprint."""
+    return digest(torch.full((SIZE,), fill))
 
 
 class Donors:
@@ -56,9 +64,9 @@ class Donors:
 
         return answer
 
-    async def get(self, max_bytes: int = MAX_BYTES) -> Snapshot:
+    async def get(self, its_digest: str = "") -> Snapshot:
         donors = [PeerId(name) for name in self._shelves]
-        return await self.fetches.get(0, 3, donors, max_bytes)
+        return await self.fetches.get(Wanted(LAYOUT, 3, its_digest), donors)
 
 
 def shelf(*snapshots: Snapshot) -> Shelf:
@@ -82,7 +90,7 @@ def test_dying_and_refusing_donors_are_made_up_for() -> None:
 
 
 def test_donor_that_hangs_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "CHUNK_S", 0.01)
+    monkeypatch.setattr(fetching, "CHUNK_S", 0.01)
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
     donors.silent.add("b")
     assert asyncio.run(donors.get()) == snapshot()
@@ -91,9 +99,41 @@ def test_donor_that_hangs_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> Non
         asyncio.run(donors.get())
 
 
-def test_donor_with_another_file_is_not_mixed_in() -> None:
-    donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot(fill=2.0))})
-    assert asyncio.run(donors.get()).digest in (snapshot().digest, snapshot(2.0).digest)
+def test_most_donors_decide_which_file_it_is() -> None:
+    """Also when another one answers first: what is not fingerprinted may differ too."""
+    shelves = {"liar": shelf(snapshot(2.0)), "a": shelf(snapshot()), "b": shelf(snapshot())}
+    assert asyncio.run(Donors(shelves).get()) == snapshot()
+
+
+def test_one_that_does_not_answer_holds_up_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
+    donors.silent.add("b")
+    assert asyncio.run(donors.get()) == snapshot()
+    assert donors.asked.count("b") == 1
+
+
+@pytest.mark.parametrize("liars", [1, 3])
+def test_file_with_other_parameters_than_agreed_on_is_not_taken(liars: int) -> None:
+    shelves = {f"liar{number}": shelf(snapshot(0.125)) for number in range(liars)}
+    donors = Donors(shelves | {"honest": shelf(snapshot())})
+    assert asyncio.run(donors.get(parameters())) == snapshot()
+    assert donors.fetches.distrusted in (set(), set(shelves))
+
+
+def test_liars_are_asked_again_only_when_there_is_nobody_else() -> None:
+    donors = Donors({"liar": shelf(snapshot(0.125))})
+    with pytest.raises(RunError, match="other parameters than the swarm has agreed on"):
+        asyncio.run(donors.get(parameters()))
+    donors = Donors({"liar": shelf(snapshot(0.125)), "honest": shelf(snapshot())})
+    donors.fetches.distrusted.add(PeerId("liar"))
+    assert asyncio.run(donors.get()) == snapshot() and set(donors.asked) == {"honest"}
+
+
+def test_file_that_is_not_this_stages_is_not_taken() -> None:
+    data = write_snapshot(0, 3, {"valuez": torch.ones(SIZE)})
+    other = Snapshot(0, 3, data, digest_of(data))
+    with pytest.raises(RunError, match="has not the tensor values"):
+        asyncio.run(Donors({"a": shelf(other)}).get())
 
 
 def test_nobody_has_it() -> None:
@@ -103,9 +143,10 @@ def test_nobody_has_it() -> None:
         asyncio.run(Donors({}).get())
 
 
-def test_file_that_is_larger_than_it_can_be_is_refused_before_it_is_allocated() -> None:
-    with pytest.raises(RunError, match="which is too much"):
-        asyncio.run(Donors({"a": shelf(snapshot())}).get(max_bytes=1 << 20))
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 8 * SIZE])
+def test_file_of_another_size_is_refused_before_it_is_allocated(size: int) -> None:
+    with pytest.raises(RunError, match="bytes, which cannot be it"):
+        asyncio.run(Donors({"a": shelf(snapshot(size=size))}).get())
 
 
 def test_damaged_file_is_found_by_its_digest() -> None:
@@ -113,6 +154,36 @@ def test_damaged_file_is_found_by_its_digest() -> None:
     bad = Snapshot(0, 3, memoryview(bytearray(good.data[:-1]) + b"\x00"), good.digest)
     with pytest.raises(RunError, match="arrived damaged"):
         asyncio.run(Donors({"a": shelf(bad)}).get())
+
+
+def test_who_sends_other_bytes_than_it_names_is_done_without() -> None:
+    good = snapshot()
+    bad = Snapshot(0, 3, memoryview(bytearray(good.data[:-1]) + b"\x00"), good.digest)
+    donors = Donors({"liar": shelf(bad), "honest": shelf(good)})
+    assert asyncio.run(donors.get()) == good
+    donors = Donors({"honest": shelf(good), "liar": shelf(bad)})
+    assert asyncio.run(donors.get()) == good
+
+
+def test_who_asks_gets_a_snapshot_a_few_times_and_no_more() -> None:
+    one, given = shelf(snapshot()), list[Message]()
+    request = GetState(0, 3, 0, CHUNK_BYTES)
+    for _ in range(100):
+        one.answer(ME, request, lambda to, message, tensors: given.append(message))
+    chunks = sum(isinstance(message, StateChunk) for message in given)
+    assert 2.5 * MOST_TIMES <= chunks < 2.5 * MOST_TIMES + 8
+    one.answer(PeerId("other"), request, lambda to, message, tensors: given.append(message))
+    assert isinstance(given[-1], StateChunk)
+
+
+def test_one_that_asks_for_what_is_being_written_leaves_room_for_others() -> None:
+    one, given = Shelf(), list[tuple[PeerId, Message]]()
+    one.promise(0, 3)
+    for sender in [PeerId("evil")] * 1000 + [ME]:
+        request = GetState(0, 3, 0, CHUNK_BYTES)
+        one.answer(sender, request, lambda to, message, tensors: given.append((to, message)))
+    one.put(snapshot())
+    assert isinstance(given[-1][1], StateChunk) and given[-1][0] == ME
 
 
 def test_who_asks_for_a_promised_snapshot_waits_for_it() -> None:

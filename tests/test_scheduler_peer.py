@@ -55,7 +55,7 @@ from swarmrt.scheduler.instructions import (
     RunForward,
     StepOptimizer,
 )
-from tests.peer_core import MB, ME, TRAINER, UP, A, B, Peer, mb, sent
+from tests.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 
 def test_backward_goes_before_forward_and_the_oldest_first() -> None:
@@ -224,17 +224,18 @@ def test_new_owner_asks_its_neighbours_for_what_it_lacks() -> None:
 def test_retained_frames_are_given_again(kind: FrameKind) -> None:
     peer = Peer()
     peer.accumulate()
-    given = peer.get(GetFrame(1, MB, kind), A if kind == "output" else B)
+    asker = A if kind == "output" else UP2
+    given = peer.get(GetFrame(1, MB, kind), asker)
     [(to, message)] = sent(given, Forward if kind == "output" else Backward)
-    assert to == (A if kind == "output" else B)
+    assert to == asker
 
 
 def test_gradient_goes_to_the_new_owner_once_it_is_there() -> None:
     peer = Peer()
     to = peer.pushed()
     peer.get(Backward(1, MB, (UP, ME, to), (0, 1, 2)), to)
-    assert peer.get(GetFrame(1, MB, "gradient"), B) == []
-    assert sent(peer.feed(BackwardDone(MB, 1.0, 100)), Backward)[0][0] == B
+    assert peer.get(GetFrame(1, MB, "gradient"), UP2) == []
+    assert sent(peer.feed(BackwardDone(MB, 1.0, 100)), Backward)[0][0] == UP2
 
 
 def test_frames_over_the_budget_are_dropped_and_not_given() -> None:
@@ -301,7 +302,7 @@ def test_change_of_the_record_voids_the_round_under_way() -> None:
 
 def test_newcomer_follows_the_commits_that_it_misses_while_it_loads() -> None:
     peer = Peer()
-    assert LoadState(3, (A,)) in peer.get(Admit(1, 2, 3, "three", -1, 0.0, (A,)))
+    assert LoadState(3, (A,), "three") in peer.get(Admit(1, 2, 3, "three", -1, 0.0, (A,)))
     for step in (3, 4):
         peer.get(Prepare(1, step, step, ((A, (0,)),), (ME,), 10))
         kept = peer.get(Part(1, step, step, 0, True), A)

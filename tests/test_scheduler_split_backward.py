@@ -36,7 +36,7 @@ from swarmrt.scheduler.instructions import (
     RunForward,
     RunWeightGradients,
 )
-from tests.peer_core import MB, ME, TRAINER, UP, A, Peer, mb, sent
+from tests.peer_core import MB, ME, TRAINER, UP, UP2, A, Peer, mb, sent
 
 ALL = (0, 1, 2)
 
@@ -67,10 +67,11 @@ def test_gradient_goes_on_first_and_the_receipt_waits_for_the_weights() -> None:
 def test_repeated_backward_meanwhile_is_answered_and_adds_nothing() -> None:
     peer = Peer(most_left=1)
     split(peer)
-    again = peer.get(Backward(1, MB, (UP, ME, A), ALL), A)
+    to = peer.heir()
+    again = peer.get(Backward(1, MB, (UP, ME, to), ALL), to)
     assert sent(again, Backward) and not sent(again, Accumulated) and not computing(again)
     assert sent(peer.feed(WeightGradientsDone(MB, 1.0)), Accumulated)
-    assert sent(peer.get(Backward(1, MB, (UP, ME, A), ALL), A), Accumulated)
+    assert sent(peer.get(Backward(1, MB, (UP, ME, to), ALL), to), Accumulated)
 
 
 @pytest.mark.parametrize("most_left", [1, 2])
@@ -186,7 +187,7 @@ def test_forward_again_meanwhile_does_not_add_it_twice() -> None:
 def test_owner_before_that_is_new_gets_the_gradient_before_the_weights_are_added() -> None:
     peer = Peer(most_left=1)
     split(peer)
-    assert sent(peer.get(GetFrame(1, MB, "gradient"), A), Backward)[0][0] == A
+    assert sent(peer.get(GetFrame(1, MB, "gradient"), UP2), Backward)[0][0] == UP2
 
 
 # ---------------------------------------------------------------------- grants

@@ -44,13 +44,16 @@ class Flat:
         dtype: torch.dtype = getattr(torch, config.model.dtype)
         exact = torch.promote_types(dtype, torch.float32)
         self._values = torch.empty(self.num_parameters, dtype=dtype, device=device)
-        self._added = torch.zeros_like(self._values)
+        self._added = torch.zeros(self.num_parameters, dtype=dtype, device=device)
         self._adopt(parameters)
         self.mixed = dtype != exact
         self.masters = self._values.to(exact) if self.mixed else self._values
         self.gradients = self._added.to(exact) if self.mixed else self._added
         self.moments: dict[str, Tensor] = (
-            {slot: torch.zeros_like(self.masters) for slot in slots(config)}
+            {
+                slot: torch.zeros(self.num_parameters, dtype=exact, device=device)
+                for slot in slots(config)
+            }
             if twin is None
             else twin.moments
         )

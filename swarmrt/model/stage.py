@@ -119,11 +119,6 @@ class Stage:
         return self._newest.flat.num_parameters
 
     @property
-    def state_bytes(self) -> int:
-        """Of `live_state`."""
-        return sum(tensor.nbytes for tensor in self.live_state().values())
-
-    @property
     def is_first(self) -> bool:
         return self.stage_index == 0
 
@@ -189,7 +184,8 @@ class Stage:
     ) -> Tensor | None:
         """Add d(loss sum)/d(parameters) into `gradients(step)`; the input's gradient, if any.
 
-        `output_grad` is None at the last stage. Once for each Forwarded, while its version's
+        `output_grad` is None at the last stage. After an error a part of the gradient may be in the
+        accumulators: clear them. Once for each Forwarded, while its version's
         weights are here: raises ValueError otherwise. The input's gradient is None at stage 0.
         Without `accumulate` only the input's gradient is computed. With `later` the weights of
         linear layers are left to `add_weight_gradients`.
@@ -206,7 +202,11 @@ class Stage:
             if not accumulate:
                 return self._input_grad_only(graph.inputs, end, grad)
             self._weight_gradients.when = "later" if later else "now"
-            add_gradients(end, grad)
+            try:
+                add_gradients(end, grad)
+            except BaseException:
+                self._weight_gradients.take()  # or the next microbatch's would be with them
+                raise
             if later:
                 forwarded.left = Left(graph.version, self._weight_gradients.take())
         self._copy_of(graph.version).flat.collect()
@@ -258,6 +258,12 @@ class Stage:
     def digest(self) -> str:
         """Of the trained parameters; with bfloat16, of their float32 masters."""
         return digest(self._newest.flat.masters)
+
+    def digested(self) -> tuple[str, ...]:
+        """Names in `live_state` of what `digest` is of, in its order."""
+        flat = self._newest.flat
+        kind = "optimizer.master" if flat.mixed else "model"
+        return tuple(f"{kind}.{name}" for name, _ in flat.named(flat.masters))
 
     def state(self) -> dict[str, Tensor]:
         """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, and with

@@ -228,6 +228,8 @@ class _Peer:
             case {"is": "WeightGradientsDone", "microbatch": mb, "seconds": seconds}:
                 self._computed("weights", mb, seconds)
                 self._added(mb)
+            case {"is": "ComputeFailed", "microbatch": mb}:
+                self._accumulating.discard((mb[0], mb[1]))
             case {"is": "Stepped", "version": version, "digest": digest}:
                 if self._stepping is not None:
                     self.made[version, self._stepping] = digest

@@ -25,6 +25,8 @@ REPORTS = {
     "Stop": "stopped",
 }
 HAPPENINGS = {
+    "ComputeFailed": "computation failed",
+    "PartUnfit": "part unfit",
     "PeerLost": "peer lost",
     "SendFailed": "send failed",
     "StopRequested": "stop requested",

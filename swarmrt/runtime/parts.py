@@ -21,8 +21,8 @@ import torch
 from swarmrt.ids import PeerId
 from swarmrt.kernels.codecs import Bf16Codec, Codec, Int8Codec
 from swarmrt.kernels.digest import digest
-from swarmrt.scheduler.events import GradientCombined, PartSummed
-from swarmrt.scheduler.instructions import CombineParts, KeepPart, SumPart
+from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUnfit
+from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.scheduler.rounds import MAX_PART_BYTES
 
 Precision = Literal["model", "bfloat16", "int8"]
@@ -77,11 +77,12 @@ class Parts:
     they make of an accumulator that changes meanwhile belongs to a round that is void.
     """
 
-    def __init__(self, me: PeerId, precision: Precision) -> None:
-        self._me = me
+    def __init__(self, me: PeerId, precision: Precision, numel: int) -> None:
+        """`numel` is the size of the stage's gradient."""
+        self._me, self._numel = me, numel
         self._codec = CODECS[precision]
         self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
-        self._early_sums: dict[tuple[int, int, int], torch.Tensor] = {}  # before the Prepare
+        self._early_sums: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._means: dict[tuple[int, int], Mean] = {}  # (step, round) → mean gradient
         self._used: torch.Tensor | None = None  # memory for the next one; fresh pages are dear
 
@@ -92,7 +93,8 @@ class Parts:
     # ------------------------------------------------------------------ what is here
 
     def fits(self, tensors: Sequence[torch.Tensor], gradients: torch.Tensor) -> bool:
-        """Whether a message's tensors may be a part of such gradients."""
+        """Whether a message's tensors may be a part of such gradients. How long exactly it is to be
+        is known once its round is."""
         if len(tensors) != 1 or tensors[0].dim() != 1:
             return False
         most_bytes = min(gradients.nbytes, MAX_PART_BYTES + gradients.itemsize)
@@ -101,11 +103,27 @@ class Parts:
         most = self._codec.encoded_bytes(most_bytes // gradients.itemsize)
         return tensors[0].dtype == torch.uint8 and tensors[0].nbytes <= most
 
+    def unfit(
+        self,
+        what: KeepPart | SumPart | CombineParts,
+        index: int,
+        sender: PeerId,
+        part: torch.Tensor,
+    ) -> PartUnfit | None:
+        """What is wrong with a part of this round, if anything is."""
+        size = _length(part_range(self._numel, index, what.parts))
+        if self._codec is not None:
+            size = self._codec.encoded_bytes(size)
+        if len(part) == size:
+            return None
+        reason = f"has {len(part)} values where {size} belong"
+        return PartUnfit(what.step, what.round, sender, reason)
+
     def keep(self, what: KeepPart, tensor: torch.Tensor) -> None:
         """A slice that has come, or a sum of a round that is not known yet."""
         key = (what.step, what.round, what.index)
         if what.summed:
-            self._early_sums[key] = tensor
+            self._early_sums[(*key, what.sender)] = tensor
         else:
             self._slices[(*key, what.sender)] = tensor
 
@@ -124,18 +142,30 @@ class Parts:
         mean.was_sent = True
         return mean.part(index) if self._codec is None else mean.encoded[index]
 
-    def take_slices(self, what: SumPart) -> list[torch.Tensor | None]:
-        """The contributors', in roster order; None stands for this peer's own."""
+    def take_slices(self, what: SumPart) -> list[torch.Tensor | None] | PartUnfit:
+        """The contributors', in roster order; None stands for this peer's own. Or that one of them
+        cannot be used."""
         key = (what.step, what.round, what.index)
-        return [
-            None if peer == self._me else self._slices.pop((*key, peer))
-            for peer in what.contributors
-        ]
+        slices: list[torch.Tensor | None] = []
+        for peer in what.contributors:
+            piece = None if peer == self._me else self._slices.pop((*key, peer))
+            unfit = self.unfit(what, what.index, peer, piece) if piece is not None else None
+            if unfit is not None:
+                return unfit
+            slices.append(piece)
+        return slices
 
-    def take_early_sums(self, what: CombineParts) -> dict[int, torch.Tensor]:
-        """Those that came before the Prepare, by index."""
+    def take_early_sums(self, what: CombineParts) -> dict[int, torch.Tensor] | PartUnfit:
+        """Those that came before the Prepare, by index. Or that one of them cannot be used."""
         keys = [key for key in self._early_sums if key[:2] == (what.step, what.round)]
-        return {key[2]: self._early_sums.pop(key) for key in keys}
+        early: dict[int, torch.Tensor] = {}
+        for key in keys:
+            index, sender, summed = key[2], key[3], self._early_sums.pop(key)
+            unfit = self.unfit(what, index, sender, summed)
+            if unfit is not None:
+                return unfit
+            early[index] = summed
+        return early
 
     def take_reduced(self, step: int, number: int) -> Mean:
         """The mean gradient of a round that is combined. Give it back when it is applied."""
@@ -144,6 +174,11 @@ class Parts:
     def give_back(self, mean: Mean) -> None:
         if not mean.was_sent:
             self._used = mean.values
+
+    def drop_part(self, what: DropPart) -> None:
+        """Forget one that came early, and is none of its round."""
+        key = (what.step, what.round, what.index, what.sender)
+        (self._early_sums if what.summed else self._slices).pop(key, None)
 
     def drop(self, step: int, number: int) -> None:
         """Forget a round."""
@@ -224,3 +259,7 @@ class Parts:
 def part_range(numel: int, index: int, parts: int) -> slice:
     """The slice of a flat gradient that part `index` covers; sizes differ by at most one."""
     return slice(index * numel // parts, (index + 1) * numel // parts)
+
+
+def _length(where: slice) -> int:
+    return int(where.stop - where.start)

@@ -16,30 +16,29 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import AccessError, DirectoryError, RunError, SwarmError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import (
-    Backward,
     Barred,
-    Forward,
     Hail,
     Message,
     NotInvited,
     Part,
-    Recover,
     Standing,
     Welcome,
 )
+from swarmrt.model.layout import layout_of
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.addresses import MAX_ADDRESSES
 from swarmrt.runtime.admission import Admission
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.fetching import Wanted
+from swarmrt.runtime.fitting import Fitting
 from swarmrt.runtime.kept_runs import KeptRun
 from swarmrt.runtime.network import LOOPBACK, Network, watch_stage
 from swarmrt.runtime.parts import Mean, Parts, part_range
 from swarmrt.runtime.records import PeerRecord
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import (
-    HEADER_BYTES,
     Snapshot,
     digest_of,
     read_snapshot,
@@ -47,12 +46,14 @@ from swarmrt.runtime.snapshot import (
 )
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.transfers import Arriving, Computation, Transfers
+from swarmrt.runtime.trouble import is_own_trouble, said_by
 from swarmrt.runtime.worker import Outcome, Worker
 from swarmrt.scheduler.events import (
     BackwardDone,
+    ComputeFailed,
     Event,
     ForwardDone,
-    PeersSeen,
+    PartUnfit,
     Started,
     StateLoaded,
     StateUnavailable,
@@ -64,6 +65,7 @@ from swarmrt.scheduler.instructions import (
     ClearGradients,
     CombineParts,
     DropFrames,
+    DropPart,
     DropRound,
     Forget,
     GradientPart,
@@ -151,6 +153,8 @@ class Peer(Shell):
             record_ttl_s=config.links.record_ttl_s,
             most_left=options.stage if config.model.split_backward else 0,
             staleness=config.optimizer.staleness,
+            microbatches=config.batch.microbatches,
+            eval_microbatches=config.evaluation.microbatches,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         door = network.door(config, stage=options.stage)
@@ -165,7 +169,8 @@ class Peer(Shell):
         self.stage = stage
         self._options = options
         self._threads = threads
-        self._batch_shape = torch.Size([config.batch.microbatch, config.model.sequence])
+        self._layout = layout_of(stage)
+        self._fitting = Fitting(config, options.stage)
         threads.torch.deliver_within(self.links.together)
         self._targets_key = b""  # for the last stage
         self._announced: Announce | None = None
@@ -186,7 +191,7 @@ class Peer(Shell):
             self._output_grads,
             self._input_grads,
         )
-        self._parts = Parts(network.me, config.precision.gradients)
+        self._parts = Parts(network.me, config.precision.gradients, stage.gradients().numel())
         self._loading: asyncio.Task[None] | None = None
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
             Send: self._send,
@@ -201,6 +206,7 @@ class Peer(Shell):
             ClearGradients: self._clear_gradients,
             SumPart: self._sum_part,
             CombineParts: self._combine_parts,
+            DropPart: self._parts.drop_part,
             DropRound: self._drop_round,
             StepOptimizer: self._step_optimizer,
             LoadState: self._load,
@@ -292,8 +298,12 @@ class Peer(Shell):
         if not (keep.summed and keep.parts):
             self._parts.keep(keep, self.process.arrived[0])
             return
-        mean = self._parts.mean(keep.step, keep.round, keep.parts, self.stage.gradients())
         summed = self.process.arrived[0]
+        unfit = self._parts.unfit(keep, keep.index, keep.sender, summed)
+        if unfit is not None:
+            self.process.feed(unfit)
+            return
+        mean = self._parts.mean(keep.step, keep.round, keep.parts, self.stage.gradients())
         self._reduce(partial(self._parts.place, mean, keep.index, summed))
 
     def _run_forward(self, run: RunForward) -> None:
@@ -311,7 +321,7 @@ class Peer(Shell):
     def _run_weight_gradients(self, run: RunWeightGradients) -> None:
         mb = run.microbatch
         rest = partial(self._add_weight_gradients, mb, self._left.pop(mb))
-        self._compute(partial(self._named, "backward", mb, rest), self._computed)
+        self._compute(partial(self._named, "weights' gradients", mb, rest), self._computed)
 
     def _forget(self, forget: Forget) -> None:
         for kept in self._kept:
@@ -327,6 +337,9 @@ class Peer(Shell):
     def _sum_part(self, part: SumPart) -> None:
         mean = self._parts.mean(part.step, part.round, part.parts, self.stage.gradients(part.step))
         slices = self._parts.take_slices(part)
+        if isinstance(slices, PartUnfit):
+            self.process.feed(slices)
+            return
         mine = self._my_slice(part.step, part.index, part.parts)
         add = partial(self._parts.sum_up, part, mean, slices, mine)
         self._reduce(add, self.process.feed)
@@ -334,6 +347,9 @@ class Peer(Shell):
     def _combine_parts(self, what: CombineParts) -> None:
         mean = self._parts.mean(what.step, what.round, what.parts, self.stage.gradients(what.step))
         early = self._parts.take_early_sums(what)
+        if isinstance(early, PartUnfit):
+            self.process.feed(early)
+            return
         combine = partial(self._parts.combine, what, mean, early)
         self._reduce(combine, self.process.feed)
 
@@ -347,7 +363,7 @@ class Peer(Shell):
     def _load(self, what: LoadState) -> None:
         if self._loading is not None:
             self._loading.cancel()
-        self._loading = self.start(self._load_state(what.version, what.donors))
+        self._loading = self.start(self._load_state(what))
 
     def _announce(self, what: Announce) -> None:
         self._announced = what
@@ -392,37 +408,31 @@ class Peer(Shell):
         raise AssertionError(f"a peer has no {payload}")
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
-        """Whether the tensors may be what the message says. Others may send anything."""
-        match message:
-            case Forward() | Recover() if self.stage.is_first or isinstance(message, Forward):
-                if len(tensors) != 2 or tensors[1].shape != self._batch_shape:
-                    return False
-                is_whole = len(tensors[0].shape) > 0 and len(tensors[0]) == len(tensors[1])
-                return is_whole and not tensors[1].dtype.is_floating_point
-            case Backward(microbatch=mb):
-                if len(tensors) != 1 or not tensors[0].dtype.is_floating_point:
-                    return False
-                output = self._outputs.get(mb)
-                return output is None or tensors[0].shape == output[0].shape
-            case Part():
-                return self._parts.fits(tensors, self.stage.gradients())
-        return True
+        """Whether the tensors are what the message says."""
+        if isinstance(message, Part):
+            return self._parts.fits(tensors, self.stage.gradients())
+        return self._fitting.fits(message, tensors)
 
     # ------------------------------------------------------------------ on the torch thread
 
     # What a computation needs is handed to it, because the core may have it forgotten meanwhile.
 
     def _named(self, what: str, mb: MicrobatchId, compute: Callable[[], Computed]) -> Computed:
-        """Compute; whatever the model's code raises is told with where it happened."""
+        """Compute. An error is an outcome, as what was sent may be at fault. Where it is not, the
+        error ends the process, and is told with where it happened."""
         try:
             return compute()
         except Exception as error:
-            where = f"{what} of microbatch {mb} at stage {self._options.stage}"
-            raise RunError(f"{where} failed: {type(error).__name__}: {error}") from error
+            if is_own_trouble(error, self.stage.device):
+                where = f"{what} of microbatch {mb} at stage {self._options.stage}"
+                raise RunError(f"{where} failed: {said_by(error)}") from error
+            log.warning("%s of microbatch %s failed: %s", what, mb, said_by(error))
+            return ComputeFailed(mb, what, said_by(error))
 
     def _forward(self, mb: MicrobatchId, received: tuple[Arriving, torch.Tensor]) -> Computed:
         computation = Computation(self.stage.device)
-        inputs, targets = received[0].take(), received[1]
+        came, targets = received[0].take(), received[1]
+        inputs = came
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
         forwarded = self.stage.forward(mb, inputs, targets if self.stage.is_last else None)
@@ -435,10 +445,12 @@ class Peer(Shell):
             return ForwardDone(mb, seconds, loss_sum, forwarded.tokens, frame_bytes)
 
         def keep(output: torch.Tensor) -> Event:
+            self._fitting.learn(came, output)
             self._outputs[mb] = (output, targets)
             return done(output.nbytes + targets.nbytes)
 
         if forwarded.output is None:
+            self._fitting.learn(came, None)
             return self._over(computation, done)
         return self._bring(forwarded.output, keep)
 
@@ -520,7 +532,9 @@ class Peer(Shell):
         finally:
             self.shelf.break_promise(stage, version)
 
-    async def _load_state(self, version: int, donors: tuple[PeerId, ...]) -> None:
+    async def _load_state(self, what: LoadState) -> None:
+        version, donors = what.version, what.donors
+
         def load(snapshot: Snapshot) -> Event:
             source = f"the snapshot of version {version}"
             self.stage.load_state(read_snapshot(snapshot.data, source), version)
@@ -533,9 +547,8 @@ class Peer(Shell):
 
         try:
             if donors or version:
-                snapshot = await self.fetches.get(
-                    self._options.stage, version, donors, self.stage.state_bytes + HEADER_BYTES
-                )
+                wanted = Wanted(self._layout, version, what.digest)
+                snapshot = await self.fetches.get(wanted, donors)
                 self.shelf.put(snapshot)
                 work = partial(load, snapshot)
             else:
@@ -572,16 +585,14 @@ class Peer(Shell):
                 continue  # time to refresh the record
 
     async def _watch_next_stage(self) -> None:
-        def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
-            self.process.feed(PeersSeen(stage, peers))
-
+        """So that it is known where they are: who is given work is the trainer's word."""
         await watch_stage(
             self.network.directory,
             self.links,
             self._papers.run,
             self._options.stage + 1,
             frozenset({"serving"}),
-            seen,
+            lambda stage, peers: None,
             self.config.links.refresh_s,
             self._look_again,
         )

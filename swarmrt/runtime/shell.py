@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, Probe, Probed, Renewed, StateChunk
 from swarmrt.runtime.door import GuardedDoor
 from swarmrt.runtime.failpoints import Failpoints
+from swarmrt.runtime.fetching import Fetches
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network
 from swarmrt.runtime.probing import Answers
 from swarmrt.runtime.process import EventLog, Process
-from swarmrt.runtime.state import Fetches, Shelf
+from swarmrt.runtime.state import Shelf
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.vitals import watch_vitals
 from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
@@ -66,6 +68,7 @@ class Shell(ABC):
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()
         self.answers = Answers()
+        self.unfit: Counter[str] = Counter()  # messages whose tensors did not fit, by kind
         self.failpoints = failpoints
         self.process = Process(settings, self.act, event_log, failpoints)
         self._vitals = log.with_name("vitals.jsonl") if log is not None else None
@@ -156,8 +159,14 @@ class Shell(ABC):
             case _ if self.fits(message, tensors):
                 self.process.feed(Received(sender, message), tensors)
             case _:
-                name = type(message).__name__
-                log.warning("ignoring a %s of %s: its tensors do not fit", name, sender)
+                self._unfit(sender, message)
+
+    def _unfit(self, sender: PeerId, message: Message) -> None:
+        """Counted, and told once for each kind, so that nobody fills a log with it."""
+        name = type(message).__name__
+        self.unfit[name] += 1
+        if self.unfit[name] == 1:
+            log.warning("ignoring a %s of %s: its tensors do not fit", name, sender)
 
     def _renewed(self, sender: PeerId, message: Renewed) -> None:
         try:

@@ -25,6 +25,7 @@ from swarmrt.errors import CheckpointError
 
 HEADER_BYTES = 1 << 20  # at the most, of a snapshot that is read
 SIZE_BYTES = 8
+MAX_EXTENT = 1 << 48  # product of a shape's sizes that are not 0; torch overflows above 2**63
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -62,29 +63,48 @@ def digest_of(data: bytes | memoryview) -> str:
 
 def write_snapshot(stage: int, version: int, tensors: Mapping[str, torch.Tensor]) -> memoryview:
     """The file, with one copy of each tensor, from whatever device it is on."""
+    entries, text = _header(stage, version, tensors)
+    data = new_buffer(snapshot_bytes(stage, version, tensors))
+    data[:SIZE_BYTES] = len(text).to_bytes(SIZE_BYTES, "little")
+    begin = SIZE_BYTES + len(text)
+    data[SIZE_BYTES:begin] = text
+    for name, entry in entries.items():
+        _view(data, entry, begin).copy_(tensors[name].detach())
+    return data
+
+
+def as_written_now(stage: int, version: int, data: memoryview) -> memoryview:
+    """A file as every replica would write it: others take no other size. Raises CheckpointError."""
+    tensors = read_snapshot(data, f"the checkpoint of version {version}, stage {stage}")
+    if len(data) == snapshot_bytes(stage, version, tensors):
+        return data
+    return write_snapshot(stage, version, tensors)
+
+
+def snapshot_bytes(stage: int, version: int, tensors: Mapping[str, torch.Tensor]) -> int:
+    """How large the file of such tensors is, whatever device they are on."""
+    _, text = _header(stage, version, tensors)
+    return SIZE_BYTES + len(text) + sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _header(
+    stage: int, version: int, tensors: Mapping[str, torch.Tensor]
+) -> tuple[dict[str, dict[str, Any]], bytes]:
+    """The entries of all tensors, in the order in which they lie, and the header's text."""
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {
-        "__metadata__": {"swarmrt": json.dumps({"stage": stage, "version": version})}
-    }
+    entries: dict[str, dict[str, Any]] = {}
     end = 0
     for name in names:
         tensor, start = tensors[name], end
         end = start + tensor.nbytes
-        header[name] = {
+        entries[name] = {
             "dtype": NAMES[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % SIZE_BYTES)  # so that tensors are aligned
-    data = new_buffer(SIZE_BYTES + len(text) + end)
-    data[:SIZE_BYTES] = len(text).to_bytes(SIZE_BYTES, "little")
-    begin = SIZE_BYTES + len(text)
-    data[SIZE_BYTES:begin] = text
-    for name in names:
-        start, end = header[name]["data_offsets"]
-        _view(data, header[name], begin).copy_(tensors[name].detach())
-    return data
+    metadata = {"__metadata__": {"swarmrt": json.dumps({"stage": stage, "version": version})}}
+    text = json.dumps(metadata | entries, separators=(",", ":")).encode()
+    return entries, text + b" " * (-len(text) % SIZE_BYTES)  # so that tensors are aligned
 
 
 def read_snapshot(data: memoryview, source: str) -> dict[str, torch.Tensor]:
@@ -96,9 +116,22 @@ def read_snapshot(data: memoryview, source: str) -> dict[str, torch.Tensor]:
         begin = SIZE_BYTES + size
         header = json.loads(bytes(data[SIZE_BYTES:begin]))
         header.pop("__metadata__", None)
-        return {name: _view(data, entry, begin) for name, entry in header.items()}
+        tensors = {name: _view(data, entry, begin) for name, entry in header.items()}
+        _refuse_holes([entry["data_offsets"] for entry in header.values()], len(data) - begin)
+        return tensors
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{source} is not a readable snapshot: {error!r}") from None
+
+
+def _refuse_holes(offsets: list[list[int]], size: int) -> None:
+    """Raises ValueError unless tensors lie one after the other and fill the file."""
+    end = 0
+    for start, its_end in sorted(offsets):
+        if start != end:
+            raise ValueError(f"tensors overlap, or there is something between them, at {start}")
+        end = its_end
+    if end != size:
+        raise ValueError(f"tensors of {end} bytes in {size}")
 
 
 def _view(data: memoryview, entry: dict[str, Any], begin: int) -> torch.Tensor:
@@ -106,8 +139,10 @@ def _view(data: memoryview, entry: dict[str, Any], begin: int) -> torch.Tensor:
     dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
     start, end = entry["data_offsets"]
     count = math.prod(shape)
-    if any(type(n) is not int or n < 0 for n in (start, *shape)):
+    if any(type(n) is not int or n < 0 for n in (start, end, *shape)):
         raise ValueError(f"a shape or an offset is not a number: {entry}")
+    if math.prod(filter(None, shape)) > MAX_EXTENT:
+        raise ValueError(f"no tensor is so large: {entry}")
     if end - start != count * dtype.itemsize or begin + end > len(data):
         raise ValueError(f"a tensor does not fit its place: {entry}")
     if not count:

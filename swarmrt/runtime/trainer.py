@@ -17,6 +17,7 @@ from swarmrt.data import Data
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Barred, Beacon, Knock, Message, NotInvited
+from swarmrt.model.layout import Layout, layout_from
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -26,10 +27,11 @@ from swarmrt.runtime.checkpoint import (
 )
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.reception import AccessFile, Reception
 from swarmrt.runtime.shell import Shell, Tensors
-from swarmrt.runtime.snapshot import Snapshot, digest_of
+from swarmrt.runtime.snapshot import Snapshot, as_written_now, digest_of
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     CheckpointFailed,
@@ -56,7 +58,6 @@ from swarmrt.trust.signing import Signer
 
 log = logging.getLogger("swarmrt.trainer")
 
-MAX_STAGE_BYTES = 64 << 30  # of one stage's snapshot; memory grows only with what has come
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -148,6 +149,7 @@ class Trainer(Shell):
         self.data = data
         self._options, self._epoch, self._report = options, epoch, report
         self._saving = asyncio.Lock()
+        self._known_layouts: tuple[Layout, ...] = ()
         self._publication = asyncio.Event()
         self._targets_key = targets_key(options.signer, data.digest())
         book = AccessFile(options.run_dir)
@@ -215,7 +217,7 @@ class Trainer(Shell):
     def _offer(self, checkpoint: Checkpoint) -> None:
         """Be the donor of a checkpoint's states."""
         for stage in range(self.config.num_stages):
-            data = checkpoint.read_stage(stage)
+            data = as_written_now(stage, checkpoint.version, checkpoint.read_stage(stage))
             snapshot = Snapshot(stage, checkpoint.version, data, digest_of(data))
             self.shelf.put(snapshot, keep=self.config.num_stages)
 
@@ -224,8 +226,10 @@ class Trainer(Shell):
         async with self._saving:
             try:
                 snapshots = [
-                    await self.fetches.get(stage, what.version, donors, MAX_STAGE_BYTES)
-                    for stage, donors in enumerate(what.donors)
+                    await self.fetches.get(Wanted(layout, what.version, digest), donors)
+                    for layout, digest, donors in zip(
+                        await self._layouts(), what.digests, what.donors, strict=True
+                    )
                 ]
                 manifest = {
                     "run": self.config.run.name,
@@ -247,6 +251,15 @@ class Trainer(Shell):
                 self.process.feed(CheckpointFailed(what.version, str(error)))
             else:
                 self.process.feed(CheckpointSaved(what.version))
+
+    async def _layouts(self) -> tuple[Layout, ...]:
+        """Of all stages' states. They are worked out once, and beside the event loop."""
+        if not self._known_layouts:
+            stages = range(self.config.num_stages)
+            self._known_layouts = await asyncio.to_thread(
+                lambda: tuple(layout_from(self.config, stage) for stage in stages)
+            )
+        return self._known_layouts
 
     # ------------------------------------------------------------------ the directory
 

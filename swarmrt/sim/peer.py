@@ -19,6 +19,7 @@ from typing import Any
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.events import (
     BackwardDone,
+    ComputeFailed,
     ForwardDone,
     GradientCombined,
     PartSummed,
@@ -33,6 +34,7 @@ from swarmrt.scheduler.instructions import (
     ClearGradients,
     CombineParts,
     DropFrames,
+    DropPart,
     DropRound,
     Forget,
     GradientPart,
@@ -83,6 +85,7 @@ class SimulatedPeer:
         self.settings = settings
         self.stopped: Stop | None = None
         self.drained = False  # it was asked to leave
+        self.fails: Callable[[str, MicrobatchId], bool] = lambda what, microbatch: False
         self.history: History = ()
         self.snapshots: dict[int, History] = {}
         self._clock, self._network, self._rng = clock, network, rng
@@ -154,6 +157,9 @@ class SimulatedPeer:
                 self._sum(instruction)
             case CombineParts(step, number, parts):
                 self._combine(step, number, parts)
+            case DropPart(sender, step, number, index, summed):
+                assert not summed, "of nobody who is honest"
+                self._slices.pop(((step, number, index), sender), None)
             case DropRound(step, number):
                 self._drop_round(step, number)
             case StepOptimizer(step, number, _, snapshot):
@@ -220,6 +226,8 @@ class SimulatedPeer:
 
     def _forward(self, mb: MicrobatchId) -> None:
         self._check_weights(mb)
+        if self._has_failed("forward", mb):
+            return
         is_last = self.settings.stage == self.settings.num_stages - 1
         if not mb.held_out:
             self._graphs.add(mb)
@@ -230,6 +238,8 @@ class SimulatedPeer:
 
     def _backward(self, mb: MicrobatchId, accumulate: bool, later: bool) -> None:
         self._check_weights(mb)
+        if self._has_failed("backward", mb, adds=accumulate):
+            return
         if accumulate:
             self._add(mb, 1 if later else 2)
         if later:
@@ -239,8 +249,19 @@ class SimulatedPeer:
         self.process.feed(BackwardDone(mb, seconds, FRAME_BYTES))
 
     def _add_what_was_left(self, mb: MicrobatchId) -> None:
+        if self._has_failed("weights", mb):
+            return
         self._add(mb, 1)
         self.process.feed(WeightGradientsDone(mb, self._service_s))
+
+    def _has_failed(self, what: str, mb: MicrobatchId, *, adds: bool = False) -> bool:
+        """Whether it raises an error. A part of a gradient may have been added before."""
+        if not self.fails(what, mb):
+            return False
+        if adds:
+            self._add(mb, 1)
+        self.process.feed(ComputeFailed(mb, what, "simulated"))
+        return True
 
     def _add(self, mb: MicrobatchId, halves: int) -> None:
         self._accumulated[mb.step][f"{mb} {self.settings.me}"] += halves

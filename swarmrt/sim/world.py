@@ -129,6 +129,8 @@ class World:
             record_ttl_s=RECORD_TTL_S,
             most_left=stage,
             staleness=self.staleness,
+            microbatches=self.microbatches,
+            eval_microbatches=self._evaluation[1],
         )
         peer = SimulatedPeer(
             settings,
@@ -144,7 +146,6 @@ class World:
         peer.process.at_failpoint = self._at_failpoint
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
-        self.clock.after(after_s, lambda: self._read_directory(peer.process))
         return peer_id
 
     def _clock_error(self) -> tuple[float, float]:
@@ -245,18 +246,13 @@ class World:
         self._directory[stage][peer] = announce
 
     def _read_directory(self, process: Process) -> None:
-        """The trainer sees all that joins or serves; a peer sees who serves the next stage."""
-        if process.me == TRAINER:
-            stages, statuses = range(self.num_stages), {"joining", "serving"}
-        else:
-            stage = self.peers[process.me].settings.stage + 1
-            stages, statuses = range(stage, min(stage + 1, self.num_stages)), {"serving"}
+        """The trainer sees all that joins or serves."""
         if not process.alive:
             return
-        for stage in stages:
-            records = self._directory[stage]
-            seen = tuple(sorted(p for p, record in records.items() if record.status in statuses))
-            process.feed(PeersSeen(stage, seen))
+        for stage in range(self.num_stages):
+            records = self._directory[stage].items()
+            seen = (peer for peer, record in records if record.status in ("joining", "serving"))
+            process.feed(PeersSeen(stage, tuple(sorted(seen))))
         self.clock.after(DIRECTORY_S, lambda: self._read_directory(process))
 
     def _snapshot(self, donor: PeerId, stage: int, version: int) -> History | None:

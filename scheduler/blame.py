@@ -1,0 +1,41 @@
+"""Whose frames could not be computed, and how long nothing is taken from them.
+
+Rules:
+- What somebody sent may be at fault, or what this peer runs: it cannot be told apart here. So the
+  sender is refused for a while, twice as long each time, and never for good.
+- One frame of it that can be computed clears it.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+
+FIRST_S = 0.25  # as long as a sender waits anyway before it asks again
+MAX_DOUBLINGS = 8  # about a minute
+
+
+class Blame:
+    def __init__(self) -> None:
+        self._failures: dict[PeerId, int] = {}  # in a row
+        self._until: dict[PeerId, float] = {}
+
+    def failed(self, sender: PeerId | None, now: float) -> float:
+        """A frame of it could not be computed. Until when nothing is taken from it."""
+        if sender is None:
+            return now
+        number = self._failures[sender] = self._failures.get(sender, 0) + 1
+        self._until[sender] = now + FIRST_S * (1 << min(number - 1, MAX_DOUBLINGS))
+        return self._until[sender]
+
+    def worked(self, sender: PeerId | None) -> None:
+        """A frame of it was computed."""
+        if self._failures and sender is not None:
+            self._failures.pop(sender, None)
+            self._until.pop(sender, None)
+
+    def bars(self, sender: PeerId, now: float) -> bool:
+        return bool(self._until) and self._until.get(sender, now) > now
+
+    def clear(self) -> None:
+        self._failures.clear()
+        self._until.clear()

@@ -1,0 +1,32 @@
+"""What an error of a computation says: that these tensors cannot be computed, or that this machine
+is in trouble, whatever it computes."""
+
+from __future__ import annotations
+
+import torch
+
+MOST_SAID = 200  # characters of an error's text
+
+
+def is_own_trouble(error: Exception, device: torch.device) -> bool:
+    """Whether the process cannot go on: it is out of memory, or its CUDA context is dead, in which
+    every later call fails too."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if "DefaultCPUAllocator" in str(error):
+        return True
+    return device.type == "cuda" and _is_dead(device)
+
+
+def _is_dead(device: torch.device) -> bool:
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def said_by(error: Exception) -> str:
+    """Its kind and its first line, for people."""
+    first_line = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first_line}"[:MOST_SAID]
