@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from swarmrt.config import RunConfig, parse_config
+from swarmrt.errors import AccessError
 from swarmrt.ids import MicrobatchId, Work
 from swarmrt.messages import Backward, Finish, Forward, GetFrame, Message, Prepare, Recover
 from swarmrt.model.frames import FrameShape, activations_into
@@ -17,6 +18,7 @@ from swarmrt.model.stage import Stage
 from swarmrt.runtime.fitting import Fitting
 from swarmrt.runtime.snapshot import read_snapshot, snapshot_bytes, write_snapshot
 from swarmrt.runtime.trouble import is_own_trouble, said_by
+from swarmrt.trust.sealing import KEY_BYTES, seal
 
 MB = MicrobatchId(0, 0)
 B, T, C, V = 2, 8, 32, 64
@@ -32,6 +34,13 @@ FORWARD = Forward(Work(MB, 1), 1, ())
 RECOVER = Recover(1, MB, (), ())
 BACKWARD = Backward(1, MB, (), ())
 IDS = torch.zeros(B, T, dtype=torch.int64)
+KEY = bytes(KEY_BYTES)
+
+
+def sealed(targets: torch.Tensor = IDS) -> torch.Tensor:
+    return torch.frombuffer(bytearray(seal(KEY, MB, targets.numpy().tobytes())), dtype=torch.uint8)
+
+
 KINDS: list[dict[str, dict[str, object]]] = [
     {},
     {"model": {"dtype": "bfloat16"}},
@@ -71,13 +80,13 @@ def test_what_stages_make_fits_the_next_one_and_nothing_else_does(
     fittings = [Fitting(config, index) for index in range(3)]
     inputs = IDS
     for stage, fitting in zip(stages, fittings, strict=True):
-        assert fitting.fits(FORWARD, (inputs, IDS))
+        assert fitting.fits(FORWARD, (inputs, sealed()))
         came = inputs if stage.is_first else inputs.to(stage.dtype)
         forwarded = stage.forward(MB, came, IDS if stage.is_last else None)
         output = None if forwarded.output is None else sent(config, forwarded.output)
         fitting.learn(inputs, output)
         for wrong in others_than(inputs):
-            assert not fitting.fits(FORWARD, (wrong, IDS)), (wrong.shape, wrong.dtype)
+            assert not fitting.fits(FORWARD, (wrong, sealed())), (wrong.shape, wrong.dtype)
         if output is not None:
             gradient = sent(config, torch.zeros(output.shape, dtype=stage.dtype))
             assert fitting.fits(BACKWARD, (gradient,))
@@ -102,17 +111,29 @@ def test_ids_are_in_the_vocabulary(value: int) -> None:
     for index in range(3):
         fitting = Fitting(config_of(), index)
         inputs = IDS if index == 0 else torch.zeros(B, T, C)
-        assert fitting.fits(FORWARD, (inputs, IDS))
-        assert not fitting.fits(FORWARD, (inputs, wrong))
-    assert not Fitting(config_of(), 0).fits(FORWARD, (wrong, IDS))
+        assert fitting.fits(FORWARD, (inputs, sealed()))
+        with pytest.raises(AccessError, match="are no tokens"):
+            fitting.open_targets(KEY, MB, sealed(wrong))
+        assert torch.equal(fitting.open_targets(KEY, MB, sealed()), IDS)
+    assert not Fitting(config_of(), 0).fits(FORWARD, (wrong, sealed()))
+
+
+def test_targets_are_sealed_and_of_their_size() -> None:
+    first, whole = Fitting(config_of(), 0), sealed()
+    for wrong in (IDS, whole[:-1], whole.view(1, -1), whole.to(torch.int32)):
+        assert not first.fits(FORWARD, (IDS, wrong))
+    with pytest.raises(AccessError, match="cannot be opened"):
+        first.open_targets(KEY, MB, whole ^ 1)
+    with pytest.raises(AccessError, match="cannot be opened"):
+        first.open_targets(KEY, MicrobatchId(0, 1), whole)
 
 
 @pytest.mark.parametrize("tensors", [(), (IDS,), (IDS, IDS, IDS)])
 def test_number_of_tensors_is_that_of_the_message(tensors: tuple[torch.Tensor, ...]) -> None:
     first, second = Fitting(config_of(), 0), Fitting(config_of(), 1)
     assert not first.fits(FORWARD, tensors) and not first.fits(RECOVER, tensors)
-    assert first.fits(RECOVER, (IDS, IDS)) and second.fits(RECOVER, ())
-    assert not second.fits(RECOVER, (IDS, IDS))
+    assert first.fits(RECOVER, (IDS, sealed())) and second.fits(RECOVER, ())
+    assert not second.fits(RECOVER, (IDS, sealed()))
     for message in (GetFrame(1, MB, "output"), Prepare(1, 0, 1, (), (), 1), Finish("it is over")):
         assert first.fits(message, tensors) == (tensors == ()), message
 

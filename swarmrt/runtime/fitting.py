@@ -2,6 +2,7 @@
 
 Rules:
 - Token ids are of the batch's shape and in the vocabulary: others would kill a CUDA context.
+- Targets are sealed but at the last stage, which alone can open them.
 - Activations are what the stage before makes, gradients are like this stage's output. Where that
   cannot be told from the configuration it is learned, from the first frame that could be computed.
 - Whatever else has a tensor is refused.
@@ -14,8 +15,11 @@ from collections.abc import Sequence
 import torch
 
 from swarmrt.config import RunConfig
+from swarmrt.errors import AccessError
+from swarmrt.ids import MicrobatchId
 from swarmrt.messages import Backward, Forward, Message, Recover
 from swarmrt.model.frames import FrameShape, activations_into, gradient_of
+from swarmrt.trust.sealing import TAG_BYTES, unseal
 
 TOKENS = torch.int64
 
@@ -58,7 +62,21 @@ class Fitting:
         return tensor.dtype.is_floating_point and tensor.shape[:1] == self._batch[:1]
 
     def _is_target(self, tensor: torch.Tensor) -> bool:
-        return self._are_tokens(tensor)
+        sealed_bytes = self._batch.numel() * TOKENS.itemsize + TAG_BYTES
+        return tensor.dtype == torch.uint8 and tensor.shape == (sealed_bytes,)
+
+    def open_targets(
+        self, key: bytes, microbatch: MicrobatchId, sealed: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what the trainer has sealed, int64 [microbatch, sequence].
+
+        Raises AccessError when this is not it.
+        """
+        opened = unseal(key, microbatch, sealed.numpy().tobytes())
+        targets = torch.frombuffer(bytearray(opened), dtype=TOKENS).view(self._batch)
+        if not self._are_tokens(targets):
+            raise AccessError(f"the targets of microbatch {microbatch} are no tokens")
+        return targets
 
     def _are_tokens(self, tensor: torch.Tensor) -> bool:
         if tensor.shape != self._batch or tensor.dtype != TOKENS:

@@ -177,7 +177,7 @@ class Peer(Shell):
         self._announcement = asyncio.Event()
         self._look_again = asyncio.Event()  # into the directory
         self._transfers = Transfers(stage.device)
-        self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and targets
+        self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and sealed targets
         self._forwarded: dict[MicrobatchId, Forwarded] = {}
         self._left: dict[MicrobatchId, Forwarded] = {}  # by backward, for later
         self._outputs: dict[MicrobatchId, Tensors] = {}
@@ -435,7 +435,10 @@ class Peer(Shell):
         inputs = came
         if not self.stage.is_first:
             inputs = inputs.to(self.stage.dtype)
-        forwarded = self.stage.forward(mb, inputs, targets if self.stage.is_last else None)
+        opened = None
+        if self.stage.is_last:
+            opened = self._fitting.open_targets(self._targets_key, mb, targets)
+        forwarded = self.stage.forward(mb, inputs, opened)
         computation.end()
         if not mb.held_out:
             self._forwarded[mb] = forwarded

@@ -53,11 +53,12 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.trust.checking import CLOCK_SLACK_S
 from swarmrt.trust.papers import OwnersPapers
-from swarmrt.trust.sealing import targets_key
+from swarmrt.trust.sealing import seal, targets_key
 from swarmrt.trust.signing import Signer
 
 log = logging.getLogger("swarmrt.trainer")
 
+BYTES = torch.uint8
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -209,7 +210,8 @@ class Trainer(Shell):
                 return ()
             case Batch(microbatch):
                 inputs, targets = self.data.microbatch(microbatch)
-                return torch.from_numpy(inputs), torch.from_numpy(targets)
+                sealed = seal(self._targets_key, microbatch, targets.tobytes())
+                return torch.from_numpy(inputs), torch.frombuffer(bytearray(sealed), dtype=BYTES)
         raise AssertionError(f"a trainer has no {payload}")
 
     # ------------------------------------------------------------------ checkpoints
