@@ -25,6 +25,10 @@ OnReceived = Callable[[Message, Sequence[torch.Tensor]], None]
 OnEnd = Callable[[str], None]  # the reason
 
 
+def _ignore(message: Message, tensors: Sequence[torch.Tensor]) -> None:
+    """Nothing is taken any more."""
+
+
 class Connection(ABC):
     """Ordered bytes both ways, to and from a peer whose id is proved. `begin` first."""
 
@@ -84,11 +88,13 @@ class Connection(ABC):
         return None
 
     def end(self, reason: str) -> None:
-        """Close it, and say so unless that has been done."""
+        """Close it, and say so unless that has been done. What was not whole is freed at once."""
         on_end, self._on_end = self._on_end, None
         self.close()
         if on_end is not None:
             on_end(reason)
+            self.frames.drop()
+            self._on_received = _ignore  # or it and its link would be a circle
 
     def take(self, messages: Iterator[Received]) -> None:
         """Hand over what the frame reader found. Nonsense ends this connection and no other."""

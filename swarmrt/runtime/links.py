@@ -26,6 +26,7 @@ from swarmrt.runtime.dialing import Dialer
 from swarmrt.runtime.faults import Late, LinkFaults
 from swarmrt.runtime.streams import Streams
 from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
+from swarmrt.wire.limits import Limits
 
 log = logging.getLogger("swarmrt.links")
 
@@ -341,7 +342,7 @@ class Links:
         frames.push(encode(Hello(PROTOCOL, self._run, key, addresses, stream_key)))
         connection.write(frames.next_frames())
         connection.begin(
-            FrameReader(self._max_bytes),
+            FrameReader(Limits.of(self._max_bytes)),
             partial(self._received, link),
             partial(self._ended, link),
             self.together,

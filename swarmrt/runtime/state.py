@@ -15,8 +15,9 @@ import torch
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
-from swarmrt.runtime.snapshot import Snapshot, digest_of, new_buffer
+from swarmrt.runtime.snapshot import Snapshot, digest_of
 from swarmrt.scheduler.estimate import Estimate
+from swarmrt.wire.tensors import new_buffer
 
 CHUNK_BYTES = 4 << 20
 OUTSTANDING_CHUNKS = 4  # asked for at once: keeps a link full, and memory small
