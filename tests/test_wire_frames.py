@@ -38,8 +38,7 @@ from swarmrt.wire.frames import (
     encode,
 )
 from swarmrt.wire.headers import LARGEST_NUMBER, MOST_ITEMS, TEXT_CHARACTERS
-from swarmrt.wire.limits import GREETING, MAX_HEADER_BYTES, WITH_PAYLOAD, Limits
-from swarmrt.wire.memory import MemoryBudget
+from swarmrt.wire.limits import MAX_HEADER_BYTES, WITH_PAYLOAD, Limits
 
 MAX_BYTES = 4 << 20
 LIMITS = Limits.of(MAX_BYTES)
@@ -80,7 +79,7 @@ tensors = st.lists(
     ),
     max_size=3,
 )
-loaded = st.one_of(
+loaded: st.SearchStrategy[tuple[Message, list[torch.Tensor]]] = st.one_of(
     st.tuples(messages, st.just([])),
     st.tuples(st.one_of(*map(messages_of, WITH_PAYLOAD)), tensors),
 )

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError
 from swarmrt.runtime.snapshot import digest_of
+from swarmrt.wire.tensors import new_buffer
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had another digest of the parameters

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.addresses import Reach, host_of
 from swarmrt.runtime.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.daemon import Daemon
@@ -34,6 +35,8 @@ class Network:
     directory: Directory
     listen: Sequence[str] = LOOPBACK  # multiaddrs
     faults: LinkFaults | None = None
+    join: Sequence[str] = ()  # multiaddrs, by the user's own word
+    refused: Counter[str] = field(default_factory=Counter)  # what this process has not taken
 
     @property
     def me(self) -> PeerId:
@@ -44,7 +47,9 @@ class Network:
         carriers: list[Carrier] = []
         if link != "libp2p":
             listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
-            carriers.append(DirectCarrier(self.daemon.identity, listen, visible))
+            carriers.append(
+                DirectCarrier(self.daemon.identity, listen, visible, refused=self.refused)
+            )
         if link != "direct":
             carriers.append(Libp2pCarrier(self.daemon))
         return carriers
@@ -52,7 +57,12 @@ class Network:
     def beacons(self, on_beacon: OnBeacon) -> Beacons:
         """Sockets for beacons, where links listen too."""
         listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
-        return Beacons(listen, visible, on_beacon, self.faults)
+        return Beacons(listen, visible, on_beacon, self.faults, self.reach, self.refused)
+
+    @property
+    def reach(self) -> Reach:
+        """Which addresses of others are dialed from here."""
+        return Reach(_hosts([*self.listen, *self.daemon.addresses(), *self.join]))
 
 
 def _hosts(multiaddrs: Sequence[str]) -> list[str]:
@@ -75,7 +85,7 @@ async def open_network(
     try:
         directory = await Directory.open(daemon, list(join))
         try:
-            yield Network(daemon, directory, listen, faults)
+            yield Network(daemon, directory, listen, faults, join)
         finally:
             await directory.close()
     finally:

@@ -18,10 +18,11 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Message, Probe, Probed
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.links import Links
+from swarmrt.runtime.quotas import MAX_PROBE_BYTES
+from swarmrt.runtime.rates import Bucket, Buckets, Rate
 
-MAX_PROBE_BYTES = 4 << 20  # of payload, either way
-BUDGET_BYTES = 64 << 20  # of probes that are answered at once; some three doctors' worth
-BUDGET_BYTES_PER_S = 8 << 20  # at which it comes back
+BUDGET = Rate(64 << 20, 8 << 20)  # bytes of probes that are answered; three doctors' at once
+BUDGET_OF_ONE = Rate(48 << 20, 4 << 20)  # of one peer
 PROBE_BYTES = 1 << 10  # what one costs at least
 
 ROUND_TRIPS = 8
@@ -41,29 +42,20 @@ class Answers:
         """`now` gives seconds."""
         self._now = now
         self._payload = torch.zeros(0, dtype=torch.uint8)  # shared by all answers, once needed
-        self._left_bytes = float(BUDGET_BYTES)
-        self._counted_at_s = now()
+        self._budget = Bucket(BUDGET, now())
+        self._budgets: Buckets[PeerId] = Buckets(BUDGET_OF_ONE)
 
     def answer(self, sender: PeerId, probe: Probe, tensors: Tensors, send: Send) -> None:
         """With a payload as long as asked for; with none when there is no budget for it."""
         size = min(max(probe.answer_bytes, 0), MAX_PROBE_BYTES)
         came = sum(tensor.nbytes for tensor in tensors)
-        affordable = self._spend(PROBE_BYTES + came + size)
+        cost, now = PROBE_BYTES + came + size, self._now()
+        affordable = self._budgets.take(sender, cost, now) and self._budget.take(cost, now)
         if not affordable:
             size = 0
         if size > len(self._payload):
             self._payload = torch.zeros(MAX_PROBE_BYTES, dtype=torch.uint8)
         send(sender, Probed(probe.number, time.time(), affordable), (self._payload[:size],))
-
-    def _spend(self, size: int) -> bool:
-        now = self._now()
-        earned = (now - self._counted_at_s) * BUDGET_BYTES_PER_S
-        self._left_bytes = min(self._left_bytes + earned, float(BUDGET_BYTES))
-        self._counted_at_s = now
-        if size > self._left_bytes:
-            return False
-        self._left_bytes -= size
-        return True
 
 
 @dataclass(frozen=True)

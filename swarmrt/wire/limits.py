@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from swarmrt.messages import Backward, Forward, Message, Part, Probe, Probed, Recover, StateChunk
 
-WITH_PAYLOAD = (Forward, Backward, Recover, Part, StateChunk, Probe, Probed)
+WITH_PAYLOAD: tuple[type[Message], ...] = (
+    Forward, Backward, Recover, Part, StateChunk, Probe, Probed,
+)  # fmt: skip
 """The kinds of messages that have tensors at all."""
 
 GREETING_HEADER_BYTES = 16 << 10  # a hello has at most 8 addresses, two keys and a few names

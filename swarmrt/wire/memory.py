@@ -1,7 +1,7 @@
 """Memory of messages that are not whole: a budget for the process, with a share for each peer.
 
 What is counted is what has come, not what was announced: payloads lie in memory that costs nothing
-until it is written. Whoever exceeds its share loses its link. When the budget is spent, the one that
+until it is written. Whoever exceeds its share loses its link. When the budget is spent, whoever
 holds most of it does, so that one peer cannot take it from the others.
 """
 
