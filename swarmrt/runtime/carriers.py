@@ -96,9 +96,10 @@ class Connection(ABC):
         return str(tcp.getpeername()[0]) if tcp is not None else None
 
     def end(self, reason: str) -> None:
-        """Close it, and say so unless that has been done. What was not whole is freed at once."""
+        """End it as it is, and say so unless that has been done. What was not whole is freed at
+        once; and nothing waits for the other end to read what was written, for it may never."""
         on_end, self._on_end = self._on_end, None
-        self.close()
+        self.abort()
         if on_end is not None:
             on_end(reason)
             self.frames.drop()

@@ -414,7 +414,7 @@ class Links:
         if outbox.task is not None and outbox.task is not asyncio.current_task():
             outbox.task.cancel()
         if outbox.connection is not None:
-            outbox.connection.close()
+            outbox.connection.abort()
         late = outbox.late.take_all() if outbox.late is not None else []
         unsent = [*outbox.frames.unsent(), *outbox.on_streams()]
         if outbox.streams is not None:

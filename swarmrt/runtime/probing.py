@@ -16,6 +16,7 @@ import torch
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, Probe, Probed
+from swarmrt.runtime.addresses import Reach
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.quotas import MAX_PROBE_BYTES
@@ -69,8 +70,10 @@ class Distance:
 class Prober:
     """Asks by links of one carrier, one probe at a time. `start` first, `close` at the end."""
 
-    def __init__(self, carrier: Carrier, run: str, max_message_bytes: int) -> None:
-        self.carrier = carrier
+    def __init__(
+        self, carrier: Carrier, run: str, max_message_bytes: int, reach: Reach | None = None
+    ) -> None:
+        self.carrier, self._reach = carrier, reach
         self._links = Links(
             [carrier],
             run,
@@ -78,11 +81,18 @@ class Prober:
             on_message=self._arrived,
             on_lost=self._lost,
             on_send_failed=lambda peer, message: None,  # `_lost` is told as well, and why
+            reach=reach,
         )
         self._number = 0
         self._peer: PeerId | None = None
         self._answer: asyncio.Future[tuple[Probed, float, int]] | None = None
         self._payload = torch.zeros(MAX_PROBE_BYTES, dtype=torch.uint8)
+
+    def within_reach(self, addresses: Sequence[str]) -> list[str]:
+        """Those of a peer's addresses that may be dialed from here."""
+        return (
+            list(addresses) if self._reach is None else self.carrier.within(self._reach, addresses)
+        )
 
     async def start(self) -> None:
         await self._links.start()
