@@ -228,6 +228,10 @@ NONSENSE = {
     ),
     "unknown dtype": (frame(PROBE, header([1, 0], [["object", [1], "plain"]])), "descriptor"),
     "payload without tensors": (frame(FINISH, header([""]), b"x"), "more payload"),
+    "short chunk": (
+        frame(PROBE, header([1, 0], [["uint8", [1 << 20], "plain"]]), bytes(1000)),
+        "1000 bytes of message 1, and 1048576 are left",
+    ),
     "stray chunk": (frame(0, b"", b"x"), "never begun"),
     "hello": (frame(HELLO, header(["1", "run", "", [], ""])), "Hello.protocol"),
 }
@@ -246,7 +250,7 @@ def test_sizes_are_bounded_before_anything_is_allocated() -> None:
     reader = FrameReader(LIMITS)
     with pytest.raises(WireError, match="a message of"):
         for number in range(1, 100):
-            list(reader.feed(frame(PROBE, huge, b"x", number)))
+            list(reader.feed(frame(PROBE, huge, bytes(16 << 10), number)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3 * MAX_BYTES

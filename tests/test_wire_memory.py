@@ -29,7 +29,7 @@ LIMITS = Limits.of(256 * MIB)
 PART = Part(1, 1, 1, 0, False)
 
 
-def announced(size: int, number: int = 1, payload: bytes = b"x") -> bytes:
+def announced(size: int, number: int = 1, payload: bytes = bytes(16 << 10)) -> bytes:
     """The first frame of a part of so many bytes, of which little has come."""
     outgoing = encode(PART, [torch.empty(size, dtype=torch.uint8)])
     return frame(outgoing.kind, outgoing.header, payload, number)

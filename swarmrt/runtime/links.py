@@ -421,7 +421,9 @@ class Links:
             outbox.streams.abort()
         for message in [*unsent, *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
-        self._on_lost(peer, reason)
+        is_nobody = self.quotas.role(peer) is Role.STRANGER and not unsent and not late
+        if not is_nobody:  # whom nobody has written to, nobody misses
+            self._on_lost(peer, reason)
 
     def _evict(self, peer: PeerId, reason: str) -> None:
         """Another one needs the memory. Soon, for whoever asks is in the middle of a message."""

@@ -33,8 +33,8 @@ PART_SLACK_BYTES = 64  # parts differ by one value, and are padded
 MAX_PROBE_BYTES = 4 * MIB  # of payload, either way
 
 MOST_REMEMBERED = 1024  # peers without a link whose pace is remembered
-LEAST_BUDGET_BYTES = 256 * MIB
-SHARES = 4  # in the budget: so many peers may use theirs at the same time
+LEAST_BUDGET_BYTES = 1 << 30
+SHARES = 2  # in the budget: so many peers may use theirs at the same time
 
 HEADER_BYTES = 256  # as much of a header counts as one message
 AHEAD = 20  # times what a configuration needs
@@ -96,7 +96,8 @@ class Quotas:
         self._member, self._pace = member, pace
         self._newcomers, self._gate = newcomers, gate
         self.refused: Counter[str] = Counter() if refused is None else refused
-        self._share_bytes = (connections + 1) * member.largest_bytes
+        # One message on each connection, and on each of a link that broke and is not found out yet.
+        self._share_bytes = 2 * connections * member.largest_bytes
         self.budget = MemoryBudget(max(SHARES * self._share_bytes, LEAST_BUDGET_BYTES))
         self._roles: dict[PeerId, Role] = {}
         self._quotas: dict[PeerId, Quota] = {}

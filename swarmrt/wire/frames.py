@@ -31,6 +31,7 @@ MAGIC = b"SWRT"
 PREFIX = struct.Struct(">4sBBxxIIQ")
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
 HEAD_BYTES = 4 << 10  # read at once where no payload is due: a control message is one read
+LEAST_CHUNK_BYTES = 16 << 10  # of a frame that is not a message's last: frames cost time
 MAX_PARTIAL_MESSAGES = 16
 GRAIN_BYTES = 2 << 20  # in which payloads take memory: as large as the system's huge pages
 CHUNK = 0
@@ -289,7 +290,8 @@ class FrameReader:
             return view[end or len(view) :]
         missing = self._head_bytes(self._split) - len(self._split)
         self._split += view[:missing]
-        if self._begin_frame(memoryview(bytes(self._split))):
+        if len(self._split) == self._head_bytes(self._split):  # by now the prefix may tell more
+            self._begin_frame(memoryview(bytes(self._split)))
             self._split.clear()
         return view[missing:]
 
@@ -345,8 +347,11 @@ class FrameReader:
         partial = self._partials.get(number)
         if partial is None and self._whole is None:
             raise WireError(f"a chunk of message {number}, which was never begun")
-        if partial is None or size > partial.size - partial.filled:
+        left = 0 if partial is None else partial.size - partial.filled
+        if partial is None or size > left:
             raise WireError(f"message {number} has more payload than its tensors need")
+        if size < LEAST_CHUNK_BYTES and size < left:
+            raise WireError(f"{size} bytes of message {number}, and {left} are left")
         needed = partial.filled + size
         if needed > partial.taken and partial.payload is not None:
             grains = -(-needed // GRAIN_BYTES) * GRAIN_BYTES
