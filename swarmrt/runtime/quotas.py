@@ -44,7 +44,7 @@ LEAST_PACE = Rate(5000, 5000)  # messages: a step may be short
 UNBOUNDED = Rate(float("inf"), 0.0)
 STRANGERS_PACE = Rate(64, 16)
 STRANGERS_SAY = (Probe, Probed)
-STRANGERS = Limits(16 << 10, {Probe: MAX_PROBE_BYTES, Probed: MAX_PROBE_BYTES})
+STRANGERS = Limits.each(16 << 10, {Probe: MAX_PROBE_BYTES, Probed: MAX_PROBE_BYTES})
 
 
 class Role(Enum):

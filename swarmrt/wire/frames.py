@@ -322,10 +322,14 @@ class FrameReader:
         if number in self._partials or len(self._partials) >= MAX_PARTIAL_MESSAGES:
             raise WireError(f"message {number} begins while others are not whole")
         message, descriptors = _FORMATS[kind].decode(header)
-        its_places, size = places(descriptors) if descriptors else ((), 0)
+        self.header_bytes = len(header)
+        if not descriptors:
+            if self._gate(message, 0):
+                self._whole = message, []
+            return
+        its_places, size = places(descriptors)
         if size:
             self._check_size(message, size)
-        self.header_bytes = len(header)
         wanted = self._gate(message, size)
         if size:
             payload = _memory(size) if wanted else None
@@ -335,9 +339,10 @@ class FrameReader:
 
     def _check_size(self, message: Message, size: int) -> None:
         """Raises WireError for a payload that is larger than those of its kind are."""
-        limits = self.limits
+        limits, announced = self.limits, size
         most = limits.payload_bytes.get(type(message), 0)
-        announced = size + sum(partial.size for partial in self._partials.values())
+        for partial in self._partials.values():
+            announced += partial.size
         if size > most or announced > 2 * limits.largest_bytes:
             name = type(message).__name__
             raise WireError(f"a message of {size} bytes; of {name} at most {most} are taken")

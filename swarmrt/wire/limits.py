@@ -26,21 +26,19 @@ class Limits:
 
     header_bytes: int
     payload_bytes: Mapping[type[Message], int]
+    largest_bytes: int  # of the payloads of all kinds
+
+    @classmethod
+    def each(cls, header_bytes: int, payload_bytes: Mapping[type[Message], int]) -> Limits:
+        return cls(header_bytes, payload_bytes, max(payload_bytes.values(), default=0))
 
     @classmethod
     def of(cls, most_bytes: int, exact: Mapping[type[Message], int] | None = None) -> Limits:
         """At most so many bytes of payload, or fewer for the kinds of which that is known."""
         known = exact or {}
-        return cls(
-            MAX_HEADER_BYTES,
-            {kind: min(most_bytes, known.get(kind, most_bytes)) for kind in WITH_PAYLOAD},
-        )
-
-    @property
-    def largest_bytes(self) -> int:
-        """Of the payloads of all kinds."""
-        return max(self.payload_bytes.values(), default=0)
+        payload_bytes = {k: min(most_bytes, known.get(k, most_bytes)) for k in WITH_PAYLOAD}
+        return cls.each(MAX_HEADER_BYTES, payload_bytes)
 
 
-GREETING = Limits(GREETING_HEADER_BYTES, {})
+GREETING = Limits.each(GREETING_HEADER_BYTES, {})
 """For who has not said hello."""
