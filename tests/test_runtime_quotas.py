@@ -9,7 +9,7 @@ import pytest
 from swarmrt.config import RunConfig
 from swarmrt.errors import WireError
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import Accepted, Backward, Finish, Forward, Message, Part, Probe, StateChunk
+from swarmrt.messages import Accepted, Backward, Finish, Forward, Message, Part, Probe, Probed
 from swarmrt.runtime.addresses import Reach
 from swarmrt.runtime.greetings import Greetings, source_of
 from swarmrt.runtime.quotas import (
@@ -17,7 +17,6 @@ from swarmrt.runtime.quotas import (
     STRANGERS_PACE,
     Quota,
     Quotas,
-    Role,
     pace_of,
     payloads_of,
 )
@@ -40,7 +39,8 @@ def test_bucket_gives_what_it_has_and_fills_up_again() -> None:
     bucket = Bucket(Rate(10, 2), 100.0)
     assert bucket.take(10, 100.0) and not bucket.take(1, 100.0)
     assert not bucket.take(3, 101.0) and bucket.take(2, 101.0)
-    assert bucket.left(1000.0) == 10
+    bucket.fill(1000.0)
+    assert bucket.left == 10
     bucket.change(Rate(100, 1))
     assert bucket.take(100, 1000.0) and not bucket.take(1, 1000.0)
 
@@ -89,15 +89,15 @@ def test_sources_are_machines_and_households() -> None:
 
 
 def entered(quotas: Quotas, peer: PeerId = ALICE) -> Quota:
-    return quotas.enter(peer, never, 0.0)
+    return quotas.enter(peer, never)
 
 
 def says(quotas: Quotas, quota: Quota, message: Message, header_bytes: int = 100) -> bool:
-    return quotas.check(quota, message, 0, header_bytes, 0.0)
+    return quotas.check(quota, message, 0, header_bytes)
 
 
 def test_who_says_more_than_the_run_has_use_for_is_refused() -> None:
-    quotas = Quotas(Limits.of(1 << 20), 4, pace_of(8))
+    quotas = Quotas(Limits.of(1 << 20), 4, pace_of(8), now=lambda: 0.0)
     quota = entered(quotas)
     for _ in range(int(LEAST_PACE.most)):
         assert says(quotas, quota, FINISH)
@@ -108,7 +108,7 @@ def test_who_says_more_than_the_run_has_use_for_is_refused() -> None:
 
 
 def test_pace_is_kept_over_connections() -> None:
-    quotas = Quotas(Limits.of(1 << 20), 4, Rate(10, 1))
+    quotas = Quotas(Limits.of(1 << 20), 4, Rate(10, 1), now=lambda: 0.0)
     first = entered(quotas)
     for _ in range(10):
         assert says(quotas, first, FINISH)
@@ -119,7 +119,7 @@ def test_pace_is_kept_over_connections() -> None:
 
 
 def test_long_headers_count_as_many_messages() -> None:
-    quotas = Quotas(Limits.of(1 << 20), 4, Rate(1000, 1))
+    quotas = Quotas(Limits.of(1 << 20), 4, Rate(1000, 1), now=lambda: 0.0)
     quota = entered(quotas)
     assert says(quotas, quota, FINISH, header_bytes=200 << 10)
     with pytest.raises(WireError):
@@ -131,27 +131,26 @@ def test_large_steps_have_a_large_pace() -> None:
     assert pace_of(10_000).per_s == 20 * (4 * 10_000 + 64)
 
 
-def test_stranger_may_be_probed_and_nothing_else() -> None:
-    quotas = Quotas(Limits.of(1 << 20), 4, pace_of(8), newcomers=Role.STRANGER)
+def test_stranger_may_be_probed_and_says_little() -> None:
+    quotas = Quotas(Limits.of(1 << 20), 4, pace_of(8), is_known=lambda peer: False, now=lambda: 0.0)
     quota = entered(quotas)
-    assert says(quotas, quota, Probe(1, 0)) and not says(quotas, quota, FINISH)
-    assert quotas.limits(ALICE).payload_bytes.keys().isdisjoint({Forward, Part, StateChunk})
-    assert quotas.refused == {"Finish of a stranger": 1}
-    for _ in range(int(STRANGERS_PACE.most) - 2):
+    assert quotas.limits(quota).payload_bytes.keys() == {Probe, Probed}
+    for _ in range(int(STRANGERS_PACE.most)):
         assert says(quotas, quota, Probe(1, 0))
     with pytest.raises(WireError):
         says(quotas, quota, Probe(1, 0))
 
 
-def test_role_of_an_open_link_may_change() -> None:
-    quotas = Quotas(Limits.of(1 << 20), 4, pace_of(8), newcomers=Role.STRANGER)
+def test_stranger_may_become_known_while_its_link_is_open() -> None:
+    known: set[PeerId] = set()
+    quotas = Quotas(Limits.of(1 << 20), 4, pace_of(8), is_known=known.__contains__)
     quota = entered(quotas)
-    assert not says(quotas, quota, FINISH)
-    quotas.set_role(ALICE, Role.MEMBER)
+    assert Forward not in quotas.limits(quota).payload_bytes
+    known.add(ALICE)
+    assert quotas.limits(quota).payload_bytes[Forward] == 1 << 20
     assert all(says(quotas, quota, FINISH) for _ in range(1000))
-    assert quotas.limits(ALICE).payload_bytes[Forward] == 1 << 20
-    quotas.set_role(ALICE, Role.STRANGER)
-    assert not says(quotas, quota, FINISH)
+    known.clear()
+    assert Forward not in quotas.limits(entered(quotas)).payload_bytes
 
 
 def test_gate_of_the_run_is_asked_last() -> None:

@@ -37,7 +37,7 @@ from swarmrt.wire.frames import (
     FrameWriter,
     encode,
 )
-from swarmrt.wire.headers import LARGEST_NUMBER, MOST_ITEMS, TEXT_CHARACTERS
+from swarmrt.wire.headers import LARGEST_NUMBER, MOST_ITEMS, REASON_CHARACTERS, TEXT_CHARACTERS
 from swarmrt.wire.limits import MAX_HEADER_BYTES, WITH_PAYLOAD, Limits
 
 MAX_BYTES = 4 << 20
@@ -199,7 +199,11 @@ NONSENSE = {
         frame(FINISH, header([""], [["float32", [1], "plain"]])),
         "of Finish at most 0",
     ),
-    "long reason": (frame(FINISH, header(["x" * (TEXT_CHARACTERS + 1)])), "Finish.reason"),
+    "long reason": (frame(FINISH, header(["x" * (REASON_CHARACTERS + 1)])), "Finish.reason"),
+    "long text": (
+        frame(HELLO, header([1, "r" * (TEXT_CHARACTERS + 1), "", [], ""])),
+        "Hello.run",
+    ),
     "large number": (frame(HAIL, header([LARGEST_NUMBER + 1])), "Hail.epoch"),
     "long route": (
         frame(CLAIM, header([[[1, 0, False], 1], 1, ["Qm"] * (MOST_ITEMS + 1), 1.0, 1])),
@@ -263,3 +267,9 @@ def test_garbage_raises_nothing_but_wire_errors(garbage: bytes, after_prefix: bo
         list(FrameReader(LIMITS).feed(data))
     except WireError:
         pass
+
+
+def test_long_reasons_are_cut_by_their_sender() -> None:
+    [(message, _)] = FrameReader(LIMITS).feed(written((Finish("why " * 1000), [])))
+    assert isinstance(message, Finish)
+    assert message.reason == ("why " * 1000)[: REASON_CHARACTERS - 1] + "…"

@@ -26,7 +26,7 @@ from swarmrt.runtime.dialing import Dialer
 from swarmrt.runtime.faults import Late, LinkFaults
 from swarmrt.runtime.open_links import Link, OpenLinks
 from swarmrt.runtime.outbox import Gathering, Outbox
-from swarmrt.runtime.quotas import Quotas, Role
+from swarmrt.runtime.quotas import Quotas
 from swarmrt.runtime.streams import Streams
 from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
 from swarmrt.wire.limits import GREETING, Limits
@@ -61,7 +61,7 @@ class Links:
     ) -> None:
         """`carriers` in the order of preference; without `beacons` those go over links too.
         `streams` is how many connections one link may have, each way. `before_gathered` is called
-        before messages leave that were gathered. Without `quotas` everybody is a member who may say
+        before messages leave that were gathered. Without `quotas` everybody is known, and may say
         as much as he likes; without `reach` any address is dialed."""
         self._carriers, self._run, self._max_bytes = carriers, run, max_message_bytes
         self.quotas = quotas or Quotas(Limits.of(max_message_bytes), streams)
@@ -251,14 +251,6 @@ class Links:
 
     # ------------------------------------------------------------------ reading
 
-    def set_role(self, peer: PeerId, role: Role) -> None:
-        """What this peer is to the run, from now on."""
-        self.quotas.set_role(peer, role)
-        for link in self._links.of(peer):
-            for each in (link, *link.joined):
-                if each.greeted:
-                    each.connection.frames.limits = self.quotas.limits(peer)
-
     def _welcome(self, connection: Connection) -> None:
         """Another process has dialed."""
         cut = self._faults is not None and self._faults.is_cut(connection.peer)
@@ -276,8 +268,8 @@ class Links:
         agreement = beacons.offer(connection.peer) if beacons is not None else None
         takes_streams = self._streams > 1 and connection.carrier_with_streams is not None
         stream_key = secrets.token_hex(16) if takes_streams else ""
-        peer, now = connection.peer, asyncio.get_running_loop().time()
-        quota = self.quotas.enter(peer, partial(self._evict, peer), now)
+        peer = connection.peer
+        quota = self.quotas.enter(peer, partial(self._evict, peer))
         link = Link(connection, incoming, quota, agreement, stream_key)
         self._links.add(link)
         link.timer = asyncio.get_running_loop().call_later(
@@ -299,9 +291,10 @@ class Links:
         """Asked about each message before its payload is. Raises WireError."""
         if not link.greeted:
             return True  # `_received` looks at it
-        header_bytes = link.connection.frames.header_bytes
-        now = asyncio.get_running_loop().time()
-        return self.quotas.check(link.quota, message, payload_bytes, header_bytes, now)
+        frames, quota = link.connection.frames, link.quota
+        if quota.is_stranger:  # or was, before its last message
+            frames.limits = self.quotas.limits(quota)
+        return self.quotas.check(quota, message, payload_bytes, frames.header_bytes)
 
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
         """Raises WireError when the first one is not the hello of this run."""
@@ -312,10 +305,9 @@ class Links:
             self._join(link, message)
             return
         hello = self._checked_hello(message)
-        is_stranger = link.quota.role is Role.STRANGER
-        if self._beacons is not None and link.agreement is not None and not is_stranger:
-            self._beacons.agree(link.agreement, hello, link.connection.host())
         self._greeted(link)
+        if self._beacons is not None and link.agreement is not None:
+            self._beacons.agree(link.agreement, hello, link.connection.host())
         if link.incoming:
             self._adopt(link.connection)
         self._offer_streams(link, hello)
@@ -323,15 +315,16 @@ class Links:
     def _greeted(self, link: Link) -> None:
         link.greeted = True
         link.timer.cancel()
-        link.connection.frames.limits = self.quotas.limits(link.connection.peer)
+        link.connection.frames.limits = self.quotas.limits(link.quota)
 
     def _join(self, link: Link, join: Join) -> None:
         """What has come in is a further connection of a link. Raises WireError when it is not."""
-        peer = link.connection.peer
+        peer, is_stranger = link.connection.peer, link.quota.is_stranger
         of = next(
             (other for other in self._links.of(peer) if other.stream_key == join.stream_key), None
         )
-        if not join.stream_key or of is None or of is link or len(of.joined) >= self._streams - 1:
+        takes_more = of is not None and len(of.joined) < self._streams - 1
+        if not join.stream_key or of is None or of is link or not takes_more or is_stranger:
             raise WireError("it joins no link that takes another connection")
         self._forget(link)
         link.of = of
@@ -421,7 +414,7 @@ class Links:
             outbox.streams.abort()
         for message in [*unsent, *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
-        is_nobody = self.quotas.role(peer) is Role.STRANGER and not unsent and not late
+        is_nobody = self.quotas.is_stranger(peer) and not unsent and not late
         if not is_nobody:  # whom nobody has written to, nobody misses
             self._on_lost(peer, reason)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from swarmrt.ids import PeerId
 from swarmrt.runtime.beacons import Agreement
 from swarmrt.runtime.carriers import Connection
-from swarmrt.runtime.quotas import Quota, Quotas, Role
+from swarmrt.runtime.quotas import Quota, Quotas
 
 MAX_LINKS = 512  # of all but strangers
 MAX_INCOMING = 8  # of one peer: it needs one, and more while broken ones are found out
@@ -67,20 +67,18 @@ class OpenLinks:
         all places of strangers are taken."""
         its = self.of(peer)
         opened = sum(link.incoming for link in its)
-        if self._quotas.role(peer) is Role.STRANGER:
+        if self._quotas.is_stranger(peer):
             if opened < MAX_OF_STRANGER:
                 self._make_room_for_stranger()
             return opened < MAX_OF_STRANGER
         connections = opened + sum(len(link.joined) for link in its)
-        others = sum(link.quota.role is not Role.STRANGER for link in self._links)
+        others = sum(not link.quota.is_stranger for link in self._links)
         may_open = opened < MAX_INCOMING and connections < MAX_INCOMING + self._streams - 1
         return may_open and others < MAX_LINKS
 
     def _make_room_for_stranger(self) -> None:
         """The one that has been here for longest has had its time."""
-        of_strangers = [
-            link for link in self._links if link.incoming and link.quota.role is Role.STRANGER
-        ]
+        of_strangers = [link for link in self._links if link.incoming and link.quota.is_stranger]
         if len(of_strangers) >= MAX_STRANGERS:
             self._quotas.refused["links"] += 1
             of_strangers[0].connection.end("another stranger needs its place")
@@ -99,7 +97,7 @@ class OpenLinks:
 
     def _look_at(self, link: Link) -> None:
         frames = link.connection.frames
-        is_waited_for = not frames.is_between_messages or link.quota.role is Role.STRANGER
+        is_waited_for = not frames.is_between_messages or link.quota.is_stranger
         if frames.came_bytes != link.came_bytes or not is_waited_for:
             link.came_bytes, link.quiet_looks = frames.came_bytes, 0
             return

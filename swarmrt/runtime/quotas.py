@@ -1,21 +1,21 @@
 """What each other end may take of this process: links, memory, messages.
 
-| role     | links                      | says                   | memory                          |
-|----------|----------------------------|------------------------|---------------------------------|
-| trainer  | its own, with streams      | anything, at its pace  | a share of the budget           |
-| member   | its own, with streams      | anything, at its pace  | a share of the budget           |
-| stranger | 2, of 32 for all strangers | probes, and few        | two probes                      |
+|           | links                      | messages         | payloads   | unfinished      |
+|-----------|----------------------------|------------------|------------|-----------------|
+| known     | its own, with streams      | the run's pace   | of the run | its share       |
+| strangers | 2, of 32 for all strangers | few              | of probes  | two probes each |
 
-A member that says more than the run can have use for loses its link; what a stranger may not say is
-passed over. Everything that is refused is counted.
+Known are the trainer and the members of a run. Which kinds of messages are taken from whom is for
+the gate to say. Whoever says more than the run can have use for loses its link. Everything that is
+refused is counted.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import WireError
@@ -43,16 +43,8 @@ MESSAGES_A_STEP = 64  # from one peer, besides: standings, the commit, parts
 LEAST_PACE = Rate(5000, 5000)  # messages: a step may be short
 UNBOUNDED = Rate(float("inf"), 0.0)
 STRANGERS_PACE = Rate(64, 16)
-STRANGERS_SAY = (Probe, Probed)
+STRANGERS_SHARE_BYTES = 2 * MAX_PROBE_BYTES
 STRANGERS = Limits.each(16 << 10, {Probe: MAX_PROBE_BYTES, Probed: MAX_PROBE_BYTES})
-
-
-class Role(Enum):
-    """What the other end of a link is to this run."""
-
-    TRAINER = "trainer"
-    MEMBER = "member"
-    STRANGER = "stranger"
 
 
 def pace_of(microbatches: int) -> Rate:
@@ -72,7 +64,7 @@ class Quota:
     """One peer's, on all of its connections."""
 
     peer: PeerId
-    role: Role
+    is_stranger: bool
     account: Account
     words: Bucket
     connections: int = 0
@@ -83,80 +75,72 @@ class Quotas:
 
     def __init__(
         self,
-        member: Limits,
+        known: Limits,
         connections: int,
         pace: Rate = UNBOUNDED,
-        newcomers: Role = Role.MEMBER,
-        gate: Gate = lambda peer, message, payload_bytes: True,
+        *,
+        is_known: Callable[[PeerId], bool] = lambda peer: True,
+        gate: Gate | None = None,
         refused: Counter[str] | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Of members' messages `member` bounds the sizes and `pace` the number; each may use so
-        many connections at a time. `newcomers` is the role of those that have none yet. The `gate`
-        is asked last about each message. What is refused is counted in `refused`."""
-        self._member, self._pace = member, pace
-        self._newcomers, self._gate = newcomers, gate
+        """Of messages of known peers `known` bounds the sizes and `pace` the number; each may use
+        so many connections at a time. A stranger may become known, by what it shows. The `gate` is
+        asked last about each message. What is refused is counted in `refused`. `now` gives seconds.
+        """
+        self._known, self._pace = known, pace
+        self._is_known, self._gate, self._now = is_known, gate, now
         self.refused: Counter[str] = Counter() if refused is None else refused
         # One message on each connection, and on each of a link that broke and is not found out yet.
-        self._share_bytes = 2 * connections * member.largest_bytes
+        self._share_bytes = 2 * connections * known.largest_bytes
         self.budget = MemoryBudget(max(SHARES * self._share_bytes, LEAST_BUDGET_BYTES))
-        self._roles: dict[PeerId, Role] = {}
         self._quotas: dict[PeerId, Quota] = {}
 
-    def role(self, peer: PeerId) -> Role:
-        return self._roles.get(peer, self._newcomers)
+    def is_stranger(self, peer: PeerId) -> bool:
+        return not self._is_known(peer)
 
-    def set_role(self, peer: PeerId, role: Role) -> None:
-        """From now on, for links that are open too; `limits` are other ones then."""
-        if role is self._newcomers:
-            self._roles.pop(peer, None)
-        else:
-            self._roles[peer] = role
-        quota = self._quotas.get(peer)
-        if quota is not None and quota.role is not role:
-            quota.role = role
-            quota.words.change(self._pace_of(role))
-            quota.account.most_bytes = self._share_of(role)
-
-    def limits(self, peer: PeerId) -> Limits:
+    def limits(self, quota: Quota) -> Limits:
         """Of what the peer sends, once it has said hello."""
-        return STRANGERS if self.role(peer) is Role.STRANGER else self._member
+        if quota.is_stranger == self._is_known(quota.peer):
+            quota.is_stranger = not quota.is_stranger
+            quota.words.change(STRANGERS_PACE if quota.is_stranger else self._pace)
+            quota.account.most_bytes = (
+                STRANGERS_SHARE_BYTES if quota.is_stranger else self._share_bytes
+            )
+        return STRANGERS if quota.is_stranger else self._known
 
-    def enter(self, peer: PeerId, evict: Callable[[str], None], now: float) -> Quota:
+    def enter(self, peer: PeerId, evict: Callable[[str], None]) -> Quota:
         """One more connection of this peer; `leave` when it has ended. `evict` ends all of them."""
         quota = self._quotas.pop(peer, None)
         if quota is None:
             self._forget_some()
-            role = self.role(peer)
-            account = self.budget.open(self._share_of(role), evict)
-            quota = Quota(peer, role, account, Bucket(self._pace_of(role), now))
+            account = self.budget.open(STRANGERS_SHARE_BYTES, evict)
+            quota = Quota(peer, True, account, Bucket(STRANGERS_PACE, self._now()))
         self._quotas[peer] = quota
+        self.limits(quota)
         quota.connections += 1
         return quota
 
     def leave(self, quota: Quota) -> None:
         quota.connections -= 1
 
-    def check(
-        self, quota: Quota, message: Message, payload_bytes: int, header_bytes: int, now: float
-    ) -> bool:
+    def check(self, quota: Quota, message: Message, payload_bytes: int, header_bytes: int) -> bool:
         """Whether to take a message of the peer. False passes over it. Raises WireError when it
         says too much."""
-        if not quota.words.take(1 + header_bytes // HEADER_BYTES, now):
+        words = quota.words
+        words.left -= 1 + header_bytes // HEADER_BYTES
+        if words.left < 0:  # so the clock is looked at now and then
+            self._fill(words)
+        return self._gate is None or self._gate(quota.peer, message, payload_bytes)
+
+    def _fill(self, words: Bucket) -> None:
+        words.fill(self._now())
+        if words.left < 0:
             self.refused["too many messages"] += 1
             raise WireError(
-                f"it says more than {quota.words.rate.per_s:.0f} messages a second, which is more "
-                "than this run has use for"
+                f"it says more than {words.rate.per_s:.0f} messages a second, which is more than "
+                "this run has use for"
             )
-        if quota.role is Role.STRANGER and type(message) not in STRANGERS_SAY:
-            self.refused[f"{type(message).__name__} of a stranger"] += 1
-            return False
-        return self._gate(quota.peer, message, payload_bytes)
-
-    def _pace_of(self, role: Role) -> Rate:
-        return STRANGERS_PACE if role is Role.STRANGER else self._pace
-
-    def _share_of(self, role: Role) -> int:
-        return 2 * MAX_PROBE_BYTES if role is Role.STRANGER else self._share_bytes
 
     def _forget_some(self) -> None:
         """Of those that have no connection any more, the ones that were here first."""

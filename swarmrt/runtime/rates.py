@@ -22,24 +22,27 @@ class Bucket:
 
     def __init__(self, rate: Rate, now: float) -> None:
         self.rate = rate
-        self._left = rate.most
+        self.left = rate.most
         self._counted_at = now
 
     def take(self, amount: float, now: float) -> bool:
         """Whether that much is left; if so, it is taken."""
-        left = min(self.left(now), self.rate.most)
+        self.fill(now)
+        if amount > self.left:
+            return False
+        self.left -= amount
+        return True
+
+    def fill(self, now: float) -> None:
+        """Add what has come back."""
+        self.left += (now - self._counted_at) * self.rate.per_s
+        if self.left > self.rate.most:
+            self.left = self.rate.most
         self._counted_at = now
-        self._left = left - amount if amount <= left else left
-        return amount <= left
 
     def change(self, rate: Rate) -> None:
         """Another rate from now on, with all of it there."""
-        self.rate, self._left = rate, rate.most
-
-    def left(self, now: float) -> float:
-        """What could be taken."""
-        earned = (now - self._counted_at) * self.rate.per_s
-        return min(self._left + earned, self.rate.most)
+        self.rate, self.left = rate, rate.most
 
 
 class Buckets(Generic[K]):
@@ -63,6 +66,8 @@ class Buckets(Generic[K]):
 
     def _forget(self, now: float) -> None:
         """Those that are full are as good as new; of the others, the oldest half."""
-        full = [k for k, bucket in self._buckets.items() if bucket.left(now) >= self._rate.most]
+        for bucket in self._buckets.values():
+            bucket.fill(now)
+        full = [k for k, bucket in self._buckets.items() if bucket.left >= self._rate.most]
         for key in full or list(self._buckets)[: MOST_BUCKETS // 2]:
             del self._buckets[key]

@@ -208,10 +208,10 @@ class FrameReader:
     Either `feed` it, or read into `get_buffer` and tell `buffer_updated`, so that payloads go from
     the socket to their tensors without a copy in between. `drop` it when the connection ends.
 
-    `limits` may be changed between two messages. The `gate` is asked about each message once its
-    header is here, before there is any memory for its payload. What messages that are not whole
-    hold is charged to the `account`, and the sizes that they announce are at most twice the largest
-    limit together.
+    `limits` may be changed at any time, by the gate too. The `gate` is asked about each message
+    once its header is here, before there is any memory for its payload. What messages that are not
+    whole hold is charged to the `account`, and the sizes that they announce are at most twice the
+    largest limit together.
     """
 
     def __init__(
@@ -328,10 +328,9 @@ class FrameReader:
                 self._whole = message, []
             return
         its_places, size = places(descriptors)
-        if size:
-            self._check_size(message, size)
         wanted = self._gate(message, size)
         if size:
+            self._check_size(message, size)
             payload = _memory(size) if wanted else None
             self._partials[number] = Partial(number, message, its_places, size, payload)
         elif wanted:

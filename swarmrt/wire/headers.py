@@ -21,12 +21,14 @@ from swarmrt.messages import Message
 from swarmrt.wire.tensors import MAX_DIMENSIONS, MAX_TENSORS, Descriptor, describe
 
 ID_CHARACTERS = 128
-TEXT_CHARACTERS = 2000  # of a reason, a digest or a name; a sender cuts what is longer
+TEXT_CHARACTERS = 8 << 10  # a statement of a run's owner
+REASON_CHARACTERS = 2000  # of a text for people; a sender cuts what is longer
 MOST_ITEMS = 1024  # stages of a path, replicas of a roster
 MOST_LISTED = 1 << 18  # microbatches that a roster lists for one replica
 LARGEST_NUMBER = 1 << 62  # either sign: the sum of two is a number of 64 bits still
 
 _ENCODER = msgspec.msgpack.Encoder()
+_REASON = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS)]
 _SHAPE = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
 _DESCRIPTORS = Annotated[
     tuple[tuple[str, _SHAPE, str], ...],  # a `Descriptor` each
@@ -41,20 +43,20 @@ class HeaderFormat:
         hints = typing.get_type_hints(kind)
         self._kind = kind
         self._names = kind.__struct_fields__
-        self._types = [_plain(hints[name]) for name in self._names]
+        self._types = [_REASON if name == "reason" else _plain(hints[name]) for name in self._names]
         self._named_tuples = [
             (place, _restore(hints[name]))
             for place, name in enumerate(self._names)
             if hasattr(hints[name], "_fields")
         ]
-        self._texts = [place for place, name in enumerate(self._names) if hints[name] is str]
+        self._reasons = [place for place, name in enumerate(self._names) if name == "reason"]
         self._decoder = msgspec.msgpack.Decoder(_tuple((_tuple(self._types), _DESCRIPTORS)))
 
     def encode(self, message: Message, tensors: Sequence[torch.Tensor]) -> bytes:
         values = msgspec.structs.astuple(message)
-        for place in self._texts:
-            if len(values[place]) > TEXT_CHARACTERS:
-                cut = values[place][: TEXT_CHARACTERS - 1] + "…"
+        for place in self._reasons:
+            if len(values[place]) > REASON_CHARACTERS:
+                cut = values[place][: REASON_CHARACTERS - 1] + "…"
                 values = (*values[:place], cut, *values[place + 1 :])
         return _ENCODER.encode((values, describe(tensors) if tensors else ()))
 
