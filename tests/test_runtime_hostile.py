@@ -232,10 +232,11 @@ def test_silent_connections_keep_nobody_out(identities: list[Identity]) -> None:
     async def story() -> None:
         victim, honest = Victim(identities[0]), Victim(identities[1])
         async with started(victim, honest):
-            silent = []
+            silent, oldest = [], None
             for _ in range(4 * MAX_GREETINGS):
-                _, writer = await asyncio.open_connection(*victim.address)
+                reader, writer = await asyncio.open_connection(*victim.address)
                 silent.append(writer)
+                oldest = oldest or reader
             await until(lambda: victim.quotas.refused["handshakes"] >= 3 * MAX_GREETINGS)
             assert len(victim.carrier._greetings) == MAX_GREETINGS
             honest.links.know(victim.me, {"direct": victim.links.addresses("direct")})
@@ -243,6 +244,10 @@ def test_silent_connections_keep_nobody_out(identities: list[Identity]) -> None:
             await until(lambda: victim.got or honest.failed)
             assert victim.got == [Finish("I am here")]
             assert len(victim.carrier._tasks) <= MAX_GREETINGS + 1  # and the one that accepts
+            assert oldest is not None
+            async with asyncio.timeout(30):
+                with suppress(ConnectionResetError):  # as good as an end
+                    assert not await oldest.read()
             for writer in silent:
                 writer.close()
 
