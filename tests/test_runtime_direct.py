@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import MicrobatchId, Work
 from swarmrt.messages import Finish, Forward, Part
-from swarmrt.runtime import links
+from swarmrt.runtime import outbox
 from swarmrt.runtime.addresses import format_address, host_of, parse_address
 from swarmrt.runtime.carriers import Connection
 from swarmrt.runtime.certificates import (
@@ -235,7 +235,7 @@ def test_control_overtakes_bulk() -> None:
 
 def test_slow_receiver_slows_its_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does not read stays at the sender; work beyond a bound comes back."""
-    monkeypatch.setattr(links, "MAX_QUEUED_BYTES", 32 << 20)
+    monkeypatch.setattr(outbox, "MAX_QUEUED_BYTES", 32 << 20)
     forward = Forward(Work(MicrobatchId(1, 1), 1), 1, ())
 
     async def story() -> None:
@@ -247,9 +247,9 @@ def test_slow_receiver_slows_its_sender(monkeypatch: pytest.MonkeyPatch) -> None
             bulk = torch.zeros(16 << 20, dtype=torch.uint8)
             for number in range(4):
                 first.links.send(second.me, Part(1, 1, 1, number, False), [bulk])
-            outbox = first.links._outboxes[second.me]
-            await until(lambda: outbox.connection and not outbox.connection.may_write)
-            assert outbox.queued_bytes > 32 << 20 and len(second.got) == 0
+            its_outbox = first.links._outboxes[second.me]
+            await until(lambda: its_outbox.connection and not its_outbox.connection.may_write)
+            assert its_outbox.queued_bytes > 32 << 20 and len(second.got) == 0
             first.links.send(second.me, forward, [bulk])
             first.links.send(second.me, Finish("control"))
             await until(lambda: first.failed)

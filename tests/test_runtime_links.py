@@ -27,8 +27,9 @@ from swarmrt.runtime.door import UnguardedDoor
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.identity import open_identity
 from swarmrt.runtime.libp2p_carrier import STREAM
-from swarmrt.runtime.links import MAX_INCOMING, Links
+from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import LOOPBACK, Network, open_network
+from swarmrt.runtime.open_links import MAX_INCOMING
 from swarmrt.wire.frames import MAGIC, PREFIX, PROTOCOL, FrameWriter, Hello, encode
 from tests.processes import COMMAND, environment
 
@@ -65,6 +66,7 @@ class End:
             on_send_failed=lambda *what: self.failed.append(what),
             faults=self.faults,
             streams=streams,
+            reach=network.reach,
         )
 
     @property

@@ -8,7 +8,8 @@ import torch
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, Probe, Probed
-from swarmrt.runtime.probing import BUDGET_BYTES, MAX_PROBE_BYTES, Answers
+from swarmrt.runtime.probing import BUDGET, BUDGET_OF_ONE, Answers
+from swarmrt.runtime.quotas import MAX_PROBE_BYTES
 
 DOCTOR = PeerId("doctor")
 
@@ -21,14 +22,14 @@ class Asked:
         self.answers = Answers(lambda: self.now_s)
         self.sent: list[tuple[Probed, int]] = []
 
-    def ask(self, answer_bytes: int, size: int = 0) -> tuple[Probed, int]:
+    def ask(self, answer_bytes: int, size: int = 0, who: PeerId = DOCTOR) -> tuple[Probed, int]:
         """The answer, and how many bytes come with it."""
         payload = (torch.zeros(size, dtype=torch.uint8),)
-        self.answers.answer(DOCTOR, Probe(7, answer_bytes), payload, self._send)
+        self.answers.answer(who, Probe(7, answer_bytes), payload, self._send)
         return self.sent[-1]
 
     def _send(self, to: PeerId, message: Message, tensors: Sequence[torch.Tensor]) -> None:
-        assert to == DOCTOR and isinstance(message, Probed)
+        assert isinstance(message, Probed)
         self.sent.append((message, sum(tensor.nbytes for tensor in tensors)))
 
 
@@ -41,7 +42,7 @@ def test_answer_is_as_long_as_asked_for_but_not_longer_than_allowed() -> None:
 
 def test_who_asks_too_much_gets_no_payload_for_a_while() -> None:
     asked = Asked()
-    number = BUDGET_BYTES // MAX_PROBE_BYTES
+    number = int(BUDGET_OF_ONE.most) // MAX_PROBE_BYTES
     answers = [asked.ask(MAX_PROBE_BYTES) for _ in range(2 * number)]
     assert [came for _, came in answers if came] == [MAX_PROBE_BYTES] * (number - 1)
     assert all(probed.affordable == bool(came) for probed, came in answers)
@@ -51,6 +52,16 @@ def test_who_asks_too_much_gets_no_payload_for_a_while() -> None:
 
 def test_what_comes_with_a_probe_counts_and_nothing_is_gained_by_nonsense() -> None:
     asked = Asked()
-    number = 1 + BUDGET_BYTES // MAX_PROBE_BYTES
+    number = 1 + int(BUDGET_OF_ONE.most) // MAX_PROBE_BYTES
     asked_for_less = [asked.ask(-(1 << 60), MAX_PROBE_BYTES)[0] for _ in range(number)]
     assert not asked_for_less[-1].affordable
+
+
+def test_one_who_asks_too_much_leaves_something_for_others() -> None:
+    asked = Asked()
+    while asked.ask(MAX_PROBE_BYTES)[0].affordable:
+        pass
+    others = [PeerId(f"other {n}") for n in range(30)]
+    came = [asked.ask(1 << 20, who=other)[1] for other in others]
+    assert came[0] == 1 << 20  # it was not all of it
+    assert came[-1] == 0 and sum(came) < BUDGET.most  # in all there is a bound as well

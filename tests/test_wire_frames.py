@@ -16,11 +16,14 @@ from swarmrt.errors import WireError
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import (
     ALL_MESSAGES,
+    Claim,
     Finish,
     FrameKind,
+    Hail,
     Message,
     Part,
     PeerState,
+    Probe,
     Roster,
     Stale,
 )
@@ -28,15 +31,17 @@ from swarmrt.wire.frames import (
     CHUNK_BYTES,
     HELLO,
     MAGIC,
-    MAX_HEADER_BYTES,
     PREFIX,
     PROTOCOL,
     FrameReader,
     FrameWriter,
     encode,
 )
+from swarmrt.wire.headers import LARGEST_NUMBER, MOST_ITEMS, REASON_CHARACTERS, TEXT_CHARACTERS
+from swarmrt.wire.limits import MAX_HEADER_BYTES, WITH_PAYLOAD, Limits
 
 MAX_BYTES = 4 << 20
+LIMITS = Limits.of(MAX_BYTES)
 
 small = st.integers(0, 2**40)
 peers = st.text("abcQm123", max_size=12).map(PeerId)
@@ -74,6 +79,10 @@ tensors = st.lists(
     ),
     max_size=3,
 )
+loaded: st.SearchStrategy[tuple[Message, list[torch.Tensor]]] = st.one_of(
+    st.tuples(messages, st.just([])),
+    st.tuples(st.one_of(*map(messages_of, WITH_PAYLOAD)), tensors),
+)
 
 
 def written(*outgoing: tuple[Message, list[torch.Tensor]]) -> bytes:
@@ -91,12 +100,12 @@ def frame(kind: int, header: bytes, payload: bytes = b"", number: int = 1) -> by
     return PREFIX.pack(MAGIC, PROTOCOL, kind, number, len(header), len(payload)) + header + payload
 
 
-@given(st.lists(st.tuples(messages, tensors), max_size=4), st.integers(1, 64))
+@given(st.lists(loaded, max_size=4), st.integers(1, 64))
 def test_any_messages_come_through_any_split(
     sent: list[tuple[Message, list[torch.Tensor]]], step: int
 ) -> None:
     data = written(*sent)
-    reader = FrameReader(MAX_BYTES)
+    reader = FrameReader(LIMITS)
     got = [
         item
         for start in range(0, len(data), step)
@@ -131,13 +140,13 @@ def test_control_overtakes_bulk() -> None:
     writer.push(encode(Finish("now")))
     while len(writer):
         data += b"".join(writer.next_frame())
-    (first, _), (second, [got]) = FrameReader(MAX_BYTES).feed(data)
+    (first, _), (second, [got]) = FrameReader(LIMITS).feed(data)
     assert first == Finish("now") and second == Part(1, 1, 1, 0, False)
     assert torch.equal(got, bulk)
 
 
 def test_bulk_can_be_overtaken_by_many_thousand_messages() -> None:
-    writer, reader = FrameWriter(), FrameReader(MAX_BYTES)
+    writer, reader = FrameWriter(), FrameReader(LIMITS)
     writer.push(encode(Part(1, 1, 1, 0, False), [torch.zeros(CHUNK_BYTES)]))
     assert not list(reader.feed(b"".join(writer.next_frame())))
     finish = encode(Finish(""))
@@ -153,7 +162,7 @@ def test_bulk_can_be_overtaken_by_many_thousand_messages() -> None:
 
 def test_decoded_tensors_are_aligned_and_writable() -> None:
     odd, even = torch.ones(3, dtype=torch.uint8), torch.ones(5, dtype=torch.float64)
-    [(_, [_, second])] = FrameReader(MAX_BYTES).feed(written((Finish(""), [odd, even])))
+    [(_, [_, second])] = FrameReader(LIMITS).feed(written((Probe(1, 0), [odd, even])))
     second += 1
     assert second.data_ptr() % 8 == 0 and second.sum() == 10
 
@@ -163,6 +172,9 @@ def header(values: list[Any], descriptors: Any = ()) -> bytes:
 
 
 FINISH = 1 + ALL_MESSAGES.index(Finish)
+PROBE = 1 + ALL_MESSAGES.index(Probe)
+HAIL = 1 + ALL_MESSAGES.index(Hail)
+CLAIM = 1 + ALL_MESSAGES.index(Claim)
 STALE = 1 + ALL_MESSAGES.index(Stale)
 NONSENSE = {
     "other protocol": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not a frame"),
@@ -180,10 +192,36 @@ NONSENSE = {
     "bool for int": (frame(STALE, header([[[True, 0, False], 1]])), "Stale.work"),
     "short work": (frame(STALE, header([[[1, 0], 1]])), "Stale.work"),
     "huge tensor": (
-        frame(FINISH, header([""], [["float32", [1 << 40], "plain"]])),
-        "a message of",
+        frame(PROBE, header([1, 0], [["float32", [1 << 40], "plain"]])),
+        "of Probe at most",
     ),
-    "negative size": (frame(FINISH, header([""], [["float32", [-1], "plain"]])), "no sense"),
+    "payload of control": (
+        frame(FINISH, header([""], [["float32", [1], "plain"]])),
+        "of Finish at most 0",
+    ),
+    "long reason": (frame(FINISH, header(["x" * (REASON_CHARACTERS + 1)])), "Finish.reason"),
+    "long text": (
+        frame(HELLO, header([1, "r" * (TEXT_CHARACTERS + 1), "", [], "", ""])),
+        "Hello.run",
+    ),
+    "large number": (frame(HAIL, header([LARGEST_NUMBER + 1])), "Hail.epoch"),
+    "long route": (
+        frame(CLAIM, header([[[1, 0, False], 1], 1, ["Qm"] * (MOST_ITEMS + 1), 1.0, 1])),
+        "Claim.route",
+    ),
+    "long id": (
+        frame(CLAIM, header([[[1, 0, False], 1], 1, ["Q" * 129], 1.0, 1])),
+        "Claim.route",
+    ),
+    "many tensors": (
+        frame(PROBE, header([1, 0], [["uint8", [1], "plain"]] * 17)),
+        "descriptor",
+    ),
+    "many dimensions": (
+        frame(PROBE, header([1, 0], [["uint8", [1] * 9, "plain"]])),
+        "descriptor",
+    ),
+    "negative size": (frame(PROBE, header([1, 0], [["float32", [-1], "plain"]])), "no sense"),
     "empty, but vast": (
         frame(FINISH, header([""], [["uint8", [0, 1 << 62, 1 << 62], "plain"]])),
         "larger than any message",
@@ -192,8 +230,12 @@ NONSENSE = {
         frame(FINISH, header([""], [["uint8", [0, 2**64 - 1], "plain"]])),
         "larger than any message",
     ),
-    "unknown dtype": (frame(FINISH, header([""], [["object", [1], "plain"]])), "descriptor"),
+    "unknown dtype": (frame(PROBE, header([1, 0], [["object", [1], "plain"]])), "descriptor"),
     "payload without tensors": (frame(FINISH, header([""]), b"x"), "more payload"),
+    "short chunk": (
+        frame(PROBE, header([1, 0], [["uint8", [1 << 20], "plain"]]), bytes(1000)),
+        "1000 bytes of message 1, and 1048576 are left",
+    ),
     "stray chunk": (frame(0, b"", b"x"), "never begun"),
     "hello": (frame(HELLO, header(["1", "run", "", [], "", ""])), "Hello.protocol"),
 }
@@ -202,17 +244,17 @@ NONSENSE = {
 @pytest.mark.parametrize(("data", "expected"), NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_refused_with_a_reason(data: bytes, expected: str) -> None:
     with pytest.raises(WireError) as error:
-        list(FrameReader(MAX_BYTES).feed(data))
+        list(FrameReader(LIMITS).feed(data))
     assert expected in str(error.value)
 
 
 def test_sizes_are_bounded_before_anything_is_allocated() -> None:
     tracemalloc.start()
-    huge = header([""], [["uint8", [MAX_BYTES], "plain"]])
-    reader = FrameReader(MAX_BYTES)
+    huge = header([1, 0], [["uint8", [MAX_BYTES], "plain"]])
+    reader = FrameReader(LIMITS)
     with pytest.raises(WireError, match="a message of"):
         for number in range(1, 100):
-            list(reader.feed(frame(FINISH, huge, b"x", number)))
+            list(reader.feed(frame(PROBE, huge, bytes(16 << 10), number)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3 * MAX_BYTES
@@ -222,6 +264,6 @@ def test_sizes_are_bounded_before_anything_is_allocated() -> None:
 def test_garbage_raises_nothing_but_wire_errors(garbage: bytes, after_prefix: bool) -> None:
     data = PREFIX.pack(MAGIC, PROTOCOL, FINISH, 1, 20, 0) + garbage if after_prefix else garbage
     try:
-        list(FrameReader(MAX_BYTES).feed(data))
+        list(FrameReader(LIMITS).feed(data))
     except WireError:
         pass

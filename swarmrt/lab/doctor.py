@@ -143,7 +143,8 @@ async def _probers(network: Network, config: RunConfig) -> AsyncIterator[list[Pr
     """One for each carrier that the run allows, the preferred one first."""
     max_bytes, door = config.links.max_message_bytes, network.door(config)
     async with AsyncExitStack() as started:
-        probers = [Prober(c, door, max_bytes) for c in network.carriers(config.links.link)]
+        carriers = network.carriers(config.links.link)
+        probers = [Prober(c, door, max_bytes, network.reach) for c in carriers]
         for prober in probers:
             await prober.start()
             started.push_async_callback(prober.close)
@@ -195,7 +196,8 @@ async def _examine_process(
     nearest: Distance | None = None
     for prober in probers:
         name = prober.carrier.name
-        what, addresses = f"{who} {peer[-6:]}, {name}", known[name]
+        what = f"{who} {peer[-6:]}, {name}"
+        addresses = prober.within_reach(known[name])
         try:
             await _dial(prober.carrier, peer, addresses)
             distance = await prober.measure(peer, addresses)
@@ -211,7 +213,7 @@ async def _examine_process(
 async def _dial(carrier: Carrier, peer: PeerId, addresses: Sequence[str]) -> None:
     """Connect, and say nothing. Raises RunError or OSError, which says why not."""
     if not addresses:
-        raise RunError("it announces no address for it")
+        raise RunError("it announces no address for it that is dialed from here")
     try:
         async with asyncio.timeout(DIAL_S):
             connection = await carrier.dial(peer, addresses)

@@ -38,6 +38,7 @@ from swarmrt.scheduler.recording import record
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.wire.frames import FrameReader, FrameWriter, encode
+from swarmrt.wire.limits import Limits
 
 STAGES, REPLICAS = 4, 2
 SERVICE_S = 0.01  # what peers say that a microbatch takes them
@@ -106,7 +107,7 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
     events: deque[Event] = deque([Started(0, "")])
     events += [PeersSeen(stage, peers) for stage, peers in swarm.stages.items()]
     event_log = EventLog(log)
-    reader, writer = FrameReader(MAX_MESSAGE_BYTES), FrameWriter()
+    reader, writer = FrameReader(Limits.of(MAX_MESSAGE_BYTES)), FrameWriter()
     spent, now = 0.0, 0.0
     while events:
         event, now = events.popleft(), now + TICK_S

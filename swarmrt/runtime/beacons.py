@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,14 +21,17 @@ import torch
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Message
-from swarmrt.runtime.addresses import MAX_ADDRESSES, parse_address, visible_addresses
+from swarmrt.runtime.addresses import MAX_ADDRESSES, Reach, parse_address, visible_addresses
 from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.rates import Bucket, Rate
 from swarmrt.wire.datagrams import Key, key_name
 from swarmrt.wire.frames import Hello
 
 log = logging.getLogger("swarmrt.beacons")
 
 UNANSWERED = 2  # beacons in a row, and the link is used as well
+HOPELESS = 16  # unanswered ones in a row: from then on only each 16th is sent by UDP
+WORDS = Rate(64, 20)  # datagrams of one peer that are taken: ten times what it sends
 MAX_QUEUED = 1024  # datagrams on their way out: more are lost, as datagrams may be
 
 Address = tuple[str, int]
@@ -45,6 +49,8 @@ class Agreement:
     addresses: Sequence[Address] = ()
     sent: int = 0
     answered: int = -UNANSWERED
+    is_open: bool = False  # the other end has said hello, and may send
+    words: Bucket = field(default_factory=lambda: Bucket(WORDS, 0.0))
 
 
 class Beacons:
@@ -56,9 +62,13 @@ class Beacons:
         visible: Sequence[str],
         on_beacon: OnBeacon,
         faults: LinkFaults | None = None,
+        reach: Reach | None = None,
+        refused: Counter[str] | None = None,
     ) -> None:
-        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::."""
-        self._listen, self._visible = listen, visible
+        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::. Without
+        `reach` datagrams are sent to any address. What is refused is counted in `refused`."""
+        self._listen, self._visible, self._reach = listen, visible, reach
+        self._refused: Counter[str] = Counter() if refused is None else refused
         self._on_beacon, self._faults = on_beacon, faults
         self._sockets: dict[socket.AddressFamily, asyncio_dgram.aio.DatagramServer] = {}
         self._by_key: dict[bytes, Agreement] = {}
@@ -103,8 +113,10 @@ class Beacons:
         self._by_key[agreement.ours.name] = agreement
         return agreement
 
-    def agree(self, agreement: Agreement, hello: Hello) -> None:
-        """The other end's hello has come. Raises WireError for nonsense in it."""
+    def agree(self, agreement: Agreement, hello: Hello, host: str | None = None) -> None:
+        """The other end's hello has come, from this IP address if that is known: there it may take
+        beacons, and elsewhere if that is within reach. Raises WireError for nonsense in it."""
+        agreement.is_open = True
         if not hello.beacon_key:
             return  # it takes none
         if len(hello.beacon_addresses) > MAX_ADDRESSES:
@@ -114,9 +126,14 @@ class Beacons:
             addresses = [parse_address(address) for address in hello.beacon_addresses]
         except ValueError as error:
             raise WireError(f"a hello with nonsense about beacons: {error}") from None
-        agreement.theirs, agreement.addresses = key, addresses
+        agreement.theirs = key
+        agreement.addresses = [a for a in addresses if a[0] == host or self._is_within_reach(a[0])]
+        self._refused["addresses"] += len(addresses) - len(agreement.addresses)
         self._by_key[key.name] = agreement
         self._by_peer.setdefault(agreement.peer, []).append(agreement)
+
+    def _is_within_reach(self, host: str) -> bool:
+        return self._reach is None or self._reach.allows(host)
 
     def forget(self, agreement: Agreement) -> None:
         for key in (agreement.ours, agreement.theirs):
@@ -138,10 +155,12 @@ class Beacons:
         agreement = agreements[-1]
         assert agreement.theirs is not None
         agreement.sent += 1
-        datagram = agreement.theirs.seal(agreement.sent, beacon)
-        for address in agreement.addresses:
-            self._queue(datagram, address)
-        return agreement.sent - agreement.answered <= UNANSWERED
+        unanswered = agreement.sent - agreement.answered
+        if unanswered <= HOPELESS or not agreement.sent % HOPELESS:
+            datagram = agreement.theirs.seal(agreement.sent, beacon)
+            for address in agreement.addresses:
+                self._queue(datagram, address)
+        return unanswered <= UNANSWERED
 
     def _is_disturbed(self, peer: PeerId) -> bool:
         faults = self._faults
@@ -175,7 +194,7 @@ class Beacons:
     def _received(self, datagram: bytes, address: Address) -> None:
         """Anybody may send anything here."""
         agreement = self._by_key.get(key_name(datagram) or b"")
-        if agreement is None or self._is_disturbed(agreement.peer):
+        if agreement is None or not agreement.is_open or self._is_disturbed(agreement.peer):
             return
         is_ours = datagram.startswith(agreement.ours.name)
         key = agreement.ours if is_ours else agreement.theirs
@@ -190,6 +209,9 @@ class Beacons:
                 agreement.answered = counter
                 agreement.addresses = (address,)  # of those that it announced, this one answers
         elif isinstance(message, Beacon) and counter > agreement.received:
+            if not agreement.words.take(1, asyncio.get_running_loop().time()):
+                self._refused["datagrams"] += 1
+                return
             agreement.received = counter
             self._queue(key.seal(counter, None), address)
             self._on_beacon(agreement.peer, message, ())

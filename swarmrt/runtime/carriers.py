@@ -17,12 +17,19 @@ import torch
 from swarmrt.errors import WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
+from swarmrt.runtime.addresses import Reach
+from swarmrt.runtime.sparing import Sparing
 from swarmrt.wire.frames import FrameReader, Received
 
 log = logging.getLogger("swarmrt.carriers")
+log.addFilter(Sparing())
 
 OnReceived = Callable[[Message, Sequence[torch.Tensor]], None]
 OnEnd = Callable[[str], None]  # the reason
+
+
+def _ignore(message: Message, tensors: Sequence[torch.Tensor]) -> None:
+    """Nothing is taken any more."""
 
 
 class Connection(ABC):
@@ -83,12 +90,20 @@ class Connection(ABC):
         """The TCP socket to the peer itself, if there is one: to be looked at only."""
         return None
 
+    def host(self) -> str | None:
+        """The IP address at its other end, where that is the peer's own."""
+        tcp = self.socket()
+        return str(tcp.getpeername()[0]) if tcp is not None else None
+
     def end(self, reason: str) -> None:
-        """Close it, and say so unless that has been done."""
+        """End it as it is, and say so unless that has been done. What was not whole is freed at
+        once; and nothing waits for the other end to read what was written, for it may never."""
         on_end, self._on_end = self._on_end, None
-        self.close()
+        self.abort()
         if on_end is not None:
             on_end(reason)
+            self.frames.drop()
+            self._on_received = _ignore  # or it and its link would be a circle
 
     def take(self, messages: Iterator[Received]) -> None:
         """Hand over what the frame reader found. Nonsense ends this connection and no other."""
@@ -122,6 +137,10 @@ class Carrier(ABC):
     @abstractmethod
     def may_reach(self, addresses: Sequence[str]) -> bool:
         """Whether a peer of these addresses can be dialed at all."""
+
+    @abstractmethod
+    def within(self, reach: Reach, addresses: Sequence[str]) -> list[str]:
+        """Those of a peer's addresses that may be dialed from here."""
 
     @abstractmethod
     async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError
-from swarmrt.runtime.snapshot import digest_of, new_buffer
+from swarmrt.runtime.snapshot import digest_of
+from swarmrt.wire.tensors import new_buffer
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had another digest of the parameters

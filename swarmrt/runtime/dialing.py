@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
+from swarmrt.runtime.addresses import Reach
 from swarmrt.runtime.carriers import Carrier, Connection
 
 log = logging.getLogger("swarmrt.links")
 
 DIAL_S = 10.0  # for one carrier
+MAX_DIALS = 32  # at a time; more wait for their turn
+MAX_KNOWN = 4096  # peers whose addresses are remembered
 AVOID_S = 5.0  # after a carrier's first failure; doubled by each that follows
 MAX_AVOID_S = 300.0
 AGAIN_S = 0.1  # until a peer that no carrier reaches is dialed again; doubled by each failure
@@ -35,21 +39,34 @@ class Failures:
 class Dialer:
     """Carriers in the order of preference, and where peers are."""
 
-    def __init__(self, carriers: Sequence[Carrier]) -> None:
-        self._carriers = carriers
+    def __init__(
+        self,
+        carriers: Sequence[Carrier],
+        reach: Reach | None = None,
+        refused: Counter[str] | None = None,
+    ) -> None:
+        """Without `reach` any address is dialed. Those that are not are counted in `refused`."""
+        self._carriers, self._reach = carriers, reach
+        self._refused: Counter[str] = Counter() if refused is None else refused
+        self._turns = asyncio.Semaphore(MAX_DIALS)
         self._addresses: dict[PeerId, Mapping[str, tuple[str, ...]]] = {}
         self._failures: dict[tuple[PeerId, str], Failures] = {}
         self._unreachable: dict[PeerId, Failures] = {}
 
     def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
         """Where a peer is, by its record: for each carrier's name. New addresses are tried anew."""
-        known = {name: tuple(some) for name, some in addresses.items()}
-        earlier = self._addresses.get(peer, {})
+        known = {carrier.name: self._within_reach(carrier, addresses) for carrier in self._carriers}
+        earlier = self._addresses.pop(peer, {})
         for carrier in self._carriers:
             if known.get(carrier.name) != earlier.get(carrier.name):
                 self._failures.pop((peer, carrier.name), None)
                 self._unreachable.pop(peer, None)
+        if known != earlier:
+            announced = sum(len(addresses.get(carrier.name, ())) for carrier in self._carriers)
+            self._refused["addresses"] += announced - sum(map(len, known.values()))
         self._addresses[peer] = known
+        if len(self._addresses) > MAX_KNOWN:
+            self._forget(next(iter(self._addresses)))
 
     def check_due(self, peer: PeerId) -> None:
         """Raises RunError while a peer that could not be reached is not to be dialed again."""
@@ -63,7 +80,7 @@ class Dialer:
 
     async def dial(self, peer: PeerId) -> Connection:
         """Raises RunError when no carrier reaches the peer."""
-        why = "it announces no address that links.link allows"
+        why = "it announces no address that links.link allows and that is dialed from here"
         known = self._addresses.get(peer, {})
         possible = [c for c in self._carriers if c.may_reach(known.get(c.name, ()))]
         for carrier in possible:
@@ -71,8 +88,7 @@ class Dialer:
             if not is_last and self._is_avoided(peer, carrier):
                 continue
             try:
-                async with asyncio.timeout(DIAL_S):
-                    connection = await carrier.dial(peer, known.get(carrier.name, ()))
+                connection = await self._dial(carrier, peer, known.get(carrier.name, ()))
             except (OSError, RunError) as error:
                 why = str(error) or f"it did not answer in {DIAL_S:.0f} s"
                 if not is_last:
@@ -90,8 +106,23 @@ class Dialer:
         OSError."""
         addresses = self._addresses.get(peer, {}).get(carrier_name, ())
         carrier = next(c for c in self._carriers if c.name == carrier_name)
-        async with asyncio.timeout(DIAL_S):
+        return await self._dial(carrier, peer, addresses)
+
+    async def _dial(self, carrier: Carrier, peer: PeerId, addresses: Sequence[str]) -> Connection:
+        async with self._turns, asyncio.timeout(DIAL_S):
             return await carrier.dial(peer, addresses)
+
+    def _within_reach(
+        self, carrier: Carrier, addresses: Mapping[str, Sequence[str]]
+    ) -> tuple[str, ...]:
+        announced = addresses.get(carrier.name, ())
+        return tuple(announced if self._reach is None else carrier.within(self._reach, announced))
+
+    def _forget(self, peer: PeerId) -> None:
+        self._addresses.pop(peer, None)
+        self._unreachable.pop(peer, None)
+        for carrier in self._carriers:
+            self._failures.pop((peer, carrier.name), None)
 
     def _is_avoided(self, peer: PeerId, carrier: Carrier) -> bool:
         failures = self._failures.get((peer, carrier.name))

@@ -2,7 +2,8 @@
 
 Payloads go from the socket (or from OpenSSL) into their tensors, and from tensors into the socket,
 with no copy of ours in between. What comes before the other end's identity is proved is bounded in
-number, memory and time: nothing of ours is read before.
+number, memory and time: nothing of ours is read before. Where many come at once, those of whoever
+has most make room for the others (`greetings`).
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import MAX_ADDRESSES, parse_address, visible_addresses
+from swarmrt.runtime.addresses import MAX_ADDRESSES, Reach, parse_address, visible_addresses
 from swarmrt.runtime.buffered import CLOSE_S, BufferedConnection
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.certificates import Contexts, make_contexts, peer_of_certificate
+from swarmrt.runtime.greetings import Greetings
 from swarmrt.runtime.identity import Identity
+from swarmrt.runtime.sparing import Sparing
 
 log = logging.getLogger("swarmrt.direct")
+log.addFilter(Sparing())
 
 GREET_S = 10.0  # for the TLS handshake, on a loaded machine
-MAX_GREETINGS = 64  # handshakes of incoming connections at a time; more wait in the backlog
+MAX_GREETINGS = 64  # handshakes of incoming connections at a time
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1  # when the system has no more descriptors, say
 KEEP_ALIVE = {  # a machine that is gone is found out after 40 s; after 60 s if it is written to
@@ -74,13 +79,16 @@ class DirectCarrier(Carrier):
         visible: Sequence[str] = (),
         *,
         tls: bool = True,
+        refused: Counter[str] | None = None,
     ) -> None:
-        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::."""
+        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::. What is
+        refused is counted in `refused`."""
         self._contexts: Contexts | None = make_contexts(identity) if tls else None
         self._listen, self._visible = listen, visible
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._greetings = asyncio.Semaphore(MAX_GREETINGS)
+        self._greetings: Greetings[asyncio.Task[None]] = Greetings(MAX_GREETINGS)
+        self._refused: Counter[str] = Counter() if refused is None else refused
         self._welcome: Welcome
 
     async def start(self, welcome: Welcome) -> None:
@@ -104,6 +112,9 @@ class DirectCarrier(Carrier):
 
     def may_reach(self, addresses: Sequence[str]) -> bool:
         return bool(addresses)
+
+    def within(self, reach: Reach, addresses: Sequence[str]) -> list[str]:
+        return reach.direct(addresses)
 
     async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
         """All addresses at once: most are of networks that are not ours, where nobody answers."""
@@ -155,17 +166,20 @@ class DirectCarrier(Carrier):
     # ------------------------------------------------------------------ being dialed
 
     async def _accept(self, listener: socket.socket) -> None:
-        """Take connections, but only so many before they have proved who they are."""
+        """Take connections, of which only so many may not have proved yet who they are."""
         while True:
-            await self._greetings.acquire()
             try:
-                accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+                accepted, address = await asyncio.get_running_loop().sock_accept(listener)
             except OSError as error:
-                self._greetings.release()
                 log.warning("cannot take a connection: %s", error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
-            else:
-                self._spawn(self._greet(accepted))
+                continue
+            greeting = self._spawn(self._greet(accepted))
+            greeting.add_done_callback(self._greetings.done)
+            crowded = self._greetings.add(greeting, address[0])
+            if crowded is not None:
+                self._refused["handshakes"] += 1
+                crowded.cancel()
 
     async def _greet(self, accepted: socket.socket) -> None:
         tls = None if self._contexts is None else self._contexts.listening
@@ -188,14 +202,13 @@ class DirectCarrier(Carrier):
             log.info("refused a connection: %s", error or type(error).__name__)
         else:
             self._welcome(connection)
-        finally:
-            self._greetings.release()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of ours; a bug in it reaches the loop's exception handler."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _first(dials: Sequence[asyncio.Task[DirectConnection]]) -> DirectConnection:

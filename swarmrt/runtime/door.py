@@ -35,7 +35,7 @@ class Door(ABC):
 
     @abstractmethod
     def is_known(self, peer: PeerId) -> bool:
-        """Whether the peer is the trainer, a member or invited, and no stranger."""
+        """Whether the peer has shown that it is the trainer, a member or invited."""
 
     @abstractmethod
     def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
@@ -74,9 +74,11 @@ class GuardedDoor(Door):
         is_trainer: bool = False,
         is_open: bool = False,
         barred: set[PeerId] | None = None,
+        refused: Counter[str] | None = None,
     ) -> None:
         """`stage` is what this process serves, if it does. In a run that `is_open`, strangers count
-        as invited. `barred` are those who were turned out, to be shared with the directory."""
+        as invited. `barred` are those who were turned out, to be shared with the directory; what is
+        not taken is counted in `refused`."""
         self.run, self._me, self.papers = str(papers.run), me, papers
         self._stage, self._num_stages = stage, num_stages
         self._table = TO_TRAINER if is_trainer else TO_PEER
@@ -85,7 +87,7 @@ class GuardedDoor(Door):
         self._credentials: OrderedDict[PeerId, Credential] = OrderedDict()
         self._senders: dict[tuple[int, ...], frozenset[Sender]] = {}
         self._barred = set() if barred is None else barred
-        self.refused: Counter[str] = Counter()  # messages by their kind
+        self.refused: Counter[str] = Counter() if refused is None else refused
 
     def shown(self) -> str:
         return self.papers.show(self._me, time.time())
@@ -113,7 +115,8 @@ class GuardedDoor(Door):
             self._credentials.pop(peer, None)
 
     def is_known(self, peer: PeerId) -> bool:
-        return Sender.STRANGER not in self._is(peer)
+        credential = self._credentials.get(peer)
+        return credential is not None and self._holds(credential)
 
     def is_member(self, peer: PeerId) -> bool:
         """Whether a peer has shown a membership that holds."""
@@ -129,7 +132,7 @@ class GuardedDoor(Door):
         credential = self._credentials.get(peer)
         if peer in self._barred:
             return frozenset({Sender.STRANGER})
-        if credential is None or credential.until + CLOCK_SLACK_S < time.time():
+        if credential is None or not self._holds(credential):
             return frozenset({self._stranger})
         if credential.is_trainer:
             return frozenset({Sender.TRAINER})
@@ -140,3 +143,7 @@ class GuardedDoor(Door):
             found = senders(credential.stages, self._stage, self._num_stages)
             self._senders[credential.stages] = found
         return found
+
+    @staticmethod
+    def _holds(credential: Credential) -> bool:
+        return credential.until + CLOCK_SLACK_S > time.time()

@@ -20,18 +20,19 @@ from typing import Protocol, TypeVar
 import torch
 
 from swarmrt.errors import RunError, SwarmError
+from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, NoState, StateChunk
 from swarmrt.model.layout import Layout
 from swarmrt.runtime.snapshot import (
     Snapshot,
     digest_of,
-    new_buffer,
     read_snapshot,
     snapshot_bytes,
 )
 from swarmrt.runtime.state import CHUNK_BYTES, Send
 from swarmrt.scheduler.estimate import Estimate
+from swarmrt.wire.tensors import new_buffer
 
 OUTSTANDING_CHUNKS = 4  # asked for at once: keeps a link full, and memory small
 MAX_DONORS = 16  # of one snapshot: more are not asked
@@ -238,7 +239,7 @@ class Fetch:
         self._send(donor, request, ())
 
     def _fail(self, reason: str) -> None:
-        self._failure = RunError(f"cannot get {self._wanted}: {reason}")
+        self._failure = RunError(f"cannot get {self._wanted}: {printable(reason)}")
         self._progress.set()
 
 

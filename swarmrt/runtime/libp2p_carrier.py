@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarmrt.ids import PeerId
+from swarmrt.runtime.addresses import Reach
 from swarmrt.runtime.buffered import BufferedConnection
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.daemon import Daemon
@@ -51,6 +52,9 @@ class Libp2pCarrier(Carrier):
 
     def may_reach(self, addresses: Sequence[str]) -> bool:
         return True  # the daemon may know more than we do
+
+    def within(self, reach: Reach, addresses: Sequence[str]) -> list[str]:
+        return reach.multiaddrs(addresses)
 
     async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
         if addresses:

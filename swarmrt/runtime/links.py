@@ -11,7 +11,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,94 +19,28 @@ import torch
 from swarmrt.errors import AccessError, RunError, WireError
 from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
-from swarmrt.messages import Beacon, Message, Part
-from swarmrt.runtime.beacons import Agreement, Beacons
+from swarmrt.messages import Beacon, Message
+from swarmrt.runtime.addresses import Reach
+from swarmrt.runtime.beacons import Beacons
 from swarmrt.runtime.carriers import Carrier, Connection
 from swarmrt.runtime.dialing import Dialer
 from swarmrt.runtime.door import Door
 from swarmrt.runtime.faults import Late, LinkFaults
+from swarmrt.runtime.open_links import Link, OpenLinks
+from swarmrt.runtime.outbox import Gathering, Outbox
+from swarmrt.runtime.quotas import Quotas
 from swarmrt.runtime.streams import Streams
 from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
+from swarmrt.wire.limits import GREETING, Limits
 
 log = logging.getLogger("swarmrt.links")
 
 DIALS = 3
 HELLO_S = 10.0
-MAX_LINKS = 512
-MAX_INCOMING = 8  # of one peer: it needs one, and more while broken ones are found out
-MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it reads too slowly for more work
-MAX_QUEUED_MESSAGES = 100_000
 
 OnMessage = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
 OnLost = Callable[[PeerId, str], None]
 OnSendFailed = Callable[[PeerId, Message], None]
-
-
-class Outbox:
-    """What is on its way to one peer."""
-
-    def __init__(self) -> None:
-        self.frames = FrameWriter()
-        self.wake = asyncio.Event()
-        self.connection: Connection | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.late: Late | None = None  # once the link has been slow
-        self.streams: Streams | None = None  # once the other end has said that it takes them
-
-    def __len__(self) -> int:
-        late = len(self.late) if self.late is not None else 0
-        return len(self.frames) + late + len(self.on_streams())
-
-    @property
-    def queued_bytes(self) -> int:
-        further = self.streams.queued_bytes if self.streams is not None else 0
-        return self.frames.queued_bytes + further
-
-    def is_full_for(self, outgoing: Outgoing) -> bool:
-        """Parts are slices of a gradient that this process holds anyway, all sent at once."""
-        if len(self.frames) > MAX_QUEUED_MESSAGES:
-            return True
-        is_bounded = outgoing.is_control or isinstance(outgoing.message, Part)
-        return not is_bounded and self.queued_bytes > MAX_QUEUED_BYTES
-
-    def on_streams(self) -> list[Message]:
-        return self.streams.unsent() if self.streams is not None else []
-
-
-class Gathering:
-    """Outboxes that are written to once the outermost `with` of it ends."""
-
-    def __init__(
-        self, write: Callable[[dict[PeerId, Outbox]], None], before: Callable[[], None]
-    ) -> None:
-        self.depth = 0
-        self.outboxes: dict[PeerId, Outbox] = {}
-        self._write, self._before = write, before
-
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
-        if self.depth or not self.outboxes:
-            return
-        self._before()
-        gathered, self.outboxes = self.outboxes, {}
-        self._write(gathered)
-
-
-@dataclass(eq=False)
-class Link:
-    """A connection that is open."""
-
-    connection: Connection
-    incoming: bool
-    agreement: Agreement | None  # about beacons
-    stream_key: str  # with which further connections join; empty for none
-    greeted: bool = False
-    timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
-    joined: set[Link] = field(default_factory=set)  # further connections, opened by the other end
-    of: Link | None = None  # when it is one of those
 
 
 class Links:
@@ -125,19 +58,23 @@ class Links:
         beacons: Beacons | None = None,
         streams: int = 1,
         before_gathered: Callable[[], None] = lambda: None,
+        quotas: Quotas | None = None,
+        reach: Reach | None = None,
     ) -> None:
         """`carriers` in the order of preference; the `door` decides from whom what is taken;
         without `beacons` those go over links too.
         `streams` is how many connections one link may have, each way. `before_gathered` is called
-        before messages leave that were gathered."""
+        before messages leave that were gathered. Without `quotas` everybody may say as much as he
+        likes of what the door lets through; without `reach` any address is dialed."""
         self._carriers, self._door, self._max_bytes = carriers, door, max_message_bytes
-        self._dialer = Dialer(carriers)
+        self.quotas = quotas or Quotas(Limits.of(max_message_bytes), streams, door=door)
+        self._dialer = Dialer(carriers, reach, self.quotas.refused)
         self._on_message, self._on_lost = on_message, on_lost
         self._on_send_failed = on_send_failed
         self._faults, self._beacons = faults, beacons
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._links: set[Link] = set()  # open ones
+        self._links = OpenLinks(self.quotas, streams)
         self._streams = streams
         self._closing = False
         self._gathering = Gathering(self._write_gathered, before_gathered)
@@ -150,6 +87,7 @@ class Links:
             await self._beacons.start()
         for carrier in self._carriers:
             await carrier.start(self._welcome)
+        self._spawn(self._links.look_again_and_again())
 
     def addresses(self, carrier: str) -> list[str]:
         """Where others reach this process by the carrier of that name, if it is used."""
@@ -322,11 +260,11 @@ class Links:
 
     def _welcome(self, connection: Connection) -> None:
         """Another process has dialed."""
-        peer = connection.peer
-        its = sum(link.incoming for link in self._links if link.connection.peer == peer)
-        crowded = len(self._links) >= MAX_LINKS or its >= MAX_INCOMING
-        cut = self._faults is not None and self._faults.is_cut(peer)
-        if self._closing or crowded or cut:
+        cut = self._faults is not None and self._faults.is_cut(connection.peer)
+        if self._closing or cut:
+            connection.close()
+        elif not self._links.has_room_for(connection.peer):
+            self.quotas.refused["links"] += 1
             connection.close()
         else:
             self._begin(connection, incoming=True)
@@ -337,7 +275,9 @@ class Links:
         agreement = beacons.offer(connection.peer) if beacons is not None else None
         takes_streams = self._streams > 1 and connection.carrier_with_streams is not None
         stream_key = secrets.token_hex(16) if takes_streams else ""
-        link = Link(connection, incoming, agreement, stream_key)
+        peer = connection.peer
+        quota = self.quotas.enter(peer, partial(self._evict, peer))
+        link = Link(connection, incoming, quota, agreement, stream_key)
         self._links.add(link)
         link.timer = asyncio.get_running_loop().call_later(
             HELLO_S, connection.end, f"did not say hello in {HELLO_S:.0f} s"
@@ -349,45 +289,54 @@ class Links:
         frames.push(encode(Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown)))
         connection.write(frames.next_frames())
         connection.begin(
-            FrameReader(self._max_bytes),
+            FrameReader(GREETING, quota.account, partial(self._may_come, link)),
             partial(self._received, link),
             partial(self._ended, link),
             self.together,
         )
 
+    def _may_come(self, link: Link, message: Message, payload_bytes: int) -> bool:
+        """Asked about each message before its payload is. Raises WireError."""
+        if not link.greeted:
+            return True  # `_received` looks at it
+        frames, quota = link.connection.frames, link.quota
+        if quota.is_stranger:  # or was, before its last message
+            frames.limits = self.quotas.limits(quota)
+        return self.quotas.check(quota, message, payload_bytes, frames.header_bytes)
+
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
         """Raises WireError when the first one is not the hello of this run."""
         if link.greeted:
-            if self._door.may_say(link.connection.peer, type(message)):
-                self._on_message(link.connection.peer, message, tensors)
+            self._on_message(link.connection.peer, message, tensors)
             return
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
             return
         hello = self._checked_hello(link.connection.peer, message)
+        self._greeted(link)
         if self._beacons is not None and link.agreement is not None:
-            self._beacons.agree(link.agreement, hello)
-        link.greeted = True
-        link.timer.cancel()
+            self._beacons.agree(link.agreement, hello, link.connection.host())
         if link.incoming:
             self._adopt(link.connection)
         self._offer_streams(link, hello)
 
+    def _greeted(self, link: Link) -> None:
+        link.greeted = True
+        link.timer.cancel()
+        link.connection.frames.limits = self.quotas.limits(link.quota)
+
     def _join(self, link: Link, join: Join) -> None:
         """What has come in is a further connection of a link. Raises WireError when it is not."""
-        peer = link.connection.peer
+        peer, is_stranger = link.connection.peer, link.quota.is_stranger
         of = next(
-            (
-                other
-                for other in self._links
-                if other.connection.peer == peer and other.stream_key == join.stream_key
-            ),
-            None,
+            (other for other in self._links.of(peer) if other.stream_key == join.stream_key), None
         )
-        if not join.stream_key or of is None or of is link or len(of.joined) >= self._streams - 1:
+        takes_more = of is not None and len(of.joined) < self._streams - 1
+        if not join.stream_key or of is None or of is link or not takes_more or is_stranger:
             raise WireError("it joins no link that takes another connection")
         self._forget(link)
-        link.of, link.greeted = of, True
+        link.of = of
+        self._greeted(link)
         of.joined.add(link)
         frames = FrameWriter()
         frames.push(encode(join))
@@ -425,6 +374,7 @@ class Links:
             self._beacons.forget(link.agreement)
 
     def _ended(self, link: Link, reason: str) -> None:
+        self.quotas.leave(link.quota)
         if link.of is not None:
             link.of.joined.discard(link)
             whole = link.connection.ended_well and link.connection.frames.is_between_messages
@@ -469,20 +419,30 @@ class Links:
         if outbox.task is not None and outbox.task is not asyncio.current_task():
             outbox.task.cancel()
         if outbox.connection is not None:
-            outbox.connection.close()
+            outbox.connection.abort()
         late = outbox.late.take_all() if outbox.late is not None else []
         unsent = [*outbox.frames.unsent(), *outbox.on_streams()]
         if outbox.streams is not None:
             outbox.streams.abort()
         for message in [*unsent, *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
-        self._on_lost(peer, printable(reason))
+        is_nobody = self.quotas.is_stranger(peer) and not unsent and not late
+        if not is_nobody:  # whom nobody has written to, nobody misses
+            self._on_lost(peer, printable(reason))
+
+    def _evict(self, peer: PeerId, reason: str) -> None:
+        """Another one needs the memory. Soon, for whoever asks is in the middle of a message."""
+        self.quotas.refused["memory"] += 1
+        asyncio.get_running_loop().call_soon(self._end_all, peer, reason)
+
+    def _end_all(self, peer: PeerId, reason: str) -> None:
+        for link in self._links.of(peer):
+            link.connection.end(reason)
 
     def _cut(self, peer: PeerId) -> None:
         """Drop all connections of a peer as they are, with what is in them."""
-        for link in list(self._links):
-            if link.connection.peer == peer:
-                link.connection.abort()
+        for link in self._links.of(peer):
+            link.connection.abort()
         outbox = self._outboxes.get(peer)
         if outbox is not None:
             self._broken(peer, outbox, "the link was cut")

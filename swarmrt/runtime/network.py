@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Literal
 from swarmrt.config import RunConfig
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId, RunId
-from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.addresses import Reach, host_of
 from swarmrt.runtime.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.daemon import Daemon
@@ -38,8 +39,10 @@ class Network:
     directory: Directory
     listen: Sequence[str] = LOOPBACK  # multiaddrs
     faults: LinkFaults | None = None
+    join: Sequence[str] = ()  # multiaddrs, by the user's own word
     papers: Papers | None = None  # of the run that this process belongs to
     barred: set[PeerId] = field(default_factory=set)  # who was turned out of it
+    refused: Counter[str] = field(default_factory=Counter)  # what this process has not taken
 
     @property
     def me(self) -> PeerId:
@@ -62,6 +65,7 @@ class Network:
             is_trainer=is_trainer,
             is_open=config.run.access == "open",
             barred=self.barred,
+            refused=self.refused,
         )
 
     def carriers(self, link: Literal["auto", "direct", "libp2p"]) -> list[Carrier]:
@@ -69,7 +73,9 @@ class Network:
         carriers: list[Carrier] = []
         if link != "libp2p":
             listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
-            carriers.append(DirectCarrier(self.daemon.identity, listen, visible))
+            carriers.append(
+                DirectCarrier(self.daemon.identity, listen, visible, refused=self.refused)
+            )
         if link != "direct":
             carriers.append(Libp2pCarrier(self.daemon))
         return carriers
@@ -77,7 +83,12 @@ class Network:
     def beacons(self, on_beacon: OnBeacon) -> Beacons:
         """Sockets for beacons, where links listen too."""
         listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
-        return Beacons(listen, visible, on_beacon, self.faults)
+        return Beacons(listen, visible, on_beacon, self.faults, self.reach, self.refused)
+
+    @property
+    def reach(self) -> Reach:
+        """Which addresses of others are dialed from here."""
+        return Reach(_hosts([*self.listen, *self.daemon.addresses(), *self.join]))
 
 
 def _hosts(multiaddrs: Sequence[str]) -> list[str]:
@@ -107,7 +118,7 @@ async def open_network(
             daemon, list(join), papers, private=private, is_barred=barred.__contains__
         )
         try:
-            yield Network(daemon, directory, listen, faults, papers, barred)
+            yield Network(daemon, directory, listen, faults, join, papers, barred)
         finally:
             await directory.close()
     finally:

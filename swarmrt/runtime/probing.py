@@ -16,13 +16,15 @@ import torch
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, Probe, Probed
+from swarmrt.runtime.addresses import Reach
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.door import Door
 from swarmrt.runtime.links import Links
+from swarmrt.runtime.quotas import MAX_PROBE_BYTES
+from swarmrt.runtime.rates import Bucket, Buckets, Rate
 
-MAX_PROBE_BYTES = 4 << 20  # of payload, either way
-BUDGET_BYTES = 64 << 20  # of probes that are answered at once; some three doctors' worth
-BUDGET_BYTES_PER_S = 8 << 20  # at which it comes back
+BUDGET = Rate(64 << 20, 8 << 20)  # bytes of probes that are answered; three doctors' at once
+BUDGET_OF_ONE = Rate(48 << 20, 4 << 20)  # of one peer
 PROBE_BYTES = 1 << 10  # what one costs at least
 
 ROUND_TRIPS = 8
@@ -42,29 +44,20 @@ class Answers:
         """`now` gives seconds."""
         self._now = now
         self._payload = torch.zeros(0, dtype=torch.uint8)  # shared by all answers, once needed
-        self._left_bytes = float(BUDGET_BYTES)
-        self._counted_at_s = now()
+        self._budget = Bucket(BUDGET, now())
+        self._budgets: Buckets[PeerId] = Buckets(BUDGET_OF_ONE)
 
     def answer(self, sender: PeerId, probe: Probe, tensors: Tensors, send: Send) -> None:
         """With a payload as long as asked for; with none when there is no budget for it."""
         size = min(max(probe.answer_bytes, 0), MAX_PROBE_BYTES)
         came = sum(tensor.nbytes for tensor in tensors)
-        affordable = self._spend(PROBE_BYTES + came + size)
+        cost, now = PROBE_BYTES + came + size, self._now()
+        affordable = self._budgets.take(sender, cost, now) and self._budget.take(cost, now)
         if not affordable:
             size = 0
         if size > len(self._payload):
             self._payload = torch.zeros(MAX_PROBE_BYTES, dtype=torch.uint8)
         send(sender, Probed(probe.number, time.time(), affordable), (self._payload[:size],))
-
-    def _spend(self, size: int) -> bool:
-        now = self._now()
-        earned = (now - self._counted_at_s) * BUDGET_BYTES_PER_S
-        self._left_bytes = min(self._left_bytes + earned, float(BUDGET_BYTES))
-        self._counted_at_s = now
-        if size > self._left_bytes:
-            return False
-        self._left_bytes -= size
-        return True
 
 
 @dataclass(frozen=True)
@@ -78,8 +71,10 @@ class Distance:
 class Prober:
     """Asks by links of one carrier, one probe at a time. `start` first, `close` at the end."""
 
-    def __init__(self, carrier: Carrier, door: Door, max_message_bytes: int) -> None:
-        self.carrier = carrier
+    def __init__(
+        self, carrier: Carrier, door: Door, max_message_bytes: int, reach: Reach | None = None
+    ) -> None:
+        self.carrier, self._reach = carrier, reach
         self._links = Links(
             [carrier],
             door,
@@ -87,11 +82,18 @@ class Prober:
             on_message=self._arrived,
             on_lost=self._lost,
             on_send_failed=lambda peer, message: None,  # `_lost` is told as well, and why
+            reach=reach,
         )
         self._number = 0
         self._peer: PeerId | None = None
         self._answer: asyncio.Future[tuple[Probed, float, int]] | None = None
         self._payload = torch.zeros(MAX_PROBE_BYTES, dtype=torch.uint8)
+
+    def within_reach(self, addresses: Sequence[str]) -> list[str]:
+        """Those of a peer's addresses that may be dialed from here."""
+        return (
+            list(addresses) if self._reach is None else self.carrier.within(self._reach, addresses)
+        )
 
     async def start(self) -> None:
         await self._links.start()

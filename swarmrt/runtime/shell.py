@@ -23,6 +23,7 @@ from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network
 from swarmrt.runtime.probing import Answers
 from swarmrt.runtime.process import EventLog, Process
+from swarmrt.runtime.quotas import Quotas, pace_of, payloads_of
 from swarmrt.runtime.state import Shelf
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.vitals import watch_vitals
@@ -30,6 +31,7 @@ from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, St
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
+from swarmrt.wire.limits import Limits
 
 log = logging.getLogger("swarmrt.shell")
 
@@ -53,6 +55,8 @@ class Shell(ABC):
         self.config, self.network, self.door = config, network, door
         self.loop = asyncio.get_running_loop()
         event_log = EventLog(log, waits=lambda: self.links.is_gathering)
+        limits = Limits.of(config.links.max_message_bytes, payloads_of(config))
+        pace = pace_of(config.batch.microbatches)
         self.links = Links(
             network.carriers(config.links.link),
             door,
@@ -64,6 +68,8 @@ class Shell(ABC):
             beacons=network.beacons(self._beacon_came) if config.links.beacons == "udp" else None,
             streams=config.links.streams,
             before_gathered=event_log.flush,
+            quotas=Quotas(limits, config.links.streams, pace, door=door, refused=network.refused),
+            reach=network.reach,
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()
@@ -103,7 +109,9 @@ class Shell(ABC):
                 running = [tasks.create_task(duty) for duty in duties]
                 running.append(tasks.create_task(self.network.daemon.watch()))
                 if self._vitals is not None:
-                    running.append(tasks.create_task(watch_vitals(self._vitals)))
+                    running.append(
+                        tasks.create_task(watch_vitals(self._vitals, self.network.refused))
+                    )
                 self.process.feed(started)
                 with switch.calls(lambda reason: self.process.feed(StopRequested(reason))):
                     stop = await self.process.stopped

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from swarmrt.errors import CheckpointError
+from swarmrt.wire.tensors import new_buffer
 
 HEADER_BYTES = 1 << 20  # at the most, of a snapshot that is read
 SIZE_BYTES = 8
@@ -39,12 +39,6 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-def new_buffer(size_bytes: int) -> memoryview:
-    """Memory that costs nothing until it is written. NumPy's comes in huge pages where the system
-    has them: a third of the page faults' time."""
-    return np.empty(size_bytes, dtype=np.uint8).data
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import torch
 
-from swarmrt.errors import RunError
+from swarmrt.errors import RunError, WireError
 from swarmrt.messages import Message
 from swarmrt.runtime.carriers import Connection
-from swarmrt.wire.frames import FrameReader, FrameWriter, Join, encode
+from swarmrt.wire.frames import FrameReader, FrameWriter, Hello, Join, encode
+from swarmrt.wire.limits import GREETING
 
 log = logging.getLogger("swarmrt.links")
 
@@ -133,6 +134,8 @@ class Streams:
         connection.write(stream.frames.next_frames())
 
         def received(message: Message, _: Sequence[torch.Tensor]) -> None:
+            if stream.joined.is_set() or not isinstance(message, Hello | Join):
+                raise WireError(f"{type(message).__name__} came on a connection that is one way")
             if isinstance(message, Join):
                 stream.joined.set()
 
@@ -142,7 +145,7 @@ class Streams:
             if stream in self._streams and not stream.is_done:
                 self._on_broken(f"a further connection of it broke: {reason}")
 
-        connection.begin(FrameReader(0), received, ended)
+        connection.begin(FrameReader(GREETING), received, ended)
         try:
             async with asyncio.timeout(JOIN_S):
                 await stream.joined.wait()

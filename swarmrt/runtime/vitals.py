@@ -1,7 +1,8 @@
 """How a process is: `vitals.jsonl`, one line every few seconds, beside its event log.
 
 The event loop's lag is how much later than asked a timer comes. While torch, or anything else,
-holds up the loop, no message is read and no deadline is kept.
+holds up the loop, no message is read and no deadline is kept. What others wanted and were refused
+is counted here, by kind, since the start: nobody can fill a log with it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -19,15 +21,16 @@ LINE_S = 5.0  # between two lines
 STATM = Path("/proc/self/statm")  # where there is one
 
 
-async def watch_vitals(path: Path) -> None:
-    """Write a line again and again: the lag since the last one, and memory. Never returns."""
+async def watch_vitals(path: Path, refused: Mapping[str, int]) -> None:
+    """Write a line again and again: the lag since the last one, memory, and what was refused so
+    far. Never returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", buffering=1) as file:
         while True:
-            await _write_line(file)
+            await _write_line(file, refused)
 
 
-async def _write_line(file: TextIO) -> None:
+async def _write_line(file: TextIO, refused: Mapping[str, int]) -> None:
     loop = asyncio.get_running_loop()
     lags: list[float] = []
     end = loop.time() + LINE_S
@@ -39,6 +42,7 @@ async def _write_line(file: TextIO) -> None:
         "loop_lag_median_s": statistics.median(lags),
         "loop_lag_worst_s": max(lags),
         "resident_bytes": resident_bytes(),
+        "refused": {kind: number for kind, number in refused.items() if number},
     }
     file.write(json.dumps(line) + "\n")
 

@@ -7,14 +7,14 @@
 
 A payload that is longer than a chunk goes on in CHUNK frames of the same message number, which
 have no header. Frames of other messages may come between them, so a control message never waits
-for bulk. Everything is bounded before anything is allocated.
+for bulk. Everything is bounded before anything is allocated, and memory is taken as it is filled.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +22,18 @@ import torch
 from swarmrt.errors import WireError
 from swarmrt.messages import ALL_MESSAGES, Message
 from swarmrt.wire.headers import HeaderFormat
-from swarmrt.wire.tensors import Place, decode_tensors, encode_tensors, places
+from swarmrt.wire.limits import Limits
+from swarmrt.wire.memory import Account, unlimited
+from swarmrt.wire.tensors import Place, decode_tensors, encode_tensors, new_buffer, places
 
 PROTOCOL = 2
 MAGIC = b"SWRT"
 PREFIX = struct.Struct(">4sBBxxIIQ")
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
-MAX_HEADER_BYTES = 1 << 20
 HEAD_BYTES = 4 << 10  # read at once where no payload is due: a control message is one read
+LEAST_CHUNK_BYTES = 16 << 10  # of a frame that is not a message's last: frames cost time
 MAX_PARTIAL_MESSAGES = 16
+GRAIN_BYTES = 2 << 20  # in which payloads take memory: as large as the system's huge pages
 CHUNK = 0
 JOIN = 254
 HELLO = 255
@@ -183,57 +186,93 @@ class Partial:
     number: int
     message: Message
     places: Sequence[Place]  # of its tensors
-    payload: bytearray
+    size: int  # of the payload
+    payload: memoryview | None  # None when nobody wants it
     filled: int = 0
+    taken: int = 0  # bytes that its account was charged for
 
-    def finish(self) -> Received:
-        return self.message, decode_tensors(self.places, self.payload)
+
+Gate = Callable[[Message, int], bool]
+"""Whether to take a message with so many bytes of payload. False passes over it, WireError ends the
+connection."""
+
+_UNWANTED = memoryview(bytearray(64 << 10))  # where payloads go that nobody wants
+
+
+def _open_gate(message: Message, payload_bytes: int) -> bool:
+    return True
 
 
 class FrameReader:
     """Bytes come in as they are; whole messages come out. Raises WireError; then close the link.
 
     Either `feed` it, or read into `get_buffer` and tell `buffer_updated`, so that payloads go from
-    the socket to their tensors without a copy in between. At most twice `max_message_bytes` are
-    held for messages that are not whole yet.
+    the socket to their tensors without a copy in between. `drop` it when the connection ends.
+
+    `limits` may be changed at any time, by the gate too. The `gate` is asked about each message
+    once its header is here, before there is any memory for its payload. What messages that are not
+    whole hold is charged to the `account`, and the sizes that they announce are at most twice the
+    largest limit together.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
-        self._max_bytes = max_message_bytes
+    def __init__(
+        self, limits: Limits, account: Account | None = None, gate: Gate = _open_gate
+    ) -> None:
+        self.limits = limits
+        self.came_bytes = 0
+        self.header_bytes = 0  # of the message that the gate is asked about
+        self._account = account or unlimited()
+        self._gate = gate
         self._split = bytearray()  # a prefix and header of which the end has not come yet
         self._partials: dict[int, Partial] = {}
         self._whole: Received | None = None  # what the last frame has made whole
         self._filling: Partial | None = None
         self._fill_left = 0
         self._head = memoryview(bytearray(HEAD_BYTES))
+        self._is_dropped = False
 
     @property
     def is_between_messages(self) -> bool:
         """Whether nothing of a message is here that is not whole."""
         return not self._split and not self._partials
 
+    def drop(self) -> None:
+        """Free all that is not whole, and take nothing more."""
+        self._is_dropped = True
+        self._filling, self._whole = None, None
+        self._account.give_back(sum(partial.taken for partial in self._partials.values()))
+        self._partials.clear()
+        self._split.clear()
+
     def get_buffer(self) -> memoryview:
         """Where the next bytes belong: in a payload that is under way, or a small buffer."""
-        if self._filling is not None:
-            start = self._filling.filled
-            return memoryview(self._filling.payload)[start : start + self._fill_left]
-        return self._head
+        partial = self._filling
+        if partial is None:
+            return self._head
+        if partial.payload is None:
+            return _UNWANTED[: self._fill_left]
+        return partial.payload[partial.filled : partial.filled + self._fill_left]
 
     def buffer_updated(self, size: int) -> Iterator[Received]:
         """All messages that are whole with the bytes that are now in `get_buffer`, to be iterated
         to the end before it is called again."""
         if self._filling is None:
             return self.feed(self._head[:size])
+        self.came_bytes += size
         whole = self._filled(self._filling, size)
         return iter(() if whole is None else (whole,))
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Received]:
         """All messages that are whole with these bytes."""
-        view = memoryview(data)
-        while view:
+        self.came_bytes += len(data)
+        return self._read(memoryview(data))
+
+    def _read(self, view: memoryview) -> Iterator[Received]:
+        while view and not self._is_dropped:
             if self._filling is not None:
-                size = min(len(view), self._fill_left)
-                self.get_buffer()[:size] = view[:size]
+                buffer = self.get_buffer()
+                size = min(len(view), len(buffer))
+                buffer[:size] = view[:size]
                 view = view[size:]
                 whole = self._filled(self._filling, size)
             else:
@@ -250,18 +289,25 @@ class FrameReader:
             if not end:
                 self._split += view
             return view[end or len(view) :]
-        missing = _head_bytes(self._split) - len(self._split)
+        missing = self._head_bytes(self._split) - len(self._split)
         self._split += view[:missing]
-        if self._begin_frame(memoryview(bytes(self._split))):
+        if len(self._split) == self._head_bytes(self._split):  # by now the prefix may tell more
+            self._begin_frame(memoryview(bytes(self._split)))
             self._split.clear()
         return view[missing:]
+
+    def _head_bytes(self, begun: bytearray) -> int:
+        """How long a prefix with its header is, as far as that is known."""
+        if len(begun) < PREFIX.size:
+            return PREFIX.size
+        return PREFIX.size + _checked_prefix(begun, self.limits.header_bytes)[2]
 
     def _begin_frame(self, data: memoryview) -> int:
         """Begin the frame that these bytes start with, and return how long its prefix and header
         are; 0 when they are not whole."""
         if len(data) < PREFIX.size:
             return 0
-        kind, number, header_bytes, payload_bytes = _checked_prefix(data)
+        kind, number, header_bytes, payload_bytes = _checked_prefix(data, self.limits.header_bytes)
         end = PREFIX.size + header_bytes
         if len(data) < end:
             return 0
@@ -277,27 +323,46 @@ class FrameReader:
         if number in self._partials or len(self._partials) >= MAX_PARTIAL_MESSAGES:
             raise WireError(f"message {number} begins while others are not whole")
         message, descriptors = _FORMATS[kind].decode(header)
+        self.header_bytes = len(header)
         if not descriptors:
-            self._whole = message, []
+            if self._gate(message, 0):
+                self._whole = message, []
             return
         its_places, size = places(descriptors)
-        if not size:
-            self._whole = message, decode_tensors(its_places, bytearray())
-            return
-        held = sum(len(partial.payload) for partial in self._partials.values())
-        if size > self._max_bytes or held + size > 2 * self._max_bytes:
-            raise WireError(f"a message of {size} bytes; at most {self._max_bytes} are taken")
-        self._partials[number] = Partial(number, message, its_places, bytearray(size))
+        wanted = self._gate(message, size)
+        if size:
+            self._check_size(message, size)
+            payload = _memory(size) if wanted else None
+            self._partials[number] = Partial(number, message, its_places, size, payload)
+        elif wanted:
+            self._whole = message, decode_tensors(its_places, _NOTHING)
+
+    def _check_size(self, message: Message, size: int) -> None:
+        """Raises WireError for a payload that is larger than those of its kind are."""
+        limits, announced = self.limits, size
+        most = limits.payload_bytes.get(type(message), 0)
+        for partial in self._partials.values():
+            announced += partial.size
+        if size > most or announced > 2 * limits.largest_bytes:
+            name = type(message).__name__
+            raise WireError(f"a message of {size} bytes; of {name} at most {most} are taken")
 
     def _begin_payload(self, number: int, size: int) -> None:
         """What comes next is payload."""
-        if self._whole is not None:
-            raise WireError(f"message {number} has more payload than its tensors need")
         partial = self._partials.get(number)
-        if partial is None:
+        if partial is None and self._whole is None:
             raise WireError(f"a chunk of message {number}, which was never begun")
-        if size > len(partial.payload) - partial.filled:
+        left = 0 if partial is None else partial.size - partial.filled
+        if partial is None or size > left:
             raise WireError(f"message {number} has more payload than its tensors need")
+        if size < LEAST_CHUNK_BYTES and size < left:
+            raise WireError(f"{size} bytes of message {number}, and {left} are left")
+        needed = partial.filled + size
+        if needed > partial.taken and partial.payload is not None:
+            grains = -(-needed // GRAIN_BYTES) * GRAIN_BYTES
+            more = min(grains, partial.size) - partial.taken
+            self._account.take(more)
+            partial.taken += more
         self._filling, self._fill_left = partial, size
 
     def _filled(self, partial: Partial, size: int) -> Received | None:
@@ -307,13 +372,29 @@ class FrameReader:
         if self._fill_left:
             return None
         self._filling = None
-        if partial.filled < len(partial.payload):
+        if partial.filled < partial.size:
             return None
         del self._partials[partial.number]
-        return partial.finish()
+        if partial.payload is None:
+            return None
+        self._account.give_back(partial.taken)
+        return partial.message, decode_tensors(partial.places, partial.payload)
 
 
-def _checked_prefix(data: memoryview | bytearray) -> tuple[int, int, int, int]:
+_NOTHING = memoryview(bytearray())
+
+
+def _memory(size: int) -> memoryview:
+    """Raises WireError when the system gives none."""
+    try:
+        return new_buffer(size)
+    except MemoryError:
+        raise WireError(f"a message of {size} bytes, for which there is no memory here") from None
+
+
+def _checked_prefix(
+    data: memoryview | bytearray, most_header_bytes: int
+) -> tuple[int, int, int, int]:
     """Kind, number, bytes of the header and of the payload. Raises WireError."""
     magic, version, kind, number, header, payload = PREFIX.unpack_from(data)
     if magic != MAGIC:
@@ -322,18 +403,11 @@ def _checked_prefix(data: memoryview | bytearray) -> tuple[int, int, int, int]:
         raise WireError(f"protocol version {version}; this process speaks {PROTOCOL}")
     if kind != CHUNK and kind not in _FORMATS:
         raise WireError(f"unknown kind of message: {kind}")
-    if header > MAX_HEADER_BYTES or (kind == CHUNK and header):
-        raise WireError(f"a header of {header} bytes; at most {MAX_HEADER_BYTES} are taken")
+    if header > most_header_bytes or (kind == CHUNK and header):
+        raise WireError(f"a header of {header} bytes; at most {most_header_bytes} are taken")
     if payload > CHUNK_BYTES:
         raise WireError(f"a frame with {payload} bytes of payload; at most {CHUNK_BYTES}")
     return kind, number, header, payload
-
-
-def _head_bytes(begun: bytearray) -> int:
-    """How long a prefix with its header is, as far as that is known."""
-    if len(begun) < PREFIX.size:
-        return PREFIX.size
-    return PREFIX.size + _checked_prefix(begun)[2]
 
 
 def decode(kind: int, header: bytes) -> Message:

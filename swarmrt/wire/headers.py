@@ -2,23 +2,38 @@
 
 msgspec reads a header straight into values of the types that the message declares, and refuses what
 is not exactly of them: a boolean is no integer, an array has as many items as it should. A float
-may come as an integer.
+may come as an integer. Nothing is longer or larger than any honest process has use for: what comes
+of a header is kept, compared, added up and logged.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any
 
 import msgspec
 import torch
 
 from swarmrt.errors import WireError
+from swarmrt.ids import PeerId
 from swarmrt.messages import Message
-from swarmrt.wire.tensors import Descriptor, describe
+from swarmrt.wire.tensors import MAX_DIMENSIONS, MAX_TENSORS, Descriptor, describe
+
+ID_CHARACTERS = 128
+TEXT_CHARACTERS = 8 << 10  # a statement of a run's owner
+REASON_CHARACTERS = 2000  # of a text for people; a message cuts its own
+MOST_ITEMS = 1024  # stages of a path, replicas of a roster
+MOST_LISTED = 1 << 18  # microbatches that a roster lists for one replica
+LARGEST_NUMBER = 1 << 62  # either sign: the sum of two is a number of 64 bits still
 
 _ENCODER = msgspec.msgpack.Encoder()
+_REASON = Annotated[str, msgspec.Meta(max_length=REASON_CHARACTERS)]
+_SHAPE = Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
+_DESCRIPTORS = Annotated[
+    tuple[tuple[str, _SHAPE, str], ...],  # a `Descriptor` each
+    msgspec.Meta(max_length=MAX_TENSORS),
+]
 
 
 class HeaderFormat:
@@ -28,14 +43,13 @@ class HeaderFormat:
         hints = typing.get_type_hints(kind)
         self._kind = kind
         self._names = kind.__struct_fields__
-        self._types = [_plain(hints[name]) for name in self._names]
+        self._types = [_REASON if name == "reason" else _plain(hints[name]) for name in self._names]
         self._named_tuples = [
             (place, _restore(hints[name]))
             for place, name in enumerate(self._names)
             if hasattr(hints[name], "_fields")
         ]
-        its_fields: Any = tuple.__class_getitem__(tuple(self._types))
-        self._decoder = msgspec.msgpack.Decoder(tuple[its_fields, tuple[Descriptor, ...]])
+        self._decoder = msgspec.msgpack.Decoder(_tuple((_tuple(self._types), _DESCRIPTORS)))
 
     def encode(self, message: Message, tensors: Sequence[torch.Tensor]) -> bytes:
         values = msgspec.structs.astuple(message)
@@ -71,11 +85,30 @@ class HeaderFormat:
         return WireError(f"{name}: the header is not [fields, tensors]")
 
 
-def _plain(wanted: Any) -> Any:
-    """The type as it is read. Of a NamedTuple every part must be there, whatever its default."""
+def _plain(wanted: Any, most_items: int = MOST_ITEMS) -> Any:
+    """The type as it is read, with its bounds. Of a NamedTuple every part must be there, whatever
+    its default."""
     if hasattr(wanted, "_fields"):
-        return tuple.__class_getitem__(tuple(map(_plain, typing.get_type_hints(wanted).values())))
-    return wanted
+        return _tuple(map(_plain, typing.get_type_hints(wanted).values()))
+    if wanted is PeerId:
+        return Annotated[str, msgspec.Meta(max_length=ID_CHARACTERS)]
+    if wanted is str:
+        return Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS)]
+    if wanted is int:
+        return Annotated[int, msgspec.Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+    if typing.get_origin(wanted) is not tuple:
+        return wanted
+    match typing.get_args(wanted):
+        case (item, end) if end is Ellipsis:
+            items = _tuple((_plain(item), Ellipsis))
+            return Annotated[items, msgspec.Meta(max_length=most_items)]
+        case parts:  # an entry of a roster
+            return _tuple(_plain(part, MOST_LISTED) for part in parts)
+
+
+def _tuple(parts: Iterable[Any]) -> Any:
+    """The type of a tuple with these parts."""
+    return tuple.__class_getitem__(tuple(parts))
 
 
 def _restore(wanted: Any) -> Callable[[tuple[Any, ...]], Any]:
