@@ -61,6 +61,7 @@ pytestmark = pytest.mark.swarm
 
 STAGES = 3
 EPOCHS = (1, 2, 10**9)
+MADE_UP = 777_777_777  # of a microbatch
 TOKENS = torch.zeros((2, 32), dtype=torch.int64)
 NOISE = torch.full((2, 32, 48), 1e4, dtype=torch.float64)
 
@@ -122,7 +123,11 @@ class Stranger:
 
     async def _lie_to_a_peer(self, me: PeerId, to: PeerId, epoch: int, version: int) -> None:
         path = (me, me, me)
-        for mb in (MicrobatchId(version, 0), MicrobatchId(version, 777), MicrobatchId(version, -5)):
+        for mb in (
+            MicrobatchId(version, 0),
+            MicrobatchId(version, MADE_UP),
+            MicrobatchId(version, -5),
+        ):
             await self.say(to, Forward(Work(mb, 0), epoch, ()), TOKENS, TOKENS)
             await self.say(to, Forward(Work(mb, 0), epoch, (me,)), NOISE, TOKENS - 1)
             await self.say(to, Backward(epoch, mb, path, (0, 1, 2)), NOISE)
@@ -223,7 +228,7 @@ def test_stranger_changes_nothing_and_learns_nothing(
     settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
     assert difference_to_reference(run_dir, exact, tmp_path, *settings, steps=20) < 1e-9
     logs = [path.read_text() for path in run_dir.rglob("events.jsonl")]
-    assert len(logs) == 5 and not any("it is over" in log or "777" in log for log in logs)
+    assert len(logs) == 5 and not any("it is over" in log or str(MADE_UP) in log for log in logs)
 
 
 def test_newcomer_with_a_join_line_is_let_in_beside_it(exact: Path, tmp_path: Path) -> None:
