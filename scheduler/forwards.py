@@ -57,6 +57,7 @@ class Forwards:
         """What the trainer has said of them is of an earlier admission."""
         self.before.clear()
         self.next.clear()
+        self.blame.clear()
 
     def drop(self, task: Task) -> Forget:
         """It is not needed here any more."""

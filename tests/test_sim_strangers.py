@@ -1,4 +1,5 @@
-"""Whole swarms of cores, whose peers a stranger tells whatever it likes, all the time.
+"""Whole swarms of cores, whose peers are told lies all the time: by a stranger who says whatever it
+likes, or in the name of one another, about what was asked and answered.
 
 A simulated peer notices at once when it is to keep a frame that is not of this run.
 """
@@ -6,21 +7,39 @@ A simulated peer notices at once when it is to keep a frame that is not of this 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import ALL_MESSAGES, Part
+from swarmrt.messages import (
+    ALL_MESSAGES,
+    Accepted,
+    Busy,
+    GetFrame,
+    Message,
+    NoFrame,
+    Part,
+    Stale,
+)
 from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.world import TRAINER, World
 from tests.test_trust_fuzz import Liar
 
 STRANGER = PeerId("stranger")
-EVERY_S = 0.02
+STRANGERS_WORDS = tuple(kind for kind in ALL_MESSAGES if kind is not Part)  # kept for a while
+ANSWERS = (Accepted, Busy, Stale, GetFrame, NoFrame)
 
 
-def haunt(world: World, seed: int) -> list[PeerId]:
-    """A stranger says something to one peer after the other; to whom."""
+def haunt(
+    world: World,
+    seed: int,
+    kinds: Sequence[type[Message]] = STRANGERS_WORDS,
+    every_s: float = 0.02,
+    *,
+    by_members: bool = False,
+) -> list[PeerId]:
+    """Somebody says something to one peer after the other; to whom."""
     rng, told = random.Random(f"stranger {seed}"), list[PeerId]()
     world.network.connect(STRANGER, lambda event, payload: None)
 
@@ -33,11 +52,11 @@ def haunt(world: World, seed: int) -> list[PeerId]:
 
     def speak() -> None:
         live = [peer for stage in range(world.num_stages) for peer in world.live(stage)]
-        kind = rng.choice([kind for kind in ALL_MESSAGES if kind is not Part])  # kept for a while
         if live:
             told.append(rng.choice(live))
-            world.network.send(STRANGER, told[-1], liar.message(kind), "made up")
-        world.clock.after(EVERY_S, speak)
+            sender = rng.choice(live) if by_members else STRANGER
+            world.network.send(sender, told[-1], liar.message(rng.choice(kinds)), "made up")
+        world.clock.after(every_s, speak)
 
     world.clock.after(0.0, speak)
     return told
@@ -54,6 +73,14 @@ def test_a_stranger_costs_peers_nothing(staleness: int) -> None:
         assert len(told) > 200 and len(haunted.disk.steps) == 5
         assert haunted.clock.now < 2 * alone.clock.now + 5
         assert not haunted.disk.recoveries["fenced"]
+
+
+def test_made_up_answers_of_members_cost_time_and_nothing_else() -> None:
+    for seed in range(10):
+        world = World([2, 2, 2], seed, steps=5, staleness=seed % 2)
+        told = haunt(world, seed, ANSWERS, every_s=0.05, by_members=True)
+        world.run(limit_s=600)
+        assert len(told) > 100 and len(world.disk.steps) == 5
 
 
 def test_a_stranger_costs_peers_nothing_either_when_others_come_and_go() -> None:

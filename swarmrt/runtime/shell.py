@@ -85,8 +85,8 @@ class Shell(ABC):
         """Carry out one instruction; what comes of it is fed as an event."""
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
-        """Whether the tensors are what such a message has; False drops it."""
-        return True
+        """Whether the tensors are what such a message has, by default none; False drops it."""
+        return not tensors
 
     async def live(
         self,
