@@ -341,6 +341,20 @@ def test_what_strangers_say_reaches_nobody(identities: list[Identity]) -> None:
     run(story())
 
 
+def test_member_is_missed_also_when_it_is_one_no_more(identities: list[Identity]) -> None:
+    async def story() -> None:
+        known = {identities[1].peer_id}
+        victim = Victim(identities[0], known=known)
+        async with started(victim):
+            member = await Attacker.dial(victim, identities[1], hello())
+            await until(lambda: any(link.greeted for link in victim.links._links))
+            known.clear()
+            member.writer.close()
+            await until(lambda: victim.lost)
+
+    run(story())
+
+
 def test_member_that_floods_loses_its_link(identities: list[Identity]) -> None:
     async def story() -> None:
         victim = Victim(identities[0], pace=Rate(1000, 0))

@@ -426,7 +426,7 @@ class Links:
             outbox.streams.abort()
         for message in [*unsent, *(outgoing.message for outgoing in late)]:
             self._on_send_failed(peer, message)
-        is_nobody = self.quotas.is_stranger(peer) and not unsent and not late
+        is_nobody = self.quotas.was_stranger(peer) and not unsent and not late
         if not is_nobody:  # whom nobody has written to, nobody misses
             self._on_lost(peer, printable(reason))
 

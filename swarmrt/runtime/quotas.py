@@ -95,6 +95,11 @@ class Quotas:
     def is_stranger(self, peer: PeerId) -> bool:
         return not self._door.is_known(peer)
 
+    def was_stranger(self, peer: PeerId) -> bool:
+        """Whether it has been nothing else, as long as it has had links."""
+        quota = self._quotas.get(peer)
+        return quota is not None and quota.is_stranger
+
     def limits(self, quota: Quota) -> Limits:
         """Of what the peer sends, once it has said hello."""
         if quota.is_stranger == self._door.is_known(quota.peer):
