@@ -105,6 +105,12 @@ class Dispatch:
         self._goes_next(microbatch)
         return True
 
+    def goes_again(self, microbatch: MicrobatchId) -> None:
+        """Its newest attempt has come to an end that does not count."""
+        flight = self._flights.get(microbatch)
+        if flight is not None and not flight.claimed and microbatch not in self._pending:
+            self._goes_next(microbatch)
+
     def refused(self, peer: PeerId, work: Work, until: float) -> None:
         """A replica of stage 0 did not take a microbatch: it goes elsewhere."""
         self.wiring.block(peer, until)
@@ -123,28 +129,38 @@ class Dispatch:
             if flight.peer == peer and not flight.claimed and microbatch not in self._pending:
                 self._goes_next(microbatch)
 
+    def was_sent(self, work: Work) -> bool:
+        """Whether there is such an attempt, of a step that is open."""
+        return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
+
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""
         flight = self._flights.get(microbatch)
         if flight is None or flight.claimed or microbatch in self._pending:
             return False
         flight.retries += 1
+        self.wiring.never_came(flight.peer)
         self._goes_next(microbatch)
         return True
 
-    def claimed(self, microbatch: MicrobatchId, now: float) -> None:
-        """An attempt of it has come to its end."""
+    def claimed(self, microbatch: MicrobatchId, first: PeerId, now: float) -> None:
+        """An attempt of it has come to its end, by way of that replica of stage 0."""
         flight = self._flights.get(microbatch)
         if flight is None or flight.claimed:
             return
+        if flight.peer == first:
+            self.wiring.came_back(first, flight.sent_at, now)
         if flight.attempt == 1:
             self._claim_time.add(now - flight.sent_at)
         flight.claimed = True
         self._pending.pop(microbatch, None)
 
-    def landed(self, microbatch: MicrobatchId) -> None:
+    def landed(self, microbatch: MicrobatchId, now: float) -> None:
         """It is finished."""
-        if microbatch in self._flights:
+        flight = self._flights.get(microbatch)
+        if flight is not None:
+            if not flight.claimed:  # a held-out one ends without a claim
+                self.wiring.came_back(flight.peer, flight.sent_at, now)
             self.window.landed(len(self._flights), more=bool(self._pending))
             del self._flights[microbatch]
         self._pending.pop(microbatch, None)

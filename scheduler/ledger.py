@@ -52,7 +52,7 @@ class Ledger:
 
     # ------------------------------------------------------------------ claims and receipts
 
-    def claim(self, claim: Claim, is_live: Callable[[PeerId], bool]) -> Grant | None:
+    def claim(self, claim: Claim, is_live: Callable[[PeerId, int], bool]) -> Grant | None:
         """Which path backward takes; None for an attempt that is not needed.
 
         Asked again by the same claimant, it gives an answer that is as good.
@@ -73,7 +73,7 @@ class Ledger:
             return None
         entry.routes[claimant] = claim.route
         for stage in vacant:
-            if is_live(claim.route[stage]):
+            if is_live(claim.route[stage], stage):
                 self._own(index, stage, claim.route[stage])
                 entry.settled.add(stage)
         entry.frames_gone = False

@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -41,6 +41,7 @@ from swarmrt.scheduler.events import (
     CheckpointSaved,
     DeadlinePassed,
     Event,
+    Expelled,
     PeerLost,
     PeersSeen,
     Received,
@@ -52,7 +53,8 @@ from swarmrt.scheduler.fencing import Fencing
 from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
 from swarmrt.scheduler.joining import Joining
 from swarmrt.scheduler.ledger import NOBODY
-from swarmrt.scheduler.membership import Member
+from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.plausible import MOST_SAID, flaw_of
 from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import WAITING_S, Phase, Run, TrainerSettings
 from swarmrt.scheduler.working import Working
@@ -75,7 +77,16 @@ class TrainerCore:
         if self.run.phase is Phase.CLOSING:
             return []
         instructions = self._handle(event, now)
+        if self.run.charges:
+            instructions += self._judge(now)
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
+
+    def _judge(self, now: float) -> list[Instruction]:
+        """Deal with what the event has shown of members, and with what that shows of others."""
+        run, instructions = self.run, list[Instruction]()
+        while run.charges and run.phase is not Phase.CLOSING:
+            instructions += self.fencing.judge(run.charges.pop(0), now)
+        return instructions
 
     def _go_on(self, now: float) -> list[Instruction]:
         """Whatever the event has made possible."""
@@ -109,11 +120,8 @@ class TrainerCore:
         match event:
             case Started():
                 return self._started(now)
-            case Received(sender, Beacon() as beacon):
-                return self.joining.beacon(sender, beacon, now)
             case Received(sender, message):
-                member = self.run.members.get(sender)
-                return self._received(member, message, now) if member is not None else []
+                return self._heard(sender, message, now)
             case PeersSeen(stage, peers):
                 return self.joining.seen(stage, peers, now)
             case SendFailed(to, Forward(work=work)):
@@ -130,6 +138,8 @@ class TrainerCore:
                 return self._deadline_passed(name, now)
             case StopRequested(reason):
                 return self.ending.stop_requested(reason)
+            case Expelled(peer, reason):
+                return self.fencing.expelled(peer, reason, now)
         return []
 
     def _started(self, now: float) -> list[Instruction]:
@@ -139,6 +149,20 @@ class TrainerCore:
             self.fencing.start(now),
             StartDeadline("stall", now + STALL_S),
         ]
+
+    def _heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
+        """A word of anybody: of a stranger only what it is, of nobody what cannot be true."""
+        run, member = self.run, self.run.members.get(sender)
+        if run.conduct.is_expelled(sender):
+            return []
+        flaw = flaw_of(message, run.known)
+        if flaw:
+            if member is not None and member.state is not Membership.SEEN:
+                run.charge(sender, flaw, "lie")
+            return []
+        if isinstance(message, Beacon):
+            return self.joining.beacon(sender, message, now)
+        return self._received(member, message, now) if member is not None else []
 
     def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
         run, peer = self.run, member.peer
@@ -153,11 +177,12 @@ class TrainerCore:
             case Claim():
                 return self.working.claim(member, message, now)
             case Evaluated():
-                self.working.evaluated(message, now)
-            case Accumulated(epoch, term, mb) if run.is_current(member, epoch, term):
-                self.working.receipt(member, mb, now)
+                self.working.evaluated(member, message, now)
+            case Accumulated(epoch, term, mb, stage) if run.is_current(member, epoch, term):
+                if stage == member.stage:
+                    self.working.receipt(member, mb, now)
             case Released(epoch, term, mb, reason) if run.is_current(member, epoch, term):
-                return self.working.released(member, mb, reason)
+                return self.working.released(member, mb, reason[:MOST_SAID])
             case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
                 return self.joining.ready(member, version, digest, now)
             case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):
@@ -165,8 +190,7 @@ class TrainerCore:
             case Prepared():
                 return self.committing.prepared(peer, message, now)
             case Refused():
-                fenced = self.committing.refused(member, message)
-                return self.fencing.fence(fenced, message.reason, now) if fenced else []
+                return self.committing.refused(member, message)
             case Applied(epoch, version, digest) if epoch == run.epoch:
                 return self.committing.applied(member, version, digest, now)
         return []

@@ -7,11 +7,17 @@ Ours enters a newcomer at the median account rather than at the top of the queue
 from a seeded generator. And it leans on the queues: estimates are some percent off, and shares that
 are would lengthen one replica's queue until another has nothing to do. So a replica that says that
 its queue is longer than the others' is charged more, and one with a shorter queue less.
+
+What a replica says of its speed is not enough. A sender sees when something comes of what it has
+handed over, and how far apart that is; who says less than half of it is charged that half, or what
+the others say if that is less: where another stage is the slowest, that is what is measured. Of
+whom nothing comes is charged twice as much each time.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import statistics
 from collections.abc import Iterable
@@ -23,6 +29,8 @@ from swarmrt.scheduler.estimate import Estimate
 EVEN_OUT_S = 2.0  # in which queues come to be equal; longer than news of them take
 EVEN_OUT_MICROBATCHES = 8  # and not in fewer of them, if they take long
 MOST_LEAN = 0.5  # of a charge: all replicas go on getting work, and are heard of
+MOST_MISSED = 6  # doublings of a charge: one in 64 shows that it works again
+MOST_S = 1e6  # that a replica may say: sums of greater ones lose the small ones
 
 
 @dataclass(slots=True)
@@ -34,6 +42,9 @@ class Replica:
     service: Estimate = field(default_factory=Estimate)
     backlog_s: float | None = None  # by its last answer
     blocked_until: float = 0.0
+    measured: Estimate = field(default_factory=Estimate)  # between signs of its work
+    sign_at: float = 0.0  # the newest
+    missed: int = 0  # microbatches of which nothing came, less those of which something did
 
 
 class Wiring:
@@ -96,10 +107,27 @@ class Wiring:
         return chosen
 
     def observe(self, peer: PeerId, service_s: float, backlog_s: float | None = None) -> None:
-        """The replica took this long for a microbatch, and has so much work waiting."""
-        if peer in self._replicas and service_s > 0:
-            self._replicas[peer].service.add(service_s)
-            self._set_backlog(peer, backlog_s)
+        """The replica says that a microbatch takes it so long, and that so much work waits."""
+        replica = self._replicas.get(peer)
+        if replica is not None and 0 < service_s <= MOST_S:
+            replica.service.add(service_s)
+            is_backlog = backlog_s is not None and 0 <= backlog_s <= MOST_S
+            self._set_backlog(peer, backlog_s if is_backlog else None)
+
+    def came_back(self, peer: PeerId, pushed_at: float, now: float) -> None:
+        """The first sign of a microbatch since it was handed to the replica."""
+        replica = self._replicas.get(peer)
+        if replica is None:
+            return
+        replica.measured.add(max(0.0, now - max(pushed_at, replica.sign_at)))
+        replica.sign_at = now
+        replica.missed = max(0, replica.missed - 1)
+
+    def never_came(self, peer: PeerId) -> None:
+        """A microbatch that was handed to the replica is long overdue."""
+        replica = self._replicas.get(peer)
+        if replica is not None:
+            replica.missed = min(replica.missed + 1, MOST_MISSED)
 
     def block(self, peer: PeerId, until: float) -> None:
         """The replica refused work or could not be reached: nothing more for it until then."""
@@ -108,11 +136,22 @@ class Wiring:
 
     def expected_s(self, peer: PeerId) -> float:
         """Expected seconds of one microbatch; an unproven replica's is the median of the proven."""
-        service = self._replicas[peer].service
-        if service.samples:
-            return service.mean_s
-        proven = [r.service.mean_s for r in self._replicas.values() if r.service.samples]
-        return statistics.median(proven) if proven else 1.0
+        replica = self._replicas[peer]
+        if not replica.service.samples:
+            return self._median_of_others(peer, 1.0) * 2**replica.missed
+        said_s, least_s = replica.service.mean_s, replica.measured.mean_s / 2
+        if said_s < least_s:
+            said_s = max(said_s, min(least_s, self._median_of_others(peer, math.inf)))
+        return said_s * 2**replica.missed
+
+    def _median_of_others(self, peer: PeerId, unknown_s: float) -> float:
+        """What they say that a microbatch takes."""
+        proven = [
+            other.service.mean_s
+            for its_peer, other in self._replicas.items()
+            if its_peer != peer and other.service.samples
+        ]
+        return statistics.median(proven) if proven else unknown_s
 
     def _set_backlog(self, peer: PeerId, backlog_s: float | None) -> None:
         replica = self._replicas.get(peer)

@@ -10,11 +10,13 @@ from swarmrt.scheduler.instructions import (
     Report,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportExpelled,
     ReportHandOver,
     ReportPause,
     ReportPeer,
     ReportRecovery,
     ReportRollback,
+    ReportStall,
     ReportStep,
     ReportWaiting,
 )
@@ -102,6 +104,10 @@ def trouble_text(report: Report) -> str:
             )
         case ReportRollback(version, lost_steps, reason):
             return f"ROLLED BACK to step {version}: {reason}; {lost_steps} steps are done again"
+        case ReportExpelled(peer, reason):
+            return f"EXPELLED: {peer} does not take part in this run any more: {reason}"
+        case ReportStall(seconds, awaited):
+            return f"nothing has come forward for {seconds:.0f} s; waiting for {awaited}"
         case ReportCheckpointFailed(version, reason):
             return f"the checkpoint of step {version} failed, another one follows: {reason}"
     return ""

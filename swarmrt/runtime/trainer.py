@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,11 +32,13 @@ from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     CheckpointFailed,
     CheckpointSaved,
+    Expelled,
     PeersSeen,
     Started,
 )
 from swarmrt.scheduler.instructions import (
     Batch,
+    Expel,
     Instruction,
     OfferCheckpoint,
     Payload,
@@ -126,6 +129,8 @@ class Trainer(Shell):
             record_ttl_s=config.links.record_ttl_s,
             resume=options.resume,
             staleness=config.optimizer.staleness,
+            microbatch_tokens=config.batch.microbatch * config.model.sequence,
+            least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         super().__init__(config, network, settings, log, options.failpoints)
@@ -158,6 +163,9 @@ class Trainer(Shell):
                 self._publication.set()
             case OfferCheckpoint(version):
                 self._offer(checkpoint_of(self._options.run_dir, version))
+            case Expel(peer, reason):
+                self.links.drop(peer)
+                self.process.feed(Expelled(peer, reason))
             case Report():
                 self._report(instruction)
             case _:

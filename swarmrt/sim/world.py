@@ -15,7 +15,7 @@ from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network, Weather
-from swarmrt.sim.peer import FRAME_BYTES, History, SimulatedPeer
+from swarmrt.sim.peer import FRAME_BYTES, TOKENS, History, SimulatedPeer
 from swarmrt.sim.process import Process
 from swarmrt.sim.trainer import Disk, SimulatedTrainer
 
@@ -94,6 +94,8 @@ class World:
             record_ttl_s=RECORD_TTL_S,
             resume=resume,
             staleness=self.staleness,
+            microbatch_tokens=TOKENS,
+            least_loss=0.0,
         )
         trainer = SimulatedTrainer(
             settings, self.clock, self.network, self._snapshot, self.disk, *self._clock_error()
