@@ -19,7 +19,7 @@ class Evaluation:
         self.version = version
         self._awaited = set(range(microbatches))
         self._losses: dict[int, tuple[float, int]] = {}  # index → loss sum, tokens
-        self._is_reported = not microbatches
+        self.is_reported = not microbatches
         self._doubted: dict[int, set[PeerId]] = {}  # index → who says that its loss is not finite
 
     @property
@@ -51,13 +51,13 @@ class Evaluation:
     def drop(self) -> None:
         """It is not wanted any more."""
         self._awaited.clear()
-        self._is_reported = True
+        self.is_reported = True
 
     def report(self) -> list[ReportEvaluation]:
         """Its result, once."""
-        if self._is_reported:
+        if self.is_reported:
             return []
-        self._is_reported = True
+        self.is_reported = True
         losses = [self._losses[index] for index in sorted(self._losses)]
         loss_sum, tokens = sum(loss for loss, _ in losses), sum(n for _, n in losses)
         return [ReportEvaluation(self.version, loss_sum / max(1, tokens))]

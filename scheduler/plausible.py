@@ -38,12 +38,6 @@ class Known(NamedTuple):
     least_loss: float
 
 
-def flaw_of(message: Message, known: Known) -> str:
-    """Why no honest peer says that; empty if one may."""
-    check = _CHECKS.get(type(message))
-    return check(message, known) if check is not None else _NOTHING
-
-
 def is_finite(squared_norm: float) -> bool:
     """Whether a gradient is, by its squared norm, which may be anything from 0."""
     return squared_norm <= MOST_SQUARED
@@ -92,7 +86,7 @@ def _digest(digest: str) -> str:
     return _NOTHING if len(digest) <= MOST_DIGEST else "it names a digest that is none"
 
 
-_CHECKS: dict[type[Message], Callable[[Any, Known], str]] = {
+CHECKS: dict[type[Message], Callable[[Any, Known], str]] = {
     Accepted: _load,
     Busy: _load,
     Claim: _loss,
@@ -102,3 +96,4 @@ _CHECKS: dict[type[Message], Callable[[Any, Known], str]] = {
     Ready: _version,
     Applied: _version,
 }
+"""Why no honest peer says that, by the kind of message; empty if one may."""

@@ -54,7 +54,7 @@ from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDead
 from swarmrt.scheduler.joining import Joining
 from swarmrt.scheduler.ledger import NOBODY
 from swarmrt.scheduler.membership import Member, Membership
-from swarmrt.scheduler.plausible import MOST_SAID, flaw_of
+from swarmrt.scheduler.plausible import CHECKS, MOST_SAID
 from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import WAITING_S, Phase, Run, TrainerSettings
 from swarmrt.scheduler.working import Working
@@ -100,15 +100,18 @@ class TrainerCore:
         work = self.working.go_on(now)
         if run.phase is not Phase.TRAINING or not run.evaluation.is_complete:
             return work
-        return [*work, *run.evaluation.report(), *self._commit_or_end(now)]
+        if not run.evaluation.is_reported:
+            work += run.evaluation.report()
+        if run.version != run.last_version and not run.ledger.complete:
+            return work
+        return [*work, *self._commit_or_end(now)]
 
     def _commit_or_end(self, now: float) -> list[Instruction]:
         """If it is time to. This version is evaluated, where it is to be."""
         run = self.run
         if run.is_last_version:
             return self.ending.finish()
-        is_due = run.ledger.complete and run.commit is None
-        return self.committing.prepare(now) if is_due else []
+        return self.committing.prepare(now) if run.commit is None else []
 
     @property
     def _is_served(self) -> bool:
@@ -153,20 +156,21 @@ class TrainerCore:
     def _heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
         """A word of anybody: of a stranger only what it is, of nobody what cannot be true."""
         run, member = self.run, self.run.members.get(sender)
-        if run.conduct.is_expelled(sender):
-            return []
-        flaw = flaw_of(message, run.known)
-        if flaw:
+        check = CHECKS.get(type(message))
+        if check is not None and (flaw := check(message, run.known)):
             if member is not None and member.state is not Membership.SEEN:
                 run.charge(sender, flaw, "lie")
             return []
-        if isinstance(message, Beacon):
+        if isinstance(message, Beacon) and not run.conduct.is_expelled(sender):
             return self.joining.beacon(sender, message, now)
         return self._received(member, message, now) if member is not None else []
 
     def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
         run, peer = self.run, member.peer
         match message:
+            case Accumulated(epoch, term, mb, stage):
+                if stage == member.stage and run.is_current(member, epoch, term):
+                    self.working.receipt(member, mb, now)
             case Accepted(_, service_s, backlog_s):
                 run.dispatch.wiring.observe(peer, service_s, backlog_s)
             case Busy(work, service_s):
@@ -178,9 +182,6 @@ class TrainerCore:
                 return self.working.claim(member, message, now)
             case Evaluated():
                 self.working.evaluated(member, message, now)
-            case Accumulated(epoch, term, mb, stage) if run.is_current(member, epoch, term):
-                if stage == member.stage:
-                    self.working.receipt(member, mb, now)
             case Released(epoch, term, mb, reason) if run.is_current(member, epoch, term):
                 return self.working.released(member, mb, reason[:MOST_SAID])
             case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):

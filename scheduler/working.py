@@ -105,25 +105,26 @@ class Working:
         run, microbatch = self._run, claim.work.microbatch
         valid = (
             claim.epoch == run.epoch
-            and self._is_of_last_stage(member)
+            and member.state is Membership.READY
+            and member.stage == run.num_stages - 1
             and len(claim.route) == run.num_stages
             and claim.route[-1] == member.peer
             and run.dispatch.was_sent(claim.work)
         )
         ledger = run.books.of(microbatch) if valid else None
-        if ledger is not None and not math.isfinite(claim.loss_sum):
+        if ledger is None:
+            return [Send(member.peer, Stale(claim.work))]
+        if not math.isfinite(claim.loss_sum):
             return [Send(member.peer, Stale(claim.work)), *self._loss_is_not_finite(claim)]
-        grant = ledger.claim(claim, run.members.is_ready) if ledger is not None else None
+        grant = ledger.claim(claim, run.members.is_ready)
         if grant is None:
             return [Send(member.peer, Stale(claim.work))]
-        run.came(microbatch, now)
+        if ledger.has_advanced:
+            run.progress_at = now
         run.dispatch.claimed(microbatch, claim.route[0], now)
         run.agenda.cancel(("flight", microbatch))
-        self._expect_receipt(microbatch, now)
+        self._expect_receipt(ledger, microbatch, now)
         return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need))]
-
-    def _is_of_last_stage(self, member: Member) -> bool:
-        return member.state is Membership.READY and member.stage == self._run.num_stages - 1
 
     def _loss_is_not_finite(self, claim: Claim) -> list[Instruction]:
         """Go on without a peer that is on all routes on which it was so."""
@@ -150,25 +151,25 @@ class Working:
         ledger = run.books.of(microbatch)
         if ledger is None or not ledger.receipt(member.peer, index, member.stage):
             return
-        run.came((microbatch, member.stage), now)
+        if ledger.has_advanced:
+            run.progress_at = now
         run.receipts.came(microbatch, member.stage, now)
         if not ledger.is_finished(index):
-            self._expect_receipt(microbatch, now)
+            self._expect_receipt(ledger, microbatch, now)
             return
         run.receipts.finished(microbatch)
         self._landed(microbatch, now)
 
-    def _expect_receipt(self, microbatch: MicrobatchId, now: float) -> None:
+    def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> None:
         """Of the stage that accumulates next."""
-        ledger = self._run.books.of(microbatch)
-        assert ledger is not None
         self._run.receipts.expect(microbatch, ledger.next_stage(microbatch.index), now)
 
     def evaluated(self, member: Member, message: Evaluated, now: float) -> None:
         run, microbatch = self._run, message.work.microbatch
         is_awaited = microbatch.held_out and microbatch.step == run.version
         was_sent = message.epoch == run.epoch and run.dispatch.was_sent(message.work)
-        if not (is_awaited and was_sent and self._is_of_last_stage(member)):
+        is_last = member.stage == run.num_stages - 1 and member.state is Membership.READY
+        if not (is_awaited and was_sent and is_last):
             return
         others = len(run.members.ready(member.stage)) - 1
         if run.evaluation.add(member.peer, message, others):
@@ -250,7 +251,7 @@ class Working:
                 recovered += 1
                 grant = ledger.assign(index, stage, owner)
                 instructions.append(self._recover_at(owner, stage, microbatch, grant))
-                self._expect_receipt(microbatch, now)
+                self._expect_receipt(ledger, microbatch, now)
             else:
                 reattempted += run.dispatch.again(microbatch)
         if recovered:

@@ -133,7 +133,7 @@ class Swarm:
     def __init__(
         self, replicas: Sequence[int] = (2, 2, 2), *, latency_s: float = LATENCY_S, **settings: Any
     ) -> None:
-        self._latency_s = latency_s
+        self.latency_s = latency_s
         self.settings = TrainerSettings(
             **{
                 "me": PeerId("trainer"),
@@ -187,7 +187,7 @@ class Swarm:
         """What it would say honestly, bent by its habit."""
         for message in messages:
             for bent in peer.habit(message):
-                self.after(self._latency_s, lambda m=bent: self.say(peer.name, m))  # type: ignore[misc]
+                self.after(self.latency_s, lambda m=bent: self.say(peer.name, m))  # type: ignore[misc]
 
     def pass_on(self, first: Peer, forward: Forward) -> None:
         """Through a replica of each stage that the trainer thinks is ready, to the last one."""
@@ -245,12 +245,12 @@ class Swarm:
                 self._armed[name] = at
                 self.after(max(0.0, at - self.now), lambda: self._passed(name, at))
             case SaveCheckpoint(version):
-                self.after(self._latency_s, lambda: self._saved(version))
+                self.after(self.latency_s, lambda: self._saved(version))
             case Send(to, message):
                 encode(message)
                 if isinstance(message, Forward):
                     self.given[to] += 1
-                self.after(self._latency_s, lambda: self._arrived(to, message))
+                self.after(self.latency_s, lambda: self._arrived(to, message))
 
     def _saved(self, version: int) -> None:
         self.feed(CheckpointSaved(version))
