@@ -21,6 +21,7 @@ from swarmrt.scheduler.wiring import Wiring
 
 REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
 SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
+IN_VAIN = 2  # attempts that were late, before somebody keeps what he is given
 CLAIM_S = 10.0  # for the first claims, before it is known how long they take
 
 
@@ -33,6 +34,7 @@ class Flight:
     attempt: int
     peer: PeerId  # of stage 0, that the newest attempt was given to
     sent_at: float
+    began_at: float
     claimed: bool = False  # the newest attempt has come to its end
     retries: int = 0
 
@@ -93,7 +95,7 @@ class Dispatch:
 
     def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
         attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
-        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now))
+        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now, now))
         flight.attempt, flight.peer, flight.sent_at, flight.claimed = attempt, peer, now, False
         return flight
 
@@ -132,6 +134,11 @@ class Dispatch:
     def was_sent(self, work: Work) -> bool:
         """Whether there is such an attempt, of a step that is open."""
         return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
+
+    def in_vain_since(self, microbatch: MicrobatchId) -> float | None:
+        """When a flight began that was late more than once."""
+        flight = self._flights.get(microbatch)
+        return flight.began_at if flight is not None and flight.retries >= IN_VAIN else None
 
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""

@@ -131,6 +131,8 @@ class Forwards:
 
     def push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
+        if task.accepted and task.pushed_to is not None:
+            self.next.wiring.never_came(task.pushed_to)  # else there would be no other attempt
         task.accepted = False
         task.pushed_to = self.next.wiring.choose(now)
         if task.pushed_to is None:
@@ -191,6 +193,12 @@ class Forwards:
         if message.work.microbatch.held_out:
             return [self.drop(task)]
         return self.retention.keep_within(task)
+
+    def gradient_came(self, sender: PeerId, microbatch: MicrobatchId, now: float) -> None:
+        """The first sign that a push has led to something."""
+        task = self._tasks.get(microbatch)
+        if task is not None and task.pushed_to == sender and not task.has_gradient:
+            self.next.wiring.came_back(sender, task.pushed_at, now)
 
     def stale(self, sender: PeerId, microbatch: MicrobatchId) -> list[Instruction]:
         """By the trainer: another route owns it. By a replica: its step is over there."""

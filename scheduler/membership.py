@@ -33,6 +33,7 @@ class Member:
     term: int = 0  # of its newest admission
     admit: Admit | None = None  # its newest
     admitted_at: float = 0.0
+    worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
     reached: int = 0  # the version that it has come to since
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
     leaving: bool = False  # gets nothing new, and goes after the commit

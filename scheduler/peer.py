@@ -154,6 +154,7 @@ class PeerCore:
             case Forward():
                 return self.forwards.came(sender, message, now)
             case Backward():
+                self.forwards.gradient_came(sender, message.microbatch, now)
                 return self.backwards.came(message)
             case Accepted():
                 return self.forwards.accepted(sender, message, now)

@@ -218,7 +218,7 @@ class TrainerCore:
         """Ask again for what is late."""
         match what:
             case "flight" if microbatch is not None:
-                return self.working.flight_is_late(microbatch)
+                return self.working.flight_is_late(microbatch, now)
             case "receipt" if microbatch is not None:
                 return self.working.receipt_is_late(microbatch, now)
             case "ask":

@@ -138,11 +138,11 @@ class Wiring:
         """Expected seconds of one microbatch; an unproven replica's is the median of the proven."""
         replica = self._replicas[peer]
         if not replica.service.samples:
-            return self._median_of_others(peer, 1.0) * 2**replica.missed
+            return self._median_of_others(peer, 1.0) * (1 << replica.missed)
         said_s, least_s = replica.service.mean_s, replica.measured.mean_s / 2
         if said_s < least_s:
             said_s = max(said_s, min(least_s, self._median_of_others(peer, math.inf)))
-        return said_s * 2**replica.missed
+        return said_s * (1 << replica.missed)
 
     def _median_of_others(self, peer: PeerId, unknown_s: float) -> float:
         """What they say that a microbatch takes."""

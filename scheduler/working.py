@@ -10,6 +10,7 @@ Rules:
 - A claim counts from a ready replica of the last stage, for an attempt that was sent. One whose
   loss is not finite is tried again without one of those that it passed, until nobody is left to do
   without.
+- Whoever keeps what it is given, so that attempt after attempt is late, is done without.
 - An owner that is asked for its receipt again and again in vain is done without, or else the one
   that should have given it the gradient.
 """
@@ -119,6 +120,7 @@ class Working:
         grant = ledger.claim(claim, run.members.is_ready)
         if grant is None:
             return [Send(member.peer, Stale(claim.work))]
+        member.worked_at = now
         if ledger.has_advanced:
             run.progress_at = now
         run.dispatch.claimed(microbatch, claim.route[0], now)
@@ -151,6 +153,7 @@ class Working:
         ledger = run.books.of(microbatch)
         if ledger is None or not ledger.receipt(member.peer, index, member.stage):
             return
+        member.worked_at = now
         if ledger.has_advanced:
             run.progress_at = now
         run.receipts.came(microbatch, member.stage, now)
@@ -172,6 +175,7 @@ class Working:
         if not (is_awaited and was_sent and is_last):
             return
         others = len(run.members.ready(member.stage)) - 1
+        member.worked_at = now
         if run.evaluation.add(member.peer, message, others):
             run.came(microbatch, now)
             self._landed(microbatch, now)
@@ -184,12 +188,28 @@ class Working:
 
     # ------------------------------------------------------------------ what does not
 
-    def flight_is_late(self, microbatch: MicrobatchId) -> list[Instruction]:
+    def flight_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Another attempt goes, unless one does anyway."""
         run = self._run
         if not run.dispatch.is_late(microbatch):
             return []
+        since = run.dispatch.in_vain_since(microbatch)
+        if since is not None:
+            self._do_without_silent_ones(since, now)
         return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
+
+    def _do_without_silent_ones(self, since: float, now: float) -> None:
+        """Somebody takes microbatches and keeps them: of whose work nothing has come since then,
+        though something has of others'. One of several may just have had nothing to do."""
+        run = self._run
+        found: list[PeerId] = []
+        for stage in range(run.num_stages):
+            ready = run.members.of_stage(stage, Membership.READY)
+            silent = [member.peer for member in ready if member.worked_at < since]
+            found += silent if len(silent) < len(ready) else []
+        for peer in found:
+            reason = f"nothing has come of its work for {now - since:.0f} s"
+            run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
 
     def receipt_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""

@@ -10,6 +10,7 @@ import heapq
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -134,25 +135,23 @@ class Swarm:
         self, replicas: Sequence[int] = (2, 2, 2), *, latency_s: float = LATENCY_S, **settings: Any
     ) -> None:
         self.latency_s = latency_s
-        self.settings = TrainerSettings(
-            **{
-                "me": PeerId("trainer"),
-                "seed": 0,
-                "epoch": 1,
-                "start_version": 0,
-                "steps": 10**6,
-                "microbatches": 6,
-                "eval_every": 0,
-                "eval_microbatches": 2,
-                "checkpoint_every": 0,
-                "needed": tuple(replicas),
-                "start_digests": (),
-                "record_ttl_s": 15.0,
-                "resume": False,
-                "microbatch_tokens": TOKENS,
-            }
-            | settings
-        )
+        values: dict[str, Any] = {
+            "me": PeerId("trainer"),
+            "seed": 0,
+            "epoch": 1,
+            "start_version": 0,
+            "steps": 10**6,
+            "microbatches": 6,
+            "eval_every": 0,
+            "eval_microbatches": 2,
+            "checkpoint_every": 0,
+            "needed": tuple(replicas),
+            "start_digests": (),
+            "record_ttl_s": 15.0,
+            "resume": False,
+            "microbatch_tokens": TOKENS,
+        }
+        self.settings = TrainerSettings(**(values | settings))
         self.core = TrainerCore(self.settings)
         self.now = 0.0
         self.told: list[tuple[float, Instruction]] = []
@@ -187,7 +186,7 @@ class Swarm:
         """What it would say honestly, bent by its habit."""
         for message in messages:
             for bent in peer.habit(message):
-                self.after(self.latency_s, lambda m=bent: self.say(peer.name, m))  # type: ignore[misc]
+                self.after(self.latency_s, partial(self._say, peer.name, bent))
 
     def pass_on(self, first: Peer, forward: Forward) -> None:
         """Through a replica of each stage that the trainer thinks is ready, to the last one."""
@@ -225,6 +224,9 @@ class Swarm:
             act()
 
     # ------------------------------------------------------------------ the core
+
+    def _say(self, sender: PeerId, message: Message) -> None:
+        self.say(sender, message)
 
     def say(self, sender: str, message: Message) -> list[Instruction]:
         return self.feed(Received(PeerId(sender), message))
