@@ -89,15 +89,17 @@ class NotFinite:
         mine = frozenset().union(*here.values())
         shared = mine & frozenset().union(*tried.values())
         after = dict(round_.rosters[stage + 1]) if stage + 1 < len(round_.rosters) else {}
+        tried_givers = self._tried[stage + 1]
         givers = [
             peer
             for peer, indices in after.items()
-            if shared.intersection(indices) and peer not in self._tried[stage + 1]
+            if shared.intersection(indices) and peer not in tried_givers
         ]
-        if givers and len(after) > 1:
+        if givers and (len(after) > 1 or tried_givers):
             giver = max(givers, key=trust)
-            self._tried[stage + 1][giver] = frozenset(after[giver])
-            acquitted, again = tuple(tried), tuple(peer for peer, had in here.items() if had)
+            acquitted = (*tried, *tried_givers)
+            again = tuple(peer for peer, had in here.items() if had)
+            tried_givers[giver] = frozenset(after[giver])
             tried.clear()
             return Finding((giver,), acquitted, again)
         who = ", ".join(sorted({*tried, *here}))

@@ -507,3 +507,42 @@ def test_prepare_names_only_replicas_of_the_stage() -> None:
         if isinstance(told, Send) and isinstance(told.message, Prepare):
             stages = {str(peer)[1] for peer, _ in told.message.roster}
             assert len(stages) == 1
+
+
+# ---------------------------------------------------------------------- where a resumed run goes on
+
+
+def test_strangers_do_not_decide_where_a_resumed_run_goes_on() -> None:
+    swarm = Swarm((0, 0, 0), needed=(1, 1, 1), resume=True, epoch=2, checkpoint_every=10)
+    for stage in range(3):
+        peer = swarm.join(f"s{stage}p0", stage)
+        peer.epoch, peer.version, peer.digest, peer.applied = 1, 20, "v20", 77
+        liar = swarm.join(f"s{stage}p9", stage, bends(Beacon, version=999, applied=90))
+        liar.epoch, liar.digest = 1, "x"
+    swarm.run(5.0)
+    assert 20 <= swarm.version < 200
+    assert set(swarm.core.run.members.ready(0)) >= {"s0p0"}
+
+
+# ---------------------------------------------------------------------- the next stage's gradients
+
+
+def test_gradients_that_are_not_finite_come_from_the_stage_after() -> None:
+    """Whoever at stage 1 computes what the liar at stage 2 owns has a gradient that is not."""
+    swarm = Swarm()
+    swarm.run_to(3)
+
+    def habit(message: Message) -> list[Message]:
+        round_ = swarm.core.run.round
+        if not isinstance(message, Prepared) or round_ is None:
+            return [message]
+        is_bad = bool(dict(round_.rosters[2]).get(PeerId("s2p0")))
+        return [replace(message, squared_norm=math.nan) if is_bad else message]
+
+    for name in ("s1p0", "s1p1"):
+        swarm.peers[PeerId(name)].habit = habit
+    run_on(swarm)
+    assert swarm.version > 50
+    assert swarm.fenced()["s2p0"] > 0
+    conduct = swarm.core.run.conduct
+    assert conduct.faults(PeerId("s2p0")) > max(conduct.faults(PeerId(p)) for p in ("s1p0", "s1p1"))
