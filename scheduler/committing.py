@@ -151,9 +151,8 @@ class Committing:
             return []  # there was no such round
         members = run.members.ready(member.stage)
         match self._unreachable.said(member.peer, other, number, members):
-            case "between them":  # the one with less to recover goes
-                pair = (member.peer, other)
-                goes = min(pair, key=lambda peer: len(run.ledger.owned_by(peer)))
+            case "between them":
+                goes = run.conduct.choose_of(member.peer, other, self._num_owned)
                 run.charge(goes, reason, "cut")
             case "the other":
                 run.charge(other, reason, "cut")
@@ -162,6 +161,9 @@ class Committing:
             case "nobody" if run.round is not None and number == run.round.number:
                 return self._void_round(f"{member.peer}: {reason}")
         return []
+
+    def _num_owned(self, peer: PeerId) -> int:
+        return len(self._run.ledger.owned_by(peer))
 
     def _do_without(
         self, round_: Round | None, stage: int, suspect: PeerId | None

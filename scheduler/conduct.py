@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -35,6 +36,8 @@ class Record:
     faults: int = 0
     commits: int = 0  # that it has taken part in since the last fault, or that made up for one
     contradictions: int = 0  # of weights that are known
+    cuts: int = 0  # between it and others, by the word of both
+    left_out: int = 0  # for one of them
     barred_until: int = 0  # the version before which it is not admitted again
     barred_until_s: float = -math.inf  # and the time
 
@@ -57,6 +60,20 @@ class Conduct:
         """It is not its fault, but this step goes on without it."""
         record = self._record(peer)
         record.barred_until = max(record.barred_until, version + 1)
+
+    def choose_of(self, one: PeerId, other: PeerId, owned: Callable[[PeerId], int]) -> PeerId:
+        """Which of two that cannot reach each other goes: who has been cut off more often, else who
+        went less often for it, else who has less to be computed again."""
+
+        def rank(peer: PeerId) -> tuple[int, int, int]:
+            record = self._record(peer)
+            return record.cuts, -record.left_out, -owned(peer)
+
+        goes = max(one, other, key=rank)
+        for peer in (one, other):
+            self._record(peer).cuts += 1
+        self._record(goes).left_out += 1
+        return goes
 
     def acquit(self, peer: PeerId) -> None:
         """Its newest fault was another's."""

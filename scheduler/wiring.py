@@ -142,6 +142,8 @@ class Wiring:
         said_s, least_s = replica.service.mean_s, replica.measured.mean_s / 2
         if said_s < least_s:
             said_s = max(said_s, min(least_s, self._median_of_others(peer, math.inf)))
+        if replica.missed:  # what it has said so far is worth nothing
+            said_s = max(said_s, self._median_of_others(peer, said_s))
         return said_s * (1 << replica.missed)
 
     def _median_of_others(self, peer: PeerId, unknown_s: float) -> float:

@@ -10,7 +10,8 @@ Rules:
 - A claim counts from a ready replica of the last stage, for an attempt that was sent. One whose
   loss is not finite is tried again without one of those that it passed, until nobody is left to do
   without.
-- Whoever keeps what it is given, so that attempt after attempt is late, is done without.
+- Whoever keeps what it is given, so that attempt after attempt is late, is done without; so is
+  whoever gives the same microbatch up again and again.
 - An owner that is asked for its receipt again and again in vain is done without, or else the one
   that should have given it the gradient.
 """
@@ -28,12 +29,15 @@ from swarmrt.scheduler.ledger import NOBODY, Grant, Ledger
 from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.run import Phase, Run
 
+MOST_RELEASES = 4  # of a microbatch by one peer: its neighbours may be lost one after the other
+
 
 class Working:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._bad_routes: dict[MicrobatchId, list[Path]] = {}  # whose loss is not finite, this step
         self._in_vain: Counter[MicrobatchId] = Counter()  # owners that were done without, this step
+        self._released: Counter[tuple[PeerId, MicrobatchId]] = Counter()  # this step
 
     # ------------------------------------------------------------------ opening steps
 
@@ -66,6 +70,7 @@ class Working:
         run.begin_step()
         self._bad_routes.clear()
         self._in_vain.clear()
+        self._released.clear()
         run.step_began_at = now
         run.dispatch.open(run.evaluation.pending())
         self._feed(run.version + run.settings.staleness)
@@ -254,6 +259,9 @@ class Working:
         ledger = run.books.of(microbatch)
         if ledger is None or not ledger.release(member.peer, microbatch.index, member.stage):
             return []
+        self._released[member.peer, microbatch] += 1
+        if self._released[member.peer, microbatch] > MOST_RELEASES:
+            run.charge(member.peer, f"it gives up microbatch {microbatch} again and again")
         why = f"{microbatch} by {member.peer}: {reason}"
         return [ReportRecovery(run.version, "released", 1, why)]
 

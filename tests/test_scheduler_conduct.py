@@ -53,6 +53,16 @@ def test_a_cut_bars_for_this_step_and_is_no_fault() -> None:
     assert conduct.faults(A) == 0
 
 
+def test_whoever_is_cut_off_from_many_is_the_one_to_go() -> None:
+    conduct, owned = Conduct(), {A: 5, B: 1, C: 1, D: 1}.__getitem__
+    assert conduct.choose_of(A, B, owned) == B, "it has less to be computed again"
+    assert conduct.choose_of(A, C, owned) == A
+    assert conduct.choose_of(A, D, owned) == A
+    conduct = Conduct()
+    goes = [conduct.choose_of(A, B, owned) for _ in range(4)]
+    assert goes == [B, A, B, A], "of two alone, one after the other"
+
+
 def test_what_is_remembered_is_bounded() -> None:
     conduct = Conduct()
     for number in range(3 * MOST_KNOWN):

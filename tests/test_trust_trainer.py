@@ -23,6 +23,7 @@ from swarmrt.messages import (
     Prepared,
     Ready,
     Refused,
+    Released,
 )
 from swarmrt.scheduler.events import CheckpointSaved, Expelled, PeersSeen
 from swarmrt.scheduler.instructions import (
@@ -434,6 +435,21 @@ def test_strangers_that_send_beacons_are_bounded_in_number() -> None:
         swarm.say(f"stranger{number}", beacon)
     assert len(list(swarm.core.run.members)) <= MOST_SEEN + 6
     assert run_on(swarm) > 100
+
+
+def test_owner_that_gives_up_all_that_it_owns_is_done_without() -> None:
+    """Whatever it was offered: the least loaded one would get it again at once."""
+
+    def habit(message: Message) -> list[Message]:
+        if not isinstance(message, Accumulated):
+            return [message]
+        return [Released(message.epoch, message.term, message.microbatch, "no")]
+
+    swarm = Swarm()
+    swarm.run_to(3)
+    swarm.peers[PeerId("s1p0")].habit = habit
+    assert run_on(swarm) > 50
+    assert set(swarm.fenced()) == {"s1p0"}
 
 
 # ---------------------------------------------------------------------- expelled
