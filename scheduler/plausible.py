@@ -65,12 +65,12 @@ def _prepared(message: Prepared, _: Known) -> str:
 
 
 def _beacon(beacon: Beacon, _: Known) -> str:
-    numbers = (beacon.epoch, beacon.term, beacon.version, beacon.queued, beacon.done)
-    rounds = (beacon.prepared, beacon.applied)
+    numbers = (beacon.term, beacon.version, beacon.queued, beacon.done)
+    or_none = (beacon.epoch, beacon.prepared, beacon.applied)  # -1: it has not been hailed yet
     if not all(0 <= number < MOST_INT for number in numbers):
         return f"its beacon counts {numbers}"
-    if not all(-1 <= number < MOST_INT for number in rounds):
-        return f"its beacon names the rounds {rounds}"
+    if not all(-1 <= number < MOST_INT for number in or_none):
+        return f"its beacon names the epoch and rounds {or_none}"
     if not (0 <= beacon.norm < math.inf and 0 <= beacon.service_s <= MOST_S):
         return f"its beacon says {beacon.norm} and {beacon.service_s} s"
     return _digest(beacon.digest)
