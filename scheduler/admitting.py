@@ -19,12 +19,12 @@ class Admitting:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def admit(self, member: Member, donors: tuple[PeerId, ...]) -> Send:
+    def admit(self, member: Member, donors: tuple[PeerId, ...], now: float) -> Send:
         """Let it take part, with the state that it has or that a donor gives it."""
         run = self._run
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
         member.reached, member.leaving, member.suspect = run.version, False, False
-        member.doubted_at = None
+        member.doubted_at, member.admitted_at = None, now
         digest = run.digests[member.stage]
         member.admit = Admit(run.epoch, member.term, run.version, digest, *run.update, donors)
         return self.tell(member)
@@ -41,17 +41,17 @@ class Admitting:
         known = run.digests[stage]
         return beacon.digest == known if known else beacon.applied == run.update[0] >= 0
 
-    def can_go_on(self, member: Member) -> bool:
+    def can_go_on(self, member: Member, now: float) -> bool:
         """Whether it has the version, or has prepared what leads to it."""
         run, beacon = self._run, member.beacon
-        if beacon is None or member.barred_until > run.version:
+        if beacon is None or run.conduct.is_barred(member.peer, run.version, now):
             return False
         is_prepared = beacon.version == run.version - 1 and beacon.prepared == run.update[0] >= 0
         return self.holds_version(member.stage, beacon) or is_prepared
 
-    def may_join(self, member: Member, version: int) -> bool:
+    def may_join(self, member: Member, version: int, now: float) -> bool:
         """Whether it is a newcomer that could get the state of that version."""
         beacon = member.beacon
         if beacon is None or beacon.epoch != self._run.epoch or beacon.state == "leaving":
             return False
-        return member.barred_until <= version
+        return not self._run.conduct.is_barred(member.peer, version, now)

@@ -4,16 +4,21 @@ applied.
 Rules:
 - A round that misses a member, or is late, is void; the next one has a higher number.
 - A version is committed once every live replica that was told to apply it has said so.
+- Replicas of a stage say the same. Who does not is done without.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Prepare, Prepared, Roster
+from swarmrt.scheduler.agreeing import odd_ones
 from swarmrt.scheduler.instructions import ReportStep
+from swarmrt.scheduler.plausible import is_finite
 
 Digests = tuple[tuple[tuple[PeerId, str], ...], ...]  # by stage, in roster order
 
@@ -57,23 +62,44 @@ class Round:
         return sorted(set(self.members) - set(self.prepared))
 
     def norm(self) -> float:
-        """Of the whole model's mean gradient."""
+        """Of the whole model's mean gradient. All replicas of a stage say the same."""
         return math.sqrt(sum(self.prepared[roster[0][0]].squared_norm for roster in self.rosters))
 
-    def not_finite(self) -> str | None:
-        """For people: the first stage whose gradient is not finite, and who accumulated it."""
-        for stage, roster in enumerate(self.rosters):
-            if any(not math.isfinite(self.prepared[peer].squared_norm) for peer, _ in roster):
-                owners = ", ".join(peer for peer, indices in roster if indices)
-                return f"stage {stage}, accumulated by {owners}"
-        return None
+    def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Who holds another gradient than the others of its stage, or says that its norm is
+        another: all sum the same parts in the same order."""
 
-    def differing(self) -> int | None:
-        """The first stage whose replicas hold different gradients."""
-        for stage, roster in enumerate(self.rosters):
-            if len({self.prepared[peer].digest for peer, _ in roster}) > 1:
+        def rank(peer: PeerId) -> tuple[bool, Any]:
+            return not is_finite(self.prepared[peer].squared_norm), trust(peer)
+
+        odd: list[PeerId] = []
+        for roster in self.rosters:
+            odd += odd_ones({peer: self._word(peer) for peer, _ in roster}, rank)
+        return odd
+
+    def _word(self, peer: PeerId) -> tuple[str, float]:
+        prepared = self.prepared[peer]
+        norm = prepared.squared_norm if is_finite(prepared.squared_norm) else math.inf
+        return prepared.digest, norm
+
+    def not_finite(self) -> int | None:
+        """The last stage whose gradient is not finite: those before it are given what it has."""
+        for stage, roster in reversed(list(enumerate(self.rosters))):
+            if any(not is_finite(self.prepared[peer].squared_norm) for peer, _ in roster):
                 return stage
         return None
+
+    def suspects(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Who is waited for, and could be done without. Where some have answered, all sums are
+        there. Where nobody has, anybody may be the one that keeps its sums to itself."""
+        found: list[PeerId] = []
+        for roster in self.rosters:
+            missing = [peer for peer, _ in roster if peer not in self.prepared]
+            if len(missing) < len(roster):
+                found += missing
+            elif len(roster) > 1:
+                found.append(max(missing, key=trust))
+        return found
 
 
 @dataclass(slots=True)
@@ -116,6 +142,22 @@ class Commit:
             )
             for stage in range(self.num_stages)
         )
+
+    def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Who has come to other weights than the others of its stage."""
+        return [peer for replicas in self.digests for peer in odd_ones(dict(replicas), trust)]
+
+    def suspects(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Who is waited for, and could be done without."""
+        found: list[PeerId] = []
+        for stage in range(self.num_stages):
+            replicas = [peer for peer, its_stage in self.expected.items() if its_stage == stage]
+            missing = [peer for peer in replicas if peer not in self.applied]
+            if len(missing) < len(replicas):
+                found += missing
+            elif len(replicas) > 1:
+                found.append(max(missing, key=trust))
+        return found
 
     def report(self) -> ReportStep:
         digests = self.digests

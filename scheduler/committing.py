@@ -3,9 +3,11 @@
 Rules:
 - Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages are
   prepared: one global norm, one update.
-- A round that loses a member, or is late, is void, and repeated with those that are left.
+- A round that loses a member, or is late, is void, and repeated with those that are left. Whoever
+  is late again and again, or says what the other replicas do not, is done without.
 - A version is committed when every live replica has applied it. Then newcomers may get it, and it
   is saved, if it is to be.
+- What becomes of members is decided elsewhere: here they are charged.
 """
 
 from __future__ import annotations
@@ -14,15 +16,21 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Prepared, Refused
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.commit import Commit, Round
+from swarmrt.scheduler.disputes import NotFinite, Unreachable
 from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send
 from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.plausible import MOST_SAID
 from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
 from swarmrt.scheduler.working import Working
 
 ROUND_S = 30.0  # for the first rounds
 ASK_AGAIN = 2 / 3  # of the time after which a round is void
+LATE_ROUNDS = 3  # of a step, each waited for twice as long, before somebody is done without
+LATE_ANSWERS = 5  # the same, of an Apply
+
+SOFTWARE = "does it run the same software, on hardware that rounds in the same way?"
 
 
 class Committing:
@@ -30,6 +38,12 @@ class Committing:
         self._run, self._admitting, self._working = run, admitting, working
         self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
         self._round_time = Estimate()
+        self._newest: Round | None = None  # that was begun, though it may be void by now
+        self._begin_step()
+
+    def _begin_step(self) -> None:
+        self._late_rounds = 0
+        self._unreachable, self._not_finite = Unreachable(), NotFinite()
 
     # ------------------------------------------------------------------ prepare
 
@@ -38,7 +52,7 @@ class Committing:
         run = self._run
         if min(run.members.counts) == 0:
             return []
-        if self._snapshot_due and run.saving.under_way:
+        if self._is_snapshot_due(now) and run.saving.under_way:
             return []
         joining = run.members.in_state(Membership.ADMITTED)
         if any(run.version - member.reached >= MAX_BEHIND for member in joining):
@@ -46,7 +60,9 @@ class Committing:
         run.phase = Phase.PREPARING
         self._rounds += 1
         stages = range(run.num_stages)
-        run.round = Round(
+        if self._newest is None or (self._newest.epoch, self._newest.step) != run.current:
+            self._begin_step()
+        run.round = self._newest = Round(
             run.epoch,
             run.version,
             self._rounds,
@@ -60,12 +76,11 @@ class Committing:
         run.agenda.set(("round", None), now + patience_s)
         return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
 
-    @property
-    def _snapshot_due(self) -> bool:
+    def _is_snapshot_due(self, now: float) -> bool:
         """Whether the version after this step is for others to get."""
         run = self._run
         newcomers = run.members.in_state(Membership.SEEN)
-        may_join = (self._admitting.may_join(member, run.version + 1) for member in newcomers)
+        may_join = (self._admitting.may_join(member, run.version + 1, now) for member in newcomers)
         return self._checkpoint_due or any(may_join)
 
     @property
@@ -83,10 +98,17 @@ class Committing:
         return [Send(peer, prepare) for peer, prepare in round_.prepares() if peer in missing]
 
     def round_is_late(self) -> list[Instruction]:
-        round_ = self._run.round
+        run, round_ = self._run, self._run.round
         if round_ is None:
             return []
+        self._late_rounds += 1
+        if self._late_rounds >= LATE_ROUNDS and self._round_time.samples:
+            self._charge_all(round_.suspects(run.trust), "the reduce waited for it in vain")
         return self._void_round(f"the reduce is late; waiting for {round_.missing()}")
+
+    def _charge_all(self, peers: list[PeerId], reason: str) -> None:
+        for peer in peers:
+            self._run.charge(peer, reason)
 
     def _void_round(self, reason: str) -> list[Instruction]:
         """The accumulators are still there: the round is repeated, with those that are left."""
@@ -101,20 +123,65 @@ class Committing:
         self._run.agenda.cancel(("ask", None))
         self._run.agenda.cancel(("round", None))
 
-    def refused(self, member: Member, message: Refused) -> Member | None:
-        """Who is not to take part any more."""
+    def refused(self, member: Member, message: Refused) -> list[Instruction]:
+        """A round cannot go on as it is."""
+        run, round_ = self._run, self._newest
+        if round_ is None or (message.epoch, message.step) != run.current:
+            return []
+        roster = round_.members
+        if member.peer not in roster:
+            return []
+        other, reason = message.unreachable or message.not_finite, message.reason[:MOST_SAID]
+        if other and roster.get(other) == member.stage and (other != member.peer):
+            if message.unreachable:
+                return self._cannot_reach(member, other, message.round, reason)
+        if not self._is_current(message):
+            return []
+        if message.not_finite and roster.get(message.not_finite) == member.stage:
+            culprit = self._not_finite.named(member.peer, message.not_finite)
+            return self._do_without(run.round, member.stage, culprit)
+        run.charge(member.peer, reason)
+        return []
+
+    def _cannot_reach(
+        self, member: Member, other: PeerId, number: int, reason: str
+    ) -> list[Instruction]:
         run = self._run
-        if run.round is None or not self._is_current(message):
-            return None
-        if not message.unreachable:
-            return member
-        other = run.members.get(message.unreachable)
-        if other is None or other.peer not in run.round.members:
-            return None
-        # A cut between two: the one with less to recover goes, until the commit is over.
-        fenced = min(member, other, key=lambda m: len(run.ledger.owned_by(m.peer)))
-        fenced.barred_until = run.version + 1
-        return fenced
+        if number > self._rounds:
+            return []  # there was no such round
+        members = run.members.ready(member.stage)
+        match self._unreachable.said(member.peer, other, number, members):
+            case "between them":
+                goes = run.conduct.choose_of(member.peer, other, self._num_owned)
+                run.charge(goes, reason, "cut")
+            case "the other":
+                run.charge(other, reason, "cut")
+            case "the accuser":
+                run.charge(member.peer, f"{reason}, and {other} knows nothing of that")
+            case "nobody" if run.round is not None and number == run.round.number:
+                return self._void_round(f"{member.peer}: {reason}")
+        return []
+
+    def _num_owned(self, peer: PeerId) -> int:
+        return len(self._run.ledger.owned_by(peer))
+
+    def _do_without(
+        self, round_: Round | None, stage: int, suspect: PeerId | None
+    ) -> list[Instruction]:
+        """The stage's gradient is not finite: repeat the round without whoever it is due to."""
+        run = self._run
+        if round_ is None:
+            return []
+        finding = self._not_finite.found(round_, stage, suspect, run.trust)
+        if finding.hopeless:
+            return [run.give_up(finding.hopeless)]
+        for peer in finding.acquitted:
+            run.conduct.acquit(peer)
+        for peer in finding.culprits:
+            run.charge(peer, f"its gradient of step {run.version + 1} is not finite")
+        for peer in finding.again:
+            run.charge(peer, "what it was given was not finite", "cut")
+        return []
 
     def _is_current(self, message: Refused | Prepared) -> bool:
         run = self._run
@@ -127,8 +194,8 @@ class Committing:
         run = self._run
         if run.round is None or sender not in run.round.members or not self._is_current(message):
             return []
-        run.round.prepared[sender] = message
-        run.progress_at = now
+        run.round.prepared.setdefault(sender, message)
+        run.came((sender, "prepared"), now)
         return self._apply(run.round, now) if run.round.is_whole else []
 
     # ------------------------------------------------------------------ apply
@@ -136,16 +203,17 @@ class Committing:
     def _apply(self, round_: Round, now: float) -> list[Instruction]:
         """All stages are prepared: announce the global norm, and go on to the next step."""
         run = self._run
+        odd = round_.odd_ones(run.trust)
+        if odd:
+            self._charge_all(odd, f"its gradient of step {run.version + 1} is not the others'")
+            return []
         bad = round_.not_finite()
         if bad is not None:
-            return [run.give_up(f"the gradient of step {run.version + 1} is not finite at {bad}")]
-        differing = round_.differing()
-        if differing is not None:
-            return [run.give_up(f"replicas of stage {differing} hold different gradients")]
+            return self._do_without(round_, bad, None)
         norm = round_.norm()
         if not run.void_rounds:
             self._round_time.add(now - round_.began_at)
-        apply = Apply(run.epoch, run.version, round_.number, norm, self._snapshot_due)
+        apply = Apply(run.epoch, run.version, round_.number, norm, self._is_snapshot_due(now))
         run.commit = Commit(
             version=run.version + 1,
             num_stages=run.num_stages,
@@ -174,15 +242,17 @@ class Committing:
         commit.retries += 1
         patience_s = run.apply_time.patience_s(ANSWER_S, commit.retries)
         run.agenda.set(("apply", None), now + patience_s)
+        if commit.retries >= LATE_ANSWERS and run.apply_time.samples:
+            self._charge_all(commit.suspects(run.trust), "the commit waited for it in vain")
         return [Send(peer, commit.apply) for peer in commit.missing()]
 
     def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         commit = self._run.commit
-        member.held = (version, digest)
         if commit is None or version != commit.version or member.peer not in commit.expected:
             return []
-        commit.applied[member.peer] = digest
-        self._run.progress_at = now
+        commit.applied.setdefault(member.peer, digest)
+        member.held = (version, commit.applied[member.peer])
+        self._run.came((member.peer, "applied"), now)
         return self._close(commit, now)
 
     def go_on_without(self, peer: PeerId, why: str, now: float) -> list[Instruction]:
@@ -201,22 +271,27 @@ class Committing:
         run = self._run
         if not commit.is_whole:
             return []
+        odd = commit.odd_ones(run.trust)
+        if odd:
+            reason = f"its weights of version {run.version} are not those of the other replicas"
+            self._charge_all(odd, f"{reason}: {SOFTWARE}")
+            return []
         run.commit = None
         run.agenda.cancel(("apply", None))
         if not commit.retries:
             run.apply_time.add(now - run.applied_at)
-        return self._committed(commit)
+        return self._committed(commit, now)
 
-    def _committed(self, commit: Commit) -> list[Instruction]:
+    def _committed(self, commit: Commit, now: float) -> list[Instruction]:
         """Every replica holds the new version."""
         run = self._run
         report, digests = commit.report(), commit.digests
         instructions: list[Instruction] = [report]
-        if not report.digests_equal:
-            return [*instructions, run.give_up("replicas of a stage hold different weights")]
+        run.digests = tuple(replicas[0][1] if replicas else "" for replicas in digests)
+        for peer in commit.expected:
+            run.conduct.took_part(peer)
         if not all(digests):
             return instructions  # a stage is lost, which is dealt with where it was
-        run.digests = tuple(replicas[0][1] for replicas in digests)
         donors = tuple(tuple(peer for peer, _ in replicas) for replicas in digests)
         if commit.checkpoint:
             save = run.saving.begin(commit.version, run.epoch, donors, run.digests)
@@ -224,13 +299,19 @@ class Committing:
         if commit.snapshot:
             newcomers = run.members.in_state(Membership.SEEN)
             instructions += [
-                self._admitting.admit(member, donors[member.stage])
+                self._admitting.admit(member, donors[member.stage], now)
                 for member in newcomers
-                if self._admitting.may_join(member, run.version)
+                if self._admitting.may_join(member, run.version, now)
             ]
         return instructions
 
-    # ------------------------------------------------------------------ for people
+    # ------------------------------------------------------------------ what is waited for
+
+    def suspects(self) -> list[PeerId]:
+        """Whom a commit that is under way waits for, and could do without."""
+        run = self._run
+        waits = run.round or run.commit
+        return waits.suspects(run.trust) if waits is not None else []
 
     def awaited(self) -> str | None:
         """What a commit that is under way is waiting for."""

@@ -21,6 +21,7 @@ from swarmrt.scheduler.wiring import Wiring
 
 REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
 SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
+IN_VAIN = 2  # attempts that were late, before somebody keeps what he is given
 CLAIM_S = 10.0  # for the first claims, before it is known how long they take
 
 
@@ -33,6 +34,7 @@ class Flight:
     attempt: int
     peer: PeerId  # of stage 0, that the newest attempt was given to
     sent_at: float
+    began_at: float
     claimed: bool = False  # the newest attempt has come to its end
     retries: int = 0
 
@@ -93,7 +95,7 @@ class Dispatch:
 
     def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
         attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
-        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now))
+        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now, now))
         flight.attempt, flight.peer, flight.sent_at, flight.claimed = attempt, peer, now, False
         return flight
 
@@ -104,6 +106,12 @@ class Dispatch:
             return False
         self._goes_next(microbatch)
         return True
+
+    def goes_again(self, microbatch: MicrobatchId) -> None:
+        """Its newest attempt has come to an end that does not count."""
+        flight = self._flights.get(microbatch)
+        if flight is not None and not flight.claimed and microbatch not in self._pending:
+            self._goes_next(microbatch)
 
     def refused(self, peer: PeerId, work: Work, until: float) -> None:
         """A replica of stage 0 did not take a microbatch: it goes elsewhere."""
@@ -123,28 +131,43 @@ class Dispatch:
             if flight.peer == peer and not flight.claimed and microbatch not in self._pending:
                 self._goes_next(microbatch)
 
+    def was_sent(self, work: Work) -> bool:
+        """Whether there is such an attempt, of a step that is open."""
+        return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
+
+    def in_vain_since(self, microbatch: MicrobatchId) -> float | None:
+        """When a flight began that was late more than once."""
+        flight = self._flights.get(microbatch)
+        return flight.began_at if flight is not None and flight.retries >= IN_VAIN else None
+
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""
         flight = self._flights.get(microbatch)
         if flight is None or flight.claimed or microbatch in self._pending:
             return False
         flight.retries += 1
+        self.wiring.never_came(flight.peer)
         self._goes_next(microbatch)
         return True
 
-    def claimed(self, microbatch: MicrobatchId, now: float) -> None:
-        """An attempt of it has come to its end."""
+    def claimed(self, microbatch: MicrobatchId, first: PeerId, now: float) -> None:
+        """An attempt of it has come to its end, by way of that replica of stage 0."""
         flight = self._flights.get(microbatch)
         if flight is None or flight.claimed:
             return
+        if flight.peer == first:
+            self.wiring.came_back(first, flight.sent_at, now)
         if flight.attempt == 1:
             self._claim_time.add(now - flight.sent_at)
         flight.claimed = True
         self._pending.pop(microbatch, None)
 
-    def landed(self, microbatch: MicrobatchId) -> None:
+    def landed(self, microbatch: MicrobatchId, now: float) -> None:
         """It is finished."""
-        if microbatch in self._flights:
+        flight = self._flights.get(microbatch)
+        if flight is not None:
+            if not flight.claimed:  # a held-out one ends without a claim
+                self.wiring.came_back(flight.peer, flight.sent_at, now)
             self.window.landed(len(self._flights), more=bool(self._pending))
             del self._flights[microbatch]
         self._pending.pop(microbatch, None)

@@ -3,7 +3,9 @@
 Rules:
 - The last version is applied, evaluated and saved before the run is over. A stop that is asked for
   once makes the step under way the last; twice, it ends at once.
-- Nothing is waited for without end, or without a word of what it is.
+- Nothing is waited for without end, or without a word of what it is. What comes forward counts, and
+  not what peers say that they do. Before the run is given up, it is tried without whoever it waits
+  for.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from swarmrt.scheduler.committing import Committing
 from swarmrt.scheduler.instructions import (
     Instruction,
     ReportCheckpointFailed,
+    ReportStall,
     StartDeadline,
 )
 from swarmrt.scheduler.membership import Membership
@@ -21,6 +24,7 @@ from swarmrt.scheduler.working import Working
 SAVES = 5  # tries to write the last checkpoint
 STALL_S = 300.0  # without any progress anywhere, before anything is known of the step time
 STALL_STEPS = 20  # and after
+LAST_STALLS = 4  # times as long, and the run is given up
 
 
 class Ending:
@@ -43,7 +47,8 @@ class Ending:
         replicas = [run.members.of_stage(stage, Membership.READY) for stage in stages]
         if run.saving.rests or run.saving.under_way or not all(replicas):
             return []
-        digests = tuple(members[0].held[1] for members in replicas)
+        held = (members[0].held[1] for members in replicas)
+        digests = tuple(known or its for known, its in zip(run.digests, held, strict=True))
         donors = tuple(tuple(member.peer for member in members) for members in replicas)
         return [run.saving.begin(run.version, run.epoch, donors, digests)]
 
@@ -78,9 +83,14 @@ class Ending:
         if run.step_time.samples:
             stall_s = max(STALL_S, STALL_STEPS * run.step_time.mean_s)
         waits = not run.has_begun or run.phase is Phase.WAITING or bool(run.members.bare_stages())
-        if waits or now - run.progress_at < stall_s:
-            return [StartDeadline("stall", now + stall_s / 4)]
+        again, quiet_s = StartDeadline("stall", now + stall_s / 4), now - run.progress_at
+        if waits or quiet_s < stall_s:
+            return [again]
         awaited = self._committing.awaited()
         if awaited is None:
             awaited = f"receipts of (microbatch, stage) {run.ledger.missing()[:8]}"
-        return [run.give_up(f"no progress for {stall_s:.0f} s; waiting for {awaited}")]
+        if quiet_s >= LAST_STALLS * stall_s:
+            return [run.give_up(f"no progress for {quiet_s:.0f} s; waiting for {awaited}")]
+        for peer in self._committing.suspects() or self._working.suspects():
+            run.charge(peer, f"nothing has come forward for {quiet_s:.0f} s, and it is waited for")
+        return [ReportStall(quiet_s, awaited), again]

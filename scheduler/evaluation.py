@@ -6,7 +6,9 @@ attempt it is of.
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId
+import math
+
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Evaluated
 from swarmrt.scheduler.instructions import ReportEvaluation
 
@@ -17,31 +19,45 @@ class Evaluation:
         self.version = version
         self._awaited = set(range(microbatches))
         self._losses: dict[int, tuple[float, int]] = {}  # index → loss sum, tokens
-        self._is_reported = not microbatches
+        self.is_reported = not microbatches
+        self._doubted: dict[int, set[PeerId]] = {}  # index → who says that its loss is not finite
 
     @property
     def is_complete(self) -> bool:
         return not self._awaited
 
+    def awaits(self, microbatch: MicrobatchId) -> bool:
+        """Whether its loss is not known yet."""
+        return microbatch.index in self._awaited
+
     def pending(self) -> list[MicrobatchId]:
         return [MicrobatchId(self.version, i, held_out=True) for i in sorted(self._awaited)]
 
-    def add(self, message: Evaluated) -> None:
+    def add(self, sender: PeerId, message: Evaluated, others: int) -> bool:
+        """Whether it counts. A loss that is not finite does when two say so, if there are others
+        who could."""
         index = message.work.microbatch.index
-        if index in self._awaited:
-            self._awaited.remove(index)
-            self._losses[index] = (message.loss_sum, message.tokens)
+        if index not in self._awaited:
+            return False
+        if not math.isfinite(message.loss_sum):
+            doubted = self._doubted.setdefault(index, set())
+            doubted.add(sender)
+            if len(doubted) < 2 and others:
+                return False
+        self._awaited.remove(index)
+        self._losses[index] = (message.loss_sum, message.tokens)
+        return True
 
     def drop(self) -> None:
         """It is not wanted any more."""
         self._awaited.clear()
-        self._is_reported = True
+        self.is_reported = True
 
     def report(self) -> list[ReportEvaluation]:
         """Its result, once."""
-        if self._is_reported:
+        if self.is_reported:
             return []
-        self._is_reported = True
+        self.is_reported = True
         losses = [self._losses[index] for index in sorted(self._losses)]
         loss_sum, tokens = sum(loss for loss, _ in losses), sum(n for _, n in losses)
         return [ReportEvaluation(self.version, loss_sum / max(1, tokens))]

@@ -91,6 +91,7 @@ class PartSummed(Event, frozen=True):
     step: int
     round: int
     index: int
+    not_finite: PeerId = PeerId("")  # the first contributor whose slice was not, if any
 
 
 class GradientCombined(Event, frozen=True):
@@ -128,6 +129,13 @@ class CheckpointFailed(Event, frozen=True):
     reason: str
 
 
+class Expelled(Event, frozen=True):
+    """The run's owner has taken this peer's membership."""
+
+    peer: PeerId
+    reason: str
+
+
 class DeadlinePassed(Event, frozen=True):
     """A deadline that StartDeadline asked for. The newest of a name counts."""
 
@@ -144,4 +152,5 @@ ALL_EVENTS: tuple[type[Event], ...] = (
     Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone,
     WeightGradientsDone, PartSummed, GradientCombined, Stepped, StateLoaded, StateUnavailable,
     CheckpointSaved, CheckpointFailed, DeadlinePassed, StopRequested, ComputeFailed, PartUnfit,
+    Expelled,
 )  # fmt: skip

@@ -3,7 +3,11 @@
 Rules:
 - A suspect gets nothing new. Who is silent for longer, or makes no progress, is fenced: what it did
   in the step is void, and others do it.
-- A stage without any replica pauses the run.
+- So is a member that is charged with something. By its own fault it is barred as well, for longer
+  each time; who has lied is expelled.
+- A newcomer that others wait for has to load its state in the time that it took others, and in
+  twice as long each time.
+- A stage without any replica pauses the run. Then those that are barred may come, before none does.
 """
 
 from __future__ import annotations
@@ -11,9 +15,12 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Drain, Finish, Standing
 from swarmrt.scheduler.committing import Committing
+from swarmrt.scheduler.conduct import Charge
 from swarmrt.scheduler.health import Verdict
 from swarmrt.scheduler.instructions import (
+    Expel,
     Instruction,
+    ReportExpelled,
     ReportHandOver,
     ReportPause,
     ReportPeer,
@@ -22,10 +29,12 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
 )
 from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.replicas import Absent
 from swarmrt.scheduler.run import Phase, Run
 
 HEALTH_S = 0.25  # between looks at who is late
+LOAD_S = 60.0  # for the first newcomers, before it is known how long they take
 
 
 class Fencing:
@@ -57,10 +66,48 @@ class Fencing:
             return []
         if verdict is Verdict.GONE:
             return self.fence(member, "it is silent, or makes no progress", now)
+        if member.state is Membership.ADMITTED and self._is_waited_for(member):
+            patience_s = run.load_time.patience_s(LOAD_S, run.conduct.faults(member.peer))
+            if now - member.admitted_at > patience_s:
+                reason = f"it has not loaded its state in {patience_s:.0f} s, and others wait"
+                run.conduct.fault(member.peer, run.version, now, waited_s=now - member.admitted_at)
+                return self.fence(member, reason, now)
         if verdict is Verdict.SUSPECT and not member.suspect:
             member.suspect = True
             run.dispatch.wiring.remove(member.peer)
         return []
+
+    def _is_waited_for(self, newcomer: Member) -> bool:
+        """Whether the run cannot go on before it has its state."""
+        run = self._run
+        if run.phase is not Phase.TRAINING:
+            return False
+        is_far_behind = run.version - newcomer.reached >= MAX_BEHIND
+        return is_far_behind or not run.members.ready(newcomer.stage)
+
+    def judge(self, charge: Charge, now: float) -> list[Instruction]:
+        """Deal with what is held against a member."""
+        run, member = self._run, self._run.members.get(charge.peer)
+        if charge.kind == "lie":
+            expel = Expel(charge.peer, charge.reason)
+            return [expel, *self.expelled(charge.peer, charge.reason, now)]
+        if member is None or member.state is Membership.SEEN:
+            return []
+        if charge.kind == "cut":
+            run.conduct.cut(charge.peer, run.version)
+        elif charge.kind == "fault":
+            run.conduct.fault(charge.peer, run.version, now)
+        return self.fence(member, charge.reason, now)
+
+    def expelled(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
+        """It does not take part in this run any more, and nobody hears it."""
+        run, member = self._run, self._run.members.get(peer)
+        run.conduct.expel(peer)
+        if member is None:
+            return []
+        fenced = self.fence(member, reason, now)
+        run.members.lose(peer)
+        return [ReportExpelled(peer, reason), *fenced]
 
     def lost(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
         member = self._run.members.get(peer)
@@ -95,8 +142,9 @@ class Fencing:
         if not run.has_begun or member.stage not in run.members.bare_stages():
             return []
         pause = ReportPause(member.stage, f"{member.peer}: {reason}")
-        for other in run.members.of_stage(member.stage):
-            other.barred_until = 0  # better that one than none
+        there = [m for m in run.members.of_stage(member.stage) if m.beacon is not None]
+        for other in [m for m in there if m is not member] or there:
+            run.conduct.pardon(other.peer)  # better that one than none
         if run.is_stopping:
             return [pause, *run.leave("stopped; a stage has no replica left")]
         return [pause]

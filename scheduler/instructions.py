@@ -218,6 +218,27 @@ class OfferCheckpoint(Instruction, frozen=True):
     version: int
 
 
+class Expel(Instruction, frozen=True):
+    """Take this peer's membership and drop its link: it has said what no honest peer says."""
+
+    peer: PeerId
+    reason: str
+
+
+class ReportExpelled(Report, frozen=True):
+    """For people: the peer does not take part in this run any more."""
+
+    peer: PeerId
+    reason: str
+
+
+class ReportStall(Report, frozen=True):
+    """For people: nothing has come forward for so long, and what is waited for."""
+
+    seconds: float
+    awaited: str
+
+
 class ReportRollback(Report, frozen=True):
     """For people: the live state is lost, and the run goes back to this version."""
 
@@ -305,5 +326,5 @@ ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     LoadState,
     Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
-    ReportCheckpointFailed, Stop,
+    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, Stop,
 )  # fmt: skip

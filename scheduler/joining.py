@@ -1,7 +1,9 @@
 """Who is there: what peers say of themselves, and letting them in.
 
 Rules:
-- A peer is admitted when it has the current version, or can get it.
+- A peer is admitted when it has the current version, or can get it. A member stays at its stage.
+- Weights are equal on all replicas. Known ones decide; before any are known, most of those who say
+  that they are ready, or the first of them.
 - A new incarnation of the trainer hails all that it sees, and decides where to go on once it knows
   what they hold.
 - Newcomers get a replica's state while the others go on, follow the commits that they miss, and
@@ -11,13 +13,17 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Literal
+
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Beacon, Hail, Standing
 from swarmrt.scheduler.admitting import Admitting
+from swarmrt.scheduler.agreeing import odd_ones
+from swarmrt.scheduler.committing import SOFTWARE
 from swarmrt.scheduler.fencing import Fencing
 from swarmrt.scheduler.instructions import Instruction, ReportPeer, Send, StartDeadline
 from swarmrt.scheduler.membership import Member, Membership
-from swarmrt.scheduler.resumption import choose_version
+from swarmrt.scheduler.resumption import Checkpointed, choose_version
 from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
 
@@ -33,6 +39,8 @@ class Joining:
         self._run, self._admitting = run, admitting
         self._rollback, self._fencing = rollback, fencing
         self._is_settling = False
+        self._said: dict[int, dict[PeerId, str]] = {}  # stage → who was ready → with which weights
+        self._said_of = (-1, -1)  # epoch and version
 
     # ------------------------------------------------------------------ what they say
 
@@ -42,7 +50,7 @@ class Joining:
         return [
             Send(peer, Hail(run.epoch))
             for peer in self._fencing.absent.without(peers, now)
-            if run.members.see(peer, stage) is not None
+            if not run.conduct.is_expelled(peer) and run.members.see(peer, stage) is not None
         ]
 
     def beacon(self, sender: PeerId, beacon: Beacon, now: float) -> list[Instruction]:
@@ -54,8 +62,11 @@ class Joining:
         run.members.see(sender, beacon.stage)
         member = run.members.get(sender)
         assert member is not None
-        if beacon.done > member.health.done:
-            run.progress_at = now
+        if member.state is Membership.SEEN:
+            member.stage = beacon.stage  # it may have started anew
+        elif member.stage != beacon.stage:
+            run.charge(sender, f"it says that it serves stage {beacon.stage}")
+            return []
         member.health.beacon(now, beacon.queued, beacon.done)
         run.dispatch.window.heard(sender, beacon.queued, beacon.service_s)
         member.beacon = beacon
@@ -125,17 +136,18 @@ class Joining:
         run, beacon = self._run, member.beacon
         if beacon is None or beacon.epoch != run.epoch:
             return []
-        if run.phase in (Phase.PREPARING, Phase.CLOSING) or run.version < member.barred_until:
+        is_barred = run.conduct.is_barred(member.peer, run.version, now)
+        if run.phase in (Phase.PREPARING, Phase.CLOSING) or is_barred:
             return []
         if self._admitting.holds_version(member.stage, beacon) or run.version == 0:
-            return [self._admitting.admit(member, ())]
+            return [self._admitting.admit(member, (), now)]
         if beacon.state == "leaving":
             return []
         number, norm = run.update
         if beacon.version == run.version - 1 and beacon.prepared == number >= 0:
             return [Send(member.peer, Apply(run.epoch, beacon.version, number, norm, True))]
         if run.offered == run.version:
-            return [self._admitting.admit(member, (run.settings.me,))]
+            return [self._admitting.admit(member, (run.settings.me,), now)]
         return self._rollback.consider(now)
 
     def ready(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
@@ -143,21 +155,58 @@ class Joining:
         run = self._run
         if member.state is not Membership.ADMITTED or version != run.version:
             return []
+        if run.commit is not None:
+            return []  # the others are about to say what the version is; its next beacon says this
+        if not self._has_the_weights(member, digest):
+            return []
+        if member.admit is not None and member.admit.donors:
+            run.load_time.add(now - member.admitted_at)
         member.state, member.held = Membership.READY, (version, digest)
         member.doubted_at = None
-        run.progress_at = now
+        run.came((member.peer, "ready"), now)
         run.dispatch.window.add(member.peer)
-        replicas = run.members.of_stage(member.stage, Membership.READY)
-        digests = {m.held[1] for m in replicas if m.held[0] == version}
-        if len(digests | ({run.digests[member.stage]} - {""})) > 1:
-            return [
-                run.give_up(
-                    f"replicas of stage {member.stage} hold different weights at version "
-                    f"{run.version}: do all run the same software?"
-                )
-            ]
         introductions = [self._vouch(other, member) for other in self._neighbours(member)]
         return [_report(member), *self._welcome(member), *introductions]
+
+    def _has_the_weights(self, member: Member, digest: str) -> bool:
+        """Whether it has those of the others. Whoever has not is charged with it."""
+        run, stage = self._run, member.stage
+        known = run.digests[stage]
+        words = self._words_of(stage)
+        words[member.peer] = digest
+        odd = odd_ones(words, self._trust_in_ready, known or None)
+        reason = f"its weights of version {run.version} are not those of the other replicas"
+        for peer in odd:
+            run.charge(peer, f"{reason}: {SOFTWARE}", self._kind_of_charge(peer, known))
+        for peer in set(words) - set(odd):
+            run.conduct.pardon(peer)
+        return member.peer not in odd
+
+    def _words_of(self, stage: int) -> dict[PeerId, str]:
+        """What those of the stage who are still there have said of this version's weights."""
+        run = self._run
+        if self._said_of != run.current:
+            self._said, self._said_of = {}, run.current
+        there = {
+            peer: digest
+            for peer, digest in self._said.get(stage, {}).items()
+            if run.members.get(peer) is not None
+        }
+        self._said[stage] = there
+        return there
+
+    def _trust_in_ready(self, peer: PeerId) -> tuple[bool, tuple[int, int, PeerId]]:
+        run = self._run
+        is_ready = any(run.members.is_ready(peer, stage) for stage in range(run.num_stages))
+        return not is_ready, run.trust(peer)
+
+    def _kind_of_charge(self, peer: PeerId, known: str) -> Literal["fault", "lie"]:
+        """Whoever contradicts a second time what its admission names has lied: with a state of
+        other weights it would have said that it has none."""
+        member = self._run.members.get(peer)
+        if not known or member is None or member.admit is None or member.admit.digest != known:
+            return "fault"
+        return "lie" if self._run.conduct.contradicts(peer) > 1 else "fault"
 
     def _welcome(self, member: Member) -> list[Instruction]:
         """Those before it may give it work, and those after it take work from it."""
@@ -214,12 +263,13 @@ class Joining:
         if run.phase is not Phase.HAILING:
             return []
         holdings = [m.beacon for m in run.members if m.beacon and m.beacon.epoch == run.epoch]
-        plan = choose_version(holdings, run.num_stages, run.version)
+        checkpoint = Checkpointed(run.version, run.digests, run.settings.checkpoint_every)
+        plan = choose_version(holdings, checkpoint, run.epoch, run.last_version)
         run.phase = Phase.WAITING
         if plan.is_live and plan.version < run.last_version:
             run.version, run.update = plan.version, (plan.round, plan.norm)
             if run.version != run.settings.start_version:
-                run.digests = ("",) * run.num_stages
+                run.digests = plan.digests
             run.begin_books()
         return [i for member in run.members for i in self._consider(member, now)]
 

@@ -49,16 +49,20 @@ class Ledger:
         self._entries: dict[int, Entry] = {}
         self._vacant: dict[tuple[int, int], None] = {}  # (microbatch index, stage)
         self._receipts = 0
+        self._wanted = microbatches * num_stages
+        self._most_receipts = 0  # that there ever were
+        self.has_advanced = False  # by the newest claim or receipt: no such one was there before
 
     # ------------------------------------------------------------------ claims and receipts
 
-    def claim(self, claim: Claim, is_live: Callable[[PeerId], bool]) -> Grant | None:
+    def claim(self, claim: Claim, is_live: Callable[[PeerId, int], bool]) -> Grant | None:
         """Which path backward takes; None for an attempt that is not needed.
 
         Asked again by the same claimant, it gives an answer that is as good.
         """
         index, claimant = claim.work.microbatch.index, claim.route[-1]
         entry = self._entries.get(index)
+        self.has_advanced = entry is None
         if entry is None:
             entry = self._entries[index] = Entry(
                 owners=[NOBODY] * self.num_stages,
@@ -73,7 +77,7 @@ class Ledger:
             return None
         entry.routes[claimant] = claim.route
         for stage in vacant:
-            if is_live(claim.route[stage]):
+            if is_live(claim.route[stage], stage):
                 self._own(index, stage, claim.route[stage])
                 entry.settled.add(stage)
         entry.frames_gone = False
@@ -100,6 +104,9 @@ class Ledger:
         entry.accumulated.add(stage)
         entry.settled.add(stage)
         self._receipts += 1
+        self.has_advanced = self._receipts > self._most_receipts
+        if self.has_advanced:
+            self._most_receipts = self._receipts
         return True
 
     # ------------------------------------------------------------------ ownership moves
@@ -175,7 +182,8 @@ class Ledger:
 
     def next_stage(self, index: int) -> int:
         """The one that accumulates next, of a claimed microbatch that is not finished."""
-        return max(self._unaccumulated(self._entries[index]))
+        accumulated = self._entries[index].accumulated
+        return next(s for s in range(self.num_stages - 1, -1, -1) if s not in accumulated)
 
     def _own(self, index: int, stage: int, peer: PeerId) -> None:
         del self._vacant[index, stage]
@@ -204,7 +212,7 @@ class Ledger:
 
     @property
     def complete(self) -> bool:
-        return self._receipts == self.microbatches * self.num_stages
+        return self._receipts == self._wanted
 
     def missing(self) -> list[tuple[int, int]]:
         """(microbatch index, stage) pairs that have no receipt yet."""

@@ -7,6 +7,7 @@ SEEN ── admitted ──→ ADMITTED ── has the version ──→ READY
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +15,8 @@ from enum import StrEnum
 from swarmrt.ids import PeerId
 from swarmrt.messages import Admit, Beacon
 from swarmrt.scheduler.health import Health
+
+MOST_SEEN = 1000  # that are not admitted, in all stages: anybody may send a beacon
 
 
 class Membership(StrEnum):
@@ -29,12 +32,13 @@ class Member:
     state: Membership = Membership.SEEN
     term: int = 0  # of its newest admission
     admit: Admit | None = None  # its newest
+    admitted_at: float = 0.0
+    worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
     reached: int = 0  # the version that it has come to since
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
     leaving: bool = False  # gets nothing new, and goes after the commit
     suspect: bool = False  # gets nothing new until it is heard again
     doubted_at: float | None = None  # since then its beacons were of another term, all of them
-    barred_until: int = 0  # the version before which it is not admitted again
     beacon: Beacon | None = None  # its newest
     reminders: int = 0  # of its neighbours
     reminded_at: float = 0.0
@@ -60,8 +64,16 @@ class Members:
         """The new member, or None if it is known."""
         if peer in self._members:
             return None
+        if len(self._members) >= MOST_SEEN:
+            self._forget_a_silent_one()
         member = self._members[peer] = Member(peer, stage)
         return member
+
+    def _forget_a_silent_one(self) -> None:
+        """Of those that are only seen, if there are too many: the longest silent one."""
+        seen = self.in_state(Membership.SEEN)
+        if len(seen) >= MOST_SEEN:
+            self.lose(min(seen, key=lambda member: member.health.heard_at or -math.inf).peer)
 
     def lose(self, peer: PeerId) -> Member | None:
         return self._members.pop(peer, None)
@@ -84,9 +96,10 @@ class Members:
     def in_state(self, state: Membership) -> list[Member]:
         return [member for member in self._members.values() if member.state is state]
 
-    def is_ready(self, peer: PeerId) -> bool:
+    def is_ready(self, peer: PeerId, stage: int) -> bool:
+        """Whether it takes work of this stage."""
         member = self._members.get(peer)
-        return member is not None and member.state is Membership.READY
+        return member is not None and member.stage == stage and member.state is Membership.READY
 
     def ready(self, stage: int) -> tuple[PeerId, ...]:
         return tuple(member.peer for member in self.of_stage(stage, Membership.READY))

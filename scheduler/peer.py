@@ -123,7 +123,11 @@ class PeerCore:
             case PartUnfit():
                 return self._part_unfit(event)
             case PartSummed():
-                return self.reducing.part_summed(event) + self._reduce_on()
+                return [
+                    *self._not_finite(event),
+                    *self.reducing.part_summed(event),
+                    *self._reduce_on(),
+                ]
             case GradientCombined():
                 return self._gradient_combined(event)
             case Stepped():
@@ -453,6 +457,15 @@ class PeerCore:
         if round_ is None:
             return [DropRound(event.step, event.round)]
         return self._prepared(event.step) + self._reduce_on()
+
+    def _not_finite(self, event: PartSummed) -> list[Instruction]:
+        """Tell the trainer whose slice is not, for it to do without that one."""
+        seat, culprit = self.seat, event.not_finite
+        if not culprit:
+            return []
+        reason = f"the gradient of step {event.step + 1} by {culprit} is not finite"
+        refused = Refused(seat.epoch, event.step, event.round, reason, PeerId(""), culprit)
+        return [seat.to_trainer(refused)]
 
     def _prepared(self, step: int) -> list[Instruction]:
         seat = self.seat

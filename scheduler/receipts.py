@@ -16,6 +16,7 @@ from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.dispatch import Late
 from swarmrt.scheduler.estimate import Estimate
 
+IN_VAIN = 6  # times: then 63 times as long was waited as it ever takes
 ANSWER_S = 5.0  # for the first ones, before it is known how long they take
 
 
@@ -45,13 +46,16 @@ class Receipts:
         if awaited is not None:
             self._times[stage].add_answer(now - awaited.since, awaited.patience_s)
 
-    def late(self, microbatch: MicrobatchId, now: float) -> None:
-        """Its owner is asked again now."""
+    def late(self, microbatch: MicrobatchId, now: float) -> bool:
+        """Its owner is asked again now. Whether that was done in vain, and often."""
         awaited = self._awaited.get(microbatch)
-        if awaited is not None:
-            awaited.retries += 1
-            patience_s = self._times[awaited.stage].patience_s(ANSWER_S, awaited.retries)
-            self._overdue.set(("receipt", microbatch), now + patience_s)
+        if awaited is None:
+            return False
+        awaited.retries += 1
+        times = self._times[awaited.stage]
+        patience_s = times.patience_s(ANSWER_S, awaited.retries)
+        self._overdue.set(("receipt", microbatch), now + patience_s)
+        return awaited.retries >= IN_VAIN and times.samples > 0
 
     def finished(self, microbatch: MicrobatchId) -> None:
         self._overdue.cancel(("receipt", microbatch))

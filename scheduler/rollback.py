@@ -26,7 +26,7 @@ class Rollback:
         waiting = [m for m in run.members.in_state(Membership.SEEN) if m.beacon is not None]
         if not bare or not set(bare) <= {m.stage for m in waiting} or run.saving.under_way:
             return []
-        if any(m.stage in bare and self._admitting.can_go_on(m) for m in waiting):
+        if any(m.stage in bare and self._admitting.can_go_on(m, now) for m in waiting):
             return []  # it is about to
         reason = f"no replica of stage {', '.join(map(str, bare))} was left"
         return self._go_back(reason, now)
@@ -52,5 +52,6 @@ class Rollback:
             run.dispatch.wiring.remove(member.peer)
             run.dispatch.window.remove(member.peer)
             if member.beacon is not None:
-                instructions.append(self._admitting.admit(member, donors))
+                run.conduct.pardon(member.peer)  # until a version that may be far by now
+                instructions.append(self._admitting.admit(member, donors, now))
         return [*instructions, StartDeadline("waiting", now + WAITING_S)]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable
 from enum import StrEnum
+from typing import Literal
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Finish
@@ -10,12 +13,14 @@ from swarmrt.recorded import Recorded
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.books import Books
 from swarmrt.scheduler.commit import Commit, Round
+from swarmrt.scheduler.conduct import Charge, Conduct
 from swarmrt.scheduler.dispatch import Dispatch, Late
 from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.evaluation import Evaluation
 from swarmrt.scheduler.instructions import Instruction, Send, Stop
 from swarmrt.scheduler.ledger import Ledger
 from swarmrt.scheduler.membership import Member, Members, Membership
+from swarmrt.scheduler.plausible import Known
 from swarmrt.scheduler.receipts import Receipts
 from swarmrt.scheduler.saving import Saving
 
@@ -46,6 +51,8 @@ class TrainerSettings(Recorded, frozen=True):
     record_ttl_s: float  # how long the directory may name a peer that is gone
     resume: bool  # go on from what the peers hold, if that is newer
     staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    microbatch_tokens: int = 0  # targets of each; 0 when a log does not say
+    least_loss: float = -math.inf  # that a microbatch can have
 
 
 class Run:
@@ -60,7 +67,10 @@ class Run:
         self.needed = settings.needed
         self.has_begun = False
         self.is_stopping = False
+        self.known = Known(settings.microbatch_tokens, settings.least_loss)
         self.members = Members(len(settings.needed))
+        self.conduct = Conduct()
+        self.charges: list[Charge] = []  # to be dealt with before anything else goes on
         self.books = Books(settings.microbatches, len(settings.needed))
         self.books.open(self.version)
         self.dispatch = Dispatch(settings.seed)
@@ -72,9 +82,11 @@ class Run:
         self.offered = settings.start_version or None  # the checkpoint that newcomers can get
         self.step_time = Estimate()
         self.apply_time = Estimate()
+        self.load_time = Estimate()  # of newcomers, from their admission
         self.step_began_at = 0.0
         self.applied_at = 0.0
         self.progress_at = 0.0
+        self._came: set[Hashable] = set()  # in this step
         self.agenda: Agenda[Late] = Agenda("overdue")
         self.receipts = Receipts(self.agenda)
 
@@ -91,16 +103,48 @@ class Run:
     def is_last_version(self) -> bool:
         return self.version == self.last_version
 
+    @property
+    def current(self) -> tuple[int, int]:
+        """Epoch and step of what is next to be committed."""
+        return self.epoch, self.version
+
+    def charge(
+        self, peer: PeerId, reason: str, kind: Literal["fault", "cut", "lie"] = "fault"
+    ) -> None:
+        """Hold something against a member: it is fenced once this event is dealt with."""
+        self.charges.append(Charge(peer, reason, kind))
+
+    def trust(self, peer: PeerId) -> tuple[int, int, PeerId]:
+        """The less, the more: by its faults, then by how long ago it was admitted."""
+        member = self.members.get(peer)
+        return self.conduct.faults(peer), member.term if member is not None else 0, peer
+
+    def has_others(self, peer: PeerId, stage: int) -> bool:
+        """Whether the stage has a ready replica beside this one."""
+        return any(other != peer for other in self.members.ready(stage))
+
     def is_current(self, member: Member, epoch: int, term: int) -> bool:
         """Whether that is what the member was admitted in."""
         return (epoch, term) == (self.epoch, member.term) and member.state is not Membership.SEEN
+
+    def came(self, what: Hashable, now: float) -> None:
+        """Something that leads to the next version. It is progress the first time in a step: what
+        is lost and done again, over and over, is none."""
+        if what not in self._came:
+            self._came.add(what)
+            self.progress_at = now
+
+    def begin_step(self) -> None:
+        """Another one is the next to be committed."""
+        self.void_rounds = 0
+        self._came.clear()
 
     def begin_books(self) -> None:
         """Nothing of the current step is done."""
         self.books.clear()
         self.books.open(self.version)
         self.receipts.clear()
-        self.void_rounds = 0
+        self.begin_step()
 
     def leave(self, reason: str) -> list[Instruction]:
         """All is well, and over."""

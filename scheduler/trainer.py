@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -41,6 +41,7 @@ from swarmrt.scheduler.events import (
     CheckpointSaved,
     DeadlinePassed,
     Event,
+    Expelled,
     PeerLost,
     PeersSeen,
     Received,
@@ -52,7 +53,8 @@ from swarmrt.scheduler.fencing import Fencing
 from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
 from swarmrt.scheduler.joining import Joining
 from swarmrt.scheduler.ledger import NOBODY
-from swarmrt.scheduler.membership import Member
+from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.plausible import CHECKS
 from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import WAITING_S, Phase, Run, TrainerSettings
 from swarmrt.scheduler.working import Working
@@ -75,7 +77,16 @@ class TrainerCore:
         if self.run.phase is Phase.CLOSING:
             return []
         instructions = self._handle(event, now)
+        if self.run.charges:
+            instructions += self._judge(now)
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
+
+    def _judge(self, now: float) -> list[Instruction]:
+        """Deal with what the event has shown of members, and with what that shows of others."""
+        run, instructions = self.run, list[Instruction]()
+        while run.charges and run.phase is not Phase.CLOSING:
+            instructions += self.fencing.judge(run.charges.pop(0), now)
+        return instructions
 
     def _go_on(self, now: float) -> list[Instruction]:
         """Whatever the event has made possible."""
@@ -89,15 +100,18 @@ class TrainerCore:
         work = self.working.go_on(now)
         if run.phase is not Phase.TRAINING or not run.evaluation.is_complete:
             return work
-        return [*work, *run.evaluation.report(), *self._commit_or_end(now)]
+        if not run.evaluation.is_reported:
+            work += run.evaluation.report()
+        if run.version != run.last_version and not run.ledger.complete:
+            return work
+        return [*work, *self._commit_or_end(now)]
 
     def _commit_or_end(self, now: float) -> list[Instruction]:
         """If it is time to. This version is evaluated, where it is to be."""
         run = self.run
         if run.is_last_version:
             return self.ending.finish()
-        is_due = run.ledger.complete and run.commit is None
-        return self.committing.prepare(now) if is_due else []
+        return self.committing.prepare(now) if run.commit is None else []
 
     @property
     def _is_served(self) -> bool:
@@ -109,11 +123,8 @@ class TrainerCore:
         match event:
             case Started():
                 return self._started(now)
-            case Received(sender, Beacon() as beacon):
-                return self.joining.beacon(sender, beacon, now)
             case Received(sender, message):
-                member = self.run.members.get(sender)
-                return self._received(member, message, now) if member is not None else []
+                return self._heard(sender, message, now)
             case PeersSeen(stage, peers):
                 return self.joining.seen(stage, peers, now)
             case SendFailed(to, Forward(work=work)):
@@ -130,6 +141,8 @@ class TrainerCore:
                 return self._deadline_passed(name, now)
             case StopRequested(reason):
                 return self.ending.stop_requested(reason)
+            case Expelled(peer, reason):
+                return self.fencing.expelled(peer, reason, now)
         return []
 
     def _started(self, now: float) -> list[Instruction]:
@@ -140,9 +153,24 @@ class TrainerCore:
             StartDeadline("stall", now + STALL_S),
         ]
 
+    def _heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
+        """A word of anybody: of a stranger only what it is, of nobody what cannot be true."""
+        run, member = self.run, self.run.members.get(sender)
+        check = CHECKS.get(type(message))
+        if check is not None and (flaw := check(message, run.known)):
+            if member is not None and member.state is not Membership.SEEN:
+                run.charge(sender, flaw, "lie")
+            return []
+        if isinstance(message, Beacon) and not run.conduct.is_expelled(sender):
+            return self.joining.beacon(sender, message, now)
+        return self._received(member, message, now) if member is not None else []
+
     def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
         run, peer = self.run, member.peer
         match message:
+            case Accumulated(epoch, term, mb, stage):
+                if stage == member.stage and run.is_current(member, epoch, term):
+                    self.working.receipt(member, mb, now)
             case Accepted(_, service_s, backlog_s):
                 run.dispatch.wiring.observe(peer, service_s, backlog_s)
             case Busy(work, service_s):
@@ -153,9 +181,7 @@ class TrainerCore:
             case Claim():
                 return self.working.claim(member, message, now)
             case Evaluated():
-                self.working.evaluated(message, now)
-            case Accumulated(epoch, term, mb) if run.is_current(member, epoch, term):
-                self.working.receipt(member, mb, now)
+                self.working.evaluated(member, message, now)
             case Released(epoch, term) if run.is_current(member, epoch, term):
                 return self.working.released(member, message)
             case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
@@ -165,8 +191,7 @@ class TrainerCore:
             case Prepared():
                 return self.committing.prepared(peer, message, now)
             case Refused():
-                fenced = self.committing.refused(member, message)
-                return self.fencing.fence(fenced, message.reason, now) if fenced else []
+                return self.committing.refused(member, message)
             case Applied(epoch, version, digest) if epoch == run.epoch:
                 return self.committing.applied(member, version, digest, now)
         return []
@@ -193,7 +218,7 @@ class TrainerCore:
         """Ask again for what is late."""
         match what:
             case "flight" if microbatch is not None:
-                return self.working.flight_is_late(microbatch)
+                return self.working.flight_is_late(microbatch, now)
             case "receipt" if microbatch is not None:
                 return self.working.receipt_is_late(microbatch, now)
             case "ask":

@@ -47,7 +47,7 @@ class Window:
         forward and backward take there, or 0."""
         if peer in self._waiting:
             self._wanted[peer] = _wanted(service_s)
-            waiting = max(0, queued - 1)
+            waiting = min(max(0, queued - 1), self.size)  # there cannot be more
             self._waiting[peer] += SMOOTHING * (waiting - self._waiting[peer])
             self._unheard.discard(peer)
 

@@ -7,24 +7,39 @@ Rules:
 - With a staleness of 1, a step runs on the version before its own, so that the next step is open
   while this one is reduced.
 - Evaluations of a version run beside the next step.
+- A claim counts from a ready replica of the last stage, for an attempt that was sent. One whose
+  loss is not finite is tried again without one of those that it passed, until nobody is left to do
+  without.
+- Whoever keeps what it is given, so that attempt after attempt is late, is done without; so is
+  whoever gives the same microbatch up again and again.
+- An owner that is asked for its receipt again and again in vain is done without, or else the one
+  that should have given it the gradient.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Claim, Evaluated, Granted, Recover, Released, Stale
+from swarmrt.messages import Claim, Evaluated, Granted, Path, Recover, Released, Stale
 from swarmrt.scheduler.evaluation import Evaluation
 from swarmrt.scheduler.failures import Failures
 from swarmrt.scheduler.instructions import Batch, Instruction, ReportRecovery, Send
-from swarmrt.scheduler.ledger import Grant
+from swarmrt.scheduler.ledger import NOBODY, Grant, Ledger
 from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.run import Phase, Run
+
+MOST_RELEASES = 4  # of a microbatch by one peer: its neighbours may be lost one after the other
 
 
 class Working:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._failures = Failures()
+        self._bad_routes: dict[MicrobatchId, list[Path]] = {}  # whose loss is not finite, this step
+        self._in_vain: Counter[MicrobatchId] = Counter()  # owners that were done without, this step
+        self._released: Counter[tuple[PeerId, MicrobatchId]] = Counter()  # this step
 
     # ------------------------------------------------------------------ opening steps
 
@@ -55,7 +70,10 @@ class Working:
     def _open_newest(self, now: float) -> None:
         run = self._run
         run.phase = Phase.TRAINING
-        run.void_rounds = 0
+        run.begin_step()
+        self._bad_routes.clear()
+        self._in_vain.clear()
+        self._released.clear()
         run.step_began_at = now
         run.dispatch.open(run.evaluation.pending())
         self._feed(run.version + run.settings.staleness)
@@ -97,58 +115,109 @@ class Working:
         valid = (
             claim.epoch == run.epoch
             and member.state is Membership.READY
+            and member.stage == run.num_stages - 1
             and len(claim.route) == run.num_stages
             and claim.route[-1] == member.peer
+            and run.dispatch.was_sent(claim.work)
         )
         ledger = run.books.of(microbatch) if valid else None
-        grant = ledger.claim(claim, run.members.is_ready) if ledger is not None else None
+        if ledger is None:
+            return [Send(member.peer, Stale(claim.work))]
+        if not math.isfinite(claim.loss_sum):
+            return [Send(member.peer, Stale(claim.work)), *self._loss_is_not_finite(claim)]
+        grant = ledger.claim(claim, run.members.is_ready)
         if grant is None:
             return [Send(member.peer, Stale(claim.work))]
-        run.progress_at = now
-        run.dispatch.claimed(microbatch, now)
+        member.worked_at = now
+        if ledger.has_advanced:
+            run.progress_at = now
+        run.dispatch.claimed(microbatch, claim.route[0], now)
         run.agenda.cancel(("flight", microbatch))
-        self._expect_receipt(microbatch, now)
+        self._expect_receipt(ledger, microbatch, now)
         return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need))]
+
+    def _loss_is_not_finite(self, claim: Claim) -> list[Instruction]:
+        """Go on without a peer that is on all routes on which it was so."""
+        run, microbatch = self._run, claim.work.microbatch
+        ready = [run.members.is_ready(peer, stage) for stage, peer in enumerate(claim.route)]
+        if not all(ready):
+            return []  # somebody has gone meanwhile, or is made up
+        reason = f"the loss of microbatch {microbatch} is not finite"
+        routes = self._bad_routes.setdefault(microbatch, [])
+        for peer in {peer for route in routes for peer in route} - set(claim.route):
+            run.conduct.acquit(peer)  # it is so without this one too
+        routes.append(claim.route)
+        for stage in reversed(range(run.num_stages)):
+            shared = {route[stage] for route in routes}
+            if len(shared) == 1 and run.has_others(claim.route[stage], stage):
+                run.charge(claim.route[stage], reason)
+                run.dispatch.goes_again(microbatch)
+                return []
+        ways = "; ".join(" → ".join(route) for route in routes)
+        return [run.give_up(f"{reason}, whoever computes it: {ways}")]
 
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
         run, index = self._run, microbatch.index
         ledger = run.books.of(microbatch)
         if ledger is None or not ledger.receipt(member.peer, index, member.stage):
             return
-        run.progress_at = now
+        member.worked_at = now
+        if ledger.has_advanced:
+            run.progress_at = now
         run.receipts.came(microbatch, member.stage, now)
         if not ledger.is_finished(index):
-            self._expect_receipt(microbatch, now)
+            self._expect_receipt(ledger, microbatch, now)
             return
         run.receipts.finished(microbatch)
-        self._landed(microbatch)
+        self._landed(microbatch, now)
 
-    def _expect_receipt(self, microbatch: MicrobatchId, now: float) -> None:
+    def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> None:
         """Of the stage that accumulates next."""
-        ledger = self._run.books.of(microbatch)
-        assert ledger is not None
         self._run.receipts.expect(microbatch, ledger.next_stage(microbatch.index), now)
 
-    def evaluated(self, message: Evaluated, now: float) -> None:
+    def evaluated(self, member: Member, message: Evaluated, now: float) -> None:
         run, microbatch = self._run, message.work.microbatch
         is_awaited = microbatch.held_out and microbatch.step == run.version
-        if is_awaited and message.epoch == run.epoch:
-            run.evaluation.add(message)
-            run.progress_at = now
-            self._landed(microbatch)
+        was_sent = message.epoch == run.epoch and run.dispatch.was_sent(message.work)
+        is_last = member.stage == run.num_stages - 1 and member.state is Membership.READY
+        if not (is_awaited and was_sent and is_last):
+            return
+        others = len(run.members.ready(member.stage)) - 1
+        member.worked_at = now
+        if run.evaluation.add(member.peer, message, others):
+            run.came(microbatch, now)
+            self._landed(microbatch, now)
+        elif run.evaluation.awaits(microbatch):
+            run.dispatch.goes_again(microbatch)
 
-    def _landed(self, microbatch: MicrobatchId) -> None:
-        self._run.dispatch.landed(microbatch)
+    def _landed(self, microbatch: MicrobatchId, now: float) -> None:
+        self._run.dispatch.landed(microbatch, now)
         self._run.agenda.cancel(("flight", microbatch))
 
     # ------------------------------------------------------------------ what does not
 
-    def flight_is_late(self, microbatch: MicrobatchId) -> list[Instruction]:
+    def flight_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Another attempt goes, unless one does anyway."""
         run = self._run
         if not run.dispatch.is_late(microbatch):
             return []
+        since = run.dispatch.in_vain_since(microbatch)
+        if since is not None:
+            self._do_without_silent_ones(since, now)
         return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
+
+    def _do_without_silent_ones(self, since: float, now: float) -> None:
+        """Somebody takes microbatches and keeps them: of whose work nothing has come since then,
+        though something has of others'. One of several may just have had nothing to do."""
+        run = self._run
+        found: list[PeerId] = []
+        for stage in range(run.num_stages):
+            ready = run.members.of_stage(stage, Membership.READY)
+            silent = [member.peer for member in ready if member.worked_at < since]
+            found += silent if len(silent) < len(ready) else []
+        for peer in found:
+            reason = f"nothing has come of its work for {now - since:.0f} s"
+            run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
 
     def receipt_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""
@@ -156,10 +225,37 @@ class Working:
         ledger = run.books.of(microbatch)
         if ledger is None or ledger.is_finished(index):
             return []
-        run.receipts.late(microbatch, now)
+        if run.receipts.late(microbatch, now):
+            self._go_on_without(ledger, index)
         grant = ledger.grant_to_owners(index)
         frontier = ledger.frontier(index)
         return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
+
+    def _go_on_without(self, ledger: Ledger, index: int) -> None:
+        """The owner that is next to accumulate, or when that has not helped, who comes after it
+        and has not given its gradient."""
+        run, microbatch = self._run, MicrobatchId(ledger.step, index)
+        owners = ledger.grant_to_owners(index).path
+        stage = ledger.next_stage(index)
+        suspects = [s for s in (stage, stage + 1) if s < run.num_stages and owners[s] != NOBODY]
+        for number in range(len(suspects)):
+            place = suspects[(self._in_vain[microbatch] + number) % len(suspects)]
+            if run.has_others(owners[place], place):
+                self._in_vain[microbatch] += 1
+                reason = f"it was asked for microbatch {microbatch} again and again, in vain"
+                run.charge(owners[place], reason)
+                return
+
+    def suspects(self) -> list[PeerId]:
+        """Owners that the step waits for, and could do without."""
+        run = self._run
+        late = {
+            (peer, stage)
+            for step in run.books.steps
+            for index in range(run.settings.microbatches)
+            for stage, peer in run.books[step].frontier(index)
+        }
+        return sorted(peer for peer, stage in late if run.has_others(peer, stage))
 
     def released(self, member: Member, message: Released) -> list[Instruction]:
         run, microbatch = self._run, message.microbatch
@@ -168,9 +264,13 @@ class Working:
         why = f"{microbatch} by {member.peer}: {message.reason}"
         report = ReportRecovery(run.version, "released", 1, why)
         if not message.failed:
-            return [report] if owned else []
+            if not owned:
+                return []
+            self._count_release(member.peer, microbatch)
+            return [report]
         if not self._is_open(microbatch):
             return []
+        self._count_release(member.peer, microbatch)
         replicas = run.members.ready(member.stage)
         if self._failures.add(microbatch, member.stage, member.peer, replicas):
             who = self._failures.peers(microbatch, member.stage)
@@ -178,6 +278,11 @@ class Working:
             return [run.give_up(f"{where}: {message.reason}")]
         run.dispatch.is_late(microbatch)  # if nobody owns it yet
         return [report]
+
+    def _count_release(self, peer: PeerId, microbatch: MicrobatchId) -> None:
+        self._released[peer, microbatch] += 1
+        if self._released[peer, microbatch] > MOST_RELEASES:
+            self._run.charge(peer, f"it gives up microbatch {microbatch} again and again")
 
     def _is_open(self, microbatch: MicrobatchId) -> bool:
         """Whether it is to be computed now."""
@@ -199,7 +304,7 @@ class Working:
                 recovered += 1
                 grant = ledger.assign(index, stage, owner)
                 instructions.append(self._recover_at(owner, stage, microbatch, grant))
-                self._expect_receipt(microbatch, now)
+                self._expect_receipt(ledger, microbatch, now)
             else:
                 reattempted += run.dispatch.again(microbatch)
         if recovered:

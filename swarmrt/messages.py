@@ -239,13 +239,14 @@ class Prepared(Message, frozen=True):
 
 class Refused(Reasoned, frozen=True):
     """The sender cannot take part in the round: its record differs from its entry in the roster,
-    or it cannot reach another member."""
+    or it cannot reach another member, or a contributor's slice is not finite."""
 
     epoch: int
     step: int
     round: int
     reason: str
     unreachable: PeerId  # that member, or empty
+    not_finite: PeerId = PeerId("")  # that contributor, or empty
 
 
 class Apply(Message, frozen=True):

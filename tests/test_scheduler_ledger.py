@@ -17,7 +17,7 @@ def claim(index: int, attempt: int = 1, route: tuple[PeerId, ...] = A) -> Claim:
     return Claim(Work(MicrobatchId(3, index), attempt), 1, route, 10.0, 5)
 
 
-def everybody(_: PeerId) -> bool:
+def everybody(_: PeerId, __: int) -> bool:
     return True
 
 
@@ -45,7 +45,7 @@ def test_only_the_owner_gives_receipts_and_each_counts_once() -> None:
 
 def test_owner_that_is_gone_leaves_its_stage_vacant() -> None:
     ledger = new_ledger()
-    ledger.claim(claim(0), lambda peer: peer != A[1])
+    ledger.claim(claim(0), lambda peer, _: peer != A[1])
     assert ledger.vacancies() == [(0, 1)]
     assert ledger.has_frames(0, 1)
 

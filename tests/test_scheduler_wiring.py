@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,3 +129,64 @@ def test_any_history_keeps_one_live_entry_a_replica(history: list[tuple[object, 
         chosen = getattr(wiring, str(name))(*arguments)
         assert name != "choose" or chosen is None or chosen in wiring
         wiring.validate()
+
+
+# ---------------------------------------------------------------------- what replicas say of it
+
+
+def share_of_a(said_s: float, takes_s: float = 0.1, turns: int = 300) -> float:
+    """Of the work, when A says that, B says what is true, and both take equally long."""
+    wiring = wiring_of(A, B)
+    free_at = {A: 0.0, B: 0.0}
+    waiting: list[tuple[float, PeerId, float]] = []
+    given = {A: 0, B: 0}
+    now = 0.0
+    for _ in range(turns):
+        now += takes_s / 2  # as fast as both together can do it
+        wiring.observe(A, said_s, 0.0)
+        wiring.observe(B, takes_s, 0.0)
+        for done_at, peer, pushed_at in [entry for entry in waiting if entry[0] <= now]:
+            wiring.came_back(peer, pushed_at, done_at)
+            waiting.remove((done_at, peer, pushed_at))
+        chosen = wiring.choose(now)
+        assert chosen is not None
+        given[chosen] += 1
+        free_at[chosen] = max(now, free_at[chosen]) + takes_s
+        waiting.append((free_at[chosen], chosen, now))
+    return given[A] / turns
+
+
+def test_speed_is_measured_and_not_believed() -> None:
+    """One that says 1 ns is charged half of what it is seen to take."""
+    assert share_of_a(said_s=1e-9) < 0.72
+    assert abs(share_of_a(said_s=0.1) - 0.5) < 0.02
+
+
+def test_whoever_gives_nothing_back_is_charged_more_and_more() -> None:
+    wiring = wiring_of(A, B)
+    for _ in range(20):
+        wiring.observe(A, 1e-9, 0.0)
+        wiring.observe(B, 0.1, 0.0)
+        wiring.never_came(A)
+        wiring.came_back(B, 0.0, 0.1)
+    wiring.observe(A, 0.1, 0.0)
+    for _ in range(100):
+        wiring.observe(A, 0.1, 0.0)
+    assert shares(wiring, 400)[A] < 0.05
+    for _ in range(10):
+        wiring.came_back(A, 0.0, 0.1)
+    assert shares(wiring, 4000)[A] > 0.3, "it works again"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300])
+def test_what_is_no_time_enters_no_mean(value: float) -> None:
+    wiring = wiring_of(A, B, C)
+    wiring.observe(A, 0.1, value)
+    wiring.observe(B, value, 0.1)
+    wiring.observe(B, 0.1, 0.1)
+    wiring.observe(C, 0.1, 0.1)
+    got = shares(wiring, 300)
+    assert all(abs(share - 1 / 3) < 0.05 for share in got.values()), got
+    wiring.remove(A)
+    wiring.add(PeerId("d"))
+    assert shares(wiring, 300)[PeerId("d")] > 0.2, "a newcomer's account is a number"

@@ -41,6 +41,7 @@ from swarmrt.wire.frames import FrameReader, FrameWriter, encode
 from swarmrt.wire.limits import Limits
 
 STAGES, REPLICAS = 4, 2
+TOKENS = 100  # of a microbatch
 SERVICE_S = 0.01  # what peers say that a microbatch takes them
 TICK_S = 1e-4  # of the clock that the core is given, between events
 MAX_MESSAGE_BYTES = 1 << 20
@@ -70,7 +71,7 @@ class AnswersAtOnce:
                 turn = next(self._turn)
                 rest = [peers[turn % len(peers)] for peers in list(self.stages.values())[1:]]
                 yield peer, Accepted(work, SERVICE_S, 0.0)
-                yield rest[-1], Claim(work, epoch, (peer, *rest), 1.0, 100)
+                yield rest[-1], Claim(work, epoch, (peer, *rest), 1.0, TOKENS)
             case Granted(epoch, microbatch, path):
                 for number, owner in reversed(list(enumerate(path))):
                     receipt = Accumulated(epoch, self._terms[owner], microbatch, number)
@@ -102,6 +103,8 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
             start_digests=(),
             record_ttl_s=15.0,
             resume=False,
+            microbatch_tokens=TOKENS,
+            least_loss=0.0,
         )
     )
     events: deque[Event] = deque([Started(0, "")])

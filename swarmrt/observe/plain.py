@@ -11,11 +11,13 @@ from swarmrt.scheduler.instructions import (
     Report,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportExpelled,
     ReportHandOver,
     ReportPause,
     ReportPeer,
     ReportRecovery,
     ReportRollback,
+    ReportStall,
     ReportStep,
     ReportWaiting,
 )
@@ -109,6 +111,12 @@ def trouble_text(report: Report) -> str:
         case ReportRollback(version, lost_steps, reason):
             why = printable(reason, MAX_WHY)
             return f"ROLLED BACK to step {version}: {why}; {lost_steps} steps are done again"
+        case ReportExpelled(peer, reason):
+            why = printable(reason, MAX_WHY)
+            return f"EXPELLED: {peer} does not take part in this run any more: {why}"
+        case ReportStall(seconds, awaited):
+            what = printable(awaited, MAX_WHY)
+            return f"nothing has come forward for {seconds:.0f} s; waiting for {what}"
         case ReportCheckpointFailed(version, reason):
             why = printable(reason, MAX_WHY)
             return f"the checkpoint of step {version} failed, another one follows: {why}"

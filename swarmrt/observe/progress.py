@@ -15,10 +15,12 @@ from swarmrt.scheduler.instructions import (
     Report,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportExpelled,
     ReportPause,
     ReportPeer,
     ReportRecovery,
     ReportRollback,
+    ReportStall,
     ReportStep,
     ReportWaiting,
 )
@@ -84,6 +86,10 @@ class Progress:
                 self._write(version=self.version, paused_for_stage=stage, reason=reason)
             case ReportRollback():
                 self._roll_back(report)
+            case ReportExpelled(peer, reason):
+                self._write(version=self.version, expelled=peer, reason=reason)
+            case ReportStall(seconds, awaited):
+                self._write(version=self.version, stalled_s=seconds, awaited=awaited)
             case ReportCheckpointFailed(version, reason):
                 self._write(version=version, checkpoint_failed=reason)
             case ReportStep():

@@ -35,6 +35,7 @@ CODECS: dict[Precision, Codec | None] = {
 
 log = logging.getLogger("swarmrt.parts")
 
+NOBODY = PeerId("")
 SQUARED_AT_ONCE = 1 << 16  # values: their squares, in float64, stay in the cache
 
 
@@ -210,9 +211,10 @@ class Parts:
             mean.encoded[what.index] = self._codec.encode(total)
             self._codec.decode(mean.encoded[what.index], total)
         mean.filled(what.index)
+        culprit = NOBODY
         if not mean.is_finite(what.index):
-            self._name_who(what, slices, mine)
-        return PartSummed(what.step, what.round, what.index)
+            culprit = self._whose_is_not_finite(what, slices, mine)
+        return PartSummed(what.step, what.round, what.index, culprit)
 
     def _add(
         self, piece: torch.Tensor, total: torch.Tensor, is_received: bool, *, first: bool
@@ -225,10 +227,10 @@ class Parts:
         else:
             total.add_(piece.cpu().view_as(total))
 
-    def _name_who(
+    def _whose_is_not_finite(
         self, what: SumPart, slices: Sequence[torch.Tensor | None], mine: torch.Tensor
-    ) -> None:
-        """For people: whose slice is not finite. (The trainer sees the norm, and refuses.)"""
+    ) -> PeerId:
+        """The first contributor whose slice is not finite; nobody if it is only the sum."""
         for peer, piece in zip(what.contributors, slices, strict=True):
             if piece is None or self._codec is None:
                 values = mine if piece is None else piece
@@ -236,6 +238,8 @@ class Parts:
                 values = self._codec.decode(piece, torch.empty(mine.shape, dtype=mine.dtype))
             if not values.isfinite().all():
                 log.warning("the gradient of step %d by %s is not finite", what.step + 1, peer)
+                return peer
+        return NOBODY
 
     def place(self, mean: Mean, index: int, summed: torch.Tensor) -> None:
         """Take another owner's sum."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,12 +37,13 @@ from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
     CheckpointFailed,
     CheckpointSaved,
-    PeerLost,
+    Expelled,
     PeersSeen,
     Started,
 )
 from swarmrt.scheduler.instructions import (
     Batch,
+    Expel,
     Instruction,
     OfferCheckpoint,
     Payload,
@@ -143,6 +145,8 @@ class Trainer(Shell):
             record_ttl_s=config.links.record_ttl_s,
             resume=options.resume,
             staleness=config.optimizer.staleness,
+            microbatch_tokens=config.batch.microbatch * config.model.sequence,
+            least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         door = network.door(config, is_trainer=True)
@@ -177,8 +181,8 @@ class Trainer(Shell):
                 super()._receive(sender, message, tensors)
 
     def _turned_out(self, peer: PeerId, why: str) -> None:
-        """The owner has taken a membership: the peer is told why, and leaves by itself."""
-        self.process.feed(PeerLost(peer, why))
+        """It is no member any more: the peer is told why, and leaves by itself."""
+        self.process.feed(Expelled(peer, why))
         self.links.send(peer, NotInvited(why))
         for member in self.links.peers() - {peer}:
             self.links.send(member, Barred((peer,)))
@@ -199,6 +203,9 @@ class Trainer(Shell):
                 self._publication.set()
             case OfferCheckpoint(version):
                 self._offer(checkpoint_of(self._options.run_dir, version))
+            case Expel(peer, reason):
+                self._reception.turn_out(peer, reason)
+                self._turned_out(peer, reason)
             case Report():
                 self._report(instruction)
             case _:

@@ -57,6 +57,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.sim.clock import Clock
+from swarmrt.sim.dishonest import HONEST
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
 
@@ -84,6 +85,7 @@ class SimulatedPeer:
     ) -> None:
         self.settings = settings
         self.stopped: Stop | None = None
+        self.habit = HONEST
         self.drained = False  # it was asked to leave
         self.fails: Callable[[str, MicrobatchId], bool] = lambda what, microbatch: False
         self.history: History = ()
@@ -115,7 +117,10 @@ class SimulatedPeer:
     def _act(self, instruction: Instruction) -> None:
         match instruction:
             case Send(to, message, payload):
-                self._network.send(self.settings.me, to, message, self._tensors(payload))
+                for said in self.habit.says(message):
+                    self._network.send(self.settings.me, to, said, self._tensors(payload))
+            case _ if self.habit.omits(instruction):
+                pass
             case KeepInput(mb):
                 assert self.process.arrived == self._frame(mb, self.settings.stage - 1), mb
                 self._inputs[mb] = self.process.arrived

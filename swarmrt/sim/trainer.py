@@ -7,19 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Started
+from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Expelled, Started
 from swarmrt.scheduler.instructions import (
     Batch,
+    Expel,
     Instruction,
     OfferCheckpoint,
     RaiseEpoch,
     ReportCheckpointFailed,
     ReportEvaluation,
+    ReportExpelled,
     ReportHandOver,
     ReportPause,
     ReportPeer,
     ReportRecovery,
     ReportRollback,
+    ReportStall,
     ReportStep,
     ReportWaiting,
     SaveCheckpoint,
@@ -44,6 +47,8 @@ class Disk:
     rollbacks: list[ReportRollback] = field(default_factory=list)
     pauses: list[ReportPause] = field(default_factory=list)
     recoveries: Counter[str] = field(default_factory=Counter)
+    fenced: Counter[str] = field(default_factory=Counter)  # whom, and why
+    expelled: list[PeerId] = field(default_factory=list)
 
     def digests(self, version: int) -> tuple[str, ...]:
         return tuple(map(digest_of, self.checkpoints.get(version, ())))
@@ -95,9 +100,16 @@ class SimulatedTrainer:
                 self.disk.rollbacks.append(instruction)
             case ReportPause():
                 self.disk.pauses.append(instruction)
-            case ReportRecovery(_, what, count):
+            case ReportRecovery(_, what, count, reason):
+                if what == "fenced":
+                    self.disk.fenced[reason] += 1
                 self.disk.recoveries[what] += 1 if what == "fenced" else count
+            case Expel(peer):
+                self.disk.expelled.append(peer)
+                self.process.feed(Expelled(peer, instruction.reason))
             case ReportWaiting() | ReportPeer() | ReportCheckpointFailed() | ReportHandOver():
+                pass
+            case ReportExpelled() | ReportStall():
                 pass
             case Stop():
                 self.stopped = instruction

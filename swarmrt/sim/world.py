@@ -14,8 +14,9 @@ from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.clock import Clock
+from swarmrt.sim.dishonest import HONEST, Habit
 from swarmrt.sim.network import Network, Weather
-from swarmrt.sim.peer import FRAME_BYTES, History, SimulatedPeer
+from swarmrt.sim.peer import FRAME_BYTES, TOKENS, History, SimulatedPeer
 from swarmrt.sim.process import Process
 from swarmrt.sim.trainer import Disk, SimulatedTrainer
 
@@ -94,6 +95,8 @@ class World:
             record_ttl_s=RECORD_TTL_S,
             resume=resume,
             staleness=self.staleness,
+            microbatch_tokens=TOKENS,
+            least_loss=0.0,
         )
         trainer = SimulatedTrainer(
             settings, self.clock, self.network, self._snapshot, self.disk, *self._clock_error()
@@ -113,7 +116,7 @@ class World:
             return
         self._start_trainer((1,) * self.num_stages, resume=True)
 
-    def spawn(self, stage: int, after_s: float = 0.0) -> PeerId:
+    def spawn(self, stage: int, after_s: float = 0.0, habit: Habit = HONEST) -> PeerId:
         """A peer that starts so much later."""
         number = sum(p.settings.stage == stage for p in self.peers.values())
         peer_id = PeerId(f"s{stage}p{number}")
@@ -144,6 +147,7 @@ class World:
             *self._clock_error(),
         )
         peer.process.at_failpoint = self._at_failpoint
+        peer.habit = habit
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
         return peer_id

@@ -1,0 +1,135 @@
+"""What peers have done to the run, whatever has become of their membership meanwhile.
+
+Rules:
+- A fault bars its peer for a number of versions, which doubles with each one. Commits that it has
+  taken part in make up for it. Who has made all wait is barred for several times as long, too: so
+  little of the time is lost, whatever it does.
+- A fault that turns out to be another's is taken back.
+- Who says what no honest peer says is expelled: it is not seen any more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from swarmrt.ids import PeerId
+
+MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
+MAKES_UP = 8  # commits, for one fault
+WAITED_FOR = 4  # times as long as all have waited for it
+MOST_KNOWN = 4096  # peers that are remembered, the newest of them
+
+
+class Charge(NamedTuple):
+    """Something to be held against a member, once the event that showed it is dealt with."""
+
+    peer: PeerId
+    reason: str
+    kind: Literal["fault", "cut", "lie"]  # barred for longer and longer; this step; expelled
+
+
+@dataclass(slots=True)
+class Record:
+    faults: int = 0
+    commits: int = 0  # that it has taken part in since the last fault, or that made up for one
+    contradictions: int = 0  # of weights that are known
+    cuts: int = 0  # between it and others, by the word of both
+    left_out: int = 0  # for one of them
+    barred_until: int = 0  # the version before which it is not admitted again
+    barred_until_s: float = -math.inf  # and the time
+
+
+class Conduct:
+    def __init__(self) -> None:
+        self._records: dict[PeerId, Record] = {}  # of those with anything in it
+        self._expelled: dict[PeerId, None] = {}
+
+    # ------------------------------------------------------------------ what was done
+
+    def fault(self, peer: PeerId, version: int, now: float, waited_s: float = 0.0) -> None:
+        """Bar it for this step, or for longer if it was barred before."""
+        record = self._record(peer)
+        record.barred_until = version + 2 ** min(record.faults, MOST_DOUBLINGS)
+        record.barred_until_s = now + WAITED_FOR * waited_s
+        record.faults, record.commits = record.faults + 1, 0
+
+    def cut(self, peer: PeerId, version: int) -> None:
+        """It is not its fault, but this step goes on without it."""
+        record = self._record(peer)
+        record.barred_until = max(record.barred_until, version + 1)
+
+    def choose_of(self, one: PeerId, other: PeerId, owned: Callable[[PeerId], int]) -> PeerId:
+        """Which of two that cannot reach each other goes: who has been cut off more often, else who
+        went less often for it, else who has less to be computed again."""
+
+        def rank(peer: PeerId) -> tuple[int, int, int]:
+            record = self._record(peer)
+            return record.cuts, -record.left_out, -owned(peer)
+
+        goes = max(one, other, key=rank)
+        for peer in (one, other):
+            self._record(peer).cuts += 1
+        self._record(goes).left_out += 1
+        return goes
+
+    def acquit(self, peer: PeerId) -> None:
+        """Its newest fault was another's."""
+        record = self._records.get(peer)
+        if record is not None:
+            record.faults = max(0, record.faults - 1)
+            self.pardon(peer)
+
+    def pardon(self, peer: PeerId) -> None:
+        """It is needed. Its faults stay."""
+        record = self._records.get(peer)
+        if record is not None:
+            record.barred_until, record.barred_until_s = 0, -math.inf
+
+    def contradicts(self, peer: PeerId) -> int:
+        """It says that known weights are others; how often by now."""
+        record = self._record(peer)
+        record.contradictions += 1
+        return record.contradictions
+
+    def took_part(self, peer: PeerId) -> None:
+        """In a commit that went well."""
+        record = self._records.get(peer)
+        if record is None:
+            return
+        record.commits += 1
+        if record.commits >= MAKES_UP:
+            record.faults, record.commits = record.faults - 1, 0
+            if record.faults <= 0:
+                del self._records[peer]
+
+    def expel(self, peer: PeerId) -> None:
+        self._expelled[peer] = None
+        _forget_oldest(self._expelled)
+
+    # ------------------------------------------------------------------ what comes of it
+
+    def is_expelled(self, peer: PeerId) -> bool:
+        return peer in self._expelled
+
+    def is_barred(self, peer: PeerId, version: int, now: float) -> bool:
+        record = self._records.get(peer)
+        if record is None:
+            return False
+        return version < record.barred_until or now < record.barred_until_s
+
+    def faults(self, peer: PeerId) -> int:
+        record = self._records.get(peer)
+        return record.faults if record is not None else 0
+
+    def _record(self, peer: PeerId) -> Record:
+        record = self._records.setdefault(peer, Record())
+        _forget_oldest(self._records)
+        return record
+
+
+def _forget_oldest(known: dict[PeerId, Record] | dict[PeerId, None]) -> None:
+    while len(known) > MOST_KNOWN:
+        del known[next(iter(known))]

@@ -1,0 +1,99 @@
+"""What cannot be true, whoever says it: values that no honest peer sends, found in one place.
+
+What is awaited, and of whom, is up to those who handle a message. A number that is not looked at
+here is only ever compared, or looked up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from swarmrt.messages import (
+    Accepted,
+    Applied,
+    Beacon,
+    Busy,
+    Claim,
+    Evaluated,
+    Message,
+    Prepared,
+    Ready,
+)
+
+MOST_S = 1e6  # a forward and backward that takes ten days, or a queue that does
+MOST_INT = 1 << 62  # sums and neighbours of such numbers can still be written down
+MOST_DIGEST = 64  # characters; a fingerprint has 32
+MOST_SQUARED = 1e300  # norms of some stages can still be added
+MOST_SAID = 200  # characters of a reason
+
+_NOTHING = ""
+
+
+class Known(NamedTuple):
+    """What a run's configuration says of every microbatch."""
+
+    tokens: int  # 0 when a log does not say
+    least_loss: float
+
+
+def is_finite(squared_norm: float) -> bool:
+    """Whether a gradient is, by its squared norm, which may be anything from 0."""
+    return squared_norm <= MOST_SQUARED
+
+
+def _load(message: Accepted | Busy, _: Known) -> str:
+    if 0 <= message.service_s <= MOST_S and 0 <= message.backlog_s <= MOST_S:
+        return _NOTHING
+    return f"it says that its work takes {message.service_s} s, after {message.backlog_s} s"
+
+
+def _loss(message: Claim | Evaluated, known: Known) -> str:
+    tokens = known.tokens
+    if message.tokens != tokens if tokens else not 0 < message.tokens < MOST_INT:
+        return f"it says that a microbatch has {message.tokens} tokens"
+    if message.loss_sum < known.least_loss:
+        return f"it says that a loss is {message.loss_sum}"
+    return _NOTHING
+
+
+def _prepared(message: Prepared, _: Known) -> str:
+    if message.squared_norm < 0:
+        return f"it says that a squared norm is {message.squared_norm}"
+    return _digest(message.digest)
+
+
+def _beacon(beacon: Beacon, _: Known) -> str:
+    numbers = (beacon.term, beacon.version, beacon.queued, beacon.done)
+    or_none = (beacon.epoch, beacon.prepared, beacon.applied)  # -1: it has not been hailed yet
+    if not all(0 <= number < MOST_INT for number in numbers):
+        return f"its beacon counts {numbers}"
+    if not all(-1 <= number < MOST_INT for number in or_none):
+        return f"its beacon names the epoch and rounds {or_none}"
+    if not (0 <= beacon.norm < math.inf and 0 <= beacon.service_s <= MOST_S):
+        return f"its beacon says {beacon.norm} and {beacon.service_s} s"
+    return _digest(beacon.digest)
+
+
+def _version(message: Ready | Applied, _: Known) -> str:
+    if not 0 <= message.version < MOST_INT:
+        return f"it says that it holds version {message.version}"
+    return _digest(message.digest)
+
+
+def _digest(digest: str) -> str:
+    return _NOTHING if len(digest) <= MOST_DIGEST else "it names a digest that is none"
+
+
+CHECKS: dict[type[Message], Callable[[Any, Known], str]] = {
+    Accepted: _load,
+    Busy: _load,
+    Claim: _loss,
+    Evaluated: _loss,
+    Prepared: _prepared,
+    Beacon: _beacon,
+    Ready: _version,
+    Applied: _version,
+}
+"""Why no honest peer says that, by the kind of message; empty if one may."""
