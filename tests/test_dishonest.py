@@ -1,0 +1,86 @@
+"""One dishonest member among six, in real processes: the run goes on, and ends with its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from swarmrt import lab
+from tests.dishonest import HABITS
+from tests.processes import PATIENCE_S, ROOT, environment
+from tests.test_end_to_end import check_logs, difference_to_reference
+from tests.test_end_to_end import exact as exact
+
+pytestmark = pytest.mark.swarm
+LAST = 2  # the stage that claims
+IN_THE_SUITE = {"negative tokens", "takes all and does nothing"}
+
+
+@contextmanager
+def dishonest(swarm: lab.LocalSwarm, habit: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A peer of the last stage with that habit, until it ends by itself or the block does."""
+    serve = ["serve", "--stage", str(LAST), "--wait", "--threads", "1", "--max-memory", "none"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.dishonest", habit, *serve, "--with-parent",
+             "--papers-on-stdin", "--listen", "/ip4/127.0.0.1/tcp/0"],
+            stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=ROOT,
+            env={**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT)])},
+        )  # fmt: skip
+    assert process.stdin is not None
+    try:
+        papers = {"join_line": str(swarm.join_line)}
+        process.stdin.write(json.dumps(papers).encode() + b"\n")
+        process.stdin.flush()
+        yield process
+    finally:
+        process.kill()
+        process.stdin.close()
+        process.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [
+        habit if habit in IN_THE_SUITE else pytest.param(habit, marks=pytest.mark.slow)
+        for habit in HABITS
+    ],
+)
+def test_one_of_six_is_dishonest(exact: Path, tmp_path: Path, habit: str) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "dishonest.log"
+    steps = 24
+    overrides = {"run.steps": steps, "batch.microbatches": 40}
+    with lab.LocalSwarm(exact, [2, 2, 1], run_dir=run_dir, overrides=overrides, threads=1) as swarm:
+        with dishonest(swarm, habit, log) as liar:
+            swarm.wait(step=2)
+            line = _wait_for_line(swarm, log, "serves stage 2")
+            peer_id = line.split()[1]
+            swarm.finish()
+            print(f"{habit}: exit code {liar.poll()}")
+    said = swarm.trainer.output()
+    about = [line for line in said.splitlines() if peer_id in line]
+    print("\n".join(about))
+    assert any(f"stage {LAST}: {peer_id}" in line for line in about), about
+    audit = swarm.audit()
+    assert audit.steps == steps and audit.passed, audit.violations
+    check_logs(run_dir)
+    settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
+    assert difference_to_reference(run_dir, exact, tmp_path, *settings, steps=steps) < 1e-9
+    newest = swarm.members(LAST)
+    assert peer_id not in newest or habit == "a beacon from nowhere", newest
+
+
+def _wait_for_line(swarm: lab.LocalSwarm, log: Path, text: str) -> str:
+    def found() -> list[str]:
+        said = log.read_text(errors="replace").splitlines()
+        return [line for line in said if text in line]
+
+    swarm.wait_until(lambda: bool(found()), text, PATIENCE_S)
+    return found()[0]
