@@ -6,7 +6,7 @@ peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Relea
                  Refused · Applied · Leaving
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
-anyone → anyone  Probe, answered by Probed
+anyone → anyone  Probe, answered by Probed; DialBack, answered by DialedBack
 
 Messages are plain values. Tensors travel beside them; the comment `payload:` says which.
 
@@ -335,10 +335,29 @@ class Probed(Message, frozen=True):
     affordable: bool  # otherwise there is no payload, because there have been too many probes
 
 
+class DialBack(Message, frozen=True):
+    """Dial the sender at the address from which this link comes, and nowhere else."""
+
+    number: int
+    libp2p: int  # ports; 0 for one that is not to be tried
+    direct: int
+    udp: int
+
+
+class DialedBack(Message, frozen=True):
+    """The answer to a DialBack. Whether a datagram has come its receiver knows best."""
+
+    number: int
+    host: str  # the IP address that was dialed; empty when the link's is not the sender's own
+    libp2p: bool  # whether it was reached there
+    direct: bool
+    affordable: bool  # otherwise nothing was dialed, because there have been too many requests
+
+
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
     Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
-    Probe, Probed,
+    Probe, Probed, DialBack, DialedBack,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

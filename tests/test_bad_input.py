@@ -73,7 +73,7 @@ def test_join_address_that_does_not_answer(tiny: Path, address: str) -> None:
 
 
 def test_unknown_run_and_stage_out_of_range(tiny: Path, tmp_path: Path) -> None:
-    with running("bootstrap", "--json") as directory:
+    with running("bootstrap", "--json", "--listen", "127.0.0.1") as directory:
         assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
         serve = ["serve", "--join", join, "--stage", 2]

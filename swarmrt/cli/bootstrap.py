@@ -8,13 +8,11 @@ from pathlib import Path
 
 import typer
 
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 from swarmrt.runtime.stopping import StopSwitch
 
 JOIN = typer.Option(
     [], "--join", metavar="ADDR", help="Address of a process of the swarm; may be repeated."
-)
-LISTEN = typer.Option(
-    ["/ip4/127.0.0.1/tcp/0"], "--listen", metavar="ADDR", help="Multiaddr to listen at."
 )
 IDENTITY = typer.Option(
     None, "--identity", metavar="FILE", help="Key file; made if missing. Without one: a new key."
@@ -32,6 +30,9 @@ WITH_PARENT = typer.Option(False, "--with-parent", hidden=True)
 
 def bootstrap(
     listen: list[str] = LISTEN,
+    port: str | None = PORT,
+    announce: list[str] = ANNOUNCE,
+    upnp: bool = UPNP,
     join: list[str] = JOIN,
     identity: Path | None = IDENTITY,
     as_json: bool = typer.Option(False, "--json", help='Print {"join": "…"} as the first line.'),
@@ -41,12 +42,15 @@ def bootstrap(
     from swarmrt.cli.running import run
     from swarmrt.runtime.network import open_network
 
+    place = place_of(join, listen, port, announce, upnp)
+
     async def command(switch: StopSwitch) -> None:
-        async with open_network(join, listen, identity) as network:
+        async with open_network(join, place, identity) as network:
             addresses = network.daemon.addresses()
             if as_json:
                 print(json.dumps({"join": addresses[0]}), flush=True)
             else:
+                print(network.describe())
                 print("the directory is up; others join with:\n")
                 print(join_line(addresses), flush=True)
             stop = asyncio.Event()

@@ -8,7 +8,8 @@ from dataclasses import asdict
 
 import typer
 
-from swarmrt.cli.bootstrap import JOIN, LISTEN
+from swarmrt.cli.bootstrap import JOIN
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_doctor
 
 WIDTH = 34  # of what was looked at
 
@@ -19,19 +20,23 @@ def doctor(
         None, "--run", metavar="NAME", help="A run whose trainer and peers are to be measured."
     ),
     listen: list[str] = LISTEN,
+    port: str | None = PORT,
+    announce: list[str] = ANNOUNCE,
+    upnp: bool = UPNP,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """What works from here, and why not where it does not. Fails if something cannot be reached."""
     from swarmrt.cli.running import new_loop, run
     from swarmrt.errors import UsageError
-    from swarmrt.lab.doctor import Finding, examine_carriers, examine_machine, examine_swarm
+    from swarmrt.lab.doctor import examine_carriers, examine_machine, examine_swarm
+    from swarmrt.lab.findings import Finding
 
     if run_name is not None and not join:
         raise UsageError("--run needs --join: the address of a process of the swarm")
     findings: list[Finding] = []
 
     def is_optional(finding: Finding) -> bool:
-        return finding.what.startswith("codecs")
+        return finding.what.startswith(("codecs", "dialed back"))
 
     def tell(finding: Finding) -> None:
         findings.append(finding)
@@ -39,8 +44,10 @@ def doctor(
             mark = "ok" if finding.works else "--" if is_optional(finding) else "no"
             print(f"{mark}  {finding.what:<{WIDTH}} {finding.says}", flush=True)
 
+    place = place_of_doctor(join, listen, port, announce, upnp)
+
     async def swarm() -> None:
-        async for finding in examine_swarm(join, listen, run_name):
+        async for finding in examine_swarm(join, place, run_name):
             tell(finding)
 
     for finding in examine_machine():

@@ -24,6 +24,7 @@ from swarmrt.cli.train import (
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.runtime.place import LOOPBACK_HOST
 from swarmrt.runtime.stopping import StopSwitch
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
@@ -141,6 +142,7 @@ class LocalSwarm:
     ) -> Child:
         """A child in a session of its own: it hears of Ctrl-C from us, in our order."""
         command = [sys.executable, "-m", "swarmrt", *arguments, "--with-parent"]
+        command += ["--listen", LOOPBACK_HOST]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
         output = None
         if log is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, LINK_DELAY, LISTEN, WITH_PARENT
+from swarmrt.cli.bootstrap import IDENTITY, LINK_DELAY, WITH_PARENT
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 from swarmrt.errors import UsageError
 
 
@@ -21,8 +22,11 @@ def serve(
     device: str = typer.Option("cpu", help='A torch device: "cpu", "cuda", "cuda:1", "mps".'),
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
+    port: str | None = PORT,
+    announce: list[str] = ANNOUNCE,
+    upnp: bool = UPNP,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
-    wait: bool = typer.Option(False, "--wait", help="Wait for the run to be published."),
+    wait: bool = typer.Option(False, "--wait", help="Wait for the directory, and for the run."),
     log_dir: Path | None = typer.Option(
         None, metavar="DIR", help="Where to write events.jsonl; nowhere by default."
     ),
@@ -54,7 +58,7 @@ def serve(
         run=run_name,
         stage=stage,
         join=tuple(join),
-        listen=tuple(listen),
+        place=place_of(join, listen, port, announce, upnp),
         identity=identity,
         device=device,
         threads=threads,

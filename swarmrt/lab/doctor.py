@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,12 +17,15 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError
 from swarmrt.ids import PeerId
 from swarmrt.kernels.dispatch import describe
+from swarmrt.lab.findings import Finding
 from swarmrt.lab.linking import measure
+from swarmrt.lab.reachability import examine_reachability
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.dialing import DIAL_S
 from swarmrt.runtime.directory import Record, RunRecord
 from swarmrt.runtime.network import Network, open_network
+from swarmrt.runtime.place import Place
 from swarmrt.runtime.probing import Distance, Prober
 
 TRAINING_BYTES = 16  # a parameter with its gradient and AdamW's two moments, in float32
@@ -34,13 +36,6 @@ LINK_KINDS = {
     "direct": "links go direct only",
     "libp2p": "links go by libp2p only",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    what: str
-    works: bool
-    says: str  # what was found, or why it does not work
 
 
 def examine_machine() -> Iterator[Finding]:
@@ -108,12 +103,12 @@ def examine_carriers(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Itera
 
 
 async def examine_swarm(
-    join: Sequence[str], listen: Sequence[str], run: str | None
+    join: Sequence[str], place: Place, run: str | None
 ) -> AsyncIterator[Finding]:
     """Join the directory; with a run's name, dial and probe its trainer and its peers."""
     started = time.monotonic()
     try:
-        async with open_network(join, listen) as network:
+        async with open_network(join, place) as network:
             took = time.monotonic() - started
             yield Finding("directory", True, f"joined in {took:.1f} s")
             if run is not None:
@@ -134,6 +129,10 @@ async def _examine_run(network: Network, run: str) -> AsyncIterator[Finding]:
     async with _probers(network, config) as probers:
         async for finding in _examine_processes(network, config, record, probers):
             yield finding
+        if not network.place.is_loopback:
+            known = record.known_addresses
+            async for finding in examine_reachability(network, probers, record.trainer, known):
+                yield finding
 
 
 @asynccontextmanager

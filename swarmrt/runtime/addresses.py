@@ -46,3 +46,11 @@ def host_of(multiaddr: str) -> str | None:
         case ["", "ip4" | "ip6", host, *_]:
             return host
     return None
+
+
+def is_global(host: str) -> bool:
+    """Whether an IP address is one of the internet's, and not of somebody's own network."""
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped.is_global
+    return address.is_global and not address.is_multicast

@@ -83,6 +83,11 @@ class Connection(ABC):
         """The TCP socket to the peer itself, if there is one: to be looked at only."""
         return None
 
+    def host(self) -> str | None:
+        """The IP address at its other end, where that is the peer's own."""
+        tcp = self.socket()
+        return str(tcp.getpeername()[0]) if tcp is not None else None
+
     def end(self, reason: str) -> None:
         """Close it, and say so unless that has been done."""
         on_end, self._on_end = self._on_end, None

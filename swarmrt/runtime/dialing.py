@@ -51,6 +51,10 @@ class Dialer:
                 self._unreachable.pop(peer, None)
         self._addresses[peer] = known
 
+    def known(self, peer: PeerId, carrier: str) -> Sequence[str]:
+        """A peer's addresses for the carrier of that name."""
+        return self._addresses.get(peer, {}).get(carrier, ())
+
     def check_due(self, peer: PeerId) -> None:
         """Raises RunError while a peer that could not be reached is not to be dialed again."""
         failures = self._unreachable.get(peer)

@@ -15,7 +15,12 @@ from typing import Any, cast
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import MAX_ADDRESSES, parse_address, visible_addresses
+from swarmrt.runtime.addresses import (
+    MAX_ADDRESSES,
+    format_address,
+    parse_address,
+    visible_addresses,
+)
 from swarmrt.runtime.buffered import CLOSE_S, BufferedConnection
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.certificates import Contexts, make_contexts, peer_of_certificate
@@ -63,7 +68,7 @@ class DirectConnection(BufferedConnection):
 
 
 class DirectCarrier(Carrier):
-    """Listens where the libp2p daemon does, on ports of its own."""
+    """Listens where the libp2p daemon does, on a port of its own."""
 
     name = "direct"
 
@@ -73,11 +78,15 @@ class DirectCarrier(Carrier):
         listen: Sequence[str] = ("127.0.0.1",),
         visible: Sequence[str] = (),
         *,
+        port: int = 0,
+        announced: Sequence[str] = (),
         tls: bool = True,
     ) -> None:
-        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::."""
+        """Listen at these IP addresses, at a port or at any (0). `visible` are the addresses that
+        stand for 0.0.0.0 and ::; `announced` are told to others instead of all that."""
         self._contexts: Contexts | None = make_contexts(identity) if tls else None
         self._listen, self._visible = listen, visible
+        self._port, self._announced = port, announced
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._greetings = asyncio.Semaphore(MAX_GREETINGS)
@@ -88,13 +97,16 @@ class DirectCarrier(Carrier):
         self._welcome = welcome
         for host in self._listen:
             try:
-                listener = _listener(host)
+                listener = _listener(host, self._port)
             except OSError as error:
-                raise RunError(f"cannot listen at {host}: {error.strerror}") from None
+                where = format_address(host, self._port)
+                raise RunError(f"cannot listen at {where} (TCP): {error.strerror}") from None
             self._listeners.append(listener)
             self._spawn(self._accept(listener))
 
     def addresses(self) -> list[str]:
+        if self._announced:
+            return list(self._announced)
         found = [
             address
             for listener in self._listeners
@@ -209,14 +221,16 @@ async def _first(dials: Sequence[asyncio.Task[DirectConnection]]) -> DirectConne
     raise error
 
 
-def _listener(host: str) -> socket.socket:
-    """A socket that listens at a port that the system chooses. Raises OSError."""
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens; the system chooses a port that is 0. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, 0))
+        if port:  # connections of who listened there before do not stand in the way
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:

@@ -25,6 +25,7 @@ from swarmrt.ids import PeerId
 from swarmrt.runtime.addresses import MAX_CHARACTERS, parse_address
 from swarmrt.runtime.daemon import Daemon, no_answer
 from swarmrt.runtime.identity import peer_of_public_key
+from swarmrt.runtime.place import Standing
 
 log = logging.getLogger("swarmrt.directory")
 
@@ -111,6 +112,7 @@ class Directory:
                     cache_locally=False,  # a reader wants what is true now
                     cache_on_store=False,
                     cache_nearest=0,
+                    client_mode=daemon.standing is Standing.BEHIND,  # others cannot ask it
                     strict=False,
                 )
         except (RuntimeError, TimeoutError):

@@ -12,19 +12,21 @@ from typing import Literal
 
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.arriving import arrive
 from swarmrt.runtime.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers import Carrier
-from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.daemon import Daemon, check_address
 from swarmrt.runtime.direct import DirectCarrier
 from swarmrt.runtime.directory import Directory, RunRecord
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.libp2p_carrier import Libp2pCarrier
 from swarmrt.runtime.links import Links
+from swarmrt.runtime.place import Place, describe, own_address, standing_of
+from swarmrt.runtime.relays import Relays
 
 log = logging.getLogger("swarmrt.network")
 
-LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
+LOOPBACK = Place()
 MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
 
 
@@ -32,7 +34,8 @@ MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where no
 class Network:
     daemon: Daemon
     directory: Directory
-    listen: Sequence[str] = LOOPBACK  # multiaddrs
+    relays: Relays
+    place: Place = LOOPBACK
     faults: LinkFaults | None = None
 
     @property
@@ -42,43 +45,72 @@ class Network:
     def carriers(self, link: Literal["auto", "direct", "libp2p"]) -> list[Carrier]:
         """The carriers that links may use, the preferred one first."""
         carriers: list[Carrier] = []
+        place, daemon = self.place, self.daemon
         if link != "libp2p":
-            listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
-            carriers.append(DirectCarrier(self.daemon.identity, listen, visible))
+            carriers.append(
+                DirectCarrier(
+                    daemon.identity,
+                    place.hosts,
+                    daemon.hosts(),
+                    port=place.ports.direct,
+                    announced=place.announced_direct,
+                )
+            )
         if link != "direct":
-            carriers.append(Libp2pCarrier(self.daemon))
+            carriers.append(Libp2pCarrier(daemon))
         return carriers
 
     def beacons(self, on_beacon: OnBeacon) -> Beacons:
         """Sockets for beacons, where links listen too."""
-        listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
-        return Beacons(listen, visible, on_beacon, self.faults)
+        return Beacons(
+            self.place.hosts,
+            self.daemon.hosts(),
+            on_beacon,
+            self.faults,
+            port=self.place.ports.udp,
+            announced=self.place.announced_udp,
+        )
 
-
-def _hosts(multiaddrs: Sequence[str]) -> list[str]:
-    """Their IP addresses, each once."""
-    return list(dict.fromkeys(filter(None, map(host_of, multiaddrs))))
+    def describe(self) -> str:
+        """Say for its user where this process can be reached."""
+        return describe(self.place, self.daemon.standing, self.daemon.hosts())
 
 
 @asynccontextmanager
 async def open_network(
     join: Sequence[str],
-    listen: Sequence[str] = LOOPBACK,
+    place: Place = LOOPBACK,
     identity: Path | None = None,
     faults: LinkFaults | None = None,
+    *,
+    remembered: Sequence[str] = (),
+    waiting: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
-    Raises DirectoryError when no address of `join` answers.
+    `remembered` are addresses at which others once were; with `waiting` a directory that does not
+    answer is waited for. Raises DirectoryError when no address of `join` answers.
     """
-    daemon = await Daemon.start(identity, list(listen), list(join))
-    try:
-        directory = await Directory.open(daemon, list(join))
+    for address in join:
+        check_address(address, with_peer=True)
+    standing = standing_of(place, join, own_address)
+
+    async def enter(addresses: Sequence[str]) -> tuple[Daemon, Directory]:
+        daemon = await Daemon.start(identity, place, addresses, standing)
         try:
-            yield Network(daemon, directory, listen, faults)
-        finally:
-            await directory.close()
+            return daemon, await Directory.open(daemon, addresses)
+        except BaseException:
+            await daemon.close()
+            raise
+
+    daemon, directory = await arrive(enter, join, remembered, waiting)
+    relays = Relays(daemon, join)
+    try:
+        await relays.start()
+        yield Network(daemon, directory, relays, place, faults)
     finally:
+        await relays.close()
+        await directory.close()
         await daemon.close()
 
 

@@ -23,6 +23,7 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, watch_stage
 from swarmrt.runtime.parts import Mean, Parts, part_range
+from swarmrt.runtime.place import Place
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import (
     HEADER_BYTES,
@@ -80,7 +81,7 @@ class ServeOptions:
     run: str
     stage: int
     join: tuple[str, ...]
-    listen: tuple[str, ...] = LOOPBACK
+    place: Place = LOOPBACK
     identity: Path | None = None
     device: str = "cpu"
     threads: int | None = None
@@ -140,6 +141,7 @@ class Peer(Shell):
         threads.torch.deliver_within(self.links.together)
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
+        network.relays.on_change(self._announcement.set)
         self._look_again = asyncio.Event()  # into the directory
         self._transfers = Transfers(stage.device)
         self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and targets

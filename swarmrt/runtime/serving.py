@@ -26,9 +26,16 @@ async def serve(
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     async with open_network(
-        options.join, options.listen, options.identity, options.faults
+        options.join,
+        options.place,
+        options.identity,
+        options.faults,
+        waiting=say if options.wait else None,
     ) as network:
+        if not options.place.is_loopback:
+            say(network.describe())
         record = await find_run(network.directory, options.run, wait=options.wait)
+        network.relays.consider(record.addresses)
         config = parse_config(record.config, f"run {options.run!r}")
         if not 0 <= options.stage < config.num_stages:
             raise UsageError(

@@ -14,7 +14,17 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
-from swarmrt.messages import GetState, Message, NoState, Probe, Probed, StateChunk
+from swarmrt.messages import (
+    DialBack,
+    DialedBack,
+    GetState,
+    Message,
+    NoState,
+    Probe,
+    Probed,
+    StateChunk,
+)
+from swarmrt.runtime.dialing_back import DialsBack
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network
@@ -49,8 +59,9 @@ class Shell(ABC):
         self.config, self.network = config, network
         self.loop = asyncio.get_running_loop()
         event_log = EventLog(log, waits=lambda: self.links.is_gathering)
+        carriers = network.carriers(config.links.link)
         self.links = Links(
-            network.carriers(config.links.link),
+            carriers,
             config.run.name,
             config.links.max_message_bytes,
             on_message=self._receive,
@@ -64,6 +75,8 @@ class Shell(ABC):
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()
         self.answers = Answers()
+        direct = next((carrier for carrier in carriers if carrier.name == "direct"), None)
+        self.dials_back = DialsBack(direct, self.links.send)
         self.failpoints = failpoints
         self.process = Process(settings, self.act, event_log, failpoints)
         self._vitals = log.with_name("vitals.jsonl") if log is not None else None
@@ -134,8 +147,11 @@ class Shell(ABC):
                 self.fetches.refused(sender, message, "does not have it")
             case Probe():
                 self.answers.answer(sender, message, tensors, self.links.send)
-            case Probed():
-                log.debug("%s answers a probe that nobody sent", sender)
+            case DialBack():
+                host = self.links.host_of(sender)
+                self.start(self.dials_back.answer(sender, message, host))
+            case Probed() | DialedBack():
+                log.debug("%s answers a question that nobody asked", sender)
             case _ if self.fits(message, tensors):
                 self.process.feed(Received(sender, message), tensors)
             case _:
@@ -149,5 +165,5 @@ class Shell(ABC):
     def _send_failed(self, to: PeerId, message: Message) -> None:
         if isinstance(message, GetState):
             self.fetches.refused(to, message, "cannot be reached")
-        elif not isinstance(message, Probed):  # whoever asked is gone
+        elif not isinstance(message, (Probed, DialedBack)):  # whoever asked is gone
             self.process.feed(SendFailed(to, message))

@@ -14,6 +14,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
+from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -25,6 +26,7 @@ from swarmrt.runtime.directory import RunRecord
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
+from swarmrt.runtime.place import Place
 from swarmrt.runtime.shell import Shell
 from swarmrt.runtime.snapshot import Snapshot, digest_of
 from swarmrt.runtime.stopping import StopSwitch
@@ -56,13 +58,15 @@ class TrainOptions:
 
     run_dir: Path
     join: tuple[str, ...] = ()
-    listen: tuple[str, ...] = LOOPBACK
+    place: Place = LOOPBACK
     identity: Path | None = None
     replicas: tuple[int, ...] | None = None  # to wait for, by stage; one each by default
     resume: bool = False  # go on from what the peers hold, or from the checkpoint
     checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None
+    wait: bool = False  # for the directory
+    say: Callable[[str], None] = lambda text: None
 
 
 async def train(
@@ -79,7 +83,18 @@ async def train(
     Raises RunError when the run cannot go on, UsageError when its name is taken.
     """
     identity = options.identity or options.run_dir / "identity"
-    async with open_network(options.join, options.listen, identity, options.faults) as network:
+    book = AddressBook(options.run_dir)
+    async with open_network(
+        options.join,
+        options.place,
+        identity,
+        options.faults,
+        remembered=book.addresses if options.resume else (),
+        waiting=options.say if options.wait else None,
+    ) as network:
+        if not options.place.is_loopback:
+            options.say(network.describe())
+            book.keep_ports(options.place.ports)
         published = await network.directory.find_run(config.run.name)
         if published is not None and published.trainer != network.me:
             raise UsageError(
@@ -94,7 +109,7 @@ async def train(
         options.failpoints.at("trainer.epoch.before_write")
         write_epoch(options.run_dir, epoch)
         options.failpoints.at("trainer.epoch.after_write")
-        trainer = Trainer(config, data, network, epoch, options, report)
+        trainer = Trainer(config, data, network, epoch, options, report, book)
         return await trainer.run(switch, on_published)
 
 
@@ -109,6 +124,7 @@ class Trainer(Shell):
         epoch: int,
         options: TrainOptions,
         report: Callable[[Report], None],
+        book: AddressBook,
     ) -> None:
         start = options.checkpoint.version if options.checkpoint else 0
         settings = TrainerSettings(
@@ -133,6 +149,8 @@ class Trainer(Shell):
         self._options, self._epoch, self._report = options, epoch, report
         self._saving = asyncio.Lock()
         self._publication = asyncio.Event()
+        network.relays.on_change(self._publication.set)
+        self._book = book
         if options.checkpoint is not None:
             self._offer(options.checkpoint)
 
@@ -239,6 +257,8 @@ class Trainer(Shell):
 
     async def _watch(self, stage: int) -> None:
         def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
+            for peer in peers:
+                self._book.keep(peer, self.links.known_addresses(peer, "libp2p"))
             self.process.feed(PeersSeen(stage, peers))
 
         await watch_stage(
