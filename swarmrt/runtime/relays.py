@@ -116,7 +116,7 @@ class Relays:
         try:
             async with asyncio.timeout(ASK_S):
                 await self._daemon.connect(peer, relay.addresses)
-                await _reserve(self._daemon, peer)
+                await reserve(self._daemon, peer)
         except (RunError, OSError, EOFError) as error:
             why = str(error) or f"no answer in {ASK_S:.0f} s"
             log.info("%s relays nothing to this process: %s", peer, why)
@@ -137,7 +137,7 @@ def _through(relay: Relay, me: PeerId) -> str:
     return f"{relay.addresses[0]}{CIRCUIT}/p2p/{me}"
 
 
-async def _reserve(daemon: Daemon, peer: PeerId) -> None:
+async def reserve(daemon: Daemon, peer: PeerId) -> None:
     """Reserve a place at a relay, or renew it. Raises RunError when it gives none, or OSError."""
     reader, writer = await daemon.open_stream(peer, PROTOCOL)
     try:
