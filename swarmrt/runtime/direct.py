@@ -28,6 +28,7 @@ from swarmrt.runtime.identity import Identity
 
 log = logging.getLogger("swarmrt.direct")
 
+CONNECT_S = 4.0  # the system asks at 0, 1 and 3 s, and answers for a process that is busy
 GREET_S = 10.0  # for the TLS handshake, on a loaded machine
 MAX_GREETINGS = 64  # handshakes of incoming connections at a time; more wait in the backlog
 BACKLOG = 128
@@ -145,9 +146,9 @@ class DirectCarrier(Carrier):
         tls = None if self._contexts is None else self._contexts.dialing
         _, connection = await asyncio.get_running_loop().create_connection(
             DirectConnection,
-            host,
-            port,
+            sock=await _connected(host, port),
             ssl=tls,
+            server_hostname="" if tls else None,
             ssl_handshake_timeout=GREET_S if tls else None,
             ssl_shutdown_timeout=CLOSE_S if tls else None,
         )
@@ -219,6 +220,20 @@ async def _first(dials: Sequence[asyncio.Task[DirectConnection]]) -> DirectConne
         except (OSError, RunError) as failed:
             error = failed
     raise error
+
+
+async def _connected(host: str, port: int) -> socket.socket:
+    """A socket that is connected to where somebody listens. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    connected = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connected.setblocking(False)
+        async with asyncio.timeout(CONNECT_S):
+            await asyncio.get_running_loop().sock_connect(connected, (host, port))
+    except BaseException:
+        connected.close()
+        raise
+    return connected
 
 
 def _listener(host: str, port: int) -> socket.socket:
