@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from hivemind.dht.crypto import RSASignatureValidator
 from hivemind.dht.node import DHTNode
 from hivemind.dht.validation import CompositeValidator, DHTRecord, RecordValidatorBase
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
 from hivemind.utils.timed_storage import ValueWithExpiration, get_dht_time
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -118,6 +119,14 @@ class Directory:
         except (RuntimeError, TimeoutError):
             raise no_answer(join) from None
         return cls(node, daemon, signer.local_public_key)
+
+    async def meet(self, peer: PeerId) -> None:
+        """Have a process among the nodes that are asked, if it is one.
+
+        A node is forgotten once it does not answer. Others that come back call on those that they
+        find; those whom nobody can call have to do it themselves.
+        """
+        await self._node.protocol.call_ping(PeerID.from_base58(peer))
 
     async def publish_run(self, record: RunRecord, ttl_s: float) -> None:
         await self._store(_run_key(record.run), record, ttl_s)

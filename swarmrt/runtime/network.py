@@ -104,7 +104,7 @@ async def open_network(
             raise
 
     daemon, directory = await arrive(enter, join, remembered, waiting)
-    relays = Relays(daemon, join)
+    relays = Relays(daemon, join, directory.meet)
     try:
         await relays.start()
         yield Network(daemon, directory, relays, place, faults)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from asyncio import StreamReader
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from swarmrt.errors import RunError
@@ -50,8 +50,11 @@ class Relay:
 class Relays:
     """Relays that may let others through to this process. `start` first, `close` at the end."""
 
-    def __init__(self, daemon: Daemon, join: Sequence[str]) -> None:
-        self._daemon = daemon
+    def __init__(
+        self, daemon: Daemon, join: Sequence[str], found: Callable[[PeerId], Awaitable[None]]
+    ) -> None:
+        """`found` is called with each relay that answers, again and again."""
+        self._daemon, self._found = daemon, found
         self._relays: dict[PeerId, Relay] = {}
         self._on_change: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -117,6 +120,7 @@ class Relays:
             async with asyncio.timeout(ASK_S):
                 await self._daemon.connect(peer, relay.addresses)
                 await reserve(self._daemon, peer)
+                await self._found(peer)
         except (RunError, OSError, EOFError) as error:
             why = str(error) or f"no answer in {ASK_S:.0f} s"
             log.info("%s relays nothing to this process: %s", peer, why)
