@@ -35,6 +35,16 @@ table inet filter {
 }
 """
 
+FORWARDING = """
+table ip nat {
+  chain in { type nat hook prerouting priority dstnat; iifname "wan" %s }
+}
+table inet filter {
+  chain forward { ct status dnat accept
+  }
+}
+"""
+
 FIREWALL = """
 table inet filter {
   chain input {
@@ -92,6 +102,7 @@ class Internet:
         self._namespaces: list[str] = []
         self._links = 0
         self._middle: Host
+        self._routers: dict[Host, Host] = {}  # by who is behind them
 
     def __enter__(self) -> Internet:
         try:
@@ -138,7 +149,15 @@ class Internet:
         host.run("ip", "route", "add", "default", "via", f"{INSIDE}.1")
         router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         router.run("nft", "-f", "-", text=ROUTER)
+        self._routers[host] = router
         return host
+
+    def forward(self, host: Host, ports: str) -> str:
+        """Have a home's router forward ports, like 7000-7001, to a machine; its address outside."""
+        router = self._routers[host]
+        to = f"meta l4proto {{ tcp, udp }} th dport {ports} dnat to {host.address};"
+        router.run("nft", "-f", "-", text=FORWARDING % to)
+        return router.address
 
     def shape(self, host: Host, bits_per_s: str) -> None:
         """Limit what leaves a machine, on its way into the network."""

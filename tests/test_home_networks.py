@@ -229,6 +229,19 @@ def test_two_homes_punch_holes_where_four_hosts_have_seen_them(
     print(f"the relay has carried {carried / 1e6:.1f} MB meanwhile")
 
 
+def test_home_with_forwarded_ports_is_reached_straight(internet: Internet, swarm: Swarm) -> None:
+    public, here, there = internet.host("public", 1), internet.home("a", 11), internet.home("b", 12)
+    outside = internet.forward(here, "7000-7001")
+    swarm.train(public)
+    swarm.serve(here, 0, "--port", "7000", "--announce", outside)
+    swarm.serve(there, 1)
+    swarm.wait_for_step(3)
+    found = swarm.doctor(there)
+    for carrier in ("direct", "libp2p"):
+        assert links_of(found, 0, carrier)["works"], found
+    print("from one home to the other, at forwarded ports:", links_of(found, 0, "direct")["says"])
+
+
 def test_hosts_with_ipv6_only_train(internet: Internet, swarm: Swarm) -> None:
     hosts = [internet.host(f"six-{number}", 1 + number, ipv6_only=True) for number in range(3)]
     swarm.train(hosts[0])

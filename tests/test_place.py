@@ -18,6 +18,7 @@ from swarmrt.runtime.place import (
     Place,
     Ports,
     Standing,
+    check_free,
     describe,
     own_address,
     parse_place,
@@ -35,6 +36,8 @@ HERE = f"/ip4/127.0.0.1/tcp/7000/p2p/{SOMEBODY}"
 def test_one_port_stands_for_three() -> None:
     assert parse_ports("7000") == parse_ports("7000,7001,7001") == Ports(7000, 7001, 7001)
     assert parse_ports(None) == Ports() and not Ports().are_chosen
+    assert Ports(7000, 7001, 7001).option == "--port 7000"
+    assert Ports(7000, 7001, 7002).option == "--port 7000,7001,7002"
     assert str(Ports(7000, 7001, 7001)) == "TCP 7000, TCP 7001 and UDP 7001"
 
 
@@ -115,6 +118,15 @@ def test_picked_port_is_free_with_the_next_one() -> None:
         assert pick_port() != first
 
 
+def test_port_of_somebody_else_is_refused() -> None:
+    """libp2p's daemon would share it, and get some of the other one's connections."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = parse_place(["127.0.0.1"], str(other.getsockname()[1]), [])
+        with pytest.raises(UsageError, match="choose another --port"):
+            check_free(place)
+    check_free(place)
+
+
 def test_trainer_keeps_its_ports(tmp_path: Path) -> None:
     first = place_of_trainer(tmp_path, [], [], None, ["11.0.0.5"], False)
     assert first.ports.are_chosen and first.announced[0].ports == first.ports
@@ -155,4 +167,4 @@ def test_advice_names_the_ports_and_who_has_to_open_them() -> None:
     assert "sudo ufw allow 7000,7001/tcp; sudo ufw allow 7001/udp" in firewall
     router = advise(place, ["192.168.1.2"], "11.0.0.9")
     assert "forward TCP 7000, TCP 7001 and UDP 7001 to 192.168.1.2" in router
-    assert "--port 7000,7001,7001 --announce 11.0.0.9" in router
+    assert "--port 7000 --announce 11.0.0.9" in router

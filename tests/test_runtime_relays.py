@@ -10,8 +10,9 @@ import pytest
 
 from swarmrt.errors import RunError
 from swarmrt.runtime.carriers import Connection
-from swarmrt.runtime.daemon import CIRCUIT, Daemon
+from swarmrt.runtime.daemon import Daemon
 from swarmrt.runtime.libp2p_carrier import Libp2pCarrier
+from swarmrt.runtime.multiaddrs import CIRCUIT
 from swarmrt.runtime.place import Place, Standing
 from swarmrt.runtime.relays import _parse, reserve
 

@@ -79,17 +79,16 @@ async def examine_reachability(
 def advise(place: Place, own: Sequence[str], seen: str) -> str:
     """Say what lets others through to this machine, which they see at the address `seen`."""
     ports = place.ports
-    option = f"--port {ports.libp2p},{ports.direct},{ports.udp}"
     if seen in own:
         tcp, udp = f"{ports.libp2p},{ports.direct}/tcp", f"{ports.udp}/udp"
         return (
             f"open {ports} in the firewall, here `sudo ufw allow {tcp}; sudo ufw allow {udp}`, and "
-            f"pass {option}"
+            f"pass {ports.option}"
         )
     inside = next((host for host in own if (":" in host) == (":" in seen)), "this machine")
     return (
-        f"others see {seen}, a router: have it forward {ports} to {inside}, and pass {option} "
-        f"--announce {seen}; without that, links of others behind routers go through relays"
+        f"others see {seen}, a router: have it forward {ports} to {inside}, and pass "
+        f"{ports.option} --announce {seen}; without that, links between homes go through relays"
     )
 
 

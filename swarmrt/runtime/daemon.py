@@ -18,7 +18,6 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +34,21 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from swarmrt.errors import DirectoryError, RunError, SwarmError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import host_of, is_global
+from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.daemon_flags import daemon_environment, daemon_flags
 from swarmrt.runtime.identity import Identity, open_identity
-from swarmrt.runtime.place import Place, Standing, has_address, own_address, standing_of
+from swarmrt.runtime.multiaddrs import (
+    CIRCUIT,
+    encode_multiaddr,
+    is_direct_and_global,
+    worth_telling,
+)
+from swarmrt.runtime.place import Place, Standing, check_free, has_address, own_address, standing_of
 
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
 STOP_S = 10.0
 LOOK_S = 0.2  # between two looks at the daemon's connections
 MAX_OWN = 5  # addresses of this machine that are told to others
-
-RELAYED_BYTES = 1 << 50  # of one connection: it ends by its ends, and not by the relay
-RELAYED_TIME = "8760h"  # a year
-RELAYED_CONNECTIONS = 64  # of each peer, at a time
-RELAY_BUFFER_BYTES = 256 << 10  # each way, for each connection
-
-CIRCUIT = "/p2p-circuit"  # in the address of who is reached through a relay
-PEER_CODE, CIRCUIT_CODE = b"\xa5\x03", b"\xa2\x02"  # in an address in bytes
 
 # Runs the daemon until it ends, or until the pipe that only we hold is closed: by us, or because we
 # are gone. Then nothing is left of it, nor of the folder.
@@ -89,9 +87,10 @@ class Daemon:
     ) -> Daemon:
         """Without an identity file, the process has a new identity.
 
-        Raises UsageError for a bad identity file, DirectoryError for a bad address, and RunError
-        when the daemon does not start.
+        Raises UsageError for a bad identity file or a port that is taken, DirectoryError for a bad
+        address, and RunError when the daemon does not start.
         """
+        check_free(place)
         for address in bootstrap:
             check_address(address, with_peer=True)
         standing = standing or standing_of(place, bootstrap, own_address)
@@ -125,7 +124,7 @@ class Daemon:
     async def look_again(self) -> bool:
         """Ask where others see this process by now; whether that has changed."""
         before = self._own
-        self._own = _worth_telling(await self.p2p.get_visible_maddrs())
+        self._own = worth_telling(await self.p2p.get_visible_maddrs())
         return self._own != before
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
@@ -134,9 +133,11 @@ class Daemon:
         Peer ids and addresses come from others, so they may be nonsense.
         """
         try:
-            where = [_encode(address.removesuffix(f"/p2p/{peer}")) for address in addresses]
+            where = [
+                encode_multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses
+            ]
             wanted = p2pd_pb2.ConnectRequest(peer=PeerID.from_base58(peer).to_bytes(), addrs=where)
-            _, writer, _ = await self._ask(type=p2pd_pb2.Request.CONNECT, connect=wanted)
+            _, writer = await self._ask(type=p2pd_pb2.Request.CONNECT, connect=wanted)
         except (ControlFailure, ValueError) as error:
             raise RunError(f"cannot connect to {peer}: {error}") from None
         writer.close()
@@ -147,12 +148,9 @@ class Daemon:
             wanted = p2pd_pb2.StreamOpenRequest(
                 peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol]
             )
-            reader, writer, _ = await self._ask(
-                type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted
-            )
+            return await self._ask(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted)
         except (ControlFailure, ValueError) as error:
             raise RunError(f"cannot open a stream to {peer}: {error}") from None
-        return reader, writer
 
     async def is_relayed(self, peer: PeerId) -> bool:
         """Whether the daemon has connections to a peer, and all of them through relays."""
@@ -169,7 +167,7 @@ class Daemon:
         have seen each of them at one public address. Streams opened after that go straight.
         """
         both = (addresses, self._own)
-        if not all(any(map(_is_direct_and_global, some)) for some in both):
+        if not all(any(map(is_direct_and_global, some)) for some in both):
             return
         end = asyncio.get_running_loop().time() + patience_s
         while await self.is_relayed(peer) and asyncio.get_running_loop().time() < end:
@@ -199,7 +197,7 @@ class Daemon:
             await self._output
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _ask(self, **request: Any) -> tuple[StreamReader, StreamWriter, p2pd_pb2.Response]:
+    async def _ask(self, **request: Any) -> tuple[StreamReader, StreamWriter]:
         """Ask on a socket of its own, which is closed if the daemon refuses.
 
         What hivemind's own calls do, but they leave their sockets open when they fail.
@@ -213,18 +211,18 @@ class Daemon:
         except BaseException:
             writer.close()
             raise
-        return reader, writer, response
+        return reader, writer
 
     async def _start(self, place: Place, bootstrap: Sequence[str]) -> None:
         control = f"/unix{self._control}"
         self._process = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", KEEPER, "sh", str(self._folder),
             str(files("hivemind.hivemind_cli") / "p2pd"),
-            *_flags(control, self.identity.path, place, self.standing, bootstrap),
+            *daemon_flags(control, self.identity.path, place, self.standing, bootstrap),
             stdin=PIPE,
             stdout=PIPE,
             stderr=STDOUT,
-            env=_environment(self.standing),
+            env=daemon_environment(self.standing),
             start_new_session=True,
         )  # fmt: skip
         ready = asyncio.get_running_loop().create_future()
@@ -235,7 +233,7 @@ class Daemon:
         except TimeoutError:
             raise RunError(f"the libp2p daemon said nothing for {START_S:.0f} s") from None
         self.p2p = await _replica_in(self._folder).replicate(Multiaddr(control))
-        self._own = _worth_telling(await self.p2p.get_visible_maddrs())
+        self._own = worth_telling(await self.p2p.get_visible_maddrs())
 
     async def _read_output(self, ready: asyncio.Future[None], bootstrap: Sequence[str]) -> None:
         """The daemon's words: when it is up, and why it is not."""
@@ -281,82 +279,3 @@ def check_address(address: str, *, with_peer: bool) -> None:
         valid = False
     if not valid:
         raise DirectoryError(f"{address!r} is not an address; one looks like {example}")
-
-
-def peer_of_address(multiaddr: str) -> PeerId | None:
-    """Return the peer id at the end of a multiaddr, if there is one."""
-    match multiaddr.rsplit("/", 2):
-        case [_, "p2p", peer]:
-            return PeerId(peer)
-    return None
-
-
-def _worth_telling(visible: Sequence[Multiaddr]) -> list[str]:
-    """Of the addresses that the daemon has, those that others can dial, the internet's first."""
-    texts = [text for text in map(str, visible) if "/tcp/" in text and CIRCUIT not in text]
-    hosts = {text: ip_address(host_of(text) or "0.0.0.0") for text in texts}
-    elsewhere = [t for t in texts if not (hosts[t].is_loopback or hosts[t].is_link_local)]
-    return sorted(elsewhere or texts, key=lambda text: not hosts[text].is_global)
-
-
-def _is_direct_and_global(multiaddr: str) -> bool:
-    host = host_of(multiaddr)
-    return CIRCUIT not in multiaddr and host is not None and is_global(host)
-
-
-def _encode(multiaddr: str) -> bytes:
-    """Return a multiaddr as the daemon takes it. Raises ValueError.
-
-    hivemind writes the id of a relay, which is in the middle of it, in a way that it does not take.
-    """
-    base, circuit, rest = multiaddr.partition(CIRCUIT)
-    if not circuit:
-        return bytes(Multiaddr(base).to_bytes())
-    where, _, relay = base.partition("/p2p/")
-    if rest or not relay:
-        raise ValueError(f"{multiaddr!r:.200} is not the address of somebody at a relay")
-    peer = PeerID.from_base58(relay).to_bytes()
-    encoded: bytes = Multiaddr(where).to_bytes() + PEER_CODE + bytes([len(peer)]) + peer
-    return encoded + CIRCUIT_CODE
-
-
-def _environment(standing: Standing) -> dict[str, str]:
-    """One thread for a daemon that relays.
-
-    It starts two services for that, one of which ends connections after 128 KiB. With one thread it
-    is always the other one that comes last, and serves.
-    """
-    return {**os.environ, **({"GOMAXPROCS": "1"} if standing is Standing.PUBLIC else {})}
-
-
-def _flags(
-    control: str, identity: Path, place: Place, standing: Standing, bootstrap: Sequence[str]
-) -> list[str]:
-    flags = [
-        f"-listen={control}",
-        f"-id={identity}",
-        f"-hostAddrs={','.join(place.multiaddrs)}",
-        "-tls=1",
-        "-connManager=1",
-        "-relay=1",
-        "-autonat=1",  # with which holes are punched as well
-        "-dhtClient" if standing is Standing.BEHIND else "-dhtServer",
-    ]
-    match standing:
-        case Standing.PUBLIC:
-            flags += [
-                "-forceReachabilityPublic=1",
-                f"-relayDataLimit={RELAYED_BYTES}",
-                f"-relayTimeLimit={RELAYED_TIME}",
-                f"-relayMaxCircuits={RELAYED_CONNECTIONS}",
-                f"-relayBufferSize={RELAY_BUFFER_BYTES}",
-            ]
-        case Standing.BEHIND:
-            flags += ["-forceReachabilityPrivate=1", "-relayService=0"]
-    if place.announced:
-        flags.append(f"-announceAddrs={','.join(one.multiaddr for one in place.announced)}")
-    if place.upnp:
-        flags.append("-natPortMap=1")
-    if bootstrap:
-        flags += ["-b=1", f"-bootstrapPeers={','.join(bootstrap)}"]
-    return flags

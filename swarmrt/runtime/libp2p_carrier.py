@@ -11,7 +11,8 @@ from swarmrt.ids import PeerId
 from swarmrt.runtime.addresses import host_of
 from swarmrt.runtime.buffered import BufferedConnection
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
-from swarmrt.runtime.daemon import CIRCUIT, Daemon
+from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.multiaddrs import CIRCUIT
 
 STREAM = "swarmrt/1"
 HOLE_S = 7.0  # in which a way past the relay is found, if there is one

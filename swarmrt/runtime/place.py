@@ -36,6 +36,13 @@ class Ports:
         return f"TCP {self.libp2p}, TCP {self.direct} and UDP {self.udp}"
 
     @property
+    def option(self) -> str:
+        """The option that asks for them."""
+        if self.direct == self.udp == self.libp2p + 1:
+            return f"--port {self.libp2p}"
+        return f"--port {self.libp2p},{self.direct},{self.udp}"
+
+    @property
     def are_chosen(self) -> bool:
         return all((self.libp2p, self.direct, self.udp))
 
@@ -120,6 +127,17 @@ def own_address(host: str) -> str | None:
         return str(probe.getsockname()[0])
 
 
+def check_free(place: Place) -> None:
+    """Raises UsageError when somebody else listens at libp2p's port: its daemon would share it."""
+    for host in place.hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if place.ports.libp2p and not _can_bind(
+            family, socket.SOCK_STREAM, host, place.ports.libp2p
+        ):
+            where = format_address(host, place.ports.libp2p)
+            raise UsageError(f"cannot listen at {where} (TCP): choose another --port, or --listen")
+
+
 def has_address(host: str) -> bool:
     """Whether an IP address is one of this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -128,7 +146,7 @@ def has_address(host: str) -> bool:
 
 def describe(place: Place, standing: Standing, hosts: Sequence[str]) -> str:
     """Say for a user where a process of his can be reached. `hosts` are its addresses."""
-    ports = str(place.ports) if place.ports.are_chosen else "ports that the system has chosen"
+    ports = str(place.ports) if place.ports.are_chosen else "any ports"
     if standing is Standing.HERE:
         return "it listens on this machine only; others cannot reach it"
     if place.announced:
@@ -137,8 +155,8 @@ def describe(place: Place, standing: Standing, hosts: Sequence[str]) -> str:
     where = ", ".join(hosts) or "no address"
     if standing is Standing.BEHIND:
         return (
-            f"it listens at {ports} of {where}, behind a router: others reach it by relays; with "
-            "--port and --announce, and these ports open in the router, they come straight"
+            f"it listens at {ports} of {where}, behind a router: others reach it through relays; "
+            "straight, if you open ports there and pass --port and --announce"
         )
     return f"it listens at {ports} of {where}; a firewall has to let these in"
 
@@ -222,7 +240,11 @@ def _can_bind(family: socket.AddressFamily, kind: socket.SocketKind, host: str, 
         with socket.socket(family, kind) as probe:
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if kind == socket.SOCK_STREAM:  # connections of the past do not count
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
+            if kind == socket.SOCK_STREAM:
+                probe.listen(1)  # who does not listen yet has bound it as well
     except OSError:
         return False
     return True

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.addresses import host_of, is_global
-from swarmrt.runtime.daemon import CIRCUIT, Daemon, peer_of_address
+from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.multiaddrs import CIRCUIT, peer_of_address
 from swarmrt.runtime.place import Standing
 
 log = logging.getLogger("swarmrt.relays")
@@ -87,6 +88,7 @@ class Relays:
             return
         await self._look()
         self._task = asyncio.create_task(self._look_again_and_again())
+        self._task.add_done_callback(_report)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -135,6 +137,14 @@ class Relays:
         if not is_held and not self._said:
             log.warning("%s", NO_RELAY)
         self._said = not is_held
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A bug in it reaches the loop's exception handler."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": "looking for relays failed", "exception": error, "task": task}
+        )
 
 
 def _through(relay: Relay, me: PeerId) -> str:
