@@ -6,6 +6,7 @@ public because libp2p and swarmrt treat private ones in another way. It needs ro
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -42,6 +43,13 @@ table ip nat {
 table inet filter {
   chain forward { ct status dnat accept
   }
+}
+"""
+
+COUNTER = """
+table inet counting {
+  counter straight { }
+  chain forward { type filter hook forward priority -10; ip saddr %s counter name straight; }
 }
 """
 
@@ -158,6 +166,15 @@ class Internet:
         to = f"meta l4proto {{ tcp, udp }} th dport {ports} dnat to {host.address};"
         router.run("nft", "-f", "-", text=FORWARDING % to)
         return router.address
+
+    def count(self, host: Host, source: str) -> None:
+        """Have a home's router count what comes from an address, from now on."""
+        self._routers[host].run("nft", "-f", "-", text=COUNTER % source)
+
+    def counted_bytes(self, host: Host) -> int:
+        said = self._routers[host].run("nft", "-j", "list", "counters")
+        counters = [one["counter"] for one in json.loads(said)["nftables"] if "counter" in one]
+        return int(counters[0]["bytes"])
 
     def shape(self, host: Host, bits_per_s: str) -> None:
         """Limit what leaves a machine, on its way into the network."""
