@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import pytest
 from swarmrt.lab.commits import Commits
 from swarmrt.observe.audit import audit
 from tests.namespaces import Host, Internet, why_not_here
-from tests.processes import ROOT, environment
+from tests.processes import COMMAND, ROOT, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.swarm]
 
@@ -76,22 +75,21 @@ class Swarm:
         train = ["train", self.folder / "run.toml", "--run-dir", self.run_dir, *arguments]
         return self.start(host, "trainer", *train)
 
-    def joins(self) -> list[str]:
-        """What the trainer has told newcomers to add to their command."""
-        self.wait(lambda: "--join" in self.said("trainer"), "the trainer's join line")
-        addresses = re.findall(r"--join (\S+)", self.said("trainer"))
-        return [word for address in addresses for word in ("--join", address)]
+    def lines(self) -> list[str]:
+        """The join lines that the trainer has printed."""
+        self.wait(lambda: "swarmrt serve '" in self.said("trainer"), "the trainer's join line")
+        return re.findall(r"swarmrt serve '(\S+)'", self.said("trainer"))
 
     def serve(self, host: Host, stage: int, *arguments: object) -> subprocess.Popen[bytes]:
         name = f"stage-{stage}"
-        serve = ["serve", "--run", "home", "--stage", stage, *self.joins()]
+        serve = ["serve", self.lines()[0], "--stage", stage]
         return self.start(
             host, name, *serve, "--log-dir", self.run_dir / "peers" / name, *arguments
         )
 
     def doctor(self, host: Host, *arguments: object) -> dict[str, dict[str, Any]]:
         """What the doctor finds on a machine, which it prints last."""
-        wanted = ("doctor", "--run", "home", *self.joins(), "--json", *arguments)
+        wanted = ("doctor", self.lines()[0], "--json", *arguments)
         done = subprocess.run(
             _command(host, wanted),
             capture_output=True,
@@ -139,7 +137,7 @@ class Swarm:
 
 
 def _command(host: Host, arguments: Sequence[object]) -> list[str]:
-    return host.command(sys.executable, "-m", "swarmrt", *arguments)
+    return host.command(*COMMAND, *arguments)
 
 
 @pytest.fixture
@@ -171,7 +169,7 @@ def test_two_homes_train_through_a_relay_and_a_trainer_resumes(
     swarm.serve(here, 0)
     swarm.serve(there, 1)
     swarm.wait_for_step(3)
-    lines = set(re.findall(r"--join (\S+)", swarm.said("trainer")))
+    lines = set(swarm.lines())
     for stage in (0, 1):
         assert "behind a router" in swarm.said(f"stage-{stage}")
 
@@ -190,7 +188,7 @@ def test_two_homes_train_through_a_relay_and_a_trainer_resumes(
     trainer.wait()
     swarm.train(public, "--resume", swarm.run_dir)
     swarm.wait_for_step(swarm.version + 3)
-    assert set(re.findall(r"--join (\S+)", swarm.said("trainer"))) == lines
+    assert len(swarm.lines()) == 2 and set(swarm.lines()) == lines
     assert audit(swarm.run_dir).passed
 
 
@@ -200,9 +198,9 @@ def test_two_homes_punch_holes_where_four_hosts_have_seen_them(
     public = [internet.host(f"public-{number}", 1 + number) for number in range(4)]
     here, there = internet.home("a", 11), internet.home("b", 12)
     swarm.train(public[0])
-    joins = swarm.joins()
+    [line] = swarm.lines()
     for number, host in enumerate(public[1:]):
-        swarm.start(host, f"bootstrap-{number}", "bootstrap", *joins)
+        swarm.start(host, f"bootstrap-{number}", "bootstrap", line)
     for number in range(3):
         swarm.wait(
             lambda name=f"bootstrap-{number}": "--join" in swarm.said(name),  # type: ignore[misc]

@@ -10,7 +10,7 @@ from subprocess import Popen
 import pytest
 
 from swarmrt.runtime.identity import open_identity
-from tests.processes import PATIENCE_S, our_processes, running
+from tests.processes import PATIENCE_S, our_processes, running, swarmrt
 
 pytestmark = pytest.mark.swarm
 
@@ -38,12 +38,13 @@ def test_everybody_waits_for_the_directory_that_comes_last(tmp_path: Path) -> No
     join = f"{listen}/p2p/{open_identity(key).peer_id}"
     run = tmp_path / "run.toml"
     run.write_text('[run]\nname = "early"\nsteps = 2\n[stages]\ncount = 1\n')
-    serve = ["serve", "--run", "early", "--stage", 0, "--join", join, "--wait", "--threads", "1"]
+    line = swarmrt("invite", run, "--at", join).stdout.strip()
+    serve = ["serve", line, "--stage", 0, "--wait", "--threads", "1"]
     train = ["train", run, "--join", join, "--wait", "--run-dir", tmp_path / "run"]
     with running(*serve) as peer, running(*train) as trainer:
         for process in (peer, trainer):
-            wait_for_line(process, f"waiting: no directory answers at {join}")
-        with running("bootstrap", "--listen", listen, "--identity", key):
+            wait_for_line(process, "waiting: no directory")
+        with running("bootstrap", "--run", "early", "--listen", listen, "--identity", key):
             wait_for_line(peer, "serves stage 0")
             assert trainer.wait(PATIENCE_S) == 0
             assert peer.wait(PATIENCE_S) == 0
@@ -52,6 +53,10 @@ def test_everybody_waits_for_the_directory_that_comes_last(tmp_path: Path) -> No
 
 def test_without_waiting_a_dead_address_is_an_error(tmp_path: Path) -> None:
     join = f"/ip4/127.0.0.1/tcp/9/p2p/{open_identity(tmp_path / 'nobody').peer_id}"
-    with running("serve", "--run", "early", "--stage", 0, "--join", join) as peer:
+    run = tmp_path / "run.toml"
+    run.write_text('[run]\nname = "early"\nsteps = 2\n[stages]\ncount = 1\n')
+    line = swarmrt("invite", run, "--at", join).stdout.strip()
+    with running("serve", line, "--stage", 0) as peer:
         assert peer.wait(PATIENCE_S) == 2
-        assert peer.stderr is not None and "no directory answers" in peer.stderr.read()
+        said = peer.stderr.read() if peer.stderr is not None else ""
+        assert "no directory" in said and f"answers at {join}" in said
