@@ -6,7 +6,7 @@ peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Relea
                  Refused · Applied · Leaving · Knock
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
-anyone → anyone  Probe, answered by Probed · Renewed
+anyone → anyone  Probe, answered by Probed; DialBack, answered by DialedBack · Renewed
 
 `swarmrt/permissions.py` says which of them is taken from whom.
 
@@ -381,10 +381,29 @@ class Barred(Message, frozen=True):
     peers: tuple[PeerId, ...]
 
 
+class DialBack(Message, frozen=True):
+    """Dial the sender at the address from which this link comes, and nowhere else."""
+
+    number: int
+    libp2p: int  # ports; 0 for one that is not to be tried
+    direct: int
+    udp: int
+
+
+class DialedBack(Message, frozen=True):
+    """The answer to a DialBack. Whether a datagram has come its receiver knows best."""
+
+    number: int
+    host: str  # the IP address that was dialed; empty when the link's is not the sender's own
+    libp2p: bool  # whether it was reached there
+    direct: bool
+    affordable: bool  # otherwise nothing was dialed, because there have been too many requests
+
+
 ALL_MESSAGES: tuple[type[Message], ...] = (
     Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
     Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
-    Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred,
+    Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred, DialBack, DialedBack,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

@@ -20,6 +20,8 @@ from swarmrt.messages import (
     Beacon,
     Busy,
     Claim,
+    DialBack,
+    DialedBack,
     Drain,
     Evaluated,
     Finish,
@@ -94,6 +96,8 @@ TO_PEER: dict[type[Message], set[Sender]] = {
     NoState: {Sender.TRAINER, Sender.SAME},
     Probe: _KNOWN,
     Probed: _KNOWN,
+    DialBack: _KNOWN,
+    DialedBack: _KNOWN,
     Renewed: {Sender.MEMBER, Sender.TRAINER},
 }
 """What a peer takes, and from whom. Whatever is not here it takes from nobody."""
@@ -117,6 +121,8 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
     NoState: {Sender.MEMBER},
     Probe: _KNOWN,
     Probed: _KNOWN,
+    DialBack: _KNOWN,
+    DialedBack: _KNOWN,
     Knock: {Sender.STRANGER, *_KNOWN},
     Renewed: {Sender.MEMBER},
 }

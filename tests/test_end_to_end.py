@@ -252,7 +252,7 @@ def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path
     """Separate commands, as on separate machines: directory, peers, trainer."""
     run_dir = tmp_path / "run"
     steps = ["--set", "run.steps=6", "--set", "stages.count=2"]
-    with running("bootstrap", "--run", "exact", "--json") as directory:
+    with running("bootstrap", "--run", "exact", "--json", "--listen", "127.0.0.1") as directory:
         assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
         line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()
@@ -274,7 +274,7 @@ def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path
 def test_killed_trainer_is_resumed_with_the_same_peers(exact: Path, tmp_path: Path) -> None:
     """A new incarnation: the peers wait for it, and void what they did for the earlier one."""
     run_dir = tmp_path / "run"
-    with running("bootstrap", "--run", "exact", "--json") as directory:
+    with running("bootstrap", "--run", "exact", "--json", "--listen", "127.0.0.1") as directory:
         assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
         line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()

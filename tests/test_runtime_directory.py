@@ -151,7 +151,7 @@ def test_directory_is_not_bloated() -> None:
                 how = {"subkey": mark(node)}
                 mine = record(owner, node).model_dump()
                 assert not await store(node, key, "x" * 1_000_000, **how)
-                assert not await store(node, key, {**mine, "addresses": ["x" * 129]}, **how)
+                assert not await store(node, key, {**mine, "addresses": ["x" * 193]}, **how)
                 assert not await store(node, "swarmrt/made-up", mine, **how)
                 assert not await store(node, key, mine, subkey=mark(node) + b"2")
                 assert not await store(node, key, mine, subkey=b"x" + mark(node))

@@ -342,7 +342,7 @@ def test_nonsense_is_no_command(line: str) -> None:
 
 def test_process_obeys_its_parent_and_ignores_nonsense() -> None:
     process = subprocess.run(
-        [*COMMAND, "bootstrap", "--json", "--with-parent"],
+        [*COMMAND, "bootstrap", "--json", "--listen", "127.0.0.1", "--with-parent"],
         input="nonsense\n" + "x" * 100_000 + "\n",
         capture_output=True,
         text=True,

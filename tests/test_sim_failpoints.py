@@ -8,14 +8,24 @@ from typing import Any
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import ALL_MESSAGES, GetState, Message, NoState, Probe, Probed, StateChunk
+from swarmrt.messages import (
+    ALL_MESSAGES,
+    DialBack,
+    DialedBack,
+    GetState,
+    Message,
+    NoState,
+    Probe,
+    Probed,
+    StateChunk,
+)
 from swarmrt.scheduler.failpoints import all_points
 from swarmrt.sim.process import Process
 from swarmrt.sim.world import TRAINER, World
 
 SEEDS = range(1, 30)  # until one of them comes to it
 IN_WORLD = [point for point in all_points() if "rename" not in point and "write" not in point]
-NOT_FOR_CORES = (GetState, StateChunk, NoState, Probe, Probed)
+NOT_FOR_CORES = (GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack)
 MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_FOR_CORES]
 
 

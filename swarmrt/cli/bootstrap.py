@@ -16,13 +16,11 @@ from swarmrt.cli.papers import (
     line_of_parent,
     owner_signer,
 )
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 from swarmrt.runtime.stopping import StopSwitch
 
 JOIN = typer.Option(
     [], "--join", metavar="ADDR", help="Address of a process of the swarm; may be repeated."
-)
-LISTEN = typer.Option(
-    ["/ip4/127.0.0.1/tcp/0"], "--listen", metavar="ADDR", help="Multiaddr to listen at."
 )
 IDENTITY = typer.Option(
     None, "--identity", metavar="FILE", help="Key file; made if missing. Without one: a new key."
@@ -44,6 +42,9 @@ def bootstrap(
         None, "--run", metavar="NAME", help="Keep the directory of this run of yours."
     ),
     listen: list[str] = LISTEN,
+    port: str | None = PORT,
+    announce: list[str] = ANNOUNCE,
+    upnp: bool = UPNP,
     join: list[str] = JOIN,
     identity: Path | None = IDENTITY,
     as_json: bool = typer.Option(False, "--json", help='Print {"join": "…"} as the first line.'),
@@ -68,13 +69,15 @@ def bootstrap(
     elif line is not None:
         papers = GuestsPapers(line)
     at = [*join, *(line.addresses if line is not None else ())]
+    place = place_of(at, listen, port, announce, upnp)
 
     async def command(switch: StopSwitch) -> None:
-        async with open_network(at, listen, identity, papers=papers, private=private) as network:
+        async with open_network(at, place, identity, papers=papers, private=private) as network:
             addresses = network.daemon.addresses()
             if as_json:
                 print(json.dumps({"join": addresses[0]}), flush=True)
             else:
+                print(network.describe())
                 print("the directory is up; others join with:\n")
                 print(join_line(addresses), flush=True)
             stop = asyncio.Event()

@@ -8,8 +8,9 @@ from dataclasses import asdict
 
 import typer
 
-from swarmrt.cli.bootstrap import JOIN, LISTEN
+from swarmrt.cli.bootstrap import JOIN
 from swarmrt.cli.papers import given_line
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_doctor
 from swarmrt.foreign import printable
 
 WIDTH = 34  # of what was looked at
@@ -25,17 +26,21 @@ def doctor(
     ),
     join: list[str] = JOIN,
     listen: list[str] = LISTEN,
+    port: str | None = PORT,
+    announce: list[str] = ANNOUNCE,
+    upnp: bool = UPNP,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """What works from here, and why not where it does not. Fails if something cannot be reached."""
     from swarmrt.cli.running import new_loop, run
-    from swarmrt.lab.doctor import Finding, examine_carriers, examine_machine, examine_swarm
+    from swarmrt.lab.doctor import examine_carriers, examine_machine, examine_swarm
+    from swarmrt.lab.findings import Finding
 
     line = given_line(line_text)
     findings: list[Finding] = []
 
     def is_optional(finding: Finding) -> bool:
-        return finding.what.startswith("codecs")
+        return finding.what.startswith(("codecs", "dialed back"))
 
     def tell(finding: Finding) -> None:
         findings.append(finding)
@@ -44,8 +49,11 @@ def doctor(
             says = printable(finding.says, MAX_SAID)
             print(f"{mark}  {printable(finding.what):<{WIDTH}} {says}", flush=True)
 
+    at = [*join, *(line.addresses if line is not None else ())]
+    place = place_of_doctor(at, listen, port, announce, upnp)
+
     async def swarm() -> None:
-        async for finding in examine_swarm(join, listen, line):
+        async for finding in examine_swarm(join, place, line):
             tell(finding)
 
     for finding in examine_machine():

@@ -28,6 +28,7 @@ from swarmrt.foreign import for_terminal
 from swarmrt.lab.papers import LocalPapers
 from swarmrt.runtime.folders import new_run_dir, write_config
 from swarmrt.runtime.launching import COMMAND, consent, environment
+from swarmrt.runtime.place import LOOPBACK_HOST
 from swarmrt.runtime.stopping import StopSwitch
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
@@ -154,7 +155,8 @@ class LocalSwarm:
         stdout: int | None = None,
     ) -> Child:
         """A child in a session of its own: it hears of Ctrl-C from us, in our order."""
-        command = [*COMMAND, *arguments, "--with-parent", "--papers-on-stdin"]
+        command = [*COMMAND, *arguments, "--listen", LOOPBACK_HOST]
+        command += ["--with-parent", "--papers-on-stdin"]
         output = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)

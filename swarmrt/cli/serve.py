@@ -8,10 +8,11 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT
+from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
 from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.devices import DEVICE, check_device
 from swarmrt.cli.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 
 
 def serve(
@@ -22,6 +23,9 @@ def serve(
     device: str = DEVICE,
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
+    port: str | None = PORT,
+    announce: list[str] = ANNOUNCE,
+    upnp: bool = UPNP,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
     allow_model: list[str] = ALLOW_MODEL,
     model_path: list[Path] = MODEL_PATH,
@@ -31,7 +35,7 @@ def serve(
         help="What the stage may take of the device's memory, like 8GB; 80 % of what is free by "
         'default. "none" for no limit.',
     ),
-    wait: bool = typer.Option(False, "--wait", help="Wait for the run to be published."),
+    wait: bool = typer.Option(False, "--wait", help="Wait for the directory, and for the run."),
     log_dir: Path | None = typer.Option(
         None, metavar="DIR", help="Where to write events.jsonl; nowhere by default."
     ),
@@ -69,11 +73,12 @@ def serve(
         else:
             line = given_line(line_text) or kept_line(run_name)
             kept = stack.enter_context(keeping(line))
+        line = line.with_addresses(join)
         options = ServeOptions(
-            line=line.with_addresses(join),
+            line=line,
             stage=stage,
             kept=kept,
-            listen=tuple(listen),
+            place=place_of(line.addresses, listen, port, announce, upnp),
             identity=identity or (kept.identity if kept is not None else None),
             device=device,
             threads=threads,

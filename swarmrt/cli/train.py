@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, LISTEN, WITH_PARENT
+from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
 from swarmrt.cli.configs import SET
 from swarmrt.cli.papers import (
     DELEGATION,
@@ -19,6 +19,7 @@ from swarmrt.cli.papers import (
     owner_signer,
     signer_of_parent,
 )
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_trainer
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
 from swarmrt.foreign import for_terminal
@@ -53,6 +54,10 @@ def train(
     resume: Path | None = RESUME,
     identity: Path | None = IDENTITY,
     listen: list[str] = LISTEN,
+    port: str | None = PORT,
+    announce: list[str] = ANNOUNCE,
+    upnp: bool = UPNP,
+    wait: bool = typer.Option(False, "--wait", help="Wait for the directory to be joined."),
     as_json: bool = JSON,
     owner: Path | None = OWNER,
     delegation: Path | None = DELEGATION,
@@ -85,25 +90,27 @@ def train(
     config = resolve(config)
     run_dir = run_dir or resume or new_run_dir(config)
     write_config(run_dir, config)
+    place = place_of_trainer(run_dir, join, listen, port, announce, upnp)
     start = checkpoint.version if checkpoint else 0
     progress = Progress(config, run_dir, start, data.unigram_loss())
     faults = LinkFaults(link_delay_s) if with_parent or link_delay_s else None
-    options = TrainOptions(
-        run_dir,
-        signer,
-        tuple(join),
-        tuple(listen),
-        identity,
-        numbers,
-        resume=resume is not None,
-        checkpoint=checkpoint,
-        failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
-        faults=faults,
-    )
-
     with open_view(progress, as_json) as view:
         view.note(f"run folder {run_dir}")
         view.note(f"data: {data.description}")
+        options = TrainOptions(
+            run_dir,
+            signer,
+            tuple(join),
+            place,
+            identity,
+            numbers,
+            resume=resume is not None,
+            checkpoint=checkpoint,
+            failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+            faults=faults,
+            wait=wait,
+            say=view.note,
+        )
 
         def report(what: Report) -> None:
             progress.add(what)

@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import torch
 
@@ -17,13 +16,16 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import RunError, SwarmError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.kernels.dispatch import describe
+from swarmrt.lab.findings import Finding
 from swarmrt.lab.linking import measure
+from swarmrt.lab.reachability import examine_reachability
 from swarmrt.model.sizing import footprint
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.dialing import DIAL_S
 from swarmrt.runtime.free_memory import describe as describe_size
 from swarmrt.runtime.free_memory import free_bytes
 from swarmrt.runtime.network import Network, open_network
+from swarmrt.runtime.place import Place
 from swarmrt.runtime.probing import Distance, Prober
 from swarmrt.trust.joining_line import JoinLine
 from swarmrt.trust.papers import GuestsPapers
@@ -37,13 +39,6 @@ LINK_KINDS = {
     "direct": "links go direct only",
     "libp2p": "links go by libp2p only",
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    what: str
-    works: bool
-    says: str  # what was found, or why it does not work
 
 
 def examine_machine() -> Iterator[Finding]:
@@ -100,12 +95,12 @@ def examine_carriers(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> Itera
 
 
 async def examine_swarm(
-    join: Sequence[str], listen: Sequence[str], line: JoinLine | None
+    join: Sequence[str], place: Place, line: JoinLine | None
 ) -> AsyncIterator[Finding]:
     """Join the directory; with a run's join line, dial and probe its trainer and its peers."""
     started = time.monotonic()
     try:
-        async with _network(join, listen, line) as network:
+        async with _network(join, place, line) as network:
             took = time.monotonic() - started
             yield Finding("directory", True, f"joined in {took:.1f} s")
             if line is not None:
@@ -116,13 +111,13 @@ async def examine_swarm(
 
 
 def _network(
-    join: Sequence[str], listen: Sequence[str], line: JoinLine | None
+    join: Sequence[str], place: Place, line: JoinLine | None
 ) -> AbstractAsyncContextManager[Network]:
     if line is None:
-        return open_network(join, listen)
+        return open_network(join, place)
     at = (*join, *line.addresses)
     papers, private = GuestsPapers(line), line.invite is not None
-    return open_network(at, listen, papers=papers, private=private)
+    return open_network(at, place, papers=papers, private=private)
 
 
 async def _examine_run(network: Network, run: RunId) -> AsyncIterator[Finding]:
@@ -136,6 +131,11 @@ async def _examine_run(network: Network, run: RunId) -> AsyncIterator[Finding]:
     async with _probers(network, config) as probers:
         async for finding in _examine_processes(network, run, config, record, probers):
             yield finding
+        if not network.place.is_loopback:
+            known = {"libp2p": record.addresses, "direct": record.direct}
+            trainer = PeerId(record.trainer)
+            async for finding in examine_reachability(network, probers, trainer, known):
+                yield finding
 
 
 @asynccontextmanager

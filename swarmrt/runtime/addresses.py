@@ -85,7 +85,7 @@ class Reach:
             return self._only_here
         if any(address in network for network in self._private):
             return True
-        return address.is_global and not address.is_multicast and _is_assigned(address)
+        return _is_global(address)
 
     def direct(self, addresses: Sequence[str]) -> list[str]:
         """Those `IP:PORT`s that may be dialed."""
@@ -111,6 +111,15 @@ class Reach:
         further = multiaddr.split("/")[3:]
         has_another = any(part in ("ip4", "ip6") or part.startswith("dns") for part in further)
         return not has_another and self.allows(host)
+
+
+def is_global(host: str) -> bool:
+    """Whether an IP address is one of the internet's, and not of somebody's own network."""
+    return _is_global(_unwrapped(ipaddress.ip_address(host)))
+
+
+def _is_global(address: IpAddress) -> bool:
+    return address.is_global and not address.is_multicast and _is_assigned(address)
 
 
 def _is_assigned(address: IpAddress) -> bool:

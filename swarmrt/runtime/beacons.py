@@ -21,7 +21,13 @@ import torch
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Message
-from swarmrt.runtime.addresses import MAX_ADDRESSES, Reach, parse_address, visible_addresses
+from swarmrt.runtime.addresses import (
+    MAX_ADDRESSES,
+    Reach,
+    format_address,
+    parse_address,
+    visible_addresses,
+)
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.rates import Bucket, Rate
 from swarmrt.wire.datagrams import Key, key_name
@@ -64,10 +70,15 @@ class Beacons:
         faults: LinkFaults | None = None,
         reach: Reach | None = None,
         refused: Counter[str] | None = None,
+        *,
+        port: int = 0,
+        announced: Sequence[str] = (),
     ) -> None:
-        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::. Without
+        """Listen at these IP addresses, at a port or at any (0). `visible` are the addresses that
+        stand for 0.0.0.0 and ::; `announced` are told to others instead of all that. Without
         `reach` datagrams are sent to any address. What is refused is counted in `refused`."""
         self._listen, self._visible, self._reach = listen, visible, reach
+        self._port, self._announced = port, announced
         self._refused: Counter[str] = Counter() if refused is None else refused
         self._on_beacon, self._faults = on_beacon, faults
         self._sockets: dict[socket.AddressFamily, asyncio_dgram.aio.DatagramServer] = {}
@@ -83,14 +94,17 @@ class Beacons:
             if family in self._sockets:
                 continue  # one of each kind will do
             try:
-                stream = await asyncio_dgram.bind((host, 0))
+                stream = await asyncio_dgram.from_socket(bound_socket(host, self._port))
             except OSError as error:
-                raise RunError(f"cannot listen at {host} (UDP): {error.strerror}") from None
+                where = format_address(host, self._port)
+                raise RunError(f"cannot listen at {where} (UDP): {error.strerror}") from None
             self._sockets[family] = stream
             self._tasks.append(asyncio.create_task(self._receive(stream)))
         self._tasks.append(asyncio.create_task(self._send_on()))
 
     def addresses(self) -> list[str]:
+        if self._announced:
+            return list(self._announced)
         found = [
             address
             for stream in self._sockets.values()
@@ -215,3 +229,18 @@ class Beacons:
             agreement.received = counter
             self._queue(key.seal(counter, None), address)
             self._on_beacon(agreement.peer, message, ())
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket for datagrams of one kind of address. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
+        bound.setblocking(False)
+    except BaseException:
+        bound.close()
+        raise
+    return bound

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from hivemind.p2p import P2P
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
@@ -34,10 +35,21 @@ from hivemind.utils.multiaddr import Multiaddr
 from swarmrt.errors import DirectoryError, RunError, SwarmError
 from swarmrt.foreign import printable
 from swarmrt.ids import PeerId, RunId
+from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.daemon_flags import daemon_environment, daemon_flags
 from swarmrt.runtime.identity import Identity, open_identity
+from swarmrt.runtime.multiaddrs import (
+    CIRCUIT,
+    encode_multiaddr,
+    is_direct_and_global,
+    worth_telling,
+)
+from swarmrt.runtime.place import Place, Standing, check_free, has_address, own_address, standing_of
 
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
 STOP_S = 10.0
+LOOK_S = 0.2  # between two looks at the daemon's connections
+MAX_OWN = 5  # addresses of this machine that are told to others
 
 # Runs the daemon until it ends, or until the pipe that only we hold is closed: by us, or because we
 # are gone. Then nothing is left of it, nor of the folder.
@@ -55,9 +67,11 @@ kill "$reader" 2>/dev/null
 class Daemon:
     """A running daemon. Use `Daemon.start`, and `close` at the end."""
 
-    def __init__(self, folder: Path, identity: Identity) -> None:
-        self.identity = identity
+    def __init__(self, folder: Path, identity: Identity, standing: Standing) -> None:
+        self.identity, self.standing = identity, standing
         self.p2p: P2P
+        self._own: list[str] = []  # where others see us, the best ones first
+        self.relayed: Sequence[str] = ()  # addresses at relays that let others through to us
         self._folder = folder
         self._control = folder / "p2pd.sock"
         self._process: Process | None = None
@@ -66,23 +80,30 @@ class Daemon:
 
     @classmethod
     async def start(
-        cls, identity_path: Path | None, listen: Sequence[str], bootstrap: Sequence[str]
+        cls,
+        identity_path: Path | None,
+        place: Place,
+        bootstrap: Sequence[str],
+        standing: Standing | None = None,
     ) -> Daemon:
         """Without an identity file, the process has a new identity.
 
-        Raises UsageError for a bad identity file, DirectoryError for a bad address, and RunError
-        when the daemon does not start.
+        Raises UsageError for a bad identity file or a port that is taken, DirectoryError for a bad
+        address, and RunError when the daemon does not start.
         """
-        for address in (*listen, *bootstrap):
-            check_address(address, with_peer=address in bootstrap)
+        check_free(place)
+        for address in bootstrap:
+            check_address(address, with_peer=True)
+        standing = standing or standing_of(place, bootstrap, own_address)
         folder = Path(tempfile.mkdtemp(prefix="swarmrt-"))
         try:
-            daemon = cls(folder, open_identity(identity_path or folder / "identity"))
+            identity = open_identity(identity_path or folder / "identity")
+            daemon = cls(folder, identity, standing)
         except BaseException:
             shutil.rmtree(folder)
             raise
         try:
-            await daemon._start(listen, bootstrap)
+            await daemon._start(place, bootstrap)
         except BaseException:
             await daemon.close()
             raise
@@ -93,8 +114,19 @@ class Daemon:
         return self.identity.peer_id
 
     def addresses(self) -> list[str]:
-        """Where others reach this process: multiaddrs with the peer's id."""
-        return list(self._visible)
+        """Where others reach this process: multiaddrs with the peer's id, the best ones first."""
+        return [*self._own[:MAX_OWN], *self.relayed]
+
+    def hosts(self) -> list[str]:
+        """The IP addresses of this machine that others see, or those that are announced."""
+        hosts = filter(None, map(host_of, self._own))
+        return [h for h in dict.fromkeys(hosts) if has_address(h)]
+
+    async def look_again(self) -> bool:
+        """Ask where others see this process by now; whether that has changed."""
+        before = self._own
+        self._own = worth_telling(await self.p2p.get_visible_maddrs())
+        return self._own != before
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Tell the daemon where a peer is, and connect to it. Raises RunError.
@@ -102,34 +134,45 @@ class Daemon:
         Peer ids and addresses come from others, so they may be nonsense.
         """
         try:
-            maddrs = [Multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses]
-            await self.p2p._client.connect(PeerID.from_base58(peer), maddrs)
+            where = [
+                encode_multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses
+            ]
+            wanted = p2pd_pb2.ConnectRequest(peer=PeerID.from_base58(peer).to_bytes(), addrs=where)
+            _, writer = await self._ask(type=p2pd_pb2.Request.CONNECT, connect=wanted)
         except (ControlFailure, ValueError) as error:
             raise _out_of_reach(f"connect to {peer}", error) from None
+        writer.close()
 
     async def open_stream(self, peer: PeerId, protocol: str) -> tuple[StreamReader, StreamWriter]:
-        """A stream to a peer. Raises RunError when the peer or the protocol cannot be reached.
-
-        What hivemind's own call does, but it leaves its socket open when it fails.
-        """
-        reader, writer = await asyncio.open_unix_connection(self._control)
+        """A stream to a peer. Raises RunError when the peer or the protocol cannot be reached."""
         try:
             wanted = p2pd_pb2.StreamOpenRequest(
                 peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol]
             )
-            await write_pbmsg(
-                writer, p2pd_pb2.Request(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted)
-            )
-            response = p2pd_pb2.Response()
-            await read_pbmsg_safe(reader, response)
-            raise_if_failed(response)
+            return await self._ask(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted)
         except (ControlFailure, ValueError) as error:
-            writer.close()
             raise _out_of_reach(f"open a stream to {peer}", error) from None
-        except BaseException:
-            writer.close()
-            raise
-        return reader, writer
+
+    async def is_relayed(self, peer: PeerId) -> bool:
+        """Whether the daemon has connections to a peer, and all of them through relays."""
+        peers = await self.p2p.list_peers()
+        found = [info for info in peers if info.peer_id.to_base58() == peer]
+        return bool(found) and all(CIRCUIT in str(a) for info in found for a in info.addrs)
+
+    async def wait_for_hole(
+        self, peer: PeerId, addresses: Sequence[str], patience_s: float
+    ) -> None:
+        """Give a connection through a relay time to become a direct one, where that may be.
+
+        The daemons of both ends punch holes into their routers by themselves, once four other hosts
+        have seen each of them at one public address. Streams opened after that go straight.
+        """
+        both = (addresses, self._own)
+        if not all(any(map(is_direct_and_global, some)) for some in both):
+            return
+        end = asyncio.get_running_loop().time() + patience_s
+        while await self.is_relayed(peer) and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(LOOK_S)  # the daemon does not say when it has succeeded
 
     async def watch(self) -> None:
         """Wait while the daemon lives. Raises RunError when it ends by itself."""
@@ -155,15 +198,32 @@ class Daemon:
             await self._output
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _start(self, listen: Sequence[str], bootstrap: Sequence[str]) -> None:
+    async def _ask(self, **request: Any) -> tuple[StreamReader, StreamWriter]:
+        """Ask on a socket of its own, which is closed if the daemon refuses.
+
+        What hivemind's own calls do, but they leave their sockets open when they fail.
+        """
+        reader, writer = await asyncio.open_unix_connection(self._control)
+        response = p2pd_pb2.Response()
+        try:
+            await write_pbmsg(writer, p2pd_pb2.Request(**request))
+            await read_pbmsg_safe(reader, response)
+            raise_if_failed(response)
+        except BaseException:
+            writer.close()
+            raise
+        return reader, writer
+
+    async def _start(self, place: Place, bootstrap: Sequence[str]) -> None:
         control = f"/unix{self._control}"
         self._process = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", KEEPER, "sh", str(self._folder),
             str(files("hivemind.hivemind_cli") / "p2pd"),
-            *_flags(control, self.identity.path, listen, bootstrap),
+            *daemon_flags(control, self.identity.path, place, self.standing, bootstrap),
             stdin=PIPE,
             stdout=PIPE,
             stderr=STDOUT,
+            env=daemon_environment(self.standing),
             start_new_session=True,
         )  # fmt: skip
         ready = asyncio.get_running_loop().create_future()
@@ -174,8 +234,7 @@ class Daemon:
         except TimeoutError:
             raise RunError(f"the libp2p daemon said nothing for {START_S:.0f} s") from None
         self.p2p = await _replica_in(self._folder).replicate(Multiaddr(control))
-        visible = map(str, await self.p2p.get_visible_maddrs())
-        self._visible = [address for address in visible if "/tcp/" in address]
+        self._own = worth_telling(await self.p2p.get_visible_maddrs())
 
     async def _read_output(self, ready: asyncio.Future[None], bootstrap: Sequence[str]) -> None:
         """The daemon's words: when it is up, and why it is not."""
@@ -231,23 +290,3 @@ def check_address(address: str, *, with_peer: bool) -> None:
         valid = False
     if not valid:
         raise DirectoryError(f"{address!r} is not an address; one looks like {example}")
-
-
-def _flags(
-    control: str, identity: Path, listen: Sequence[str], bootstrap: Sequence[str]
-) -> list[str]:
-    flags = [
-        f"-listen={control}",
-        f"-id={identity}",
-        f"-hostAddrs={','.join(listen)}",
-        "-dhtServer",
-        "-tls=1",
-        "-connManager=1",
-        "-relay=1",
-        "-autonat=1",
-    ]
-    if not all(address.startswith(("/ip4/127.", "/ip6/::1/")) for address in listen):
-        flags.append("-natPortMap=1")
-    if bootstrap:
-        flags += ["-b=1", f"-bootstrapPeers={','.join(bootstrap)}"]
-    return flags

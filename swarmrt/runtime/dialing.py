@@ -68,6 +68,10 @@ class Dialer:
         if len(self._addresses) > MAX_KNOWN:
             self._forget(next(iter(self._addresses)))
 
+    def known(self, peer: PeerId, carrier: str) -> Sequence[str]:
+        """A peer's addresses for the carrier of that name."""
+        return self._addresses.get(peer, {}).get(carrier, ())
+
     def check_due(self, peer: PeerId) -> None:
         """Raises RunError while a peer that could not be reached is not to be dialed again."""
         failures = self._unreachable.get(peer)

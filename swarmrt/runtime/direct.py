@@ -17,7 +17,13 @@ from typing import Any, cast
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import MAX_ADDRESSES, Reach, parse_address, visible_addresses
+from swarmrt.runtime.addresses import (
+    MAX_ADDRESSES,
+    Reach,
+    format_address,
+    parse_address,
+    visible_addresses,
+)
 from swarmrt.runtime.buffered import CLOSE_S, BufferedConnection
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.certificates import Contexts, make_contexts, peer_of_certificate
@@ -28,6 +34,7 @@ from swarmrt.runtime.sparing import Sparing
 log = logging.getLogger("swarmrt.direct")
 log.addFilter(Sparing())
 
+CONNECT_S = 4.0  # the system asks at 0, 1 and 3 s, and answers for a process that is busy
 GREET_S = 10.0  # for the TLS handshake, on a loaded machine
 MAX_GREETINGS = 64  # handshakes of incoming connections at a time
 BACKLOG = 128
@@ -68,7 +75,7 @@ class DirectConnection(BufferedConnection):
 
 
 class DirectCarrier(Carrier):
-    """Listens where the libp2p daemon does, on ports of its own."""
+    """Listens where the libp2p daemon does, on a port of its own."""
 
     name = "direct"
 
@@ -78,13 +85,17 @@ class DirectCarrier(Carrier):
         listen: Sequence[str] = ("127.0.0.1",),
         visible: Sequence[str] = (),
         *,
+        port: int = 0,
+        announced: Sequence[str] = (),
         tls: bool = True,
         refused: Counter[str] | None = None,
     ) -> None:
-        """Listen at these IP addresses; `visible` are those that stand for 0.0.0.0 and ::. What is
+        """Listen at these IP addresses, at a port or at any (0). `visible` are the addresses that
+        stand for 0.0.0.0 and ::; `announced` are told to others instead of all that. What is
         refused is counted in `refused`."""
         self._contexts: Contexts | None = make_contexts(identity) if tls else None
         self._listen, self._visible = listen, visible
+        self._port, self._announced = port, announced
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._greetings: Greetings[asyncio.Task[None]] = Greetings(MAX_GREETINGS)
@@ -96,13 +107,16 @@ class DirectCarrier(Carrier):
         self._welcome = welcome
         for host in self._listen:
             try:
-                listener = _listener(host)
+                listener = _listener(host, self._port)
             except OSError as error:
-                raise RunError(f"cannot listen at {host}: {error.strerror}") from None
+                where = format_address(host, self._port)
+                raise RunError(f"cannot listen at {where} (TCP): {error.strerror}") from None
             self._listeners.append(listener)
             self._spawn(self._accept(listener))
 
     def addresses(self) -> list[str]:
+        if self._announced:
+            return list(self._announced)
         found = [
             address
             for listener in self._listeners
@@ -144,9 +158,9 @@ class DirectCarrier(Carrier):
         tls = None if self._contexts is None else self._contexts.dialing
         _, connection = await asyncio.get_running_loop().create_connection(
             DirectConnection,
-            host,
-            port,
+            sock=await _connected(host, port),
             ssl=tls,
+            server_hostname="" if tls else None,
             ssl_handshake_timeout=GREET_S if tls else None,
             ssl_shutdown_timeout=CLOSE_S if tls else None,
         )
@@ -222,14 +236,30 @@ async def _first(dials: Sequence[asyncio.Task[DirectConnection]]) -> DirectConne
     raise error
 
 
-def _listener(host: str) -> socket.socket:
-    """A socket that listens at a port that the system chooses. Raises OSError."""
+async def _connected(host: str, port: int) -> socket.socket:
+    """A socket that is connected to where somebody listens. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    connected = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connected.setblocking(False)
+        async with asyncio.timeout(CONNECT_S):
+            await asyncio.get_running_loop().sock_connect(connected, (host, port))
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens; the system chooses a port that is 0. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, 0))
+        if port:  # connections of who listened there before do not stand in the way
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from hivemind.dht.node import DHTNode
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
 from hivemind.utils.timed_storage import get_dht_time
 
 from swarmrt.errors import AccessError, DirectoryError, UsageError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.daemon import Daemon, no_answer
 from swarmrt.runtime.directory_access import RunAuthorizer
+from swarmrt.runtime.place import Standing
 from swarmrt.runtime.records import (
     MAX_RECORD_BYTES,
     MAX_RECORDS,
@@ -76,12 +78,21 @@ class Directory:
                     cache_locally=False,  # a reader wants what is true now
                     cache_on_store=False,
                     cache_nearest=0,
+                    client_mode=daemon.standing is Standing.BEHIND,  # others cannot ask it
                     strict=False,
                 )
         except (RuntimeError, TimeoutError):
             raise no_answer(join, run) from None
         node.protocol._validate_dictionary = records.keep_valid
         return cls(node, records)
+
+    async def meet(self, peer: PeerId) -> None:
+        """Have a process among the nodes that are asked, if it is one.
+
+        A node is forgotten once it does not answer. Others that come back call on those that they
+        find; those whom nobody can call have to do it themselves.
+        """
+        await self._node.protocol.call_ping(PeerID.from_base58(peer))
 
     async def publish_run(self, run: RunId, published: str, ended: str, ttl_s: float) -> None:
         """Store the run's record, a statement of its owner; `ended` replaces it in the end.

@@ -32,7 +32,7 @@ def line_to_print(
         invite = None
     elif invite is None or not _is_good(invite.token, signer):
         invite = signer.invite(USES, time.time() + GOOD_S, note="join line")
-    line = JoinLine(signer.run, tuple(addresses), invite)
+    line = JoinLine(signer.run, (), invite).with_addresses(addresses)
     _keep(run_dir / "join", str(line))
     return line
 

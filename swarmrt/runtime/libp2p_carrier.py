@@ -8,30 +8,38 @@ from collections.abc import Sequence
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
 from swarmrt.ids import PeerId
-from swarmrt.runtime.addresses import Reach
+from swarmrt.runtime.addresses import Reach, host_of
 from swarmrt.runtime.buffered import BufferedConnection
 from swarmrt.runtime.carriers import Carrier, Connection, Welcome
 from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.multiaddrs import CIRCUIT
 
 STREAM = "swarmrt/1"
+HOLE_S = 7.0  # in which a way past the relay is found, if there is one
 
 
 class Libp2pConnection(BufferedConnection):
     """A stream of the daemon's. libp2p has proved who is at its other end."""
 
     _writer: StreamWriter
+    _at = ""
 
     @classmethod
     async def take_over(
-        cls, peer: PeerId, reader: StreamReader, writer: StreamWriter
+        cls, peer: PeerId, reader: StreamReader, writer: StreamWriter, at: str = ""
     ) -> Libp2pConnection:
-        """Have its transport, past the reader, which would copy all that comes in twice."""
+        """Have its transport, past the reader, which would copy all that comes in twice. `at` is
+        the multiaddr of the other end, where that is known."""
         reader.feed_eof()  # so that what it has read is all that it gives
         connection = cls(peer, await reader.read())
         connection._writer = writer  # it closes the transport when it goes
+        connection._at = at
         writer.transport.set_protocol(connection)
         connection.connection_made(writer.transport)
         return connection
+
+    def host(self) -> str | None:
+        return None if CIRCUIT in self._at else host_of(self._at)
 
 
 class Libp2pCarrier(Carrier):
@@ -43,7 +51,8 @@ class Libp2pCarrier(Carrier):
     async def start(self, welcome: Welcome) -> None:
         async def incoming(info: StreamInfo, reader: StreamReader, writer: StreamWriter) -> None:
             peer = PeerId(info.peer_id.to_base58())
-            welcome(await Libp2pConnection.take_over(peer, reader, writer))
+            at = str(info.addr)
+            welcome(await Libp2pConnection.take_over(peer, reader, writer, at))
 
         await self._daemon.p2p.add_binary_stream_handler(STREAM, incoming)
 
@@ -59,6 +68,7 @@ class Libp2pCarrier(Carrier):
     async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
         if addresses:
             await self._daemon.connect(peer, addresses)
+            await self._daemon.wait_for_hole(peer, addresses, HOLE_S)
         reader, writer = await self._daemon.open_stream(peer, STREAM)
         return await Libp2pConnection.take_over(peer, reader, writer)
 

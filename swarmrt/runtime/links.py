@@ -97,6 +97,15 @@ class Links:
         """Where a peer can be dialed, by its record: for each carrier's name."""
         self._dialer.know(peer, addresses)
 
+    def known_addresses(self, peer: PeerId, carrier: str) -> Sequence[str]:
+        """Where a peer can be dialed by the carrier of that name, as far as that is known."""
+        return self._dialer.known(peer, carrier)
+
+    def host_of(self, peer: PeerId) -> str | None:
+        """The IP address from which a peer's link comes, where that is the peer's own."""
+        hosts = (link.connection.host() for link in self._links if link.connection.peer == peer)
+        return next((host for host in hosts if host is not None), None)
+
     def send(self, peer: PeerId, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
         """Queue it; never blocks. Tensors must stay as they are until they are written.
 

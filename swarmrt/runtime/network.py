@@ -15,21 +15,24 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.addresses import Reach, host_of
+from swarmrt.runtime.arriving import arrive
 from swarmrt.runtime.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers import Carrier
-from swarmrt.runtime.daemon import Daemon
+from swarmrt.runtime.daemon import Daemon, check_address
 from swarmrt.runtime.direct import DirectCarrier
 from swarmrt.runtime.directory import Directory
 from swarmrt.runtime.door import GuardedDoor
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.libp2p_carrier import Libp2pCarrier
 from swarmrt.runtime.links import Links
+from swarmrt.runtime.place import Place, describe, own_address, standing_of
+from swarmrt.runtime.relays import Relays
 from swarmrt.trust.papers import Papers
 from swarmrt.trust.statements import Published
 
 log = logging.getLogger("swarmrt.network")
 
-LOOPBACK = ("/ip4/127.0.0.1/tcp/0",)
+LOOPBACK = Place()
 MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
 
 
@@ -37,7 +40,8 @@ MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where no
 class Network:
     daemon: Daemon
     directory: Directory
-    listen: Sequence[str] = LOOPBACK  # multiaddrs
+    relays: Relays
+    place: Place = LOOPBACK
     faults: LinkFaults | None = None
     join: Sequence[str] = ()  # multiaddrs, by the user's own word
     papers: Papers | None = None  # of the run that this process belongs to
@@ -71,57 +75,89 @@ class Network:
     def carriers(self, link: Literal["auto", "direct", "libp2p"]) -> list[Carrier]:
         """The carriers that links may use, the preferred one first."""
         carriers: list[Carrier] = []
+        place, daemon = self.place, self.daemon
         if link != "libp2p":
-            listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
             carriers.append(
-                DirectCarrier(self.daemon.identity, listen, visible, refused=self.refused)
+                DirectCarrier(
+                    daemon.identity,
+                    place.hosts,
+                    daemon.hosts(),
+                    port=place.ports.direct,
+                    announced=place.announced_direct,
+                    refused=self.refused,
+                )
             )
         if link != "direct":
-            carriers.append(Libp2pCarrier(self.daemon))
+            carriers.append(Libp2pCarrier(daemon))
         return carriers
 
     def beacons(self, on_beacon: OnBeacon) -> Beacons:
         """Sockets for beacons, where links listen too."""
-        listen, visible = _hosts(self.listen), _hosts(self.daemon.addresses())
-        return Beacons(listen, visible, on_beacon, self.faults, self.reach, self.refused)
+        return Beacons(
+            self.place.hosts,
+            self.daemon.hosts(),
+            on_beacon,
+            self.faults,
+            self.reach,
+            self.refused,
+            port=self.place.ports.udp,
+            announced=self.place.announced_udp,
+        )
 
     @property
     def reach(self) -> Reach:
         """Which addresses of others are dialed from here."""
-        return Reach(_hosts([*self.listen, *self.daemon.addresses(), *self.join]))
+        place = self.place
+        told = [one.host for one in place.announced] or self.daemon.hosts()
+        joined = filter(None, map(host_of, self.join))
+        return Reach([*place.hosts, *told, *joined])
 
-
-def _hosts(multiaddrs: Sequence[str]) -> list[str]:
-    """Their IP addresses, each once."""
-    return list(dict.fromkeys(filter(None, map(host_of, multiaddrs))))
+    def describe(self) -> str:
+        """Say for its user where this process can be reached."""
+        return describe(self.place, self.daemon.standing, self.daemon.hosts())
 
 
 @asynccontextmanager
 async def open_network(
     join: Sequence[str],
-    listen: Sequence[str] = LOOPBACK,
+    place: Place = LOOPBACK,
     identity: Path | None = None,
     faults: LinkFaults | None = None,
     papers: Papers | None = None,
     *,
     private: bool = False,
+    remembered: Sequence[str] = (),
+    waiting: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
     `papers` say of which run this process is; the directory of a private one is closed to others.
-    Raises DirectoryError when no address of `join` answers.
+    `remembered` are addresses at which others once were; with `waiting` a directory that does not
+    answer is waited for. Raises DirectoryError when no address of `join` answers.
     """
-    daemon = await Daemon.start(identity, list(listen), list(join))
+    for address in join:
+        check_address(address, with_peer=True)
+    standing = standing_of(place, join, own_address)
     barred: set[PeerId] = set()
-    try:
-        directory = await Directory.open(
-            daemon, list(join), papers, private=private, is_barred=barred.__contains__
-        )
+
+    async def enter(addresses: Sequence[str]) -> tuple[Daemon, Directory]:
+        daemon = await Daemon.start(identity, place, addresses, standing)
         try:
-            yield Network(daemon, directory, listen, faults, join, papers, barred)
-        finally:
-            await directory.close()
+            return daemon, await Directory.open(
+                daemon, addresses, papers, private=private, is_barred=barred.__contains__
+            )
+        except BaseException:
+            await daemon.close()
+            raise
+
+    daemon, directory = await arrive(enter, join, remembered, waiting)
+    relays = Relays(daemon, join, directory.meet)
+    try:
+        await relays.start()
+        yield Network(daemon, directory, relays, place, faults, join, papers, barred)
     finally:
+        await relays.close()
+        await directory.close()
         await daemon.close()
 
 

@@ -36,6 +36,7 @@ from swarmrt.runtime.fitting import Fitting
 from swarmrt.runtime.kept_runs import KeptRun
 from swarmrt.runtime.network import LOOPBACK, Network, watch_stage
 from swarmrt.runtime.parts import Mean, Parts, part_range
+from swarmrt.runtime.place import Place
 from swarmrt.runtime.records import PeerRecord
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import (
@@ -102,7 +103,7 @@ class ServeOptions:
     line: JoinLine  # of the run
     stage: int
     kept: KeptRun | None = None  # where this machine keeps what it knows of the run
-    listen: tuple[str, ...] = LOOPBACK
+    place: Place = LOOPBACK
     identity: Path | None = None
     device: str = "cpu"
     threads: int | None = None
@@ -175,6 +176,7 @@ class Peer(Shell):
         self._targets_key = b""  # for the last stage
         self._announced: Announce | None = None
         self._announcement = asyncio.Event()
+        network.relays.on_change(self._announcement.set)
         self._look_again = asyncio.Event()  # into the directory
         self._transfers = Transfers(stage.device)
         self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and sealed targets

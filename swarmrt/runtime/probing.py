@@ -15,11 +15,12 @@ import torch
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message, Probe, Probed
+from swarmrt.messages import DialBack, DialedBack, Message, Probe, Probed
 from swarmrt.runtime.addresses import Reach
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.door import Door
 from swarmrt.runtime.links import Links
+from swarmrt.runtime.place import Ports
 from swarmrt.runtime.quotas import MAX_PROBE_BYTES
 from swarmrt.runtime.rates import Bucket, Buckets, Rate
 
@@ -87,6 +88,7 @@ class Prober:
         self._number = 0
         self._peer: PeerId | None = None
         self._answer: asyncio.Future[tuple[Probed, float, int]] | None = None
+        self._dialed: asyncio.Future[DialedBack] | None = None
         self._payload = torch.zeros(MAX_PROBE_BYTES, dtype=torch.uint8)
 
     def within_reach(self, addresses: Sequence[str]) -> list[str]:
@@ -113,6 +115,27 @@ class Prober:
         finally:
             self._links.drop(peer)  # or probes by another carrier would be answered by this link
         return Distance(round_trip_s, offset_s, there, back)
+
+    async def dial_back(
+        self, peer: PeerId, addresses: Sequence[str], number: int, ports: Ports
+    ) -> DialedBack:
+        """Have a peer dial this process at these ports. Raises RunError when it does not."""
+        self._links.know(peer, {self.carrier.name: addresses})
+        wanted = DialBack(number, ports.libp2p, ports.direct, ports.udp)
+        try:
+            await self._open(peer)
+            self._dialed = asyncio.get_running_loop().create_future()
+            self._links.send(peer, wanted)
+            async with asyncio.timeout(PATIENCE_S):
+                dialed = await self._dialed
+        except TimeoutError:
+            raise RunError(f"no answer in {PATIENCE_S:.0f} s") from None
+        finally:
+            self._dialed = None
+            self._links.drop(peer)
+        if not dialed.affordable:
+            raise RunError("it has dialed somebody just now: try again in a few seconds")
+        return dialed
 
     async def _open(self, peer: PeerId) -> None:
         """Get a link that is answered. The peer may still believe in one that was dropped."""
@@ -159,6 +182,9 @@ class Prober:
 
     def _arrived(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
         """Anything else than the answer that is waited for is none of ours."""
+        if isinstance(message, DialedBack) and self._waits_for_dialing(sender):
+            assert self._dialed is not None
+            self._dialed.set_result(message)
         answer = self._awaited_of(sender)
         if answer is not None and isinstance(message, Probed) and message.number == self._number:
             came = sum(tensor.nbytes for tensor in tensors)
@@ -168,6 +194,12 @@ class Prober:
         answer = self._awaited_of(peer)
         if answer is not None:
             answer.set_exception(RunError(reason))
+        if self._waits_for_dialing(peer):
+            assert self._dialed is not None
+            self._dialed.set_exception(RunError(reason))
+
+    def _waits_for_dialing(self, peer: PeerId) -> bool:
+        return self._dialed is not None and not self._dialed.done() and self._peer == peer
 
     def _awaited_of(self, peer: PeerId) -> asyncio.Future[tuple[Probed, float, int]] | None:
         waits = self._answer is not None and not self._answer.done() and self._peer == peer

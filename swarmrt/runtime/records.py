@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from swarmrt.errors import AccessError
 from swarmrt.ids import PeerId, RunId
-from swarmrt.runtime.addresses import MAX_CHARACTERS, parse_address
+from swarmrt.runtime.addresses import MAX_CHARACTERS, MAX_MULTIADDR_CHARACTERS, parse_address
 from swarmrt.runtime.identity import peer_of_public_key
 from swarmrt.trust.checking import CLOCK_SLACK_S, Checker
 from swarmrt.trust.joining_line import parse_run_id
@@ -41,7 +41,7 @@ def _is_direct(address: str) -> str:
 
 
 DirectAddress = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_is_direct)]
-Multiaddress = Annotated[str, Field(max_length=128)]
+Multiaddress = Annotated[str, Field(max_length=MAX_MULTIADDR_CHARACTERS)]
 
 
 class PeerRecord(BaseModel):

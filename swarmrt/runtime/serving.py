@@ -37,15 +37,19 @@ async def serve(
     papers = GuestsPapers(line, kept.membership() if kept is not None else "")
     async with open_network(
         line.addresses,
-        options.listen,
+        options.place,
         options.identity,
         options.faults,
         papers,
         private=line.invite is not None,
+        waiting=say if options.wait else None,
     ) as network:
+        if not options.place.is_loopback:
+            say(network.describe())
         newest = kept.epoch() if kept is not None else -1
         directory = network.directory
         record = await find_run(directory, line.run, wait=options.wait, newer_than=newest)
+        network.relays.consider(network.reach.multiaddrs(record.addresses))
         config = _config_of(record, options)
         compute_repeatably(config, options.device)
         with (

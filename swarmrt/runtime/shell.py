@@ -15,7 +15,18 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.errors import AccessError, RunError
 from swarmrt.ids import PeerId
-from swarmrt.messages import GetState, Message, NoState, Probe, Probed, Renewed, StateChunk
+from swarmrt.messages import (
+    DialBack,
+    DialedBack,
+    GetState,
+    Message,
+    NoState,
+    Probe,
+    Probed,
+    Renewed,
+    StateChunk,
+)
+from swarmrt.runtime.dialing_back import DialsBack
 from swarmrt.runtime.door import GuardedDoor
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.fetching import Fetches
@@ -57,8 +68,9 @@ class Shell(ABC):
         event_log = EventLog(log, waits=lambda: self.links.is_gathering)
         limits = Limits.of(config.links.max_message_bytes, payloads_of(config))
         pace = pace_of(config.batch.microbatches)
+        carriers = network.carriers(config.links.link)
         self.links = Links(
-            network.carriers(config.links.link),
+            carriers,
             door,
             config.links.max_message_bytes,
             on_message=self._receive,
@@ -75,6 +87,8 @@ class Shell(ABC):
         self.shelf = Shelf()
         self.answers = Answers()
         self.unfit: Counter[str] = Counter()  # messages whose tensors did not fit, by kind
+        direct = next((carrier for carrier in carriers if carrier.name == "direct"), None)
+        self.dials_back = DialsBack(direct, self.links.send)
         self.failpoints = failpoints
         self.process = Process(settings, self.act, event_log, failpoints)
         self._vitals = log.with_name("vitals.jsonl") if log is not None else None
@@ -162,8 +176,11 @@ class Shell(ABC):
                 self.answers.answer(sender, message, tensors, self.links.send)
             case Renewed():
                 self._renewed(sender, message)
-            case Probed():
-                log.debug("%s answers a probe that nobody sent", sender)
+            case DialBack():
+                host = self.links.host_of(sender)
+                self.start(self.dials_back.answer(sender, message, host))
+            case Probed() | DialedBack():
+                log.debug("%s answers a question that nobody asked", sender)
             case _ if self.fits(message, tensors):
                 self.process.feed(Received(sender, message), tensors)
             case _:
@@ -189,5 +206,5 @@ class Shell(ABC):
     def _send_failed(self, to: PeerId, message: Message) -> None:
         if isinstance(message, GetState):
             self.fetches.refused(to, message, "cannot be reached")
-        elif not isinstance(message, Probed):  # whoever asked is gone
+        elif not isinstance(message, (Probed, DialedBack)):  # whoever asked is gone
             self.process.feed(SendFailed(to, message))

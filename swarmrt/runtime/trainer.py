@@ -19,6 +19,7 @@ from swarmrt.errors import SwarmError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Barred, Beacon, Knock, Message, NotInvited
 from swarmrt.model.layout import Layout, layout_from
+from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -30,6 +31,7 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
+from swarmrt.runtime.place import Place
 from swarmrt.runtime.reception import AccessFile, Reception
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import Snapshot, as_written_now, digest_of
@@ -71,13 +73,15 @@ class TrainOptions:
     run_dir: Path
     signer: Signer  # in the name of the run's owner
     join: tuple[str, ...] = ()
-    listen: tuple[str, ...] = LOOPBACK
+    place: Place = LOOPBACK
     identity: Path | None = None
     replicas: tuple[int, ...] | None = None  # to wait for, by stage; one each by default
     resume: bool = False  # go on from what the peers hold, or from the checkpoint
     checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None
+    wait: bool = False  # for the directory
+    say: Callable[[str], None] = lambda text: None
 
 
 async def train(
@@ -95,10 +99,20 @@ async def train(
     """
     identity = options.identity or options.run_dir / "identity"
     papers = OwnersPapers(options.signer, is_trainer=True)
-    private = config.run.access == "invited"
+    book = AddressBook(options.run_dir)
     async with open_network(
-        options.join, options.listen, identity, options.faults, papers, private=private
+        options.join,
+        options.place,
+        identity,
+        options.faults,
+        papers,
+        private=config.run.access == "invited",
+        remembered=book.addresses if options.resume else (),
+        waiting=options.say if options.wait else None,
     ) as network:
+        if not options.place.is_loopback:
+            options.say(network.describe())
+            book.keep_ports(options.place.ports)
         published = await network.directory.find_run(papers.run)
         if published is not None and published.trainer != network.me:
             raise UsageError(
@@ -113,7 +127,7 @@ async def train(
         options.failpoints.at("trainer.epoch.before_write")
         write_epoch(options.run_dir, epoch)
         options.failpoints.at("trainer.epoch.after_write")
-        trainer = Trainer(config, data, network, epoch, options, report)
+        trainer = Trainer(config, data, network, epoch, options, report, book)
         return await trainer.run(switch, on_published)
 
 
@@ -128,6 +142,7 @@ class Trainer(Shell):
         epoch: int,
         options: TrainOptions,
         report: Callable[[Report], None],
+        book: AddressBook,
     ) -> None:
         start = options.checkpoint.version if options.checkpoint else 0
         settings = TrainerSettings(
@@ -157,8 +172,10 @@ class Trainer(Shell):
         self._known_layouts: tuple[Layout, ...] = ()
         self._publication = asyncio.Event()
         self._targets_key = targets_key(options.signer, data.digest())
-        book = AccessFile(options.run_dir)
-        self._reception = Reception(config, options.signer, door, book, self._targets_key)
+        access = AccessFile(options.run_dir)
+        self._reception = Reception(config, options.signer, door, access, self._targets_key)
+        network.relays.on_change(self._publication.set)
+        self._book = book
         if options.checkpoint is not None:
             self._offer(options.checkpoint)
 
@@ -296,6 +313,8 @@ class Trainer(Shell):
 
     async def _watch(self, stage: int) -> None:
         def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
+            for peer in peers:
+                self._book.keep(peer, self.links.known_addresses(peer, "libp2p"))
             self.process.feed(PeersSeen(stage, peers))
 
         await watch_stage(

@@ -25,7 +25,7 @@ RunText = Annotated[str, msgspec.Meta(max_length=96)]  # NAME@FINGERPRINT
 PeerText = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Note = Annotated[str, msgspec.Meta(max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
-Address = Annotated[str, msgspec.Meta(max_length=128)]
+Address = Annotated[str, msgspec.Meta(max_length=192)]  # with a relay's id in it, and a peer's
 Stage = Annotated[int, msgspec.Meta(ge=0, lt=MAX_STAGES)]
 Stages = Annotated[tuple[Stage, ...], msgspec.Meta(max_length=MAX_STAGES)]
 
