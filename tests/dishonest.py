@@ -102,9 +102,9 @@ def take_on(habit: str) -> None:
     handle = PeerCore.handle
     answer, change = ANSWERS.get(habit), CHANGES.get(habit)
 
-    def dishonest(core: PeerCore, event: Event, now: float) -> list[Instruction]:
-        answered = answer(core, event) if answer is not None else None
-        done = handle(core, event, now) if answered is None else answered
+    def dishonest(self: PeerCore, event: Event, now: float) -> list[Instruction]:
+        answered = answer(self, event) if answer is not None else None
+        done = handle(self, event, now) if answered is None else answered
         if change is None:
             return done
         return [change(what) if isinstance(what, Send) else what for what in done]
