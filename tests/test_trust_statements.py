@@ -120,6 +120,8 @@ def test_delegate_signs_for_the_owner_until_it_ends() -> None:
     delegate = Signer("run", OTHER, delegation)
     assert delegate.run == signer().run
     assert checker.credential(delegate.helm(A, NOW + 50), A, NOW).is_trainer
+    assert checker.credential(delegate.helm(A, NOW + 200), A, NOW).until == NOW + 100
+    delegate._good_until = NOW + 300  # a dishonest one
     with pytest.raises(AccessError, match="outlives"):
         checker.credential(delegate.helm(A, NOW + 200), A, NOW)
     with pytest.raises(AccessError, match="cannot delegate further"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,7 @@ class Signer:
         """With a delegation the run is that of whoever gave it. Raises AccessError for one that
         is not for this key."""
         self._key = key
+        self._good_until = math.inf
         if not delegation:
             self._authority = Authority(owner=to_text(public_bytes(key.public_key())))
             self.run = RunId(name, fingerprint(key.public_key()))
@@ -49,6 +51,7 @@ class Signer:
         if given.run not in (str(self.run), f"*@{self.run.owner}"):
             raise AccessError(f"the delegation is for run {given.run}, not {self.run}")
         self._authority = Authority(owner=owner, delegation=delegation)
+        self._good_until = given.expires_at
 
     @property
     def secret(self) -> bytes:
@@ -56,7 +59,12 @@ class Signer:
         return private_bytes(self._key)
 
     def sign(self, statement: Statement) -> str:
-        """Return the token of a statement in the owner's name."""
+        """Return the token of a statement in the owner's name.
+
+        It ends with the delegation that it rests on, if that is sooner.
+        """
+        if statement.expires_at > self._good_until:
+            statement = msgspec.structs.replace(statement, exp=moment(self._good_until))
         footer = msgspec.json.encode(self._authority)
         return sign(self._key, msgspec.json.encode(statement), footer)
 
