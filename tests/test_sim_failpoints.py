@@ -10,14 +10,19 @@ import pytest
 from swarmrt.ids import PeerId
 from swarmrt.messages import (
     ALL_MESSAGES,
+    Barred,
     DialBack,
     DialedBack,
     GetState,
+    Knock,
     Message,
     NoState,
+    NotInvited,
     Probe,
     Probed,
+    Renewed,
     StateChunk,
+    Welcome,
 )
 from swarmrt.scheduler.failpoints import all_points
 from swarmrt.sim.process import Process
@@ -25,7 +30,10 @@ from swarmrt.sim.world import TRAINER, World
 
 SEEDS = range(1, 30)  # until one of them comes to it
 IN_WORLD = [point for point in all_points() if "rename" not in point and "write" not in point]
-NOT_FOR_CORES = (GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack)
+NOT_FOR_CORES = (
+    GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack,
+    Knock, Welcome, NotInvited, Renewed, Barred,
+)  # fmt: skip
 MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_FOR_CORES]
 
 
