@@ -25,7 +25,7 @@ from swarmrt.messages import (
     Refused,
     Released,
 )
-from swarmrt.scheduler.events import CheckpointSaved, Expelled, PeersSeen
+from swarmrt.scheduler.events import CheckpointSaved, Expelled, PeerLost, PeersSeen
 from swarmrt.scheduler.instructions import (
     Expel,
     ReportEvaluation,
@@ -146,6 +146,30 @@ def busy_liar() -> Habit:
         return [replace(message, done=count)] if isinstance(message, Beacon) else []
 
     return habit
+
+
+def test_a_pause_is_no_stall() -> None:
+    """A stage's only replica is gone for two hours, and comes again in the same step."""
+    swarm = Swarm((1, 1), microbatches=2, latency_s=0.1)
+    swarm.run_to(3)
+    peer = swarm.peers[PeerId("s1p0")]
+    for _ in range(2):
+        del swarm.peers[peer.name]
+        swarm.feed(PeerLost(peer.name, "cut"))
+        swarm.run(7200.0)
+        assert not swarm.ended_with_error
+        peer.state = "joining"
+        swarm.peers[peer.name] = peer
+        swarm.begin_beacons(peer)
+        swarm.run(0.3)
+    assert run_on(swarm, 400.0) > 10
+
+
+def test_an_hour_of_sleep_is_no_stall() -> None:
+    swarm = Swarm((1, 1))
+    swarm.run_to(3)
+    swarm.sleep(3600.0)
+    assert run_on(swarm) > 100
 
 
 @pytest.mark.parametrize("kind", [Prepared, Applied, Accumulated])
