@@ -113,11 +113,11 @@ def test_of_two_replicas_that_differ_one_goes_on() -> None:
 
 
 def test_newcomer_that_never_loads_does_not_hold_up_commits_for_ever() -> None:
-    swarm = honest_swarm_with(loads=False)
-    assert run_on(swarm, 600.0) > 1000
-    waits = gaps(swarm)
-    assert max(waits) < 130
-    assert sum(wait for wait in waits if wait > 1) < 300, "its bar grows with each try"
+    swarm = honest_swarm_with(loads=False, latency_s=0.1)
+    assert run_on(swarm, 1500.0) > 1500
+    waits = [gap for gap in gaps(swarm) if gap > 10]
+    assert 2 <= len(waits) <= 4 and waits == sorted(waits), "it is given longer each time"
+    assert sum(waits) < 1500 / 4, "and is barred for longer than that"
     assert_only_the_liar_was_fenced(swarm)
 
 
@@ -174,12 +174,12 @@ def test_an_hour_of_sleep_is_no_stall() -> None:
 
 @pytest.mark.parametrize("kind", [Prepared, Applied, Accumulated])
 def test_member_that_keeps_silent_about_one_thing_is_found_out(kind: type[Message]) -> None:
-    swarm = Swarm()
+    swarm = Swarm(latency_s=0.1)
     swarm.run_to(20)
     swarm.peers[PeerId("s1p0")].habit = silent_about(kind)
     swarm.run(600.0)
     assert not swarm.ended_with_error
-    assert swarm.version > 500
+    assert swarm.version > 300
     assert set(swarm.fenced()) == {"s1p0"}
 
 
