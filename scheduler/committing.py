@@ -131,13 +131,12 @@ class Committing:
         roster = round_.members
         if member.peer not in roster:
             return []
-        other, reason = message.unreachable or message.not_finite, message.reason[:MOST_SAID]
-        if other and roster.get(other) == member.stage and (other != member.peer):
-            if message.unreachable:
-                return self._cannot_reach(member, other, message.round, reason)
+        other, reason = message.unreachable, message.reason[:MOST_SAID]
+        if roster.get(other) == member.stage and other != member.peer:
+            return self._cannot_reach(member, other, message.round, reason)
         if not self._is_current(message):
             return []
-        if message.not_finite and roster.get(message.not_finite) == member.stage:
+        if dict(round_.rosters[member.stage]).get(message.not_finite):  # a contributor
             culprit = self._not_finite.named(member.peer, message.not_finite)
             return self._do_without(run.round, member.stage, culprit)
         run.charge(member.peer, reason)

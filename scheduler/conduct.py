@@ -19,7 +19,7 @@ from swarmrt.ids import PeerId
 
 MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
 MAKES_UP = 8  # commits, for one fault
-WAITED_FOR = 4  # times as long as all have waited for it
+WAITED_FOR = 8  # times as long as all have waited for it
 MOST_KNOWN = 4096  # peers that are remembered, the newest of them
 
 

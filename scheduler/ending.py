@@ -30,6 +30,12 @@ LAST_STALLS = 4  # times as long, and the run is given up
 class Ending:
     def __init__(self, run: Run, working: Working, committing: Committing) -> None:
         self._run, self._working, self._committing = run, working, committing
+        self._watches_at = 0.0  # next
+
+    def start(self, now: float) -> StartDeadline:
+        """Watch from now on."""
+        self._run.progress_at, self._watches_at = now, now + STALL_S
+        return StartDeadline("stall", self._watches_at)
 
     def finish(self) -> list[Instruction]:
         """The last version is applied, evaluated and saved."""
@@ -83,8 +89,13 @@ class Ending:
         if run.step_time.samples:
             stall_s = max(STALL_S, STALL_STEPS * run.step_time.mean_s)
         waits = not run.has_begun or run.phase is Phase.WAITING or bool(run.members.bare_stages())
-        again, quiet_s = StartDeadline("stall", now + stall_s / 4), now - run.progress_at
-        if waits or quiet_s < stall_s:
+        again = StartDeadline("stall", now + stall_s / 4)
+        run.progress_at += max(0.0, now - self._watches_at)  # this process stood still
+        self._watches_at = again.at
+        if waits:
+            run.progress_at = now
+        quiet_s = now - run.progress_at
+        if quiet_s < stall_s:
             return [again]
         awaited = self._committing.awaited()
         if awaited is None:

@@ -35,7 +35,7 @@ from swarmrt.messages import (
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.committing import Committing
 from swarmrt.scheduler.dispatch import REWIRE_S
-from swarmrt.scheduler.ending import STALL_S, Ending
+from swarmrt.scheduler.ending import Ending
 from swarmrt.scheduler.events import (
     CheckpointFailed,
     CheckpointSaved,
@@ -146,11 +146,10 @@ class TrainerCore:
         return []
 
     def _started(self, now: float) -> list[Instruction]:
-        self.run.progress_at = now
         return [
             StartDeadline("waiting", now + WAITING_S),
             self.fencing.start(now),
-            StartDeadline("stall", now + STALL_S),
+            self.ending.start(now),
         ]
 
     def _heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:

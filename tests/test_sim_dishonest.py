@@ -12,6 +12,7 @@ from swarmrt.sim.world import World
 LAST = 2
 VICTIM = PeerId("s2p0")
 EXPELLED = {"negative tokens", "huge tokens", "other weights"}
+STARVED = {"says that it takes no time", "takes all, does nothing"}  # if they are not found out
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -23,5 +24,5 @@ def test_run_goes_on_without_whoever_is_not_honest(name: str, seed: int) -> None
     world.run(limit_s=3600.0)  # checks the weights of all
     assert world.disk.steps[-1].version == 14
     whom = {reason.split(": ")[0].split(", ")[1] for reason in world.disk.fenced}
-    assert liar in whom or name == "says that it takes no time", world.disk.fenced
+    assert liar in whom or name in STARVED, world.disk.fenced
     assert world.disk.expelled == ([liar] if name in EXPELLED else [])

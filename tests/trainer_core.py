@@ -174,8 +174,12 @@ class Swarm:
         peer.loads = loads
         if habit is not None:
             peer.habit = habit
-        self._beat(peer)
+        self.begin_beacons(peer)
         return peer
+
+    def begin_beacons(self, peer: Peer) -> None:
+        """At once, and until it is gone."""
+        self._beat(peer)
 
     def _beat(self, peer: Peer) -> None:
         if self.peers.get(peer.name) is peer:
@@ -215,6 +219,13 @@ class Swarm:
             self.now, _, act = heapq.heappop(self._events)
             act()
         self.now = until
+
+    def sleep(self, seconds: float) -> None:
+        """The trainer's process stands still: whatever was due comes afterwards, at once."""
+        late = self.now + seconds
+        self._events = [(max(at, late), order, act) for at, order, act in self._events]
+        heapq.heapify(self._events)
+        self.now = late
 
     def run_to(self, version: int, limit_s: float = 600.0) -> None:
         until = self.now + limit_s
