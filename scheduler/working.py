@@ -266,11 +266,11 @@ class Working:
         if not message.failed:
             if not owned:
                 return []
-            self._count_release(member.peer, microbatch)
+            self._count_release(member, microbatch)
             return [report]
         if not self._is_open(microbatch):
             return []
-        self._count_release(member.peer, microbatch)
+        self._count_release(member, microbatch)
         replicas = run.members.ready(member.stage)
         if self._failures.add(microbatch, member.stage, member.peer, replicas):
             who = self._failures.peers(microbatch, member.stage)
@@ -279,9 +279,14 @@ class Working:
         run.dispatch.is_late(microbatch)  # if nobody owns it yet
         return [report]
 
-    def _count_release(self, peer: PeerId, microbatch: MicrobatchId) -> None:
+    def _count_release(self, member: Member, microbatch: MicrobatchId) -> None:
+        """Do without who gives the same one up again and again, where there are others. Alone it
+        may have every reason: nobody beside it retains the frames that it lacks."""
+        peer = member.peer
         self._released[peer, microbatch] += 1
-        if self._released[peer, microbatch] > MOST_RELEASES:
+        if self._released[peer, microbatch] > MOST_RELEASES and self._run.has_others(
+            peer, member.stage
+        ):
             self._run.charge(peer, f"it gives up microbatch {microbatch} again and again")
 
     def _is_open(self, microbatch: MicrobatchId) -> bool:
