@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from swarmrt.scheduler.instructions import (
     Send,
 )
 from swarmrt.scheduler.membership import MOST_SEEN
+from swarmrt.scheduler.working import MOST_RELEASES
 from tests.trainer_core import TOKENS, Habit, Swarm, bends, silent_about
 
 LIAR = "s1p9"  # joins stage 1
@@ -474,6 +476,24 @@ def test_owner_that_gives_up_all_that_it_owns_is_done_without() -> None:
     swarm.peers[PeerId("s1p0")].habit = habit
     assert run_on(swarm) > 50
     assert set(swarm.fenced()) == {"s1p0"}
+
+
+def test_only_replica_of_a_stage_may_give_up_as_often_as_it_must() -> None:
+    """Where no frames are retained it has to, and to fence it would void all that it has done."""
+    left = Counter[MicrobatchId]()
+
+    def habit(message: Message) -> list[Message]:
+        if not isinstance(message, Accumulated) or left[message.microbatch] > 2 * MOST_RELEASES:
+            return [message]
+        left[message.microbatch] += 1
+        return [Released(message.epoch, message.term, message.microbatch, "no frame of it is left")]
+
+    swarm = Swarm((2, 1, 2))
+    swarm.run_to(3)
+    swarm.peers[PeerId("s1p0")].habit = habit
+    version = swarm.core.run.version
+    swarm.run_to(version + 2)
+    assert max(left.values()) > 2 * MOST_RELEASES and swarm.fenced() == {}
 
 
 # ---------------------------------------------------------------------- expelled
