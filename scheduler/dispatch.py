@@ -135,10 +135,13 @@ class Dispatch:
         """Whether there is such an attempt, of a step that is open."""
         return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
 
-    def in_vain_since(self, microbatch: MicrobatchId) -> float | None:
-        """When a flight began that was late more than once."""
-        flight = self._flights.get(microbatch)
-        return flight.began_at if flight is not None and flight.retries >= IN_VAIN else None
+    def began_at(self, microbatch: MicrobatchId) -> float:
+        """When a flight's first attempt was sent."""
+        return self._flights[microbatch].began_at
+
+    def is_in_vain(self, microbatch: MicrobatchId) -> bool:
+        """Whether attempt after attempt of a flight was late."""
+        return self._flights[microbatch].retries >= IN_VAIN
 
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""

@@ -32,7 +32,7 @@ class Absent:
 
 class Replicas:
     def __init__(self, rng: random.Random, record_ttl_s: float) -> None:
-        self.wiring = Wiring(rng)
+        self.wiring = Wiring(rng, is_only_sender=False)
         self._absent = Absent(record_ttl_s)
         self._vouched: dict[PeerId, None] = {}  # by the trainer, which knows before the directory
 

@@ -198,20 +198,23 @@ class Working:
         run = self._run
         if not run.dispatch.is_late(microbatch):
             return []
-        since = run.dispatch.in_vain_since(microbatch)
-        if since is not None:
-            self._do_without_silent_ones(since, now)
+        run.was_held_up = True
+        self._do_without_silent_ones(microbatch, now)
         return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
 
-    def _do_without_silent_ones(self, since: float, now: float) -> None:
-        """Somebody takes microbatches and keeps them: of whose work nothing has come since then,
-        though something has of others'. One of several may just have had nothing to do."""
+    def _do_without_silent_ones(self, microbatch: MicrobatchId, now: float) -> None:
+        """Somebody keeps what it is given: of whose work nothing has come since the flight began,
+        though something has of others'. If that is several, they may just have had nothing to do:
+        they stay until it is late again."""
         run = self._run
+        since = run.dispatch.began_at(microbatch)
         found: list[PeerId] = []
         for stage in range(run.num_stages):
             ready = run.members.of_stage(stage, Membership.READY)
             silent = [member.peer for member in ready if member.worked_at < since]
             found += silent if len(silent) < len(ready) else []
+        if len(found) > 1 and not run.dispatch.is_in_vain(microbatch):
+            return
         for peer in found:
             reason = f"nothing has come of its work for {now - since:.0f} s"
             run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
