@@ -128,7 +128,8 @@ class Working:
         member.worked_at = now
         if ledger.has_advanced:
             run.progress_at = now
-        run.dispatch.claimed(microbatch, claim.route[0], now)
+        since = math.inf if run.was_held_up else run.step_began_at
+        run.dispatch.claimed(microbatch, claim.route[0], now, since)
         run.agenda.cancel(("flight", microbatch))
         self._expect_receipt(ledger, microbatch, now)
         return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need))]
@@ -208,16 +209,22 @@ class Working:
         they stay until it is late again."""
         run = self._run
         since = run.dispatch.began_at(microbatch)
-        found: list[PeerId] = []
-        for stage in range(run.num_stages):
-            ready = run.members.of_stage(stage, Membership.READY)
-            silent = [member.peer for member in ready if member.worked_at < since]
-            found += silent if len(silent) < len(ready) else []
+        found = self._silent_since(since)
         if len(found) > 1 and not run.dispatch.is_in_vain(microbatch):
             return
         for peer in found:
             reason = f"nothing has come of its work for {now - since:.0f} s"
             run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
+
+    def _silent_since(self, since: float) -> list[PeerId]:
+        """Of whose work nothing has come, though something has of others' of its stage."""
+        run = self._run
+        found: list[PeerId] = []
+        for stage in range(run.num_stages):
+            ready = run.members.of_stage(stage, Membership.READY)
+            silent = [member.peer for member in ready if member.worked_at < since]
+            found += silent if len(silent) < len(ready) else []
+        return found
 
     def receipt_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""
@@ -247,7 +254,7 @@ class Working:
                 return
 
     def suspects(self) -> list[PeerId]:
-        """Owners that the step waits for, and could do without."""
+        """Whom the step waits for, and could do without: owners, or who keeps what it was given."""
         run = self._run
         late = {
             (peer, stage)
@@ -255,7 +262,9 @@ class Working:
             for index in range(run.settings.microbatches)
             for stage, peer in run.books[step].frontier(index)
         }
-        return sorted(peer for peer, stage in late if run.has_others(peer, stage))
+        owners = sorted(peer for peer, stage in late if run.has_others(peer, stage))
+        since = run.dispatch.oldest_began_at()
+        return owners or (self._silent_since(since) if since is not None else [])
 
     def released(self, member: Member, microbatch: MicrobatchId, reason: str) -> list[Instruction]:
         run = self._run
