@@ -226,7 +226,7 @@ class Committing:
         self._round_is_over()
         run.agenda.set(("apply", None), now + run.apply_time.patience_s(ANSWER_S))
         run.applied_at, run.update = now, (round_.number, norm)
-        run.step_time.add(run.commit.seconds)
+        run.step_took(run.commit.seconds)
         run.version = run.commit.version
         run.digests = ("",) * run.num_stages
         run.round, run.offered = None, None

@@ -35,6 +35,7 @@ class Flight:
     peer: PeerId  # of stage 0, that the newest attempt was given to
     sent_at: float
     began_at: float
+    claim_s: float = CLAIM_S  # in which a claim of its newest attempt was expected
     claimed: bool = False  # the newest attempt has come to its end
     retries: int = 0
 
@@ -78,9 +79,8 @@ class Dispatch:
                 return sends
             microbatch = self._pending.popitem(last=False)[0]
             flight = self._send(microbatch, peer, now)
-            claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), step_s)
-            patience_s = SLACK * claim_s
-            overdue.set(("flight", microbatch), now + patience_s)
+            flight.claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), step_s)
+            overdue.set(("flight", microbatch), now + SLACK * flight.claim_s)
             forward = Forward(Work(microbatch, flight.attempt), epoch, ())
             sends.append(Send(peer, forward, Batch(microbatch)))
         return sends
@@ -135,10 +135,18 @@ class Dispatch:
         """Whether there is such an attempt, of a step that is open."""
         return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
 
-    def in_vain_since(self, microbatch: MicrobatchId) -> float | None:
-        """When a flight began that was late more than once."""
-        flight = self._flights.get(microbatch)
-        return flight.began_at if flight is not None and flight.retries >= IN_VAIN else None
+    def began_at(self, microbatch: MicrobatchId) -> float:
+        """When a flight's first attempt was sent."""
+        return self._flights[microbatch].began_at
+
+    def oldest_began_at(self) -> float | None:
+        """When the first of the flights began that wait for a claim."""
+        waiting = (flight.began_at for flight in self._flights.values() if not flight.claimed)
+        return min(waiting, default=None)
+
+    def is_in_vain(self, microbatch: MicrobatchId) -> bool:
+        """Whether attempt after attempt of a flight was late."""
+        return self._flights[microbatch].retries >= IN_VAIN
 
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""
@@ -150,15 +158,16 @@ class Dispatch:
         self._goes_next(microbatch)
         return True
 
-    def claimed(self, microbatch: MicrobatchId, first: PeerId, now: float) -> None:
-        """An attempt of it has come to its end, by way of that replica of stage 0."""
+    def claimed(self, microbatch: MicrobatchId, first: PeerId, now: float, since: float) -> None:
+        """An attempt of it has come to its end, by way of that replica of stage 0. How long one
+        takes is learned from those that were sent since then: others waited for their version."""
         flight = self._flights.get(microbatch)
         if flight is None or flight.claimed:
             return
         if flight.peer == first:
             self.wiring.came_back(first, flight.sent_at, now)
-        if flight.attempt == 1:
-            self._claim_time.add(now - flight.sent_at)
+        if flight.attempt == 1 and flight.sent_at >= since:
+            self._claim_time.add_answer(now - flight.sent_at, flight.claim_s)
         flight.claimed = True
         self._pending.pop(microbatch, None)
 

@@ -102,6 +102,8 @@ class Ending:
             awaited = f"receipts of (microbatch, stage) {run.ledger.missing()[:8]}"
         if quiet_s >= LAST_STALLS * stall_s:
             return [run.give_up(f"no progress for {quiet_s:.0f} s; waiting for {awaited}")]
-        for peer in self._committing.suspects() or self._working.suspects():
-            run.charge(peer, f"nothing has come forward for {quiet_s:.0f} s, and it is waited for")
+        suspects = self._committing.suspects() or self._working.suspects()
+        for peer in suspects:
+            reason = f"nothing has come forward for {quiet_s:.0f} s, and it is waited for"
+            run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut")
         return [ReportStall(quiet_s, awaited), again]

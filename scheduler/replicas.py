@@ -35,7 +35,7 @@ class Replicas:
     """Those of the next stage. Only whom the trainer vouches for, in this epoch, is given work."""
 
     def __init__(self, rng: random.Random, record_ttl_s: float) -> None:
-        self.wiring = Wiring(rng)
+        self.wiring = Wiring(rng, is_only_sender=False)
         self._absent = Absent(record_ttl_s)
         self._vouched: dict[PeerId, None] = {}
 

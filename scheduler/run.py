@@ -81,6 +81,7 @@ class Run:
         self.saving = Saving(settings.start_version, self.digests)
         self.offered = settings.start_version or None  # the checkpoint that newcomers can get
         self.step_time = Estimate()
+        self.was_held_up = False  # this step, by attempts that were late
         self.apply_time = Estimate()
         self.load_time = Estimate()  # of newcomers, from their admission
         self.step_began_at = 0.0
@@ -134,9 +135,16 @@ class Run:
             self._came.add(what)
             self.progress_at = now
 
+    def step_took(self, seconds: float) -> None:
+        """One is over. If it was held up, that is not how long steps take: whoever waits for so
+        long next time is held up for even longer."""
+        if self.was_held_up and self.step_time.samples:
+            seconds = min(seconds, 2 * self.step_time.mean_s)
+        self.step_time.add(seconds)
+
     def begin_step(self) -> None:
         """Another one is the next to be committed."""
-        self.void_rounds = 0
+        self.void_rounds, self.was_held_up = 0, False
         self._came.clear()
 
     def begin_books(self) -> None:

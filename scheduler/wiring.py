@@ -10,8 +10,9 @@ its queue is longer than the others' is charged more, and one with a shorter que
 
 What a replica says of its speed is not enough. A sender sees when something comes of what it has
 handed over, and how far apart that is; who says less than half of it is charged that half, or what
-the others say if that is less: where another stage is the slowest, that is what is measured. Of
-whom nothing comes is charged twice as much each time.
+the others say if that is less: where another stage is the slowest, that is what is measured. Where
+there are other senders it may be four times as fast as the others by its own word. Of whom nothing
+comes is charged twice as much each time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from swarmrt.scheduler.estimate import Estimate
 EVEN_OUT_S = 2.0  # in which queues come to be equal; longer than news of them take
 EVEN_OUT_MICROBATCHES = 8  # and not in fewer of them, if they take long
 MOST_LEAN = 0.5  # of a charge: all replicas go on getting work, and are heard of
+TIMES_AS_FAST = 4  # as the others a replica may be, by its own word, beside other senders
 MOST_MISSED = 6  # doublings of a charge: one in 64 shows that it works again
 MOST_S = 1e6  # that a replica may say: sums of greater ones lose the small ones
 
@@ -50,8 +52,10 @@ class Replica:
 class Wiring:
     """The replicas of one stage, as seen from one sender. O(log n) a choice."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, is_only_sender: bool = True) -> None:
+        """Who is one of several senders sees only a part of what the replicas do."""
         self._rng = rng
+        self._believed = 1 if is_only_sender else TIMES_AS_FAST
         self._replicas: dict[PeerId, Replica] = {}
         self._heap: list[tuple[float, float, PeerId]] = []
         self._backlogs = 0  # replicas whose backlog is known
@@ -141,7 +145,8 @@ class Wiring:
             return self._median_of_others(peer, 1.0) * (1 << replica.missed)
         said_s, least_s = replica.service.mean_s, replica.measured.mean_s / 2
         if said_s < least_s:
-            said_s = max(said_s, min(least_s, self._median_of_others(peer, math.inf)))
+            usual_s = self._median_of_others(peer, math.inf)
+            said_s = max(said_s, min(least_s, usual_s / self._believed))
         if replica.missed:  # what it has said so far is worth nothing
             said_s = max(said_s, self._median_of_others(peer, said_s))
         return said_s * (1 << replica.missed)

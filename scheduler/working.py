@@ -131,7 +131,8 @@ class Working:
         member.worked_at = now
         if ledger.has_advanced:
             run.progress_at = now
-        run.dispatch.claimed(microbatch, claim.route[0], now)
+        since = math.inf if run.was_held_up else run.step_began_at
+        run.dispatch.claimed(microbatch, claim.route[0], now, since)
         run.agenda.cancel(("flight", microbatch))
         self._expect_receipt(ledger, microbatch, now)
         return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need))]
@@ -201,23 +202,32 @@ class Working:
         run = self._run
         if not run.dispatch.is_late(microbatch):
             return []
-        since = run.dispatch.in_vain_since(microbatch)
-        if since is not None:
-            self._do_without_silent_ones(since, now)
+        run.was_held_up = True
+        self._do_without_silent_ones(microbatch, now)
         return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
 
-    def _do_without_silent_ones(self, since: float, now: float) -> None:
-        """Somebody takes microbatches and keeps them: of whose work nothing has come since then,
-        though something has of others'. One of several may just have had nothing to do."""
+    def _do_without_silent_ones(self, microbatch: MicrobatchId, now: float) -> None:
+        """Somebody keeps what it is given: of whose work nothing has come since the flight began,
+        though something has of others'. If that is several, they may just have had nothing to do:
+        they stay until it is late again."""
+        run = self._run
+        since = run.dispatch.began_at(microbatch)
+        found = self._silent_since(since)
+        if len(found) > 1 and not run.dispatch.is_in_vain(microbatch):
+            return
+        for peer in found:
+            reason = f"nothing has come of its work for {now - since:.0f} s"
+            run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
+
+    def _silent_since(self, since: float) -> list[PeerId]:
+        """Of whose work nothing has come, though something has of others' of its stage."""
         run = self._run
         found: list[PeerId] = []
         for stage in range(run.num_stages):
             ready = run.members.of_stage(stage, Membership.READY)
             silent = [member.peer for member in ready if member.worked_at < since]
             found += silent if len(silent) < len(ready) else []
-        for peer in found:
-            reason = f"nothing has come of its work for {now - since:.0f} s"
-            run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
+        return found
 
     def receipt_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""
@@ -247,7 +257,7 @@ class Working:
                 return
 
     def suspects(self) -> list[PeerId]:
-        """Owners that the step waits for, and could do without."""
+        """Whom the step waits for, and could do without: owners, or who keeps what it was given."""
         run = self._run
         late = {
             (peer, stage)
@@ -255,7 +265,9 @@ class Working:
             for index in range(run.settings.microbatches)
             for stage, peer in run.books[step].frontier(index)
         }
-        return sorted(peer for peer, stage in late if run.has_others(peer, stage))
+        owners = sorted(peer for peer, stage in late if run.has_others(peer, stage))
+        since = run.dispatch.oldest_began_at()
+        return owners or (self._silent_since(since) if since is not None else [])
 
     def released(self, member: Member, message: Released) -> list[Instruction]:
         run, microbatch = self._run, message.microbatch

@@ -134,9 +134,12 @@ def test_any_history_keeps_one_live_entry_a_replica(history: list[tuple[object, 
 # ---------------------------------------------------------------------- what replicas say of it
 
 
-def share_of_a(said_s: float, takes_s: float = 0.1, turns: int = 300) -> float:
+def share_of_a(
+    said_s: float, takes_s: float = 0.1, turns: int = 300, *, is_only_sender: bool = True
+) -> float:
     """Of the work, when A says that, B says what is true, and both take equally long."""
-    wiring = wiring_of(A, B)
+    wiring = Wiring(random.Random(0), is_only_sender=is_only_sender)
+    wiring.set_peers([A, B])
     free_at = {A: 0.0, B: 0.0}
     waiting: list[tuple[float, PeerId, float]] = []
     given = {A: 0, B: 0}
@@ -160,6 +163,7 @@ def test_speed_is_measured_and_not_believed() -> None:
     """One that says 1 ns is charged half of what it is seen to take."""
     assert share_of_a(said_s=1e-9) < 0.72
     assert abs(share_of_a(said_s=0.1) - 0.5) < 0.02
+    assert share_of_a(said_s=1e-9, is_only_sender=False) < 0.85
 
 
 def test_whoever_gives_nothing_back_is_charged_more_and_more() -> None:
