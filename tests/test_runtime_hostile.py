@@ -283,7 +283,7 @@ def test_many_processes_of_one_machine_come_in_at_once(
 def test_strangers_share_few_places_and_members_have_their_own(
     identities: list[Identity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_links, "MAX_STRANGERS", 3)
+    monkeypatch.setattr(open_links, "MAX_STRANGERS", 2)
 
     async def story() -> None:
         victim = Victim(identities[0], known=[identities[4].peer_id])
@@ -301,6 +301,27 @@ def test_strangers_share_few_places_and_members_have_their_own(
             beacons.push(encode(beacon(1)))
             member.writer.writelines(beacons.next_frames())
             await until(lambda: victim.got == [beacon(1)])
+
+    run(story())
+
+
+def test_who_has_not_said_hello_waits_among_many(
+    identities: list[Identity], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_links, "MAX_WAITING", 2)
+
+    async def story() -> None:
+        victim = Victim(identities[0], known=[])
+        async with started(victim):
+            first = await Attacker.dial(victim, identities[1])
+            await until(lambda: len(victim.links._links) == 1)
+            greeted = await Attacker.dial(victim, identities[2], hello())
+            await until(lambda: any(link.greeted for link in victim.links._links))
+            for number in (3, 4):
+                await Attacker.dial(victim, identities[number])
+            await first.is_thrown_out()
+            assert any(link.greeted for link in victim.links._links)
+            greeted.writer.close()
 
     run(story())
 

@@ -333,6 +333,8 @@ class Links:
         link.greeted = True
         link.timer.cancel()
         link.connection.frames.limits = self.quotas.limits(link.quota)
+        if link.quota.is_stranger:
+            self._links.greeted()
 
     def _join(self, link: Link, join: Join) -> None:
         """What has come in is a further connection of a link. Raises WireError when it is not."""

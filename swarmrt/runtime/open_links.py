@@ -13,7 +13,8 @@ from swarmrt.runtime.quotas import Quota, Quotas
 
 MAX_LINKS = 512  # of all but strangers
 MAX_INCOMING = 8  # of one peer: it needs one, and more while broken ones are found out
-MAX_STRANGERS = 32  # links of all strangers together, and of those that have not said hello yet
+MAX_STRANGERS = 32  # links of all strangers together
+MAX_WAITING = 128  # links on which no hello has come, of peers of which nothing is known
 MAX_OF_STRANGER = 2  # links of one
 LOOK_S = 2.0
 QUIET_LOOKS = 5  # in a row at something that is waited for, of which no byte has come
@@ -63,23 +64,29 @@ class OpenLinks:
         return [link for link in self._links if link.connection.peer == peer]
 
     def has_room_for(self, peer: PeerId) -> bool:
-        """Whether a peer that dials may have one more. For a stranger another one has to go when
-        all places of strangers are taken."""
+        """Whether a peer that dials may have one more."""
         its = self.of(peer)
         opened = sum(link.incoming for link in its)
         if self._quotas.is_stranger(peer):
-            if opened < MAX_OF_STRANGER:
-                self._make_room_for_stranger()
+            self._end_first_of(greeted=False, most=MAX_WAITING - 1)
             return opened < MAX_OF_STRANGER
         connections = opened + sum(len(link.joined) for link in its)
         others = sum(not link.quota.is_stranger for link in self._links)
         may_open = opened < MAX_INCOMING and connections < MAX_INCOMING + self._streams - 1
         return may_open and others < MAX_LINKS
 
-    def _make_room_for_stranger(self) -> None:
-        """The one that has been here for longest has had its time."""
-        of_strangers = [link for link in self._links if link.incoming and link.quota.is_stranger]
-        if len(of_strangers) >= MAX_STRANGERS:
+    def greeted(self) -> None:
+        """A link is greeted. If it is a stranger's, another one may have to go for it."""
+        self._end_first_of(greeted=True, most=MAX_STRANGERS)
+
+    def _end_first_of(self, *, greeted: bool, most: int) -> None:
+        """Of the strangers' links, the one that has been here for longest has had its time."""
+        of_strangers = [
+            link
+            for link in self._links
+            if link.incoming and link.greeted == greeted and link.quota.is_stranger
+        ]
+        if len(of_strangers) > most:
             self._quotas.refused["links"] += 1
             of_strangers[0].connection.end("another stranger needs its place")
 
