@@ -340,4 +340,4 @@ def test_host_of_a_link_that_was_just_reset_is_unknown() -> None:
                 assert connection.host() is None
                 connection.abort()
 
-    run(story())
+    asyncio.run(story())  # whose sockets tell; uvloop remembers
