@@ -192,7 +192,7 @@ def test_two_homes_train_through_a_relay_and_a_trainer_resumes(
     assert audit(swarm.run_dir).passed
 
 
-def test_two_homes_punch_holes_where_four_hosts_have_seen_them(
+def test_two_homes_that_four_hosts_have_seen_do_not_go_through_a_relay(
     internet: Internet, swarm: Swarm
 ) -> None:
     public = [internet.host(f"public-{number}", 1 + number) for number in range(4)]
@@ -221,7 +221,9 @@ def test_two_homes_punch_holes_where_four_hosts_have_seen_them(
     assert internet.counted_bytes(there) > 4 << 20, found  # which the doctor has sent straight
 
 
-def test_home_with_forwarded_ports_is_reached_straight(internet: Internet, swarm: Swarm) -> None:
+def test_home_with_forwarded_ports_does_not_go_through_a_relay(
+    internet: Internet, swarm: Swarm
+) -> None:
     public, here, there = internet.host("public", 1), internet.home("a", 11), internet.home("b", 12)
     outside = internet.forward(here, "7000-7001")
     swarm.train(public)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 import tempfile
 from pathlib import Path
 
@@ -323,3 +324,20 @@ def test_port_that_cannot_be_listened_at() -> None:
                 await carrier.start(lambda connection: None)
 
     run(story())
+
+
+def test_host_of_a_link_that_was_just_reset_is_unknown() -> None:
+    async def story() -> None:
+        async with open_network([]) as network:
+            carrier = DirectCarrier(network.daemon.identity, tls=False)
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                host, port = server.getsockname()
+                connection = await carrier.dial(network.me, [f"{host}:{port}"])
+                accepted, _ = server.accept()
+                assert connection.host() == "127.0.0.1"
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()  # with a reset
+                assert connection.host() is None
+                connection.abort()
+
+    asyncio.run(story())  # whose sockets tell; uvloop remembers

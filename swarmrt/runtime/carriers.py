@@ -93,7 +93,10 @@ class Connection(ABC):
     def host(self) -> str | None:
         """The IP address at its other end, where that is the peer's own."""
         tcp = self.socket()
-        return str(tcp.getpeername()[0]) if tcp is not None else None
+        try:
+            return str(tcp.getpeername()[0]) if tcp is not None else None
+        except OSError:
+            return None  # it has just been lost
 
     def end(self, reason: str) -> None:
         """End it as it is, and say so unless that has been done. What was not whole is freed at

@@ -148,17 +148,17 @@ def describe(place: Place, standing: Standing, hosts: Sequence[str]) -> str:
     """Say for a user where a process of his can be reached. `hosts` are its addresses."""
     ports = str(place.ports) if place.ports.are_chosen else "any ports"
     if standing is Standing.HERE:
-        return "it listens on this machine only; others cannot reach it"
+        return "listening on this machine only; others cannot reach it"
     if place.announced:
         there = " and ".join(f"{one.host} ({one.ports})" for one in place.announced)
-        return f"it listens at {ports}, and tells others to come to {there}"
+        return f"listening at {ports}; others are told to come to {there}"
     where = ", ".join(hosts) or "no address"
     if standing is Standing.BEHIND:
         return (
-            f"it listens at {ports} of {where}, behind a router: others reach it through relays; "
-            "straight, if you open ports there and pass --port and --announce"
+            f"listening at {ports} of {where}, behind a router: others come through relays; "
+            "straight, if you forward ports there and pass --port and --announce"
         )
-    return f"it listens at {ports} of {where}; a firewall has to let these in"
+    return f"listening at {ports} of {where}; a firewall has to let these in"
 
 
 # ------------------------------------------------------------------ the command line's words
