@@ -69,6 +69,7 @@ class Sender(Enum):
 
 _NEIGHBOURS = {Sender.BEFORE, Sender.AFTER}
 _KNOWN = {Sender.INVITED, Sender.MEMBER, Sender.TRAINER}
+_ANYBODY = {Sender.STRANGER, *_KNOWN}  # what proves itself, from whoever was away for too long
 
 TO_PEER: dict[type[Message], set[Sender]] = {
     Hail: {Sender.TRAINER},
@@ -98,7 +99,7 @@ TO_PEER: dict[type[Message], set[Sender]] = {
     Probed: _KNOWN,
     DialBack: _KNOWN,
     DialedBack: _KNOWN,
-    Renewed: {Sender.MEMBER, Sender.TRAINER},
+    Renewed: _ANYBODY,
 }
 """What a peer takes, and from whom. Whatever is not here it takes from nobody."""
 
@@ -123,8 +124,8 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
     Probed: _KNOWN,
     DialBack: _KNOWN,
     DialedBack: _KNOWN,
-    Knock: {Sender.STRANGER, *_KNOWN},
-    Renewed: {Sender.MEMBER},
+    Knock: _ANYBODY,
+    Renewed: _ANYBODY,
 }
 """What the trainer takes, and from whom."""
 

@@ -83,11 +83,13 @@ class Admission:
             self._take(message)
         self._answered.set()
 
-    async def keep(self) -> None:
-        """Renew the membership before it ends."""
+    async def keep(self, look_again: Callable[[], Awaitable[None]]) -> None:
+        """Renew the membership before it ends, or as soon as the trainer is there again."""
         while True:
             left_s = self._papers.until(self._me, time.time()) - time.time()
             await asyncio.sleep(max(RENEW_AGAIN_S, left_s * RENEW_LEFT))
+            if left_s < RENEW_AGAIN_S:
+                await look_again()
             self.knock()
 
     def _take(self, welcome: Welcome) -> None:

@@ -220,7 +220,7 @@ class Peer(Shell):
         duties = [self._announce_again_and_again()]
         if not self.stage.is_last:
             duties.append(self._watch_next_stage())
-        duties += [self._watch_replicas(), self._admission.keep()]
+        duties += [self._watch_replicas(), self._admission.keep(self._find_trainer)]
         started = Started(self.stage.version, self.stage.digest())
         try:
             entering = self._admission.enter(self._find_trainer)

@@ -1,0 +1,140 @@
+"""The table of who may say what, and the door that holds messages against it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from swarmrt.errors import AccessError
+from swarmrt.ids import PeerId
+from swarmrt.messages import (
+    ALL_MESSAGES,
+    Backward,
+    Beacon,
+    Claim,
+    Forward,
+    GetState,
+    Knock,
+    Message,
+    Part,
+    Prepare,
+    Probe,
+    Renewed,
+)
+from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
+from swarmrt.runtime.door import GuardedDoor
+from tests.papers import Owner
+
+ME, OTHER, TRAINER = PeerId("QmMe"), PeerId("QmOther"), PeerId("QmTrainer")
+STRANGERS = {Knock, Renewed}
+
+
+def test_every_message_is_taken_from_somebody_and_from_strangers_only_what_proves_itself() -> None:
+    assert set(TO_PEER) | set(TO_TRAINER) == set(ALL_MESSAGES)
+    for table in (TO_PEER, TO_TRAINER):
+        assert all(table.values())
+        assert {kind for kind, who in table.items() if Sender.STRANGER in who} <= STRANGERS
+
+
+def test_what_the_trainer_says_is_taken_from_nobody_else() -> None:
+    commands = {kind for kind, who in TO_PEER.items() if who == {Sender.TRAINER}}
+    assert {kind.__name__ for kind in commands} >= {
+        "Hail", "Admit", "Granted", "Recover", "Standing", "Prepare", "Apply", "Drain", "Finish",
+        "Welcome", "NotInvited", "Barred",
+    }  # fmt: skip
+    assert not commands & set(TO_TRAINER)
+
+
+@pytest.mark.parametrize(
+    ("stages", "stage", "expected"),
+    [
+        ((0,), 1, {Sender.BEFORE, Sender.FIRST}),
+        ((2,), 1, {Sender.AFTER, Sender.LAST}),
+        ((1,), 1, {Sender.SAME}),
+        ((0, 2), 1, {Sender.BEFORE, Sender.AFTER, Sender.FIRST, Sender.LAST}),
+        ((), 1, set()),
+        ((0,), None, {Sender.FIRST}),
+    ],
+)
+def test_member_is_what_its_stages_make_it(
+    stages: tuple[int, ...], stage: int | None, expected: set[Sender]
+) -> None:
+    assert senders(stages, stage, 3) == {Sender.MEMBER, *expected}
+
+
+class Doors:
+    """A peer of stage 1 of 3, and what others show it."""
+
+    def __init__(self, *, is_open: bool = False, is_trainer: bool = False) -> None:
+        self.owner, self.refused = Owner(), Counter[str]()
+        stage = None if is_trainer else 1
+        self.door = GuardedDoor(
+            self.owner.guest(), ME, stage=stage, num_stages=3, is_trainer=is_trainer,
+            is_open=is_open, refused=self.refused,
+        )  # fmt: skip
+
+    def shows(self, peer: PeerId, *stages: int, for_s: float = 600.0) -> None:
+        self.door.greet(peer, self.owner.signer.membership(peer, stages, time.time() + for_s))
+
+    def taken(self, peer: PeerId) -> set[type[Message]]:
+        return {kind for kind in ALL_MESSAGES if self.door.may_say(peer, kind)}
+
+
+def test_stranger_is_taken_at_its_word_in_nothing_and_that_is_counted() -> None:
+    doors = Doors()
+    assert doors.taken(OTHER) == {Renewed} and not doors.door.is_known(OTHER)
+    assert doors.refused["Forward"] == 1
+    assert Doors(is_trainer=True).taken(OTHER) == {Knock, Renewed}
+    assert Probe in Doors(is_open=True).taken(OTHER)
+    assert not Doors(is_open=True).door.is_known(OTHER)  # it has few links and says little
+
+
+def test_member_of_the_stage_before_gives_work_and_no_commands() -> None:
+    doors = Doors()
+    doors.shows(OTHER, 0)
+    taken = doors.taken(OTHER)
+    assert Forward in taken and not {Backward, Part, Prepare, GetState} & taken
+    doors.shows(OTHER, 1, for_s=700)
+    assert {Part, GetState} <= doors.taken(OTHER) and Forward not in doors.taken(OTHER)
+
+
+def test_last_stage_alone_claims() -> None:
+    doors = Doors(is_trainer=True)
+    doors.shows(OTHER, 1)
+    assert Beacon in doors.taken(OTHER) and Claim not in doors.taken(OTHER)
+    doors.shows(OTHER, 2, for_s=700)
+    assert Claim in doors.taken(OTHER)
+
+
+def test_trainer_is_who_the_owner_says() -> None:
+    doors = Doors()
+    doors.door.greet(TRAINER, doors.owner.signer.helm(TRAINER, time.time() + 600))
+    assert {Prepare, Forward, GetState} <= doors.taken(TRAINER)
+    with pytest.raises(AccessError):
+        doors.door.greet(OTHER, doors.owner.signer.helm(TRAINER, time.time() + 600))
+
+
+def test_invited_peer_may_be_probed_and_knock() -> None:
+    doors = Doors(is_trainer=True)
+    doors.door.greet(OTHER, doors.owner.invite.pass_for(doors.owner.run, OTHER, time.time()))
+    assert {Knock, Probe} <= doors.taken(OTHER) and Beacon not in doors.taken(OTHER)
+
+
+def test_membership_that_has_ended_or_was_taken_is_none() -> None:
+    doors = Doors()
+    doors.shows(OTHER, 0, for_s=-120)
+    assert Forward not in doors.taken(OTHER)
+    doors.shows(OTHER, 0)
+    assert Forward in doors.taken(OTHER)
+    doors.door.bar([OTHER])
+    doors.shows(OTHER, 0)
+    assert doors.taken(OTHER) == {Renewed} and not doors.door.is_known(OTHER)
+
+
+def test_older_word_does_not_take_the_place_of_a_newer_one() -> None:
+    doors = Doors()
+    doors.shows(OTHER, 0, 1)
+    doors.shows(OTHER, 0, for_s=60)
+    assert doors.door.credential(OTHER).stages == (0, 1)
