@@ -132,6 +132,8 @@ class Shell(ABC):
                 for task in running:
                     task.cancel()
         finally:
+            for duty in duties:
+                duty.close()  # one that was never begun
             await self._close()
         if stop.error:
             raise RunError(stop.reason)
