@@ -263,11 +263,9 @@ class FrameReader:
         return iter(() if whole is None else (whole,))
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Received]:
-        """All messages that are whole with these bytes."""
-        self.came_bytes += len(data)
-        return self._read(memoryview(data))
-
-    def _read(self, view: memoryview) -> Iterator[Received]:
+        """All messages that are whole with these bytes, to be iterated to the end."""
+        view = memoryview(data)
+        self.came_bytes += len(view)
         while view and not self._is_dropped:
             if self._filling is not None:
                 buffer = self.get_buffer()
