@@ -302,7 +302,9 @@ def test_loss_that_is_not_finite_by_one_claimant_is_claimed_by_another() -> None
     swarm.run_to(3)
     swarm.peers[PeerId("s2p0")].habit = bends(Claim, loss_sum=math.nan)
     assert run_on(swarm) > 100
-    assert set(swarm.fenced()) == {"s2p0"}
+    fenced = swarm.fenced()
+    liar = fenced.pop("s2p0")
+    assert sum(fenced.values()) < liar, "others may be silent while what it took is sent again"
     assert all(math.isfinite(report.loss) for report in swarm.steps())
 
 
