@@ -114,7 +114,8 @@ def test_a_builder_is_not_even_imported_without_consent(folder: Path) -> None:
     done = serve(record("own_model:build"), "--model-path", folder, cwd=folder)
     assert is_refused(
         done,
-        f"run '{NAME}' asks for the builder own_model:build, which is code on your machine",
+        f"run {NAME}@",
+        "asks for the builder own_model:build, which is code on your machine",
         "pass --allow-model own_model:build if you trust it",
     ), done
     assert not (folder / "imported").exists()

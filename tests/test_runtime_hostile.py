@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -42,12 +43,15 @@ class SomeKnown(UnguardedDoor):
     def __init__(self, known: Collection[PeerId] | None) -> None:
         super().__init__(RUN)
         self.known = known
+        self.refused: Counter[str] = Counter()
 
     def is_known(self, peer: PeerId) -> bool:
         return self.known is None or peer in self.known
 
     def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
-        return self.is_known(peer) or kind is Probe
+        may = self.is_known(peer) or kind is Probe
+        self.refused[kind.__name__] += not may
+        return may
 
 
 class Victim:
@@ -64,11 +68,12 @@ class Victim:
         self.got: list[Message] = []
         self.lost: list[tuple[PeerId, str]] = []
         self.failed: list[Message] = []
-        self.quotas = Quotas(Limits.of(LARGEST), 4, pace, door=SomeKnown(known))
+        self.door = SomeKnown(known)
+        self.quotas = Quotas(Limits.of(LARGEST), 4, pace, door=self.door)
         self.carrier = DirectCarrier(identity, refused=self.quotas.refused)
         self.links = Links(
             [self.carrier],
-            SomeKnown(known),
+            self.door,
             LARGEST,
             on_message=lambda peer, message, tensors: self.got.append(message),
             on_lost=lambda peer, reason: self.lost.append((peer, reason)),
@@ -357,7 +362,7 @@ def test_what_strangers_say_reaches_nobody(identities: list[Identity]) -> None:
             stranger = await Attacker.dial(victim, identities[1], bytes(said))
             await stranger.is_thrown_out()
             assert not victim.got and not victim.lost
-            assert 1 <= victim.quotas.refused["Beacon"] <= 64
+            assert 1 <= victim.door.refused["Beacon"] <= 64
 
     run(story())
 
