@@ -11,7 +11,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError, ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
-from swarmrt.model.sizing import shapes_only
+from swarmrt.model.meta import shapes_only
 
 
 def generate(

@@ -8,25 +8,21 @@ the meta device as well, and what autograd would save is added up.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.model.build import Layered, Slice
 from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.layers import feed_forward_width
+from swarmrt.model.meta import META, shapes_only
 from swarmrt.model.optimizer import slots
 from swarmrt.model.partition import check_stages
 
 log = logging.getLogger("swarmrt.sizing")
-
-META = torch.device("meta")
 
 
 @dataclass(frozen=True)
@@ -89,29 +85,6 @@ def _bytes_per_parameter(config: RunConfig) -> int:
     gradients = dtype.itemsize + (2 * exact if dtype.itemsize < exact else 0)  # and masters
     again = config.optimizer.staleness * (dtype.itemsize + gradients)
     return gradients + exact + len(slots(config)) * exact + again
-
-
-@contextmanager
-def shapes_only() -> Iterator[None]:
-    """Inside, modules are built without memory. They cannot be computed with."""
-    with _NoDraws(), META:
-        yield
-
-
-class _NoDraws(TorchFunctionMode):
-    """A normal draw on the meta device would import torch's compiler: a second and 100 MB."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in (nn.init.normal_, Tensor.normal_):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 # ---------------------------------------------------------------------- activations
