@@ -91,7 +91,7 @@ def test_owner_invites_sees_and_turns_out(config: Path, tmp_path: Path) -> None:
     """From the line that `train` prints to a revoked peer whose work others do."""
     owner, alice, bob, mallory = (Home(tmp_path / who) for who in ("owner", "alice", "bob", "eve"))
     run_dir, said = tmp_path / "run", tmp_path / "train.log"
-    with owner.running("train", config, "--run-dir", run_dir, log=said):
+    with owner.running("train", config, "--run-dir", run_dir, log=said) as trainer:
         line = join_line(said)
         bare = line.partition("#")[0]
         uninvited = mallory.run("serve", bare, "--stage", 0)
@@ -123,6 +123,8 @@ def test_owner_invites_sees_and_turns_out(config: Path, tmp_path: Path) -> None:
             while said.read_text().count("step ") < at + 3:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
+            trainer.terminate()  # the others are told, and need not wait for somebody to take over
+            trainer.wait(PATIENCE_S)
         listed = owner.run("members", run_dir).stdout
         assert "revoked: thank you" in listed and listed.count("(join line)") == 2
 
