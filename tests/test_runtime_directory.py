@@ -16,7 +16,7 @@ from hivemind.utils.timed_storage import get_dht_time
 
 from swarmrt.errors import DirectoryError, UsageError
 from swarmrt.runtime.directory import Directory
-from swarmrt.runtime.network import Network, open_network
+from swarmrt.runtime.network import Network, find_run, open_network
 from swarmrt.runtime.records import MAX_RECORDS, PeerRecord, RunRecord, stage_key
 from tests.papers import Owner
 from tests.test_runtime_links import run
@@ -180,6 +180,22 @@ def test_a_node_of_no_run_keeps_so_many_records_and_no_more() -> None:
             assert not await store(anyone, key, mine, **how)
             records._kept[owner.run][(DHTID.generate(0).to_bytes(), b"x")] = now - 1
             assert await store(anyone, key, mine, **how)
+
+    run(story())
+
+
+def test_run_begun_anew_under_its_name_is_newer_than_any_epoch_of_the_old_one() -> None:
+    async def story() -> None:
+        owner = Owner()
+        async with two_nodes(owner) as (first, second):
+            for network, born, epoch in [(first, 1000, 7), (second, 2000, 1)]:
+                at, until = network.daemon.addresses(), time.time() + 30
+                token = owner.signer.published(network.me, epoch, {}, at, [], until, born)
+                await network.directory.publish_run(owner.run, token, token, ttl_s=30)
+            find = partial(find_run, second.directory, owner.run, wait=False)
+            assert (await find(newer_than=(1000, 7))).age == (2000, 1)
+            with pytest.raises(DirectoryError, match="knows no run"):
+                await find(newer_than=(2000, 2))
 
     run(story())
 

@@ -170,6 +170,18 @@ def test_guest_shows_a_membership_as_soon_as_it_has_one() -> None:
     assert checker.credential(papers.show(A, ended), A, ended).invitation is not None
 
 
+def test_kept_membership_is_shown_only_where_there_is_no_good_invitation() -> None:
+    """The run may have been begun anew since then, by somebody who does not know it."""
+    now = time.time()
+    kept = signer().membership(A, (0,), now + 600)
+    good = JoinLine(signer().run, (), signer().invite(1, now + 600))
+    ended = JoinLine(signer().run, (), signer().invite(1, now - 600))
+    checker = Checker(signer().run)
+    assert checker.credential(GuestsPapers(good, kept).show(A, now), A, now).invitation
+    for line in (ended, JoinLine(signer().run, ())):
+        assert checker.credential(GuestsPapers(line, kept).show(A, now), A, now).stages == (0,)
+
+
 def test_owners_processes_renew_what_they_show() -> None:
     trainer = OwnersPapers(signer(), is_trainer=True)
     first = trainer.show(A, NOW)

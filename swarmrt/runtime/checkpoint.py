@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,19 @@ def read_epoch(run_dir: Path) -> int:
         return 0
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def read_born(run_dir: Path) -> int:
+    """Return when the run in this folder was begun, in seconds since 1970; from now on, if that
+    has not been written down yet. Raises CheckpointError."""
+    path = run_dir / "trainer" / "born"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_synced(path, str(int(time.time())).encode())
+        return int(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: does not say when the run was begun: {error}") from None
 
 
 def write_epoch(run_dir: Path, epoch: int) -> None:

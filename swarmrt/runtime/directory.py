@@ -109,7 +109,7 @@ class Directory:
         await self._store(key, RunRecord(run=str(run), published=published), ttl_s)
 
     async def find_run(self, run: RunId) -> Published | None:
-        """Return what the owner says of the run in its newest epoch; None if it is not published.
+        """Return the newest that the owner says of the run; None if it is not published.
 
         Raises DirectoryError.
         """
@@ -123,7 +123,7 @@ class Directory:
                     continue
                 if published.expires_at + CLOCK_SLACK_S > time.time() and published.addresses:
                     found.append(published)
-        return max(found, key=lambda published: published.epoch, default=None)
+        return max(found, key=lambda published: published.age, default=None)
 
     async def announce(self, run: RunId, record: PeerRecord, ttl_s: float) -> None:
         """Store this peer's record. Raises DirectoryError."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from swarmrt.errors import AccessError, UsageError
 from swarmrt.trust.joining_line import JoinLine, parse_join_line
+from swarmrt.trust.statements import Age
 
 MAX_IDENTITIES = 64  # processes of one user on one machine that serve the same run at a time
 
@@ -46,15 +47,17 @@ class KeptRun:
         """Write down the join line. Raises UsageError."""
         _write(self.folder / "join", str(line))
 
-    def epoch(self) -> int:
-        """Return the highest epoch of the run that was seen here; -1 for none."""
-        text = _read(self.folder / "epoch")
-        return int(text) if text.isdigit() else -1
+    def newest(self) -> Age:
+        """Return the age of the newest record of the run that was seen here."""
+        match _read(self.folder / "newest").split():
+            case [born, epoch] if born.isdigit() and epoch.isdigit():
+                return (int(born), int(epoch))
+        return (0, -1)
 
-    def keep_epoch(self, epoch: int) -> None:
-        """Write down an epoch, if it is the highest yet. Raises UsageError."""
-        if epoch > self.epoch():
-            _write(self.folder / "epoch", str(epoch))
+    def keep_newest(self, age: Age) -> None:
+        """Write down the age of a record, if it is the newest yet. Raises UsageError."""
+        if age > self.newest():
+            _write(self.folder / "newest", f"{age[0]} {age[1]}")
 
 
 def runs_folder() -> Path:

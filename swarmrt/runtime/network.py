@@ -28,7 +28,7 @@ from swarmrt.runtime.links import Links
 from swarmrt.runtime.place import Place, describe, own_address, standing_of
 from swarmrt.runtime.relays import Relays
 from swarmrt.trust.papers import Papers
-from swarmrt.trust.statements import Published
+from swarmrt.trust.statements import Age, Published
 
 log = logging.getLogger("swarmrt.network")
 
@@ -162,15 +162,20 @@ async def open_network(
 
 
 async def find_run(
-    directory: Directory, run: RunId, *, wait: bool, newer_than: int = -1, poll_s: float = 1.0
+    directory: Directory,
+    run: RunId,
+    *,
+    wait: bool,
+    newer_than: Age = (0, -1),
+    poll_s: float = 1.0,
 ) -> Published:
     """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
 
-    One of a lower epoch than `newer_than`, which was seen before, is that of a trainer of the past.
+    One that is older than `newer_than`, which was seen before, is that of a trainer of the past.
     """
     while True:
         record = await directory.find_run(run)
-        if record is not None and record.epoch >= newer_than:
+        if record is not None and record.age >= newer_than:
             return record
         if not wait:
             raise DirectoryError(

@@ -160,7 +160,8 @@ class Peer(Shell):
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         door = network.door(config, stage=options.stage)
         super().__init__(config, network, door, settings, log, options.failpoints)
-        self._trainer, self._epoch = PeerId(run.trainer), run.epoch
+        self._trainer = PeerId(run.trainer)
+        self._born, self._epoch = run.age
         self._know_trainer(run)
         assert isinstance(network.papers, GuestsPapers)
         self._papers = network.papers
@@ -266,7 +267,7 @@ class Peer(Shell):
             case Hail(epoch) if epoch > self._epoch:
                 self._epoch = epoch
                 if self._options.kept is not None:
-                    self._options.kept.keep_epoch(epoch)
+                    self._options.kept.keep_newest((self._born, epoch))
         super()._receive(sender, message, tensors)
 
     def _bar(self, peers: tuple[PeerId, ...]) -> None:

@@ -46,7 +46,7 @@ async def serve(
     ) as network:
         if not options.place.is_loopback:
             say(network.describe())
-        newest = kept.epoch() if kept is not None else -1
+        newest = kept.newest() if kept is not None else (0, -1)
         directory = network.directory
         record = await find_run(directory, line.run, wait=options.wait, newer_than=newest)
         network.relays.consider(network.reach.multiaddrs(record.addresses))
@@ -64,7 +64,7 @@ async def serve(
                 f"{line.run}: {stage.num_parameters:,} parameters on {options.device}"
             )
             if kept is not None:
-                kept.keep_epoch(record.epoch)
+                kept.keep_newest(record.age)
                 kept.keep_line(line.with_addresses(record.addresses))
             peer = Peer(config, stage, network, record, threads, options)
             reason = await peer.run(switch)

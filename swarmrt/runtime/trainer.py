@@ -23,6 +23,7 @@ from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
     checkpoint_of,
+    read_born,
     read_epoch,
     write_checkpoint,
     write_epoch,
@@ -121,7 +122,7 @@ async def train(
             )
         epoch = 1 + max(
             options.checkpoint.manifest.epoch if options.checkpoint else 0,
-            published.epoch if published else 0,
+            published.epoch if published and published.born == read_born(options.run_dir) else 0,
             read_epoch(options.run_dir),
         )
         options.failpoints.at("trainer.epoch.before_write")
@@ -171,6 +172,7 @@ class Trainer(Shell):
         self._saving = asyncio.Lock()
         self._known_layouts: tuple[Layout, ...] = ()
         self._publication = asyncio.Event()
+        self._born = read_born(options.run_dir)
         self._targets_key = targets_key(options.signer, data.digest())
         access = AccessFile(options.run_dir)
         self._reception = Reception(config, options.signer, door, access, self._targets_key)
@@ -299,8 +301,8 @@ class Trainer(Shell):
             signer, until = self._options.signer, time.time() + ttl_s + CLOCK_SLACK_S
             config = self.config.model_dump(mode="json")
             direct, what = self.links.addresses("direct"), (self.network.me, self._epoch, config)
-            published = signer.published(*what, addresses, direct, until)
-            ended = signer.published(*what, (), (), until)
+            published = signer.published(*what, addresses, direct, until, self._born)
+            ended = signer.published(*what, (), (), until, self._born)
             await self.network.directory.publish_run(signer.run, published, ended, ttl_s)
             if not told:
                 on_published(addresses)

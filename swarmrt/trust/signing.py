@@ -94,6 +94,7 @@ class Signer:
         addresses: Sequence[str],
         direct: Sequence[str],
         until: float,
+        born: int = 0,
     ) -> str:
         """Return the run's record."""
         return self.sign(
@@ -101,6 +102,7 @@ class Signer:
                 run=str(self.run),
                 exp=moment(until),
                 trainer=trainer,
+                born=born,
                 epoch=epoch,
                 config=config,
                 addresses=tuple(addresses),

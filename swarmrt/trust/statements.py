@@ -30,6 +30,14 @@ Stage = Annotated[int, msgspec.Meta(ge=0, lt=MAX_STAGES)]
 Stages = Annotated[tuple[Stage, ...], msgspec.Meta(max_length=MAX_STAGES)]
 
 
+Age = tuple[int, int]
+"""When a run was begun, in seconds since 1970, and its trainer's epoch.
+
+A run that is begun anew in another folder may have the name and owner of an earlier one, and begins
+with the first epoch again.
+"""
+
+
 class Statement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
     """The base of all statements."""
 
@@ -76,10 +84,18 @@ class Published(Statement, frozen=True, kw_only=True, tag="published"):
     """What the directory says of the run."""
 
     trainer: PeerText
+    born: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = (
+        0  # seconds since 1970: when it was begun
+    )
     epoch: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
     config: dict[str, Any]
     addresses: Annotated[tuple[Address, ...], msgspec.Meta(max_length=32)] = ()
     direct: Annotated[tuple[Address, ...], msgspec.Meta(max_length=8)] = ()
+
+    @property
+    def age(self) -> Age:
+        """Which of two records is the newer one: that of the higher age."""
+        return (self.born, self.epoch)
 
 
 class Delegation(Statement, frozen=True, kw_only=True, tag="delegation"):
