@@ -53,8 +53,10 @@ class Ending:
         replicas = [run.members.of_stage(stage, Membership.READY) for stage in stages]
         if run.saving.rests or run.saving.under_way or not all(replicas):
             return []
-        held = (members[0].held[1] for members in replicas)
-        digests = tuple(known or its for known, its in zip(run.digests, held, strict=True))
+        said = (members[0].says_of(run.version) for members in replicas)
+        digests = tuple(known or its for known, its in zip(run.digests, said, strict=True))
+        if not all(digests):
+            return []  # who holds it has yet to say what it holds
         donors = tuple(tuple(member.peer for member in members) for members in replicas)
         return [run.saving.begin(run.version, run.epoch, donors, digests)]
 

@@ -20,6 +20,7 @@ class Verdict(StrEnum):
 
 
 LEAST_SAMPLES = 3  # of a kind, before it can be late
+BURST_S = 0.25  # half of a beat: several hails are answered at once, or nearly
 
 
 @dataclass(slots=True)
@@ -33,7 +34,8 @@ class Health:
 
     def beacon(self, now: float, queued: int, done: int) -> None:
         """It says how much it has to do, and how much it has done since its start."""
-        if self.heard_at is not None and now - self.heard_at > self.beacons.mean_s / 2:
+        shortest_s = max(self.beacons.mean_s / 2, BURST_S)
+        if self.heard_at is not None and now - self.heard_at > shortest_s:
             self.beacons.add(now - self.heard_at)  # and not a burst that was held up
         self.heard_at = now
         if done != self.done and self.queued and now > self.progress_at:

@@ -44,6 +44,14 @@ class Member:
     reminded_at: float = 0.0
     health: Health = field(default_factory=Health)
 
+    def says_of(self, version: int) -> str:
+        """Return the digest that it has named for this version; empty for none."""
+        if self.held[0] == version:
+            return self.held[1]
+        if self.beacon is not None and self.beacon.version == version:
+            return self.beacon.digest
+        return ""
+
 
 class Members:
     """The members of all stages. A peer serves one stage."""

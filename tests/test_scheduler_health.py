@@ -18,7 +18,7 @@ def heard(every_s: float, times: int = 20, queued: int = 0, working: bool = True
 
 
 def test_silence_is_judged_by_how_often_it_was_heard() -> None:
-    for every_s in (0.1, 1.0, 10.0):
+    for every_s in (0.5, 1.0, 10.0):
         health, last_at = heard(every_s), 19 * every_s
         assert health.verdict(last_at + every_s) is Verdict.FINE
         assert health.verdict(last_at + 2.5 * every_s) is Verdict.SUSPECT
@@ -70,3 +70,12 @@ def test_agenda_tells_what_is_due_once_and_arms_the_earliest(
     due = agenda.due(now)
     assert sorted(due) == sorted(key for key, at in newest.items() if at <= now + 1e-3)
     assert agenda.due(now) == []
+
+
+def test_answers_to_several_hails_are_no_beats() -> None:
+    """A peer that has just come answers each of them, and its next beat is half a second later."""
+    health = Health()
+    for number in range(6):
+        health.beacon(13.404 + 0.002 * number, 0, 0)
+    assert health.verdict(13.6) is Verdict.FINE
+    assert health.verdict(14.0) is Verdict.FINE
