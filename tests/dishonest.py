@@ -19,7 +19,6 @@ from swarmrt.messages import (
     Forward,
     Prepare,
     Prepared,
-    Ready,
     Refused,
 )
 from swarmrt.model.stage import Forwarded, Stage
@@ -81,7 +80,6 @@ CHANGES: dict[str, Change] = {
     "huge tokens": saying(Claim, tokens=1 << 60),
     "another norm": saying(Prepared, squared_norm=1e-12),
     "a norm that is no number": saying(Prepared, squared_norm=math.nan),
-    "another digest": saying(Ready, digest="another"),
     "a beacon from nowhere": saying(Beacon, version=10**9, done=1 << 61),
 }
 ANSWERS: dict[str, Answer] = {
