@@ -29,7 +29,7 @@ from swarmrt.scheduler.instructions import (
     ReportRecovery,
     ReportRollback,
 )
-from swarmrt.wire.headers import HeaderFormat
+from swarmrt.wire.headers import REASON_CHARACTERS, HeaderFormat
 from tests.processes import swarmrt
 
 HOSTILE = "\x1b[2J\x9b31m\rswarmrt: done\nstep 9/9 \u202ereversed [/b] [red] :skull: \ud800"
@@ -63,12 +63,13 @@ def test_every_message_with_a_reason_cleans_it() -> None:
 
 def test_reasons_are_clean_when_they_are_made_and_when_they_arrive() -> None:
     raw: dict[type[Message], tuple[object, ...]] = {
-        Released: (1, 1, (1, 2, False), HOSTILE),
-        Refused: (1, 1, 1, HOSTILE, "peer"),
+        Released: (1, 1, (1, 2, False), HOSTILE, False),
+        Refused: (1, 1, 1, HOSTILE, "peer", ""),
         Finish: (HOSTILE,),
     }
     for kind, values in raw.items():
-        plain = [v.encode(errors="replace").decode() if v == HOSTILE else v for v in values]
+        words = HOSTILE.encode(errors="replace").decode()[:REASON_CHARACTERS]
+        plain = [words if v == HOSTILE else v for v in values]
         arrived, _ = HeaderFormat(kind).decode(msgspec.msgpack.encode((plain, ())))
         assert isinstance(arrived, Released | Refused | Finish)
         assert is_clean(arrived.reason), arrived
@@ -115,7 +116,8 @@ def test_a_log_has_one_line_for_one_message() -> None:
     formatter = PlainFormatter("%(levelname)s %(name)s: %(message)s")
     record = logging.LogRecord("swarmrt", logging.WARNING, "", 0, "from %s", (HOSTILE,), None)
     assert formatter.format(record).isprintable()
-    assert formatter.format(record).startswith("WARNING swarmrt: from \\x1b[2J")
+    level = logging.getLevelName(logging.WARNING)  # hivemind gives it another name
+    assert formatter.format(record).startswith(f"{level} swarmrt: from \\x1b[2J")
 
 
 @pytest.mark.parametrize(

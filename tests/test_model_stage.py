@@ -133,7 +133,7 @@ def test_overlapping_steps_of_ready_made_modules_have_gradients_of_their_own(
             return layers, lambda x, y: F.cross_entropy(x.flatten(0, 1), y.flatten())
     """
     (tmp_path / "ready_made.py").write_text(textwrap.dedent(source))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     own = {"kind": "ready_made:build", "layers": 2}
     config = run(text, (2,), {**ADAMW, "staleness": 1}, **own)
     stages, data = build(config), open_data(config)
