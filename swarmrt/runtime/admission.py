@@ -19,7 +19,8 @@ log = logging.getLogger("swarmrt.admission")
 ANSWER_S = 2.0  # for the first answer; a link is dialed and greeted before it
 RENEW_LEFT = 0.5  # of a membership's time, when it is renewed
 RENEW_AGAIN_S = 20.0
-MOST_DOUBLINGS = 5  # of the time between two knocks
+MOST_DOUBLINGS = 4  # of the time between two knocks
+TOLD_AFTER_S = 20.0  # people are told what is waited for
 
 
 class Admission:
@@ -51,7 +52,7 @@ class Admission:
 
         Raises AccessError when it does not let this peer in.
         """
-        tries = 0
+        tries, began_at = 0, time.monotonic()
         while True:
             self._answered.clear()
             asked_at = time.monotonic()
@@ -61,7 +62,9 @@ class Admission:
                     await self._answered.wait()
             except TimeoutError:
                 tries = min(tries + 1, MOST_DOUBLINGS)
-                log.info("the trainer has not answered yet")
+                waited_s = time.monotonic() - began_at
+                if waited_s > TOLD_AFTER_S:
+                    log.warning("the trainer has not answered for %.0f s; asking again", waited_s)
                 await look_again()
                 continue
             self._answer_time.add(time.monotonic() - asked_at)

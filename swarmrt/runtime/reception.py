@@ -38,8 +38,9 @@ class AccessFile:
         self._read_bytes = 0
         self._decoder = msgspec.json.Decoder(AnyEntry)
 
-    def read(self) -> list[AnyEntry]:
-        """Return the lines that are new. Raises UsageError for one that is none of the book's."""
+    def read(self, *, skip: bool = False) -> list[AnyEntry]:
+        """Return the lines that are new. One that is none of the book's raises UsageError, or is
+        told of and skipped."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._read_bytes)
@@ -48,10 +49,16 @@ class AccessFile:
             return []
         whole = data[: data.rfind(b"\n") + 1]  # another process may be writing the last one
         self._read_bytes += len(whole)
-        try:
-            return [self._decoder.decode(line) for line in whole.splitlines() if line.strip()]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{self.path}: not a line of an access book: {error}") from None
+        entries: list[AnyEntry] = []
+        for line in filter(bytes.strip, whole.splitlines()):
+            try:
+                entries.append(self._decoder.decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                wrong = f"{self.path}: not a line of an access book: {error}"
+                if not skip:
+                    raise UsageError(wrong) from None
+                log.warning("%s", wrong)
+        return entries
 
     def write(self, entry: AnyEntry) -> None:
         """Add a line. Raises UsageError when that cannot be."""
@@ -90,8 +97,11 @@ class Reception:
         verdict = self.book.ask(self._door.credential(peer), knock.stages, now)
         if verdict.refusal:
             return NotInvited(verdict.refusal)
-        for entry in verdict.entries:
-            self._file.write(entry)
+        try:
+            for entry in verdict.entries:
+                self._file.write(entry)
+        except UsageError as error:  # a full disk, say: whoever is not written down is known till
+            log.warning("%s", error)  # this trainer ends, and is asked for its invitation again
         until = now + MEMBERSHIP_S
         token = self._signer.membership(peer, verdict.stages, until, verdict.invitation)
         self._door.greet(peer, token)
@@ -101,13 +111,16 @@ class Reception:
     def turn_out(self, peer: PeerId, why: str) -> None:
         """Take a peer's membership for good."""
         entry, _ = self.book.revoke(peer, why, time.time())
-        self._file.write(entry)
         self._door.bar([peer])
+        try:
+            self._file.write(entry)
+        except UsageError as error:
+            log.warning("%s", error)
 
     async def watch(self, on_turned_out: OnTurnedOut) -> None:
         """Follow what the owner's commands write into the book."""
         while True:
             await asyncio.sleep(LOOK_S)
-            for peer in self.book.read(self._file.read()):
+            for peer in self.book.read(self._file.read(skip=True)):
                 self._door.bar([peer])
                 on_turned_out(peer, self.book.revoked[peer])
