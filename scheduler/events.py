@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Message
+from swarmrt.messages import FailedIn, Message
 from swarmrt.recorded import Recorded
 
 
@@ -74,7 +74,7 @@ class ComputeFailed(Event, frozen=True):
     accumulator may be in it in part."""
 
     microbatch: MicrobatchId
-    computation: str
+    computation: FailedIn
     reason: str
 
 

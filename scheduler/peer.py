@@ -303,7 +303,7 @@ class PeerCore:
         elif task.gradient_of is not None:
             until = self.forwards.blame.failed(task.gradient_of, now)
             self.forwards.next.refused(task.gradient_of, 0.0, until)
-        told = self.recovery.could_not_be_computed(task, reason)
+        told = self.recovery.could_not_be_computed(task, event.computation, reason)
         if not self.computing.is_spoiled:
             return [*told, *self.computing.compute()]
         if seat.is_stepping:

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import FrameKind, GetFrame, NoFrame, Recover, Released
+from swarmrt.messages import FailedIn, FrameKind, GetFrame, NoFrame, Recover, Released
 from swarmrt.scheduler.backwards import Backwards
 from swarmrt.scheduler.computing import Computing
 from swarmrt.scheduler.forwards import Forwards
@@ -100,11 +100,11 @@ class Recovery:
                 instructions += self._forwards.push(task, now)
         return instructions
 
-    def could_not_be_computed(self, task: Task, reason: str) -> list[Instruction]:
+    def could_not_be_computed(self, task: Task, what: FailedIn, reason: str) -> list[Instruction]:
         """What is not accumulated is for others to own. Nothing of the task is left."""
         if task.microbatch not in self._computing.record:
             self._computing.given_up.add(task.microbatch)
-        return [self._forwards.drop(task), self._released(task.microbatch, reason, failed=True)]
+        return [self._forwards.drop(task), self._released(task.microbatch, reason, what)]
 
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Not accumulated, and it will not be: somebody else may own it."""
@@ -120,7 +120,7 @@ class Recovery:
             return []
         return [self._released(microbatch, "it was given up before")]
 
-    def _released(self, microbatch: MicrobatchId, reason: str, *, failed: bool = False) -> Send:
+    def _released(self, microbatch: MicrobatchId, reason: str, failed: FailedIn = "") -> Send:
         seat = self._seat
         return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, reason, failed))
 

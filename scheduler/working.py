@@ -284,8 +284,8 @@ class Working:
             return []
         self._count_release(member, microbatch)
         replicas = run.members.ready(member.stage)
-        if self._failures.add(microbatch, member.stage, member.peer, replicas):
-            who = self._failures.peers(microbatch, member.stage)
+        if self._failures.add(message, member.stage, member.peer, replicas):
+            who = self._failures.peers(message, member.stage)
             where = f"microbatch {microbatch} cannot be computed at stage {member.stage}, by {who}"
             return [run.give_up(f"{where}: {message.reason}")]
         run.dispatch.is_late(microbatch)  # if nobody owns it yet

@@ -164,6 +164,9 @@ class Recover(Message, frozen=True):
     need: tuple[int, ...]
 
 
+FailedIn = Literal["", "forward", "backward", "weights"]
+
+
 class Released(Reasoned, frozen=True):
     """The sender has not accumulated this (microbatch, stage), and will not."""
 
@@ -171,7 +174,7 @@ class Released(Reasoned, frozen=True):
     term: int
     microbatch: MicrobatchId
     reason: str
-    failed: bool = False  # the model raised an error on it
+    failed: FailedIn = ""  # what of it raised an error
 
 
 FrameKind = Literal["output", "gradient"]

@@ -21,6 +21,7 @@ from swarmrt.messages import (
     Apply,
     Backward,
     Busy,
+    FailedIn,
     Forward,
     FrameKind,
     GetFrame,
@@ -98,6 +99,7 @@ class Liar:
             MicrobatchId: self._microbatch,
             Work: lambda: Work(self._microbatch(), self._integer()),
             FrameKind: lambda: rng.choice(("output", "gradient")),
+            FailedIn: lambda: rng.choice(("", "forward", "backward", "weights")),
             PeerState: lambda: rng.choice(("joining", "loading", "serving", "leaving")),
             tuple[int, ...]: lambda: self._some((0, 1, 2), self._integer),
             tuple[PeerId, ...]: self._path,
@@ -206,7 +208,8 @@ class Playing:
             case Send(_, message):
                 encode(message, ())
             case RunForward(mb) | RunBackward(mb) | RunWeightGradients(mb) if rng.random() < 0.05:
-                what = "forward" if isinstance(instruction, RunForward) else "backward"
+                runs_forward = isinstance(instruction, RunForward)
+                what: FailedIn = "forward" if runs_forward else "backward"
                 self.outcomes.append(ComputeFailed(mb, what, "it fails"))
             case RunForward(mb):
                 self.outcomes.append(ForwardDone(mb, 0.1, 1.0, 5, 100))

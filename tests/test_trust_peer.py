@@ -14,6 +14,7 @@ from swarmrt.messages import (
     Backward,
     Busy,
     Evaluated,
+    FailedIn,
     Forward,
     FrameKind,
     GetFrame,
@@ -460,7 +461,7 @@ def test_failed_evaluation_is_told() -> None:
 
 
 @pytest.mark.parametrize("what", ["backward", "weights"])
-def test_backward_that_fails_midway_voids_what_is_in_the_accumulators(what: str) -> None:
+def test_backward_that_fails_midway_voids_what_is_in_the_accumulators(what: FailedIn) -> None:
     """A part of the gradient may be in them, so nothing in them can be reduced."""
     peer = Peer(most_left=1)
     peer.accumulate(mb(1))

@@ -17,6 +17,7 @@ from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import (
     ALL_MESSAGES,
     Claim,
+    FailedIn,
     Finish,
     FrameKind,
     Hail,
@@ -55,6 +56,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     PeerId: peers,
     MicrobatchId: microbatches,
     Work: works,
+    FailedIn: st.sampled_from(["", "forward", "backward", "weights"]),
     FrameKind: st.sampled_from(["output", "gradient"]),
     PeerState: st.sampled_from(["joining", "loading", "serving", "leaving"]),
     tuple[int, ...]: st.lists(small, max_size=4).map(tuple),

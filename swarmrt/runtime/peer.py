@@ -17,6 +17,7 @@ from swarmrt.errors import AccessError, DirectoryError, RunError, SwarmError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import (
     Barred,
+    FailedIn,
     Hail,
     Message,
     NotInvited,
@@ -324,7 +325,7 @@ class Peer(Shell):
     def _run_weight_gradients(self, run: RunWeightGradients) -> None:
         mb = run.microbatch
         rest = partial(self._add_weight_gradients, mb, self._left.pop(mb))
-        self._compute(partial(self._named, "weights' gradients", mb, rest), self._computed)
+        self._compute(partial(self._named, "weights", mb, rest), self._computed)
 
     def _forget(self, forget: Forget) -> None:
         for kept in self._kept:
@@ -420,7 +421,7 @@ class Peer(Shell):
 
     # What a computation needs is handed to it, because the core may have it forgotten meanwhile.
 
-    def _named(self, what: str, mb: MicrobatchId, compute: Callable[[], Computed]) -> Computed:
+    def _named(self, what: FailedIn, mb: MicrobatchId, compute: Callable[[], Computed]) -> Computed:
         """Compute. An error is an outcome, as what was sent may be at fault. Where it is not, the
         error ends the process, and is told with where it happened."""
         try:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.messages import FailedIn
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
@@ -259,7 +260,7 @@ class SimulatedPeer:
         self._add(mb, 1)
         self.process.feed(WeightGradientsDone(mb, self._service_s))
 
-    def _has_failed(self, what: str, mb: MicrobatchId, *, adds: bool = False) -> bool:
+    def _has_failed(self, what: FailedIn, mb: MicrobatchId, *, adds: bool = False) -> bool:
         """Whether it raises an error. A part of a gradient may have been added before."""
         if not self.fails(what, mb):
             return False
