@@ -60,7 +60,7 @@ def serve(
     from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.free_memory import parse_size
     from swarmrt.runtime.kept_runs import keeping, kept_line
-    from swarmrt.runtime.peer import ServeOptions
+    from swarmrt.runtime.serve_options import ServeOptions
     from swarmrt.runtime.serving import serve as serve_peer
 
     check_device(device)

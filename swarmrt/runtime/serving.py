@@ -17,7 +17,8 @@ from swarmrt.model.sizing import footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.free_memory import check_fits
 from swarmrt.runtime.network import find_run, open_network
-from swarmrt.runtime.peer import Peer, ServeOptions, Threads
+from swarmrt.runtime.peer import Peer
+from swarmrt.runtime.serve_options import ServeOptions, Threads
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.worker import Worker
 from swarmrt.trust.papers import GuestsPapers

@@ -1,0 +1,100 @@
+"""A peer's place in the directory: it writes its own record there, and reads those of others."""
+
+from __future__ import annotations
+
+import asyncio
+
+from swarmrt.config import RunConfig
+from swarmrt.ids import RunId
+from swarmrt.runtime.addresses import MAX_ADDRESSES
+from swarmrt.runtime.links import Links
+from swarmrt.runtime.network import Network, watch_stage
+from swarmrt.runtime.records import PeerRecord
+from swarmrt.scheduler.instructions import Announce
+from swarmrt.trust.papers import GuestsPapers
+
+
+class Presence:
+    """A peer's record, kept up to date, and the addresses of the peers that it deals with.
+
+    Who is given work is the trainer's word: the directory only says where they are.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        stage: int,
+        network: Network,
+        links: Links,
+        papers: GuestsPapers,
+    ) -> None:
+        self._config, self._stage, self._network = config, stage, network
+        self._links, self._papers = links, papers
+        self._announced: Announce | None = None
+        self._changed = asyncio.Event()
+        self._look_again = asyncio.Event()
+        network.relays.on_change(self._changed.set)
+
+    @property
+    def _run(self) -> RunId:
+        return self._papers.run
+
+    def announce(self, what: Announce) -> None:
+        """Show this status and version from now on."""
+        self._announced = what
+        self._changed.set()
+
+    def renew(self) -> None:
+        """Write the record again: what it shows of this peer has changed."""
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """Read the next stage's records soon: somebody has come to it."""
+        self._look_again.set()
+
+    async def keep_announced(self) -> None:
+        """Write this peer's record when it changes, and before it expires, again and again."""
+        ttl_s = self._config.links.record_ttl_s
+        while True:
+            self._changed.clear()
+            if self._announced is not None:
+                record = PeerRecord(
+                    run=str(self._run),
+                    stage=self._stage,
+                    peer=self._network.me,
+                    status=self._announced.status,
+                    version=self._announced.version,
+                    membership=self._papers.membership,
+                    life_s=ttl_s,
+                    addresses=self._network.daemon.addresses()[:MAX_ADDRESSES],
+                    direct=self._links.addresses("direct"),
+                )
+                await self._network.directory.announce(self._run, record, ttl_s)
+            try:
+                async with asyncio.timeout(ttl_s / 3):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue  # time to refresh the record
+
+    async def watch_next_stage(self) -> None:
+        """Learn again and again where the peers of the next stage are, for activations."""
+        serving = frozenset({"serving"})
+        await self._watch(self._stage + 1, serving, self._look_again)
+
+    async def watch_replicas(self) -> None:
+        """Learn again and again where this stage's replicas are, for reduces and for the state."""
+        await self._watch(self._stage, frozenset({"joining", "serving", "leaving"}))
+
+    async def _watch(
+        self, stage: int, statuses: frozenset[str], again: asyncio.Event | None = None
+    ) -> None:
+        await watch_stage(
+            self._network.directory,
+            self._links,
+            self._run,
+            stage,
+            statuses,
+            lambda stage, peers: None,
+            self._config.links.refresh_s,
+            again,
+        )

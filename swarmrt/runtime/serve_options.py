@@ -1,0 +1,46 @@
+"""What a peer is started with: what its user asked for, and the threads beside its event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from swarmrt.config import RunConfig
+from swarmrt.model.stage import Stage
+from swarmrt.runtime.failpoints import Failpoints
+from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.kept_runs import KeptRun
+from swarmrt.runtime.network import LOOPBACK
+from swarmrt.runtime.place import Place
+from swarmrt.runtime.worker import Worker
+from swarmrt.trust.joining_line import JoinLine
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `swarmrt serve`."""
+
+    line: JoinLine  # of the run
+    stage: int
+    kept: KeptRun | None = None  # where this machine keeps what it knows of the run
+    place: Place = LOOPBACK
+    identity: Path | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    allow_models: frozenset[str] = frozenset()  # builders that may run here
+    max_memory_bytes: float | None = None  # of the device; None for a share of what is free
+    wait: bool = False
+    log_dir: Path | None = None
+    failpoints: Failpoints = field(default_factory=Failpoints)
+    faults: LinkFaults | None = None
+    new_stage: Callable[[RunConfig, int, str], Stage] = Stage
+
+
+class Threads(NamedTuple):
+    """The threads to which a peer's event loop leaves what takes time."""
+
+    torch: Worker
+    reduce: Worker
+    to_host: Worker  # waits for copies from CUDA
