@@ -1,3 +1,3 @@
-"""swarmrt: decentralised pipeline training on volatile peers."""
+"""Decentralised pipeline training on volatile peers."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`swarmrt`, also as `python -m swarmrt`."""
+"""The command `swarmrt`, also as `python -m swarmrt`."""
 
 import os
 import sys

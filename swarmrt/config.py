@@ -41,7 +41,7 @@ class Section(BaseModel):
 
 
 class Run(Section):
-    """What the run is called and how long it goes on."""
+    """The run's name, and how long it goes on."""
 
     name: str = Field("first-light", description="the run's name in the directory")
     seed: int = Field(0, ge=0, lt=1 << 63, description="every draw of the run is a function of it")
@@ -104,7 +104,7 @@ class Model(Section):
 
 
 class Stages(Section):
-    """How the model's layers are cut."""
+    """The cut of the model's layers."""
 
     count: Layers | None = Field(None, description="stages, cut by the layers' measured cost")
     layers: Annotated[tuple[Layers, ...], Field(min_length=1, max_length=1 << 12)] | None = Field(
@@ -121,14 +121,14 @@ class Stages(Section):
 
     @property
     def number(self) -> int:
-        """How many stages there are."""
+        """The number of stages."""
         if self.layers is not None:
             return len(self.layers)
         return self.count or 3
 
 
 class Data(Section):
-    """What is learned."""
+    """The text that is learned."""
 
     source: str = Field(
         "stdlib", description='"stdlib" (this Python\'s own sources), a text file, folder or .npy'
@@ -165,7 +165,8 @@ class Optimizer(Section):
 
 
 class Precision(Section):
-    """What is computed, and what travels between stages, when not in the model's dtype."""
+    """The precision of what is computed, and what travels between stages, when not in the model's
+    dtype."""
 
     compute: Literal["model", "bfloat16"] = Field(
         "model", description='"model" | "bfloat16": matrix products in it, weights in float32'
@@ -220,7 +221,7 @@ class Checkpoint(Section):
 
 
 class RunConfig(Section):
-    """One training job. Every section and key has a default."""
+    """A training job. Every section and key has a default."""
 
     run: Run = Field(default_factory=Run)  # type: ignore[arg-type]
     model: Model = Field(default_factory=Model)  # type: ignore[arg-type]
@@ -256,7 +257,7 @@ class RunConfig(Section):
         return self.batch.microbatch * self.batch.microbatches * self.model.sequence
 
     def with_stage_layers(self, layers: tuple[int, ...]) -> RunConfig:
-        """The same run with its cut written down, as the trainer publishes it."""
+        """Return this run with its cut written down, as the trainer publishes it."""
         stages = Stages(count=len(layers), layers=layers)
         return self.model_copy(update={"stages": stages})
 

@@ -1,4 +1,4 @@
-"""Everything that swarmrt raises for its users.
+"""The errors that swarmrt raises for its users.
 
 SwarmError                    base; its text says what happened, to what, and what to do
 ├── UsageError                bad input from the user: the command exits with 2
@@ -51,7 +51,7 @@ class AccessError(UsageError):
 
 
 class WireError(SwarmError):
-    """Another process broke the wire protocol."""
+    """A breach of the wire protocol by another process."""
 
 
 class RunError(SwarmError):

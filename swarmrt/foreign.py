@@ -13,7 +13,7 @@ LAYOUT = "\n\t"
 
 
 def printable(text: str, limit: int = MAX_CHARACTERS) -> str:
-    """One line of at most `limit` characters. What is not printable is written as an escape.
+    """Return one line of at most `limit` characters. What is not printable is written as an escape.
 
     Line breaks, control characters, terminal escapes and marks that turn the direction of writing
     are not printable. Doing it again changes nothing.

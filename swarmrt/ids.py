@@ -34,7 +34,7 @@ class MicrobatchId(NamedTuple):
 
 
 class Work(NamedTuple):
-    """One try of a microbatch. Every try is computed apart from the others."""
+    """A try of a microbatch. Every try is computed apart from the others."""
 
     microbatch: MicrobatchId
     attempt: int

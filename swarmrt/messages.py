@@ -68,7 +68,7 @@ class Admit(Message, frozen=True):
 
 
 class Ready(Message, frozen=True):
-    """This peer has this version, and takes work."""
+    """A peer's word that it has this version, and takes work."""
 
     epoch: int
     term: int
@@ -120,7 +120,7 @@ class Granted(Message, frozen=True):
 
 
 class Stale(Message, frozen=True):
-    """This attempt is not needed: drop it."""
+    """A word that this attempt is not needed: drop it."""
 
     work: Work
 
@@ -153,7 +153,8 @@ class Accumulated(Message, frozen=True):
 
 
 class Recover(Message, frozen=True):
-    """You own this (microbatch, stage): get what you lack from your neighbours on the path.
+    """A word to the new owner of this (microbatch, stage): get what you lack from your neighbours
+    on the path.
 
     payload at stage 0: token ids and targets. Also sent to an owner that is overdue.
     """
@@ -218,7 +219,7 @@ class Prepare(Message, frozen=True):
 
 
 class Part(Message, frozen=True):
-    """One part of the reduce. payload: a flat slice.
+    """A part of the reduce. payload: a flat slice.
 
     Not summed: the sender's gradients, for the part's owner. Summed: the owner's result.
     """
@@ -280,7 +281,7 @@ class GetState(Message, frozen=True):
 
 
 class StateChunk(Message, frozen=True):
-    """payload: bytes of the snapshot, a safetensors file that is equal on all replicas."""
+    """A piece of a snapshot. payload: bytes of a safetensors file that is equal on all replicas."""
 
     stage: int
     version: int
@@ -301,8 +302,8 @@ PeerState = Literal["joining", "loading", "serving", "leaving"]
 
 
 class Beacon(Message, frozen=True):
-    """What a peer is and holds, and its load and progress. Whoever misses a message finds out by
-    the next beacon."""
+    """The state of a peer: what it is and holds, and its load and progress. Whoever misses a
+    message finds out by the next beacon."""
 
     epoch: int
     term: int  # of its admission; 0 for none
@@ -327,7 +328,8 @@ class Leaving(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Others serve the stage: take nothing new, do what was accepted, say when nothing is left."""
+    """The end of work for a peer, whose stage others serve: take nothing new, do what was accepted,
+    say when nothing is left."""
 
     epoch: int
 
@@ -379,7 +381,7 @@ class Renewed(Message, frozen=True):
 
 
 class Barred(Message, frozen=True):
-    """These peers have been turned out: take nothing from them, whatever they show."""
+    """The peers that have been turned out: take nothing from them, whatever they show."""
 
     peers: tuple[PeerId, ...]
 

@@ -1,4 +1,4 @@
-"""Who may say what: the one table that links consult before they take a message.
+"""The table of who may say what, which links consult before they take a message.
 
 A link has proved who is at its other end, and that peer's membership which stages it may serve.
 What a message says may still be wrong; that is for the cores to find out.
@@ -54,7 +54,7 @@ from swarmrt.messages import (
 
 
 class Sender(Enum):
-    """What the sender of a message is to its receiver. It may be several at once."""
+    """The role that the sender of a message has to its receiver. It may have several at once."""
 
     STRANGER = "shows nothing"
     INVITED = "shows an invitation, or comes into a run that is open to all"

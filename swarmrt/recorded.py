@@ -1,4 +1,4 @@
-"""What logs are made of: messages, events and instructions, as values that know their names.
+"""The stuff of logs: messages, events and instructions, as values that know their names.
 
 msgspec makes them, and brings them into JSON, in a tenth of the time that dataclasses take: much of
 what a small microbatch costs is making and recording them.

@@ -1,4 +1,4 @@
-"""`scripts/check_gpu`: its arguments."""
+"""The arguments of `scripts/check_gpu`."""
 
 from __future__ import annotations
 

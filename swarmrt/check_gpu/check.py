@@ -1,4 +1,4 @@
-"""One check in this process: `python -m swarmrt.check_gpu.check NAME DEVICE FOLDER FINDINGS S`."""
+"""A check in this process: `python -m swarmrt.check_gpu.check NAME DEVICE FOLDER FINDINGS S`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast codecs and digests are on the device, beside copying the same values there.
+"""The throughput of codecs and digests on the device, beside copying the same values there.
 
 A throughput is bytes of fp32 values a second, whatever the size of what they become. A copy reads
 and writes them: it moves twice that.

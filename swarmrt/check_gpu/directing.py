@@ -1,4 +1,5 @@
-"""One check after the other, each in a process of its own, within the time that there is."""
+"""The director of checks, one after the other, each in a process of its own, within the time that
+there is."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class Director:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """What the check of that name has found out."""
+        """Return what the check of that name has found out."""
         result = self.results.get("machine")
         return result.figures if result else {}
 

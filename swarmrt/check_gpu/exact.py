@@ -1,4 +1,4 @@
-"""The same swarm in float64 with dropout: what differs from one process is a mistake."""
+"""The swarm in float64 with dropout beside one process: what differs is a mistake."""
 
 from __future__ import annotations
 

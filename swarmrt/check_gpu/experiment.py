@@ -75,7 +75,7 @@ def judge(job: Job, swarm: LocalSwarm, bound: float) -> None:
 
 
 def commits(run_dir: Path) -> list[dict[str, Any]]:
-    """What the trainer wrote of each committed step: `digests` are by stage and peer."""
+    """Return what the trainer wrote of each committed step: `digests` are by stage and peer."""
     return [line for line in read_log(run_dir / "metrics.jsonl") if "digests" in line]
 
 

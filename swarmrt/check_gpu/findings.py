@@ -1,4 +1,4 @@
-"""What a check has found: written down as it comes, so that a check that is ended keeps it."""
+"""The findings of a check: written down as they come, so that a check that is ended keeps them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Findings:
-    """Of one check. A figure is anything that JSON can say."""
+    """The findings of one check. A figure is anything that JSON can say."""
 
     says: str = ""  # the outcome in a few words
     failures: list[str] = field(default_factory=list)  # sentences
@@ -19,7 +19,7 @@ class Findings:
 
 
 def read(path: Path) -> Findings:
-    """What was written there last; empty when nothing was."""
+    """Return what was written there last; empty when nothing was."""
     if not path.exists():
         return Findings()
     return Findings(**json.loads(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""What a check is given."""
+"""The job that a check is given."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class Job:
 
     @property
     def left_s(self) -> float:
-        """Until the check is ended."""
+        """Return the seconds until the check is ended."""
         return self.ends_at - time.monotonic()

@@ -1,4 +1,4 @@
-"""What is here: the card, versions, and what of ours can be used."""
+"""The machine: the card, versions, and what of ours can be used."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check(job: Job) -> None:
 
 
 def smi(query: str) -> str:
-    """What nvidia-smi says of the first card; empty where there is none. It only reads."""
+    """Return what nvidia-smi says of the first card; empty where there is none. It only reads."""
     if shutil.which("nvidia-smi") is None:
         return ""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits", "--id=0"]

@@ -1,4 +1,4 @@
-"""Which checks there are, in the order of what matters most, and what time each may take."""
+"""The plan of checks, in the order of what matters most, and what time each may take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Check(NamedTuple):
-    """One check, which runs in a process of its own."""
+    """A check, which runs in a process of its own."""
 
     name: str  # of its module in `swarmrt.check_gpu`, and its function there
     what: str

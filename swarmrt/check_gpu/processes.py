@@ -21,7 +21,7 @@ POLL_S = 0.05
 
 
 def adopt_orphans() -> None:
-    """From now on, who loses its parent becomes a child of this process. For Linux alone."""
+    """Have processes that lose their parent become children of this one. For Linux alone."""
     if os.path.exists("/proc/self/stat"):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -17,7 +17,7 @@ LAST_LINES_OF_A_PART = 5  # of a swarm
 
 @dataclass
 class Result:
-    """How a check went."""
+    """The outcome of a check."""
 
     status: Status
     says: str
@@ -27,7 +27,7 @@ class Result:
     last_lines: list[str] = field(default_factory=list)  # of its output, unless it passed
 
     def line(self, name: str) -> str:
-        """For people."""
+        """Return the outcome in a line for people."""
         says = "; ".join([*self.failures[:3], *([self.says] if self.says else [])])
         return f"{name:<9} {self.status:<8} {self.seconds:6.1f} s  {says}"
 
@@ -55,13 +55,13 @@ def left_out(reason: str) -> Result:
 
 
 def has_passed(results: dict[str, Result]) -> bool:
-    """Whether something has been checked, and nothing has failed."""
+    """Return whether something has been checked, and nothing has failed."""
     statuses = {result.status for result in results.values()}
     return "passed" in statuses and "FAILED" not in statuses
 
 
 def as_json(results: dict[str, Result], about: dict[str, Any]) -> str:
-    """Everything in one line."""
+    """Return everything in one line."""
     checks = {name: asdict(result) for name, result in results.items()}
     return json.dumps({"passed": has_passed(results), **about, "checks": checks})
 

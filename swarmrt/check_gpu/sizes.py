@@ -47,9 +47,9 @@ def config_for(job: Job) -> RunConfig:
 
 
 def flops_per_token(config: RunConfig, matrices: int) -> float:
-    """Of forward and backward of a stage whose matrices have so many elements, the embedding left
-    out: 6 each (Kaplan et al. 2020, section 2.1), and what attention takes, of which a causal mask
-    leaves half (Chowdhery et al. 2022, appendix B)."""
+    """Return the operations of forward and backward of a stage whose matrices have so many
+    elements, the embedding left out: 6 each (Kaplan et al. 2020, section 2.1), and what attention
+    takes, of which a causal mask leaves half (Chowdhery et al. 2022, appendix B)."""
     model = config.model
     stage_layers = model.layers / config.num_stages
     return 6.0 * matrices + 6.0 * stage_layers * model.sequence * model.width

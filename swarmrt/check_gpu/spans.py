@@ -8,7 +8,7 @@ Span = tuple[float, float]  # begin and end
 
 
 def union(spans: Iterable[Span]) -> list[Span]:
-    """The same time as spans that neither overlap nor touch, in order."""
+    """Return the time of these spans as spans that neither overlap nor touch, in order."""
     joined: list[Span] = []
     for begin, end in sorted(spans):
         if joined and begin <= joined[-1][1]:
@@ -19,12 +19,12 @@ def union(spans: Iterable[Span]) -> list[Span]:
 
 
 def length(spans: Iterable[Span]) -> float:
-    """How long they are together, time that several share counted once."""
+    """Return how long they are together, time that several share counted once."""
     return sum(end - begin for begin, end in union(spans))
 
 
 def shared(some: Iterable[Span], others: Iterable[Span]) -> float:
-    """How long both kinds go on at once."""
+    """Return how long both kinds go on at once."""
     one, other = union(some), union(others)
     total, i, j = 0.0, 0, 0
     while i < len(one) and j < len(other):

@@ -32,7 +32,7 @@ UPDATE_BOUND = 1e-6  # of float32 weights, given the same gradient
 
 @dataclass
 class Computed:
-    """What two stages, one after the other, make of some microbatches; on the CPU."""
+    """The results of two stages, one after the other, for some microbatches; on the CPU."""
 
     outputs: list[Tensor] = field(default_factory=list)  # of the first stage
     input_grads: list[Tensor] = field(default_factory=list)  # of the second one

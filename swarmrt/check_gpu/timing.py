@@ -1,4 +1,4 @@
-"""Seconds of what the device computes."""
+"""The time that the device takes to compute."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 
 def median_s(device: str, work: Callable[[], object], rounds: int, warm_up: int = 3) -> float:
-    """Of one call, over some rounds, after some that do not count."""
+    """Return the median seconds of one call, over some rounds, after some that do not count."""
     for _ in range(warm_up):
         work()
     return statistics.median(seconds(device, work) for _ in range(rounds))
 
 
 def seconds(device: str, work: Callable[[], object]) -> float:
-    """Of one call, until the device is done."""
+    """Return the seconds of one call, until the device is done."""
     if device == "cpu":
         started = time.perf_counter()
         work()

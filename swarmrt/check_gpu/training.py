@@ -63,7 +63,7 @@ def _figures(job: Job, name: str, rate: float, flops: float, ceiling: float) -> 
 
 
 def data_sheet_flops_per_s(job: Job) -> float | None:
-    """What the maker promises of the card; None for one that is not in the table."""
+    """Return what the maker promises of the card; None for one that is not in the table."""
     if not job.is_gpu:
         return None
     card = torch.cuda.get_device_name(0)

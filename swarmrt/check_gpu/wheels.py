@@ -72,7 +72,7 @@ def collect(folder: Path) -> str:
 
 
 def pinned() -> dict[str, str]:
-    """What is brought, and in which version."""
+    """Return what is brought, and in which version."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     versions = {plain(line.partition("==")[0]): line.partition("==")[2] for line in lines}
     if unknown := [name for name in BROUGHT if plain(name) not in versions]:
@@ -102,7 +102,7 @@ def _download(requirement: str, folder: Path) -> None:
 
 
 def problems_of(wheel: Path) -> list[str]:
-    """Why a wheel would not do on the machine, by its name and what it requires."""
+    """Return why a wheel would not do on the machine, by its name and what it requires."""
     problems = []
     *_, interpreter, abi, platform = wheel.stem.split("-")
     fits = {"py3", "cp312"} & set(interpreter.split(".")) or abi == "abi3"

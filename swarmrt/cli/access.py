@@ -1,4 +1,4 @@
-"""`swarmrt invite`, `members` and `revoke`: who may come into a run, and who has."""
+"""The commands `swarmrt invite`, `members` and `revoke`: who may come into a run, and who has."""
 
 from __future__ import annotations
 

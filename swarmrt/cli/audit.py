@@ -1,4 +1,4 @@
-"""`swarmrt audit`: what a run's logs say about its promises."""
+"""The command `swarmrt audit`: what a run's logs say about its promises."""
 
 from __future__ import annotations
 

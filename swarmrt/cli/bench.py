@@ -1,4 +1,4 @@
-"""`swarmrt bench`: measurements of a swarm on this machine. They print what was measured."""
+"""The command `swarmrt bench`: measurements of a swarm on this machine, printed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def recovery(
     faults: int = typer.Option(24, min=1, help="How many peers are killed or stopped."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """From a SIGKILL or SIGSTOP to the receipt of the first recovered microbatch."""
+    """Time a SIGKILL or SIGSTOP to the receipt of the first recovered microbatch."""
     from swarmrt import lab
     from swarmrt.lab.recovery import disturb, recoveries
 
@@ -106,7 +106,7 @@ every_steps = 0
 def join(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """From a newcomer's start to its first microbatch, in a stage of 20 million parameters."""
+    """Time a newcomer's start to its first microbatch, in a stage of 20 million parameters."""
     from swarmrt import lab
     from swarmrt.lab.joining import join as measure
 
@@ -130,7 +130,7 @@ def join(
 def memory(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """What a peer takes beyond its stage, with 20 million parameters and two replicas."""
+    """Measure what a peer takes beyond its stage, with 20 million parameters and two replicas."""
     from swarmrt import lab
     from swarmrt.lab.memory import measure
 
@@ -153,7 +153,8 @@ def trainer(
     steps: int = typer.Option(40, min=1, help="Of 256 microbatches."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """How many microbatches a second the trainer takes through claim, receipts and commit."""
+    """Measure how many microbatches a second the trainer takes through claim, receipts and
+    commit."""
     from swarmrt.lab.trainer_load import microbatches_per_s
 
     with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
@@ -185,7 +186,7 @@ def pipeline(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """4 stages x 2 replicas of emulated devices: throughput over the best that they could do."""
+    """Measure 4 stages x 2 replicas of emulated devices: throughput over the best they could do."""
     from swarmrt.lab.pipeline import SETTINGS, changed, measure
 
     names = settings or list(SETTINGS)

@@ -1,4 +1,4 @@
-"""`swarmrt bootstrap`: a plain directory node that anyone can keep up."""
+"""The command `swarmrt bootstrap`: a plain directory node that anyone can keep up."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ def bootstrap(
 
 
 def join_line(addresses: list[str]) -> str:
-    """What to add to another command, ready to copy."""
+    """Return what to add to another command, ready to copy."""
     return "  " + " ".join(f"--join {address}" for address in addresses)

@@ -1,4 +1,5 @@
-"""`swarmrt chaos`: a run on this machine, disturbed by a schedule of faults, and audited."""
+"""The command `swarmrt chaos`: a run on this machine, disturbed by a schedule of faults, and
+audited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`swarmrt init` and `swarmrt config`."""
+"""The commands `swarmrt init` and `swarmrt config`."""
 
 from __future__ import annotations
 

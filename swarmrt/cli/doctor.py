@@ -1,4 +1,4 @@
-"""`swarmrt doctor`: what works from here."""
+"""The command `swarmrt doctor`: what works from here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def doctor(
     upnp: bool = UPNP,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """What works from here, and why not where it does not. Fails if something cannot be reached."""
+    """Tell what works from here, and why not where it does not. Fails if something cannot be
+    reached."""
     from swarmrt.cli.running import new_loop, run
     from swarmrt.lab.doctor import examine_carriers, examine_machine, examine_swarm
     from swarmrt.lab.findings import Finding

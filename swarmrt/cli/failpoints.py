@@ -1,4 +1,4 @@
-"""`swarmrt failpoints`: where a process can be made to fail."""
+"""The command `swarmrt failpoints`: where a process can be made to fail."""
 
 from __future__ import annotations
 

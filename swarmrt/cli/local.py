@@ -1,4 +1,4 @@
-"""`swarmrt local`: a whole swarm on this machine, each part a process of its own."""
+"""The command `swarmrt local`: a whole swarm on this machine, each part a process of its own."""
 
 from __future__ import annotations
 

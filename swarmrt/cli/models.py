@@ -1,4 +1,4 @@
-"""`swarmrt reference`, `swarmrt export` and `swarmrt generate`: models without the runtime."""
+"""The commands `swarmrt reference`, `export` and `generate`: models without the runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`swarmrt owner`: the key that owns this user's runs."""
+"""The command `swarmrt owner`: the key that owns this user's runs."""
 
 from __future__ import annotations
 

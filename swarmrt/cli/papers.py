@@ -1,4 +1,4 @@
-"""With what a command shows that it belongs to a run: a join line, or its owner's key."""
+"""The papers by which a command belongs to a run: a join line, or its owner's key."""
 
 from __future__ import annotations
 

@@ -85,7 +85,8 @@ def _show_logs() -> None:
 
 
 class PlainFormatter(logging.Formatter):
-    """One line for each message, whoever's words are in it; a traceback has its own lines."""
+    """A formatter of one line for each message, whoever's words are in it; a traceback has its own
+    lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         return for_terminal(super().format(record))
@@ -112,7 +113,7 @@ def _follow_input(switch: StopSwitch, faults: LinkFaults | None) -> None:
 
 
 class Lines:
-    """Whole lines from pieces of bytes. One that is too long comes in parts."""
+    """A maker of whole lines from pieces of bytes. A line that is too long comes in parts."""
 
     def __init__(self) -> None:
         self._rest = b""

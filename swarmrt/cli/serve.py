@@ -1,4 +1,4 @@
-"""`swarmrt serve`: one peer."""
+"""The command `swarmrt serve`: one peer."""
 
 from __future__ import annotations
 

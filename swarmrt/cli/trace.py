@@ -1,4 +1,4 @@
-"""`swarmrt trace`: one timeline of all processes of a run."""
+"""The command `swarmrt trace`: one timeline of all processes of a run."""
 
 from __future__ import annotations
 

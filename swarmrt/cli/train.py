@@ -1,4 +1,4 @@
-"""`swarmrt train`: the trainer, with its view."""
+"""The command `swarmrt train`: the trainer, with its view."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
 
 
 def say(text: str, as_json: bool) -> None:
-    """For people. Under --json, standard output is for the object alone."""
+    """Print for people. Under --json, standard output is for the object alone."""
     print(for_terminal(text), file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
@@ -192,7 +192,7 @@ def continued(config: RunConfig, checkpoint: Checkpoint) -> RunConfig:
 
 
 def parse_replicas(text: str | None, config: RunConfig) -> tuple[int, ...] | None:
-    """`2,3,2`, or one number for every stage."""
+    """Read `2,3,2`, or one number for every stage."""
     if text is None:
         return None
     try:

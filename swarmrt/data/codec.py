@@ -70,7 +70,7 @@ class FileCodec:
 
 
 class NoCodec:
-    """Of a token file without a tokenizer: nobody knows what its ids mean."""
+    """The codec of a token file without a tokenizer: nobody knows what its ids mean."""
 
     def __init__(self, source: str, vocab: int) -> None:
         self.vocab = vocab

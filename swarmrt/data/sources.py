@@ -1,4 +1,4 @@
-"""Where text comes from: this Python's own sources, a file, a folder, a token file."""
+"""The sources of text: this Python's own sources, a file, a folder, a token file."""
 
 from __future__ import annotations
 

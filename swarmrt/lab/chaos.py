@@ -28,7 +28,7 @@ class Skipped(Exception):
 
 
 class Chaos:
-    """One pass over a schedule. `done` and `skipped` count faults by kind."""
+    """A pass over a schedule. `done` and `skipped` count faults by kind."""
 
     def __init__(
         self, swarm: LocalSwarm, schedule: Sequence[Fault], say: Callable[[str], None]
@@ -47,7 +47,8 @@ class Chaos:
         self._died: set[str] = set()
 
     def run(self) -> None:
-        """From the first commit to the end of the run. Raises RunError when it fails."""
+        """Make the faults, from the first commit to the end of the run. Raises RunError when it
+        fails."""
         self._swarm.wait(step=1)
         self._began = time.monotonic()
         for fault in self._schedule:

@@ -1,4 +1,5 @@
-"""How fast codecs and digests are, beside copying the same values: on one thread of this process.
+"""The throughput of codecs and digests, beside copying the same values: on one thread of this
+process.
 
 A throughput is bytes of fp32 values a second, whatever the size of what they become. A ratio
 `x_over_y` is the throughput of x divided by that of y in the same round, because the machine has

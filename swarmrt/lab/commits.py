@@ -11,7 +11,7 @@ from swarmrt.ids import PeerId
 
 
 class Commits:
-    """What the metrics say so far. `read` takes in what has been written since."""
+    """The commits that the metrics tell so far. `read` takes in what has been written since."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -24,7 +24,7 @@ class Commits:
         self._last_at = -math.inf
 
     def members(self, stage: int) -> tuple[PeerId, ...]:
-        """Who took part in the newest commit."""
+        """Return who took part in the newest commit."""
         return self._members[stage] if self._members else ()
 
     def read(self) -> None:

@@ -1,4 +1,4 @@
-"""What works from here, and why not where it does not: this machine, its carriers, and a swarm."""
+"""The examination of what works from here, and why not: this machine, its carriers, and a swarm."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LINK_KINDS = {
 
 
 def examine_machine() -> Iterator[Finding]:
-    """What this process runs with, and what it could train."""
+    """Find out what this process runs with, and what it could train."""
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("torch", "hivemind"))
     yield Finding("python", True, f"{platform.python_version()}, {versions}")
     has_uvloop = importlib.util.find_spec("uvloop") is not None

@@ -30,7 +30,7 @@ LEFT = 0.5  # of a backward is weights' gradients
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one microbatch at one peer."""
+    """The seconds that one microbatch takes at one peer."""
 
     forward_s: float
     backward_s: float
@@ -45,7 +45,7 @@ class Speed:
 
 
 def parse_speed(text: str) -> Speed:
-    """`FORWARD_S,BACKWARD_S`. Raises UsageError."""
+    """Read `FORWARD_S,BACKWARD_S`. Raises UsageError."""
     try:
         forward_s, backward_s = map(float, text.split(","))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What `swarmrt doctor` finds."""
+"""The findings of `swarmrt doctor`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How long a newcomer takes from its process's start to its first microbatch, and what the others
-notice of it."""
+"""The time that a newcomer takes from its process's start to its first microbatch, and what the
+others notice of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast links are, beside what they are made of, between two processes on loopback.
+"""The throughput of links, beside what they are made of, between two processes on loopback.
 
 Six ways of talking, measured in turn within each round, because the machine has other things to do:
 
@@ -176,7 +176,7 @@ class Pings:
 
 
 class Talk:
-    """One end of links, which answers what the other end asks for."""
+    """An end of links, which answers what the other end asks for."""
 
     def __init__(self, carrier: Carrier) -> None:
         self.arrived: asyncio.Queue[str] = asyncio.Queue()  # bounded by what is asked for
@@ -246,14 +246,14 @@ class Talk:
         return messages * MESSAGE_BYTES / (time.perf_counter() - started)
 
     async def measure_ping(self, to: PeerId, times: int) -> float:
-        """Seconds."""
+        """Return the seconds of a round trip."""
         self._pings = Pings(times + times // 10)
         self._ping(to)
         await self.answer()
         return statistics.median(self._pings.taken_s[times // 10 :])
 
     async def measure_busy_ping(self, to: PeerId, times: int) -> float:
-        """Seconds."""
+        """Return the seconds of a round trip while a payload is under way."""
         self.is_busy = True
         for _ in range(3):  # so that there is always one on its way
             self.links.send(to, Finish("more"))

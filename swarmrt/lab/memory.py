@@ -1,4 +1,4 @@
-"""What a peer takes in memory beyond what training its stage takes anyway.
+"""The memory that a peer takes beyond what training its stage takes anyway.
 
 The same stage is trained in a process of its own, without a swarm: torch, parameters, gradients,
 optimizer, and the activations of as many microbatches as the peer has at a time. What a peer's

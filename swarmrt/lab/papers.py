@@ -1,4 +1,4 @@
-"""What the processes of a swarm on one machine show each other: nothing of it is ever in a file."""
+"""The papers that processes of a swarm on one machine show each other: none is ever in a file."""
 
 from __future__ import annotations
 

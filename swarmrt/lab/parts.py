@@ -24,7 +24,7 @@ LAST_LINES = 10
 
 
 class Part:
-    """One process, with its output in FOLDER/output.log and its identity kept over restarts."""
+    """A process, with its output in FOLDER/output.log and its identity kept over restarts."""
 
     def __init__(self, name: str, folder: Path, identity: Path) -> None:
         self.name, self.folder, self._identity = name, folder, identity
@@ -48,12 +48,13 @@ class Part:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative when a signal ended it."""
+        """The exit code: None while it runs; negative when a signal ended it."""
         return self._process.poll() if self._process is not None else None
 
     @property
     def listens(self) -> bool:
-        """Whether its daemon can be connected to. It may outlive the process for an instant."""
+        """Return whether its daemon can be connected to. It may outlive the process for an
+        instant."""
         with socket.socket() as probe:
             return self._port > 0 and probe.connect_ex(("127.0.0.1", self._port)) == 0
 
@@ -69,7 +70,7 @@ class Part:
         self.signal(signal.SIGTERM)
 
     def signal(self, number: signal.Signals) -> None:
-        """Nothing happens when it has ended."""
+        """Send it a signal. Nothing happens when it has ended."""
         if self._process is not None:
             self._process.send_signal(number)
 
@@ -82,7 +83,7 @@ class Part:
             raise RunError(f"{self.name} has ended and takes no commands") from None
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has ended within this time."""
+        """Wait until it ends; return whether it has within this time."""
         if self._process is None:
             return True
         try:
@@ -149,7 +150,7 @@ class Bootstrap(Part):
 
 
 class Trainer(Part):
-    """`swarmrt train`, in one incarnation after the other."""
+    """The process of `swarmrt train`, in one incarnation after the other."""
 
     def __init__(
         self, name: str, folder: Path, identity: Path, restart: Callable[[str], None]
@@ -169,7 +170,8 @@ class Trainer(Part):
 
 
 class Peer(Part):
-    """`swarmrt serve`. While it is paused its libp2p daemon goes on: its sockets still answer."""
+    """A process of `swarmrt serve`. While it is paused its libp2p daemon goes on: its sockets still
+    answer."""
 
     def __init__(self, name: str, folder: Path, stage: int) -> None:
         super().__init__(name, folder, folder / "identity")

@@ -1,4 +1,4 @@
-"""How near a pipeline comes to what its peers could do at best, with emulated computing.
+"""The throughput of a pipeline beside the best that its peers could do, with emulated computing.
 
 The ideal is the maximum flow of microbatches from a source through one replica of each stage to a
 sink, where a peer lets through one in `forward_s + backward_s`. What was reached is counted from
@@ -165,6 +165,6 @@ def _history(metrics: Path, last: int) -> tuple[dict[int, float], dict[str, int]
 
 
 def changed(setting: Setting, **changes: float | None) -> Setting:
-    """The same with other numbers, where they are given."""
+    """Return the setting with other numbers, where they are given."""
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(setting, **given)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whether others reach a process on this machine, as they have tried it, and what mends it."""
+"""The ways in which others have tried to reach a process on this machine, and what mends them."""
 
 from __future__ import annotations
 

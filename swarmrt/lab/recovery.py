@@ -1,4 +1,5 @@
-"""How long recovery takes: from a fault to the receipt of the first microbatch that was recovered.
+"""The time that recovery takes: from a fault to the receipt of the first microbatch that was
+recovered.
 
 Peers that are at work are killed and stopped in turn; the times are read from the trainer's log.
 The clock is the machine's monotonic one, which all processes share.
@@ -31,7 +32,7 @@ class Disturbance:
 
 @dataclass(frozen=True)
 class Recovery:
-    """One fault that hit a peer with work of the step."""
+    """A fault that hit a peer with work of the step."""
 
     kind: str
     stage: int
@@ -70,7 +71,8 @@ def disturb(swarm: LocalSwarm, faults: int) -> list[Disturbance]:
 
 
 def recoveries(run_dir: Path, disturbances: Sequence[Disturbance]) -> list[Recovery]:
-    """What the trainer's log says of each; those that hit nobody's work are left out."""
+    """Return what the trainer's log says of each recovery; those that hit nobody's work are left
+    out."""
     entries = [e for e in read_log(run_dir / "trainer" / "events.jsonl") if "event" in e]
     found = (_recovery(entries, disturbance) for disturbance in disturbances)
     return [recovery for recovery in found if recovery is not None]

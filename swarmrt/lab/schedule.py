@@ -24,7 +24,7 @@ JITTER = (0.5, 1.5)  # of the time between two faults
 
 @dataclass(frozen=True)
 class Fault:
-    """What to do, and when.
+    """A fault, and its time.
 
     Peers are named by a stage and an index into those of its peers that can be chosen then, modulo
     their number. The other end of a link is the trainer when `other_stage` is None.
@@ -81,7 +81,8 @@ def draw(
 
 
 def checked(kinds: Iterable[str]) -> list[str]:
-    """In the order of KINDS, each once. Raises UsageError for an unknown one, or for none."""
+    """Return the kinds in the order of KINDS, each once. Raises UsageError for an unknown one, or
+    for none."""
     asked = set(kinds)
     for kind in sorted(asked - set(KINDS)):
         raise UsageError(f"no kind of fault is called {kind!r}{did_you_mean(kind, KINDS)}")

@@ -15,7 +15,7 @@ CHUNK = 200  # seeds that one process plays in one go
 
 
 def play_seeds(seeds: range) -> tuple[Counter[str], list[int]]:
-    """What was covered, and the seeds that failed."""
+    """Play seeds; return what was covered, and the seeds that failed."""
     covered: Counter[str] = Counter()
     failed = []
     for seed in seeds:

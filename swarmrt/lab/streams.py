@@ -1,4 +1,4 @@
-"""How much several connections for one link are worth where each has its limit."""
+"""The gain of several connections for one link where each has its limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ PATIENCE_S = 120.0
 
 
 async def bytes_per_s(identity: Identity, streams: int) -> float:
-    """From the first message's sending to the last one's arrival, so with what opening takes.
+    """Return the throughput from the first message's sending to the last one's arrival, so with
+    what opening takes.
 
     Both ends are in this process. Raises RunError when the link is lost.
     """

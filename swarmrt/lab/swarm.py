@@ -118,11 +118,11 @@ class LocalSwarm:
         return [peer for peer in self._peers if not peer.is_alive]
 
     def wait(self, step: int, timeout_s: float = WAIT_S) -> None:
-        """Until this step is committed. Raises RunError."""
+        """Wait until this step is committed. Raises RunError."""
         self.wait_until(lambda: self.version >= step, f"step {step}", timeout_s)
 
     def wait_for_member(self, peer: Peer, timeout_s: float = WAIT_S) -> None:
-        """Until the peer has taken part in a commit. Raises RunError."""
+        """Wait until the peer has taken part in a commit. Raises RunError."""
         self.wait_until(
             lambda: peer.peer_id in self.members(peer.stage),
             f"{peer.name} to take part in a commit",
@@ -130,7 +130,7 @@ class LocalSwarm:
         )
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        """Raises RunError when the trainer ends before, or time runs out."""
+        """Wait until the condition holds. Raises RunError when the trainer ends, or time runs out."""
         deadline = time.monotonic() + timeout_s
         while True:
             alive = self.trainer.is_alive  # asked first: what it did last counts
@@ -146,7 +146,7 @@ class LocalSwarm:
 
     @property
     def join_line(self) -> JoinLine:
-        """With which another process joins, at all processes that are up."""
+        """Return the line with which another process joins, at all processes that are up."""
         return self.papers.line(self._addresses())
 
     def spawn(self, stage: int, failpoints: str = "", device: str | None = None) -> Peer:
@@ -165,7 +165,7 @@ class LocalSwarm:
         b.tell({"cut": a.peer_id, "seconds": seconds})
 
     def slow(self, a: Peer | Trainer, b: Peer | Trainer, delay_s: float, seconds: float) -> None:
-        """Until then, messages between the two take this much longer, each way."""
+        """Have messages between the two take this much longer, each way, until then."""
         a.tell({"slow": b.peer_id, "delay_s": delay_s, "seconds": seconds})
         b.tell({"slow": a.peer_id, "delay_s": delay_s, "seconds": seconds})
 
@@ -186,7 +186,7 @@ class LocalSwarm:
             file.write(line + "\n")
 
     def audit(self) -> Audit:
-        """Whether the run kept its promises, by the logs in its folder."""
+        """Audit whether the run kept its promises, by the logs in its folder."""
         return audit(self.run_dir)
 
     def close(self) -> None:

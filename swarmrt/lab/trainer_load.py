@@ -1,4 +1,5 @@
-"""How many microbatches a second the trainer's core takes through claim, receipts and commit.
+"""The number of microbatches a second that the trainer's core takes through claim, receipts and
+commit.
 
 A swarm that answers at once, and of which nothing but the trainer's decisions is measured: no
 computing, no sockets. `with_log` adds what a real trainer does beside deciding: messages are read
@@ -83,7 +84,7 @@ class AnswersAtOnce:
 
 
 def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -> float:
-    """Through a whole run of so many steps. With `log`, frames and the event log are counted too.
+    """Measure a whole run of so many steps. With `log`, frames and the event log are counted too.
 
     Raises RunError when the run does not come to its end.
     """

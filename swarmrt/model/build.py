@@ -1,4 +1,4 @@
-"""From a configuration to layers: the built-in decoder, or the user's own builder.
+"""The way from a configuration to layers: the built-in decoder, or the user's own builder.
 
 A *layer* is what a cut never splits. It has one or more named *parts*, built only when asked
 for: a peer builds its own stage and nothing else. In the decoder the embedding belongs to the

@@ -47,14 +47,14 @@ def look_here(config: RunConfig) -> None:
 
 
 def check_names(allowed: Iterable[str]) -> None:
-    """Raises UsageError for what cannot name a builder."""
+    """Check that these can name builders. Raises UsageError."""
     for name in allowed:
         if not BUILDER_NAME.fullmatch(name):
             raise UsageError(f"--allow-model {name!r}: write package.module:function")
 
 
 def check_consent(config: RunConfig, allowed: Collection[str], whose: str) -> None:
-    """Raises ModelError unless the model is built in, or its builder one of the allowed.
+    """Check that the model is built in, or its builder one of the allowed. Raises ModelError.
 
     `whose` configuration it is, "run 'x'" for example, is said in the error. Nothing is imported.
     """

@@ -18,7 +18,7 @@ Seed = int | str | bool
 
 
 def seed_for(*parts: Seed) -> int:
-    """63 bits that depend on the parts alone: the same in every process, on every platform."""
+    """Return 63 bits that depend on the parts alone: equal in every process, on every platform."""
     text = "\0".join([f"{type(part).__name__}:{part}" for part in parts])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -35,7 +35,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 def drawing(
     seed: int, microbatch: MicrobatchId, device: torch.device | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Inside, call the given function with a layer's global index before running that layer."""
+    """Call the given function inside with a layer's global index before running that layer."""
     step, index, held_out = microbatch
     prefix = seed_for(seed, "draw", step, index, held_out)
 

@@ -13,7 +13,8 @@ from torch.autograd.variable import Variable
 
 
 def add_gradients(end: Tensor, end_grad: Tensor | None) -> None:
-    """Into the `grad` of all leaves that `end` depends on. Without a gradient it must be a scalar.
+    """Add to the `grad` of all leaves that `end` depends on. Without a gradient it must be a
+    scalar.
 
     Raises RuntimeError when the shapes differ.
     """
@@ -21,7 +22,7 @@ def add_gradients(end: Tensor, end_grad: Tensor | None) -> None:
 
 
 def gradient_of(inputs: Tensor, end: Tensor, end_grad: Tensor | None) -> Tensor:
-    """The same of one tensor alone; nothing is added anywhere."""
+    """Return the gradient of one tensor alone; nothing is added anywhere."""
     (gradient,) = _run(end, end_grad, (inputs,), accumulate=False)
     return gradient
 

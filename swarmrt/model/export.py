@@ -60,7 +60,7 @@ def model_names(config: RunConfig) -> list[str]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Whole or not at all. Raises UsageError when it cannot be written."""
+    """Write a file whole or not at all. Raises UsageError when it cannot be written."""
     data = safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}, {"format": "pt"})
     write_whole(path, data)
 
@@ -115,7 +115,8 @@ def write_hf_llama(config: RunConfig, tensors: dict[str, Tensor], folder: Path) 
 
 
 def hf_llama_name(name: str) -> str:
-    """`blocks.3.attention.query.weight` is `model.layers.3.self_attn.q_proj.weight` there."""
+    """Return a parameter's name in Hugging Face's Llama: `blocks.3.attention.query.weight` is
+    `model.layers.3.self_attn.q_proj.weight` there."""
     if not name.startswith("blocks."):
         return HF_LLAMA_NAMES[name]
     _, index, inner = name.split(".", 2)

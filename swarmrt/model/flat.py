@@ -95,7 +95,7 @@ class Flat:
             start += shape.numel()
 
     def collect(self) -> None:
-        """After each backward: bring what autograd added into `gradients`."""
+        """Bring what autograd added into `gradients`, after each backward."""
         if self.mixed:
             self.gradients += self._added
             self._added.zero_()

@@ -1,4 +1,4 @@
-"""What the tensors are like that stages send each other, told from the configuration.
+"""The tensors that stages send each other, told from the configuration.
 
 The built-in decoder's follow from its sizes. Layers of the user's own are run on the meta device.
 Code that looks at values cannot be run so: then it is only known once a frame was computed.
@@ -31,18 +31,18 @@ class FrameShape(NamedTuple):
 
 
 def sent_dtype(config: RunConfig, dtype: torch.dtype) -> torch.dtype:
-    """Of activations and their gradients that are computed in this dtype."""
+    """Return the dtype that activations computed in this one, and their gradients, travel in."""
     return torch.bfloat16 if config.precision.activations == "bfloat16" else dtype
 
 
 def gradient_of(config: RunConfig, output: FrameShape) -> FrameShape:
-    """What comes back for an output: the next stage computes in the model's dtype."""
+    """Return what comes back for an output: the next stage computes in the model's dtype."""
     return FrameShape(output.shape, sent_dtype(config, getattr(torch, config.model.dtype)))
 
 
 def activations_into(config: RunConfig, stage_index: int) -> FrameShape | None:
-    """What this stage, which is not the first, gets from the one before it. None if it cannot be
-    told without computing it."""
+    """Return what this stage, which is not the first, gets from the one before it. None if it
+    cannot be told without computing it."""
     layers = config.stages.layers
     assert layers is not None and stage_index > 0
     batch = (config.batch.microbatch, config.model.sequence)

@@ -147,7 +147,7 @@ def residual_std(layers: int) -> float:
 
 
 def split_heads(x_BTC: Tensor, heads: int) -> Tensor:
-    """[B, T, heads * D] to [B, heads, T, D]."""
+    """Turn [B, T, heads * D] to [B, heads, T, D]."""
     batch, tokens, _ = x_BTC.shape
     return x_BTC.view(batch, tokens, heads, -1).transpose(1, 2)
 

@@ -1,5 +1,5 @@
-"""What a stage's state consists of, whoever holds it: names, shapes, dtypes, and which of its
-tensors are the parameters whose fingerprint replicas compare (decision 0009)."""
+"""The content of a stage's state, whoever holds it: names, shapes, dtypes, and which of its tensors
+are the parameters whose fingerprint replicas compare (decision 0009)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Layout:
     parameters: tuple[str, ...]  # of the newest version, as they lie one after the other
 
     def check(self, tensors: Mapping[str, Tensor], its_digest: str, source: str) -> None:
-        """Raises CheckpointError unless this is such a state, with these parameters.
+        """Check that this is such a state, with these parameters. Raises CheckpointError.
 
         An empty digest is not compared.
         """
@@ -53,8 +53,8 @@ def layout_of(stage: Stage) -> Layout:
 
 
 def layout_from(config: RunConfig, stage_index: int) -> Layout:
-    """Of a stage that is not here. It is built for its shapes alone; where the user's code does not
-    do that, it is built and thrown away."""
+    """Return the layout of a stage that is not here. It is built for its shapes alone; where the
+    user's code does not do that, it is built and thrown away."""
     try:
         with shapes_only():
             return layout_of(Stage(config, stage_index, "meta"))

@@ -37,7 +37,8 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def clip_scale(norm: float, clip_norm: float) -> float:
-    """What to multiply a gradient of this norm by, so that it is no longer than `clip_norm`."""
+    """Return what to multiply a gradient of this norm by, so that it is no longer than
+    `clip_norm`."""
     return 1.0 if clip_norm == 0 or norm <= clip_norm else clip_norm / norm
 
 
@@ -86,7 +87,7 @@ def update(
     *,
     decayed: bool,
 ) -> None:
-    """What a step of the configured optimizer does, to flat tensors, in place.
+    """Do a step of the configured optimizer on flat tensors, in place.
 
     `moments` has those of `slots`; `count`, of steps, goes up by one with AdamW. These are the
     kernels of `torch.optim` without its classes, the first of which to be made imports torch's

@@ -74,7 +74,8 @@ def balanced_cut(costs: Sequence[float], stages: int) -> tuple[int, ...]:
 
 
 def measure(model: Layered) -> list[float]:
-    """Seconds of forward and backward of each layer on this machine, one in memory at a time."""
+    """Return the seconds of forward and backward of each layer on this machine, one in memory at a
+    time."""
     batch, sequence = model.config.batch.microbatch, model.config.model.sequence
     tokens = torch.zeros(batch, sequence, dtype=torch.int64)
     known: dict[str, tuple[float, Tensor]] = {}

@@ -1,4 +1,4 @@
-"""The same training run as a plain loop: the whole model, one process, none of the runtime.
+"""The training run as a plain loop: the whole model, one process, none of the runtime.
 
 What every swarm is compared with. It shares layers, data, draws and optimizer settings with the
 runtime, and deliberately nothing of stages, flat buffers or the protocol.

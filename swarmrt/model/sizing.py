@@ -1,4 +1,4 @@
-"""What a stage takes in memory, told before anything is built.
+"""The memory that a stage takes, told before anything is built.
 
 Layers are built on torch's meta device, where tensors have shapes and no memory. For the decoder
 what a microbatch leaves for backward follows from its shapes. Layers of the user's own are run on
@@ -27,7 +27,7 @@ log = logging.getLogger("swarmrt.sizing")
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a stage needs for training. Text for people."""
+    """The memory that a stage needs for training. As text it is for people."""
 
     parameters: int
     state_bytes: int  # parameters, gradients, moments
@@ -52,7 +52,7 @@ class Footprint:
 
 
 def footprint(config: RunConfig, stage_index: int) -> Footprint:
-    """What this stage needs. `config.stages.layers` must be set.
+    """Return what this stage needs. `config.stages.layers` must be set.
 
     Raises ModelError for a model that cannot be built or cut so.
     """
@@ -91,7 +91,7 @@ def _bytes_per_parameter(config: RunConfig) -> int:
 
 
 class Activations(NamedTuple):
-    """What computing needs beside parameters, and what is sent."""
+    """The memory of computing beside parameters, and what is sent."""
 
     kept_bytes: int  # by one microbatch from its forward to its backward
     again_bytes: int  # by the one that is computed again, with `model.recompute`

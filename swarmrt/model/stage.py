@@ -1,4 +1,4 @@
-"""What one stage computes: forward, backward, an update, and its state.
+"""The computations of one stage: forward, backward, an update, and its state.
 
 The order of calls: any number of `forward` and `backward`, then one `step` with the gradient of
 the whole stage, which all replicas share; or `clear_gradients` to begin the step again.
@@ -30,7 +30,7 @@ from swarmrt.model.weight_gradients import Factors, WeightGradients
 
 
 class Graph(NamedTuple):
-    """What backward needs: autograd's graph hangs on `end`."""
+    """The graph that backward needs: autograd's hangs on `end`."""
 
     microbatch: MicrobatchId
     inputs: Tensor
@@ -47,7 +47,7 @@ class Copy(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What backward leaves for `add_weight_gradients`."""
+    """The work that backward leaves for `add_weight_gradients`."""
 
     version: int  # whose accumulator they belong to
     factors: list[Factors]
@@ -55,7 +55,7 @@ class Left(NamedTuple):
 
 @dataclass
 class Forwarded:
-    """What one forward leaves."""
+    """The results that one forward leaves."""
 
     output: Tensor | None  # detached activations [B, T, C]; None at the last stage
     loss_sum: float | None  # at the last stage, summed over the targets
@@ -65,7 +65,7 @@ class Forwarded:
 
 
 class Stage:
-    """One stage's parameters and optimizer. Not thread-safe: one call at a time.
+    """The parameters and optimizer of one stage. Not thread-safe: one call at a time.
 
     `config.stages.layers` must be set (see `partition.resolve`). Raises ModelError when the
     model cannot be built.
@@ -115,7 +115,7 @@ class Stage:
 
     @property
     def num_parameters(self) -> int:
-        """How many are trained."""
+        """The number of parameters that are trained."""
         return self._newest.flat.num_parameters
 
     @property
@@ -221,7 +221,7 @@ class Stage:
         return gradient_of(inputs, end, output_grad)
 
     def add_weight_gradients(self, forwarded: Forwarded) -> None:
-        """What a backward with `later` has left. Without one there is nothing to do."""
+        """Add what a backward with `later` has left. Without one there is nothing to do."""
         left, forwarded.left = forwarded.left, None
         if left is None:
             return
@@ -238,7 +238,7 @@ class Stage:
         return self._copy_of(step - self._staleness).flat.gradients
 
     def clear_gradients(self) -> None:
-        """Of all steps that are under way."""
+        """Clear the gradients of all steps that are under way."""
         for copy in self._copies:
             copy.flat.clear_gradients()
 
@@ -256,7 +256,7 @@ class Stage:
         return self.digest()
 
     def digest(self) -> str:
-        """Of the trained parameters; with bfloat16, of their float32 masters."""
+        """Return the digest of the trained parameters; with bfloat16, of their float32 masters."""
         return digest(self._newest.flat.masters)
 
     def digested(self) -> tuple[str, ...]:
@@ -291,7 +291,7 @@ class Stage:
         return {name: _copy(tensor) for name, tensor in self._newest.layers.tensors().items()}
 
     def live_state(self) -> dict[str, Tensor]:
-        """What `state` copies, as it is: it changes with the next update."""
+        """Return what `state` copies, as it is: it changes with the next update."""
         return self._live_state(self.version)
 
     def _live_state(self, version: int) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""What people see: event logs, the live view, plots."""
+"""The faces of a run: event logs, the live view, plots."""

@@ -24,7 +24,7 @@ MAX_STORY = 40  # lines of a microbatch's history
 
 @dataclass
 class Audit:
-    """What a run came to. `violations` are sentences; each is followed by the history."""
+    """The result of auditing a run. `violations` are sentences; each is followed by the history."""
 
     steps: int = 0
     microbatches: int = 0  # in committed steps
@@ -59,7 +59,7 @@ class Audit:
         ]
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the result in lines for people."""
         verdict = "every gradient counted exactly once" if self.passed else "VIOLATIONS"
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
         return [

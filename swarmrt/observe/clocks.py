@@ -1,4 +1,4 @@
-"""How far the clocks of a run's processes are apart, from the messages between them.
+"""The offsets between the clocks of a run's processes, from the messages between them.
 
 The difference between the clocks is bounded by the fastest message in either direction: none
 arrives before it left. The middle of the bounds is the estimate, which is right if the fastest
@@ -20,7 +20,8 @@ TICK_S = 0.001  # the resolution of `now`: a message may seem so much faster tha
 
 @dataclass(frozen=True, order=True)
 class Offset:
-    """What a clock shows more than the trainer's at the same instant, and how sure that is."""
+    """The time that a clock shows more than the trainer's at the same instant, and how sure that
+    is."""
 
     seconds: float
     bound_s: float  # how far off it can be; infinite when messages went one way only, or none did

@@ -41,7 +41,7 @@ class Delivery:
 
 
 class Talk:
-    """What one process said to another, in order. 20 bytes a message on either side."""
+    """The messages of one process to another, in order. They take 20 bytes each on either side."""
 
     def __init__(self) -> None:
         self._sent_keys, self._got_keys = array("q"), array("q")
@@ -78,7 +78,8 @@ class Talk:
         return base + len(self._sent_keys)
 
     def shortest(self) -> dict[tuple[int, int], float]:
-        """By sender and receiver: the least of (time it came - time it left), each by its clock.
+        """Return the least of (time it came - time it left) by sender and receiver, each by its
+        clock.
 
         What is said again, or comes twice, counts from the first time it was said, which can make
         the difference too large but never too small. What two incarnations said is left out.
@@ -98,7 +99,7 @@ class Talk:
         return least
 
     def next_sent(self) -> Delivery | None:
-        """In the second reading: what became of the next message that was sent."""
+        """Return, in the second reading, what became of the next message that was sent."""
         index, self._sent_again = self._sent_again, self._sent_again + 1
         arrival = self._arrival[index]
         if arrival < 0:
@@ -106,7 +107,8 @@ class Talk:
         return Delivery(self._base + index, self._got_by[arrival], self._got_at[arrival])
 
     def next_got(self) -> int | None:
-        """In the second reading: the number of the next message that came, if it is known."""
+        """Return, in the second reading, the number of the next message that came, if it is
+        known."""
         index, self._got_again = self._got_again, self._got_again + 1
         origin = self._origin[index]
         return None if origin < 0 else self._base + origin
@@ -173,7 +175,7 @@ class Deliveries:
         return talk
 
     def shortest(self) -> dict[tuple[int, int], float]:
-        """Over all pairs of incarnations; see Talk."""
+        """Return the shortest deliveries over all pairs of incarnations; see Talk."""
         found: dict[tuple[int, int], float] = {}
         for talk in self.talks.values():
             found |= talk.shortest()

@@ -1,4 +1,4 @@
-"""Who was let into a run, as `swarmrt members` shows it."""
+"""The list of who was let into a run, as `swarmrt members` shows it."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class PlainView:
 
 
 def waiting_text(report: ReportWaiting) -> str:
-    """Which stages are not served yet."""
+    """Return which stages are not served yet."""
     missing = [
         f"stage {stage} ({ready} of {needed})"
         for stage, (ready, needed) in enumerate(zip(report.ready, report.needed, strict=True))
@@ -95,7 +95,7 @@ def waiting_text(report: ReportWaiting) -> str:
 
 
 def trouble_text(report: Report) -> str:
-    """What went wrong, and what is done about it; empty for other reports."""
+    """Return what went wrong, and what is done about it; empty for other reports."""
     match report:
         case ReportRecovery(step, "fenced", count, reason):
             again = f"; {count} of its gradients are computed again" if count else ""

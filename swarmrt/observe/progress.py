@@ -1,4 +1,4 @@
-"""What a run has done so far, gathered from the trainer's reports."""
+"""The progress of a run so far, gathered from the trainer's reports."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Progress:
         )
 
     def closing_lines(self) -> list[str]:
-        """For people: what the run came to."""
+        """Return lines for people: what the run came to."""
         summary = self.summary
         lines = []
         if summary.loss_first is not None:

@@ -52,7 +52,8 @@ class Rows:
     # ------------------------------------------------------------------ spans
 
     def span(self, group: str, name: str, start: int, end: int, **args: Any) -> int:
-        """In the group's only row: what begins before the last one has ended is cut. The thread."""
+        """Draw a span in the group's only row: what begins before the last one has ended is cut.
+        Returns the thread."""
         rows = self._groups.get(group)
         row = rows[0] if rows else self._new_row(group)
         start = max(start, row.free_at)
@@ -60,13 +61,14 @@ class Rows:
         return row.thread
 
     def brief(self, group: str, name: str, start: int, end: int, **args: Any) -> int:
-        """In a free row. The end may lie ahead. The thread."""
+        """Draw a span in a free row. The end may lie ahead. Returns the thread."""
         row = self._free_row(group, start)
         self._write(_Span(row, name, start, args), max(end, start + SHORTEST_US))
         return row.thread
 
     def open(self, group: str, key: Key, name: str, start: int, **args: Any) -> int:
-        """Until `close(key)`; one that is open by this key ends here. The thread."""
+        """Begin a span until `close(key)`; one that is open by this key ends here. Returns the
+        thread."""
         self.close(key, start)
         row = self._free_row(group, start)
         row.is_open = True
@@ -74,7 +76,7 @@ class Rows:
         return row.thread
 
     def close(self, key: Key, end: int, **args: Any) -> None:
-        """Nothing happens if none is open by this key."""
+        """End the span that is open by this key. Nothing happens if none is."""
         span = self._open.pop(key, None)
         if span is not None:
             span.args |= args
@@ -130,7 +132,8 @@ class Rows:
         self._emit({**event, "args": {name: value}})
 
     def arrow(self, number: int, thread: int, at: int, *, begins: bool) -> None:
-        """From the span that starts now in this row, or to it; both ends have one number."""
+        """Draw an arrow from the span that starts now in this row, or to it; both ends have one
+        number."""
         event = {"ph": "s"} if begins else {"ph": "f", "bp": "e"}
         place = {"pid": self._pid, "tid": thread, "ts": at}
         self._emit({**event, "cat": "frame", "name": "frame", "id": number, **place})

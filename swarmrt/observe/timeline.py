@@ -1,4 +1,4 @@
-"""What one process recorded, as spans in rows: computing, queueing, sending, reducing, steps."""
+"""The records of one process as spans in rows: computing, queueing, sending, reducing, steps."""
 
 from __future__ import annotations
 
@@ -287,13 +287,13 @@ class Timeline:
 
 
 def named(mb: Any) -> str:
-    """As people see it: step.index, with an e before held-out ones."""
+    """Return a microbatch as people see it: step.index, with an e before held-out ones."""
     step, index, held_out = mb
     return f"{'e' if held_out else ''}{step}.{index}"
 
 
 def step_of(name: str) -> int:
-    """Of a microbatch as `named` has it."""
+    """Return the step of a microbatch as `named` has it."""
     return int(name.lstrip("e").split(".")[0])
 
 

@@ -1,4 +1,4 @@
-"""One timeline of all processes of a run, from what each recorded: Chrome trace events.
+"""The timeline of all processes of a run, from what each recorded: Chrome trace events.
 
 Perfetto (https://ui.perfetto.dev) opens the file; nothing leaves the browser. The logs are read
 twice, a record at a time: for the clocks and for who heard whom, then for the timeline.
@@ -26,7 +26,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 @dataclass
 class Trace:
-    """What was written."""
+    """The timeline that was written."""
 
     spans: int
     arrows: int
@@ -35,7 +35,7 @@ class Trace:
     seconds: float  # from the first record to the last
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return lines for people."""
         named = zip(self.processes, self.offsets, strict=True)
         return [
             f"{self.spans} spans and {self.arrows} arrows of {len(self.processes)} processes, "
@@ -181,7 +181,7 @@ class _Writing:
 
 
 def name_of(process: Incarnation) -> str:
-    """For people."""
+    """Return a name for people."""
     again = f", start {process.start}" if process.start > 1 else ""
     if process.stage is None:
         return f"trainer{again}"

@@ -1,4 +1,4 @@
-"""Where a trainer was and where its peers were, kept in the run's folder.
+"""The places of a trainer and of its peers, kept in the run's folder.
 
 A resumed trainer listens at the same ports, so that the lines with which others join stay true, and
 finds its swarm where it was, when the node at which it first joined is gone.

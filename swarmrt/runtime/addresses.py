@@ -37,7 +37,8 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def visible_addresses(sockname: Sequence[Any], visible: Sequence[str]) -> list[str]:
-    """Where a socket of this name is reached: the `visible` hosts stand for 0.0.0.0 and ::."""
+    """Return where a socket of this name is reached: the `visible` hosts stand for 0.0.0.0 and
+    ::."""
     host, port = sockname[:2]
     address = ipaddress.ip_address(host)
     if not address.is_unspecified:
@@ -66,7 +67,7 @@ TUNNELS = tuple(ipaddress.ip_network(network) for network in ("2002::/16", "2001
 
 
 class Reach:
-    """Which addresses of others this process dials, by the addresses that it has itself."""
+    """The addresses of others that this process dials, judged by those that it has itself."""
 
     def __init__(self, own: Sequence[str]) -> None:
         """`own` are the IP addresses at which it listens, and at which its user told it to join."""
@@ -76,7 +77,7 @@ class Reach:
         self._private = [n for n in PRIVATE if any(address in n for address in ours)]
 
     def allows(self, host: str) -> bool:
-        """Whether an IP address may be dialed, or a datagram sent there."""
+        """Return whether an IP address may be dialed, or a datagram sent there."""
         try:
             address = _unwrapped(ipaddress.ip_address(host))
         except ValueError:
@@ -88,13 +89,14 @@ class Reach:
         return _is_global(address)
 
     def direct(self, addresses: Sequence[str]) -> list[str]:
-        """Those `IP:PORT`s that may be dialed."""
+        """Return those `IP:PORT`s that may be dialed."""
         return [a for a in addresses if len(a) <= MAX_CHARACTERS and self._may_dial(a)][
             :MAX_ADDRESSES
         ]
 
     def multiaddrs(self, addresses: Sequence[str]) -> list[str]:
-        """Those multiaddrs that may be dialed. Names are not: our name servers would be asked."""
+        """Return those multiaddrs that may be dialed. Names are not: our name servers would be
+        asked."""
         return [a for a in addresses if self._may_connect(a)][:MAX_ADDRESSES]
 
     def _may_dial(self, address: str) -> bool:
@@ -114,7 +116,7 @@ class Reach:
 
 
 def is_global(host: str) -> bool:
-    """Whether an IP address is one of the internet's, and not of somebody's own network."""
+    """Return whether an IP address is one of the internet's, and not of somebody's own network."""
     return _is_global(_unwrapped(ipaddress.ip_address(host)))
 
 

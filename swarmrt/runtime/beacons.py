@@ -46,7 +46,7 @@ OnBeacon = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
 
 @dataclass(eq=False)
 class Agreement:
-    """What was agreed on one link."""
+    """The keys and addresses that were agreed on by one link."""
 
     peer: PeerId
     ours: Key = field(default_factory=Key.new)  # for what comes from there
@@ -88,7 +88,7 @@ class Beacons:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Raises RunError when it cannot listen."""
+        """Listen. Raises RunError when that cannot be done."""
         for host in self._listen:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             if family in self._sockets:
@@ -122,7 +122,8 @@ class Beacons:
     # ------------------------------------------------------------------ agreements
 
     def offer(self, peer: PeerId) -> Agreement:
-        """For the hello of a new link to this peer; `forget` it when the link ends."""
+        """Return what the hello of a new link to this peer offers; `forget` it when the link
+        ends."""
         agreement = Agreement(peer)
         self._by_key[agreement.ours.name] = agreement
         return agreement

@@ -1,4 +1,4 @@
-"""What carries a link: a connection to one peer, and the way to get one.
+"""Carriers of links: a connection to one peer, and the way to get one.
 
 There are two: `libp2p_carrier` reaches peers behind NAT, `direct` is many times faster where it can
 be reached. Both authenticate the peer and encrypt what is said. `links` does not know which it has.
@@ -64,7 +64,7 @@ class Connection(ABC):
     @property
     @abstractmethod
     def may_write(self) -> bool:
-        """Whether what is written now goes out, and does not pile up here."""
+        """Return whether what is written now goes out, and does not pile up here."""
 
     @abstractmethod
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
@@ -84,7 +84,8 @@ class Connection(ABC):
 
     @abstractmethod
     async def wait_closed(self) -> None:
-        """After `close`: until nothing of it is left. Takes seconds at most."""
+        """Wait after `close` until nothing of the connection is left. That takes seconds at
+        most."""
 
     def socket(self) -> socket.socket | None:
         """The TCP socket to the peer itself, if there is one: to be looked at only."""
@@ -125,7 +126,7 @@ Welcome = Callable[[Connection], None]
 
 
 class Carrier(ABC):
-    """One way to get connections. `start` first, `close` at the end."""
+    """A way to get connections. `start` first, `close` at the end."""
 
     name: str
 
@@ -135,15 +136,15 @@ class Carrier(ABC):
 
     @abstractmethod
     def addresses(self) -> list[str]:
-        """Where others reach this process by this carrier."""
+        """Return the addresses at which others reach this process by this carrier."""
 
     @abstractmethod
     def may_reach(self, addresses: Sequence[str]) -> bool:
-        """Whether a peer of these addresses can be dialed at all."""
+        """Return whether a peer of these addresses can be dialed at all."""
 
     @abstractmethod
     def within(self, reach: Reach, addresses: Sequence[str]) -> list[str]:
-        """Those of a peer's addresses that may be dialed from here."""
+        """Return those of a peer's addresses that may be dialed from here."""
 
     @abstractmethod
     async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:

@@ -62,7 +62,7 @@ def make_contexts(identity: Identity) -> Contexts:
 
 
 def make_certificate(identity: Identity, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    """For this TLS key, signed for by this identity."""
+    """Make a certificate for this TLS key, signed for by this identity."""
     public = identity.private_key.get_public_key().to_bytes()
     signature = identity.private_key.sign(PREFIX + _spki(key.public_key()))
     extension = x509.UnrecognizedExtension(EXTENSION, msgpack.packb([public, signature]))

@@ -37,7 +37,7 @@ class StageFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a checkpoint holds. Data order and draws follow from the seed and the version."""
+    """The manifest of a checkpoint. Data order and draws follow from the seed and the version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: int
@@ -60,7 +60,7 @@ class Checkpoint:
 
     @property
     def parameter_digests(self) -> tuple[str, ...]:
-        """By stage; empty when they are not known."""
+        """The digests of parameters by stage; empty when they are not known."""
         if self.manifest.format != FORMAT:
             return ()
         return tuple(stage.parameters_digest for stage in self.manifest.stages)
@@ -142,7 +142,7 @@ def write_checkpoint(
 
 
 def has_begun(run_dir: Path) -> bool:
-    """Whether a trainer has worked on this run, but has not come to its first checkpoint."""
+    """Return whether a trainer has begun this run, but has not come to its first checkpoint."""
     return (run_dir / "trainer" / "epoch").exists() and not _whole(checkpoints_in(run_dir))
 
 
@@ -210,7 +210,7 @@ def read_born(run_dir: Path) -> int:
 
 
 def write_epoch(run_dir: Path, epoch: int) -> None:
-    """Before anyone is told of it, so that the next incarnation is surely higher."""
+    """Write down an epoch before anyone is told of it, so that the next incarnation's is higher."""
     path = run_dir / "trainer" / "epoch"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(".epoch.tmp")

@@ -18,7 +18,7 @@ class Deadlines:
 
     @property
     def now(self) -> float:
-        """Seconds on a monotonic clock of this process."""
+        """The time in seconds on a monotonic clock of this process."""
         return self._loop.time()
 
     def start(self, deadline: StartDeadline) -> None:

@@ -1,4 +1,4 @@
-"""What a peer computes with its stage, and the tensors of microbatches that it keeps for that.
+"""The computations of a peer's stage, and the tensors of microbatches that are kept for them.
 
 Rules:
 - Methods without an underscore are called on the event loop. Those that return work compute

@@ -86,7 +86,7 @@ class Daemon:
         bootstrap: Sequence[str],
         standing: Standing | None = None,
     ) -> Daemon:
-        """Without an identity file, the process has a new identity.
+        """Start a daemon. Without an identity file, the process has a new identity.
 
         Raises UsageError for a bad identity file or a port that is taken, DirectoryError for a bad
         address, and RunError when the daemon does not start.
@@ -114,7 +114,8 @@ class Daemon:
         return self.identity.peer_id
 
     def addresses(self) -> list[str]:
-        """Where others reach this process: multiaddrs with the peer's id, the best ones first."""
+        """Return the multiaddrs at which others reach this process, with its id, the best ones
+        first."""
         return [*self._own[:MAX_OWN], *self.relayed]
 
     def hosts(self) -> list[str]:
@@ -154,7 +155,7 @@ class Daemon:
             raise _out_of_reach(f"open a stream to {peer}", error) from None
 
     async def is_relayed(self, peer: PeerId) -> bool:
-        """Whether the daemon has connections to a peer, and all of them through relays."""
+        """Return whether the daemon has connections to a peer, and all of them through relays."""
         peers = await self.p2p.list_peers()
         found = [info for info in peers if info.peer_id.to_base58() == peer]
         return bool(found) and all(CIRCUIT in str(a) for info in found for a in info.addrs)
@@ -281,7 +282,7 @@ def no_answer(join: Sequence[str], run: RunId | None = None) -> DirectoryError:
 
 
 def check_address(address: str, *, with_peer: bool) -> None:
-    """Raises DirectoryError for what is not a multiaddr."""
+    """Check that this is a multiaddr. Raises DirectoryError when it is not."""
     example = "/ip4/1.2.3.4/tcp/5678" + ("/p2p/Qm…" if with_peer else "")
     try:
         parsed = Multiaddr(address)

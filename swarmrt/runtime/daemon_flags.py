@@ -1,4 +1,4 @@
-"""How the libp2p daemon is started, by where its process can be reached."""
+"""The flags that the libp2p daemon is started with, by where its process can be reached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RELAY_BUFFER_BYTES = 256 << 10  # each way, for each connection
 
 
 def daemon_environment(standing: Standing) -> dict[str, str]:
-    """One thread for a daemon that relays.
+    """Return the environment of a daemon: one thread for one that relays.
 
     It starts two services for that, one of which ends connections after 128 KiB. With one thread it
     is always the other one that comes last, and serves.

@@ -31,7 +31,7 @@ class Failures:
     avoid_until: float  # by the monotonic clock
 
     def after(self, first_s: float, most_s: float) -> None:
-        """One more: wait twice as long as after the last one."""
+        """Count one more failure: the wait is twice as long as after the last one."""
         self.avoid_until = time.monotonic() + min(first_s * 2**self.number, most_s)
         self.number = min(self.number + 1, 10)
 
@@ -54,7 +54,8 @@ class Dialer:
         self._unreachable: dict[PeerId, Failures] = {}
 
     def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
-        """Where a peer is, by its record: for each carrier's name. New addresses are tried anew."""
+        """Learn a peer's addresses from its record, by the carrier's name. New ones are tried
+        anew."""
         known = {carrier.name: self._within_reach(carrier, addresses) for carrier in self._carriers}
         earlier = self._addresses.pop(peer, {})
         for carrier in self._carriers:
@@ -73,17 +74,18 @@ class Dialer:
         return self._addresses.get(peer, {}).get(carrier, ())
 
     def check_due(self, peer: PeerId) -> None:
-        """Raises RunError while a peer that could not be reached is not to be dialed again."""
+        """Check that a peer may be dialed now. Raises RunError while one that failed is to be left
+        alone."""
         failures = self._unreachable.get(peer)
         if failures is not None and (left_s := failures.avoid_until - time.monotonic()) > 0:
             raise RunError(f"cannot reach {peer}; it is dialed again in {left_s:.1f} s")
 
     def reached(self, peer: PeerId) -> None:
-        """There is a connection to the peer, whoever has dialed."""
+        """Forget a peer's failures: there is a connection to it, whoever has dialed."""
         self._unreachable.pop(peer, None)
 
     async def dial(self, peer: PeerId) -> Connection:
-        """Raises RunError when no carrier reaches the peer."""
+        """Connect to the peer. Raises RunError when no carrier reaches it."""
         why = "it announces no address that links.link allows and that is dialed from here"
         known = self._addresses.get(peer, {})
         possible = [c for c in self._carriers if c.may_reach(known.get(c.name, ()))]

@@ -35,7 +35,7 @@ def datagram(number: int) -> bytes:
 
 
 class DialsBack:
-    """What a process does for those who want to be dialed back."""
+    """The service of a process to those who want to be dialed back."""
 
     def __init__(
         self,

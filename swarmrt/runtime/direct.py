@@ -60,7 +60,8 @@ class DirectConnection(BufferedConnection):
         return cast(socket.socket | None, self._transport.get_extra_info("socket"))
 
     def prove_peer(self) -> PeerId:
-        """Who is at the other end, by the certificate that TLS has demanded. Raises WireError."""
+        """Learn the peer at the other end by the certificate that TLS has demanded. Raises
+        WireError."""
         tls = self._transport.get_extra_info("ssl_object")
         return peer_of_certificate(tls.getpeercert(binary_form=True))
 
@@ -103,7 +104,7 @@ class DirectCarrier(Carrier):
         self._welcome: Welcome
 
     async def start(self, welcome: Welcome) -> None:
-        """Raises RunError when it cannot listen."""
+        """Listen. Raises RunError when that cannot be done."""
         self._welcome = welcome
         for host in self._listen:
             try:

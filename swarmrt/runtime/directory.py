@@ -40,7 +40,8 @@ SIGNED_BYTES = 1 << 10  # of a record, for its signature and its frame
 
 
 class Directory:
-    """This process's node. Every call has a deadline. Use `Directory.open`, `close` at the end."""
+    """The node of this process. Every call has a deadline. Use `Directory.open`, `close` at the
+    end."""
 
     def __init__(self, node: DHTNode, records: Records) -> None:
         self._node, self._records = node, records

@@ -21,7 +21,7 @@ REMEMBERED = 8192  # peers that have shown something
 
 
 class Door(ABC):
-    """Who is let in, as what, and what may come through."""
+    """The decisions about who is let in, as what, and what may come through."""
 
     run: str  # as greetings name it
 
@@ -35,11 +35,11 @@ class Door(ABC):
 
     @abstractmethod
     def is_known(self, peer: PeerId) -> bool:
-        """Whether the peer has shown that it is the trainer, a member or invited."""
+        """Return whether the peer has shown that it is the trainer, a member or invited."""
 
     @abstractmethod
     def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
-        """Whether messages of this kind are taken from the peer."""
+        """Return whether messages of this kind are taken from the peer."""
 
 
 class UnguardedDoor(Door):
@@ -93,7 +93,8 @@ class GuardedDoor(Door):
         return self.papers.show(self._me, time.time())
 
     def greet(self, peer: PeerId, token: str) -> None:
-        """Who shows what has ended, or was turned out, is a stranger: it may knock again."""
+        """Look at what a peer shows. One that shows what has ended is a stranger: it may knock
+        again."""
         if not token or peer in self._barred:
             return
         credential = self._checker.credential(token, peer, time.time(), late_s=math.inf)
@@ -119,7 +120,7 @@ class GuardedDoor(Door):
         return credential is not None and self._holds(credential)
 
     def is_member(self, peer: PeerId) -> bool:
-        """Whether a peer has shown a membership that holds."""
+        """Return whether a peer has shown a membership that holds."""
         return Sender.MEMBER in self._is(peer)
 
     def may_say(self, peer: PeerId, kind: type[Message]) -> bool:

@@ -89,7 +89,7 @@ _RULE = re.compile(r"([\w.]+)=(kill|pause|delay|drop)(?::([\d.]+))?(?:@(\d+))?")
 
 
 def parse_failpoints(text: str) -> Failpoints:
-    """Of the environment variable. Raises UsageError for unknown points and actions."""
+    """Read the environment variable. Raises UsageError for unknown points and actions."""
     rules = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = _RULE.fullmatch(part)

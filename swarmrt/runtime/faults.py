@@ -25,7 +25,7 @@ TICK_S = 1e-3  # of uvloop's clock
 
 
 class LinkFaults:
-    """Which links of this process are cut or slow at the moment. Links consult it."""
+    """The links of this process that are cut or slow at the moment. Links consult it."""
 
     def __init__(self, far_s: float = 0.0) -> None:
         """Messages to anybody are on their way for `far_s` longer, always."""
@@ -35,7 +35,7 @@ class LinkFaults:
         self._on_cut: Callable[[PeerId], None] = lambda _: None
 
     def on_cut(self, break_links: Callable[[PeerId], None]) -> None:
-        """Who breaks the existing links to a peer when it is cut off."""
+        """Name who breaks the existing links to a peer when it is cut off."""
         self._on_cut = break_links
 
     def cut(self, peer: PeerId, seconds: float) -> None:
@@ -44,26 +44,26 @@ class LinkFaults:
         self._on_cut(peer)
 
     def slow(self, peer: PeerId, delay_s: float, seconds: float) -> None:
-        """Until then, messages to the peer are on their way for `delay_s` longer."""
+        """Have messages to the peer take `delay_s` longer until then."""
         self._slow_until[peer] = (delay_s, time.monotonic() + seconds)
 
     def is_cut(self, peer: PeerId) -> bool:
         return time.monotonic() < self._cut_until.get(peer, -math.inf)
 
     def check_not_cut(self, peer: PeerId) -> None:
-        """Raises RunError while the links to the peer are cut."""
+        """Check that links to the peer may exist. Raises RunError while they are cut."""
         if self.is_cut(peer):
             raise RunError(f"the link to {peer} is cut")
 
     def slow_s(self, peer: PeerId) -> float:
-        """By how much the links to this peer are slow at the moment."""
+        """Return by how many seconds the links to this peer are slow at the moment."""
         if not self._slow_until:
             return 0.0
         delay_s, until = self._slow_until.get(peer, (0.0, -math.inf))
         return delay_s if time.monotonic() < until else 0.0
 
     def delay_s(self, peer: PeerId) -> float:
-        """How much longer a message to this peer takes."""
+        """Return how many seconds longer a message to this peer takes."""
         return self.far_s + self.slow_s(peer)
 
     def obey(self, line: str) -> None:
@@ -109,7 +109,7 @@ class Late:
             loop.call_at(self._last_due, self._release)
 
     def take_all(self) -> list[Outgoing]:
-        """What will not be pushed any more."""
+        """Take all messages that wait: they are not pushed any more."""
         taken = [outgoing for _, outgoing in self._waiting]
         self._waiting.clear()
         return taken

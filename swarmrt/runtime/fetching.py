@@ -60,7 +60,7 @@ class Wanted:
         return snapshot_bytes(self.stage, self.version, self.layout.tensors)
 
     def check(self, snapshot: Snapshot) -> None:
-        """Raises CheckpointError unless it is what is wanted."""
+        """Check that a snapshot is what is wanted. Raises CheckpointError when it is not."""
         source = f"the snapshot of {self}"
         self.layout.check(read_snapshot(snapshot.data, source), self.digest, source)
 
@@ -69,7 +69,7 @@ class Wanted:
 
 
 class Awaiting(Protocol):
-    """What answers of donors are for."""
+    """A consumer of donors' answers."""
 
     def chunk_arrived(
         self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]
@@ -141,7 +141,7 @@ class Vote:
 
 
 class Fetch:
-    """One file on its way here, from donors that name its digest. Feed it the answers."""
+    """A file on its way here, from donors that name its digest. Feed it the answers."""
 
     def __init__(self, wanted: Wanted, digest: str, donors: Sequence[PeerId], send: Send) -> None:
         self._wanted, self._digest, self._send = wanted, digest, send

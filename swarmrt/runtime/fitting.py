@@ -1,4 +1,4 @@
-"""Whether the tensors of a message are exactly what it says: others may send anything.
+"""The check that a message's tensors are exactly what it says: others may send anything.
 
 Rules:
 - Token ids are of the batch's shape and in the vocabulary: others would kill a CUDA context.
@@ -42,7 +42,8 @@ class Fitting:
             self._output = FrameShape.of(output)
 
     def fits(self, message: Message, tensors: Sequence[torch.Tensor]) -> bool:
-        """Of any message but parts and snapshots, which are looked at where they are used."""
+        """Return whether a message's tensors fit. Parts and snapshots are looked at where they are
+        used."""
         match message:
             case Recover() if not self._is_first:
                 return not tensors

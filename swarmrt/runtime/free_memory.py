@@ -1,4 +1,4 @@
-"""How much memory a device has to give, and whether a stage fits into it."""
+"""The memory that a device has to give, and the check that a stage fits into it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _check(
 
 
 def free_bytes(device: str) -> int | None:
-    """None where the system does not tell."""
+    """Return the free bytes of a device; None where the system does not tell."""
     if torch.device(device).type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
@@ -77,7 +77,8 @@ def _free_of_machine() -> int | None:
 
 
 def free_of_groups(own: str) -> list[int]:
-    """What each control group around this process, a container or a unit, has left of its limit.
+    """Return the bytes that each control group around this process, a container or a unit, has left
+    of its limit.
 
     `own` is what Linux says in /proc/self/cgroup.
     """
@@ -101,7 +102,7 @@ def _free_of_group(group: Path) -> int | None:
 
 
 def describe(size: float) -> str:
-    """`1.5 GB`."""
+    """Return a size for people, like `1.5 GB`."""
     for unit in ("TB", "GB", "MB"):
         if size >= UNITS[unit]:
             return f"{size / UNITS[unit]:,.1f} {unit}"

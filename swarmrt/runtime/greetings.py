@@ -17,7 +17,7 @@ NETWORK_BITS = 56  # of an IPv6 address: what one household is given
 
 
 class Greetings(Generic[T]):
-    """What is under way, by where it comes from."""
+    """The connections that are under way, by where they come from."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -27,7 +27,7 @@ class Greetings(Generic[T]):
         return len(self._sources)
 
     def add(self, greeting: T, host: str) -> T | None:
-        """One more, from this IP address. Returns the one that has to end for it, if any."""
+        """Count one more from this IP address. Returns the one that has to end for it, if any."""
         crowded = self._most_crowded() if len(self._sources) >= self._most else None
         if crowded is not None:
             del self._sources[crowded]
@@ -35,7 +35,7 @@ class Greetings(Generic[T]):
         return crowded
 
     def done(self, greeting: T) -> None:
-        """It has ended, in any way. May be called again."""
+        """Take note that a connection is no longer under way. May be called again."""
         self._sources.pop(greeting, None)
 
     def _most_crowded(self) -> T:
@@ -46,7 +46,7 @@ class Greetings(Generic[T]):
 
 
 def source_of(host: str) -> str:
-    """Whom connections from an IP address are counted for: one machine, or one household."""
+    """Return whom connections from an IP address are counted for: one machine, or one household."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is None:

@@ -1,4 +1,4 @@
-"""Who a process is: a libp2p RSA key in a file, which also signs directory records."""
+"""The identity of a process: a libp2p RSA key in a file, which also signs directory records."""
 
 from __future__ import annotations
 

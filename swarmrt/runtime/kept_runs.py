@@ -1,4 +1,4 @@
-"""What a machine keeps of the runs that it has joined, so that joining again takes no join line.
+"""The runs that a machine has joined, kept so that joining again takes no join line.
 
 $XDG_DATA_HOME/swarmrt/runs/NAME@FINGERPRINT/
     join          the join line, with the addresses that answered last

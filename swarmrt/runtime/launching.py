@@ -1,4 +1,4 @@
-"""How swarmrt starts processes of its own, for swarms on this machine."""
+"""The processes that swarmrt starts by itself, for swarms on this machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ COMMAND = (sys.executable, "-P", "-m", "swarmrt")
 
 
 def environment() -> dict[str, str]:
-    """This process's, without settings: what holds for the run is in its configuration."""
+    """Return this process's environment without settings: those of the run are in its
+    configuration."""
     return {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
 
 
 def consent(config: RunConfig) -> list[str]:
-    """What `swarmrt serve` is told where the run and the machine have the same owner."""
+    """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
     arguments = ["--max-memory", "none"]
     if config.model.kind != BUILT_IN:
         arguments += ["--allow-model", config.model.kind, "--model-path", str(Path.cwd())]

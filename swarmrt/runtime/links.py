@@ -90,15 +90,16 @@ class Links:
         self._spawn(self._links.look_again_and_again())
 
     def addresses(self, carrier: str) -> list[str]:
-        """Where others reach this process by the carrier of that name, if it is used."""
+        """Return where others reach this process by the carrier of that name, if it is used."""
         return [a for known in self._carriers if known.name == carrier for a in known.addresses()]
 
     def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
-        """Where a peer can be dialed, by its record: for each carrier's name."""
+        """Learn a peer's addresses from its record, by the carrier's name."""
         self._dialer.know(peer, addresses)
 
     def known_addresses(self, peer: PeerId, carrier: str) -> Sequence[str]:
-        """Where a peer can be dialed by the carrier of that name, as far as that is known."""
+        """Return where a peer can be dialed by the carrier of that name, as far as that is
+        known."""
         return self._dialer.known(peer, carrier)
 
     def host_of(self, peer: PeerId) -> str | None:

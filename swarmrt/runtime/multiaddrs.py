@@ -1,4 +1,4 @@
-"""libp2p's addresses, and those that lead through a relay."""
+"""Addresses of libp2p, and those that lead through a relay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def peer_of_address(multiaddr: str) -> PeerId | None:
 
 
 def worth_telling(visible: Sequence[Multiaddr]) -> list[str]:
-    """Of the addresses that the daemon has, those that others can dial, the internet's first."""
+    """Return those of the daemon's addresses that others can dial, the internet's first."""
     texts = [text for text in map(str, visible) if "/tcp/" in text and CIRCUIT not in text]
     hosts = {text: ip_address(host_of(text) or "0.0.0.0") for text in texts}
     elsewhere = [t for t in texts if not (hosts[t].is_loopback or hosts[t].is_link_local)]
@@ -32,7 +32,7 @@ def worth_telling(visible: Sequence[Multiaddr]) -> list[str]:
 
 
 def is_direct_and_global(multiaddr: str) -> bool:
-    """Whether it leads to a public address, and not through a relay."""
+    """Return whether a multiaddr leads to a public address, and not through a relay."""
     host = host_of(multiaddr)
     return CIRCUIT not in multiaddr and host is not None and is_global(host)
 

@@ -106,7 +106,7 @@ class Network:
 
     @property
     def reach(self) -> Reach:
-        """Which addresses of others are dialed from here."""
+        """The addresses of others that are dialed from here."""
         place = self.place
         told = [one.host for one in place.announced] or self.daemon.hosts()
         joined = filter(None, map(host_of, self.join))

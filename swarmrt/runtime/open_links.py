@@ -38,7 +38,7 @@ class Link:
 
 
 class OpenLinks:
-    """Those of a process."""
+    """The open links of a process."""
 
     def __init__(self, quotas: Quotas, streams: int) -> None:
         """`streams` is how many connections one link may have."""
@@ -64,7 +64,7 @@ class OpenLinks:
         return [link for link in self._links if link.connection.peer == peer]
 
     def has_room_for(self, peer: PeerId) -> bool:
-        """Whether a peer that dials may have one more."""
+        """Return whether a peer that dials may have one more."""
         its = self.of(peer)
         opened = sum(link.incoming for link in its)
         if self._quotas.is_stranger(peer):

@@ -1,4 +1,4 @@
-"""What is on its way to other processes, until it is written."""
+"""The messages on their way to other processes, until they are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_QUEUED_MESSAGES = 100_000
 
 
 class Outbox:
-    """What is on its way to one peer."""
+    """The messages on their way to one peer."""
 
     def __init__(self) -> None:
         self.frames = FrameWriter()

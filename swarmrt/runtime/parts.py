@@ -55,23 +55,23 @@ class Mean:
         return self.values[part_range(len(self.values), index, self.parts)]
 
     def filled(self, index: int) -> None:
-        """This part has its values: square them while they are in the cache."""
+        """Square the values of a part that has just got them, while they are in the cache."""
         pieces = torch.split(self.part(index), SQUARED_AT_ONCE)
         norms = [float(torch.linalg.vector_norm(p, dtype=torch.float64)) for p in pieces]
         self._squares[index] = sum(norm * norm for norm in norms)
 
     def is_finite(self, index: int) -> bool:
-        """Whether this part is, once it has its values."""
+        """Return whether this part is finite, once it has its values."""
         return math.isfinite(self._squares[index])
 
     @property
     def squared_norm(self) -> float:
-        """The same for all replicas, whatever the order in which the parts came."""
+        """The squared norm, equal for all replicas, whatever the order in which the parts came."""
         return sum(self._squares)
 
 
 class Parts:
-    """What a peer holds of its rounds.
+    """The parts that a peer holds of its rounds.
 
     The methods that compute are given all that they need, and may run on another thread: one at a
     time, in the order of the instructions. They may run beside the model's own computations; what
@@ -94,8 +94,8 @@ class Parts:
     # ------------------------------------------------------------------ what is here
 
     def fits(self, tensors: Sequence[torch.Tensor], gradients: torch.Tensor) -> bool:
-        """Whether a message's tensors may be a part of such gradients. How long exactly it is to be
-        is known once its round is."""
+        """Return whether a message's tensors may be a part of such gradients. The exact length is
+        known once its round is."""
         if len(tensors) != 1 or tensors[0].dim() != 1:
             return False
         most_bytes = min(gradients.nbytes, MAX_PART_BYTES + gradients.itemsize)
@@ -111,7 +111,7 @@ class Parts:
         sender: PeerId,
         part: torch.Tensor,
     ) -> PartUnfit | None:
-        """What is wrong with a part of this round, if anything is."""
+        """Return what is wrong with a part of this round, if anything is."""
         size = _length(part_range(self._numel, index, what.parts))
         if self._codec is not None:
             size = self._codec.encoded_bytes(size)
@@ -129,7 +129,8 @@ class Parts:
             self._slices[(*key, what.sender)] = tensor
 
     def mean(self, step: int, number: int, parts: int, gradients: torch.Tensor) -> Mean:
-        """Of a round that is under way; `gradients` says what it is like."""
+        """Return the mean gradient of a round that is under way; `gradients` says what it is
+        like."""
         if (step, number) not in self._means:
             values, self._used = self._used, None
             if values is None or values.shape != gradients.shape:
@@ -138,7 +139,8 @@ class Parts:
         return self._means[step, number]
 
     def sum_of(self, step: int, number: int, index: int) -> torch.Tensor:
-        """As it goes to the others: stays as it is for as long as anybody holds it."""
+        """Return a sum as it goes to the others. It stays as it is for as long as anybody holds
+        it."""
         mean = self._means[step, number]
         mean.was_sent = True
         return mean.part(index) if self._codec is None else mean.encoded[index]
@@ -157,7 +159,8 @@ class Parts:
         return slices
 
     def take_early_sums(self, what: CombineParts) -> dict[int, torch.Tensor] | PartUnfit:
-        """Those that came before the Prepare, by index. Or that one of them cannot be used."""
+        """Take the sums that came before the Prepare, by index; or say that one of them cannot be
+        used."""
         keys = [key for key in self._early_sums if key[:2] == (what.step, what.round)]
         early: dict[int, torch.Tensor] = {}
         for key in keys:

@@ -25,7 +25,7 @@ TRIES = 100
 
 @dataclass(frozen=True)
 class Ports:
-    """Of one process, at all of its addresses. The system chooses those that are 0."""
+    """The ports of one process, at all of its addresses. The system chooses those that are 0."""
 
     libp2p: int = 0
     direct: int = 0
@@ -65,7 +65,8 @@ class Announced:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process listens. Without arguments, on this machine only, at any port."""
+    """The addresses where a process listens: without arguments, on this machine only, at any
+    port."""
 
     hosts: tuple[str, ...] = (LOOPBACK_HOST,)  # IP addresses
     ports: Ports = Ports()
@@ -78,7 +79,7 @@ class Place:
 
     @property
     def multiaddrs(self) -> list[str]:
-        """Where libp2p listens."""
+        """Return the multiaddrs at which libp2p listens."""
         return [to_multiaddr(host, self.ports.libp2p) for host in self.hosts]
 
     @property
@@ -91,7 +92,7 @@ class Place:
 
 
 class Standing(Enum):
-    """How much of the world a process can be reached from, by all that is known at its start."""
+    """The part of the world that can reach a process, by all that is known at its start."""
 
     HERE = "from this machine"
     NEAR = "from its own network"
@@ -128,7 +129,7 @@ def own_address(host: str) -> str | None:
 
 
 def check_free(place: Place) -> None:
-    """Raises UsageError when somebody else listens at libp2p's port: its daemon would share it."""
+    """Check that nobody listens at libp2p's port: its daemon would share it. Raises UsageError."""
     for host in place.hosts:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         if place.ports.libp2p and not _can_bind(
@@ -139,7 +140,7 @@ def check_free(place: Place) -> None:
 
 
 def has_address(host: str) -> bool:
-    """Whether an IP address is one of this machine's."""
+    """Return whether an IP address is one of this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return _can_bind(family, socket.SOCK_DGRAM, host, 0)
 

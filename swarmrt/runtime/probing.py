@@ -1,4 +1,4 @@
-"""How far another process is: the round trip to it, the bandwidth, and the offset of its clock.
+"""The distance to another process: the round trip, the bandwidth, and the offset of its clock.
 
 Anyone who reaches a process of the run may ask. Answers are no event for a core, and there is a
 budget for them, so that asking takes little from the one who trains.
@@ -39,7 +39,7 @@ Send = Callable[[PeerId, Message, Tensors], None]
 
 
 class Answers:
-    """What a process answers to those who probe it."""
+    """The answers of a process to those who probe it."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         """`now` gives seconds."""
@@ -49,7 +49,7 @@ class Answers:
         self._budgets: Buckets[PeerId] = Buckets(BUDGET_OF_ONE)
 
     def answer(self, sender: PeerId, probe: Probe, tensors: Tensors, send: Send) -> None:
-        """With a payload as long as asked for; with none when there is no budget for it."""
+        """Answer with a payload as long as asked for; with none when there is no budget for it."""
         size = min(max(probe.answer_bytes, 0), MAX_PROBE_BYTES)
         came = sum(tensor.nbytes for tensor in tensors)
         cost, now = PROBE_BYTES + came + size, self._now()
@@ -92,7 +92,7 @@ class Prober:
         self._payload = torch.zeros(MAX_PROBE_BYTES, dtype=torch.uint8)
 
     def within_reach(self, addresses: Sequence[str]) -> list[str]:
-        """Those of a peer's addresses that may be dialed from here."""
+        """Return those of a peer's addresses that may be dialed from here."""
         return (
             list(addresses) if self._reach is None else self.carrier.within(self._reach, addresses)
         )
@@ -104,7 +104,7 @@ class Prober:
         await self._links.close()
 
     async def measure(self, peer: PeerId, addresses: Sequence[str]) -> Distance:
-        """Raises RunError when the peer cannot be reached, or does not answer."""
+        """Measure a peer. Raises RunError when it cannot be reached, or does not answer."""
         self._links.know(peer, {self.carrier.name: addresses})
         try:
             await self._open(peer)

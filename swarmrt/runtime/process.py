@@ -23,7 +23,7 @@ MOST_HELD_BYTES = 1 << 20
 
 
 class EventLog:
-    """`events.jsonl`: one line for each (now, event, instructions).
+    """The log `events.jsonl`: one line for each (now, event, instructions).
 
     It is in the file at once; or, while messages are held back to leave together, with the next
     line or `flush` that is not, which comes before they leave. So whatever others have seen of this

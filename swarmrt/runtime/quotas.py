@@ -1,4 +1,4 @@
-"""What each other end may take of this process: links, memory, messages.
+"""The quotas of each other end of a link: links, memory, messages.
 
 |           | links                      | messages         | payloads   | unfinished      |
 |-----------|----------------------------|------------------|------------|-----------------|
@@ -50,15 +50,15 @@ STRANGERS = Limits.each(16 << 10, {Probe: MAX_PROBE_BYTES, Probed: MAX_PROBE_BYT
 
 
 def pace_of(microbatches: int) -> Rate:
-    """How many messages one peer may say, when a step has so many microbatches: 20 steps at once,
-    and 20 more each second."""
+    """Return how many messages one peer may say, when a step has so many microbatches: 20 steps at
+    once, and 20 more each second."""
     need = AHEAD * (MESSAGES_A_MICROBATCH * microbatches + MESSAGES_A_STEP)
     return Rate(max(need, LEAST_PACE.most), max(need, LEAST_PACE.per_s))
 
 
 @dataclass(eq=False)
 class Quota:
-    """One peer's, on all of its connections."""
+    """The quota of one peer, on all of its connections."""
 
     peer: PeerId
     is_stranger: bool
@@ -68,7 +68,7 @@ class Quota:
 
 
 class Quotas:
-    """Those of all peers."""
+    """The quotas of all peers."""
 
     def __init__(
         self,
@@ -96,12 +96,12 @@ class Quotas:
         return not self._door.is_known(peer)
 
     def was_stranger(self, peer: PeerId) -> bool:
-        """Whether it has been nothing else, as long as it has had links."""
+        """Return whether a peer has been nothing else, as long as it has had links."""
         quota = self._quotas.get(peer)
         return quota is not None and quota.is_stranger
 
     def limits(self, quota: Quota) -> Limits:
-        """Of what the peer sends, once it has said hello."""
+        """Return the limits of what the peer sends, once it has said hello."""
         if quota.is_stranger == self._door.is_known(quota.peer):
             quota.is_stranger = not quota.is_stranger
             quota.words.change(STRANGERS_PACE if quota.is_stranger else self._pace)
@@ -111,7 +111,8 @@ class Quotas:
         return STRANGERS if quota.is_stranger else self._known
 
     def enter(self, peer: PeerId, evict: Callable[[str], None]) -> Quota:
-        """One more connection of this peer; `leave` when it has ended. `evict` ends all of them."""
+        """Count one more connection of this peer; `leave` when it has ended. `evict` ends all of
+        them."""
         quota = self._quotas.pop(peer, None)
         if quota is None:
             self._forget_some()
@@ -126,8 +127,8 @@ class Quotas:
         quota.connections -= 1
 
     def check(self, quota: Quota, message: Message, payload_bytes: int, header_bytes: int) -> bool:
-        """Whether to take a message of the peer. False passes over it. Raises WireError when it
-        says too much."""
+        """Return whether to take a message of the peer; False passes over it. Raises WireError when
+        the peer says too much."""
         words = quota.words
         words.left -= 1 + header_bytes // HEADER_BYTES
         if words.left < 0:  # so the clock is looked at now and then
@@ -153,7 +154,7 @@ class Quotas:
 
 
 def payloads_of(config: RunConfig) -> dict[type[Message], int]:
-    """How large the payloads of each kind are at most, as far as the configuration tells it."""
+    """Return the most bytes that payloads of each kind have, as far as the configuration tells."""
     batch = config.batch.microbatch * config.model.sequence
     ids, sealed = _padded(8 * batch), _padded(8 * batch + TAG_BYTES)
     known: dict[type[Message], int] = {

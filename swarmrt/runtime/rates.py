@@ -26,7 +26,7 @@ class Bucket:
         self._counted_at = now
 
     def take(self, amount: float, now: float) -> bool:
-        """Whether that much is left; if so, it is taken."""
+        """Take that much, if it is left; return whether it was."""
         self.fill(now)
         if amount > self.left:
             return False
@@ -41,7 +41,7 @@ class Bucket:
         self._counted_at = now
 
     def change(self, rate: Rate) -> None:
-        """Another rate from now on, with all of it there."""
+        """Fill at another rate from now on, beginning with a full bucket."""
         self.rate, self.left = rate, rate.most
 
 
@@ -56,7 +56,7 @@ class Buckets(Generic[K]):
         return len(self._buckets)
 
     def take(self, key: K, amount: float, now: float) -> bool:
-        """Whether that much is left for this key; if so, it is taken."""
+        """Take that much of this key's bucket, if it is left; return whether it was."""
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= MOST_BUCKETS:

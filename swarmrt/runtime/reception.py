@@ -31,7 +31,7 @@ OnTurnedOut = Callable[[PeerId, str], None]
 
 
 class AccessFile:
-    """`access.jsonl`: it is read from where the last reading ended."""
+    """The file `access.jsonl`: it is read from where the last reading ended."""
 
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / "access.jsonl"

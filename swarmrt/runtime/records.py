@@ -1,4 +1,4 @@
-"""What the directory's records may be, and who may write them: each node refuses all others.
+"""The records of the directory, and who may write them: each node refuses all others.
 
     swarmrt/RUN            the run's record, a statement of its owner, stored by its trainer
     swarmrt/RUN/stage/N    the peers of a stage, each with the membership that lets it serve there
@@ -61,7 +61,7 @@ class PeerRecord(BaseModel):
 
     @property
     def known_addresses(self) -> dict[str, list[str]]:
-        """By the name of the carrier."""
+        """The peer's addresses by the name of the carrier."""
         return {"libp2p": self.addresses, "direct": self.direct}
 
 

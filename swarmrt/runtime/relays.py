@@ -1,4 +1,4 @@
-"""Being reached through others: places that this process reserves at relays, and keeps.
+"""Relays to be reached through: places that this process reserves at them, and keeps.
 
 Who is behind a router cannot be dialed. It asks processes that can be, the relays, to let others
 through to it; their daemons do the work. It asks again and again, because a relay forgets who has
@@ -64,7 +64,7 @@ class Relays:
             self.consider(join)
 
     def consider(self, addresses: Sequence[str]) -> None:
-        """These processes can be reached by others, and may be relays."""
+        """Consider these processes, which others can reach, as relays."""
         by_peer: dict[PeerId, list[str]] = {}
         for address in addresses:
             host, peer = host_of(address), peer_of_address(address)

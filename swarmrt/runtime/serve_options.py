@@ -1,4 +1,4 @@
-"""What a peer is started with: what its user asked for, and the threads beside its event loop."""
+"""The start of a peer: what its user asked for, and the threads beside its event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a peer and a trainer have in common around their cores: links, state transfer, duties."""
+"""The shell that a peer and a trainer have around their cores: links, state transfer, duties."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ class Shell(ABC):
         """Carry out one instruction; what comes of it is fed as an event."""
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
-        """Whether the tensors are what such a message has, by default none; False drops it."""
+        """Return whether the tensors are what such a message has, by default none; False drops
+        it."""
         return not tensors
 
     async def live(

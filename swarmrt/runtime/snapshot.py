@@ -43,7 +43,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of one stage. The digest is what `digest_of` gives of the data."""
+    """A version of a stage. The digest is what `digest_of` gives of the data."""
 
     stage: int
     version: int
@@ -76,7 +76,7 @@ def as_written_now(stage: int, version: int, data: memoryview) -> memoryview:
 
 
 def snapshot_bytes(stage: int, version: int, tensors: Mapping[str, torch.Tensor]) -> int:
-    """How large the file of such tensors is, whatever device they are on."""
+    """Return how large the file of such tensors is, whatever device they are on."""
     _, text = _header(stage, version, tensors)
     return SIZE_BYTES + len(text) + sum(tensor.nbytes for tensor in tensors.values())
 
@@ -102,7 +102,8 @@ def _header(
 
 
 def read_snapshot(data: memoryview, source: str) -> dict[str, torch.Tensor]:
-    """Its tensors, which share the memory of `data`. Raises CheckpointError naming the source."""
+    """Read a snapshot's tensors, which share the memory of `data`. Raises CheckpointError naming
+    the source."""
     try:
         size = int.from_bytes(data[:SIZE_BYTES], "little")
         if not 0 < size <= min(HEADER_BYTES, len(data) - SIZE_BYTES):

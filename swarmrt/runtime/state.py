@@ -34,7 +34,8 @@ class Shelf:
         self._given_bytes: dict[tuple[int, int], Counter[PeerId]] = {}
 
     def promise(self, stage: int, version: int) -> None:
-        """It will be `put` soon, or `break_promise` will be called: who asks for it waits."""
+        """Have whoever asks for a snapshot wait for it: `put` or `break_promise` will be called
+        soon."""
         self._promised.setdefault((stage, version), [])
 
     def put(self, snapshot: Snapshot, keep: int = SNAPSHOTS_KEPT) -> None:
@@ -52,7 +53,7 @@ class Shelf:
             self.answer(sender, request, send)
 
     def answer(self, sender: PeerId, request: GetState, send: Send) -> None:
-        """One chunk, or that it is not here, or not for this sender any more."""
+        """Send one chunk, or say that it is not here, or not for this sender any more."""
         waiting = self._promised.get((request.stage, request.version))
         if waiting is not None:
             its = sum(other == sender for other, _, _ in waiting)

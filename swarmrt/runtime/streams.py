@@ -1,4 +1,4 @@
-"""Further connections for one link, where one does not fill the path.
+"""Streams: further connections for one link, where one does not fill the path.
 
 On a long path one TCP connection carries what its window allows, however much more the path would
 take. While bulk waits, the end that sends it opens further connections to the same peer; each takes
@@ -32,7 +32,7 @@ REST_S = 60.0  # after one that could not be opened
 
 
 class Stream:
-    """One further connection, with what is on its way on it."""
+    """A further connection, with what is on its way on it."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -71,7 +71,7 @@ class Streams:
         return sum(stream.frames.queued_bytes for stream in self._streams)
 
     def pushed(self) -> None:
-        """Something was pushed into the source, and is not written yet."""
+        """Write what was pushed into the source, now or when there is room."""
         if self._source.last_waiting() is None:
             return
         self._work.set()

@@ -69,7 +69,7 @@ JoinLine = Callable[[Sequence[str]], None]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `swarmrt train` was asked for, beside the run's configuration."""
+    """The options of `swarmrt train`, beside the run's configuration."""
 
     run_dir: Path
     signer: Signer  # in the name of the run's owner
@@ -182,7 +182,7 @@ class Trainer(Shell):
             self._offer(options.checkpoint)
 
     async def run(self, switch: StopSwitch, on_published: JoinLine) -> str:
-        """Until the core stops; the reason. Raises RunError when it stops with an error."""
+        """Train until the core stops; return the reason. Raises RunError when it is an error."""
         duties = [self._publish_again_and_again(on_published)]
         duties += [self._watch(stage) for stage in range(self.config.num_stages)]
         duties.append(self._reception.watch(self._turned_out))

@@ -63,7 +63,8 @@ class Arriving:
 
 
 class Computation:
-    """What a thread has the device compute, from here until `end`, and how long that takes there.
+    """A computation that a thread has the device do, from here until `end`, and how long that takes
+    there.
 
     On CUDA a computation is only queued when the call returns that asked for it.
     """
@@ -84,11 +85,11 @@ class Computation:
 
     @property
     def is_queued(self) -> bool:
-        """Whether it may go on after `end`."""
+        """True if it may go on after `end`."""
         return self._stream is not None
 
     def seconds(self) -> float:
-        """How long it took, after `end`. Blocks the thread until it is over."""
+        """Return how many seconds it took, after `end`. Blocks the thread until it is over."""
         if self._stream is None:
             return self._seconds
         self._last.synchronize()

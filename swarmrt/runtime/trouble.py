@@ -1,4 +1,4 @@
-"""What an error of a computation says: that these tensors cannot be computed, or that this machine
+"""The meaning of a computation's error: that these tensors cannot be computed, or that this machine
 is in trouble, whatever it computes."""
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ MOST_SAID = 200  # characters of an error's text
 
 
 def is_own_trouble(error: Exception, device: torch.device) -> bool:
-    """Whether the process cannot go on: it is out of memory, or its CUDA context is dead, in which
-    every later call fails too."""
+    """Return whether the process cannot go on: it is out of memory, or its CUDA context is dead, in
+    which every later call fails too."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if "DefaultCPUAllocator" in str(error):
@@ -27,6 +27,6 @@ def _is_dead(device: torch.device) -> bool:
 
 
 def said_by(error: Exception) -> str:
-    """Its kind and its first line, for people."""
+    """Return an error's kind and its first line, for people."""
     first_line = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {first_line}"[:MOST_SAID]

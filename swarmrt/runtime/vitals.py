@@ -1,4 +1,4 @@
-"""How a process is: `vitals.jsonl`, one line every few seconds, beside its event log.
+"""The vitals of a process: `vitals.jsonl`, one line every few seconds, beside its event log.
 
 The event loop's lag is how much later than asked a timer comes. While torch, or anything else,
 holds up the loop, no message is read and no deadline is kept. What others wanted and were refused
@@ -48,7 +48,7 @@ async def _write_line(file: TextIO, refused: Mapping[str, int]) -> None:
 
 
 def resident_bytes() -> int | None:
-    """Of this process; None where the system does not tell."""
+    """Return the resident memory of this process; None where the system does not tell."""
     if not STATM.exists():
         return None
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

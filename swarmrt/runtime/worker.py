@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What a job has returned, or raised."""
+    """The result of a job, or the error that it raised."""
 
     result: Any
     error: BaseException | None = None
@@ -28,7 +28,7 @@ Job = tuple[Callable[[], Any], Then]
 
 
 class Worker:
-    """Does one job after the other, in their order. `close` at the end."""
+    """A thread that does one job after the other, in their order. `close` at the end."""
 
     def __init__(self, name: str, *, in_groups: bool = False) -> None:
         self._loop = asyncio.get_running_loop()

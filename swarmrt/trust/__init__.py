@@ -1,4 +1,4 @@
-"""Who owns a run, who was invited to it, and how anybody can check that without asking.
+"""The trust of a run: who owns it, who was invited to it, and how anybody checks that unasked.
 
 owner key ─ signs ─▶ the run's record, memberships, invitations, delegations
 invitation ─ signs ─▶ a pass: "this peer was invited by whoever held me"

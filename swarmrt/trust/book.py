@@ -58,7 +58,7 @@ AnyEntry = Invited | Joined | Revoked
 
 @dataclass
 class Verdict:
-    """Whether a peer may come in, and as what."""
+    """The answer to a peer that knocks: if it may come in, and as what."""
 
     stages: tuple[int, ...] = ()
     invitation: str = ""
@@ -67,7 +67,7 @@ class Verdict:
 
 
 class AccessBook:
-    """What is known of a run's members and invitations."""
+    """The members and invitations of a run, as far as they are known."""
 
     def __init__(self, access: Literal["invited", "open"], num_stages: int) -> None:
         self._access, self._num_stages = access, num_stages
@@ -90,7 +90,7 @@ class AccessBook:
         return out
 
     def knows(self, who: str) -> bool:
-        """Whether that is a member, or an invitation or note that is known."""
+        """Return whether that is a member, or an invitation or note that is known."""
         return who in self.members or who in self._brought or who in self._invitations()
 
     def _invitations(self) -> set[str]:

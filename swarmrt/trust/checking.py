@@ -93,7 +93,7 @@ def _decode(message: bytes, kinds: tuple[type[S], ...]) -> S:
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What a peer has shown to be."""
+    """The role that a peer has shown to have."""
 
     peer: PeerId
     is_trainer: bool = False

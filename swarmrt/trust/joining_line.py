@@ -26,7 +26,7 @@ FINGERPRINT = re.compile(r"[a-z2-7]{26}")
 
 @dataclass(frozen=True)
 class JoinLine:
-    """What a join line says."""
+    """The content of a join line."""
 
     run: RunId
     addresses: tuple[str, ...]

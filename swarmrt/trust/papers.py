@@ -1,4 +1,4 @@
-"""What a process can show of itself: by an invitation, a membership, or the owner's own key."""
+"""The papers of a process: an invitation, a membership, or the owner's own key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN_S = 300.0  # before it ends, another one is made
 
 
 class Papers(Protocol):
-    """What a process of a run shows to others."""
+    """The papers that a process of a run shows to others."""
 
     run: RunId
 
@@ -67,7 +67,7 @@ class GuestsPapers:
         return self._pass
 
     def is_member(self, peer: PeerId, now: float) -> bool:
-        """Whether the membership that is held is one of this peer and has not ended."""
+        """Return whether the membership that is held is one of this peer and has not ended."""
         return self.until(peer, now) > now
 
     def until(self, peer: PeerId, now: float) -> float:

@@ -30,7 +30,7 @@ PASS_S = 3600.0  # how long one holds
 
 
 class Signer:
-    """Who makes statements about one run in its owner's name."""
+    """The maker of statements about one run in its owner's name."""
 
     def __init__(self, name: str, key: Ed25519PrivateKey, delegation: str = "") -> None:
         """With a delegation the run is that of whoever gave it. Raises AccessError for one that

@@ -1,4 +1,4 @@
-"""What is signed: each kind of statement about a run, as it stands in a token.
+"""The statements that are signed: each kind about a run, as it stands in a token.
 
     Invitation   by the owner: whoever holds its secret may bring in so many peers
     Pass         by an invitation's secret: this peer is brought in by it
@@ -46,7 +46,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omi
 
     @property
     def expires_at(self) -> float:
-        """Seconds since 1970."""
+        """The end of it, in seconds since 1970."""
         return self.exp.timestamp()
 
 
@@ -81,7 +81,7 @@ class Helm(Statement, frozen=True, kw_only=True, tag="helm"):
 
 
 class Published(Statement, frozen=True, kw_only=True, tag="published"):
-    """What the directory says of the run."""
+    """The run's record in the directory."""
 
     trainer: PeerText
     born: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] = (
@@ -94,12 +94,12 @@ class Published(Statement, frozen=True, kw_only=True, tag="published"):
 
     @property
     def age(self) -> Age:
-        """Which of two records is the newer one: that of the higher age."""
+        """The age of a record as a pair. Of two records the one whose age is higher is newer."""
         return (self.born, self.epoch)
 
 
 class Delegation(Statement, frozen=True, kw_only=True, tag="delegation"):
-    """Another key signs for the owner until then."""
+    """The owner's word that another key signs for it until then."""
 
     key: Key
 

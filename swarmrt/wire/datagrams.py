@@ -60,7 +60,8 @@ class Key:
 
 
 def key_name(datagram: bytes) -> bytes | None:
-    """Which key it says it is sealed with; None when it is no datagram of ours."""
+    """Return the name of the key that a datagram says it is sealed with; None when it is not
+    ours."""
     if not HEAD.size + SEAL_BYTES <= len(datagram) <= MAX_BYTES:
         return None
     return datagram[:8]

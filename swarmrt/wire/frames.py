@@ -233,7 +233,7 @@ class FrameReader:
 
     @property
     def is_between_messages(self) -> bool:
-        """Whether nothing of a message is here that is not whole."""
+        """True if nothing is here of a message that is not whole."""
         return not self._split and not self._partials
 
     def drop(self) -> None:
@@ -245,7 +245,7 @@ class FrameReader:
         self._split.clear()
 
     def get_buffer(self) -> memoryview:
-        """Where the next bytes belong: in a payload that is under way, or a small buffer."""
+        """Return where the next bytes belong: in a payload that is under way, or a small buffer."""
         partial = self._filling
         if partial is None:
             return self._head

@@ -37,7 +37,7 @@ _DESCRIPTORS = Annotated[
 
 
 class HeaderFormat:
-    """How the header of one kind of message is written and read."""
+    """The way in which the header of one kind of message is written and read."""
 
     def __init__(self, kind: type[Message]) -> None:
         hints = typing.get_type_hints(kind)
@@ -56,7 +56,7 @@ class HeaderFormat:
         return _ENCODER.encode((values, describe(tensors) if tensors else ()))
 
     def decode(self, header: bytes | memoryview) -> tuple[Message, tuple[Descriptor, ...]]:
-        """Raises WireError."""
+        """Read a header. Raises WireError."""
         try:
             values, descriptors = self._decoder.decode(header)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

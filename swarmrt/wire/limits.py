@@ -1,4 +1,4 @@
-"""How much one end of a connection takes of the other, by kind of message.
+"""The limits of what one end of a connection takes of the other, by kind of message.
 
 Before the other end has said hello it is nobody: it gets a small header and no payload. After that
 each kind of message has its own bound, from the configuration where that tells it.
@@ -34,7 +34,8 @@ class Limits:
 
     @classmethod
     def of(cls, most_bytes: int, exact: Mapping[type[Message], int] | None = None) -> Limits:
-        """At most so many bytes of payload, or fewer for the kinds of which that is known."""
+        """Return limits of so many bytes of payload, or fewer for the kinds of which that is
+        known."""
         known = exact or {}
         payload_bytes = {k: min(most_bytes, known.get(k, most_bytes)) for k in WITH_PAYLOAD}
         return cls.each(MAX_HEADER_BYTES, payload_bytes)

@@ -13,7 +13,7 @@ from swarmrt.errors import WireError
 
 
 class MemoryBudget:
-    """What all peers together may hold."""
+    """The memory that all peers together may hold."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
@@ -43,7 +43,7 @@ class MemoryBudget:
 
 
 class Account:
-    """What one peer holds, on all of its connections."""
+    """The memory that one peer holds, on all of its connections."""
 
     def __init__(self, budget: MemoryBudget, most_bytes: int, evict: Callable[[str], None]) -> None:
         self.most_bytes = most_bytes
@@ -52,7 +52,7 @@ class Account:
         self._budget = budget
 
     def take(self, size_bytes: int) -> None:
-        """Raises WireError when it would be more than the peer's share."""
+        """Take so many bytes. Raises WireError when that is more than the peer's share."""
         if self.held_bytes + size_bytes > self.most_bytes:
             raise WireError(
                 f"{self.held_bytes + size_bytes} bytes of unfinished messages; "

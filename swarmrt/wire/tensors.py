@@ -62,7 +62,7 @@ def _bytes_of(tensor: torch.Tensor) -> memoryview:
 
 
 class Place(NamedTuple):
-    """Where a tensor is in the payload."""
+    """The place of a tensor in the payload."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -72,7 +72,8 @@ class Place(NamedTuple):
 
 @lru_cache(maxsize=1024)  # most messages have tensors of the same few shapes
 def places(descriptors: tuple[Descriptor, ...]) -> tuple[tuple[Place, ...], int]:
-    """Of all tensors, and the size of the payload. Raises WireError when they make no sense."""
+    """Return where all tensors are, and the size of the payload. Raises WireError when they make no
+    sense."""
     if len(descriptors) > MAX_TENSORS:
         raise WireError(f"a message may carry at most {MAX_TENSORS} tensors")
     its_places, offset = [], 0
