@@ -31,7 +31,7 @@ def for_terminal(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    """`\\x1b` for an escape."""
+    """Return how a character is shown: as `\x1b`, if it is an escape."""
     if character.isprintable():
         return character
     return character.encode("unicode_escape").decode("ascii")

@@ -254,7 +254,7 @@ class Refused(Reasoned, frozen=True):
 
 
 class Apply(Message, frozen=True):
-    """All stages are prepared: clip by the global norm and step the optimizer."""
+    """A word that all stages are prepared: clip by the global norm and step the optimizer."""
 
     epoch: int
     step: int

@@ -53,7 +53,7 @@ def _ways(name: str, codec: Codec, values: torch.Tensor) -> dict[str, Callable[[
 
 
 def _to_host(job: Job, values: torch.Tensor) -> None:
-    """What a reduce pays: the way to the host and back, through pinned memory and other."""
+    """Time what a reduce pays: the way to the host and back, through pinned memory and other."""
     for kind, pinned in (("pinned", True), ("pageable", False)):
         host = torch.empty(values.shape, pin_memory=pinned)
         there_s = median_s(job.device, partial(host.copy_, values), 5)

@@ -67,7 +67,7 @@ def _three_stages(job: Job, config: RunConfig) -> RunConfig:
 
 
 def _feed(config: RunConfig, stage: Stage) -> None:
-    """Some microbatches through the stage, one backward after each forward."""
+    """Bring some microbatches through the stage, one backward after each forward."""
     transfers = Transfers(stage.device)
     generator = torch.Generator().manual_seed(4)
     shape = (config.batch.microbatch, config.model.sequence, config.model.width)

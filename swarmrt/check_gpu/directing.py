@@ -83,7 +83,7 @@ class Director:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Ours, without settings of swarmrt, with the checkout's packages."""
+    """Return our environment without settings of swarmrt, with the checkout's packages."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARMRT_")}
     return kept | {
         "PYTHONPATH": str(wheels.ROOT),

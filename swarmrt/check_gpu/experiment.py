@@ -80,8 +80,8 @@ def commits(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def _difference(job: Job, swarm: LocalSwarm) -> float:
-    """Of the weights to those of one process on the same device: the largest over all tensors,
-    relative to the tensor's own largest value."""
+    """Return the difference of the weights to those of one process on the same device: the largest
+    over all tensors, relative to the tensor's own largest value."""
     ours, alone = (job.folder / f"{name}.safetensors" for name in ("swarm", "alone"))
     command(job, "export", swarm.run_dir, "--out", ours)
     config = swarm.run_dir / "config.toml"

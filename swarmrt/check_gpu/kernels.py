@@ -101,7 +101,7 @@ def _run(
     residual: torch.Tensor | None,
     device: str,
 ) -> dict[str, torch.Tensor]:
-    """What every function makes of the values, on the CPU."""
+    """Return what every function makes of the values, on the CPU."""
     count = len(values)
     there = values.to(device)
     scales = torch.empty(-(-count // block), device=device)

@@ -61,7 +61,7 @@ def check(job: Job) -> None:
 
 
 def _rates(job: Job, config: RunConfig, rate: float) -> None:
-    """Of the whole model: MFU counts what both stages compute."""
+    """Return the rates of the whole model: MFU counts what both stages compute."""
     matrices = config.model.layers * _matrices_of_a_layer(config)
     flops = 2 * flops_per_token(config, matrices // 2)
     job.book.figure("tokens_per_s", rate)

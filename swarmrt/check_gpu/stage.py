@@ -126,7 +126,7 @@ def _same(one: Computed, other: Computed) -> bool:
 
 
 def _ways_of_backward(job: Job) -> None:
-    """In two halves, and with everything computed again, it is the same."""
+    """Check that backward in two halves, and with everything computed again, gives the same."""
     config = _config(job)
     whole = compute(_built(job), config)
     halves = compute(_built(job), config, later=True)
@@ -139,7 +139,7 @@ def _ways_of_backward(job: Job) -> None:
 
 
 def _update(job: Job) -> None:
-    """The same gradient and state on both: what an update makes of them, and what goes between."""
+    """Compare what an update makes of one gradient and state on both, and what goes between."""
     config = _config(job)
     here, there = Stage(config, 1, "cpu"), Stage(config, 1, job.device)
     job.book.expect(here.digest() == there.digest(), "the first weights differ from the CPU's")
@@ -158,7 +158,7 @@ def _update(job: Job) -> None:
 
 
 def _draws(job: Job) -> None:
-    """With dropout too two runs are equal, and draws are there."""
+    """Check that with dropout too two runs are equal, and that draws are there."""
     sections: Sections = {"model": {"dropout": 0.2}}
     _against_itself(job, "float32 with dropout", sections)
     dropped = compute(_built(job, sections), _config(job, sections))

@@ -85,7 +85,7 @@ def _products_per_s(job: Job) -> float:
 
 
 def _tokens_per_s(job: Job, config: RunConfig, stage: Stage, *, later: bool = False) -> float:
-    """Of forward and backward, one microbatch after the other."""
+    """Return the throughput of forward and backward, one microbatch after the other."""
     work = _work(job, config, stage, later)
     tokens = config.batch.microbatch * config.model.sequence
     return tokens / median_s(job.device, work, 12 if job.is_gpu else 3)
@@ -113,7 +113,7 @@ def _output_grad(job: Job, config: RunConfig) -> torch.Tensor:
 
 
 def _memory(job: Job, config: RunConfig, stage: Stage) -> None:
-    """What parameters take and what autograd says that it keeps, beside what was taken."""
+    """Measure what parameters take and what autograd says that it keeps, beside what was taken."""
     kept = _kept_bytes(job, config, stage)
     predicted = STATE_BYTES * stage.num_parameters + IN_FLIGHT * kept
     job.book.figure("microbatches_in_flight", IN_FLIGHT)
@@ -136,7 +136,7 @@ def _memory(job: Job, config: RunConfig, stage: Stage) -> None:
 
 
 def _kept_bytes(job: Job, config: RunConfig, stage: Stage) -> int:
-    """What one microbatch's graph holds beside the stage's own state."""
+    """Return the bytes that one microbatch's graph holds beside the stage's own state."""
     own = {tensor.untyped_storage().data_ptr() for tensor in stage.live_state().values()}
     sizes: dict[int, int] = {}
 

@@ -81,7 +81,7 @@ def _settings(overrides: Sequence[str], steps: int) -> dict[str, object]:
 
 
 def _run(swarm: LocalSwarm, disturbance: Chaos) -> str | None:
-    """Why the run failed; None when it came to its end."""
+    """Return why the run failed; None when it came to its end."""
     try:
         with swarm:
             disturbance.run()
@@ -91,7 +91,7 @@ def _run(swarm: LocalSwarm, disturbance: Chaos) -> str | None:
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    """For people."""
+    """Return lines for people."""
     counts = ", ".join(f"{kind} {number}" for kind, number in result["faults"].items())
     lines = [
         f"{result['steps']} steps committed, {sum(result['faults'].values())} faults "

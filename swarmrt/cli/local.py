@@ -180,7 +180,7 @@ class LocalSwarm:
         return child
 
     async def _watch(self, trainer: Child) -> int:
-        """Until the trainer ends. A child that fails before it stops the trainer.
+        """Wait until the trainer ends. A child that fails before it stops the trainer.
 
         One that is killed does not: the others may go on without it.
         """
@@ -209,7 +209,7 @@ class LocalSwarm:
         await _within(LEAVE_S, *peers)
 
     async def _end_all(self) -> None:
-        """Whatever is left; the directory last, so that the others can take leave of it."""
+        """End whatever is left; the directory last, so that the others can take leave of it."""
         directory = [child for child in self._children if child.name == "bootstrap"]
         await _end([child for child in self._children if child not in directory])
         await _end(directory)

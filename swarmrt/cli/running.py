@@ -75,7 +75,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def _show_logs() -> None:
-    """Ours, and those of libraries that speak of other processes."""
+    """Show our logs, and those of libraries that speak of other processes."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
     for name in ("swarmrt", "hivemind", "asyncio"):

@@ -20,7 +20,7 @@ SEPARATOR = b"\n\n"
 
 
 def read_tokens(config: RunConfig, codec: Codec) -> tuple[NDArray[Any], str]:
-    """All tokens in a fixed order, and what they are in words. Raises DataError."""
+    """Return all tokens in a fixed order, and what they are in words. Raises DataError."""
     source = config.data.source
     if source == "stdlib":
         folder = Path(sysconfig.get_path("stdlib"))

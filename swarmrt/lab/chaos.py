@@ -69,7 +69,8 @@ class Chaos:
         return sorted(self._died)
 
     def _note_deaths(self) -> None:
-        """Before the run is over: then everyone leaves, and a newcomer may find nobody."""
+        """Note who has died before the run is over: then everyone leaves, and a newcomer may find
+        nobody."""
         if self._swarm.version < self._swarm.config.run.steps:
             ended = [peer for peer in self._swarm.ended_peers() if peer.exit_code]
             self._died |= {peer.name for peer in ended} - self._sent_away
@@ -205,7 +206,8 @@ class Chaos:
         return _one_of(others, fault.other, nobody)
 
     def _is_settled(self, peer: Peer) -> bool:
-        """It runs, and the newest commit, which began after its last trouble, was also its."""
+        """Return whether a peer runs, and had part in the newest commit, which began after its last
+        trouble."""
         commits = self._swarm.commits
         return (
             peer.is_running

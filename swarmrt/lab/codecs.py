@@ -52,7 +52,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _ways(values: torch.Tensor) -> Ways:
-    """What is measured, by name. All but hivemind's write into buffers that exist already."""
+    """Return what is measured, by name. All but hivemind's write into buffers that exist
+    already."""
     ways: Ways = {}
     copy = values.clone()
     ways["memcpy"] = lambda: ctypes.memmove(copy.data_ptr(), values.data_ptr(), values.nbytes)
@@ -94,7 +95,7 @@ def _ways_of_torch(values: torch.Tensor) -> Ways:
 
 
 def _ways_of_digests(values: torch.Tensor) -> Ways:
-    """All of them read only."""
+    """Return ways that all read only."""
     data = values.view(torch.uint8)
     return {
         "digest": lambda: digest(values),
@@ -115,7 +116,7 @@ def _ways_of_hivemind(values: torch.Tensor) -> Ways:
 
 
 def _extract(message: Tensor) -> torch.Tensor:
-    """What `Uniform8BitQuantization.extract` does; that of hivemind 1.1.12 fails with numpy 2.4.
+    """Do what `Uniform8BitQuantization.extract` does; that of hivemind 1.1.12 fails with numpy 2.4.
 
     The message is the codebook's length (int64), the codebook (fp32), and a place in it for each
     value (uint8).
@@ -133,7 +134,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _round(ways: Ways) -> dict[str, float]:
-    """Seconds of each way, and each ratio."""
+    """Return the seconds of each way, and each ratio."""
     found: dict[str, float] = {}
     for name, work in ways.items():
         base = _seconds(ways["memcpy"])

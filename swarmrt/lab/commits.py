@@ -48,7 +48,7 @@ class Commits:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """None for a line that a killed trainer has torn."""
+    """Return what a line says; None for one that a killed trainer has torn."""
     try:
         parsed = json.loads(line)
     except ValueError:

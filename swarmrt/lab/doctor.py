@@ -140,7 +140,7 @@ async def _examine_run(network: Network, run: RunId) -> AsyncIterator[Finding]:
 
 @asynccontextmanager
 async def _probers(network: Network, config: RunConfig) -> AsyncIterator[list[Prober]]:
-    """One for each carrier that the run allows, the preferred one first."""
+    """Return a prober for each carrier that the run allows, the preferred one first."""
     max_bytes, door = config.links.max_message_bytes, network.door(config)
     async with AsyncExitStack() as started:
         carriers = network.carriers(config.links.link)
@@ -173,7 +173,7 @@ async def _examine_processes(
 
 
 def _describe_stage(config: RunConfig, stage: int) -> str:
-    """Its size, and where it fits here. A user's own layers are not built for it."""
+    """Tell a stage's size, and where it fits here. A user's own layers are not built for it."""
     if config.model.kind != "decoder" or config.stages.layers is None:
         return ""
     needed = footprint(config, stage)
@@ -192,7 +192,7 @@ async def _examine_process(
     known: Mapping[str, Sequence[str]],
     probers: Sequence[Prober],
 ) -> AsyncIterator[Finding]:
-    """How it is reached by each carrier, and how far it is."""
+    """Find out how a process is reached by each carrier, and how far it is."""
     nearest: Distance | None = None
     for prober in probers:
         name = prober.carrier.name
@@ -231,7 +231,7 @@ def _describe_distance(distance: Distance, *, is_chosen: bool) -> str:
 
 
 def _examine_clock(what: str, distance: Distance) -> Finding:
-    """By the link that would be used."""
+    """Find out how far a clock is off, by the link that would be used."""
     offset = distance.clock_offset_s
     side = "ahead of" if offset > 0 else "behind"
     says = (

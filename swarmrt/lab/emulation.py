@@ -40,7 +40,7 @@ class Speed:
         return 1 / (self.forward_s + self.backward_s)
 
     def __str__(self) -> str:
-        """As `swarmrt serve --emulate` takes it."""
+        """Return the text that `swarmrt serve --emulate` takes."""
         return f"{self.forward_s!r},{self.backward_s!r}"
 
 

@@ -45,7 +45,7 @@ def join(swarm: LocalSwarm, stage: int) -> Joined:
 
 
 def _first(log: Path, what: str) -> float | None:
-    """When this event, or a message of this kind, first came."""
+    """Return when this event, or a message of this kind, first came."""
     if not log.exists():
         return None
     for entry in read_log(log):

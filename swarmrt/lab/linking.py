@@ -79,7 +79,7 @@ def _receive(tcp: socket.socket, buffer: memoryview) -> None:
 
 
 def _serve_sockets(listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-    """One connection after the other, until the listener is closed."""
+    """Serve one connection after the other, until the listener is closed."""
     while True:
         try:
             tcp, _ = listener.accept()
@@ -128,7 +128,7 @@ def _socket_bulk(tcp: socket.socket, messages: int) -> float:
 
 
 def _socket_ping(tcp: socket.socket, times: int) -> float:
-    """Seconds."""
+    """Return the seconds of a round trip."""
     control = memoryview(bytearray(CONTROL_BYTES))
     tcp.sendall(PING)
     taken = []
@@ -141,7 +141,7 @@ def _socket_ping(tcp: socket.socket, times: int) -> float:
 
 
 def _socket_busy_ping(tcp: socket.socket, times: int) -> float:
-    """Seconds."""
+    """Return the seconds of a round trip while the socket is busy."""
     chunk = memoryview(bytearray(CHUNK_BYTES))
     length = memoryview(bytearray(LENGTH.size))
     tcp.sendall(BUSY)
@@ -219,7 +219,7 @@ class Talk:
         self.links.send(to, PING_MESSAGE)
 
     def _ponged(self, sender: PeerId) -> None:
-        """As a process goes on: with what has come, it decides and sends at once."""
+        """Go on as a process does: with what has come, it decides and sends at once."""
         assert self._pings is not None
         self._pings.taken_s.append(time.perf_counter() - self._pings.started)
         if len(self._pings.taken_s) < self._pings.times:
@@ -265,7 +265,7 @@ class Talk:
 
 @asynccontextmanager
 async def _links(daemon: Daemon) -> AsyncIterator[dict[str, Talk]]:
-    """By way, ready to be dialed."""
+    """Open links by way, ready to be dialed."""
     talks = {
         "direct_plain": Talk(DirectCarrier(daemon.identity, tls=False)),
         "direct_tls": Talk(DirectCarrier(daemon.identity)),
@@ -316,7 +316,7 @@ async def _stream_bulk(reader: StreamReader, writer: StreamWriter, messages: int
 
 
 async def _stream_ping(reader: StreamReader, writer: StreamWriter, times: int) -> float:
-    """Seconds."""
+    """Return the seconds of a round trip."""
     taken = []
     for _ in range(times):
         started = time.perf_counter()
@@ -330,7 +330,7 @@ async def _stream_ping(reader: StreamReader, writer: StreamWriter, times: int) -
 
 
 def _other_end(pipe: Pipe, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Everything that answers, until the pipe is closed."""
+    """Run everything that answers, until the pipe is closed."""
 
     async def main() -> None:
         daemon = await Daemon.start(None, LOOPBACK, [])

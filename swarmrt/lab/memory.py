@@ -97,7 +97,7 @@ def _train_alone(config: RunConfig, index: int, in_flight: int, answer: Pipe) ->
 
 
 def _resident(pid: int) -> int:
-    """0 for one that is gone."""
+    """Return a process's resident memory; 0 for one that is gone."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     except OSError:

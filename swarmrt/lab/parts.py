@@ -93,7 +93,7 @@ class Part:
         return True
 
     def output(self) -> str:
-        """All that it has printed."""
+        """The text that it has printed."""
         path = self.folder / "output.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 

@@ -68,7 +68,7 @@ class Setting:
 
 
 def _stages(*replicas_s: float) -> tuple[tuple[Speed, ...], ...]:
-    """The same in each stage: seconds of a microbatch at each replica, a third of them forward."""
+    """Return equal stages: seconds of a microbatch at each replica, a third of them forward."""
     return (tuple(Speed(s / 3, 2 * s / 3) for s in replicas_s),) * STAGES
 
 
@@ -150,8 +150,8 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
 
 
 def _history(metrics: Path, last: int) -> tuple[dict[int, float], dict[str, int]]:
-    """When each version was committed, and how much had to be done again in the measured steps, by
-    kind: nothing, one hopes."""
+    """Return when each version was committed, and how much had to be done again in the measured
+    steps, by kind: nothing, one hopes."""
     commits_at, recoveries = {0: -math.inf}, Counter[str]()
     for line in filter(None, metrics.read_text(encoding="utf-8").splitlines()):
         match json.loads(line):

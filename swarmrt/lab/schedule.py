@@ -118,6 +118,6 @@ def _fault(rng: random.Random, kind: str, at_s: float, replicas: Sequence[int]) 
 
 
 def _linked(stage: int, replicas: Sequence[int]) -> list[int | None]:
-    """Where the links of a stage's peers go; None is the trainer."""
+    """Return where the links of a stage's peers go; None is the trainer."""
     near = [s for s in (stage - 1, stage + 1) if 0 <= s < len(replicas)]
     return [None, *near, *([stage] if replicas[stage] > 1 else [])]

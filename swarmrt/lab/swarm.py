@@ -102,7 +102,7 @@ class LocalSwarm:
 
     @property
     def commits(self) -> Commits:
-        """All that the metrics say, up to now."""
+        """Return all that the metrics say, up to now."""
         self._commits.read()
         return self._commits
 
@@ -130,7 +130,7 @@ class LocalSwarm:
         )
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        """Wait until the condition holds. Raises RunError when the trainer ends, or time runs out."""
+        """Wait until this holds. Raises RunError when the trainer ends before, or time runs out."""
         deadline = time.monotonic() + timeout_s
         while True:
             alive = self.trainer.is_alive  # asked first: what it did last counts
@@ -264,7 +264,7 @@ class LocalSwarm:
         self._start_trainer(self._addresses(), *resume, failpoints=failpoints)
 
     def _addresses(self) -> list[str]:
-        """Of all processes that would answer a newcomer now."""
+        """Return the addresses of all processes that would answer a newcomer now."""
         return [
             part.address
             for part in self._parts
@@ -303,7 +303,7 @@ def _ask_to_leave(parts: Sequence[Part]) -> None:
 
 
 def _wait_for(parts: Sequence[Part], seconds: float) -> None:
-    """For all of them to end, but not longer than this."""
+    """Wait for all of them to end, but not longer than this."""
     deadline = time.monotonic() + seconds
     for part in parts:
         part.wait(deadline - time.monotonic())
@@ -323,5 +323,5 @@ def _checked(replicas: Sequence[int] | None, num_stages: int) -> tuple[int, ...]
 
 
 def _toml(value: object) -> str:
-    """As `--set` reads it."""
+    """Return a value as `--set` reads it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -119,7 +119,7 @@ def _import_builder(kind: str) -> Callable[..., Any]:
 
 
 def _is_missing(module_name: str, error: Exception) -> bool:
-    """Whether this very module was not found, and not one that it imports."""
+    """Return whether this very module was not found, and not one that it imports."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return missing is not None and f"{module_name}.".startswith(f"{missing}.")
 

@@ -62,7 +62,8 @@ def _kept(device: torch.device | None) -> Iterator[None]:
 
 
 def _seed(seed: int, device: torch.device | None) -> None:
-    """On a CPU only its own generator: asking for all other devices' takes 30 times as long."""
+    """Seed, on a CPU, only its own generator: asking for all other devices' takes 30 times as
+    long."""
     if _is_cpu(device):
         torch.default_generator.manual_seed(seed)
     else:

@@ -125,7 +125,7 @@ def _saved_by_decoder(config: RunConfig, mine: Slice) -> tuple[int, int, int]:
 
 
 def _saved_on_meta(model: Layered, mine: Slice, is_first: bool) -> tuple[int, int, int]:
-    """The same of the user's own layers, which are run in order up to these.
+    """Return what the user's own layers save, which are run in order up to these.
 
     Code that looks at values cannot be run so: its activations are not counted. Layers are not run
     under the meta device as a default: what they cache must not lie there.

@@ -92,7 +92,7 @@ class Stage:
         self._fixed = self._fixed_versions()
 
     def _build(self, config: RunConfig, first: int, last: int) -> Copy:
-        """Another copy, with the weights of version 0. They share the optimizer's state."""
+        """Build another copy, with the weights of version 0. They share the optimizer's state."""
         self._model = build_layers(config)  # each time: a builder may have made the modules itself
         layers = Slice(self._model, first, last).to(self.device)
         trained = layers.trainable()
@@ -295,7 +295,7 @@ class Stage:
         return self._live_state(self.version)
 
     def _live_state(self, version: int) -> dict[str, Tensor]:
-        """As `live_state` is at that version: which copy is the newest depends on it."""
+        """Return `live_state` as it is at that version: which copy is the newest depends on it."""
         layers, flat = self._copy_of(version)
         state = {f"model.{name}": tensor for name, tensor in layers.tensors().items()}
         state |= flat.optimizer_state()

@@ -66,7 +66,7 @@ class WeightGradients:
 
 
 def _linear(layer: nn.Linear, gradients: WeightGradients, inputs: Tensor) -> Tensor:
-    """`layer.forward`: unchanged without a graph, if it is small, or where it is compiled."""
+    """Do `layer.forward`, unchanged without a graph, if it is small, or where it is compiled."""
     flops = 2 * inputs.numel() * layer.out_features
     is_plain = torch.compiler.is_compiling() or not torch.is_grad_enabled() or inputs.dim() < 2
     if is_plain or flops < WORTH_FLOPS or not _is_free(layer.weight):
@@ -76,7 +76,7 @@ def _linear(layer: nn.Linear, gradients: WeightGradients, inputs: Tensor) -> Ten
 
 
 def _is_free(weight: Tensor) -> bool:
-    """It is trained, and nobody wants to see its gradient come."""
+    """Return whether a parameter is trained, and nobody wants to see its gradient come."""
     if not isinstance(weight, nn.Parameter) or not weight.requires_grad:
         return False
     return not (weight._backward_hooks or weight._post_accumulate_grad_hooks)

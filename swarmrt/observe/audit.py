@@ -121,7 +121,7 @@ class _Commit:
 
 
 class _Trainer:
-    """What the trainer decided, over all its incarnations."""
+    """The decisions of the trainer, over all its incarnations."""
 
     def __init__(self) -> None:
         self.microbatches = 0
@@ -196,7 +196,7 @@ class _Trainer:
 
 
 class _Peer:
-    """What one peer computed, and what it gave to each round."""
+    """The computations of one peer, and what it gave to each round."""
 
     def __init__(self) -> None:
         self.me = ""
@@ -263,7 +263,7 @@ class _Peer:
             self._accumulating.remove((mb[0], mb[1]))
 
     def _gives(self, step: int, number: int) -> None:
-        """What it has of the step goes into the round."""
+        """Give what the peer has of the step into the round."""
         its = {mb: times for mb, times in self._accumulator.items() if mb[0] == step}
         self.given.setdefault(number, Counter(its))
 
@@ -348,7 +348,8 @@ def _count(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> None:
 
 
 def _useful_seconds(trainer: _Trainer, peers: dict[str, _Peer]) -> float:
-    """One forward and one backward of each (microbatch, stage) by its owner; and evaluations."""
+    """Count one forward and one backward of each (microbatch, stage) by its owner; and
+    evaluations."""
     useful = sum(sum(peer.evaluation_seconds.values()) for peer in peers.values())
     for version, commit in trainer.commits.items():
         for roster in commit.rosters.values():
@@ -363,7 +364,7 @@ def _useful_seconds(trainer: _Trainer, peers: dict[str, _Peer]) -> float:
 
 
 def _faults(run_dir: Path) -> dict[str, int]:
-    """What the lab did to the run, as it wrote it down."""
+    """Return what the lab did to the run, as it wrote it down."""
     path = run_dir / "faults.jsonl"
     if not path.is_file():
         return {}
@@ -375,7 +376,7 @@ def _named(violation: str) -> str:
 
 
 def _story(run_dir: Path, name: str) -> list[str]:
-    """What every process recorded of a microbatch."""
+    """Return what every process recorded of a microbatch."""
     step, index = name.split(".")
     marks = (f"[{step},{index},false]", f"[{step}, {index}, false]")
     lines = [f"history of microbatch {name}:"]

@@ -115,7 +115,8 @@ class Talk:
 
 
 def _key(message: Plain) -> int:
-    """The same on either side, where the fields were written in the same order."""
+    """Return a key that is equal on either side, where the fields were written in the same
+    order."""
     return hash(repr(message))
 
 

@@ -60,7 +60,7 @@ class PlainView:
                 self._say(text)
 
     def _peer(self, report: ReportPeer) -> None:
-        """Who comes and goes; beacons of those that are known say nothing new."""
+        """Tell who comes and goes; beacons of those that are known say nothing new."""
         is_news = (report.peer in self._known) == (report.state == "lost")
         if is_news and report.state in ("ready", "lost"):
             self._known ^= {report.peer}

@@ -99,7 +99,7 @@ class Progress:
                 self._write(version=version, eval_loss=loss)
 
     def _read_earlier(self, path: Path) -> None:
-        """What earlier incarnations of this run's trainer have written."""
+        """Read what earlier incarnations of this run's trainer have written."""
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 values = json.loads(line)

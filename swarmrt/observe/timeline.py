@@ -126,7 +126,7 @@ class Timeline:
                     rows.open("reduce", key, "reduce", now, step=step, round=short(number))
 
     def _frame_came(self, what: str, mb: Any, number: int | None, kept: bool, **args: Any) -> None:
-        """It waits to be computed; or it is not needed."""
+        """Begin a frame's wait to be computed, if it is needed."""
         rows, now, name = self.rows, self._now, f"{what} {named(mb)}"
         if kept:
             thread = rows.open("queue", (what, named(mb)), name, now, **of(mb), **args)
@@ -141,7 +141,7 @@ class Timeline:
         self._frame_bytes[what, named(mb)] = size
 
     def _ran_for(self, what: str, mb: Any, seconds: float, **args: Any) -> None:
-        """As long as the computation itself measured; never from before it was asked for."""
+        """Draw what ran for as long as it measured itself; never from before it was asked for."""
         asked = self._asked.pop((what, named(mb)), 0)
         start = max(asked, self._ran_at["compute"], self._now - round(seconds * 1e6))
         args |= {"seconds": seconds}
@@ -149,7 +149,7 @@ class Timeline:
         self._ran_at["compute"] = self._now
 
     def _ran(self, key: tuple[Any, ...], row: str, name: str, **args: Any) -> None:
-        """On one of the two threads, which do one thing after the other."""
+        """Draw what ran on one of the two threads, which do one thing after the other."""
         asked = self._asked.pop(key, None)
         if asked is not None:
             self.rows.span(row, name, max(asked, self._ran_at[row]), self._now, **args)
@@ -246,7 +246,7 @@ class Timeline:
                 rows.counter("queued", now, queued)
 
     def _step_begins(self, mb: Any) -> None:
-        """At the trainer, whose first forward of a step this may be. Apply ends it."""
+        """Begin a step at the trainer, whose first forward of it this may be. Apply ends it."""
         if not self._is_trainer:
             return
         step, _, held_out = mb

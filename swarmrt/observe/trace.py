@@ -138,7 +138,8 @@ class _Writing:
         return Timeline(rows, process.stage is None, sent, got, arrival)
 
     def _ahead(self, number: int) -> float:
-        """Seconds from the trainer's clock. What nothing connects with it begins when it did."""
+        """Return the seconds from the trainer's clock. What nothing connects with it begins when it
+        did."""
         offset = self._offsets[number]
         if offset is None:
             return self._processes[number].first - self._processes[0].first
@@ -164,7 +165,8 @@ class _Writing:
                 self._committed[instruction["version"]] = now
 
     def _write_faults(self, run_dir: Path) -> None:
-        """They are noted by the time of day, which the metrics note of every commit too."""
+        """Write faults. They are noted by the time of day, which the metrics note of every commit
+        too."""
         faults, metrics = run_dir / "faults.jsonl", run_dir / "metrics.jsonl"
         if not faults.is_file() or not metrics.is_file():
             return

@@ -207,7 +207,7 @@ class Beacons:
             self._received(datagram, address[:2])
 
     def _received(self, datagram: bytes, address: Address) -> None:
-        """Anybody may send anything here."""
+        """Take a datagram. Anybody may send anything here."""
         agreement = self._by_key.get(key_name(datagram) or b"")
         if agreement is None or not agreement.is_open or self._is_disturbed(agreement.peer):
             return

@@ -29,7 +29,7 @@ OnEnd = Callable[[str], None]  # the reason
 
 
 def _ignore(message: Message, tensors: Sequence[torch.Tensor]) -> None:
-    """Nothing is taken any more."""
+    """Take a message of a connection from which nothing is taken any more."""
 
 
 class Connection(ABC):

@@ -227,7 +227,8 @@ def _whole(folder: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    """It loses its name before its files, so that what has the name is whole."""
+    """Remove a checkpoint. It loses its name before its files, so that what has the name is
+    whole."""
     gone = path.with_name(f".{path.name}.gone")
     path.rename(gone)
     shutil.rmtree(gone)

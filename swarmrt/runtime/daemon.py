@@ -255,7 +255,7 @@ def _out_of_reach(what: str, error: Exception) -> RunError:
 
 
 def _replica_in(folder: Path) -> type[P2P]:
-    """hivemind's client of a daemon that is up, with its own socket in our folder."""
+    """Return a client by hivemind of a daemon that is up, with its own socket in our folder."""
 
     class Replica(P2P):  # type: ignore[misc]
         _UNIX_SOCKET_PREFIX = f"/unix{folder}/"

@@ -64,7 +64,7 @@ class DialsBack:
         self._answer(peer, DialedBack(number, host, libp2p, direct, affordable))
 
     async def _is_there(self, peer: PeerId, host: str, port: int) -> bool:
-        """Whether the peer itself takes direct links there."""
+        """Return whether the peer itself takes direct links there."""
         if self._direct is None or not 0 < port <= MAX_PORT:
             return False
         try:
@@ -78,7 +78,7 @@ class DialsBack:
 
 
 async def _greets(host: str, port: int) -> bool:
-    """Whether a libp2p daemon answers there."""
+    """Return whether a libp2p daemon answers there."""
     if not 0 < port <= MAX_PORT:
         return False
     try:

@@ -132,7 +132,8 @@ class DirectCarrier(Carrier):
         return reach.direct(addresses)
 
     async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
-        """All addresses at once: most are of networks that are not ours, where nobody answers."""
+        """Dial all addresses at once: most are of networks that are not ours, where nobody
+        answers."""
         dials = [asyncio.create_task(self._dial(peer, a)) for a in addresses[:MAX_ADDRESSES]]
         reached: DirectConnection | None = None
         try:
@@ -151,7 +152,8 @@ class DirectCarrier(Carrier):
             listener.close()
 
     async def _dial(self, peer: PeerId, address: str) -> DirectConnection:
-        """Raises RunError or OSError, also when somebody else answers there."""
+        """Connect to one address. Raises RunError or OSError, also when somebody else answers
+        there."""
         try:
             host, port = parse_address(address)
         except ValueError as error:

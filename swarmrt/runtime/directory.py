@@ -179,7 +179,8 @@ class Directory:
             log.debug("the directory holds a newer record of ours under %s", key)
 
     def _is_fresh(self, record: PeerRecord, expires_at: float) -> bool:
-        """Whether a record has been renewed within its life, as far as this process has watched.
+        """Return whether a record has been renewed within its life, as far as this process has
+        watched.
 
         Clocks of others say nothing of it, so records are stored for longer than their life.
         """

@@ -115,7 +115,7 @@ class Late:
         return taken
 
     def _release(self) -> None:
-        """All that are due; one timer, for the next of them, is enough."""
+        """Push all that are due; one timer, for the next of them, is enough."""
         loop = asyncio.get_running_loop()
         now = loop.time() + TICK_S
         with self._together:

@@ -112,7 +112,7 @@ class Vote:
         return sorted(self._named.items(), key=lambda entry: -len(entry[1]))
 
     async def _comes(self, done: Callable[[], bool], within_s: float) -> bool:
-        """Whether it does within that time, or nobody is left to wait for."""
+        """Return whether an answer comes within that time, or nobody is left to wait for."""
         try:
             async with asyncio.timeout(within_s):
                 while self._missing and not done():
@@ -215,7 +215,7 @@ class Fetch:
         self._ask()
 
     def _ask_others(self) -> None:
-        """Nothing has come for longer than it should take: ask others for what is owed."""
+        """Ask others for what is owed: nothing has come for longer than it should take."""
         self._retries += 1
         late = {donor for donor, _ in self._asked.values()}
         for donor in sorted(late):
@@ -270,7 +270,7 @@ class Fetches:
         raise RunError(str(failure))
 
     async def _get_checked(self, wanted: Wanted, digest: str, donors: list[PeerId]) -> Snapshot:
-        """From all of them together; when that is damaged, from one after the other."""
+        """Get it from all of them together; when that is damaged, from one after the other."""
         tries = [donors, *([donor] for donor in donors if len(donors) > 1)]
         failure = RunError(f"{wanted} arrived damaged: its digest differs")
         for some in tries:
@@ -288,7 +288,7 @@ class Fetches:
         raise failure
 
     async def _check(self, wanted: Wanted, snapshot: Snapshot, donors: list[PeerId]) -> None:
-        """Raises CheckpointError unless the file that these donors name is what is wanted."""
+        """Check that the file which these donors name is what is wanted. Raises CheckpointError."""
         try:
             await asyncio.to_thread(partial(wanted.check, snapshot))
         except SwarmError:

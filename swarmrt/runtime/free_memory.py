@@ -89,7 +89,8 @@ def free_of_groups(own: str) -> list[int]:
 
 
 def _free_of_group(group: Path) -> int | None:
-    """What is in use counts without the cache of files, which gives way."""
+    """Return what a group has left. What is in use counts without the cache of files, which gives
+    way."""
     try:
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())

@@ -61,7 +61,7 @@ def peer_of_public_key(openssh: bytes) -> PeerId:
 
 
 def _multihash(data: bytes) -> bytes:
-    """SHA-256 with its multihash prefix: https://github.com/multiformats/multihash"""
+    """Return the SHA-256 with its multihash prefix: https://github.com/multiformats/multihash."""
     digest = hashlib.sha256(data).digest()
     return bytes([0x12, len(digest)]) + digest
 

@@ -205,7 +205,7 @@ class Links:
             self._write_now(peer, outbox)
 
     def _write_now(self, peer: PeerId, outbox: Outbox) -> None:
-        """As much as goes out at once: waking a task up takes longer than that."""
+        """Write as much as goes out at once: waking a task up takes longer than that."""
         frames, connection = outbox.frames, outbox.connection
         if connection is not None and connection.may_write:
             connection.write(frames.next_frames())
@@ -218,7 +218,8 @@ class Links:
             outbox.task = self._spawn(self._write(peer, outbox))
 
     def _is_late(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> bool:
-        """On a slow link it is pushed later, and after what is late already."""
+        """Return whether the link is slow: then it is pushed later, and after what is late
+        already."""
         assert self._faults is not None
         delay_s = self._faults.delay_s(peer)
         if not delay_s and not outbox.late:
@@ -269,7 +270,7 @@ class Links:
     # ------------------------------------------------------------------ reading
 
     def _welcome(self, connection: Connection) -> None:
-        """Another process has dialed."""
+        """Take a connection that another process has dialed."""
         cut = self._faults is not None and self._faults.is_cut(connection.peer)
         if self._closing or cut:
             connection.close()
@@ -315,7 +316,7 @@ class Links:
         return self.quotas.check(quota, message, payload_bytes, frames.header_bytes)
 
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
-        """Raises WireError when the first one is not the hello of this run."""
+        """Take a message. Raises WireError when the first one is not the hello of this run."""
         if link.greeted:
             self._on_message(link.connection.peer, message, tensors)
             return
@@ -338,7 +339,7 @@ class Links:
             self._links.greeted()
 
     def _join(self, link: Link, join: Join) -> None:
-        """What has come in is a further connection of a link. Raises WireError when it is not."""
+        """Make what has come in a further connection of a link. Raises WireError when it is not."""
         peer, is_stranger = link.connection.peer, link.quota.is_stranger
         of = next(
             (other for other in self._links.of(peer) if other.stream_key == join.stream_key), None
@@ -373,13 +374,13 @@ class Links:
         outbox.streams.pushed()
 
     async def _dial_again(self, peer: PeerId, carrier: str) -> Connection:
-        """Raises RunError or OSError."""
+        """Open a further connection. Raises RunError or OSError."""
         if self._faults is not None:
             self._faults.check_not_cut(peer)
         return await self._dialer.dial_again(peer, carrier)
 
     def _forget(self, link: Link) -> None:
-        """It is no link, or none any more."""
+        """Forget a connection that is no link, or none any more."""
         self._links.discard(link)
         link.timer.cancel()
         if self._beacons is not None and link.agreement is not None:
@@ -402,7 +403,7 @@ class Links:
             self._broken(peer, outbox, reason)
 
     def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
-        """Raises WireError when the other end is not of this run, or shows what is false."""
+        """Check that the other end is of this run, and shows nothing false. Raises WireError."""
         if not isinstance(message, Hello):
             raise WireError(f"{type(message).__name__} came before the hello")
         if (message.protocol, message.run) != (PROTOCOL, self._door.run):
@@ -443,7 +444,8 @@ class Links:
             self._on_lost(peer, printable(reason))
 
     def _evict(self, peer: PeerId, reason: str) -> None:
-        """Another one needs the memory. Soon, for whoever asks is in the middle of a message."""
+        """End a peer's links soon: another one needs the memory, and is in the middle of a
+        message."""
         self.quotas.refused["memory"] += 1
         asyncio.get_running_loop().call_soon(self._end_all, peer, reason)
 

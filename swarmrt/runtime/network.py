@@ -218,7 +218,7 @@ async def watch_stage(
 
 
 async def _pause(seconds: float, again: asyncio.Event | None) -> None:
-    """Until then, or until it is set."""
+    """Wait for that long, or until it is set."""
     if again is None:
         await asyncio.sleep(seconds)
         return

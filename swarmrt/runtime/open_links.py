@@ -80,7 +80,8 @@ class OpenLinks:
         self._end_first_of(greeted=True, most=MAX_STRANGERS)
 
     def _end_first_of(self, *, greeted: bool, most: int) -> None:
-        """Of the strangers' links, the one that has been here for longest has had its time."""
+        """End the one of the strangers' links that has been here for longest: it has had its
+        time."""
         of_strangers = [
             link
             for link in self._links

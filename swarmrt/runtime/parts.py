@@ -256,7 +256,7 @@ class Parts:
     def combine(
         self, what: CombineParts, mean: Mean, early: Mapping[int, torch.Tensor]
     ) -> GradientCombined:
-        """All sums are here: their digest and norm."""
+        """Return the digest and norm of the whole mean: all sums are here."""
         for index, summed in early.items():
             self.place(mean, index, summed)
         its_digest = digest(mean.values) if mean.is_shared else ""  # alone, nothing to compare

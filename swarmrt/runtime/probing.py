@@ -161,7 +161,7 @@ class Prober:
     async def _ask(
         self, peer: PeerId, size: int, answer_bytes: int, patience_s: float = PATIENCE_S
     ) -> tuple[float, float]:
-        """Seconds until the answer, and by how much the peer's clock is ahead of ours.
+        """Return the seconds until the answer, and by how much the peer's clock is ahead of ours.
 
         The offset is that of NTP (Mills 1991), whose two middle times are one here.
         """
@@ -181,7 +181,7 @@ class Prober:
         return seconds, probed.clock_s - (asked_at_s + seconds / 2)
 
     def _arrived(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
-        """Anything else than the answer that is waited for is none of ours."""
+        """Take the answer that is waited for; anything else is none of ours."""
         if isinstance(message, DialedBack) and self._waits_for_dialing(sender):
             assert self._dialed is not None
             self._dialed.set_result(message)

@@ -145,7 +145,7 @@ class Quotas:
             )
 
     def _forget_some(self) -> None:
-        """Of those that have no connection any more, the ones that were here first."""
+        """Forget those that have no connection any more, the ones first that were here first."""
         if len(self._quotas) < MOST_REMEMBERED:
             return
         gone = [peer for peer, quota in self._quotas.items() if not quota.connections]

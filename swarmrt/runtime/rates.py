@@ -65,7 +65,7 @@ class Buckets(Generic[K]):
         return bucket.take(amount, now)
 
     def _forget(self, now: float) -> None:
-        """Those that are full are as good as new; of the others, the oldest half."""
+        """Forget those that are full, which are as good as new; of the others, the oldest half."""
         for bucket in self._buckets.values():
             bucket.fill(now)
         full = [k for k, bucket in self._buckets.items() if bucket.left >= self._rate.most]

@@ -189,7 +189,7 @@ class Records(RecordValidatorBase):  # type: ignore[misc]
             raise AccessError("its membership is not for this stage")
 
     def _has_room(self, run: RunId, record: DHTRecord, now: float) -> bool:
-        """Whether it replaces one of its owner's, or there are not too many yet."""
+        """Return whether it replaces one of its owner's, or there are not too many yet."""
         kept = self._kept.get(run)
         if kept is None:
             if len(self._kept) >= MAX_RUNS:

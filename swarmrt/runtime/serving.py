@@ -73,7 +73,7 @@ async def serve(
 
 
 def _config_of(record: Published, options: ServeOptions) -> RunConfig:
-    """What the record asks for, if it makes sense and this machine's owner allows it."""
+    """Return what the record asks for, if it makes sense and this machine's owner allows it."""
     whose = f"run {options.line.run}"
     config = parse_config(record.config, whose)
     check_consent(config, options.allow_models, whose)

@@ -163,7 +163,7 @@ class Shell(ABC):
         self.process.close()
 
     def _beacon_came(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
-        """By UDP, and so past the links."""
+        """Take a beacon that came by UDP, and so past the links."""
         if self.door.may_say(sender, type(message)):
             self._receive(sender, message, tensors)
 

@@ -119,7 +119,7 @@ def read_snapshot(data: memoryview, source: str) -> dict[str, torch.Tensor]:
 
 
 def _refuse_holes(offsets: list[list[int]], size: int) -> None:
-    """Raises ValueError unless tensors lie one after the other and fill the file."""
+    """Check that tensors lie one after the other and fill the file. Raises ValueError."""
     end = 0
     for start, its_end in sorted(offsets):
         if start != end:

@@ -126,7 +126,8 @@ class Streams:
             self._widening = False
 
     async def _add(self) -> None:
-        """Raises RunError or OSError when the other end cannot be dialed, or takes no more."""
+        """Open one more. Raises RunError or OSError when the other end cannot be dialed, or takes
+        no more."""
         stream = Stream(await self._dial())
         connection = stream.connection
         self._open.add(connection)
@@ -160,7 +161,7 @@ class Streams:
     # ------------------------------------------------------------------ writing
 
     async def _write(self, stream: Stream) -> None:
-        """One message after the other, as long as more come."""
+        """Write one message after the other, as long as more come."""
         try:
             while await self._take(stream):
                 while len(stream.frames):

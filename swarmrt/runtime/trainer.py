@@ -200,7 +200,7 @@ class Trainer(Shell):
                 super()._receive(sender, message, tensors)
 
     def _turned_out(self, peer: PeerId, why: str) -> None:
-        """It is no member any more: the peer is told why, and leaves by itself."""
+        """Tell a peer that is no member any more why; it leaves by itself."""
         self.process.feed(Expelled(peer, why))
         self.links.send(peer, NotInvited(why))
         for member in self.links.peers() - {peer}:
@@ -281,7 +281,8 @@ class Trainer(Shell):
                 self.process.feed(CheckpointSaved(what.version))
 
     async def _layouts(self) -> tuple[Layout, ...]:
-        """Of all stages' states. They are worked out once, and beside the event loop."""
+        """Return the layouts of all stages' states. They are worked out once, and beside the event
+        loop."""
         if not self._known_layouts:
             stages = range(self.config.num_stages)
             self._known_layouts = await asyncio.to_thread(

@@ -77,7 +77,7 @@ class Computation:
             self._first = self._stream.record_event(_event(timed=True))
 
     def end(self) -> None:
-        """All of it has been asked for."""
+        """Take note that all of it has been asked for."""
         if self._stream is None:
             self._seconds = time.perf_counter() - self._started
         else:
@@ -97,8 +97,8 @@ class Computation:
 
 
 def _event(*, timed: bool = False) -> torch.cuda.Event:
-    """One that a thread sleeps for. The usual kind keeps a whole core busy until it has come, and
-    there is always a computation to wait for."""
+    """Return an event that a thread sleeps for. The usual kind keeps a whole core busy until it has
+    come, and there is always a computation to wait for."""
     return torch.cuda.Event(enable_timing=timed, blocking=True)  # type: ignore[no-untyped-call]
 
 

@@ -254,8 +254,8 @@ class FrameReader:
         return partial.payload[partial.filled : partial.filled + self._fill_left]
 
     def buffer_updated(self, size: int) -> Iterator[Received]:
-        """All messages that are whole with the bytes that are now in `get_buffer`, to be iterated
-        to the end before it is called again."""
+        """Return all messages that are whole with the bytes that are now in `get_buffer`, to be
+        iterated to the end before it is called again."""
         if self._filling is None:
             return self.feed(self._head[:size])
         self.came_bytes += size
@@ -263,7 +263,7 @@ class FrameReader:
         return iter(() if whole is None else (whole,))
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Received]:
-        """All messages that are whole with these bytes, to be iterated to the end."""
+        """Return all messages that are whole with these bytes, to be iterated to the end."""
         view = memoryview(data)
         self.came_bytes += len(view)
         while view and not self._is_dropped:
@@ -295,7 +295,7 @@ class FrameReader:
         return view[missing:]
 
     def _head_bytes(self, begun: bytearray) -> int:
-        """How long a prefix with its header is, as far as that is known."""
+        """Return how long a prefix with its header is, as far as that is known."""
         if len(begun) < PREFIX.size:
             return PREFIX.size
         return PREFIX.size + _checked_prefix(begun, self.limits.header_bytes)[2]
@@ -336,7 +336,7 @@ class FrameReader:
             self._whole = message, decode_tensors(its_places, _NOTHING)
 
     def _check_size(self, message: Message, size: int) -> None:
-        """Raises WireError for a payload that is larger than those of its kind are."""
+        """Check that a payload is not larger than those of its kind are. Raises WireError."""
         limits, announced = self.limits, size
         most = limits.payload_bytes.get(type(message), 0)
         for partial in self._partials.values():
@@ -346,7 +346,7 @@ class FrameReader:
             raise WireError(f"a message of {size} bytes; of {name} at most {most} are taken")
 
     def _begin_payload(self, number: int, size: int) -> None:
-        """What comes next is payload."""
+        """Prepare for a payload, which comes next."""
         partial = self._partials.get(number)
         if partial is None and self._whole is None:
             raise WireError(f"a chunk of message {number}, which was never begun")
@@ -364,7 +364,7 @@ class FrameReader:
         self._filling, self._fill_left = partial, size
 
     def _filled(self, partial: Partial, size: int) -> Received | None:
-        """So many more bytes of its payload are there; the message if it is whole with them."""
+        """Count so many more bytes of a payload; return the message if it is whole with them."""
         partial.filled += size
         self._fill_left -= size
         if self._fill_left:
@@ -383,7 +383,7 @@ _NOTHING = memoryview(bytearray())
 
 
 def _memory(size: int) -> memoryview:
-    """Raises WireError when the system gives none."""
+    """Return memory of that size. Raises WireError when the system gives none."""
     try:
         return new_buffer(size)
     except MemoryError:

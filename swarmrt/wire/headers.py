@@ -68,7 +68,7 @@ class HeaderFormat:
         return self._kind(*values), descriptors
 
     def _refusal(self, header: bytes | memoryview, error: Exception) -> WireError:
-        """What is wrong with a header that was not taken."""
+        """Return what is wrong with a header that was not taken."""
         name = self._kind.__name__
         try:
             content = msgspec.msgpack.decode(header)
@@ -112,7 +112,7 @@ def _tuple(parts: Iterable[Any]) -> Any:
 
 
 def _restore(wanted: Any) -> Callable[[tuple[Any, ...]], Any]:
-    """What makes a NamedTuple of its parts."""
+    """Return what makes a NamedTuple of its parts."""
     inner = [
         (place, _restore(part))
         for place, part in enumerate(typing.get_type_hints(wanted).values())

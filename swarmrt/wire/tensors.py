@@ -53,7 +53,7 @@ def encode_tensors(tensors: Sequence[torch.Tensor]) -> list[memoryview]:
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    """Each call of torch costs a microsecond, which is much of what a small message takes."""
+    """Return the bytes of a tensor with few calls of torch: each costs a microsecond."""
     if tensor.requires_grad or not tensor.is_cpu or not tensor.is_contiguous():
         tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype not in _IN_NUMPY:
