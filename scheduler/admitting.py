@@ -1,4 +1,4 @@
-"""Who may take part: what a peer must have, and how it is told.
+"""The admission of peers: what a peer must have to take part, and how it is told.
 
 Rules:
 - The version that counts is the one that is trained on, not one of the same number from before a
@@ -30,7 +30,7 @@ class Admitting:
         return self.tell(member)
 
     def tell(self, member: Member) -> Send:
-        """Its newest admission, the first time or again."""
+        """Return the message of its newest admission, the first time or again."""
         assert member.admit is not None
         return Send(member.peer, member.admit)
 
@@ -42,7 +42,7 @@ class Admitting:
         return beacon.digest == known if known else beacon.applied == run.update[0] >= 0
 
     def can_go_on(self, member: Member, now: float) -> bool:
-        """Whether it has the version, or has prepared what leads to it."""
+        """Return whether it has the version, or has prepared what leads to it."""
         run, beacon = self._run, member.beacon
         if beacon is None or run.conduct.is_barred(member.peer, run.version, now):
             return False
@@ -50,7 +50,7 @@ class Admitting:
         return self.holds_version(member.stage, beacon) or is_prepared
 
     def may_join(self, member: Member, version: int, now: float) -> bool:
-        """Whether it is a newcomer that could get the state of that version."""
+        """Return whether it is a newcomer that could get the state of that version."""
         beacon = member.beacon
         if beacon is None or beacon.epoch != self._run.epoch or beacon.state == "leaving":
             return False

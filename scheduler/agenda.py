@@ -23,7 +23,7 @@ class Agenda(Generic[K]):
         self._armed_at: float | None = None
 
     def set(self, key: K, at: float) -> None:
-        """It replaces the key's earlier time."""
+        """Set the time of a key; it replaces the earlier one."""
         self._order += 1
         self._at[key] = (at, self._order)
         heapq.heappush(self._heap, (at, self._order, key))
@@ -48,7 +48,8 @@ class Agenda(Generic[K]):
         return keys
 
     def arm(self) -> list[StartDeadline]:
-        """After each event: the world's deadline, when the earliest time has come forward."""
+        """Return the world's deadline, after each event, when the earliest time has come
+        forward."""
         entry = self._earliest()
         if entry is None or (self._armed_at is not None and self._armed_at <= entry[0]):
             return []

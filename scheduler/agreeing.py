@@ -1,4 +1,4 @@
-"""Whose word counts when replicas, which should be equal, say different things."""
+"""The words that count when replicas, which should be equal, say different things."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ W = TypeVar("W", bound=Hashable)
 def odd_ones(
     words: Mapping[PeerId, W], trust: Callable[[PeerId], Any], known: W | None = None
 ) -> list[PeerId]:
-    """Those who say something else than what is known, or than most say.
+    """Return those who say something else than what is known, or than most say.
 
     Of words that equally many say, that of the most trusted peer counts, who has the least `trust`.
     """

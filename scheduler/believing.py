@@ -1,4 +1,4 @@
-"""What a peer believes: who may say a message to it, and what may be true in its run.
+"""The beliefs of a peer: who may say a message to it, and what may be true in its run.
 
 Rules:
 - The trainer's word counts, and that of whom it has named, or of whom was asked.
@@ -98,7 +98,7 @@ class Believing:
     # ------------------------------------------------------------------ what peers say
 
     def _forward(self, sender: PeerId, message: Forward) -> bool:
-        """At the first stage it is the trainer's."""
+        """Return whether a forward may be so: at the first stage it is the trainer's."""
         if self._is_trainer(sender) != self._seat.is_first or not _is_number(message.epoch):
             return False
         return self._is_work(message.work) and self._is_route(message.route, sender)
@@ -161,7 +161,7 @@ class Believing:
     # ------------------------------------------------------------------ values
 
     def _is_near(self, step: int) -> bool:
-        """What is kept of steps that are to come is bounded."""
+        """Return whether a step is near: what is kept of steps that are to come is bounded."""
         return 0 <= step <= self._seat.version + MAX_BEHIND + 1
 
     def _is_work(self, work: Work) -> bool:

@@ -1,4 +1,4 @@
-"""Whose frames could not be computed, and how long nothing is taken from them.
+"""The blame for frames that could not be computed, and how long their senders are ignored.
 
 Rules:
 - What somebody sent may be at fault, or what this peer runs: it cannot be told apart here. So the

@@ -41,11 +41,11 @@ class Books:
         return self._ledgers.get(microbatch.step) if is_known else None
 
     def fence(self, peer: PeerId) -> int:
-        """All that this peer has in them is void; how many (microbatch, stage)."""
+        """Void all that this peer has in them; return how many (microbatch, stage) that was."""
         return sum(ledger.fence(peer) for ledger in self._ledgers.values())
 
     def load(self, stage: int) -> Counter[PeerId]:
-        """How much each owner of a stage has yet to accumulate."""
+        """Return how much each owner of a stage has yet to accumulate."""
         loads = [ledger.load(stage) for ledger in self._ledgers.values()]
         return sum(loads, Counter())
 
@@ -57,7 +57,7 @@ class Books:
         return False
 
     def vacancies(self) -> list[tuple[Ledger, int, int]]:
-        """What nobody owns, oldest first: (ledger, microbatch index, stage)."""
+        """Return what nobody owns, oldest first: (ledger, microbatch index, stage)."""
         return [
             (ledger, index, stage)
             for ledger in self._ledgers.values()

@@ -37,7 +37,7 @@ class Round:
     prepared: dict[PeerId, Prepared] = field(default_factory=dict)
 
     def prepares(self) -> list[tuple[PeerId, Prepare]]:
-        """What to tell everyone who takes part or listens."""
+        """Return what to tell everyone who takes part or listens."""
         told = []
         for roster, listeners in zip(self.rosters, self.listeners, strict=True):
             prepare = Prepare(self.epoch, self.step, self.number, roster, listeners, self.tokens)
@@ -62,11 +62,12 @@ class Round:
         return sorted(set(self.members) - set(self.prepared))
 
     def norm(self) -> float:
-        """Of the whole model's mean gradient. All replicas of a stage say the same."""
+        """Return the norm of the whole model's mean gradient. All replicas of a stage say the
+        same."""
         return math.sqrt(sum(self.prepared[roster[0][0]].squared_norm for roster in self.rosters))
 
     def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
-        """Who holds another gradient than the others of its stage, or says that its norm is
+        """Return who holds another gradient than the others of its stage, or says that its norm is
         another: all sum the same parts in the same order."""
 
         def rank(peer: PeerId) -> tuple[bool, Any]:
@@ -90,8 +91,8 @@ class Round:
         return None
 
     def suspects(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
-        """Who is waited for, and could be done without. Where some have answered, all sums are
-        there. Where nobody has, anybody may be the one that keeps its sums to itself."""
+        """Return who is waited for, and could be done without. Where some have answered, all sums
+        are there. Where nobody has, anybody may be the one that keeps its sums to itself."""
         found: list[PeerId] = []
         for roster in self.rosters:
             missing = [peer for peer, _ in roster if peer not in self.prepared]
@@ -117,7 +118,7 @@ class Commit:
 
     @property
     def snapshot(self) -> bool:
-        """Whether the replicas keep a snapshot of it."""
+        """Return whether the replicas keep a snapshot of it."""
         return self.apply.snapshot
 
     def without(self, peer: PeerId) -> None:
@@ -144,11 +145,11 @@ class Commit:
         )
 
     def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
-        """Who has come to other weights than the others of its stage."""
+        """Return who has come to other weights than the others of its stage."""
         return [peer for replicas in self.digests for peer in odd_ones(dict(replicas), trust)]
 
     def suspects(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
-        """Who is waited for, and could be done without."""
+        """Return who is waited for, and could be done without."""
         found: list[PeerId] = []
         for stage in range(self.num_stages):
             replicas = [peer for peer, its_stage in self.expected.items() if its_stage == stage]

@@ -77,7 +77,7 @@ class Committing:
         return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
 
     def _is_snapshot_due(self, now: float) -> bool:
-        """Whether the version after this step is for others to get."""
+        """Return whether the version after this step is for others to get."""
         run = self._run
         newcomers = run.members.in_state(Membership.SEEN)
         may_join = (self._admitting.may_join(member, run.version + 1, now) for member in newcomers)
@@ -85,12 +85,12 @@ class Committing:
 
     @property
     def _checkpoint_due(self) -> bool:
-        """Whether the version after this step is to be saved."""
+        """Return whether the version after this step is to be saved."""
         version, every = self._run.version + 1, self._run.settings.checkpoint_every
         return version == self._run.last_version or (every > 0 and version % every == 0)
 
     def prepare_again(self) -> list[Instruction]:
-        """To those who have not answered."""
+        """Tell those again to prepare who have not answered."""
         round_ = self._run.round
         if round_ is None:
             return []
@@ -200,7 +200,7 @@ class Committing:
     # ------------------------------------------------------------------ apply
 
     def _apply(self, round_: Round, now: float) -> list[Instruction]:
-        """All stages are prepared: announce the global norm, and go on to the next step."""
+        """Announce the global norm, as all stages are prepared, and go on to the next step."""
         run = self._run
         odd = round_.odd_ones(run.trust)
         if odd:
@@ -234,7 +234,7 @@ class Committing:
         return [Send(peer, apply) for peer in round_.audience]
 
     def apply_again(self, now: float) -> list[Instruction]:
-        """To those who have not answered."""
+        """Tell those again to apply who have not answered."""
         run, commit = self._run, self._run.commit
         if commit is None:
             return []
@@ -266,7 +266,7 @@ class Committing:
         return instructions
 
     def _close(self, commit: Commit, now: float) -> list[Instruction]:
-        """Once every live replica has applied it."""
+        """Close the step, once every live replica has applied it."""
         run = self._run
         if not commit.is_whole:
             return []
@@ -282,7 +282,7 @@ class Committing:
         return self._committed(commit, now)
 
     def _committed(self, commit: Commit, now: float) -> list[Instruction]:
-        """Every replica holds the new version."""
+        """End the commit: every replica holds the new version."""
         run = self._run
         report, digests = commit.report(), commit.digests
         instructions: list[Instruction] = [report]
@@ -307,13 +307,13 @@ class Committing:
     # ------------------------------------------------------------------ what is waited for
 
     def suspects(self) -> list[PeerId]:
-        """Whom a commit that is under way waits for, and could do without."""
+        """Return whom a commit that is under way waits for, and could do without."""
         run = self._run
         waits = run.round or run.commit
         return waits.suspects(run.trust) if waits is not None else []
 
     def awaited(self) -> str | None:
-        """What a commit that is under way is waiting for."""
+        """Return what a commit that is under way is waiting for."""
         run = self._run
         if run.round is not None:
             return f"PREPARED of {run.round.missing()}"

@@ -1,4 +1,4 @@
-"""What a peer computes, and what it has in its accumulators.
+"""The computations of a peer, and what it has in its accumulators.
 
 Rules:
 - One computation at a time: backward before forward, and within each the oldest first.
@@ -80,7 +80,7 @@ class Computing:
                 return RunWeightGradients(task.microbatch)
 
     def _choose(self) -> tuple[Kind, Task] | None:
-        """What is computed next."""
+        """Return what is computed next."""
         version, tasks = self._seat.version, self.tasks
         kind: Kind = "backward"
         task = tasks.oldest("backward", version)
@@ -94,7 +94,7 @@ class Computing:
         return (kind, task) if task is not None else None
 
     def _goes_first(self, left: Task, other: Task) -> bool:
-        """Whether weights' gradients that are left hold up a commit, or are too many."""
+        """Return whether weights' gradients that are left hold up a commit, or are too many."""
         is_older = left.microbatch.step < other.microbatch.step
         return is_older or self.tasks.waiting("weights") > self._seat.settings.most_left
 
@@ -110,14 +110,16 @@ class Computing:
         return RunBackward(microbatch, needed, later)
 
     def forward_finished(self, event: ForwardDone) -> tuple[Task | None, list[Instruction]]:
-        """Its task; or none, and what becomes of a computation that is void."""
+        """Record a finished forward. Returns its task; or none, and what becomes of a computation
+        that is void."""
         self.done += 1
         self._forward_time.add(event.seconds)
         task = self.tasks.finished(event.microbatch)
         return task, self._forget_void(event.microbatch) if task is None else []
 
     def backward_finished(self, event: BackwardDone) -> tuple[Task | None, list[Instruction]]:
-        """The same. What a void one has added to the accumulators is cleared."""
+        """Record a finished backward, as `forward_finished` records a forward. What a void one has
+        added to the accumulators is cleared."""
         self.done += 1
         task = self.tasks.finished(event.microbatch)
         if task is None or event.microbatch not in self._adding & self._left:
@@ -131,7 +133,7 @@ class Computing:
     def weight_gradients_finished(
         self, event: WeightGradientsDone
     ) -> tuple[Task | None, list[Instruction]]:
-        """The same, of what backward had left."""
+        """Record the end of what backward had left, as `forward_finished` records a forward."""
         self.done += 1
         task = self.tasks.finished(event.microbatch)
         if task is not None:
@@ -141,7 +143,7 @@ class Computing:
         return task, self._added(event.microbatch, task)
 
     def failed(self, microbatch: MicrobatchId) -> tuple[Task | None, list[Instruction]]:
-        """The same, of one that raised an error."""
+        """Record a computation that raised an error, as `forward_finished` records a good one."""
         self.done += 1
         task = self.tasks.finished(microbatch)
         if task is None:
@@ -167,25 +169,25 @@ class Computing:
         return microbatch in self._adding
 
     def is_accumulated(self, microbatch: MicrobatchId) -> bool:
-        """It is in the accumulators, or on its way into them."""
+        """Return whether it is in the accumulators, or on its way into them."""
         return any(microbatch in known for known in (self.record, self._adding, self._left))
 
     def is_brief(self, seconds: float) -> bool:
-        """Whether a device may stand still for it."""
+        """Return whether a device may stand still for it."""
         return 0 < seconds <= WAIT_FRACTION * self._forward_time.mean_s
 
     def granted(self, microbatch: MicrobatchId, need: tuple[int, ...]) -> None:
-        """Where this stage is needed, it is owned here from now on."""
+        """Own this stage of the microbatch from now on, where it is needed."""
         if self._seat.stage in need:
             self.given_up.discard(microbatch)
 
     def _forget_void(self, microbatch: MicrobatchId) -> list[Instruction]:
-        """What a void computation has left, unless it is to be computed again."""
+        """Forget what a void computation has left, unless it is to be computed again."""
         return [Forget(microbatch)] if microbatch not in self.tasks else []
 
     @property
     def _ahead(self) -> int:
-        """How many computations are handed over before the running one ends."""
+        """Return how many computations are handed over before the running one ends."""
         longest_s = self._longest_s
         if not self._forward_time.samples or longest_s >= SHORT_S:
             return 0
@@ -235,7 +237,7 @@ class Computing:
 
     @property
     def service_s(self) -> float:
-        """Of one forward and backward; 0 when it is not known."""
+        """Return the seconds of one forward and backward; 0 when they are not known."""
         return self._forward_time.mean_s + self._backward_time.mean_s
 
     @property

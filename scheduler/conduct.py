@@ -1,4 +1,4 @@
-"""What peers have done to the run, whatever has become of their membership meanwhile.
+"""The conduct of peers in the run, whatever has become of their membership meanwhile.
 
 Rules:
 - A fault bars its peer for a number of versions, which doubles with each one. Commits that it has
@@ -24,7 +24,7 @@ MOST_KNOWN = 4096  # peers that are remembered, the newest of them
 
 
 class Charge(NamedTuple):
-    """Something to be held against a member, once the event that showed it is dealt with."""
+    """A charge to be held against a member, once the event that showed it is dealt with."""
 
     peer: PeerId
     reason: str
@@ -57,13 +57,13 @@ class Conduct:
         record.faults, record.commits = record.faults + 1, 0
 
     def cut(self, peer: PeerId, version: int) -> None:
-        """It is not its fault, but this step goes on without it."""
+        """Take note that this step goes on without it, which is not its fault."""
         record = self._record(peer)
         record.barred_until = max(record.barred_until, version + 1)
 
     def choose_of(self, one: PeerId, other: PeerId, owned: Callable[[PeerId], int]) -> PeerId:
-        """Which of two that cannot reach each other goes: who has been cut off more often, else who
-        went less often for it, else who has less to be computed again."""
+        """Return which of two that cannot reach each other goes: who has been cut off more often,
+        else who went less often for it, else who has less to be computed again."""
 
         def rank(peer: PeerId) -> tuple[int, int, int]:
             record = self._record(peer)
@@ -76,26 +76,26 @@ class Conduct:
         return goes
 
     def acquit(self, peer: PeerId) -> None:
-        """Its newest fault was another's."""
+        """Take back its newest fault, which was another's."""
         record = self._records.get(peer)
         if record is not None:
             record.faults = max(0, record.faults - 1)
             self.pardon(peer)
 
     def pardon(self, peer: PeerId) -> None:
-        """It is needed. Its faults stay."""
+        """Let it in again, for it is needed. Its faults stay."""
         record = self._records.get(peer)
         if record is not None:
             record.barred_until, record.barred_until_s = 0, -math.inf
 
     def contradicts(self, peer: PeerId) -> int:
-        """It says that known weights are others; how often by now."""
+        """Count that it says that known weights are others; return how often by now."""
         record = self._record(peer)
         record.contradictions += 1
         return record.contradictions
 
     def took_part(self, peer: PeerId) -> None:
-        """In a commit that went well."""
+        """Take note that it took part in a commit that went well."""
         record = self._records.get(peer)
         if record is None:
             return

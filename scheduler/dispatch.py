@@ -54,11 +54,11 @@ class Dispatch:
         return not self._pending and not self._flights
 
     def open(self, microbatches: Iterable[MicrobatchId]) -> None:
-        """More microbatches, to be sent as the window allows, after those that there are."""
+        """Add microbatches, to be sent as the window allows, after those that there are."""
         self._pending.update(dict.fromkeys(microbatches))
 
     def drop(self, step: int) -> None:
-        """Whatever is left of a step."""
+        """Drop whatever is left of a step."""
         self._pending = OrderedDict((mb, None) for mb in self._pending if mb.step != step)
         self._flights = {mb: f for mb, f in self._flights.items() if mb.step != step}
         self._attempts = {mb: n for mb, n in self._attempts.items() if mb.step != step}
@@ -87,8 +87,8 @@ class Dispatch:
 
     @property
     def has_room(self) -> bool:
-        """For the one that goes next. Only first attempts wait: what fills the window may be behind
-        later ones."""
+        """Return whether there is room for the one that goes next. Only first attempts wait: what
+        fills the window may be behind later ones."""
         if not self._pending:
             return False
         return len(self._flights) < self.window.size or next(iter(self._pending)) in self._attempts
@@ -100,7 +100,7 @@ class Dispatch:
         return flight
 
     def again(self, microbatch: MicrobatchId) -> bool:
-        """One more attempt, unless one is on its way. Whether there will be one."""
+        """Ask for one more attempt, unless one is on its way. Returns whether there will be one."""
         flight = self._flights.get(microbatch)
         if microbatch in self._pending or (flight is not None and not flight.claimed):
             return False
@@ -108,7 +108,7 @@ class Dispatch:
         return True
 
     def goes_again(self, microbatch: MicrobatchId) -> None:
-        """Its newest attempt has come to an end that does not count."""
+        """Queue it again: its newest attempt has come to an end that does not count."""
         flight = self._flights.get(microbatch)
         if flight is not None and not flight.claimed and microbatch not in self._pending:
             self._goes_next(microbatch)
@@ -124,7 +124,7 @@ class Dispatch:
             self._goes_next(work.microbatch)
 
     def lost(self, peer: PeerId) -> None:
-        """What it had been given and nobody has claimed goes to others."""
+        """Give to others what it had been given and nobody has claimed."""
         self.wiring.remove(peer)
         self.window.remove(peer)
         for microbatch, flight in self._flights.items():
@@ -132,24 +132,25 @@ class Dispatch:
                 self._goes_next(microbatch)
 
     def was_sent(self, work: Work) -> bool:
-        """Whether there is such an attempt, of a step that is open."""
+        """Return whether there is such an attempt, of a step that is open."""
         return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
 
     def began_at(self, microbatch: MicrobatchId) -> float:
-        """When a flight's first attempt was sent."""
+        """Return when a flight's first attempt was sent."""
         return self._flights[microbatch].began_at
 
     def oldest_began_at(self) -> float | None:
-        """When the first of the flights began that wait for a claim."""
+        """Return when the first of the flights began that wait for a claim."""
         waiting = (flight.began_at for flight in self._flights.values() if not flight.claimed)
         return min(waiting, default=None)
 
     def is_in_vain(self, microbatch: MicrobatchId) -> bool:
-        """Whether attempt after attempt of a flight was late."""
+        """Return whether attempt after attempt of a flight was late."""
         return self._flights[microbatch].retries >= IN_VAIN
 
     def is_late(self, microbatch: MicrobatchId) -> bool:
-        """Its newest attempt is overdue: another one goes, unless it waits to go anyway."""
+        """Return whether its newest attempt is overdue: another one goes, unless it waits to go
+        anyway."""
         flight = self._flights.get(microbatch)
         if flight is None or flight.claimed or microbatch in self._pending:
             return False
@@ -172,7 +173,7 @@ class Dispatch:
         self._pending.pop(microbatch, None)
 
     def landed(self, microbatch: MicrobatchId, now: float) -> None:
-        """It is finished."""
+        """End a flight, which is finished."""
         flight = self._flights.get(microbatch)
         if flight is not None:
             if not flight.claimed:  # a held-out one ends without a claim

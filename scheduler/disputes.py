@@ -24,7 +24,7 @@ Trust = Callable[[PeerId], Any]  # the less, the more
 
 
 class Unreachable:
-    """Who could not reach whom, in one step."""
+    """The reports of who could not reach whom, in one step."""
 
     def __init__(self) -> None:
         self._said: set[tuple[PeerId, PeerId]] = set()
@@ -33,7 +33,7 @@ class Unreachable:
     def said(
         self, accuser: PeerId, other: PeerId, number: int, members: Collection[PeerId]
     ) -> Literal["between them", "the other", "the accuser", "nobody"]:
-        """Whose trouble it is, as far as is known by now."""
+        """Return whose trouble it is, as far as is known by now."""
         first = self._first.setdefault(accuser, number)
         self._said.add((accuser, other))
         if (other, accuser) in self._said:
@@ -46,7 +46,8 @@ class Unreachable:
 
 @dataclass(frozen=True)
 class Finding:
-    """Who is held to be at fault, who is not any more, and who has to compute again for it."""
+    """The outcome of a dispute: who is held to be at fault, who is not any more, and who has to
+    compute again for it."""
 
     culprits: tuple[PeerId, ...] = ()
     acquitted: tuple[PeerId, ...] = ()
@@ -55,7 +56,7 @@ class Finding:
 
 
 class NotFinite:
-    """Whose gradient is not finite, in one step."""
+    """The accusations of gradients that are not finite, in one step."""
 
     def __init__(self) -> None:
         self._disputes: defaultdict[PeerId, set[PeerId]] = defaultdict(set)
@@ -63,14 +64,14 @@ class NotFinite:
         # stage → who was done without, and the microbatches that it had accumulated
 
     def named(self, accuser: PeerId, other: PeerId) -> PeerId:
-        """Whom to hold to be at fault, when the accuser has summed up the other's slice."""
+        """Return whom to hold to be at fault, when the accuser has summed up the other's slice."""
         self._disputes[accuser].add(other)
         self._disputes[other].add(accuser)
         more = len(self._disputes[accuser]) > len(self._disputes[other])
         return accuser if more else other
 
     def found(self, round_: Round, stage: int, suspect: PeerId | None, trust: Trust) -> Finding:
-        """What follows from one at this stage; the suspect is who was named."""
+        """Return what follows from one at this stage; the suspect is who was named."""
         roster = {peer: frozenset(indices) for peer, indices in round_.rosters[stage]}
         tried = self._tried[stage]
         untried = [peer for peer, indices in roster.items() if indices and peer not in tried]
@@ -83,7 +84,8 @@ class NotFinite:
         return Finding((suspect,), acquitted)
 
     def _look_further(self, round_: Round, stage: int, trust: Trust) -> Finding:
-        """All contributors have been tried: was it the gradients that they were given?"""
+        """Find out, when all contributors have been tried, if it was the gradients they were
+        given."""
         tried = self._tried[stage]
         here = {peer: frozenset(indices) for peer, indices in round_.rosters[stage]}
         mine = frozenset().union(*here.values())

@@ -71,7 +71,8 @@ class Ending:
         return [ReportCheckpointFailed(version, reason), again]
 
     def stop_requested(self, reason: str) -> list[Instruction]:
-        """Once: commit this step, save it, leave. Twice, or when there is nothing to commit."""
+        """Commit this step, save it and leave; asked twice, or with nothing to commit, leave at
+        once."""
         run = self._run
         nothing = not run.has_begun or bool(run.members.bare_stages())
         if run.is_stopping or nothing:
@@ -85,7 +86,7 @@ class Ending:
         return []
 
     def watch(self, now: float) -> list[Instruction]:
-        """Nothing may wait for ever without saying why."""
+        """Report a stall: nothing may wait for ever without saying why."""
         run = self._run
         stall_s = STALL_S
         if run.step_time.samples:

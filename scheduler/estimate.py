@@ -14,7 +14,7 @@ LONGEST_S = 1e6  # that anything in a run takes
 
 
 def is_duration(seconds: float) -> bool:
-    """Whether it may be one: others may send anything."""
+    """Return whether it may be a duration: others may send anything."""
     return 0 <= seconds <= LONGEST_S
 
 
@@ -38,18 +38,18 @@ class Estimate:
         self.samples += 1
 
     def add_answer(self, seconds: float, patience_s: float) -> None:
-        """Of something that was waited for so long before it was asked for again. A late one counts
-        for at most twice that: whoever stood still for an hour, perhaps this process, does not
-        make everybody patient for hours."""
+        """Add the time of something that was waited for so long before it was asked for again. A
+        late one counts for at most twice that: whoever stood still for an hour, perhaps this
+        process, does not make everybody patient for hours."""
         self.add(min(seconds, 2 * patience_s))
 
     @property
     def deadline_s(self) -> float:
-        """How long a thing of this kind takes at the most, as far as is known."""
+        """Return how long a thing of this kind takes at the most, as far as is known."""
         return self.mean_s + DEADLINE_DEVIATIONS * self.deviation_s
 
     def patience_s(self, prior_s: float, retries: int = 0) -> float:
-        """How long to wait before asking again: learned, and doubled by each retry.
+        """Return how long to wait before asking again: learned, and doubled by each retry.
 
         `prior_s` serves until there are samples. Asking again is harmless, so it may be a guess.
         """

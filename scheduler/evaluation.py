@@ -27,15 +27,15 @@ class Evaluation:
         return not self._awaited
 
     def awaits(self, microbatch: MicrobatchId) -> bool:
-        """Whether its loss is not known yet."""
+        """Return whether its loss is not known yet."""
         return microbatch.index in self._awaited
 
     def pending(self) -> list[MicrobatchId]:
         return [MicrobatchId(self.version, i, held_out=True) for i in sorted(self._awaited)]
 
     def add(self, sender: PeerId, message: Evaluated, others: int) -> bool:
-        """Whether it counts. A loss that is not finite does when two say so, if there are others
-        who could."""
+        """Add a loss; return whether it counts. One that is not finite does when two say so, if
+        there are others who could."""
         index = message.work.microbatch.index
         if index not in self._awaited:
             return False
@@ -49,12 +49,12 @@ class Evaluation:
         return True
 
     def drop(self) -> None:
-        """It is not wanted any more."""
+        """End it: it is not wanted any more."""
         self._awaited.clear()
         self.is_reported = True
 
     def report(self) -> list[ReportEvaluation]:
-        """Its result, once."""
+        """Return its result, once."""
         if self.is_reported:
             return []
         self.is_reported = True

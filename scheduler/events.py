@@ -1,4 +1,4 @@
-"""What happened, as the cores are told of it. Outcomes of I/O are events, never exceptions."""
+"""The events that the cores are told of. Outcomes of I/O are events, never exceptions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class BackwardDone(Event, frozen=True):
 
 
 class WeightGradientsDone(Event, frozen=True):
-    """What backward had left is in the accumulator too."""
+    """The end of what backward had left: it is in the accumulator too."""
 
     microbatch: MicrobatchId
     seconds: float

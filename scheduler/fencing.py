@@ -78,7 +78,7 @@ class Fencing:
         return []
 
     def _is_waited_for(self, newcomer: Member) -> bool:
-        """Whether the run cannot go on before it has its state."""
+        """Return whether the run cannot go on before it has its state."""
         run = self._run
         if run.phase is not Phase.TRAINING:
             return False
@@ -100,7 +100,7 @@ class Fencing:
         return self.fence(member, charge.reason, now)
 
     def expelled(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
-        """It does not take part in this run any more, and nobody hears it."""
+        """Keep it out of this run from now on; nobody hears it."""
         run, member = self._run, self._run.members.get(peer)
         run.conduct.expel(peer)
         if member is None:
@@ -119,7 +119,7 @@ class Fencing:
         return fenced
 
     def fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
-        """What this peer did in the step is void, and others do it."""
+        """Void what this peer did in the step; others do it."""
         if member.state is Membership.SEEN:
             return []
         run = self._run
@@ -150,7 +150,7 @@ class Fencing:
         return [pause]
 
     def leaving(self, member: Member, idle: bool, now: float) -> list[Instruction]:
-        """It may drain if others stay. When it holds nothing of the step it goes."""
+        """Let it drain if others stay. When it holds nothing of the step it goes."""
         run = self._run
         is_news, member.leaving = not member.leaving, True
         replicas = run.members.of_stage(member.stage, Membership.READY)

@@ -48,19 +48,19 @@ class Forwards:
         self._claim_time = Estimate()
 
     def clear(self) -> None:
-        """All tasks are void."""
+        """Void all tasks."""
         self.retention.clear()
         self.agenda.clear()
         self._stranded.clear()
 
     def forget_neighbours(self) -> None:
-        """What the trainer has said of them is of an earlier admission."""
+        """Forget what the trainer has said of them, which is of an earlier admission."""
         self.before.clear()
         self.next.clear()
         self.blame.clear()
 
     def drop(self, task: Task) -> Forget:
-        """It is not needed here any more."""
+        """Drop it: it is not needed here any more."""
         self._tasks.drop(task)
         self._not_awaited(task)
         self.retention.forget(task.microbatch)
@@ -93,14 +93,16 @@ class Forwards:
         return [KeepInput(microbatch), Send(sender, accepted), *self._computing.compute()]
 
     def _is_known(self, sender: PeerId) -> bool:
-        """Whether the trainer vouches for it. Who is refused before its word is here asks again."""
+        """Return whether the trainer vouches for it. Who is refused before its word is here asks
+        again."""
         return self._seat.is_first or sender in self.before
 
     def _load(self, kind: type[Accepted] | type[Busy], message: Forward) -> Accepted | Busy:
         return kind(message.work, self._computing.service_s, self._computing.backlog_s)
 
     def _again(self, task: Task, sender: PeerId, message: Forward, now: float) -> list[Instruction]:
-        """Another attempt of a microbatch that is here; or the frame that was asked for."""
+        """Answer another attempt of a microbatch that is here; or give the frame that was asked
+        for."""
         was_asked = task.asked.pop("output", None) is not None
         is_new = message.work.attempt > task.attempt or message.route != task.route
         if is_new:
@@ -118,7 +120,8 @@ class Forwards:
         return self._go_on(task, now)
 
     def _came_again(self, task: Task) -> None:
-        """Another attempt comes: of what was handed on, and taken, nothing has come back."""
+        """Take note that another attempt comes: of what was handed on, and taken, nothing has come
+        back."""
         if task.accepted and task.is_wanted and task.pushed_to is not None:
             self.next.wiring.never_came(task.pushed_to)
 
@@ -181,12 +184,12 @@ class Forwards:
         return Send(to, message, Output(task.microbatch))
 
     def _give_output(self, task: Task) -> list[Instruction]:
-        """To the replica that has asked for it, for recovery."""
+        """Give it to the replica that has asked for it, for recovery."""
         wanted_by, task.output_wanted_by = task.output_wanted_by, None
         return [self.send_output(wanted_by, task)] if wanted_by is not None else []
 
     def repush(self, to: PeerId, microbatch: MicrobatchId, now: float) -> list[Instruction]:
-        """That replica did not take it: try another."""
+        """Try another replica: that one did not take it."""
         task = self._tasks.get(microbatch)
         if task is None or task.pushed_to != to or task.accepted:
             return []
@@ -227,7 +230,8 @@ class Forwards:
         return self.retention.keep_within(task)
 
     def stale(self, sender: PeerId, microbatch: MicrobatchId) -> list[Instruction]:
-        """By the trainer: another route owns it. By a replica: its step is over there."""
+        """Drop an attempt. By the trainer's word another route owns it; by a replica's its step is
+        over there."""
         task = self._tasks.get(microbatch)
         if task is None or sender not in (self._seat.settings.trainer, task.pushed_to):
             return []

@@ -1,4 +1,4 @@
-"""Whether a peer is alive and at work, by its beacons. No constant decides it.
+"""The health of a peer: if it is alive and at work, by its beacons. No constant decides it.
 
 A peer is suspected when its next beacon, or its next finished computation while it has some to do,
 is later than it ever was likely to be (mean + 4 deviations of what was seen), and given up when it
@@ -33,7 +33,7 @@ class Health:
     progress: Estimate = field(default_factory=Estimate)
 
     def beacon(self, now: float, queued: int, done: int) -> None:
-        """It says how much it has to do, and how much it has done since its start."""
+        """Take its word of how much it has to do, and how much it has done since its start."""
         shortest_s = max(self.beacons.mean_s / 2, BURST_S)
         if self.heard_at is not None and now - self.heard_at > shortest_s:
             self.beacons.add(now - self.heard_at)  # and not a burst that was held up
@@ -45,13 +45,13 @@ class Health:
         self.done, self.queued = done, queued
 
     def slept(self, seconds: float) -> None:
-        """Nobody was heard meanwhile, because the listener itself stood still."""
+        """Forgive the time in which the listener itself stood still: nobody was heard meanwhile."""
         if self.heard_at is not None:
             self.heard_at += seconds
         self.progress_at += seconds
 
     def lateness(self, now: float) -> float:
-        """How late it is, as a share of its deadline."""
+        """Return how late it is, as a share of its deadline."""
         if self.heard_at is None:
             return 0.0
         late = 0.0
@@ -65,7 +65,7 @@ class Health:
 
     @property
     def deadline_s(self) -> float:
-        """Of the next beacon, as it is learned."""
+        """Return the deadline of the next beacon, as it is learned."""
         return _deadline_s(self.beacons)
 
     def verdict(self, now: float) -> Verdict:

@@ -1,4 +1,4 @@
-"""What the cores tell their world to do. Payloads are named here, and kept by the world."""
+"""The instructions of the cores to their world. Payloads are named here, and kept by the world."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class DropFrames(Instruction, frozen=True):
 
 
 class ClearGradients(Instruction, frozen=True):
-    """What this peer accumulated is void: an earlier epoch's, or fenced."""
+    """Clear what this peer accumulated, which is void: an earlier epoch's, or fenced."""
 
 
 class SumPart(Instruction, frozen=True):
@@ -145,7 +145,7 @@ class SumPart(Instruction, frozen=True):
 
 
 class CombineParts(Instruction, frozen=True):
-    """All summed parts are here: join them; the outcome is GradientCombined."""
+    """Join the summed parts, which are all here; the outcome is GradientCombined."""
 
     step: int
     round: int
@@ -226,21 +226,21 @@ class Expel(Instruction, frozen=True):
 
 
 class ReportExpelled(Report, frozen=True):
-    """For people: the peer does not take part in this run any more."""
+    """A report for people: the peer does not take part in this run any more."""
 
     peer: PeerId
     reason: str
 
 
 class ReportStall(Report, frozen=True):
-    """For people: nothing has come forward for so long, and what is waited for."""
+    """A report for people: nothing has come forward for so long, and what is waited for."""
 
     seconds: float
     awaited: str
 
 
 class ReportRollback(Report, frozen=True):
-    """For people: the live state is lost, and the run goes back to this version."""
+    """A report for people: the live state is lost, and the run goes back to this version."""
 
     version: int
     lost_steps: int
@@ -248,21 +248,22 @@ class ReportRollback(Report, frozen=True):
 
 
 class ReportPause(Report, frozen=True):
-    """For people: the run cannot go on until a replica of the stage appears."""
+    """A report for people: the run cannot go on until a replica of the stage appears."""
 
     stage: int
     reason: str
 
 
 class ReportHandOver(Report, frozen=True):
-    """For people: a stage's last replica wants to leave, and waits for another one."""
+    """A report for people: a stage's last replica wants to leave, and waits for another one."""
 
     stage: int
     peer: PeerId
 
 
 class ReportRecovery(Report, frozen=True):
-    """For people and metrics: microbatches whose gradients were lost with a peer, or late."""
+    """A report for people and metrics: microbatches whose gradients were lost with a peer, or
+    late."""
 
     step: int
     what: Literal["recovered", "reattempted", "fenced", "released", "void round"]
@@ -271,21 +272,21 @@ class ReportRecovery(Report, frozen=True):
 
 
 class ReportCheckpointFailed(Report, frozen=True):
-    """For people: the run goes on without this checkpoint."""
+    """A report for people: the run goes on without this checkpoint."""
 
     version: int
     reason: str
 
 
 class ReportWaiting(Report, frozen=True):
-    """For people: replicas that are ready and needed, by stage."""
+    """A report for people: replicas that are ready and needed, by stage."""
 
     ready: tuple[int, ...]
     needed: tuple[int, ...]
 
 
 class ReportStep(Report, frozen=True):
-    """For people and metrics: a step was committed."""
+    """A report for people and metrics: a step was committed."""
 
     version: int
     loss: float  # nats a token, before the update
@@ -302,7 +303,7 @@ class ReportEvaluation(Report, frozen=True):
 
 
 class ReportPeer(Report, frozen=True):
-    """For people: what a peer says of itself."""
+    """A report for people: what a peer says of itself."""
 
     peer: PeerId
     stage: int

@@ -1,4 +1,4 @@
-"""Who is there: what peers say of themselves, and letting them in.
+"""The peers that are there: what they say of themselves, and letting them in.
 
 Rules:
 - A peer is admitted when it has the current version, or can get it. A member stays at its stage.
@@ -45,7 +45,7 @@ class Joining:
     # ------------------------------------------------------------------ what they say
 
     def seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
-        """In the directory."""
+        """Take note of a peer that was seen in the directory."""
         run = self._run
         return [
             Send(peer, Hail(run.epoch))
@@ -54,7 +54,7 @@ class Joining:
         ]
 
     def beacon(self, sender: PeerId, beacon: Beacon, now: float) -> list[Instruction]:
-        """What a peer is and holds."""
+        """Take a peer's word of what it is and holds."""
         run = self._run
         if not 0 <= beacon.stage < run.num_stages:
             return []
@@ -110,7 +110,7 @@ class Joining:
         return []
 
     def _fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
-        """It may come again, in another term."""
+        """Fence it. It may come again, in another term."""
         return self._fencing.fence(member, reason, now) + self._consider(member, now)
 
     def _has_caught_up(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
@@ -151,7 +151,7 @@ class Joining:
         return self._rollback.consider(now)
 
     def ready(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
-        """It has the version, and may be given work."""
+        """Give it work from now on: it has the version."""
         run = self._run
         if member.state is not Membership.ADMITTED or version != run.version:
             return []
@@ -169,7 +169,7 @@ class Joining:
         return [_report(member), *self._welcome(member), *introductions]
 
     def _has_the_weights(self, member: Member, digest: str) -> bool:
-        """Whether it has those of the others. Whoever has not is charged with it."""
+        """Return whether it has those of the others. Whoever has not is charged with it."""
         run, stage = self._run, member.stage
         known = run.digests[stage]
         words = self._words_of(stage)
@@ -183,7 +183,8 @@ class Joining:
         return member.peer not in odd
 
     def _words_of(self, stage: int) -> dict[PeerId, str]:
-        """What those of the stage who are still there have said of this version's weights."""
+        """Return what those of the stage who are still there have said of this version's
+        weights."""
         run = self._run
         if self._said_of != run.current:
             self._said, self._said_of = {}, run.current
@@ -201,15 +202,16 @@ class Joining:
         return not is_ready, run.trust(peer)
 
     def _kind_of_charge(self, peer: PeerId, known: str) -> Literal["fault", "lie"]:
-        """Whoever contradicts a second time what its admission names has lied: with a state of
-        other weights it would have said that it has none."""
+        """Return the kind of charge. Whoever contradicts a second time what its admission names has
+        lied: with a state of other weights it would have said that it has none."""
         member = self._run.members.get(peer)
         if not known or member is None or member.admit is None or member.admit.digest != known:
             return "fault"
         return "lie" if self._run.conduct.contradicts(peer) > 1 else "fault"
 
     def _welcome(self, member: Member) -> list[Instruction]:
-        """Those before it may give it work, and those after it take work from it."""
+        """Tell those before it that they may give it work, and those after it that they take work
+        from it."""
         if member.state is not Membership.READY or member.leaving:
             return []
         run = self._run
@@ -231,7 +233,7 @@ class Joining:
         return Send(to.peer, Standing(self._run.epoch, member.stage, member.peer, True))
 
     def _remind(self, member: Member, now: float) -> list[Instruction]:
-        """What was lost of such words is said again: one of them every so often, in turn."""
+        """Say again what was lost of such words: one of them every so often, in turn."""
         if now - member.reminded_at < REMIND_S:
             return []
         member.reminded_at = now

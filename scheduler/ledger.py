@@ -56,7 +56,7 @@ class Ledger:
     # ------------------------------------------------------------------ claims and receipts
 
     def claim(self, claim: Claim, is_live: Callable[[PeerId, int], bool]) -> Grant | None:
-        """Which path backward takes; None for an attempt that is not needed.
+        """Return which path backward takes; None for an attempt that is not needed.
 
         Asked again by the same claimant, it gives an answer that is as good.
         """
@@ -84,7 +84,7 @@ class Ledger:
         return self._grant(entry, claim.route)
 
     def _grant(self, entry: Entry, route: Path) -> Grant | None:
-        """Through the owners where they accumulate, through this route elsewhere."""
+        """Grant a path: through the owners where they accumulate, through this route elsewhere."""
         need = self._unaccumulated(entry)
         if not need:
             return None
@@ -121,7 +121,7 @@ class Ledger:
         return True
 
     def fence(self, peer: PeerId) -> int:
-        """All that this peer has in the step is void; how many (microbatch, stage)."""
+        """Void all that this peer has in the step; return how many (microbatch, stage) that was."""
         owned = self.owned_by(peer)
         for index, stage in owned:
             self._vacate(index, stage)
@@ -136,7 +136,7 @@ class Ledger:
         ]
 
     def load(self, stage: int) -> Counter[PeerId]:
-        """How much each owner of a stage has yet to accumulate."""
+        """Return how much each owner of a stage has yet to accumulate."""
         return Counter(
             entry.owners[stage]
             for entry in self._entries.values()
@@ -151,7 +151,8 @@ class Ledger:
         return sorted(self._vacant)
 
     def has_frames(self, index: int, stage: int) -> bool:
-        """Whether the neighbours of a vacancy have, or will have, the frames that it needs."""
+        """Return whether the neighbours of a vacancy have, or will have, the frames that it
+        needs."""
         entry = self._entries[index]
         neighbours = [s for s in (stage - 1, stage + 1) if 0 <= s < self.num_stages]
         return not entry.frames_gone and all(
@@ -215,7 +216,7 @@ class Ledger:
         return self._receipts == self._wanted
 
     def missing(self) -> list[tuple[int, int]]:
-        """(microbatch index, stage) pairs that have no receipt yet."""
+        """Return the (microbatch index, stage) pairs that have no receipt yet."""
         return [
             (index, stage)
             for index in range(self.microbatches)
@@ -224,7 +225,7 @@ class Ledger:
         ]
 
     def roster(self, stage: int, members: Iterable[PeerId]) -> Roster:
-        """For each member of the stage, sorted, the microbatches that it accumulated."""
+        """Return, for each member of the stage, sorted, the microbatches that it accumulated."""
         owned: dict[PeerId, list[int]] = {member: [] for member in sorted(members)}
         for index, entry in sorted(self._entries.items()):
             owned[entry.owners[stage]].append(index)

@@ -1,4 +1,4 @@
-"""Who serves each stage, as the trainer sees it.
+"""The members that serve each stage, as the trainer sees them.
 
 SEEN ── admitted ──→ ADMITTED ── has the version ──→ READY
   ↑                     │                              │
@@ -78,7 +78,7 @@ class Members:
         return member
 
     def _forget_a_silent_one(self) -> None:
-        """Of those that are only seen, if there are too many: the longest silent one."""
+        """Forget, of those that are only seen, the longest silent one, if there are too many."""
         seen = self.in_state(Membership.SEEN)
         if len(seen) >= MOST_SEEN:
             self.lose(min(seen, key=lambda member: member.health.heard_at or -math.inf).peer)
@@ -87,7 +87,7 @@ class Members:
         return self._members.pop(peer, None)
 
     def of_stage(self, stage: int, *states: Membership) -> list[Member]:
-        """In roster order."""
+        """Return the members of the stage in roster order."""
         return sorted(
             (
                 member
@@ -105,7 +105,7 @@ class Members:
         return [member for member in self._members.values() if member.state is state]
 
     def is_ready(self, peer: PeerId, stage: int) -> bool:
-        """Whether it takes work of this stage."""
+        """Return whether it takes work of this stage."""
         member = self._members.get(peer)
         return member is not None and member.stage == stage and member.state is Membership.READY
 
@@ -113,7 +113,8 @@ class Members:
         return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
 
     def holders(self, stage: int) -> list[Member]:
-        """Who has the stage's current version, or follows it from a state that it was given."""
+        """Return who has the stage's current version, or follows it from a state that it was
+        given."""
         return self.of_stage(stage, Membership.ADMITTED, Membership.READY)
 
     @property

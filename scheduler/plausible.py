@@ -1,4 +1,4 @@
-"""What cannot be true, whoever says it: values that no honest peer sends, found in one place.
+"""The words that cannot be true: values that no honest peer sends, found in one place.
 
 What is awaited, and of whom, is up to those who handle a message. A number that is not looked at
 here is only ever compared, or looked up.
@@ -32,14 +32,14 @@ _NOTHING = ""
 
 
 class Known(NamedTuple):
-    """What a run's configuration says of every microbatch."""
+    """The facts that a run's configuration tells of every microbatch."""
 
     tokens: int  # 0 when a log does not say
     least_loss: float
 
 
 def is_finite(squared_norm: float) -> bool:
-    """Whether a gradient is, by its squared norm, which may be anything from 0."""
+    """Return whether a gradient is finite, by its squared norm, which may be anything from 0."""
     return squared_norm <= MOST_SQUARED
 
 

@@ -1,4 +1,4 @@
-"""When the next receipt of each claimed microbatch is due.
+"""The times at which the next receipt of each claimed microbatch is due.
 
 Backward goes from stage to stage, so after a grant or a receipt another one follows. How long that
 takes is learned for each stage, and an owner that is late is asked again, after twice as long each
@@ -47,7 +47,7 @@ class Receipts:
             self._times[stage].add_answer(now - awaited.since, awaited.patience_s)
 
     def late(self, microbatch: MicrobatchId, now: float) -> bool:
-        """Its owner is asked again now. Whether that was done in vain, and often."""
+        """Ask its owner again now. Returns whether that was done in vain, and often."""
         awaited = self._awaited.get(microbatch)
         if awaited is None:
             return False

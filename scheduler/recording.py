@@ -62,7 +62,7 @@ def to_json(record: Any) -> bytes:
 
 
 def _named(plain: Any) -> Any:
-    """With the names of numbers that are not finite."""
+    """Return it with the names of numbers that are not finite."""
     match plain:
         case float() if not math.isfinite(plain):
             return str(plain)
@@ -74,7 +74,7 @@ def _named(plain: Any) -> Any:
 
 
 def to_plain(value: Any) -> Any:
-    """What JSON would give back of it."""
+    """Return what JSON would give back of it."""
     return _named(msgspec.to_builtins(value))
 
 
@@ -130,7 +130,7 @@ def header(settings: PeerSettings | TrainerSettings) -> dict[str, Any]:
 
 
 def record(now: float, event: Event, instructions: Iterable[Instruction]) -> dict[str, Any]:
-    """Every other one."""
+    """Return every other line of a log: what happened, when, and what it led to."""
     return {"now": now, "event": event, "instructions": instructions}
 
 

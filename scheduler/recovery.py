@@ -1,4 +1,4 @@
-"""How a peer recovers what others have lost, and helps its neighbours to.
+"""The recovery of what other peers have lost, and the help to neighbours who recover.
 
 Rules:
 - Who owns a microbatch and lacks a frame asks its neighbours for it, or gives it up: the trainer
@@ -39,7 +39,7 @@ class Recovery:
     # ------------------------------------------------------------------ its own
 
     def recover(self, message: Recover) -> list[Instruction]:
-        """This peer owns the microbatch: ask for what it lacks."""
+        """Ask for what this peer lacks of a microbatch that it owns now."""
         microbatch, seat = message.microbatch, self._seat
         is_open = seat.version <= microbatch.step <= seat.newest_step
         if message.epoch != seat.epoch or not seat.is_serving or not is_open:
@@ -101,13 +101,13 @@ class Recovery:
         return instructions
 
     def could_not_be_computed(self, task: Task, what: FailedIn, reason: str) -> list[Instruction]:
-        """What is not accumulated is for others to own. Nothing of the task is left."""
+        """Leave to others what is not accumulated. Nothing of the task is left."""
         if task.microbatch not in self._computing.record:
             self._computing.given_up.add(task.microbatch)
         return [self._forwards.drop(task), self._released(task.microbatch, reason, what)]
 
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
-        """Not accumulated, and it will not be: somebody else may own it."""
+        """Leave it to somebody else: it is not accumulated, and will not be."""
         is_coming = self._computing.is_accumulated(task.microbatch)
         if is_coming or task.backward in (Phase.RUNNING, Phase.DONE):
             return []
@@ -141,7 +141,8 @@ class Recovery:
         return given
 
     def _keep_early(self, sender: PeerId, message: GetFrame) -> None:
-        """It may own a microbatch of whose standing the trainer's word is still on its way."""
+        """Keep a request for a microbatch of whose standing the trainer's word is still on its
+        way."""
         asked = self._early.setdefault(sender, {})
         if len(self._early) > MAX_EARLY_SENDERS:
             del self._early[sender]
@@ -157,7 +158,7 @@ class Recovery:
         self._early.clear()
 
     def _frame_for(self, sender: PeerId, kind: FrameKind, task: Task) -> list[Instruction] | None:
-        """None if there is none for it, or it has been given too often."""
+        """Return the frame; None if there is none for it, or it has been given too often."""
         number = task.given[sender, kind] = task.given.get((sender, kind), 0) + 1
         if number > MAX_GIVEN:
             return None

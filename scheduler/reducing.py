@@ -59,7 +59,7 @@ class Reducing:
         return instructions
 
     def void(self, step: int) -> list[Instruction]:
-        """What is to be reduced changes, so a round of it that is under way cannot count."""
+        """Void a round that is under way: what it reduces changes, so it cannot count."""
         round_ = self._rounds.pop(step, None)
         return [DropRound(*round_.key)] if round_ is not None else []
 
@@ -97,7 +97,7 @@ class Reducing:
         return round_
 
     def validate(self) -> None:
-        """What is kept for rounds to come is bounded."""
+        """Check that what is kept for rounds to come is bounded."""
         assert len(self._early) <= MAX_EARLY_PARTS and len(self._applies) <= 2 * MAX_BEHIND + 4
         assert len(self._rounds) <= MAX_BEHIND + 2, self._rounds.keys()
 
@@ -110,7 +110,7 @@ class Reducing:
         return -1 if round_ is None or round_.combined is None else round_.prepare.round
 
     def next(self, version: int) -> list[Instruction]:
-        """What brings this version on: combine its parts, or apply their sum."""
+        """Return what brings this version on: combine its parts, or apply their sum."""
         round_ = self._rounds.get(version)
         if round_ is None:
             return []
@@ -123,7 +123,7 @@ class Reducing:
         return [StepOptimizer(*round_.key, apply.norm, apply.snapshot)]
 
     def stepped(self, version: int) -> list[Instruction]:
-        """This version is made: what led to it is not needed any more."""
+        """Forget what led to this version, which is made."""
         past = [step for step in self._rounds if step < version]
         drops: list[Instruction] = [DropRound(*self._rounds.pop(step).key) for step in past]
         self._applies = {step: a for step, a in self._applies.items() if step >= version}

@@ -22,17 +22,18 @@ class Absent:
         self._until[peer] = now + self._record_ttl_s
 
     def discard(self, peer: PeerId) -> None:
-        """It is back."""
+        """Take note that it is back."""
         self._until.pop(peer, None)
 
     def without(self, peers: tuple[PeerId, ...], now: float) -> tuple[PeerId, ...]:
-        """Those that are not known to be gone."""
+        """Return those that are not known to be gone."""
         self._until = {peer: until for peer, until in self._until.items() if until > now}
         return tuple(peer for peer in peers if peer not in self._until)
 
 
 class Replicas:
-    """Those of the next stage. Only whom the trainer vouches for, in this epoch, is given work."""
+    """The replicas of the next stage. Only whom the trainer vouches for, in this epoch, is given
+    work."""
 
     def __init__(self, rng: random.Random, record_ttl_s: float) -> None:
         self.wiring = Wiring(rng, is_only_sender=False)
@@ -40,7 +41,7 @@ class Replicas:
         self._vouched: dict[PeerId, None] = {}
 
     def __contains__(self, peer: PeerId) -> bool:
-        """Whether the trainer vouches for it."""
+        """Return whether the trainer vouches for it."""
         return peer in self._vouched
 
     def __iter__(self) -> Iterator[PeerId]:
@@ -66,12 +67,12 @@ class Replicas:
         self.wiring.remove(peer)
 
     def clear(self) -> None:
-        """What the trainer has said is of an earlier admission."""
+        """Forget what the trainer has said, which is of an earlier admission."""
         for peer in self._vouched:
             self.wiring.remove(peer)
         self._vouched.clear()
 
     def refused(self, peer: PeerId, service_s: float, until: float) -> None:
-        """It did not take work: nothing more for it until then."""
+        """Give nothing more until then to a replica that did not take work."""
         self.wiring.observe(peer, service_s)
         self.wiring.block(peer, until)

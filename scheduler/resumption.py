@@ -1,5 +1,5 @@
-"""At which version a new trainer incarnation goes on: from what the live peers hold, or from the
-last checkpoint.
+"""The version at which a new trainer incarnation goes on: from what the live peers hold, or from
+the last checkpoint.
 
 A stage can go on at a version that a replica has, or that a replica has prepared when another
 peer has already applied it: no stage applies before all are prepared, so the others may follow.
@@ -73,7 +73,7 @@ def choose_version(
 
 
 def _can_be(beacon: Beacon, checkpoint: Checkpointed, last_version: int) -> bool:
-    """Whether a peer may hold that, and it is more than what it has started with."""
+    """Return whether a peer may hold that, and it is more than what it has started with."""
     if max(beacon.applied, beacon.prepared) < 0:
         return False
     if not beacon.digest or not checkpoint.version - 1 <= beacon.version <= last_version:
@@ -85,7 +85,7 @@ def _can_be(beacon: Beacon, checkpoint: Checkpointed, last_version: int) -> bool
 
 
 def _share(stages: Sequence[Sequence[Beacon]], version: int, applied: int) -> float:
-    """Of those that hold anything, who can go on there: the least that it is in any stage."""
+    """Return the share of holders who can go on there: the least that it is in any stage."""
     return min(
         sum(_can_go_on(beacon, version, applied) for beacon in held) / max(1, len(held))
         for held in stages

@@ -1,4 +1,4 @@
-"""Which frames a peer keeps so that a neighbour's loss costs one stage's recompute.
+"""The frames that a peer keeps so that a neighbour's loss costs one stage's recompute.
 
 A frame is kept as it was sent until its step is committed. When the budget is full, those of the
 microbatches that have come furthest go first: they are the least likely to be asked for.
@@ -37,7 +37,7 @@ class Retention:
         return dropped
 
     def forget(self, microbatch: MicrobatchId) -> None:
-        """Its frames are gone."""
+        """Forget its frames, which are gone."""
         self.held_bytes -= self._held.pop(microbatch, 0)
         self._done.pop(microbatch, None)
         self._spare.pop(microbatch, None)
@@ -73,5 +73,6 @@ def _bytes(task: Task) -> int:
 
 
 def _is_spare(task: Task) -> bool:
-    """Its output has been taken, and its gradient is not still to be computed from it."""
+    """Return whether its output has been taken, and its gradient is not still to be computed from
+    it."""
     return task.accepted or not task.onward or task.backward is Phase.DONE

@@ -20,7 +20,7 @@ class Rollback:
         self._run, self._admitting = run, admitting
 
     def consider(self, now: float) -> list[Instruction]:
-        """All go back in a new epoch, if that is the only way on."""
+        """Have all go back in a new epoch, if that is the only way on."""
         run = self._run
         bare = run.members.bare_stages()
         waiting = [m for m in run.members.in_state(Membership.SEEN) if m.beacon is not None]

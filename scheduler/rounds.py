@@ -1,4 +1,4 @@
-"""One round of a stage's reduce: a deterministic butterfly.
+"""A round of a stage's reduce: a deterministic butterfly.
 
 The flat gradient is cut into equal parts, as many for each member of the roster, small enough that
 some of them are summed while others are on their way. Part i belongs to member i modulo their
@@ -55,7 +55,7 @@ class Round:
 
     @property
     def is_whole(self) -> bool:
-        """All sums are here."""
+        """True if all sums are here."""
         return not self._awaited_sums
 
     def owner(self, part: int) -> PeerId:
@@ -69,7 +69,7 @@ class Round:
         return [*sends, *(self._sum(part) for part in ready)]
 
     def awaits(self, sender: PeerId, part: Part) -> bool:
-        """Whether this slice or sum is one that is not here yet."""
+        """Return whether this slice or sum is one that is not here yet."""
         if part.summed:
             return part.index in self._awaited_sums and self.owner(part.index) == sender
         return sender in self._awaited_slices.get(part.index, ())
@@ -84,13 +84,13 @@ class Round:
         return [] if awaited else [self._sum(part.index)]
 
     def part_summed(self, part: int) -> list[Instruction]:
-        """One of this peer's own parts is added up: give it to everyone."""
+        """Give one of this peer's own parts to everyone: it is added up."""
         self._awaited_sums.discard(part)
         others = (*self.members, *self.prepare.listeners)
         return [self._send(peer, part, summed=True) for peer in others if peer != self._me]
 
     def _next_slice(self, owner: PeerId) -> list[Instruction]:
-        """To be sent now that the owner is that far, if there is one left."""
+        """Return the slice to be sent now that the owner is that far, if there is one left."""
         unsent = self._unsent.get(owner)
         return [self._send(owner, unsent.pop(), summed=False)] if unsent else []
 

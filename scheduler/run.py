@@ -1,4 +1,5 @@
-"""What the trainer knows of its run. The parts of its core share it, as those of a peer a seat."""
+"""The knowledge that the trainer has of its run. The parts of its core share it, as those of a peer
+a seat."""
 
 from __future__ import annotations
 
@@ -97,7 +98,7 @@ class Run:
 
     @property
     def ledger(self) -> Ledger:
-        """Of the step that is next to be committed."""
+        """The ledger of the step that is next to be committed."""
         return self.books[self.version]
 
     @property
@@ -121,41 +122,41 @@ class Run:
         return self.conduct.faults(peer), member.term if member is not None else 0, peer
 
     def has_others(self, peer: PeerId, stage: int) -> bool:
-        """Whether the stage has a ready replica beside this one."""
+        """Return whether the stage has a ready replica beside this one."""
         return any(other != peer for other in self.members.ready(stage))
 
     def is_current(self, member: Member, epoch: int, term: int) -> bool:
-        """Whether that is what the member was admitted in."""
+        """Return whether that is what the member was admitted in."""
         return (epoch, term) == (self.epoch, member.term) and member.state is not Membership.SEEN
 
     def came(self, what: Hashable, now: float) -> None:
-        """Something that leads to the next version. It is progress the first time in a step: what
-        is lost and done again, over and over, is none."""
+        """Take note of something that leads to the next version. It is progress the first time in a
+        step: what is lost and done again, over and over, is none."""
         if what not in self._came:
             self._came.add(what)
             self.progress_at = now
 
     def step_took(self, seconds: float) -> None:
-        """One is over. If it was held up, that is not how long steps take: whoever waits for so
-        long next time is held up for even longer."""
+        """Learn from a step that is over. If it was held up, that is not how long steps take:
+        whoever waits for so long next time is held up for even longer."""
         if self.was_held_up and self.step_time.samples:
             seconds = min(seconds, 2 * self.step_time.mean_s)
         self.step_time.add(seconds)
 
     def begin_step(self) -> None:
-        """Another one is the next to be committed."""
+        """Go on to another step, the next to be committed."""
         self.void_rounds, self.was_held_up = 0, False
         self._came.clear()
 
     def begin_books(self) -> None:
-        """Nothing of the current step is done."""
+        """Open the books of the current step, of which nothing is done."""
         self.books.clear()
         self.books.open(self.version)
         self.receipts.clear()
         self.begin_step()
 
     def leave(self, reason: str) -> list[Instruction]:
-        """All is well, and over."""
+        """Leave, as all is well, and over."""
         self.phase = Phase.CLOSING
         told: list[Instruction] = [Send(member.peer, Finish(reason)) for member in self.members]
         return [*told, Stop(reason, error=False)]

@@ -9,7 +9,7 @@ SAVE_S = 1.0  # before another try, times the tries that have failed
 
 
 class Saving:
-    """One checkpoint at a time."""
+    """The saving of checkpoints, one at a time."""
 
     def __init__(self, version: int, digests: tuple[str, ...]) -> None:
         self.version = version  # of the newest that is whole
@@ -35,7 +35,7 @@ class Saving:
             self.under_way, self.failures = None, 0
 
     def failed(self, version: int, now: float) -> StartDeadline | None:
-        """When to try again; None if it is not this one that was waited for."""
+        """Return the deadline of the next try; None if it is not this one that was waited for."""
         if self.under_way != version:
             return None
         self.under_way, self.rests = None, True

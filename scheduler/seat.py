@@ -64,7 +64,7 @@ class Seat:
 
     @property
     def newest_step(self) -> int:
-        """That this version can compute."""
+        """Return the newest step that this version can compute."""
         return self.version + self.settings.staleness
 
     def to_trainer(self, message: Message) -> Send:

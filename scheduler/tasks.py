@@ -1,4 +1,4 @@
-"""What a peer knows of each microbatch, and which computation is next.
+"""The tasks of a peer: what it knows of each microbatch, and which computation is next.
 
 The frames of a microbatch are functions of (weights, microbatch, seed), whoever computes them. So
 a peer has one task for a microbatch, however many attempts pass it.
@@ -68,7 +68,8 @@ class Task:
         return Work(self.microbatch, self.attempt)
 
     def passes_on(self, stage: int) -> bool:
-        """Whether a stage before needs the input gradient, and there is somebody to take it."""
+        """Return whether a stage before needs the input gradient, and there is somebody to take
+        it."""
         if stage == 0 or not any(needed < stage for needed in self.need):
             return False
         return bool(self.path[stage - 1])  # else it is vacant: its next owner asks
@@ -138,7 +139,7 @@ class Tasks:
         return len(self._started)
 
     def may_start(self, ahead: int) -> bool:
-        """Whether there is room for one, when so many are handed over before their turn."""
+        """Return whether there is room for one, when so many are handed over before their turn."""
         return len(self._started) <= ahead and not self._voided
 
     def oldest(self, kind: Kind, version: int) -> Task | None:
@@ -168,16 +169,17 @@ class Tasks:
         return task if task is not None and self._tasks.get(microbatch) is task else None
 
     def waiting(self, kind: Kind) -> int:
-        """How many of a kind are queued, or handed over behind the one that runs."""
+        """Return how many of a kind are queued, or handed over behind the one that runs."""
         return self._num_open[kind] - (kind == self._running)
 
     @property
     def _running(self) -> Kind | None:
-        """Of the started computations the first one runs, the others wait for it."""
+        """Return what runs: of the started computations the first one, the others wait for it."""
         return next(iter(self._started.values()))[0] if self._started else None
 
     def computable(self, version: int) -> int:
-        """What this version can compute, with what runs: the rest waits for the next version.
+        """Return what this version can compute, with what runs: the rest waits for the next
+        version.
 
         Without weights' gradients, which fill the time in which there is nothing else.
         """
@@ -201,7 +203,8 @@ class Tasks:
         return version, not microbatch.held_out, microbatch.index, microbatch
 
     def _is_ready(self, microbatch: MicrobatchId, version: int) -> bool:
-        """Its weights are here, and no earlier computation of it is still under way."""
+        """Return whether its weights are here, and no earlier computation of it is still under
+        way."""
         has_weights = microbatch.runs_on(self._staleness) <= version
         return has_weights and microbatch not in self._started
 

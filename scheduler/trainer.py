@@ -73,7 +73,7 @@ class TrainerCore:
     # ------------------------------------------------------------------ the door
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
-        """What to do about it. Answers that are no longer waited for give []."""
+        """Return what to do about an event. Answers that are no longer waited for give []."""
         if self.run.phase is Phase.CLOSING:
             return []
         instructions = self._handle(event, now)
@@ -89,7 +89,7 @@ class TrainerCore:
         return instructions
 
     def _go_on(self, now: float) -> list[Instruction]:
-        """Whatever the event has made possible."""
+        """Do whatever the event has made possible."""
         run = self.run
         if run.phase is Phase.CLOSING:
             return []
@@ -107,7 +107,7 @@ class TrainerCore:
         return [*work, *self._commit_or_end(now)]
 
     def _commit_or_end(self, now: float) -> list[Instruction]:
-        """If it is time to. This version is evaluated, where it is to be."""
+        """Commit or end if it is time to. This version is evaluated, where it is to be."""
         run = self.run
         if run.is_last_version:
             return self.ending.finish()
@@ -115,7 +115,7 @@ class TrainerCore:
 
     @property
     def _is_served(self) -> bool:
-        """Whether every stage has the replicas that were asked for."""
+        """Return whether every stage has the replicas that were asked for."""
         missing = zip(self.run.members.counts, self.run.needed, strict=True)
         return all(ready >= needed for ready, needed in missing)
 
@@ -238,7 +238,7 @@ class TrainerCore:
     # ------------------------------------------------------------------ invariants
 
     def validate(self) -> None:
-        """What always holds between events."""
+        """Check what always holds between events."""
         run = self.run
         run.books.validate()
         run.dispatch.validate()

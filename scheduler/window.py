@@ -1,4 +1,4 @@
-"""How many microbatches the trainer keeps in flight.
+"""The number of microbatches that the trainer keeps in flight.
 
 Those that are being computed or on their way, which is what the pipeline needs to be full (the
 bandwidth-delay product, as for packets), and a few more for each peer to find something to do at
@@ -32,7 +32,7 @@ class Window:
         self.size = WAITING
 
     def add(self, peer: PeerId) -> None:
-        """It takes work from now on."""
+        """Count a peer that takes work from now on."""
         self._waiting.setdefault(peer, 0.0)
         self._wanted.setdefault(peer, WAITING)
         self.size = max(self.size, self._least)
@@ -43,8 +43,8 @@ class Window:
         self._unheard.discard(peer)
 
     def heard(self, peer: PeerId, queued: int, service_s: float) -> None:
-        """By its beacon: what it could compute at once, with what it computes now, and how long a
-        forward and backward take there, or 0."""
+        """Take a peer's word, by its beacon: what it could compute at once, with what it computes
+        now, and how long a forward and backward take there, or 0."""
         if peer in self._waiting:
             self._wanted[peer] = _wanted(service_s)
             waiting = min(max(0, queued - 1), self.size)  # there cannot be more
@@ -72,12 +72,12 @@ class Window:
 
     @property
     def _least(self) -> int:
-        """Each peer computes one, and the others wait."""
+        """The least that is in flight: each peer computes one, and the others wait."""
         return WAITING * max(1, len(self._waiting))
 
 
 def _wanted(service_s: float) -> int:
-    """How many are to be at a peer that takes so long for each. A peer may say anything."""
+    """Return how many are to be at a peer that takes so long for each. A peer may say anything."""
     if not service_s > 0:  # it has computed none yet
         return WAITING
     if service_s <= WAITING_S / MOST_WAITING:

@@ -37,7 +37,7 @@ MOST_S = 1e6  # that a replica may say: sums of greater ones lose the small ones
 
 @dataclass(slots=True)
 class Replica:
-    """What is known of one replica."""
+    """The facts that are known of one replica."""
 
     account_s: float
     tie: float
@@ -152,7 +152,7 @@ class Wiring:
         return said_s * (1 << replica.missed)
 
     def _median_of_others(self, peer: PeerId, unknown_s: float) -> float:
-        """What they say that a microbatch takes."""
+        """Return the median of what the others say that a microbatch takes."""
         proven = [
             other.service.mean_s
             for its_peer, other in self._replicas.items()
@@ -173,7 +173,7 @@ class Wiring:
         replica.backlog_s = backlog_s
 
     def _lean(self, peer: PeerId, expected_s: float) -> float:
-        """What it is charged more or less, as a share, for its queue to come to the mean."""
+        """Return what it is charged more or less, as a share, for its queue to come to the mean."""
         backlog_s = self._replicas[peer].backlog_s
         if backlog_s is None:
             return 0.0
@@ -192,7 +192,7 @@ class Wiring:
         heapq.heappush(self._heap, (replica.account_s, replica.tie, peer))
 
     def validate(self) -> None:
-        """Each replica has exactly one live entry in the heap."""
+        """Check that each replica has exactly one live entry in the heap."""
         live = [
             entry[2]
             for entry in self._heap

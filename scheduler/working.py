@@ -44,7 +44,7 @@ class Working:
     # ------------------------------------------------------------------ opening steps
 
     def begin(self, now: float) -> None:
-        """All stages are served: feed all steps that may be open, an evaluation first."""
+        """Feed all steps that may be open, an evaluation first: all stages are served."""
         run = self._run
         if not run.has_begun:
             run.evaluation = self._new_evaluation()
@@ -56,7 +56,7 @@ class Working:
         self._open_newest(now)
 
     def next_step(self, now: float) -> None:
-        """Another version is here: the step that made it is over, and one more may be open."""
+        """Open one more step, as another version is here: the step that made it is over."""
         run = self._run
         run.books.close(run.version - 1)
         run.dispatch.drop(run.version - 1)
@@ -84,7 +84,7 @@ class Working:
             self._run.dispatch.open(self._run.books.open(step))
 
     def _new_evaluation(self) -> Evaluation:
-        """Of this version: every so often, and of the last one."""
+        """Return the evaluation of this version: every so often, and of the last one."""
         run = self._run
         every = run.settings.eval_every
         is_due = every > 0 and run.has_begun and run.version % every == 0
@@ -173,7 +173,7 @@ class Working:
         self._landed(microbatch, now)
 
     def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> None:
-        """Of the stage that accumulates next."""
+        """Expect the receipt of the stage that accumulates next."""
         self._run.receipts.expect(microbatch, ledger.next_stage(microbatch.index), now)
 
     def evaluated(self, member: Member, message: Evaluated, now: float) -> None:
@@ -198,7 +198,7 @@ class Working:
     # ------------------------------------------------------------------ what does not
 
     def flight_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
-        """Another attempt goes, unless one does anyway."""
+        """Send another attempt, unless one goes anyway."""
         run = self._run
         if not run.dispatch.is_late(microbatch):
             return []
@@ -207,9 +207,9 @@ class Working:
         return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
 
     def _do_without_silent_ones(self, microbatch: MicrobatchId, now: float) -> None:
-        """Somebody keeps what it is given: of whose work nothing has come since the flight began,
-        though something has of others'. If that is several, they may just have had nothing to do:
-        they stay until it is late again."""
+        """Do without who keeps what it is given: of whose work nothing has come since the flight
+        began, though something has of others'. If that is several, they may just have had nothing
+        to do: they stay until it is late again."""
         run = self._run
         since = run.dispatch.began_at(microbatch)
         found = self._silent_since(since)
@@ -220,7 +220,8 @@ class Working:
             run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
 
     def _silent_since(self, since: float) -> list[PeerId]:
-        """Of whose work nothing has come, though something has of others' of its stage."""
+        """Return those of whose work nothing has come, though something has of others' of their
+        stage."""
         run = self._run
         found: list[PeerId] = []
         for stage in range(run.num_stages):
@@ -257,7 +258,8 @@ class Working:
                 return
 
     def suspects(self) -> list[PeerId]:
-        """Whom the step waits for, and could do without: owners, or who keeps what it was given."""
+        """Return whom the step waits for, and could do without: owners, or who keeps what it was
+        given."""
         run = self._run
         late = {
             (peer, stage)
@@ -302,7 +304,7 @@ class Working:
             self._run.charge(peer, f"it gives up microbatch {microbatch} again and again")
 
     def _is_open(self, microbatch: MicrobatchId) -> bool:
-        """Whether it is to be computed now."""
+        """Return whether it is to be computed now."""
         if microbatch.held_out:
             return microbatch.step == self._run.version
         return self._run.books.of(microbatch) is not None

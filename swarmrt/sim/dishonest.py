@@ -92,7 +92,7 @@ def _silent_about(kind: type[Message]) -> Says:
 
 
 def _is_idle(message: Message) -> Iterable[Message]:
-    """It has nothing to do, and does more and more."""
+    """Make a peer seem to have nothing to do, and to do more and more."""
     match message:
         case Beacon():
             done = message.done + int(message.service_s * 1000) + 1
@@ -103,7 +103,7 @@ def _is_idle(message: Message) -> Iterable[Message]:
 
 
 def habits(victim: PeerId) -> dict[str, Habit]:
-    """By name. Some are at the expense of a replica of the same stage."""
+    """Return habits by name. Some are at the expense of a replica of the same stage."""
     return {
         "other weights": Habit(_other_weights),
         "negative tokens": Habit(_tokens(-10)),

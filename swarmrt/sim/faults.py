@@ -55,7 +55,7 @@ class Scenario:
     service_s: tuple[float, float] = LONG_S  # of each peer, from this range
 
     def story(self) -> str:
-        """For people: what happens."""
+        """Return what happens, for people."""
         head = (
             f"seed {self.seed}: replicas {list(self.replicas)}, {self.steps} steps of "
             f"{self.microbatches} microbatches, {self.retained_frames} frames retained, "
@@ -65,7 +65,8 @@ class Scenario:
 
 
 def draw(seed: int) -> Scenario:
-    """Every fourth is of short computations: then there are more of them, and less time."""
+    """Draw a scenario. Every fourth is of short computations: then there are more, and less
+    time."""
     scenario = _draw_long(seed)
     if seed % 4 != 3:
         return scenario
@@ -125,7 +126,7 @@ def _draw_fault(rng: random.Random, num_stages: int) -> Fault:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one scenario covered."""
+    """The outcome of one scenario: what it covered."""
 
     covered: Counter[str]  # fences, recoveries, releases, …; and faults by kind
 

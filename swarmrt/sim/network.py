@@ -21,7 +21,7 @@ Deliver = Callable[[Event, Any], None]
 
 @dataclass(frozen=True)
 class Weather:
-    """How bad the links are: chances of one message."""
+    """The badness of links: chances of one message."""
 
     lost: float = 0.0
     doubled: float = 0.0
@@ -41,11 +41,11 @@ class Network:
         self._generation: dict[frozenset[PeerId], int] = {}  # counts the breaks of a link
 
     def connect(self, peer: PeerId, deliver: Deliver) -> None:
-        """`deliver(event, payload)` is called for whatever reaches this peer."""
+        """Call `deliver(event, payload)` for whatever reaches this peer."""
         self._doors[peer] = deliver
 
     def disconnect(self, peer: PeerId) -> None:
-        """Its process is gone: what it has sent still arrives, and then its links end."""
+        """End a process's links: what it has sent still arrives before."""
         self._doors.pop(peer, None)
         for other in list(self._doors):
             seen_at = max(self._clock.now, self._last_arrival.get((peer, other), 0.0))
@@ -53,7 +53,7 @@ class Network:
             self._tell(other, PeerLost(peer, "killed"), seen_at - self._clock.now)
 
     def cut(self, one: PeerId, other: PeerId, seconds: float) -> None:
-        """Nothing passes between them meanwhile."""
+        """Let nothing pass between them meanwhile."""
         if one == other:
             return
         pair = frozenset((one, other))
@@ -63,7 +63,7 @@ class Network:
             self._tell(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
 
     def break_for(self, one: PeerId, other: PeerId) -> None:
-        """Their link breaks, and only one of them notices."""
+        """Break their link so that only one of them notices."""
         pair = frozenset((one, other))
         self._generation[pair] = self._generation.get(pair, 0) + 1
         self._tell(one, PeerLost(other, "broken"), self._rng.uniform(0, 0.1))

@@ -186,7 +186,7 @@ class SimulatedPeer:
                 raise AssertionError(f"a peer cannot {instruction}")
 
     def _later(self, share: float, act: Callable[[], None]) -> None:
-        """On the compute thread, one after the other. It stands still while the process is paused.
+        """Do it on the compute thread, one after the other. A pause of the process stops it too.
 
         `share` is of the time that a forward takes.
         """
@@ -226,7 +226,7 @@ class SimulatedPeer:
     # ------------------------------------------------------------------ arithmetic
 
     def _frame(self, mb: MicrobatchId, stage: int) -> str:
-        """What a stage sends, forward or backward. The trainer counts as stage -1."""
+        """Return what a stage sends, forward or backward. The trainer counts as stage -1."""
         assert isinstance(self.process.core, PeerCore)
         return f"{mb} of stage {stage} in epoch {self.process.core.seat.epoch}"
 
@@ -261,7 +261,7 @@ class SimulatedPeer:
         self.process.feed(WeightGradientsDone(mb, self._service_s))
 
     def _has_failed(self, what: FailedIn, mb: MicrobatchId, *, adds: bool = False) -> bool:
-        """Whether it raises an error. A part of a gradient may have been added before."""
+        """Return whether it raises an error. A part of a gradient may have been added before."""
         if not self.fails(what, mb):
             return False
         if adds:
@@ -336,7 +336,7 @@ class SimulatedPeer:
         self.process.feed(StateLoaded(len(history), digest_of(history)))
 
     def kept(self) -> int:
-        """How many payloads are here: nothing may pile up."""
+        """Return how many payloads are here: nothing may pile up."""
         frames = len(self._inputs) + len(self._graphs) + len(self._outputs) + len(self._gradients)
         parts = len(self._slices) + len(self._sums) + len(self._reduced)
         return frames + len(self._left) + len(self._input_grads) + parts

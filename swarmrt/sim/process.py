@@ -47,7 +47,7 @@ class Process:
 
     @property
     def now(self) -> float:
-        """By its own clock."""
+        """Return the time by its own clock."""
         return self._offset_s + self._rate * self._clock.now
 
     def feed(self, event: Event, payload: Any = None) -> None:
@@ -58,7 +58,7 @@ class Process:
             self._work_off()
 
     def pause(self) -> None:
-        """As by SIGSTOP: its links stay, and whatever comes waits."""
+        """Stop it as by SIGSTOP: its links stay, and whatever comes waits."""
         self.paused = True
 
     def go_on(self) -> None:
@@ -68,12 +68,12 @@ class Process:
                 self._work_off()
 
     def log(self) -> list[dict[str, Any]]:
-        """As it would be on disk."""
+        """Return the log as it would be on disk."""
         entries = [header(self.settings), *(record(*entry) for entry in self.history)]
         return [to_plain(entry) for entry in entries]
 
     def _work_off(self) -> None:
-        """One event at a time: what is fed meanwhile waits for its turn."""
+        """Handle one event at a time: what is fed meanwhile waits for its turn."""
         self._busy = True
         while self._waiting and self.alive and not self.paused:
             event, self.arrived = self._waiting.popleft()

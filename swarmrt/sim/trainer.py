@@ -38,7 +38,7 @@ from swarmrt.sim.process import Process
 
 @dataclass
 class Disk:
-    """What outlives a trainer's incarnations."""
+    """The files that outlive a trainer's incarnations."""
 
     epoch: int = 0
     checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)

@@ -26,7 +26,7 @@ TRAINER = PeerId("trainer")
 
 
 class World:
-    """One trainer and `replicas[s]` peers of each stage s.
+    """A world with one trainer and `replicas[s]` peers of each stage s.
 
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
@@ -72,7 +72,7 @@ class World:
 
     @property
     def trainer(self) -> SimulatedTrainer:
-        """Its newest incarnation."""
+        """The newest incarnation of the trainer."""
         return self.trainers[-1]
 
     # ------------------------------------------------------------------ who comes and goes
@@ -166,18 +166,18 @@ class World:
         ]
 
     def drain(self, peer: PeerId) -> None:
-        """It is asked to leave, as by SIGTERM."""
+        """Ask it to leave, as by SIGTERM."""
         self.peers[peer].drained = True
         self.peers[peer].process.feed(StopRequested("drained"))
 
     def pause(self, peer: PeerId, seconds: float) -> None:
-        """As by SIGSTOP and SIGCONT."""
+        """Stop it for a while, as by SIGSTOP and SIGCONT."""
         process = self.trainer.process if peer == TRAINER else self.peers[peer].process
         process.pause()
         self.clock.after(seconds, process.go_on)
 
     def kill(self, peer: PeerId) -> None:
-        """It stops at once; the others see its links break, its record expires later."""
+        """Stop it at once; the others see its links break, its record expires later."""
         if not self.peers[peer].process.alive:
             return
         self.peers[peer].process.alive = False
@@ -201,7 +201,8 @@ class World:
             process.at_failpoint = called
 
     def run(self, limit_s: float = 3600.0) -> None:
-        """Until the trainer stops. Raises RunError when it stops with an error, or not at all."""
+        """Run until the trainer stops. Raises RunError when it stops with an error, or not at
+        all."""
         while self.trainer.stopped is None:
             if not self.clock.step() or self.clock.now > limit_s:
                 raise RunError(f"the swarm is stuck at {self.clock.now:.1f} s: {self._state()}")
@@ -210,7 +211,7 @@ class World:
         self.check()
 
     def run_until(self, version: int) -> None:
-        """Until that version is committed."""
+        """Run until that version is committed."""
         while not any(report.version >= version for report in self.disk.steps):
             if not self.clock.step() or self.trainer.stopped is not None:
                 raise RunError(f"version {version} was never committed")
@@ -234,12 +235,12 @@ class World:
             assert applied == expected, f"{whose} applied {update} as step {step}"
 
     def log(self) -> dict[str, list[dict[str, object]]]:
-        """What every process recorded, by name."""
+        """Return what every process recorded, by name."""
         logs = {f"trainer-{i}": t.process.log() for i, t in enumerate(self.trainers)}
         return logs | {str(peer_id): peer.process.log() for peer_id, peer in self.peers.items()}
 
     def _state(self) -> str:
-        """For whoever looks into why nothing goes on."""
+        """Return what may explain why nothing goes on."""
         core = self.trainer.process.core
         assert isinstance(core, TrainerCore)
         return f"{core.run.phase} at version {core.run.version}"
