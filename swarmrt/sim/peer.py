@@ -96,7 +96,7 @@ class SimulatedPeer:
         self._clock, self._network, self._rng = clock, network, rng
         self._announce, self._snapshot_of = announce, snapshot_of
         self._gone = gone
-        self._service_s = service_s
+        self.service_s = service_s
         self._inputs: dict[MicrobatchId, str] = {}
         self._graphs: set[MicrobatchId] = set()
         self._left: set[MicrobatchId] = set()  # half of their gradient
@@ -201,7 +201,7 @@ class SimulatedPeer:
 
     def _begin_job(self) -> None:
         share, _ = self._jobs[0]
-        self._clock.after(self._service_s * share * self._rng.uniform(0.8, 1.2), self._end_job)
+        self._clock.after(self.service_s * share * self._rng.uniform(0.8, 1.2), self._end_job)
 
     def _end_job(self) -> None:
         if not self.process.alive:
@@ -245,7 +245,7 @@ class SimulatedPeer:
         if not is_last:
             self._outputs.add(mb)
         loss_sum, tokens = (float(TOKENS), TOKENS) if is_last else (0.0, 0)
-        self.process.feed(ForwardDone(mb, self._service_s, loss_sum, tokens, self._frame_bytes))
+        self.process.feed(ForwardDone(mb, self.service_s, loss_sum, tokens, self._frame_bytes))
 
     def _backward(self, mb: MicrobatchId, accumulate: bool, later: bool) -> None:
         self._check_weights(mb)
@@ -256,14 +256,14 @@ class SimulatedPeer:
         if later:
             self._left.add(mb)
         self._input_grads.add(mb)
-        seconds = self._service_s if later else 2 * self._service_s
+        seconds = self.service_s if later else 2 * self.service_s
         self.process.feed(BackwardDone(mb, seconds, self._frame_bytes))
 
     def _add_what_was_left(self, mb: MicrobatchId) -> None:
         if self._has_failed("weights", mb):
             return
         self._add(mb, 1)
-        self.process.feed(WeightGradientsDone(mb, self._service_s))
+        self.process.feed(WeightGradientsDone(mb, self.service_s))
 
     def _has_failed(self, what: FailedIn, mb: MicrobatchId, *, adds: bool = False) -> bool:
         """Whether it raises an error. A part of a gradient may have been added before."""

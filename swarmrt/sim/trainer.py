@@ -46,6 +46,7 @@ class Disk:
     epoch: int = 0
     checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)
     steps: list[ReportStep] = field(default_factory=list)
+    committed_at: list[float] = field(default_factory=list)  # each of the steps
     evaluations: list[ReportEvaluation] = field(default_factory=list)
     rollbacks: list[ReportRollback] = field(default_factory=list)
     pauses: list[ReportPause] = field(default_factory=list)
@@ -103,6 +104,7 @@ class SimulatedTrainer:
                 self.disk.epoch = self._epoch = epoch
             case ReportStep():
                 self.disk.steps.append(instruction)
+                self.disk.committed_at.append(self._clock.now)
             case ReportEvaluation():
                 self.disk.evaluations.append(instruction)
             case ReportRollback():
