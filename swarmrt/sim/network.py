@@ -1,7 +1,7 @@
 """Links of the simulated world: each with a latency of its own, and as bad as asked for.
 
 A message may be lost without a trace, come twice, or come late. A cut between two processes loses
-what is on its way, and both ends see their link break.
+what is on its way, and both ends see their link break. With wires, bytes take their time.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
 from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
 from swarmrt.sim.clock import Clock
+from swarmrt.sim.links import CONTROL_BYTES, Bulk, Wires
 
 Deliver = Callable[[Event, Any], None]
 
@@ -30,8 +32,10 @@ class Weather:
 
 
 class Network:
-    def __init__(self, clock: Clock, rng: random.Random, weather: Weather) -> None:
-        self.weather = weather
+    def __init__(
+        self, clock: Clock, rng: random.Random, weather: Weather, wires: Wires | None = None
+    ) -> None:
+        self.weather, self.wires = weather, wires
         self.copies: Callable[[Message], int] = lambda _: 1  # that arrive, in fair weather
         self._clock, self._rng = clock, rng
         self._doors: dict[PeerId, Deliver] = {}
@@ -47,6 +51,7 @@ class Network:
     def disconnect(self, peer: PeerId) -> None:
         """End a process's links: what it has sent still arrives before."""
         self._doors.pop(peer, None)
+        self._drop(self.wires.pairs_of(peer) if self.wires is not None else [])
         for other in list(self._doors):
             seen_at = max(self._clock.now, self._last_arrival.get((peer, other), 0.0))
             seen_at += self._rng.uniform(0, 0.5)
@@ -56,28 +61,52 @@ class Network:
         """Let nothing pass between them meanwhile."""
         if one == other:
             return
-        pair = frozenset((one, other))
-        self._cut_until[pair] = self._clock.now + seconds
-        self._generation[pair] = self._generation.get(pair, 0) + 1
+        self._cut_until[frozenset((one, other))] = self._clock.now + seconds
+        self._break(one, other)
         for end, lost in ((one, other), (other, one)):
             self._tell(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
 
     def break_for(self, one: PeerId, other: PeerId) -> None:
         """Break their link so that only one of them notices."""
-        pair = frozenset((one, other))
-        self._generation[pair] = self._generation.get(pair, 0) + 1
+        self._break(one, other)
         self._tell(one, PeerLost(other, "broken"), self._rng.uniform(0, 0.1))
 
-    def send(self, sender: PeerId, to: PeerId, message: Message, payload: Any) -> None:
+    def _break(self, one: PeerId, other: PeerId) -> None:
+        """Lose what is on its way between them."""
+        pair = frozenset((one, other))
+        self._generation[pair] = self._generation.get(pair, 0) + 1
+        self._drop([(one, other), (other, one)])
+
+    def _drop(self, pairs: list[tuple[PeerId, PeerId]]) -> None:
+        """Tell whoever sends bulk there that it did not go out."""
+        if self.wires is None:
+            return
+        for sender, to in pairs:
+            for message in self.wires.drop((sender, to)):
+                self._tell(sender, SendFailed(to, message), self._rng.uniform(0, 0.1))
+
+    def send(
+        self, sender: PeerId, to: PeerId, message: Message, payload: Any, size_bytes: int = 0
+    ) -> None:
         link, pair = (sender, to), frozenset((sender, to))
-        if link not in self._latency_s:
-            self._latency_s[link] = self._rng.uniform(0.001, 0.05)
-        latency_s = self._latency_s[link] + self._rng.uniform(0, 0.02)
+        latency_s = self._latency(link)
         if to not in self._doors or self._cut_until.get(pair, 0.0) > self._clock.now:
             self._tell(sender, SendFailed(to, message), latency_s)
             return
         draw = self._rng.random() - self.weather.lost
         if draw < 0:
+            return
+        generation = self._generation.get(pair, 0)
+
+        def arrive() -> None:
+            if self._generation.get(pair, 0) == generation:
+                self._deliver(to, Received(sender, message), payload)
+
+        if self.wires is not None and size_bytes > CONTROL_BYTES:
+            if self.copies(message):
+                through_s = self.wires.latency_s(*link)
+                through = partial(self._clock.after, through_s, arrive)
+                self.wires.push(link, Bulk(message, size_bytes, through))
             return
         arrival = self._clock.now + latency_s
         if draw < self.weather.late:
@@ -86,16 +115,19 @@ class Network:
             arrival = max(arrival, self._last_arrival.get(link, 0.0))
             self._last_arrival[link] = arrival
         copies = self.copies(message) + (self._rng.random() < self.weather.doubled)
-        generation = self._generation.get(pair, 0)
         for copy in range(copies):
             at = arrival + copy * self._rng.uniform(0, 0.5)
-            self._clock.at(at, lambda: self._arrive(sender, to, message, payload, generation))
+            self._clock.at(at, arrive)
 
-    def _arrive(
-        self, sender: PeerId, to: PeerId, message: Message, payload: Any, generation: int
-    ) -> None:
-        if self._generation.get(frozenset((sender, to)), 0) == generation:
-            self._deliver(to, Received(sender, message), payload)
+    def _latency(self, link: tuple[PeerId, PeerId]) -> float:
+        """Return the latency of this message on this link, and of the bulk that it has to wait for,
+        in seconds."""
+        if self.wires is not None:
+            wait_s = self.wires.control_waits_s(link) + self.wires.latency_s(*link)
+            return wait_s * self._rng.uniform(1.0, 1.1)
+        if link not in self._latency_s:
+            self._latency_s[link] = self._rng.uniform(0.001, 0.05)
+        return self._latency_s[link] + self._rng.uniform(0, 0.02)
 
     def _tell(self, peer: PeerId, event: Event, after_s: float) -> None:
         self._clock.after(after_s, lambda: self._deliver(peer, event, None))

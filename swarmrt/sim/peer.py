@@ -59,11 +59,12 @@ from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.dishonest import HONEST
+from swarmrt.sim.fetching import Exchange, History
+from swarmrt.sim.links import Sizes
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
 
 Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch by owner, halves)
-History = tuple[Update, ...]
 TOKENS = 10  # of every microbatch
 FRAME_BYTES = 100
 SNAPSHOTS_KEPT = 2
@@ -83,6 +84,7 @@ class SimulatedPeer:
         service_s: float,
         clock_offset_s: float = 0.0,
         clock_rate: float = 1.0,
+        sizes: Sizes | None = None,
     ) -> None:
         self.settings = settings
         self.stopped: Stop | None = None
@@ -94,7 +96,7 @@ class SimulatedPeer:
         self._clock, self._network, self._rng = clock, network, rng
         self._announce, self._snapshot_of = announce, snapshot_of
         self._gone = gone
-        self._service_s = service_s
+        self.service_s = service_s
         self._inputs: dict[MicrobatchId, str] = {}
         self._graphs: set[MicrobatchId] = set()
         self._left: set[MicrobatchId] = set()  # half of their gradient
@@ -108,7 +110,13 @@ class SimulatedPeer:
         self._reduced: dict[tuple[int, int], Counter[str]] = {}
         self._loads = 0
         self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
-        network.connect(settings.me, self.process.feed)
+        self._sizes, self._exchange = sizes, None
+        self._frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
+        if sizes is None:
+            network.connect(settings.me, self.process.feed)
+        else:
+            size = sizes.state_bytes
+            self._exchange = Exchange(self.process, clock, network, size, self._give)
 
     def start(self) -> None:
         self.process.feed(Started(0, digest_of(())))
@@ -118,8 +126,9 @@ class SimulatedPeer:
     def _act(self, instruction: Instruction) -> None:
         match instruction:
             case Send(to, message, payload):
+                size = self._sizes.of(payload) if self._sizes is not None else 0
                 for said in self.habit.says(message):
-                    self._network.send(self.settings.me, to, said, self._tensors(payload))
+                    self._network.send(self.settings.me, to, said, self._tensors(payload), size)
             case _ if self.habit.omits(instruction):
                 pass
             case KeepInput(mb):
@@ -172,11 +181,7 @@ class SimulatedPeer:
                 update = _update(self._reduced[step, number])
                 self._later(0.2, lambda: self._step(step, update, snapshot))
             case LoadState(version, donors):
-                self._loads += 1
-                load = self._loads
-                self._clock.after(
-                    self._rng.uniform(0.2, 2.0), lambda: self._load(load, version, donors)
-                )
+                self._load(version, donors)
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():
@@ -196,7 +201,7 @@ class SimulatedPeer:
 
     def _begin_job(self) -> None:
         share, _ = self._jobs[0]
-        self._clock.after(self._service_s * share * self._rng.uniform(0.8, 1.2), self._end_job)
+        self._clock.after(self.service_s * share * self._rng.uniform(0.8, 1.2), self._end_job)
 
     def _end_job(self) -> None:
         if not self.process.alive:
@@ -240,7 +245,7 @@ class SimulatedPeer:
         if not is_last:
             self._outputs.add(mb)
         loss_sum, tokens = (float(TOKENS), TOKENS) if is_last else (0.0, 0)
-        self.process.feed(ForwardDone(mb, self._service_s, loss_sum, tokens, FRAME_BYTES))
+        self.process.feed(ForwardDone(mb, self.service_s, loss_sum, tokens, self._frame_bytes))
 
     def _backward(self, mb: MicrobatchId, accumulate: bool, later: bool) -> None:
         self._check_weights(mb)
@@ -251,14 +256,14 @@ class SimulatedPeer:
         if later:
             self._left.add(mb)
         self._input_grads.add(mb)
-        seconds = self._service_s if later else 2 * self._service_s
-        self.process.feed(BackwardDone(mb, seconds, FRAME_BYTES))
+        seconds = self.service_s if later else 2 * self.service_s
+        self.process.feed(BackwardDone(mb, seconds, self._frame_bytes))
 
     def _add_what_was_left(self, mb: MicrobatchId) -> None:
         if self._has_failed("weights", mb):
             return
         self._add(mb, 1)
-        self.process.feed(WeightGradientsDone(mb, self._service_s))
+        self.process.feed(WeightGradientsDone(mb, self.service_s))
 
     def _has_failed(self, what: FailedIn, mb: MicrobatchId, *, adds: bool = False) -> bool:
         """Return whether it raises an error. A part of a gradient may have been added before."""
@@ -314,14 +319,32 @@ class SimulatedPeer:
         while len(self.snapshots) > SNAPSHOTS_KEPT:
             del self.snapshots[min(self.snapshots)]
 
-    def _load(self, load: int, version: int, donors: tuple[PeerId, ...]) -> None:
+    def _load(self, version: int, donors: tuple[PeerId, ...]) -> None:
+        """Version 0 is made, others are got: without sizes, in about as long."""
+        self._loads += 1
+        load = self._loads
+        if version > 0 and self._exchange is not None:
+            stage = self.settings.stage
+            self._exchange.get(stage, version, donors, lambda h: self._got(load, version, h))
+            return
+        self._clock.after(
+            self._rng.uniform(0.2, 2.0),
+            lambda: self._got(load, version, self._find(version, donors)),
+        )
+
+    def _find(self, version: int, donors: tuple[PeerId, ...]) -> History | None:
+        if version == 0:
+            return ()
+        states = (self._snapshot_of(donor, self.settings.stage, version) for donor in donors)
+        return next((state for state in states if state is not None), None)
+
+    def _give(self, stage: int, version: int) -> History | None:
+        """Return what others ask for, if it is here."""
+        return self.snapshots.get(version) if stage == self.settings.stage else None
+
+    def _got(self, load: int, version: int, found: History | None) -> None:
         if load != self._loads:
             return  # a newer one has replaced it
-        found: History | None = () if version == 0 else None
-        for donor in donors if found is None else ():
-            found = self._snapshot_of(donor, self.settings.stage, version)
-            if found is not None:
-                break
         if found is None:
             self.process.feed(StateUnavailable(version, "no donor has it"))
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Expelled, Started
@@ -31,8 +32,10 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.sim.clock import Clock
+from swarmrt.sim.fetching import Exchange, History
+from swarmrt.sim.links import Sizes
 from swarmrt.sim.network import Network
-from swarmrt.sim.peer import History, digest_of
+from swarmrt.sim.peer import digest_of
 from swarmrt.sim.process import Process
 
 
@@ -43,6 +46,7 @@ class Disk:
     epoch: int = 0
     checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)
     steps: list[ReportStep] = field(default_factory=list)
+    committed_at: list[float] = field(default_factory=list)  # each of the steps
     evaluations: list[ReportEvaluation] = field(default_factory=list)
     rollbacks: list[ReportRollback] = field(default_factory=list)
     pauses: list[ReportPause] = field(default_factory=list)
@@ -64,6 +68,7 @@ class SimulatedTrainer:
         disk: Disk,
         clock_offset_s: float = 0.0,
         clock_rate: float = 1.0,
+        sizes: Sizes | None = None,
     ) -> None:
         self.settings = settings
         self.disk = disk
@@ -73,7 +78,12 @@ class SimulatedTrainer:
         self._clock, self._network = clock, network
         self._snapshot_of = snapshot_of
         self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
-        network.connect(settings.me, self.process.feed)
+        self._exchange = None
+        if sizes is None:
+            network.connect(settings.me, self.process.feed)
+        else:
+            size = sizes.state_bytes
+            self._exchange = Exchange(self.process, clock, network, size, self._give)
 
     def start(self) -> None:
         self.process.feed(Started())
@@ -86,7 +96,7 @@ class SimulatedTrainer:
                     frame = f"{payload.microbatch} of stage -1 in epoch {self._epoch}"
                 self._network.send(self.settings.me, to, message, frame)
             case SaveCheckpoint():
-                self._clock.after(0.5, lambda: self._save(instruction))
+                self._save(instruction)
             case OfferCheckpoint(version):
                 assert version in self.disk.checkpoints
                 self.offered = version
@@ -94,6 +104,7 @@ class SimulatedTrainer:
                 self.disk.epoch = self._epoch = epoch
             case ReportStep():
                 self.disk.steps.append(instruction)
+                self.disk.committed_at.append(self._clock.now)
             case ReportEvaluation():
                 self.disk.evaluations.append(instruction)
             case ReportRollback():
@@ -117,13 +128,36 @@ class SimulatedTrainer:
             case _:
                 raise AssertionError(f"a trainer cannot {instruction}")
 
+    def _give(self, stage: int, version: int) -> History | None:
+        """Return what peers ask for, if it is offered."""
+        return self.disk.checkpoints[version][stage] if self.offered == version else None
+
     def _save(self, what: SaveCheckpoint) -> None:
+        """Collect one state a stage: without sizes, in half a second."""
+        stages = range(len(what.donors))
+        found: dict[int, History | None] = {}
+
+        def got(stage: int, state: History | None) -> None:
+            found[stage] = state
+            if len(found) == len(stages):
+                self._write(what, [found[stage] for stage in stages])
+
+        if self._exchange is not None:
+            for stage in stages:
+                donors = what.donors[stage]
+                self._exchange.get(stage, what.version, donors, partial(got, stage))
+            return
+
+        def find() -> None:
+            for stage in stages:
+                states = (self._snapshot_of(d, stage, what.version) for d in what.donors[stage])
+                got(stage, next((state for state in states if state is not None), None))
+
+        self._clock.after(0.5, find)
+
+    def _write(self, what: SaveCheckpoint, found: list[History | None]) -> None:
         if not self.process.alive:
             return
-        found = []
-        for stage, donors in enumerate(what.donors):
-            states = (self._snapshot_of(donor, stage, what.version) for donor in donors)
-            found.append(next((state for state in states if state is not None), None))
         whole = tuple(state for state in found if state is not None)
         if len(whole) < len(found):
             self.process.feed(CheckpointFailed(what.version, "no donor has it"))

@@ -4,7 +4,7 @@ reproducible from a seed, and checked as it runs."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
@@ -15,8 +15,10 @@ from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.dishonest import HONEST, Habit
+from swarmrt.sim.fetching import History
+from swarmrt.sim.links import Link, Sizes, Wires
 from swarmrt.sim.network import Network, Weather
-from swarmrt.sim.peer import FRAME_BYTES, TOKENS, History, SimulatedPeer
+from swarmrt.sim.peer import FRAME_BYTES, TOKENS, SimulatedPeer
 from swarmrt.sim.process import Process
 from swarmrt.sim.trainer import Disk, SimulatedTrainer
 
@@ -30,6 +32,10 @@ class World:
 
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
+
+    With `sizes`, gradients, activations and states take the time that their bytes need on the
+    `links` of the hosts: each process is at a host of its own name. Without, links have a latency
+    only.
     """
 
     def __init__(
@@ -49,17 +55,22 @@ class World:
         weather: Weather = Weather(),  # noqa: B008 - it is frozen
         skew_s: float = 0.0,
         drift: float = 0.0,
+        sizes: Sizes | None = None,
+        links: Mapping[PeerId, Link] | None = None,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
-        self.network = Network(self.clock, self.rng, weather)
+        self.sizes = sizes
+        wires = Wires(self.clock, links or {}) if sizes is not None else None
+        self.network = Network(self.clock, self.rng, weather, wires)
         self.num_stages = len(replicas)
         self.steps, self.microbatches, self.staleness = steps, microbatches, staleness
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.disk = Disk()
         self.trainers: list[SimulatedTrainer] = []
         self._service_s, self._queue_s, self._seed = service_s, queue_s, seed
-        self._retain_bytes = retained_frames * FRAME_BYTES
+        frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
+        self._retain_bytes = retained_frames * frame_bytes
         self._evaluation = (eval_every, eval_microbatches)
         self._checkpoint_every = checkpoint_every
         self._skew_s, self._drift = skew_s, drift
@@ -99,7 +110,13 @@ class World:
             least_loss=0.0,
         )
         trainer = SimulatedTrainer(
-            settings, self.clock, self.network, self._snapshot, self.disk, *self._clock_error()
+            settings,
+            self.clock,
+            self.network,
+            self._snapshot,
+            self.disk,
+            *self._clock_error(),
+            self.sizes,
         )
         trainer.process.at_failpoint = self._at_failpoint
         self.trainers.append(trainer)
@@ -116,10 +133,23 @@ class World:
             return
         self._start_trainer((1,) * self.num_stages, resume=True)
 
-    def spawn(self, stage: int, after_s: float = 0.0, habit: Habit = HONEST) -> PeerId:
+    def spawn(
+        self,
+        stage: int,
+        after_s: float = 0.0,
+        habit: Habit = HONEST,
+        link: Link | None = None,
+        service_s: float | None = None,
+    ) -> PeerId:
         """A peer that starts so much later."""
         number = sum(p.settings.stage == stage for p in self.peers.values())
         peer_id = PeerId(f"s{stage}p{number}")
+        if link is not None:
+            assert self.network.wires is not None, "links are for worlds with sizes"
+            self.network.wires.links[peer_id] = link
+        gradient_bytes = self._seed % 3 * (28 << 20)  # one part a member, or several
+        if self.sizes is not None:
+            gradient_bytes = self.sizes.gradient_bytes
         settings = PeerSettings(
             me=peer_id,
             trainer=TRAINER,
@@ -127,7 +157,7 @@ class World:
             num_stages=self.num_stages,
             seed=self._seed,
             queue_s=self._queue_s,
-            gradient_bytes=self._seed % 3 * (28 << 20),  # one part a member, or several
+            gradient_bytes=gradient_bytes,
             retain_bytes=self._retain_bytes,
             record_ttl_s=RECORD_TTL_S,
             most_left=stage,
@@ -143,8 +173,9 @@ class World:
             self._announce,
             self._snapshot,
             self.kill,
-            self.rng.uniform(*self._service_s),
+            self.rng.uniform(*self._service_s) if service_s is None else service_s,
             *self._clock_error(),
+            self.sizes,
         )
         peer.process.at_failpoint = self._at_failpoint
         peer.habit = habit
@@ -175,6 +206,10 @@ class World:
         process = self.trainer.process if peer == TRAINER else self.peers[peer].process
         process.pause()
         self.clock.after(seconds, process.go_on)
+        wires = self.network.wires
+        if wires is not None:
+            wires.hold(peer)
+            self.clock.after(seconds, lambda: wires.let_go(peer))
 
     def kill(self, peer: PeerId) -> None:
         """Stop it at once; the others see its links break, its record expires later."""

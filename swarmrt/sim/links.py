@@ -1,0 +1,155 @@
+"""Bytes over the links of the simulated world: how many a message has, and how long they take.
+
+Each host has an uplink and a downlink, which are shared, in equal parts, by the pairs of hosts
+between which bulk is on its way. Between two hosts it goes as out of a real outbox: bulk in the
+order of sending, and control before it, which waits for the end of one chunk at the most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Message
+from swarmrt.scheduler.instructions import GradientPart, InputGrad, Output, Payload
+from swarmrt.sim.clock import Clock
+
+CHUNK_BYTES = 256 << 10  # between two chances for a control message
+CONTROL_BYTES = CHUNK_BYTES // 4  # what has no more goes before bulk
+NOTHING_LEFT = 0.5  # bytes: times are floating-point numbers
+
+Pair = tuple[PeerId, PeerId]  # sender, receiver
+
+
+@dataclass(frozen=True)
+class Link:
+    """The connection of a host: by default as in a machine room."""
+
+    up_bytes_per_s: float = 125e6
+    down_bytes_per_s: float = 125e6
+    latency_s: float = 0.0005  # its share of what a message takes in one direction
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of what each stage has, and sends."""
+
+    state_bytes: int  # of a snapshot
+    gradient_bytes: int  # of a stage, as it travels
+    activation_bytes: int  # of a microbatch, between two stages
+
+    def of(self, payload: Payload | None) -> int:
+        match payload:
+            case GradientPart(_, _, _, parts):
+                return self.gradient_bytes // parts
+            case Output() | InputGrad():
+                return self.activation_bytes
+        return 0  # token ids are control
+
+
+@dataclass(slots=True)
+class Bulk:
+    """A message on its way."""
+
+    message: Message
+    left_bytes: float
+    arrived: Callable[[], None]
+
+
+class Wires:
+    """All bulk that is on its way, and when it will be there."""
+
+    def __init__(self, clock: Clock, links: Mapping[PeerId, Link]) -> None:
+        self.links = dict(links)
+        self._clock = clock
+        self._queues: dict[Pair, deque[Bulk]] = {}  # none is empty
+        self._rates: dict[Pair, float] = {}  # bytes a second, of the first in each queue
+        self._still: Counter[PeerId] = Counter()  # hosts of which nothing moves, and why often
+        self._moved_at = 0.0
+        self._plans = 0
+
+    def link(self, host: PeerId) -> Link:
+        return self.links.setdefault(host, Link())
+
+    def latency_s(self, one: PeerId, other: PeerId) -> float:
+        return self.link(one).latency_s + self.link(other).latency_s
+
+    def control_waits_s(self, pair: Pair) -> float:
+        """Return how long control waits for the chunk of bulk that is being written between these
+        two, in seconds."""
+        rate = self._rates.get(pair, 0.0)
+        if not rate:
+            return 0.0
+        self._move()
+        return min(CHUNK_BYTES, self._queues[pair][0].left_bytes) / rate
+
+    def push(self, pair: Pair, bulk: Bulk) -> None:
+        self._move()
+        queue = self._queues.setdefault(pair, deque())
+        queue.append(bulk)
+        if len(queue) == 1:
+            self._plan()
+
+    def drop(self, pair: Pair) -> list[Message]:
+        """Break their link, and return the messages that were on their way and are lost."""
+        if pair not in self._queues:
+            return []
+        self._move()
+        queue = self._queues.pop(pair)
+        self._plan()
+        return [bulk.message for bulk in queue]
+
+    def pairs_of(self, host: PeerId) -> list[Pair]:
+        """Return the pairs between which something is on its way to this host or from it."""
+        return [pair for pair in self._queues if host in pair]
+
+    def hold(self, host: PeerId) -> None:
+        """Let nothing go on to it and from it until it is let go as often."""
+        self._move()
+        self._still[host] += 1
+        self._plan()
+
+    def let_go(self, host: PeerId) -> None:
+        self._move()
+        self._still[host] -= 1
+        self._plan()
+
+    def _move(self) -> None:
+        """Carry what there was time for since the last time."""
+        elapsed_s = self._clock.now - self._moved_at
+        self._moved_at = self._clock.now
+        if elapsed_s:
+            for pair, queue in self._queues.items():
+                queue[0].left_bytes -= self._rates[pair] * elapsed_s
+
+    def _plan(self) -> None:
+        """Share the links anew, and come back when the next message is through."""
+        moving = [
+            pair for pair in self._queues if not (self._still[pair[0]] or self._still[pair[1]])
+        ]
+        up, down = Counter(pair[0] for pair in moving), Counter(pair[1] for pair in moving)
+        self._rates = dict.fromkeys(self._queues, 0.0)
+        for one, other in moving:
+            up_rate = self.link(one).up_bytes_per_s / up[one]
+            down_rate = self.link(other).down_bytes_per_s / down[other]
+            self._rates[one, other] = min(up_rate, down_rate)
+        self._plans += 1
+        plan = self._plans
+        if moving:
+            soonest_s = min(self._queues[pair][0].left_bytes / self._rates[pair] for pair in moving)
+            self._clock.after(soonest_s, lambda: self._come_through(plan))
+
+    def _come_through(self, plan: int) -> None:
+        if plan != self._plans:
+            return  # something has changed since
+        self._move()
+        through = [p for p, queue in self._queues.items() if queue[0].left_bytes < NOTHING_LEFT]
+        whole = [self._queues[pair].popleft() for pair in through]
+        for pair in through:
+            if not self._queues[pair]:
+                del self._queues[pair]
+        self._plan()
+        for bulk in whole:
+            bulk.arrived()
