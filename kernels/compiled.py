@@ -26,7 +26,7 @@ _PARAMETERS = {
     "bf16_encode_feedback": (_POINTER, _POINTER, _POINTER, _SIZE),
     "bf16_decode": (_POINTER, _POINTER, _SIZE),
     "bf16_accumulate": (_POINTER, _POINTER, _SIZE),
-    "fingerprint": (_POINTER, _SIZE, _POINTER),
+    "fingerprint": (_POINTER, _SIZE, _SIZE, _POINTER),
 }
 
 
@@ -91,9 +91,9 @@ def accumulate_bf16(halves: torch.Tensor, total: torch.Tensor) -> None:
     _library().swarmrt_bf16_accumulate(halves.data_ptr(), total.data_ptr(), len(halves))
 
 
-def fingerprint(data: torch.Tensor) -> tuple[int, int]:
+def fingerprint(data: torch.Tensor, place: int = 0) -> tuple[int, int]:
     sums = (ctypes.c_uint64 * 2)()
-    _library().swarmrt_fingerprint(data.data_ptr(), len(data) // 8, sums)
+    _library().swarmrt_fingerprint(data.data_ptr(), len(data) // 8, place, sums)
     return sums[0], sums[1]
 
 

@@ -31,6 +31,45 @@ from swarmrt.kernels.reference import GAMMA, MIX_1, MIX_2, MIX_3, WORD_BYTES
 ALL = (1 << 64) - 1
 
 
+class Digest:
+    """The fingerprint of bytes that come piece by piece: what `digest` gives of all of them."""
+
+    def __init__(self) -> None:
+        self._first = self._second = self._words = 0
+        self._rest = torch.empty(0, dtype=torch.uint8)  # of the pieces so far: less than a word
+
+    def add(self, piece: torch.Tensor) -> None:
+        """Add the next piece: contiguous, of any dtype, on the CPU."""
+        data = piece.detach().reshape(-1).view(torch.uint8)
+        if len(self._rest):
+            filled = torch.cat([self._rest, data[: WORD_BYTES - len(self._rest)]])
+            data = data[WORD_BYTES - len(self._rest) :]
+            if len(filled) < WORD_BYTES:
+                self._rest = filled
+                return
+            self._add_words(filled)
+        whole = len(data) // WORD_BYTES * WORD_BYTES
+        self._add_words(data[:whole])
+        self._rest = data[whole:].clone()
+
+    def _add_words(self, data: torch.Tensor) -> None:
+        if len(data):
+            first, second = implementation(data.device).fingerprint(data, self._words)
+            self._first, self._second = self._first + first, self._second + second
+            self._words += len(data) // WORD_BYTES
+
+    def hexdigest(self) -> str:
+        """Return 32 hex characters, of all that has been added."""
+        ends = [self._words * WORD_BYTES + len(self._rest)]
+        if rest := bytes(self._rest.tolist()):
+            ends.insert(0, int.from_bytes(rest, "little"))
+        first, second = self._first, self._second
+        for place, word in enumerate(ends, self._words):
+            one, other = mixed(word, place)
+            first, second = first + one, second + other
+        return f"{first & ALL:016x}{second & ALL:016x}"
+
+
 def digest(tensor: torch.Tensor) -> str:
     """32 hex characters that two tensors share when their bytes are equal, and otherwise by no
     accident.
@@ -40,16 +79,9 @@ def digest(tensor: torch.Tensor) -> str:
     """
     if not tensor.is_contiguous():
         raise ValueError("only a contiguous tensor can be digested without a copy")
-    data = tensor.detach().reshape(-1).view(torch.uint8)
-    words = len(data) // WORD_BYTES
-    first, second = implementation(data.device).fingerprint(data[: WORD_BYTES * words])
-    ends = [len(data)]
-    if rest := bytes(data[WORD_BYTES * words :].tolist()):
-        ends.insert(0, int.from_bytes(rest, "little"))
-    for place, word in enumerate(ends, words):
-        one, other = mixed(word, place)
-        first, second = first + one, second + other
-    return f"{first & ALL:016x}{second & ALL:016x}"
+    whole = Digest()
+    whole.add(tensor)
+    return whole.hexdigest()
 
 
 def mixed(word: int, place: int) -> tuple[int, int]:

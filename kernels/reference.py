@@ -104,8 +104,9 @@ def accumulate_bf16(halves: torch.Tensor, total: torch.Tensor) -> None:
     total.add_(halves)
 
 
-def fingerprint(data: torch.Tensor) -> tuple[int, int]:
-    """Both sums, modulo 2^64, of `swarmrt.kernels.digest` over the words of `data`.
+def fingerprint(data: torch.Tensor, place: int = 0) -> tuple[int, int]:
+    """Return both sums, modulo 2^64, of `swarmrt.kernels.digest` over the words of `data`, the
+    first of which is the one at `place`.
 
     uint8, of a size that 8 divides, and at any address.
     """
@@ -113,7 +114,8 @@ def fingerprint(data: torch.Tensor) -> tuple[int, int]:
     for start in range(0, len(data) // WORD_BYTES, CHUNK_WORDS):
         stop = start + CHUNK_WORDS
         words = data[WORD_BYTES * start : WORD_BYTES * stop].clone().view(torch.int64)
-        places = torch.arange(start + 1, start + 1 + len(words), device=data.device)
+        first = place + start + 1
+        places = torch.arange(first, first + len(words), device=data.device)
         words += places.mul_(_signed(GAMMA))
         _xor_shifted(words, 30).mul_(_signed(MIX_1))
         _xor_shifted(words, 27).mul_(_signed(MIX_2))

@@ -77,14 +77,16 @@ def accumulate_int8(
     _launch(_decode, (codes, scales, total), block, ADD=True)
 
 
-def fingerprint(data: torch.Tensor) -> tuple[int, int]:
+def fingerprint(data: torch.Tensor, place: int = 0) -> tuple[int, int]:
     if not len(data) or data.data_ptr() % reference.WORD_BYTES:
-        return reference.fingerprint(data)
+        return reference.fingerprint(data, place)
     words = data.view(torch.int64)
     programs = triton.cdiv(len(words), FINGERPRINT_WORDS)
     sums = torch.empty((programs, 2), dtype=torch.int64, device=data.device)
     with torch.cuda.device_of(data):  # type: ignore[no-untyped-call]
-        _fingerprint[(programs,)](words, sums, len(words), WIDTH=FINGERPRINT_WORDS, num_warps=8)
+        _fingerprint[(programs,)](
+            words, sums, len(words), place, WIDTH=FINGERPRINT_WORDS, num_warps=8
+        )
     first, second = sums.sum(0).tolist()
     return first % (1 << 64), second % (1 << 64)
 
@@ -177,12 +179,12 @@ def _decode(codes, scales, out, count, block, WIDTH: tl.constexpr, ADD: tl.const
 
 
 @triton.jit
-def _fingerprint(words, sums, count, WIDTH: tl.constexpr):
+def _fingerprint(words, sums, count, place, WIDTH: tl.constexpr):
     program = tl.program_id(0).to(tl.int64)
     at = program * WIDTH + tl.arange(0, WIDTH)
     mask = at < count
     x = tl.load(words + at, mask, other=0).to(tl.uint64)
-    x += (at + 1).to(tl.uint64) * GAMMA
+    x += (at + place + 1).to(tl.uint64) * GAMMA
     x = (x ^ (x >> 30)) * MIX_1
     x = (x ^ (x >> 27)) * MIX_2
     x = x ^ (x >> 31)

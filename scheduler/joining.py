@@ -268,7 +268,7 @@ class Joining:
         checkpoint = Checkpointed(run.version, run.digests, run.settings.checkpoint_every)
         plan = choose_version(holdings, checkpoint, run.epoch, run.last_version)
         run.phase = Phase.WAITING
-        if plan.is_live and plan.version < run.last_version:
+        if plan.is_live:
             run.version, run.update = plan.version, (plan.round, plan.norm)
             if run.version != run.settings.start_version:
                 run.digests = plan.digests

@@ -156,10 +156,12 @@ class Run:
         self.begin_step()
 
     def leave(self, reason: str) -> list[Instruction]:
-        """Leave, as all is well, and over."""
+        """End the run. Peers are told that it is over if a checkpoint has all that they hold; else
+        they keep it for the next incarnation."""
+        is_saved = self.phase is not Phase.HAILING and self.saving.version == self.version
+        told = self.members if is_saved else ()
         self.phase = Phase.CLOSING
-        told: list[Instruction] = [Send(member.peer, Finish(reason)) for member in self.members]
-        return [*told, Stop(reason, error=False)]
+        return [*(Send(member.peer, Finish(reason)) for member in told), Stop(reason, error=False)]
 
     def give_up(self, reason: str) -> Stop:
         self.phase = Phase.CLOSING

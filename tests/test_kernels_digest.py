@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmrt.kernels import compiled, reference
-from swarmrt.kernels.digest import digest, mixed
+from swarmrt.kernels.digest import Digest, digest, mixed
 from tests.kernels import native_library, needs_native
 
 LARGE = 8 * reference.CHUNK_WORDS * 2 + 123  # more than two of torch's chunks
@@ -56,12 +56,20 @@ def test_c_and_torch_agree(simd: str, tmp_path: Path, monkeypatch: pytest.Monkey
         assert compiled.fingerprint(words) == reference.fingerprint(words)
 
 
-@given(data=st.binary(max_size=1000), start=st.integers(0, 7))
-def compare_with_torch(data: bytes, start: int) -> None:
-    """At any address, of any number of words."""
+@given(data=st.binary(max_size=1000), start=st.integers(0, 7), place=st.integers(0, 1 << 40))
+def compare_with_torch(data: bytes, start: int, place: int) -> None:
+    """At any address, of any number of words, from any place on."""
     words = tensor_of(data)[start:]
     words = words[: len(words) // 8 * 8]
-    assert compiled.fingerprint(words) == reference.fingerprint(words)
+    assert compiled.fingerprint(words, place) == reference.fingerprint(words, place)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=12))
+def test_pieces_have_the_digest_of_the_whole(pieces: list[bytes]) -> None:
+    whole = Digest()
+    for piece in pieces:
+        whole.add(tensor_of(piece))
+    assert whole.hexdigest() == digest(tensor_of(b"".join(pieces)))
 
 
 @pytest.mark.parametrize(

@@ -73,12 +73,12 @@ def test_kernels_assemble_for_cards_of_all_ages(
     encode = {"values": "*fp32", "residual": "*fp32", "scales": "*fp32", "codes": "*i8"}
     decode = {"codes": "*i8", "scales": "*fp32", "out": "*fp32"}
     flags = {"WIDTH": 256, "FEEDBACK": True, "STOCHASTIC": True}
-    words = {"WIDTH": triton_kernels.FINGERPRINT_WORDS}
+    sums, words = {"words": "*i64", "sums": "*i64"}, {"WIDTH": triton_kernels.FINGERPRINT_WORDS}
     for kernel, signature, constants in (
         (triton_kernels._encode, encode | sizes | {"key": "i32"}, flags),
         (triton_kernels._decode, decode | sizes, {"WIDTH": 256, "ADD": True}),
         (triton_kernels._decode, decode | {"count": "i32"}, {"WIDTH": 16, "ADD": True, "block": 1}),
-        (triton_kernels._fingerprint, {"words": "*i64", "sums": "*i64", "count": "i64"}, words),
+        (triton_kernels._fingerprint, sums | {"count": "i64", "place": "i64"}, words),
     ):
         compiled = compile_for(kernel, signature, constants, capability)
         assert compiled.asm["cubin"] and ".ftz" not in (ptx := str(compiled.asm["ptx"]))
@@ -90,7 +90,7 @@ def test_the_fingerprint_compiles_for_cuda(tmp_path: Path, monkeypatch: pytest.M
     from swarmrt.kernels import triton_kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    signature = {"words": "*i64", "sums": "*i64", "count": "i32"}
+    signature = {"words": "*i64", "sums": "*i64", "count": "i32", "place": "i64"}
     constants = {"WIDTH": triton_kernels.FINGERPRINT_WORDS}
     ptx = ptx_of(triton_kernels._fingerprint, signature, constants)
     assert "mul.lo.s64" in ptx and "shr.u64" in ptx and "shr.s64" not in ptx

@@ -11,14 +11,16 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
+    Draft,
     checkpoint_of,
     checkpoints_in,
+    describe_file,
     has_begun,
     newest_checkpoint,
     read_epoch,
-    write_checkpoint,
     write_epoch,
 )
+from swarmrt.runtime.snapshot import Snapshot, digest_of
 
 
 class Killed(Exception):
@@ -37,8 +39,11 @@ def write(run_dir: Path, version: int, text: str = "a", die_at: str = "") -> Che
         "seed": 0,
         "config": RunConfig().model_dump(mode="json"),
     }
-    files = [(memoryview(f"{text}{version}".encode()), "digest")]
-    return write_checkpoint(run_dir, manifest, files, 2, passing)
+    data = memoryview(f"{text}{version}".encode())
+    draft = Draft(run_dir, version)
+    draft.file_of(0).write_bytes(data)
+    files = [describe_file(Snapshot(0, version, data, digest_of(data)), "digest")]
+    return draft.finish(manifest, files, 2, passing)
 
 
 def names(run_dir: Path) -> list[str]:

@@ -1,14 +1,15 @@
 /* The fingerprint of kernels/digest.py: two sums, modulo 2^64, over 64-bit words mixed with their
- * places. `data` has 8 * `words` bytes and need not be aligned; `sums` has two words. */
+ * places, of which `place` is the first. `data` has 8 * `words` bytes and need not be aligned; `sums`
+ * has two words. */
 #include "simd.h"
 
-BODY void swarmrt_fingerprint_body(const uint8_t *restrict data, size_t words,
+BODY void swarmrt_fingerprint_body(const uint8_t *restrict data, size_t words, size_t place,
                                    uint64_t *restrict sums) {
     uint64_t first = 0, second = 0;
     for (size_t i = 0; i < words; i++) {
         uint64_t x;
         memcpy(&x, data + 8 * i, 8);
-        x += (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u;
+        x += (uint64_t)(place + i + 1) * 0x9e3779b97f4a7c15u;
         x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
         x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
         x ^= x >> 31;
@@ -19,5 +20,6 @@ BODY void swarmrt_fingerprint_body(const uint8_t *restrict data, size_t words,
     sums[1] = second;
 }
 
-EXPORTED(swarmrt_fingerprint, (const uint8_t *data, size_t words, uint64_t *sums),
-         (data, words, sums))
+EXPORTED(swarmrt_fingerprint,
+         (const uint8_t *data, size_t words, size_t place, uint64_t *sums),
+         (data, words, place, sums))

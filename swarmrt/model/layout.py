@@ -12,7 +12,7 @@ from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError
-from swarmrt.kernels.digest import digest
+from swarmrt.kernels.digest import Digest
 from swarmrt.model.meta import shapes_only
 from swarmrt.model.stage import Stage
 
@@ -41,7 +41,10 @@ class Layout:
 
     def digest(self, tensors: Mapping[str, Tensor]) -> str:
         """The fingerprint of a state's parameters."""
-        return digest(torch.cat([tensors[name].reshape(-1) for name in self.parameters]))
+        whole = Digest()
+        for name in self.parameters:
+            whole.add(tensors[name])
+        return whole.hexdigest()
 
 
 def layout_of(stage: Stage) -> Layout:

@@ -2,8 +2,9 @@
 
     RUN_DIR/checkpoints/step-000050/stage-0.safetensors … manifest.json
 
-A checkpoint is written under a temporary name, fsynced and renamed. Its manifest names the
-digest of every file, so that a torn or altered one is found before it is used.
+A checkpoint comes together under a temporary name, is fsynced and renamed. Its manifest names the
+digest of every file, so that a torn or altered one is found before it is used. No state is held in
+memory: files are written piece by piece, and read where they are looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError
-from swarmrt.runtime.snapshot import digest_of
-from swarmrt.wire.tensors import new_buffer
+from swarmrt.runtime.landing import mapped
+from swarmrt.runtime.snapshot import Snapshot, digest_of
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had another digest of the parameters
@@ -70,13 +71,11 @@ class Checkpoint:
         return parse_config(self.manifest.config, str(self.path / "manifest.json"))
 
     def read_stage(self, stage: int) -> memoryview:
-        """A stage's snapshot file. Raises CheckpointError if it is torn or altered."""
+        """Return a stage's snapshot file. Raises CheckpointError if it is torn or altered."""
         entry = self.manifest.stages[stage]
         path = self.path / entry.file
         try:
-            with path.open("rb") as file:
-                data = new_buffer(os.fstat(file.fileno()).st_size)
-                data = data[: file.readinto(data)]
+            data = mapped(path)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
         if len(data) != entry.size_bytes or digest_of(data) != entry.sha256:
@@ -91,54 +90,71 @@ def checkpoints_in(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
-def write_checkpoint(
-    run_dir: Path,
-    manifest_of: dict[str, Any],
-    files: list[tuple[memoryview, str]],
-    keep: int,
-    passing: Callable[[str], object] = str,
-) -> Checkpoint:
-    """Write all stages' (file, parameter digest), then drop all but the `keep` newest.
+class Draft:
+    """A checkpoint that is coming together. `drop` it when nothing comes of it."""
 
-    `passing(failpoint)` is told where it is. `manifest_of` has the manifest's fields but for
-    `format` and `stages`. Raises OSError.
-    """
-    folder = checkpoints_in(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"step-{manifest_of['version']:06d}"
-    for left in folder.glob(".step-*"):
-        shutil.rmtree(left)  # of writers that were killed
-    temporary = folder / f".{name}.tmp"
-    temporary.mkdir()
-    stages = []
-    for index, (data, parameters_digest) in enumerate(files):
-        file = f"stage-{index}.safetensors"
-        _write_synced(temporary / file, data)
-        stages.append(
-            StageFile(
-                file=file,
-                size_bytes=len(data),
-                sha256=digest_of(data),
-                parameters_digest=parameters_digest,
-            )
-        )
-    manifest = Manifest(format=FORMAT, stages=stages, **manifest_of)
-    _write_synced(temporary / "manifest.json", manifest.model_dump_json(indent=1).encode())
-    _sync_folder(temporary)
-    final, replaced = folder / name, folder / f"{name}{REPLACED}"
-    if final.exists():  # of a timeline that a rollback has left
+    def __init__(self, run_dir: Path, version: int) -> None:
+        """Make its folder. Raises OSError."""
+        self._folder = checkpoints_in(run_dir)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in self._folder.glob(".step-*"):
+            shutil.rmtree(left)  # of writers that were killed
+        self._name = f"step-{version:06d}"
+        self._temporary = self._folder / f".{self._name}.tmp"
+        self._temporary.mkdir()
+
+    def file_of(self, stage: int) -> Path:
+        """Return where the stage's snapshot file belongs."""
+        return self._temporary / f"stage-{stage}.safetensors"
+
+    def drop(self) -> None:
+        """Leave nothing of it, unless it is finished."""
+        if self._temporary.exists():
+            shutil.rmtree(self._temporary)
+
+    def finish(
+        self,
+        manifest_of: dict[str, Any],
+        files: Sequence[StageFile],
+        keep: int,
+        passing: Callable[[str], object] = str,
+    ) -> Checkpoint:
+        """Give it its name, then drop all but the `keep` newest.
+
+        `passing(failpoint)` is told where it is. `manifest_of` has the manifest's fields but for
+        `format` and `stages`. Raises OSError.
+        """
+        folder, name = self._folder, self._name
+        for stage in range(len(files)):
+            _sync(self.file_of(stage))
+        manifest = Manifest(format=FORMAT, stages=list(files), **manifest_of)
+        text = manifest.model_dump_json(indent=1)
+        _write_synced(self._temporary / "manifest.json", text.encode())
+        _sync(self._temporary)
+        final, replaced = folder / name, folder / f"{name}{REPLACED}"
+        if final.exists():  # of a timeline that a rollback has left
+            if replaced.exists():
+                _remove(replaced)
+            final.rename(replaced)
+        passing("trainer.checkpoint.before_rename")
+        self._temporary.rename(final)
+        _sync(folder)
+        passing("trainer.checkpoint.after_rename")
         if replaced.exists():
             _remove(replaced)
-        final.rename(replaced)
-    passing("trainer.checkpoint.before_rename")
-    temporary.rename(final)
-    _sync_folder(folder)
-    passing("trainer.checkpoint.after_rename")
-    if replaced.exists():
-        _remove(replaced)
-    for old in _whole(folder)[:-keep]:
-        _remove(old)
-    return Checkpoint(final, manifest)
+        for old in _whole(folder)[:-keep]:
+            _remove(old)
+        return Checkpoint(final, manifest)
+
+
+def describe_file(snapshot: Snapshot, parameters_digest: str) -> StageFile:
+    """Return what a manifest says of a stage's file."""
+    return StageFile(
+        file=f"stage-{snapshot.stage}.safetensors",
+        size_bytes=len(snapshot.data),
+        sha256=snapshot.digest,
+        parameters_digest=parameters_digest,
+    )
 
 
 def has_begun(run_dir: Path) -> bool:
@@ -241,8 +257,9 @@ def _write_synced(path: Path, data: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Have a file or a folder on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

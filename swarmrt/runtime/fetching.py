@@ -24,6 +24,7 @@ from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, NoState, StateChunk
 from swarmrt.model.layout import Layout
+from swarmrt.runtime.landing import InMemory, Landing
 from swarmrt.runtime.snapshot import (
     Snapshot,
     digest_of,
@@ -32,7 +33,6 @@ from swarmrt.runtime.snapshot import (
 )
 from swarmrt.runtime.state import CHUNK_BYTES, Send
 from swarmrt.scheduler.estimate import Estimate
-from swarmrt.wire.tensors import new_buffer
 
 OUTSTANDING_CHUNKS = 4  # asked for at once: keeps a link full, and memory small
 MAX_DONORS = 16  # of one snapshot: more are not asked
@@ -41,6 +41,7 @@ LATER_S = 0.25  # at least, for donors that say later than the first one which f
 MISSES = 5  # of a donor, each after twice as long
 
 T = TypeVar("T")
+NewLanding = Callable[[int], Landing]  # for a file of so many bytes; called on a thread
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,16 @@ class Vote:
 
 
 class Fetch:
-    """A file on its way here, from donors that name its digest. Feed it the answers."""
+    """A file on its way to a landing, from donors that name its digest. Feed it the answers."""
 
-    def __init__(self, wanted: Wanted, digest: str, donors: Sequence[PeerId], send: Send) -> None:
+    def __init__(
+        self, wanted: Wanted, digest: str, donors: Sequence[PeerId], send: Send, landing: Landing
+    ) -> None:
         self._wanted, self._digest, self._send = wanted, digest, send
         self._donors = list(donors)
-        self._buffer = new_buffer(wanted.size_bytes)  # only what has come takes memory
-        self._missing_bytes = len(self._buffer)
+        self._landing = landing
+        self._size_bytes = self._missing_bytes = wanted.size_bytes
+        self._being_written = 0  # chunks
         self._asked: dict[int, tuple[PeerId, float]] = {}  # offset → donor, and when
         self._chunk_time = Estimate()
         self._retries = 0  # since something came
@@ -155,11 +159,13 @@ class Fetch:
         self._next_offset = 0
         self._turn = 0
         self._progress = asyncio.Event()
-        self._failure: RunError | None = None
+        self._failure: RunError | OSError | None = None
 
     async def snapshot(self) -> Snapshot | None:
-        """The whole file; None when it has another digest than was said. Raises RunError when no
-        donor can give it."""
+        """Return the whole file, or None when it has another digest than was said.
+
+        Raises RunError when no donor can give it, OSError when it cannot be written.
+        """
         self._ask()
         while self._missing_bytes and self._failure is None:
             self._progress.clear()
@@ -171,10 +177,11 @@ class Fetch:
                 self._ask_others()
         if self._failure is not None:
             raise self._failure
-        digest = await asyncio.to_thread(digest_of, self._buffer)
+        data = self._landing.data()
+        digest = await asyncio.to_thread(digest_of, data)
         if digest != self._digest:
             return None
-        return Snapshot(self._wanted.stage, self._wanted.version, self._buffer, digest)
+        return Snapshot(self._wanted.stage, self._wanted.version, data, digest)
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
         offset = chunk.offset_bytes
@@ -184,7 +191,7 @@ class Fetch:
         payload = tensors[0]
         if not isinstance(payload, torch.Tensor) or payload.dtype != torch.uint8:
             return
-        total_bytes = len(self._buffer)
+        total_bytes = self._size_bytes
         if (chunk.digest, chunk.total_bytes) != (self._digest, total_bytes):
             self.donor_failed(sender, "holds another file than it has said")
             return
@@ -192,12 +199,20 @@ class Fetch:
             self.donor_failed(sender, "sent a chunk of the wrong size")
             return
         data = payload.numpy().data
-        self._buffer[offset : offset + len(data)] = data
         self._chunk_time.add(asyncio.get_running_loop().time() - asked_at)
         del self._asked[offset]
-        self._missing_bytes -= len(data)
+        self._being_written += 1
+        self._landing.write(offset, data, partial(self._written, len(data)))
+
+    def _written(self, size_bytes: int, error: OSError | None) -> None:
+        """Make room for another chunk: one is where it belongs."""
+        self._being_written -= 1
+        if error is not None:
+            self._failure = error
+        else:
+            self._missing_bytes -= size_bytes
+            self._ask()
         self._progress.set()
-        self._ask()
 
     def donor_failed(self, donor: PeerId, reason: str) -> None:
         """Ask the others for what this donor owes."""
@@ -226,8 +241,11 @@ class Fetch:
             self._request(offset)
 
     def _ask(self) -> None:
-        size = len(self._buffer)
-        while self._donors and self._next_offset < size and len(self._asked) < OUTSTANDING_CHUNKS:
+        while (
+            self._donors
+            and self._next_offset < self._size_bytes
+            and len(self._asked) + self._being_written < OUTSTANDING_CHUNKS
+        ):
             offset, self._next_offset = self._next_offset, self._next_offset + CHUNK_BYTES
             self._request(offset)
 
@@ -251,10 +269,13 @@ class Fetches:
         self._send = send
         self._awaiting: dict[tuple[int, int], Awaiting] = {}
 
-    async def get(self, wanted: Wanted, donors: Sequence[PeerId]) -> Snapshot:
-        """The snapshot. Raises RunError when no donor can give it.
+    async def get(
+        self, wanted: Wanted, donors: Sequence[PeerId], new_landing: NewLanding = InMemory
+    ) -> Snapshot:
+        """Return the snapshot, which lies where `new_landing` says.
 
-        Donors that have given a wrong one before are asked when there is nobody else.
+        Donors that have given a wrong one before are asked when there is nobody else. Raises
+        RunError when no donor can give it, OSError when it cannot be written.
         """
         if not donors:
             raise RunError(f"nobody is known to have {wanted}")
@@ -264,17 +285,20 @@ class Fetches:
         failure: SwarmError | None = None
         for digest, its_donors in await self._answer(wanted, vote, vote.files()):
             try:
-                return await self._get_checked(wanted, digest, its_donors)
+                return await self._get_checked(wanted, digest, its_donors, new_landing)
             except SwarmError as error:
                 failure = error
         raise RunError(str(failure))
 
-    async def _get_checked(self, wanted: Wanted, digest: str, donors: list[PeerId]) -> Snapshot:
+    async def _get_checked(
+        self, wanted: Wanted, digest: str, donors: list[PeerId], new_landing: NewLanding
+    ) -> Snapshot:
         """Get it from all of them together; when that is damaged, from one after the other."""
         tries = [donors, *([donor] for donor in donors if len(donors) > 1)]
         failure = RunError(f"{wanted} arrived damaged: its digest differs")
         for some in tries:
-            fetch = Fetch(wanted, digest, some, self._send)
+            landing = await asyncio.to_thread(new_landing, wanted.size_bytes)
+            fetch = Fetch(wanted, digest, some, self._send, landing)
             try:
                 snapshot = await self._answer(wanted, fetch, fetch.snapshot())
             except RunError as error:

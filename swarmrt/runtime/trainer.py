@@ -22,15 +22,17 @@ from swarmrt.model.layout import Layout, layout_from
 from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
+    Draft,
     checkpoint_of,
+    describe_file,
     read_born,
     read_epoch,
-    write_checkpoint,
     write_epoch,
 )
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.fetching import Wanted
+from swarmrt.runtime.landing import OnDisk
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.place import Place
 from swarmrt.runtime.reception import AccessFile, Reception
@@ -243,42 +245,52 @@ class Trainer(Shell):
     # ------------------------------------------------------------------ checkpoints
 
     def _offer(self, checkpoint: Checkpoint) -> None:
-        """Be the donor of a checkpoint's states."""
+        """Be the donor of a checkpoint's states, as soon as each is read once."""
         for stage in range(self.config.num_stages):
-            data = as_written_now(stage, checkpoint.version, checkpoint.read_stage(stage))
-            snapshot = Snapshot(stage, checkpoint.version, data, digest_of(data))
+            self.shelf.promise(stage, checkpoint.version)
+        self.start(self._read(checkpoint))
+
+    async def _read(self, checkpoint: Checkpoint) -> None:
+        version = checkpoint.version
+
+        def read(stage: int) -> Snapshot:
+            data = as_written_now(stage, version, checkpoint.read_stage(stage))
+            return Snapshot(stage, version, data, digest_of(data))
+
+        for stage in range(self.config.num_stages):
+            snapshot = await asyncio.to_thread(read, stage)
             self.shelf.put(snapshot, keep=self.config.num_stages)
 
     async def _save(self, what: SaveCheckpoint) -> None:
-        """Collect one snapshot a stage from its donor and write them. One at a time."""
+        """Collect one snapshot a stage from its donors, on the disk. One at a time."""
         async with self._saving:
             try:
-                snapshots = [
-                    await self.fetches.get(Wanted(layout, what.version, digest), donors)
-                    for layout, digest, donors in zip(
-                        await self._layouts(), what.digests, what.donors, strict=True
-                    )
-                ]
-                manifest = {
-                    "run": self.config.run.name,
-                    "epoch": what.epoch,
-                    "version": what.version,
-                    "seed": self.config.run.seed,
-                    "config": self.config.model_dump(mode="json"),
-                }
-                write = partial(
-                    write_checkpoint,
-                    self._options.run_dir,
-                    manifest,
-                    [(s.data, d) for s, d in zip(snapshots, what.digests, strict=True)],
-                    self.config.checkpoint.keep,
-                    self.failpoints.at,
-                )
-                await asyncio.to_thread(write)
+                draft = await asyncio.to_thread(Draft, self._options.run_dir, what.version)
+                try:
+                    await self._collect(what, draft)
+                finally:
+                    await asyncio.to_thread(draft.drop)
             except (SwarmError, OSError) as error:
                 self.process.feed(CheckpointFailed(what.version, str(error)))
             else:
                 self.process.feed(CheckpointSaved(what.version))
+
+    async def _collect(self, what: SaveCheckpoint, draft: Draft) -> None:
+        files = []
+        for stage, layout in enumerate(await self._layouts()):
+            wanted = Wanted(layout, what.version, what.digests[stage])
+            landing = partial(OnDisk, draft.file_of(stage))
+            snapshot = await self.fetches.get(wanted, what.donors[stage], landing)
+            files.append(describe_file(snapshot, what.digests[stage]))
+        manifest = {
+            "run": self.config.run.name,
+            "epoch": what.epoch,
+            "version": what.version,
+            "seed": self.config.run.seed,
+            "config": self.config.model_dump(mode="json"),
+        }
+        keep, passing = self.config.checkpoint.keep, self.failpoints.at
+        await asyncio.to_thread(draft.finish, manifest, files, keep, passing)
 
     async def _layouts(self) -> tuple[Layout, ...]:
         """Return the layouts of all stages' states. They are worked out once, and beside the event
