@@ -87,7 +87,10 @@ class Committing:
     def _checkpoint_due(self) -> bool:
         """Return whether the version after this step is to be saved."""
         version, every = self._run.version + 1, self._run.settings.checkpoint_every
-        return version == self._run.last_version or (every > 0 and version % every == 0)
+        if version == self._run.last_version:
+            return True
+        is_free = self._run.saving.under_way is None  # one that takes long is not queued behind
+        return every > 0 and version % every == 0 and is_free
 
     def prepare_again(self) -> list[Instruction]:
         """Tell those again to prepare who have not answered."""

@@ -186,6 +186,52 @@ def test_one_that_asks_for_what_is_being_written_leaves_room_for_others() -> Non
     assert isinstance(given[-1][1], StateChunk) and given[-1][0] == ME
 
 
+class Minutes:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return 60 * self.now
+
+
+def at(version: int) -> Snapshot:
+    data = write_snapshot(0, version, {"values": torch.zeros(4)})
+    return Snapshot(0, version, data, digest_of(data))
+
+
+def has(shelf: Shelf, version: int) -> bool:
+    """Whether a byte of it is given."""
+    given: list[Message] = []
+    request = GetState(0, version, 0, 1)
+    shelf.answer(ME, request, lambda to, message, tensors: given.append(message))
+    return isinstance(given[0], StateChunk)
+
+
+def test_a_snapshot_that_is_being_fetched_stays_and_others_make_room() -> None:
+    """A slow newcomer fetches version 0 while others come, one a minute."""
+    clock = Minutes()
+    shelf = Shelf(clock)
+    shelf.put(at(0))
+    for minute in range(1, 20):
+        clock.now = minute
+        shelf.put(at(minute))
+        shelf.tidy()
+        assert has(shelf, 0)
+    assert [version for version in range(20) if shelf.has(0, version)] == [0, 18, 19]
+
+
+def test_what_nobody_asks_for_is_let_go_but_for_a_checkpoint() -> None:
+    clock = Minutes()
+    shelf = Shelf(clock)
+    shelf.offer(at(1))
+    shelf.offer(at(2))
+    shelf.put(at(3))
+    clock.now = 3
+    shelf.tidy()
+    assert [version for version in range(4) if shelf.has(0, version)] == [2]
+
+
 def test_who_asks_for_a_promised_snapshot_waits_for_it() -> None:
     async def story() -> Snapshot:
         waiting = Shelf()

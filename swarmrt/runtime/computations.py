@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -21,10 +22,11 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.messages import FailedIn
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
+from swarmrt.runtime.copying import Copying
 from swarmrt.runtime.fitting import Fitting
 from swarmrt.runtime.parts import part_range
 from swarmrt.runtime.serve_options import ServeOptions
-from swarmrt.runtime.snapshot import Snapshot, read_snapshot, write_snapshot
+from swarmrt.runtime.snapshot import Snapshot, read_snapshot
 from swarmrt.runtime.transfers import Arriving, Computation, Transfers
 from swarmrt.runtime.trouble import is_own_trouble, said_by
 from swarmrt.scheduler.events import (
@@ -42,6 +44,7 @@ log = logging.getLogger("swarmrt.peer")
 
 Computed = Event | Callable[[], Event]  # the call waits for the copy to the host
 Work = Callable[[], Computed]
+Copied = Future[memoryview]  # a snapshot's file, once it is copied
 
 
 class Computations:
@@ -52,13 +55,14 @@ class Computations:
         config: RunConfig,
         stage: Stage,
         transfers: Transfers,
+        copying: Copying,
         fitting: Fitting,
         options: ServeOptions,
     ) -> None:
         self.stage = stage
         self.targets_key = b""  # for the last stage
         self._config, self._options = config, options
-        self._transfers, self._fitting = transfers, fitting
+        self._transfers, self._copying, self._fitting = transfers, copying, fitting
         self._inputs: dict[MicrobatchId, tuple[Arriving, torch.Tensor]] = {}  # and sealed targets
         self._forwarded: dict[MicrobatchId, Forwarded] = {}
         self._left: dict[MicrobatchId, Forwarded] = {}  # by backward, for later
@@ -128,10 +132,14 @@ class Computations:
 
     def step(
         self, what: StepOptimizer, reduced: torch.Tensor
-    ) -> Callable[[], tuple[Stepped, memoryview | None]]:
+    ) -> Callable[[], tuple[Stepped, Copied | None]]:
         """Return the work of an update by the reduced gradient: the event, and the snapshot of the
         new state if one is asked for."""
         return partial(self._step, what, reduced)
+
+    def snapshot(self) -> tuple[int, Copied]:
+        """Begin to copy the state, and return its version and what comes of it."""
+        return self.stage.version, self._copying.begin(self.stage.version, self.stage.live_state())
 
     def load(self, snapshot: Snapshot) -> Callable[[], Event]:
         """Return the work of taking over another peer's state."""
@@ -235,24 +243,25 @@ class Computations:
             return keep(leaving.host)
         return lambda: keep(leaving.wait())
 
-    def _step(
-        self, what: StepOptimizer, reduced: torch.Tensor
-    ) -> tuple[Stepped, memoryview | None]:
+    def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, Copied | None]:
+        self._copying.wait()
         scale = clip_scale(what.norm, self._config.optimizer.clip_norm)
         its_digest = self.stage.step(reduced, scale)
         version = what.step + 1
-        data = None
+        copied = None
         if what.snapshot:
-            data = write_snapshot(self._options.stage, version, self.stage.live_state())
-        return Stepped(version, its_digest), data
+            copied = self._copying.begin(version, self.stage.live_state())
+        return Stepped(version, its_digest), copied
 
     def _load(self, snapshot: Snapshot) -> Event:
+        self._copying.wait()
         version = snapshot.version
         source = f"the snapshot of version {version}"
         self.stage.load_state(read_snapshot(snapshot.data, source), version)
         return StateLoaded(version, self.stage.digest())
 
     def _build(self) -> Event:
+        self._copying.wait()
         options = self._options
         self.stage = options.new_stage(self._config, options.stage, options.device)
         return StateLoaded(0, self.stage.digest())

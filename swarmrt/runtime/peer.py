@@ -10,10 +10,20 @@ from typing import Any
 from swarmrt.config import RunConfig
 from swarmrt.errors import AccessError, SwarmError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Barred, Hail, Message, NotInvited, Part, Standing, Welcome
+from swarmrt.messages import (
+    Barred,
+    GetState,
+    Hail,
+    Message,
+    NotInvited,
+    Part,
+    Standing,
+    Welcome,
+)
 from swarmrt.model.layout import layout_of
 from swarmrt.model.stage import Stage
-from swarmrt.runtime.computations import Computations, Computed
+from swarmrt.runtime.computations import Computations, Computed, Copied
+from swarmrt.runtime.copying import Copying
 from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.fitting import Fitting
 from swarmrt.runtime.membership import Membership
@@ -93,6 +103,7 @@ class Peer(Shell):
         door = network.door(config, stage=options.stage)
         super().__init__(config, network, door, settings, log, options.failpoints)
         self._options = options
+        self._trainer = settings.trainer
         self._membership = Membership(
             run, options.stage, network, self.links, self.door, options.kept, self._is_member
         )
@@ -103,7 +114,10 @@ class Peer(Shell):
         self._layout = layout_of(stage)
         self._fitting = Fitting(config, options.stage)
         self._transfers = Transfers(stage.device)
-        self._computations = Computations(config, stage, self._transfers, self._fitting, options)
+        self._copying = Copying(options.stage, self._transfers)
+        self._computations = Computations(
+            config, stage, self._transfers, self._copying, self._fitting, options
+        )
         self._parts = Parts(network.me, config.precision.gradients, stage.gradients().numel())
         self._loading: asyncio.Task[None] | None = None
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
@@ -141,6 +155,7 @@ class Peer(Shell):
         try:
             return await self.live(switch, started, duties, self._membership.enter())
         finally:
+            self._copying.close()
             self._transfers.close()
 
     def _is_member(self, welcome: Welcome) -> None:
@@ -162,6 +177,8 @@ class Peer(Shell):
                 self._presence.look_again()
             case Hail(epoch):
                 self._membership.hailed(epoch)
+            case GetState(version=version) if sender == self._trainer:
+                self._copy_for_trainer(version)
         super()._receive(sender, message, tensors)
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
@@ -265,18 +282,37 @@ class Peer(Shell):
                 return (self._parts.sum_of(step, number, index),)
         raise AssertionError(f"a peer has no {payload}")
 
-    def _stepped(self, mean: Mean, outcome: tuple[Stepped, memoryview | None]) -> None:
-        event, data = outcome
+    def _stepped(self, mean: Mean, outcome: tuple[Stepped, Copied | None]) -> None:
+        event, copied = outcome
         self._parts.give_back(mean)
-        if data is not None:
+        if copied is not None:
             self.shelf.promise(self._options.stage, event.version)
-            self.start(self._keep_snapshot(event.version, data))
+            self.start(self._keep_snapshot(event.version, copied))
         self.process.feed(event)
 
-    async def _keep_snapshot(self, version: int, data: memoryview) -> None:
-        """Keep a snapshot for whoever asks. It is hashed beside the next step."""
+    def _copy_for_trainer(self, version: int) -> None:
+        """Copy the state once more if the trainer wants what was let go, or was never asked for."""
+        stage = self._options.stage
+        if self._loading is not None and not self._loading.done():
+            return
+        if version != self.stage.version or self.shelf.has(stage, version):
+            return
+        self.shelf.promise(stage, version)
+
+        def copying(outcome: tuple[int, Copied]) -> None:
+            its_version, copied = outcome
+            if its_version == version:
+                self.start(self._keep_snapshot(version, copied))
+            else:
+                self.shelf.break_promise(stage, version)  # an update was faster
+
+        self._compute(self._computations.snapshot, copying)
+
+    async def _keep_snapshot(self, version: int, copied: Copied) -> None:
+        """Keep a snapshot for whoever asks. It is copied and hashed beside the next step."""
         stage = self._options.stage
         try:
+            data = await asyncio.wrap_future(copied)
             its_digest = await asyncio.to_thread(digest_of, data)
             self.shelf.put(Snapshot(stage, version, data, its_digest))
         finally:

@@ -47,6 +47,7 @@ from swarmrt.wire.limits import Limits
 log = logging.getLogger("swarmrt.shell")
 
 FLUSH_S = 5.0  # for the last messages of a process that leaves
+TIDY_S = 10.0  # between two looks at what nobody fetches
 
 Tensors = Sequence[torch.Tensor]
 
@@ -123,6 +124,7 @@ class Shell(ABC):
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(duty) for duty in duties]
                 running.append(tasks.create_task(self.network.daemon.watch()))
+                running.append(tasks.create_task(self._tidy_shelf()))
                 if self._vitals is not None:
                     running.append(
                         tasks.create_task(watch_vitals(self._vitals, self.network.refused))
@@ -139,6 +141,12 @@ class Shell(ABC):
         if stop.error:
             raise RunError(stop.reason)
         return stop.reason
+
+    async def _tidy_shelf(self) -> None:
+        """Let go of snapshots that nobody fetches, again and again."""
+        while True:
+            await asyncio.sleep(TIDY_S)
+            self.shelf.tidy()
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Background work whose failure ends the process."""

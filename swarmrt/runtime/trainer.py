@@ -259,7 +259,7 @@ class Trainer(Shell):
 
         for stage in range(self.config.num_stages):
             snapshot = await asyncio.to_thread(read, stage)
-            self.shelf.put(snapshot, keep=self.config.num_stages)
+            self.shelf.offer(snapshot)
 
     async def _save(self, what: SaveCheckpoint) -> None:
         """Collect one snapshot a stage from its donors, on the disk. One at a time."""

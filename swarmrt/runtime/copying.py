@@ -1,0 +1,41 @@
+"""The copies of a stage's state that others get, made beside what the stage computes.
+
+Forwards and backwards only read a state, so they go on meanwhile. Whatever changes it waits for the
+copy first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
+
+import torch
+
+from swarmrt.runtime.snapshot import write_snapshot
+from swarmrt.runtime.transfers import Transfers
+
+
+class Copying:
+    """The copies of one stage's state. `close` at the end; all else is for the torch thread."""
+
+    def __init__(self, stage_index: int, transfers: Transfers) -> None:
+        self._stage_index, self._transfers = stage_index, transfers
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self._newest: Future[memoryview] | None = None
+
+    def begin(self, version: int, state: Mapping[str, torch.Tensor]) -> Future[memoryview]:
+        """Begin a copy; what comes of it is a snapshot's file in memory."""
+        write = partial(write_snapshot, self._stage_index, version, state)
+        self._newest = self._thread.submit(self._transfers.beside, write)
+        return self._newest
+
+    def wait(self) -> None:
+        """Block until nothing reads the state any more."""
+        if self._newest is not None:
+            wait([self._newest])
+            self._newest = None
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._thread.shutdown()
