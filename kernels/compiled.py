@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-INTERFACE = 2  # of kernels/native/simd.h
+INTERFACE = 3  # of kernels/native/simd.h
 SIMD_LEVELS = ("the baseline instruction set", "AVX2", "AVX-512")  # of kernels/native/simd.h
 
 _POINTER, _SIZE, _FLAG, _KEY = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_uint32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from swarmrt.runtime.process import EventLog
+from swarmrt.runtime.event_log import EventLog
 from swarmrt.scheduler.events import CheckpointFailed
 from swarmrt.scheduler.recording import from_plain, record
 

@@ -52,7 +52,7 @@ BODY enum simd simd_level(void) {
 #endif
 
 /* Of the functions' parameters; kernels/compiled.py refuses a library with another one. */
-#define INTERFACE 2
+#define INTERFACE 3
 
 /* The cache is passed by for an output that is too large to be read from it again: that saves
  * reading the lines that are about to be overwritten. glibc's memcpy does the same. */

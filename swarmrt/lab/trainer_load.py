@@ -32,7 +32,7 @@ from swarmrt.messages import (
     Prepared,
     Ready,
 )
-from swarmrt.runtime.process import EventLog
+from swarmrt.runtime.event_log import EventLog
 from swarmrt.scheduler.events import CheckpointSaved, Event, PeersSeen, Received, Started
 from swarmrt.scheduler.instructions import Instruction, SaveCheckpoint, Send, Stop
 from swarmrt.scheduler.recording import record

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmrt.errors import UsageError
+from swarmrt.log_files import is_whole, read_lines
 
 Plain = dict[str, Any]
 Microbatch = tuple[int, int]  # step, index
@@ -77,15 +78,20 @@ class Audit:
 
 
 def audit(run_dir: Path) -> Audit:
-    """Check a run's folder. Raises UsageError when it holds no trainer's log."""
+    """Check a run's folder. Raises UsageError when it has not the whole of a trainer's log."""
     log = run_dir / "trainer" / "events.jsonl"
     if not log.is_file():
         raise UsageError(f"{log}: no such file; is {run_dir} a run folder?")
+    if not is_whole(log):
+        raise UsageError(
+            f"{log}: its beginning was let go, to leave room on the disk; what came of gradients "
+            "cannot be followed"
+        )
     trainer = _Trainer()
     for entry in read_log(log):
         trainer.add(entry)
     peers = {}
-    for path in sorted(run_dir.glob("peers/*/events.jsonl")):
+    for path in filter(is_whole, sorted(run_dir.glob("peers/*/events.jsonl"))):
         peer = _Peer()
         for entry in read_log(path):
             peer.add(entry)
@@ -101,15 +107,14 @@ def audit(run_dir: Path) -> Audit:
 
 
 def read_log(path: Path) -> Iterator[Plain]:
-    """Records in order. A line that a kill has torn is left out."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                yield entry
+    """Yield a log's records in order. A line that a kill has torn is left out."""
+    for line in read_lines(path):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
 
 
 @dataclass
@@ -381,7 +386,7 @@ def _story(run_dir: Path, name: str) -> list[str]:
     marks = (f"[{step},{index},false]", f"[{step}, {index}, false]")
     lines = [f"history of microbatch {name}:"]
     for path in [run_dir / "trainer" / "events.jsonl", *run_dir.glob("peers/*/events.jsonl")]:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in map(str.rstrip, read_lines(path)):
             if any(mark in line for mark in marks):
                 lines.append(f"  {path.parent.name}: {line[:300]}")
     return lines[:MAX_STORY]

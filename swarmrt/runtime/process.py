@@ -1,66 +1,22 @@
-"""A real process around a core: its deadlines, its log, and one event at a time."""
+"""A real process around a core: its deadlines, and one event at a time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
 
 import torch
 
 from swarmrt.runtime.clock import Deadlines
+from swarmrt.runtime.event_log import EventLog
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
-from swarmrt.scheduler.recording import header, new_core, record, to_json
+from swarmrt.scheduler.recording import header, new_core, record
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.seat import PeerSettings
-
-MOST_HELD_BYTES = 1 << 20
-
-
-class EventLog:
-    """The log `events.jsonl`: one line for each (now, event, instructions).
-
-    It is in the file at once; or, while messages are held back to leave together, with the next
-    line or `flush` that is not, which comes before they leave. So whatever others have seen of this
-    process is in its log, beacons by UDP aside, which repeat what it has told before.
-    """
-
-    def __init__(self, path: Path | None, waits: Callable[[], bool] = lambda: False) -> None:
-        """`waits` tells whether messages are being held back."""
-        self._waits = waits
-        self._held = bytearray()
-        self._file: BinaryIO | None = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-            if self._file.tell():
-                self._file.write(b"\n")  # a killed writer may have torn its last line
-
-    def write(self, entry: dict[str, Any]) -> None:
-        if self._file is None:
-            return
-        self._held += to_json(entry)
-        self._held += b"\n"
-        if not self._waits() or len(self._held) > MOST_HELD_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Bring what was held back into the file."""
-        if self._file is not None and self._held:
-            held, self._held = self._held, bytearray()  # once, also where the disk is full
-            self._file.write(held)
-            self._file.flush()
-
-    def close(self) -> None:
-        self.flush()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 class Process:

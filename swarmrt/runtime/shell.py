@@ -28,12 +28,13 @@ from swarmrt.messages import (
 )
 from swarmrt.runtime.dialing_back import DialsBack
 from swarmrt.runtime.door import GuardedDoor
+from swarmrt.runtime.event_log import EventLog
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.fetching import Fetches
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network
 from swarmrt.runtime.probing import Answers
-from swarmrt.runtime.process import EventLog, Process
+from swarmrt.runtime.process import Process
 from swarmrt.runtime.quotas import Quotas, pace_of, payloads_of
 from swarmrt.runtime.state import Shelf
 from swarmrt.runtime.stopping import StopSwitch

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from swarmrt.log_files import PART_BYTES, compress, turn_over
+
 TICK_S = 0.05  # between two looks at the lag
 LINE_S = 5.0  # between two lines
 STATM = Path("/proc/self/statm")  # where there is one
@@ -25,9 +27,12 @@ async def watch_vitals(path: Path, refused: Mapping[str, int]) -> None:
     """Write a line again and again: the lag since the last one, memory, and what was refused so
     far. Never returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", buffering=1) as file:
-        while True:
-            await _write_line(file, refused)
+    while True:
+        with path.open("a", encoding="utf-8", buffering=1) as file:
+            while file.tell() < PART_BYTES:
+                await _write_line(file, refused)
+        turn_over(path)
+        await asyncio.to_thread(compress, path)
 
 
 async def _write_line(file: TextIO, refused: Mapping[str, int]) -> None:
