@@ -17,7 +17,7 @@ class Agenda(Generic[K]):
 
     def __init__(self, name: str) -> None:
         self.name = name  # of the world's one deadline
-        self._at: dict[K, tuple[float, int]] = {}
+        self._newest: dict[K, tuple[float, int, K]] = {}  # of the key's entries in the heap
         self._heap: list[tuple[float, int, K]] = []
         self._order = 0
         self._armed_at: float | None = None
@@ -25,17 +25,17 @@ class Agenda(Generic[K]):
     def set(self, key: K, at: float) -> None:
         """Set the time of a key; it replaces the earlier one."""
         self._order += 1
-        self._at[key] = (at, self._order)
-        heapq.heappush(self._heap, (at, self._order, key))
+        entry = self._newest[key] = (at, self._order, key)
+        heapq.heappush(self._heap, entry)
 
     def cancel(self, key: K) -> None:
-        self._at.pop(key, None)
+        self._newest.pop(key, None)
 
     def clear(self) -> None:
-        self._at.clear()
+        self._newest.clear()
 
     def __contains__(self, key: K) -> bool:
-        return key in self._at
+        return key in self._newest
 
     def due(self, now: float) -> list[K]:
         """Keys whose time has come. They are not set any more."""
@@ -43,7 +43,7 @@ class Agenda(Generic[K]):
         keys: list[K] = []
         while (entry := self._earliest()) is not None and entry[0] <= now + TOLERANCE_S:
             heapq.heappop(self._heap)
-            del self._at[entry[2]]
+            del self._newest[entry[2]]
             keys.append(entry[2])
         return keys
 
@@ -57,6 +57,10 @@ class Agenda(Generic[K]):
         return [StartDeadline(self.name, entry[0])]
 
     def _earliest(self) -> tuple[float, int, K] | None:
-        while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][:2]:
-            heapq.heappop(self._heap)
-        return self._heap[0] if self._heap else None
+        heap = self._heap
+        while heap:
+            entry = heap[0]
+            if self._newest.get(entry[2]) is entry:
+                return entry
+            heapq.heappop(heap)
+        return None

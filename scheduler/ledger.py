@@ -184,7 +184,10 @@ class Ledger:
     def next_stage(self, index: int) -> int:
         """The one that accumulates next, of a claimed microbatch that is not finished."""
         accumulated = self._entries[index].accumulated
-        return next(s for s in range(self.num_stages - 1, -1, -1) if s not in accumulated)
+        stage = self.num_stages - 1
+        while stage in accumulated:
+            stage -= 1
+        return stage
 
     def _own(self, index: int, stage: int, peer: PeerId) -> None:
         del self._vacant[index, stage]

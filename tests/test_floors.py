@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,12 @@ def test_no_circles() -> None:
     for module, imported in graph.items():
         imported -= {parent for parent in graph if module.startswith(parent + ".")}
     list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_commands_begin_without_what_only_some_of_them_need() -> None:
+    """torch and hivemind take seconds to be imported, also for `swarmrt config`."""
+    code = (
+        "import sys, swarmrt.cli.app; print({'torch', 'hivemind', 'swarmrt.lab'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -25,7 +25,6 @@ from swarmrt.cli.train import (
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.foreign import for_terminal
-from swarmrt.lab.papers import LocalPapers
 from swarmrt.runtime.folders import new_run_dir, write_config
 from swarmrt.runtime.launching import COMMAND, consent, environment
 from swarmrt.runtime.place import LOOPBACK_HOST
@@ -88,6 +87,8 @@ class LocalSwarm:
         resume: Path | None,
         as_json: bool,
     ) -> None:
+        from swarmrt.lab.papers import LocalPapers
+
         self.config, self.run_dir, self.replicas = config, run_dir, replicas
         self._threads, self._resume, self._as_json = threads, resume, as_json
         self._papers = LocalPapers(config.run.name)

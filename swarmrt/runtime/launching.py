@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from swarmrt.config import RunConfig
-from swarmrt.model.builders import BUILT_IN
 
 COMMAND = (sys.executable, "-P", "-m", "swarmrt")
 """`-P`: no file of the working folder passes for a module."""
@@ -21,6 +20,8 @@ def environment() -> dict[str, str]:
 
 def consent(config: RunConfig) -> list[str]:
     """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
+    from swarmrt.model.builders import BUILT_IN  # loads torch
+
     arguments = ["--max-memory", "none"]
     if config.model.kind != BUILT_IN:
         arguments += ["--allow-model", config.model.kind, "--model-path", str(Path.cwd())]

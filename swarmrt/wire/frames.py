@@ -81,12 +81,15 @@ class Outgoing:
     begun: bool = False
 
 
+_NO_PIECES: deque[memoryview] = deque(maxlen=0)
+
+
 def encode(message: Message, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
     """Ready to be pushed into a FrameWriter. Tensors must stay as they are until written."""
     number = _NUMBERS[type(message)]
     header = _FORMATS[number].encode(message, tensors)
     if not tensors:
-        return Outgoing(message, number, header, deque(), 0, True)
+        return Outgoing(message, number, header, _NO_PIECES, 0, True)
     pieces = encode_tensors(tensors)
     left = sum(piece.nbytes for piece in pieces)
     return Outgoing(message, number, header, deque(pieces), left, left <= CHUNK_BYTES // 4)

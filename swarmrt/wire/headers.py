@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -119,13 +120,13 @@ def _restore(wanted: Any) -> Callable[[tuple[Any, ...]], Any]:
         if hasattr(part, "_fields")
     ]
     if not inner:
-        return typing.cast(Callable[[tuple[Any, ...]], Any], wanted._make)
+        return partial(tuple.__new__, wanted)  # `_make` would count the parts again
 
     def restore(parts: tuple[Any, ...]) -> Any:
         restored = list(parts)
         for place, restore_part in inner:
             restored[place] = restore_part(restored[place])
-        return wanted._make(restored)
+        return tuple.__new__(wanted, restored)
 
     return restore
 
