@@ -1,8 +1,9 @@
 """Links: persistent, encrypted, framed connections to other processes.
 
 One a pair, used both ways; whoever needs it first dials. When both dial at once there are two: both
-are read, and each side goes on writing to the one it had first. The other end's identity is what
-the carrier has proved. Where a link is too narrow, `streams` adds connections to it.
+are read, and each side goes on writing to the one it had first, or to the other when that breaks.
+The other end's identity is what the carrier has proved. Where a link is too narrow, `streams` adds
+connections to it.
 """
 
 from __future__ import annotations
@@ -239,10 +240,19 @@ class Links:
                 while not len(outbox.frames):
                     outbox.wake.clear()
                     await outbox.wake.wait()
-                outbox.connection.write(outbox.frames.next_frames())
-                await outbox.connection.drain()
+                connection = outbox.connection
+                connection.write(outbox.frames.next_frames())
+                try:
+                    await connection.drain()
+                except OSError:
+                    if outbox.connection is connection:
+                        raise
+                    continue  # another one has taken its place
         except (OSError, RunError) as error:
             self._broken(peer, outbox, str(error) or type(error).__name__)
+        except Exception as error:  # nobody would write any more, and nobody would know
+            self._broken(peer, outbox, f"writing to it failed: {error or type(error).__name__}")
+            raise
 
     async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
         """Get a connection to the peer. Raises RunError when it cannot be reached, at once if that
@@ -324,12 +334,13 @@ class Links:
             self._join(link, message)
             return
         hello = self._checked_hello(link.connection.peer, message)
+        link.their_stream_key = hello.stream_key
         self._greeted(link)
         if self._beacons is not None and link.agreement is not None:
             self._beacons.agree(link.agreement, hello, link.connection.host())
         if link.incoming:
             self._adopt(link.connection)
-        self._offer_streams(link, hello)
+        self._offer_streams(link)
 
     def _greeted(self, link: Link) -> None:
         link.greeted = True
@@ -355,18 +366,18 @@ class Links:
         frames.push(encode(join))
         link.connection.write(frames.next_frames())
 
-    def _offer_streams(self, link: Link, hello: Hello) -> None:
+    def _offer_streams(self, link: Link) -> None:
         """Widen the link that is written to, when there is need and the other end takes more."""
         peer, name = link.connection.peer, link.connection.carrier_with_streams
         outbox = self._outboxes.get(peer)
         if outbox is None or outbox.connection is not link.connection:
             return
-        if self._streams < 2 or not hello.stream_key or name is None:
+        if self._streams < 2 or not link.their_stream_key or name is None:
             return
         outbox.streams = Streams(
             outbox.frames,
             self._streams - 1,
-            hello.stream_key,
+            link.their_stream_key,
             partial(self._dial_again, peer, name),
             partial(self._broken, peer, outbox),
             self._spawn,
@@ -399,8 +410,28 @@ class Links:
             further.connection.abort()
         peer = link.connection.peer
         outbox = self._outboxes.get(peer)
-        if outbox is not None and outbox.connection is link.connection:
+        if outbox is None or outbox.connection is not link.connection:
+            return
+        another = next((other for other in self._links.of(peer) if other.greeted), None)
+        if another is None:
             self._broken(peer, outbox, reason)
+        else:
+            self._write_to_another(outbox, another)
+
+    def _write_to_another(self, outbox: Outbox, link: Link) -> None:
+        """The connection that was written to has broken, and there is another one. What was under
+        way comes back, and the peer is not lost: what it has not got it will be asked about."""
+        peer = link.connection.peer
+        lost = [*outbox.frames.take_begun(), *outbox.on_streams()]
+        if outbox.streams is not None:
+            outbox.streams.abort()
+            outbox.streams = None
+        outbox.connection = link.connection
+        self._offer_streams(link)
+        for message in lost:
+            self._on_send_failed(peer, message)
+        if len(outbox.frames):
+            self._write_now(peer, outbox)
 
     def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
         """Check that the other end is of this run, and shows nothing false. Raises WireError."""

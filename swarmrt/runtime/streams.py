@@ -171,6 +171,9 @@ class Streams:
             if not stream.is_done:
                 self._on_broken(f"a further connection of it broke: {error}")
             return
+        except Exception as error:
+            self._on_broken(f"writing to it failed: {error or type(error).__name__}")
+            raise
         stream.is_done = True
         self._streams.discard(stream)
         stream.connection.close()

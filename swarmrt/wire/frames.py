@@ -67,7 +67,7 @@ Received = tuple[Message, list[torch.Tensor]]
 # ---------------------------------------------------------------------- writing
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Outgoing:
     """A message on its way out: what is left to be written."""
 
@@ -157,6 +157,15 @@ class FrameWriter:
         del self._bulk[place]
         self.queued_bytes -= outgoing.left_bytes
         return outgoing
+
+    def take_begun(self) -> list[Message]:
+        """Take out messages that were begun and are not written to their end: on another
+        connection they would have to begin again."""
+        begun = [outgoing for outgoing in self._bulk if outgoing.begun]
+        for outgoing in begun:
+            self._bulk.remove(outgoing)
+            self.queued_bytes -= outgoing.left_bytes
+        return [outgoing.message for outgoing in begun]
 
     def unsent(self) -> list[Message]:
         """Messages that were not written to their end."""
