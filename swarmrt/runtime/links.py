@@ -31,6 +31,7 @@ from swarmrt.runtime.open_links import Link, OpenLinks
 from swarmrt.runtime.outbox import Gathering, Outbox
 from swarmrt.runtime.quotas import Quotas
 from swarmrt.runtime.streams import Streams
+from swarmrt.runtime.uplink import Uplink
 from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
 from swarmrt.wire.limits import GREETING, Limits
 
@@ -61,12 +62,14 @@ class Links:
         before_gathered: Callable[[], None] = lambda: None,
         quotas: Quotas | None = None,
         reach: Reach | None = None,
+        uplink: Uplink | None = None,
     ) -> None:
         """`carriers` in the order of preference; the `door` decides from whom what is taken;
         without `beacons` those go over links too.
         `streams` is how many connections one link may have, each way. `before_gathered` is called
         before messages leave that were gathered. Without `quotas` everybody may say as much as he
-        likes of what the door lets through; without `reach` any address is dialed."""
+        likes of what the door lets through; without `reach` any address is dialed; without `uplink`
+        frames go as fast as they can."""
         self._carriers, self._door, self._max_bytes = carriers, door, max_message_bytes
         self.quotas = quotas or Quotas(Limits.of(max_message_bytes), streams, door=door)
         self._dialer = Dialer(carriers, reach, self.quotas.refused)
@@ -76,7 +79,7 @@ class Links:
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links = OpenLinks(self.quotas, streams)
-        self._streams = streams
+        self._streams, self._uplink = streams, uplink
         self._closing = False
         self._gathering = Gathering(self._write_gathered, before_gathered)
         if faults is not None:
@@ -126,6 +129,8 @@ class Links:
                 f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
             )
         outbox = self._outbox(peer)
+        if outbox.has_chunk(outgoing):
+            return
         if outbox.is_full_for(outgoing):
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
@@ -209,7 +214,10 @@ class Links:
         """Write as much as goes out at once: waking a task up takes longer than that."""
         frames, connection = outbox.frames, outbox.connection
         if connection is not None and connection.may_write:
-            connection.write(frames.next_frames())
+            if self._uplink is None:
+                connection.write(frames.next_frames())
+            else:
+                self._uplink.put_control(frames, partial(_put, connection, frames))
         if not len(frames):
             return
         outbox.wake.set()
@@ -241,7 +249,11 @@ class Links:
                     outbox.wake.clear()
                     await outbox.wake.wait()
                 connection = outbox.connection
-                connection.write(outbox.frames.next_frames())
+                put = partial(_put, connection, outbox.frames)
+                if self._uplink is None:
+                    put()
+                else:
+                    await self._uplink.turn(outbox.share, outbox.frames, put)
                 try:
                     await connection.drain()
                 except OSError:
@@ -381,6 +393,7 @@ class Links:
             partial(self._dial_again, peer, name),
             partial(self._broken, peer, outbox),
             self._spawn,
+            None if self._uplink is None else partial(self._uplink.turn, outbox.share),
         )
         outbox.streams.pushed()
 
@@ -506,3 +519,12 @@ class Links:
 
         task.add_done_callback(done)
         return task
+
+
+def _put(connection: Connection, frames: FrameWriter) -> int:
+    """Write what is next, if anything is; how many bytes that is."""
+    if not len(frames):
+        return 0
+    buffers = frames.next_frames()
+    connection.write(buffers)
+    return sum(map(len, buffers))
