@@ -271,8 +271,8 @@ class RunConfig(Section):
 
     @property
     def frame_bytes(self) -> int:
-        """How many bytes the activations of a microbatch of the built-in decoder have, with its
-        targets, as they travel between stages."""
+        """Return how many bytes the activations of a microbatch of the built-in decoder have, with
+        its targets, as they travel between stages."""
         tokens = self.batch.microbatch * self.model.sequence
         is_half = "bfloat16" in (self.model.dtype, self.precision.activations)
         itemsize = 2 if is_half else 8 if self.model.dtype == "float64" else 4

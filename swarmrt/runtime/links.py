@@ -38,7 +38,7 @@ from swarmrt.wire.limits import GREETING, Limits
 log = logging.getLogger("swarmrt.links")
 
 DIALS = 3
-HELLO_S = 10.0
+HELLO_S = 30.0  # of who has dialed: it may come from far away
 
 OnMessage = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
 OnLost = Callable[[PeerId, str], None]
@@ -312,8 +312,9 @@ class Links:
         quota = self.quotas.enter(peer, partial(self._evict, peer))
         link = Link(connection, incoming, quota, agreement, stream_key)
         self._links.add(link)
+        within_s = HELLO_S if incoming else self._dialer.most_patience_s(peer)
         link.timer = asyncio.get_running_loop().call_later(
-            HELLO_S, connection.end, f"did not say hello in {HELLO_S:.0f} s"
+            within_s, connection.end, f"did not say hello in {within_s:.0f} s"
         )
         frames = FrameWriter()
         key = agreement.ours.secret.hex() if agreement is not None else ""
@@ -432,8 +433,9 @@ class Links:
             self._write_to_another(outbox, another)
 
     def _write_to_another(self, outbox: Outbox, link: Link) -> None:
-        """The connection that was written to has broken, and there is another one. What was under
-        way comes back, and the peer is not lost: what it has not got it will be asked about."""
+        """Go on where the connection that was written to has broken and there is another one. What
+        was under way comes back. The peer is not lost: what it has not got is said again when no
+        answer comes."""
         peer = link.connection.peer
         lost = [*outbox.frames.take_begun(), *outbox.on_streams()]
         if outbox.streams is not None:
@@ -522,7 +524,7 @@ class Links:
 
 
 def _put(connection: Connection, frames: FrameWriter) -> int:
-    """Write what is next, if anything is; how many bytes that is."""
+    """Write what is next, if anything is, and return how many bytes that is."""
     if not len(frames):
         return 0
     buffers = frames.next_frames()

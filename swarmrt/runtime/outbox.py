@@ -50,7 +50,7 @@ class Outbox:
         return not is_bounded and self.queued_bytes > MAX_QUEUED_BYTES
 
     def has_chunk(self, outgoing: Outgoing) -> bool:
-        """Whether the same piece of state is on its way there already: who waits for it on a
+        """Return whether this piece of state is on its way there already: who waits for it on a
         narrow link asks again, and sending it twice would only take longer."""
         if outgoing.rank != STATE:
             return False

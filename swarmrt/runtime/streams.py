@@ -41,7 +41,7 @@ class Stream:
         self.is_done = False  # closed by us
 
     def put(self) -> int:
-        """Write what is next; how many bytes that is."""
+        """Write what is next, and return how many bytes that is."""
         buffers = self.frames.next_frames()
         self.connection.write(buffers)
         return sum(map(len, buffers))

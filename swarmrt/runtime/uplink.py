@@ -28,13 +28,15 @@ Put = Callable[[], int]
 
 @dataclass(eq=False)
 class Share:
-    """What one peer has of it."""
+    """The part of the uplink that one peer has."""
 
     last_turn: int = 0
 
 
 @dataclass(eq=False)
 class Waiting:
+    """A writer that waits for its turn."""
+
     share: Share
     frames: FrameWriter
     put: Put
@@ -44,7 +46,7 @@ class Waiting:
 
 
 class Uplink:
-    """At most so many bytes a second, and `most_ahead_bytes` at once."""
+    """A bound on all links: so many bytes a second, and `most_ahead_bytes` at once."""
 
     def __init__(self, bytes_per_s: float) -> None:
         burst_bytes = max(CHUNK_BYTES, bytes_per_s * BURST_S)
@@ -95,13 +97,13 @@ class Uplink:
                 chosen.done.set_result(None)
 
     def _missing_bytes(self, rank: int) -> float:
-        """How much has to come back before such a frame may go; negative when it may now."""
+        """Return how much has to come back before such a frame may go; negative when it may now."""
         self._bucket.fill(self._loop.time())
         least = -CONTROL_DEBT_BYTES if rank == CONTROL else 0
         return least - self._bucket.left
 
     def _next(self) -> tuple[Waiting, int]:
-        """Who is next, and what it has."""
+        """Return who is next, and the rank of what it has."""
         ranks = {waiting: waiting.frames.rank for waiting in self._waiting}
         rank = min(ranks.values())
         if rank == WORK and STATE in ranks.values():

@@ -117,7 +117,7 @@ class FrameWriter:
 
     @property
     def rank(self) -> int:
-        """What is next; control when nothing is queued."""
+        """Return the rank of what is next; control when nothing is queued."""
         if self._control or not len(self):
             return CONTROL
         return WORK if self._work else STATE
@@ -195,7 +195,7 @@ class FrameWriter:
         return [outgoing.message for outgoing in begun]
 
     def chunks(self) -> list[Message]:
-        """The messages of state that wait or are under way."""
+        """Return the messages of state that wait or are under way."""
         return [outgoing.message for outgoing in self._state]
 
     def unsent(self) -> list[Message]:

@@ -1,4 +1,4 @@
-"""What goes first where not all can go at once.
+"""The order in which frames go where not all can go at once.
 
 Control comes before all else. Activations and gradients come before state and probes, but a
 newcomer that never got its state would never help: of four frames, one may be of state.
@@ -14,7 +14,7 @@ WORK_FIRST = 3  # frames of work, before one of state that waits beside them
 
 
 class Turns:
-    """Whose turn it is of work and state, when both wait."""
+    """The turns of work and state, when both wait."""
 
     def __init__(self) -> None:
         self._work_since = 0
@@ -24,5 +24,5 @@ class Turns:
         return self._work_since >= WORK_FIRST
 
     def took(self, rank: int) -> None:
-        """One of them has gone, while the other waits."""
+        """Count that one of them has gone, while the other waits."""
         self._work_since = 0 if rank == STATE else self._work_since + 1
