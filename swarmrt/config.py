@@ -24,6 +24,8 @@ NOT_SETTINGS = ("SWARMRT_FAILPOINTS", "SWARMRT_JOIN")  # of a process, not of th
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+LEAST_MESSAGE_BYTES = 5 << 20  # the largest chunk of a state or a gradient fits into it
+FRAME_SLACK_BYTES = 64  # targets are sealed, and tensors are padded
 MAX_NAME = 60  # characters shown of one that is unknown
 
 Positive = Annotated[int, Field(gt=0)]
@@ -194,7 +196,7 @@ class Links(Section):
     streams: Annotated[int, Field(ge=1, le=16)] = Field(
         4, description="connections that one direct link may have where one is too narrow"
     )
-    max_message_bytes: Annotated[int, Field(gt=0, le=1 << 34)] = Field(
+    max_message_bytes: Annotated[int, Field(le=1 << 34)] = Field(
         256 << 20, description="a larger message from another process closes its link"
     )
     queue_s: float = Field(
@@ -213,6 +215,15 @@ class Links(Section):
         le=3600,
         description="how often the directory is read; less often while nothing changes",
     )
+
+    @model_validator(mode="after")
+    def _chunks_fit(self) -> Self:
+        if self.max_message_bytes < LEAST_MESSAGE_BYTES:
+            raise ValueError(
+                f"links.max_message_bytes {self.max_message_bytes} must be at least "
+                f"{LEAST_MESSAGE_BYTES}: state and gradients travel in chunks of up to that size"
+            )
+        return self
 
 
 class Checkpoint(Section):
@@ -247,6 +258,25 @@ class RunConfig(Section):
                 "those of a model of dtype float64 are in float64"
             )
         return self
+
+    @model_validator(mode="after")
+    def _activations_fit(self) -> Self:
+        needed, most = self.frame_bytes, self.links.max_message_bytes
+        if self.model.kind == "decoder" and needed > most:
+            raise ValueError(
+                f"links.max_message_bytes {most} is less than the {needed} bytes of a microbatch's "
+                "activations; raise it, or make batch.microbatch or model.sequence less"
+            )
+        return self
+
+    @property
+    def frame_bytes(self) -> int:
+        """Return how many bytes the activations of a microbatch of the built-in decoder have, with
+        its targets, as they travel between stages."""
+        tokens = self.batch.microbatch * self.model.sequence
+        is_half = "bfloat16" in (self.model.dtype, self.precision.activations)
+        itemsize = 2 if is_half else 8 if self.model.dtype == "float64" else 4
+        return tokens * (self.model.width * itemsize + 8) + FRAME_SLACK_BYTES
 
     @property
     def num_stages(self) -> int:
@@ -296,7 +326,8 @@ def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
         what = first["msg"].removeprefix("Value error, ")
         is_short = isinstance(first["input"], str | int | float)
         given = f" (got {first['input']!r:.80})" if is_short else ""
-        raise ConfigError(f"{source}: {where}: {printable(what)}{given}") from None
+        whose = f"{source}: {where}" if where else source
+        raise ConfigError(f"{whose}: {printable(what)}{given}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -47,6 +47,14 @@ MISTAKES = {
     "kv heads": ("[model]\nheads = 4\nkv_heads = 3", "multiple of kv_heads"),
     "two cuts": ("[stages]\ncount = 2\nlayers = [1, 1, 1]", "stages.count is 2"),
     "kind": ("[model]\nkind = 'transformer'", 'neither "decoder" nor'),
+    "small messages": (
+        "[links]\nmax_message_bytes = 1000",
+        "links.max_message_bytes 1000 must be at least 5242880: state",
+    ),
+    "large activations": (
+        "[model]\nwidth = 8192\nsequence = 65536",
+        "is less than the 8592031808 bytes of a microbatch's activations",
+    ),
     "name": ("[run]\nname = 'a b'", "letters, digits"),
 }
 
@@ -57,7 +65,7 @@ def test_mistake_in_file_is_named_with_the_file(tmp_path: Path, text: str, expec
     with pytest.raises(ConfigError) as error:
         load_config(path, [], {})
     assert expected in str(error.value) and str(path) in str(error.value)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and ": :" not in str(error.value)
 
 
 def test_unknown_environment_name_is_refused() -> None:

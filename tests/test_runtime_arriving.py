@@ -14,7 +14,7 @@ from swarmrt.messages import DialBack, DialedBack
 from swarmrt.runtime import arriving
 from swarmrt.runtime.arriving import arrive
 from swarmrt.runtime.daemon import Daemon
-from swarmrt.runtime.dialing_back import EVERY_S, DialsBack, datagram
+from swarmrt.runtime.dialing_back import EVERY_S, RATE_OF_ALL, DialsBack, datagram
 from swarmrt.runtime.direct import DirectCarrier
 from swarmrt.runtime.identity import open_identity
 from swarmrt.runtime.place import Place
@@ -84,6 +84,22 @@ def test_nobody_is_dialed_back_through_a_relay_or_too_often() -> None:
         assert not (await asked.ask(nothing, "127.0.0.1")).affordable
         asked.now += EVERY_S
         assert (await asked.ask(nothing, "127.0.0.1")).affordable
+
+    asyncio.run(story())
+
+
+def test_one_asker_takes_dialing_back_from_nobody_else() -> None:
+    """It was one request in five seconds, whoever asked."""
+
+    async def story() -> None:
+        asked, nothing = Asked(), DialBack(1, 0, 0, 0)
+        for _ in range(100):
+            await asked.ask(nothing, "192.0.2.1")
+        assert sum(answer.affordable for answer in asked.answers) == 1
+        assert (await asked.ask(nothing, "192.0.2.2")).affordable
+        for number in range(100):  # many together are bounded
+            await asked.ask(nothing, f"198.51.100.{number}")
+        assert sum(answer.affordable for answer in asked.answers) == RATE_OF_ALL.most
 
     asyncio.run(story())
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from swarmrt.errors import RunError, WireError
 from swarmrt.ids import MicrobatchId, Work
 from swarmrt.messages import Finish, Forward, Part
-from swarmrt.runtime import outbox
+from swarmrt.runtime import dialing, outbox
 from swarmrt.runtime.addresses import format_address, host_of, parse_address
 from swarmrt.runtime.carriers import Connection
 from swarmrt.runtime.certificates import (
@@ -281,6 +281,39 @@ def test_peer_that_cannot_be_reached_is_dialed_less_and_less() -> None:
             dialer.check_due(second.me)
             first.links.send(second.me, Finish("back"))
             await until(lambda: second.got)
+
+    run(story())
+
+
+def test_patience_grows_until_a_slow_link_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handshake that takes longer than a constant was cut off again and again, for ever."""
+    monkeypatch.setattr(dialing, "DIAL_S", 0.2)
+
+    async def story() -> None:
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(1 << 16):
+                await asyncio.sleep(0.15)
+                writer.write(data)
+            writer.close()
+
+        async with two_ends("direct") as (first, second):
+            host, port = parse_address(second.links.addresses("direct")[0])
+
+            async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                there, back = await asyncio.open_connection(host, port)
+                ways = pump(reader, back), pump(there, writer)
+                await asyncio.gather(*ways, return_exceptions=True)
+
+            path = await asyncio.start_server(forward, "127.0.0.1", 0)
+            begins_at = path.sockets[0].getsockname()[1]
+            first.links.know(second.me, {"direct": [f"127.0.0.1:{begins_at}"]})
+            dialer = first.links._dialer
+            (carrier,) = dialer._carriers
+            first.links.send(second.me, Finish("from far away"))
+            await until(lambda: second.got)
+            assert not first.lost and not first.failed
+            assert 0.2 < dialer.patience_s(second.me, carrier) <= dialing.MAX_DIAL_S
+            path.close()
 
     run(story())
 

@@ -6,10 +6,20 @@ import logging
 
 import pytest
 
-from swarmrt.config import RunConfig
+from swarmrt.config import LEAST_MESSAGE_BYTES, RunConfig
 from swarmrt.errors import WireError
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import Accepted, Backward, Finish, Forward, Message, Part, Probe, Probed
+from swarmrt.messages import (
+    Accepted,
+    Backward,
+    Finish,
+    Forward,
+    Message,
+    Part,
+    Probe,
+    Probed,
+    StateChunk,
+)
 from swarmrt.runtime.addresses import Reach
 from swarmrt.runtime.door import UnguardedDoor
 from swarmrt.runtime.greetings import Greetings, source_of
@@ -209,6 +219,15 @@ def test_payloads_are_as_large_as_the_configuration_says() -> None:
     limits = Limits.of(256 << 20, payloads_of(own))
     assert limits.payload_bytes[Forward] == 256 << 20
     assert Accepted(Work(MicrobatchId(1, 1), 1), 0, 0).__class__ not in limits.payload_bytes
+
+
+def test_the_smallest_messages_that_a_configuration_may_ask_for_are_large_enough() -> None:
+    """A run with smaller ones came to a stop at its first reduce."""
+    links = {"max_message_bytes": LEAST_MESSAGE_BYTES}
+    config = RunConfig.model_validate({"links": links})
+    sizes = payloads_of(config)
+    assert max(sizes[kind] for kind in (Part, StateChunk, Probe, Probed)) <= LEAST_MESSAGE_BYTES
+    assert sizes[Forward] <= config.frame_bytes
 
 
 # ---------------------------------------------------------------------- addresses

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from swarmrt.cli.signals import leave_quietly_on_signals
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.foreign import for_terminal, printable
+from swarmrt.runtime.open_files import allow_many_files
 from swarmrt.runtime.stopping import StopSwitch
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def run(
     An error for people is raised alone, without its task group.
     """
     _show_logs()
+    allow_many_files()
     gc.freeze()  # what is imported by now stays: to look through it stops everything for 0.2 s
 
     async def main() -> T | None:

@@ -12,7 +12,7 @@ from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
 from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.devices import DEVICE, check_device
 from swarmrt.cli.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
-from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of
 
 
 def serve(
@@ -26,6 +26,7 @@ def serve(
     port: str | None = PORT,
     announce: list[str] = ANNOUNCE,
     upnp: bool = UPNP,
+    max_mbps: float | None = MAX_MBPS,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
     allow_model: list[str] = ALLOW_MODEL,
     model_path: list[Path] = MODEL_PATH,
@@ -84,6 +85,7 @@ def serve(
             threads=threads,
             allow_models=frozenset(allow_model),
             max_memory_bytes=None if max_memory is None else parse_size(max_memory),
+            max_mbps=max_mbps,
             wait=wait,
             log_dir=log_dir,
             failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),

@@ -19,7 +19,7 @@ from swarmrt.cli.papers import (
     owner_signer,
     signer_of_parent,
 )
-from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_trainer
+from swarmrt.cli.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of_trainer
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError
 from swarmrt.foreign import for_terminal
@@ -57,6 +57,7 @@ def train(
     port: str | None = PORT,
     announce: list[str] = ANNOUNCE,
     upnp: bool = UPNP,
+    max_mbps: float | None = MAX_MBPS,
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory to be joined."),
     as_json: bool = JSON,
     owner: Path | None = OWNER,
@@ -108,6 +109,7 @@ def train(
             checkpoint=checkpoint,
             failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
             faults=faults,
+            max_mbps=max_mbps,
             wait=wait,
             say=view.note,
         )

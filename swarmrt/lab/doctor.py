@@ -20,8 +20,7 @@ from swarmrt.lab.findings import Finding
 from swarmrt.lab.linking import measure
 from swarmrt.lab.reachability import examine_reachability
 from swarmrt.model.sizing import footprint
-from swarmrt.runtime.carriers import Carrier
-from swarmrt.runtime.dialing import DIAL_S
+from swarmrt.runtime.carriers import DIAL_S, Carrier
 from swarmrt.runtime.free_memory import describe as describe_size
 from swarmrt.runtime.free_memory import free_bytes
 from swarmrt.runtime.network import Network, open_network

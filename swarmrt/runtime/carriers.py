@@ -24,6 +24,8 @@ from swarmrt.wire.frames import FrameReader, Received
 log = logging.getLogger("swarmrt.carriers")
 log.addFilter(Sparing())
 
+DIAL_S = 10.0  # with somebody of whom it is not known how far away he is
+
 OnReceived = Callable[[Message, Sequence[torch.Tensor]], None]
 OnEnd = Callable[[str], None]  # the reason
 
@@ -147,8 +149,10 @@ class Carrier(ABC):
         """Return those of a peer's addresses that may be dialed from here."""
 
     @abstractmethod
-    async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
-        """Connect to the peer. Raises RunError or OSError when it cannot be reached.
+    async def dial(
+        self, peer: PeerId, addresses: Sequence[str], patience_s: float = DIAL_S
+    ) -> Connection:
+        """Connect to the peer within so long. Raises RunError or OSError when it is not reached.
 
         Peer ids and addresses come from others, so they may be nonsense.
         """

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.addresses import Reach
-from swarmrt.runtime.carriers import Carrier, Connection
+from swarmrt.runtime.carriers import DIAL_S, Carrier, Connection
 
 log = logging.getLogger("swarmrt.links")
 
-DIAL_S = 10.0  # for one carrier
+MAX_DIAL_S = 30.0  # with a peer that is far away, or behind a link that is full
+TIMES = 4  # as long as the last connection took to come up
 MAX_DIALS = 32  # at a time; more wait for their turn
 MAX_KNOWN = 4096  # peers whose addresses are remembered
 AVOID_S = 5.0  # after a carrier's first failure; doubled by each that follows
@@ -52,6 +53,7 @@ class Dialer:
         self._addresses: dict[PeerId, Mapping[str, tuple[str, ...]]] = {}
         self._failures: dict[tuple[PeerId, str], Failures] = {}
         self._unreachable: dict[PeerId, Failures] = {}
+        self._patience_s: dict[tuple[PeerId, str], float] = {}  # with carriers, learned
 
     def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
         """Learn a peer's addresses from its record, by the carrier's name. New ones are tried
@@ -88,6 +90,7 @@ class Dialer:
         """Connect to the peer. Raises RunError when no carrier reaches it."""
         why = "it announces no address that links.link allows and that is dialed from here"
         known = self._addresses.get(peer, {})
+        timed_out = []
         possible = [c for c in self._carriers if c.may_reach(known.get(c.name, ()))]
         for carrier in possible:
             is_last = carrier is possible[-1]
@@ -96,13 +99,17 @@ class Dialer:
             try:
                 connection = await self._dial(carrier, peer, known.get(carrier.name, ()))
             except (OSError, RunError) as error:
-                why = str(error) or f"it did not answer in {DIAL_S:.0f} s"
+                why = str(error) or f"it did not answer in {self.patience_s(peer, carrier):.0f} s"
+                if isinstance(error, TimeoutError):
+                    timed_out.append(carrier)
                 if not is_last:
                     self._avoid(peer, carrier, why)
             else:
                 self._failures.pop((peer, carrier.name), None)
                 self.reached(peer)
                 return connection
+        for carrier in timed_out:  # perhaps they are only slow
+            self._be_patient(peer, carrier, 2 * self.patience_s(peer, carrier))
         failures = self._unreachable.setdefault(peer, Failures(0, 0.0))
         failures.after(AGAIN_S, MAX_AGAIN_S)
         raise RunError(f"cannot reach {peer}: {why}")
@@ -115,8 +122,27 @@ class Dialer:
         return await self._dial(carrier, peer, addresses)
 
     async def _dial(self, carrier: Carrier, peer: PeerId, addresses: Sequence[str]) -> Connection:
-        async with self._turns, asyncio.timeout(DIAL_S):
-            return await carrier.dial(peer, addresses)
+        patience_s, loop = self.patience_s(peer, carrier), asyncio.get_running_loop()
+        async with self._turns, asyncio.timeout(patience_s):
+            began = loop.time()
+            connection = await carrier.dial(peer, addresses, patience_s)
+        self._be_patient(peer, carrier, TIMES * (loop.time() - began))
+        return connection
+
+    def patience_s(self, peer: PeerId, carrier: Carrier) -> float:
+        """Return how long a connection may take to come up.
+
+        What one has taken is known, and after a time that was too short it is twice as long: a
+        deadline that cannot grow keeps a slow link out for ever.
+        """
+        return self._patience_s.get((peer, carrier.name), DIAL_S)
+
+    def most_patience_s(self, peer: PeerId) -> float:
+        """Return it for the slowest carrier."""
+        return max(self.patience_s(peer, carrier) for carrier in self._carriers)
+
+    def _be_patient(self, peer: PeerId, carrier: Carrier, seconds: float) -> None:
+        self._patience_s[peer, carrier.name] = max(DIAL_S, min(seconds, MAX_DIAL_S))
 
     def _within_reach(
         self, carrier: Carrier, addresses: Mapping[str, Sequence[str]]
@@ -129,6 +155,7 @@ class Dialer:
         self._unreachable.pop(peer, None)
         for carrier in self._carriers:
             self._failures.pop((peer, carrier.name), None)
+            self._patience_s.pop((peer, carrier.name), None)
 
     def _is_avoided(self, peer: PeerId, carrier: Carrier) -> bool:
         failures = self._failures.get((peer, carrier.name))

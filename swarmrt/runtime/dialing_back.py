@@ -19,11 +19,15 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import DialBack, DialedBack
 from swarmrt.runtime.addresses import format_address
 from swarmrt.runtime.carriers import Carrier
+from swarmrt.runtime.greetings import source_of
+from swarmrt.runtime.rates import Bucket, Buckets, Rate
 
 log = logging.getLogger("swarmrt.dialing")
 
 PATIENCE_S = 5.0  # with one port
-EVERY_S = 5.0  # between two requests that are answered, whoever asks
+EVERY_S = 5.0  # between two requests of one machine, or household, that are answered
+RATE_OF_ONE = Rate(1, 1 / EVERY_S)
+RATE_OF_ALL = Rate(8, 1)  # so at most 13 are under way at a time
 DATAGRAMS = 3  # some may be lost
 GREETING = b"/multistream/1.0.0\n"  # what libp2p says first, after the length of it
 MAX_PORT = (1 << 16) - 1
@@ -45,23 +49,29 @@ class DialsBack:
     ) -> None:
         """`direct` is the carrier of direct links, where those are allowed; `now` gives seconds."""
         self._direct, self._answer, self._now = direct, answer, now
-        self._next_at = now()
+        self._of_one: Buckets[str] = Buckets(RATE_OF_ONE)
+        self._of_all = Bucket(RATE_OF_ALL, now())
 
     async def answer(self, peer: PeerId, wanted: DialBack, host: str | None) -> None:
         """Dial and say what came of it, or say that nothing was dialed.
 
         `host` is the address from which the link comes, if that is the peer's own.
         """
-        number, affordable = wanted.number, self._now() >= self._next_at
+        number, affordable = wanted.number, host is None or self._affords(host)
         if not affordable or host is None:
             self._answer(peer, DialedBack(number, "", False, False, affordable))
             return
-        self._next_at = self._now() + EVERY_S
         _send_datagrams(wanted, host)
         libp2p, direct = await asyncio.gather(
             _greets(host, wanted.libp2p), self._is_there(peer, host, wanted.direct)
         )
         self._answer(peer, DialedBack(number, host, libp2p, direct, affordable))
+
+    def _affords(self, host: str) -> bool:
+        """Return whether that address is dialed now. Whoever asks too often takes nothing from
+        others."""
+        now = self._now()
+        return self._of_one.take(source_of(host), 1, now) and self._of_all.take(1, now)
 
     async def _is_there(self, peer: PeerId, host: str, port: int) -> bool:
         """Return whether the peer itself takes direct links there."""

@@ -25,7 +25,7 @@ from swarmrt.runtime.addresses import (
     visible_addresses,
 )
 from swarmrt.runtime.buffered import CLOSE_S, BufferedConnection
-from swarmrt.runtime.carriers import Carrier, Connection, Welcome
+from swarmrt.runtime.carriers import DIAL_S, Carrier, Connection, Welcome
 from swarmrt.runtime.certificates import Contexts, make_contexts, peer_of_certificate
 from swarmrt.runtime.greetings import Greetings
 from swarmrt.runtime.identity import Identity
@@ -34,8 +34,8 @@ from swarmrt.runtime.sparing import Sparing
 log = logging.getLogger("swarmrt.direct")
 log.addFilter(Sparing())
 
-CONNECT_S = 4.0  # the system asks at 0, 1 and 3 s, and answers for a process that is busy
-GREET_S = 10.0  # for the TLS handshake, on a loaded machine
+CONNECT_SHARE = 0.4  # of the patience: at first the system asks at 0, 1 and 3 s
+GREET_S = 60.0  # for whoever dials from far away; when others need its place it may be less
 MAX_GREETINGS = 64  # handshakes of incoming connections at a time
 BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1  # when the system has no more descriptors, say
@@ -131,10 +131,13 @@ class DirectCarrier(Carrier):
     def within(self, reach: Reach, addresses: Sequence[str]) -> list[str]:
         return reach.direct(addresses)
 
-    async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
+    async def dial(
+        self, peer: PeerId, addresses: Sequence[str], patience_s: float = DIAL_S
+    ) -> Connection:
         """Dial all addresses at once: most are of networks that are not ours, where nobody
         answers."""
-        dials = [asyncio.create_task(self._dial(peer, a)) for a in addresses[:MAX_ADDRESSES]]
+        some = addresses[:MAX_ADDRESSES]
+        dials = [asyncio.create_task(self._dial(peer, address, patience_s)) for address in some]
         reached: DirectConnection | None = None
         try:
             reached = await _first(dials)
@@ -151,7 +154,7 @@ class DirectCarrier(Carrier):
         for listener in self._listeners:
             listener.close()
 
-    async def _dial(self, peer: PeerId, address: str) -> DirectConnection:
+    async def _dial(self, peer: PeerId, address: str, patience_s: float) -> DirectConnection:
         """Connect to one address. Raises RunError or OSError, also when somebody else answers
         there."""
         try:
@@ -161,10 +164,10 @@ class DirectCarrier(Carrier):
         tls = None if self._contexts is None else self._contexts.dialing
         _, connection = await asyncio.get_running_loop().create_connection(
             DirectConnection,
-            sock=await _connected(host, port),
+            sock=await _connected(host, port, CONNECT_SHARE * patience_s),
             ssl=tls,
             server_hostname="" if tls else None,
-            ssl_handshake_timeout=GREET_S if tls else None,
+            ssl_handshake_timeout=patience_s if tls else None,
             ssl_shutdown_timeout=CLOSE_S if tls else None,
         )
         try:
@@ -239,13 +242,13 @@ async def _first(dials: Sequence[asyncio.Task[DirectConnection]]) -> DirectConne
     raise error
 
 
-async def _connected(host: str, port: int) -> socket.socket:
+async def _connected(host: str, port: int, within_s: float) -> socket.socket:
     """A socket that is connected to where somebody listens. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     connected = socket.socket(family, socket.SOCK_STREAM)
     try:
         connected.setblocking(False)
-        async with asyncio.timeout(CONNECT_S):
+        async with asyncio.timeout(within_s):
             await asyncio.get_running_loop().sock_connect(connected, (host, port))
     except BaseException:
         connected.close()

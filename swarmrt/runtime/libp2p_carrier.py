@@ -10,7 +10,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from swarmrt.ids import PeerId
 from swarmrt.runtime.addresses import Reach, host_of
 from swarmrt.runtime.buffered import BufferedConnection
-from swarmrt.runtime.carriers import Carrier, Connection, Welcome
+from swarmrt.runtime.carriers import DIAL_S, Carrier, Connection, Welcome
 from swarmrt.runtime.daemon import Daemon
 from swarmrt.runtime.multiaddrs import CIRCUIT
 
@@ -65,7 +65,9 @@ class Libp2pCarrier(Carrier):
     def within(self, reach: Reach, addresses: Sequence[str]) -> list[str]:
         return reach.multiaddrs(addresses)
 
-    async def dial(self, peer: PeerId, addresses: Sequence[str]) -> Connection:
+    async def dial(
+        self, peer: PeerId, addresses: Sequence[str], patience_s: float = DIAL_S
+    ) -> Connection:
         if addresses:
             await self._daemon.connect(peer, addresses)
             await self._daemon.wait_for_hole(peer, addresses, HOLE_S)

@@ -1,8 +1,9 @@
 """Links: persistent, encrypted, framed connections to other processes.
 
 One a pair, used both ways; whoever needs it first dials. When both dial at once there are two: both
-are read, and each side goes on writing to the one it had first. The other end's identity is what
-the carrier has proved. Where a link is too narrow, `streams` adds connections to it.
+are read, and each side goes on writing to the one it had first, or to the other when that breaks.
+The other end's identity is what the carrier has proved. Where a link is too narrow, `streams` adds
+connections to it.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ from swarmrt.runtime.open_links import Link, OpenLinks
 from swarmrt.runtime.outbox import Gathering, Outbox
 from swarmrt.runtime.quotas import Quotas
 from swarmrt.runtime.streams import Streams
+from swarmrt.runtime.uplink import Uplink
 from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
 from swarmrt.wire.limits import GREETING, Limits
 
 log = logging.getLogger("swarmrt.links")
 
 DIALS = 3
-HELLO_S = 10.0
+HELLO_S = 30.0  # of who has dialed: it may come from far away
 
 OnMessage = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
 OnLost = Callable[[PeerId, str], None]
@@ -60,12 +62,14 @@ class Links:
         before_gathered: Callable[[], None] = lambda: None,
         quotas: Quotas | None = None,
         reach: Reach | None = None,
+        uplink: Uplink | None = None,
     ) -> None:
         """`carriers` in the order of preference; the `door` decides from whom what is taken;
         without `beacons` those go over links too.
         `streams` is how many connections one link may have, each way. `before_gathered` is called
         before messages leave that were gathered. Without `quotas` everybody may say as much as he
-        likes of what the door lets through; without `reach` any address is dialed."""
+        likes of what the door lets through; without `reach` any address is dialed; without `uplink`
+        frames go as fast as they can."""
         self._carriers, self._door, self._max_bytes = carriers, door, max_message_bytes
         self.quotas = quotas or Quotas(Limits.of(max_message_bytes), streams, door=door)
         self._dialer = Dialer(carriers, reach, self.quotas.refused)
@@ -75,7 +79,7 @@ class Links:
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links = OpenLinks(self.quotas, streams)
-        self._streams = streams
+        self._streams, self._uplink = streams, uplink
         self._closing = False
         self._gathering = Gathering(self._write_gathered, before_gathered)
         if faults is not None:
@@ -125,6 +129,8 @@ class Links:
                 f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
             )
         outbox = self._outbox(peer)
+        if outbox.has_chunk(outgoing):
+            return
         if outbox.is_full_for(outgoing):
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
@@ -208,7 +214,10 @@ class Links:
         """Write as much as goes out at once: waking a task up takes longer than that."""
         frames, connection = outbox.frames, outbox.connection
         if connection is not None and connection.may_write:
-            connection.write(frames.next_frames())
+            if self._uplink is None:
+                connection.write(frames.next_frames())
+            else:
+                self._uplink.put_control(frames, partial(_put, connection, frames))
         if not len(frames):
             return
         outbox.wake.set()
@@ -239,10 +248,23 @@ class Links:
                 while not len(outbox.frames):
                     outbox.wake.clear()
                     await outbox.wake.wait()
-                outbox.connection.write(outbox.frames.next_frames())
-                await outbox.connection.drain()
+                connection = outbox.connection
+                put = partial(_put, connection, outbox.frames)
+                if self._uplink is None:
+                    put()
+                else:
+                    await self._uplink.turn(outbox.share, outbox.frames, put)
+                try:
+                    await connection.drain()
+                except OSError:
+                    if outbox.connection is connection:
+                        raise
+                    continue  # another one has taken its place
         except (OSError, RunError) as error:
             self._broken(peer, outbox, str(error) or type(error).__name__)
+        except Exception as error:  # nobody would write any more, and nobody would know
+            self._broken(peer, outbox, f"writing to it failed: {error or type(error).__name__}")
+            raise
 
     async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
         """Get a connection to the peer. Raises RunError when it cannot be reached, at once if that
@@ -290,8 +312,9 @@ class Links:
         quota = self.quotas.enter(peer, partial(self._evict, peer))
         link = Link(connection, incoming, quota, agreement, stream_key)
         self._links.add(link)
+        within_s = HELLO_S if incoming else self._dialer.most_patience_s(peer)
         link.timer = asyncio.get_running_loop().call_later(
-            HELLO_S, connection.end, f"did not say hello in {HELLO_S:.0f} s"
+            within_s, connection.end, f"did not say hello in {within_s:.0f} s"
         )
         frames = FrameWriter()
         key = agreement.ours.secret.hex() if agreement is not None else ""
@@ -324,12 +347,13 @@ class Links:
             self._join(link, message)
             return
         hello = self._checked_hello(link.connection.peer, message)
+        link.their_stream_key = hello.stream_key
         self._greeted(link)
         if self._beacons is not None and link.agreement is not None:
             self._beacons.agree(link.agreement, hello, link.connection.host())
         if link.incoming:
             self._adopt(link.connection)
-        self._offer_streams(link, hello)
+        self._offer_streams(link)
 
     def _greeted(self, link: Link) -> None:
         link.greeted = True
@@ -355,21 +379,22 @@ class Links:
         frames.push(encode(join))
         link.connection.write(frames.next_frames())
 
-    def _offer_streams(self, link: Link, hello: Hello) -> None:
+    def _offer_streams(self, link: Link) -> None:
         """Widen the link that is written to, when there is need and the other end takes more."""
         peer, name = link.connection.peer, link.connection.carrier_with_streams
         outbox = self._outboxes.get(peer)
         if outbox is None or outbox.connection is not link.connection:
             return
-        if self._streams < 2 or not hello.stream_key or name is None:
+        if self._streams < 2 or not link.their_stream_key or name is None:
             return
         outbox.streams = Streams(
             outbox.frames,
             self._streams - 1,
-            hello.stream_key,
+            link.their_stream_key,
             partial(self._dial_again, peer, name),
             partial(self._broken, peer, outbox),
             self._spawn,
+            None if self._uplink is None else partial(self._uplink.turn, outbox.share),
         )
         outbox.streams.pushed()
 
@@ -399,8 +424,29 @@ class Links:
             further.connection.abort()
         peer = link.connection.peer
         outbox = self._outboxes.get(peer)
-        if outbox is not None and outbox.connection is link.connection:
+        if outbox is None or outbox.connection is not link.connection:
+            return
+        another = next((other for other in self._links.of(peer) if other.greeted), None)
+        if another is None:
             self._broken(peer, outbox, reason)
+        else:
+            self._write_to_another(outbox, another)
+
+    def _write_to_another(self, outbox: Outbox, link: Link) -> None:
+        """Go on where the connection that was written to has broken and there is another one. What
+        was under way comes back. The peer is not lost: what it has not got is said again when no
+        answer comes."""
+        peer = link.connection.peer
+        lost = [*outbox.frames.take_begun(), *outbox.on_streams()]
+        if outbox.streams is not None:
+            outbox.streams.abort()
+            outbox.streams = None
+        outbox.connection = link.connection
+        self._offer_streams(link)
+        for message in lost:
+            self._on_send_failed(peer, message)
+        if len(outbox.frames):
+            self._write_now(peer, outbox)
 
     def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
         """Check that the other end is of this run, and shows nothing false. Raises WireError."""
@@ -475,3 +521,12 @@ class Links:
 
         task.add_done_callback(done)
         return task
+
+
+def _put(connection: Connection, frames: FrameWriter) -> int:
+    """Write what is next, if anything is, and return how many bytes that is."""
+    if not len(frames):
+        return 0
+    buffers = frames.next_frames()
+    connection.write(buffers)
+    return sum(map(len, buffers))

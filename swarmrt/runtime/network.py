@@ -27,6 +27,7 @@ from swarmrt.runtime.libp2p_carrier import Libp2pCarrier
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.place import Place, describe, own_address, standing_of
 from swarmrt.runtime.relays import Relays
+from swarmrt.runtime.uplink import Uplink
 from swarmrt.trust.papers import Papers
 from swarmrt.trust.statements import Age, Published
 
@@ -47,6 +48,7 @@ class Network:
     papers: Papers | None = None  # of the run that this process belongs to
     barred: set[PeerId] = field(default_factory=set)  # who was turned out of it
     refused: Counter[str] = field(default_factory=Counter)  # what this process has not taken
+    uplink: Uplink | None = None  # what links may use of it, where that is bounded
 
     @property
     def me(self) -> PeerId:
@@ -128,12 +130,14 @@ async def open_network(
     private: bool = False,
     remembered: Sequence[str] = (),
     waiting: Callable[[str], None] | None = None,
+    max_mbps: float | None = None,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
     `papers` say of which run this process is; the directory of a private one is closed to others.
     `remembered` are addresses at which others once were; with `waiting` a directory that does not
-    answer is waited for. Raises DirectoryError when no address of `join` answers.
+    answer is waited for. `max_mbps` bounds what links send, in megabits a second. Raises
+    DirectoryError when no address of `join` answers.
     """
     for address in join:
         check_address(address, with_peer=True)
@@ -154,7 +158,10 @@ async def open_network(
     relays = Relays(daemon, join, directory.meet)
     try:
         await relays.start()
-        yield Network(daemon, directory, relays, place, faults, join, papers, barred)
+        uplink = None if max_mbps is None else Uplink(max_mbps * 1e6 / 8)
+        network = Network(daemon, directory, relays, place, faults, join, papers, barred)
+        network.uplink = uplink
+        yield network
     finally:
         await relays.close()
         await directory.close()

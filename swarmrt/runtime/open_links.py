@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from swarmrt.ids import PeerId
 from swarmrt.runtime.beacons import Agreement
 from swarmrt.runtime.carriers import Connection
+from swarmrt.runtime.open_files import open_files_allowed
 from swarmrt.runtime.quotas import Quota, Quotas
 
-MAX_LINKS = 512  # of all but strangers
+MAX_LINKS = 8192  # of all but strangers, and a quarter of the files that may be open
 MAX_INCOMING = 8  # of one peer: it needs one, and more while broken ones are found out
 MAX_STRANGERS = 32  # links of all strangers together
 MAX_WAITING = 128  # links on which no hello has come, of peers of which nothing is known
@@ -29,6 +30,7 @@ class Link:
     quota: Quota
     agreement: Agreement | None  # about beacons
     stream_key: str  # with which further connections join; empty for none
+    their_stream_key: str = field(init=False, default="")  # what its hello has said
     greeted: bool = False
     timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
     joined: set[Link] = field(default_factory=set)  # further connections, opened by the other end
@@ -43,6 +45,7 @@ class OpenLinks:
     def __init__(self, quotas: Quotas, streams: int) -> None:
         """`streams` is how many connections one link may have."""
         self._quotas, self._streams = quotas, streams
+        self._most = min(MAX_LINKS, open_files_allowed() // 4)
         self._links: dict[Link, None] = {}  # the oldest first
 
     def __iter__(self) -> Iterator[Link]:
@@ -73,7 +76,7 @@ class OpenLinks:
         connections = opened + sum(len(link.joined) for link in its)
         others = sum(not link.quota.is_stranger for link in self._links)
         may_open = opened < MAX_INCOMING and connections < MAX_INCOMING + self._streams - 1
-        return may_open and others < MAX_LINKS
+        return may_open and others < self._most
 
     def greeted(self) -> None:
         """A link is greeted. If it is a stranger's, another one may have to go for it."""

@@ -10,10 +10,13 @@ from swarmrt.messages import Message, Part
 from swarmrt.runtime.carriers import Connection
 from swarmrt.runtime.faults import Late
 from swarmrt.runtime.streams import Streams
+from swarmrt.runtime.uplink import Share
 from swarmrt.wire.frames import FrameWriter, Outgoing
+from swarmrt.wire.ranks import STATE
 
 MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it reads too slowly for more work
 MAX_QUEUED_MESSAGES = 100_000
+MAX_QUEUED_CHUNKS = 8  # of state: twice as many as are asked for at a time
 
 
 class Outbox:
@@ -21,6 +24,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.frames = FrameWriter()
+        self.share = Share()
         self.wake = asyncio.Event()
         self.connection: Connection | None = None
         self.task: asyncio.Task[None] | None = None
@@ -40,8 +44,17 @@ class Outbox:
         """Parts are slices of a gradient that this process holds anyway, all sent at once."""
         if len(self.frames) > MAX_QUEUED_MESSAGES:
             return True
+        if outgoing.rank == STATE and len(self.frames.chunks()) >= MAX_QUEUED_CHUNKS:
+            return True
         is_bounded = outgoing.is_control or isinstance(outgoing.message, Part)
         return not is_bounded and self.queued_bytes > MAX_QUEUED_BYTES
+
+    def has_chunk(self, outgoing: Outgoing) -> bool:
+        """Return whether this piece of state is on its way there already: who waits for it on a
+        narrow link asks again, and sending it twice would only take longer."""
+        if outgoing.rank != STATE:
+            return False
+        return outgoing.message in self.frames.chunks() or outgoing.message in self.on_streams()
 
     def on_streams(self) -> list[Message]:
         return self.streams.unsent() if self.streams is not None else []

@@ -147,10 +147,8 @@ class Peer(Shell):
 
     async def run(self, switch: StopSwitch) -> str:
         """Serve until the core stops; return the reason. Raises RunError when it is an error."""
-        duties = [self._presence.keep_announced()]
-        if not self.stage.is_last:
-            duties.append(self._presence.watch_next_stage())
-        duties += [self._presence.watch_replicas(), self._membership.keep()]
+        watches = self._presence.watches()
+        duties = [self._presence.keep_announced(), *watches, self._membership.keep()]
         started = Started(self.stage.version, self.stage.digest())
         try:
             return await self.live(switch, started, duties, self._membership.enter())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from swarmrt.config import RunConfig
 from swarmrt.ids import RunId
@@ -76,14 +78,17 @@ class Presence:
             except TimeoutError:
                 continue  # time to refresh the record
 
-    async def watch_next_stage(self) -> None:
-        """Learn again and again where the peers of the next stage are, for activations."""
-        serving = frozenset({"serving"})
-        await self._watch(self._stage + 1, serving, self._look_again)
-
-    async def watch_replicas(self) -> None:
-        """Learn again and again where this stage's replicas are, for reduces and for the state."""
-        await self._watch(self._stage, frozenset({"joining", "serving", "leaving"}))
+    def watches(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what learns again and again where others are: replicas, for reduces and for the
+        state; those of the stages on both sides, for frames, which whoever recovers gets again."""
+        before, mine, after = self._stage - 1, self._stage, self._stage + 1
+        around = frozenset({"serving", "leaving"})
+        watches = [self._watch(mine, around | {"joining"})]
+        if before >= 0:
+            watches.append(self._watch(before, around))
+        if after < self._config.num_stages:
+            watches.append(self._watch(after, around, self._look_again))
+        return watches
 
     async def _watch(
         self, stage: int, statuses: frozenset[str], again: asyncio.Event | None = None

@@ -31,6 +31,7 @@ class ServeOptions:
     threads: int | None = None
     allow_models: frozenset[str] = frozenset()  # builders that may run here
     max_memory_bytes: float | None = None  # of the device; None for a share of what is free
+    max_mbps: float | None = None  # of the uplink, that links may use
     wait: bool = False
     log_dir: Path | None = None
     failpoints: Failpoints = field(default_factory=Failpoints)

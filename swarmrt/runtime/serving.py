@@ -44,6 +44,7 @@ async def serve(
         papers,
         private=line.invite is not None,
         waiting=say if options.wait else None,
+        max_mbps=options.max_mbps,
     ) as network:
         if not options.place.is_loopback:
             say(network.describe())

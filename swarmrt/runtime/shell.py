@@ -84,6 +84,7 @@ class Shell(ABC):
             before_gathered=event_log.flush,
             quotas=Quotas(limits, config.links.streams, pace, door=door, refused=network.refused),
             reach=network.reach,
+            uplink=network.uplink,
         )
         self.fetches = Fetches(self.links.send)
         self.shelf = Shelf()

@@ -40,6 +40,12 @@ class Stream:
         self.joined = asyncio.Event()
         self.is_done = False  # closed by us
 
+    def put(self) -> int:
+        """Write what is next, and return how many bytes that is."""
+        buffers = self.frames.next_frames()
+        self.connection.write(buffers)
+        return sum(map(len, buffers))
+
 
 class Streams:
     """The further connections that this end has opened for a link."""
@@ -52,8 +58,11 @@ class Streams:
         dial: Callable[[], Awaitable[Connection]],
         on_broken: Callable[[str], None],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
+        turn: Callable[[FrameWriter, Callable[[], int]], Awaitable[None]] | None = None,
     ) -> None:
-        """`source` holds what waits for the link; `key` is the one of the other end's hello."""
+        """`source` holds what waits for the link; `key` is the one of the other end's hello. With
+        `turn` each frame waits for its turn on the uplink."""
+        self._turn = turn
         self._source, self._most, self._key = source, most, key
         self._dial, self._on_broken, self._spawn = dial, on_broken, spawn
         self._streams: set[Stream] = set()
@@ -165,12 +174,18 @@ class Streams:
         try:
             while await self._take(stream):
                 while len(stream.frames):
-                    stream.connection.write(stream.frames.next_frames())
+                    if self._turn is None:
+                        stream.put()
+                    else:
+                        await self._turn(stream.frames, stream.put)
                     await stream.connection.drain()
         except OSError as error:
             if not stream.is_done:
                 self._on_broken(f"a further connection of it broke: {error}")
             return
+        except Exception as error:
+            self._on_broken(f"writing to it failed: {error or type(error).__name__}")
+            raise
         stream.is_done = True
         self._streams.discard(stream)
         stream.connection.close()

@@ -83,6 +83,7 @@ class TrainOptions:
     checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None
+    max_mbps: float | None = None  # of the uplink, that links may use
     wait: bool = False  # for the directory
     say: Callable[[str], None] = lambda text: None
 
@@ -112,6 +113,7 @@ async def train(
         private=config.run.access == "invited",
         remembered=book.addresses if options.resume else (),
         waiting=options.say if options.wait else None,
+        max_mbps=options.max_mbps,
     ) as network:
         if not options.place.is_loopback:
             options.say(network.describe())

@@ -24,6 +24,7 @@ from swarmrt.messages import ALL_MESSAGES, Message
 from swarmrt.wire.headers import HeaderFormat
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, unlimited
+from swarmrt.wire.ranks import CONTROL, OF_STATE, STATE, WORK, Turns
 from swarmrt.wire.tensors import Place, decode_tensors, encode_tensors, new_buffer, places
 
 PROTOCOL = 2
@@ -67,7 +68,7 @@ Received = tuple[Message, list[torch.Tensor]]
 # ---------------------------------------------------------------------- writing
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Outgoing:
     """A message on its way out: what is left to be written."""
 
@@ -76,9 +77,13 @@ class Outgoing:
     header: bytes
     pieces: deque[memoryview]
     left_bytes: int
-    is_control: bool
+    rank: int  # of `ranks`
     number: int = 0
     begun: bool = False
+
+    @property
+    def is_control(self) -> bool:
+        return self.rank == CONTROL
 
 
 _NO_PIECES: deque[memoryview] = deque(maxlen=0)
@@ -89,27 +94,49 @@ def encode(message: Message, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
     number = _NUMBERS[type(message)]
     header = _FORMATS[number].encode(message, tensors)
     if not tensors:
-        return Outgoing(message, number, header, _NO_PIECES, 0, True)
+        return Outgoing(message, number, header, _NO_PIECES, 0, CONTROL)
     pieces = encode_tensors(tensors)
     left = sum(piece.nbytes for piece in pieces)
-    return Outgoing(message, number, header, deque(pieces), left, left <= CHUNK_BYTES // 4)
+    rank = STATE if isinstance(message, OF_STATE) else WORK
+    if left <= CHUNK_BYTES // 4:
+        rank = CONTROL
+    return Outgoing(message, number, header, deque(pieces), left, rank)
 
 
 class FrameWriter:
-    """Orders frames: control before bulk, and each of the two in the order of pushing."""
+    """Orders frames by their ranks, and those of one rank in the order of pushing."""
 
     def __init__(self) -> None:
         self._control: deque[Outgoing] = deque()
-        self._bulk: deque[Outgoing] = deque()
+        self._work: deque[Outgoing] = deque()
+        self._state: deque[Outgoing] = deque()
+        self._queues = (self._control, self._work, self._state)
+        self._turns = Turns()
         self._number = 0
         self.queued_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._control) + len(self._bulk)
+        return len(self._control) + len(self._work) + len(self._state)
+
+    @property
+    def rank(self) -> int:
+        """Return the rank of what is next; control when nothing is queued."""
+        if self._control or not len(self):
+            return CONTROL
+        return WORK if self._work else STATE
 
     def push(self, outgoing: Outgoing) -> None:
         self.queued_bytes += outgoing.left_bytes
-        (self._control if outgoing.is_control else self._bulk).append(outgoing)
+        self._queues[outgoing.rank].append(outgoing)
+
+    def _next_queue(self) -> deque[Outgoing]:
+        if self._control:
+            return self._control
+        if not self._state or not self._work:
+            return self._work or self._state
+        rank = STATE if self._turns.is_states else WORK
+        self._turns.took(rank)
+        return self._queues[rank]
 
     def next_frames(self) -> list[bytes | memoryview]:
         """Buffers of the control frames that wait, as far as they are small, or of the next frame
@@ -129,7 +156,7 @@ class FrameWriter:
 
     def next_frame(self) -> list[bytes | memoryview]:
         """Buffers of the next frame. Raises IndexError when nothing is queued."""
-        queue = self._control if self._control else self._bulk
+        queue = self._next_queue()
         outgoing = queue[0]
         kind, header = CHUNK, b""
         if not outgoing.begun:
@@ -148,22 +175,35 @@ class FrameWriter:
         return [prefix + header, *body]
 
     def last_waiting(self) -> Outgoing | None:
-        """The last bulk message that was not begun."""
-        return self._bulk[-1] if self._bulk and not self._bulk[-1].begun else None
+        """The last message of bulk that was not begun, of those that go first."""
+        lasts = (queue[-1] for queue in (self._work, self._state) if queue)
+        return next((last for last in lasts if not last.begun), None)
 
     def take_waiting(self) -> Outgoing | None:
         """The first bulk message that was not begun, to be pushed into another writer."""
-        if self.last_waiting() is None:
-            return None
-        place = int(self._bulk[0].begun)
-        outgoing = self._bulk[place]
-        del self._bulk[place]
-        self.queued_bytes -= outgoing.left_bytes
-        return outgoing
+        for queue in (self._work, self._state):
+            if queue and not queue[-1].begun:
+                place = int(queue[0].begun)
+                outgoing = queue[place]
+                del queue[place]
+                self.queued_bytes -= outgoing.left_bytes
+                return outgoing
+        return None
+
+    def take_begun(self) -> list[Message]:
+        """Take out messages that were begun and are not written to their end: on another
+        connection they would have to begin again."""
+        begun = [queue.popleft() for queue in (self._work, self._state) if queue and queue[0].begun]
+        self.queued_bytes -= sum(outgoing.left_bytes for outgoing in begun)
+        return [outgoing.message for outgoing in begun]
+
+    def chunks(self) -> list[Message]:
+        """Return the messages of state that wait or are under way."""
+        return [outgoing.message for outgoing in self._state]
 
     def unsent(self) -> list[Message]:
         """Messages that were not written to their end."""
-        return [outgoing.message for outgoing in (*self._control, *self._bulk)]
+        return [outgoing.message for queue in self._queues for outgoing in queue]
 
 
 def _take(pieces: deque[memoryview], size: int) -> list[memoryview]:
