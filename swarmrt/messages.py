@@ -243,14 +243,16 @@ class Prepared(Message, frozen=True):
 
 class Refused(Reasoned, frozen=True):
     """The sender cannot take part in the round: its record differs from its entry in the roster,
-    or it cannot reach another member, or a contributor's slice is not finite."""
+    or it cannot reach another member, or a contributor's slice is not finite, or a part that it was
+    sent is none of the round."""
 
     epoch: int
     step: int
     round: int
     reason: str
-    unreachable: PeerId  # that member, or empty
+    unreachable: PeerId = PeerId("")  # that member, or empty
     not_finite: PeerId = PeerId("")  # that contributor, or empty
+    unfit: PeerId = PeerId("")  # who sent that part, or empty
 
 
 class Apply(Message, frozen=True):

@@ -407,7 +407,8 @@ def test_unfit_part_is_refused_with_whose_it_is() -> None:
     peer.get(Prepare(1, 0, 1, ((OTHER, ()), (ME, ())), (), 10))
     refused = peer.feed(PartUnfit(0, 1, OTHER, "has 3 values"))
     [(_, message)] = sent(refused, Refused)
-    assert message.unreachable == OTHER and "has 3 values" in message.reason
+    assert message.unfit == OTHER and "has 3 values" in message.reason
+    assert not message.unreachable, "its link is well"
     assert peer.feed(PartUnfit(0, 7, OTHER, "")) == [], "of another round"
 
 

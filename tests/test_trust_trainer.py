@@ -251,6 +251,37 @@ def test_two_that_cannot_reach_a_third_are_believed() -> None:
     assert set(swarm.fenced()) == {"s1p2"}
 
 
+def gets_unfit_parts_of(swarm: Swarm, *senders: str) -> Habit:
+    """It says so of whichever of them takes part."""
+
+    def habit(message: Message) -> list[Message]:
+        if not isinstance(message, Prepared):
+            return [message]
+        key = (message.epoch, message.step, message.round)
+        there = (name for name in senders if is_on_roster(swarm, name))
+        of = next(there, "")
+        return [Refused(*key, "it has 3 values", unfit=PeerId(of))] if of else [message]
+
+    return habit
+
+
+def test_of_two_that_differ_on_a_part_the_one_that_was_there_first_stays() -> None:
+    swarm = honest_swarm_with()
+    swarm.run_to(swarm.version + 3)
+    swarm.peers[PeerId(LIAR)].habit = gets_unfit_parts_of(swarm, "s1p1")
+    assert run_on(swarm) > 100
+    assert_only_the_liar_was_fenced(swarm)
+
+
+def test_whoever_differs_with_all_others_on_their_parts_is_the_one_to_go() -> None:
+    swarm = Swarm((2, 3, 2))
+    swarm.run_to(3)
+    swarm.peers[PeerId("s1p0")].habit = gets_unfit_parts_of(swarm, "s1p1", "s1p2")
+    assert run_on(swarm) > 100
+    times = swarm.fenced()
+    assert times["s1p0"] > 2 and sum(times.values()) - times["s1p0"] <= 1
+
+
 # ---------------------------------------------------------------------- not finite (D8)
 
 
