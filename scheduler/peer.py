@@ -230,6 +230,7 @@ class PeerCore:
         void = [*self._void_work(), *self.reducing.clear()]
         self._forget_neighbours()
         seat.epoch, seat.term = message.epoch, message.term
+        seat.key = bytes.fromhex(message.key)
         self._admitted_with = message.digest
         self._update = (message.applied, message.norm)
         is_held = bool(seat.digest) and message.digest in ("", seat.digest)

@@ -65,6 +65,7 @@ class Admit(Message, frozen=True):
     applied: int  # round of the update that made the version; or -1
     norm: float  # of that update
     donors: tuple[PeerId, ...]
+    key: str = ""  # of seals for this peer, in hex; without it gradients need none
 
 
 class Ready(Message, frozen=True):
@@ -117,6 +118,7 @@ class Granted(Message, frozen=True):
     microbatch: MicrobatchId
     path: Path
     need: tuple[int, ...]
+    seals: str = ""  # one for each peer of the path, one after the other
 
 
 class Stale(Message, frozen=True):
@@ -141,6 +143,7 @@ class Backward(Message, frozen=True):
     microbatch: MicrobatchId
     path: Path
     need: tuple[int, ...]
+    seals: str = ""  # as they were granted
 
 
 class Accumulated(Message, frozen=True):
@@ -163,6 +166,7 @@ class Recover(Message, frozen=True):
     microbatch: MicrobatchId
     path: Path
     need: tuple[int, ...]
+    seals: str = ""  # for the peers before this one
 
 
 FailedIn = Literal["", "forward", "backward", "weights"]

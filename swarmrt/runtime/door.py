@@ -33,9 +33,11 @@ class Door(ABC):
     def greet(self, peer: PeerId, token: str) -> None:
         """Look at what a peer shows. Raises AccessError when it is false."""
 
+    @abstractmethod
     def came(self, peer: PeerId) -> None:
         """A peer has a link from now on."""
 
+    @abstractmethod
     def left(self, peer: PeerId) -> None:
         """It has none any more."""
 
@@ -59,6 +61,12 @@ class UnguardedDoor(Door):
 
     def greet(self, peer: PeerId, token: str) -> None:
         """Take everybody."""
+
+    def came(self, peer: PeerId) -> None:
+        """Remember nobody."""
+
+    def left(self, peer: PeerId) -> None:
+        """There is nothing to forget."""
 
     def is_known(self, peer: PeerId) -> bool:
         return True

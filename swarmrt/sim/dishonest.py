@@ -40,6 +40,7 @@ def _all(message: Message) -> Iterable[Message]:
 class Habit:
     says: Says = _all  # instead of a message
     leaves_out: tuple[type[Instruction], ...] = ()  # what it does not do
+    is_early: bool = False  # gives a gradient, of its own making, for whatever it is handed
 
     def omits(self, instruction: Instruction) -> bool:
         return isinstance(instruction, self.leaves_out)
