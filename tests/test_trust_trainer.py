@@ -129,6 +129,23 @@ def gaps(swarm: Swarm) -> list[float]:
     return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
 
 
+@pytest.mark.parametrize("kind", [Accumulated, Prepared, Applied, Claim, Beacon])
+def test_only_replica_that_stands_still_is_named_within_a_minute_or_two(
+    kind: type[Message],
+) -> None:
+    """Nobody can take its place; so people are told, long before the run is given up."""
+    stage = 2 if kind is Claim else 1
+    swarm = Swarm((2, 1, 1))
+    swarm.run_to(3)
+    name = f"s{stage}p0"
+    keeps = (Accumulated, Prepared, Applied, Claim, Refused, Released)
+    swarm.peers[PeerId(name)].habit = silent_about(*(keeps if kind is Beacon else (kind,)))
+    swarm.run(100.0)
+    told = [report for _, report in swarm.told if isinstance(report, ReportStall)]
+    assert told and all(name in report.awaited for report in told), told
+    assert len(told) <= 2, "once a minute"
+
+
 def test_rising_done_counter_is_no_progress() -> None:
     """The stall watch speaks, though beacons say that much is being done."""
     swarm = Swarm((1, 1))
