@@ -83,7 +83,8 @@ class Fuzz:
 
     def changed(self) -> DHTRecord:
         """One that its owner has changed, and signed, or that somebody else has."""
-        key, value = copy.deepcopy(self.rng.choice(self.real))
+        key, real = self.rng.choice(self.real)
+        value: Any = copy.deepcopy(real)
         if self.rng.random() < 0.5:
             for _ in range(self.rng.randint(1, 3)):
                 self._change(value)
