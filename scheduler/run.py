@@ -135,10 +135,9 @@ class Run:
         if not self._secret:
             return ""
         what = seals.sealed(self.epoch, microbatch, grant.path, grant.need)
-        members = map(self.members.get, grant.path)
-        return "".join(
-            seals.seal(member.key, what) if member is not None else seals.NONE for member in members
-        )
+        members = [self.members.get(peer) for peer in grant.path]
+        made = [seals.seal(m.key, what) if m is not None else seals.NONE for m in members]
+        return b"".join(made).hex()
 
     def has_others(self, peer: PeerId, stage: int) -> bool:
         """Return whether the stage has a ready replica beside this one."""

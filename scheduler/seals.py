@@ -19,8 +19,10 @@ from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Backward, Path
 from swarmrt.scheduler.seat import Seat
 
-CHARACTERS = 16  # of a seal, in hex: it cannot be tried out but by messages
-NONE = "-" * CHARACTERS  # for whoever is no member
+BYTES = 6  # of a seal: it cannot be tried out but by messages
+NONE = bytes(BYTES)  # for whoever is no member
+
+_ENCODER = msgspec.msgpack.Encoder()
 
 
 def key_of(secret: bytes, peer: PeerId) -> str:
@@ -30,12 +32,13 @@ def key_of(secret: bytes, peer: PeerId) -> str:
 
 def sealed(epoch: int, microbatch: MicrobatchId, path: Path, need: tuple[int, ...]) -> bytes:
     """Return what the seals of a grant are made of."""
-    return msgspec.msgpack.encode((epoch, microbatch.step, microbatch.index, path, need))
+    step, index, _ = microbatch
+    return blake2b(_ENCODER.encode((epoch, step, index, path, need)), digest_size=16).digest()
 
 
-def seal(key: bytes, what: bytes) -> str:
+def seal(key: bytes, what: bytes) -> bytes:
     """Return the seal of a grant for the member with that key."""
-    return blake2b(what, key=key, digest_size=CHARACTERS // 2).hexdigest()
+    return blake2b(key + what, digest_size=BYTES).digest()
 
 
 def is_key(key: str) -> bool:
@@ -48,7 +51,6 @@ def is_granted(message: Backward, seat: Seat) -> bool:
     if not seat.key:
         return True
     what = sealed(message.epoch, message.microbatch, message.path, message.need)
-    at = CHARACTERS * seat.stage
-    return compare_digest(
-        message.seals[at : at + CHARACTERS].encode(), seal(seat.key, what).encode()
-    )
+    at = 2 * BYTES * seat.stage
+    shown = message.seals[at : at + 2 * BYTES]
+    return compare_digest(shown.encode(), seal(seat.key, what).hex().encode())

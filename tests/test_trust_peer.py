@@ -100,7 +100,8 @@ def test_gradients_come_from_who_has_the_output_alone(sender: str) -> None:
 def seals_for(path: tuple[PeerId, ...], epoch: int = 1, need: tuple[int, ...] = ALL) -> str:
     """As the trainer makes them."""
     what = seals.sealed(epoch, MB, path, need)
-    return "".join(seals.seal(bytes.fromhex(seals.key_of(SECRET, peer)), what) for peer in path)
+    keys = [bytes.fromhex(seals.key_of(SECRET, peer)) for peer in path]
+    return b"".join(seals.seal(key, what) for key in keys).hex()
 
 
 def test_a_gradient_that_was_not_granted_counts_for_nothing() -> None:
