@@ -1,5 +1,5 @@
-"""Who a step's microbatches wait for, by name, for people: a stage's only replica may stand still,
-and nobody can take its place."""
+"""The names of those whom a step's microbatches wait for, for people: a stage's only replica may
+stand still, and nobody can take its place."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def awaited(run: Run) -> str:
 
 
 def _is_silent(run: Run, stage: int, since: float | None) -> bool:
-    """Nothing has come of the work of any of its replicas since then."""
+    """Say whether nothing has come of the work of any of its replicas since then."""
     ready = run.members.of_stage(stage, Membership.READY)
     return since is not None and all(member.worked_at < since for member in ready)

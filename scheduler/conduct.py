@@ -78,8 +78,8 @@ class Conduct:
         return goes
 
     def at_odds(self, one: PeerId, other: PeerId, trust: Callable[[PeerId], Any]) -> PeerId:
-        """Which of two that contradict each other goes, where nobody else has seen it: who is at
-        odds with more others, else the one that is trusted less."""
+        """Return which of two that contradict each other goes, where nobody else has seen it: who
+        is at odds with more others, else the one that is trusted less."""
         for peer, whom in ((one, other), (other, one)):
             its = self._at_odds.setdefault(peer, set())
             _forget_oldest(self._at_odds)

@@ -42,12 +42,12 @@ def seal(key: bytes, what: bytes) -> bytes:
 
 
 def is_key(key: str) -> bool:
-    """Whether that is a key, or none."""
+    """Say whether that is a key, or none."""
     return not key or re.fullmatch("[0-9a-f]{32}", key) is not None
 
 
 def is_granted(message: Backward, seat: Seat) -> bool:
-    """Whether the trainer has granted this path to a microbatch: it has this peer's seal."""
+    """Say whether the trainer has granted a microbatch this path: it has this peer's seal."""
     if not seat.key:
         return True
     what = sealed(message.epoch, message.microbatch, message.path, message.need)

@@ -35,11 +35,11 @@ class Door(ABC):
 
     @abstractmethod
     def came(self, peer: PeerId) -> None:
-        """A peer has a link from now on."""
+        """Note that a peer has a link from now on."""
 
     @abstractmethod
     def left(self, peer: PeerId) -> None:
-        """It has none any more."""
+        """Note that it has none any more."""
 
     @abstractmethod
     def is_known(self, peer: PeerId) -> bool:
@@ -66,7 +66,7 @@ class UnguardedDoor(Door):
         """Remember nobody."""
 
     def left(self, peer: PeerId) -> None:
-        """There is nothing to forget."""
+        """Forget nothing."""
 
     def is_known(self, peer: PeerId) -> bool:
         return True
@@ -130,7 +130,7 @@ class GuardedDoor(Door):
             self._is_gone(peer)
 
     def _is_gone(self, peer: PeerId) -> None:
-        """Of those without a link the newest are remembered; of links there are only so many."""
+        """Remember the newest of those without a link; of links there are only so many."""
         self._gone[peer] = None
         self._gone.move_to_end(peer)
         if len(self._gone) > MOST_GONE:

@@ -231,7 +231,7 @@ class SimulatedPeer:
         return None
 
     def _give_gradient_of(self, mb: MicrobatchId, to: PeerId) -> None:
-        """As if it had been granted."""
+        """Send one of its own making, as if it had been granted."""
         assert isinstance(self.process.core, PeerCore)
         me, stages = self.settings.me, range(self.settings.num_stages)
         path = tuple(
