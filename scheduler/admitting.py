@@ -26,7 +26,9 @@ class Admitting:
         member.reached, member.leaving, member.suspect = run.version, False, False
         member.doubted_at, member.admitted_at = None, now
         digest = run.digests[member.stage]
-        member.admit = Admit(run.epoch, member.term, run.version, digest, *run.update, donors)
+        key = run.key_of(member.peer)
+        member.key = bytes.fromhex(key)
+        member.admit = Admit(run.epoch, member.term, run.version, digest, *run.update, donors, key)
         return self.tell(member)
 
     def tell(self, member: Member) -> Send:

@@ -1,7 +1,8 @@
 """A peer's way back: running backward once it is granted, accumulating, and passing it on.
 
 Rules:
-- Gradients are taken from whoever has this stage's output, or is named by the trainer as next.
+- Gradients are taken from whoever has this stage's output, once it was granted, or is named by the
+  trainer as next. The path of that grant, or of the trainer's own word, is the one that counts.
 - What comes again is answered from the record, and accumulates nothing.
 - The receipt goes to the trainer, the input's gradient to the stage before, if one needs it. Where
   the weights' gradients are left for later, the receipt waits for them and the gradient does not.
@@ -16,6 +17,7 @@ from swarmrt.scheduler.events import BackwardDone, WeightGradientsDone
 from swarmrt.scheduler.forwards import Forwards
 from swarmrt.scheduler.instructions import InputGrad, Instruction, KeepGradient, Send
 from swarmrt.scheduler.reducing import Reducing
+from swarmrt.scheduler.seals import is_granted
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Phase, Task
 
@@ -34,7 +36,7 @@ class Backwards:
         if not task.granted:
             self._forwards.claim_answered(task, now)
         task.granted, task.retries = True, 0
-        task.path, task.need = message.path, message.need
+        task.path, task.need, task.seals = message.path, message.need, message.seals
         self._computing.granted(message.microbatch, message.need)
         return self.run_or_answer(task)
 
@@ -44,9 +46,10 @@ class Backwards:
             return []
         if self._forwards.blame.bars(sender, now):
             return []
-        task.path, task.need = message.path, message.need
+        if is_granted(message, self._seat):
+            task.path, task.need, task.seals = message.path, message.need, message.seals
         self._forwards.came_back(task, sender, now)
-        self._computing.granted(message.microbatch, message.need)
+        self._computing.granted(message.microbatch, task.need)
         task.asked.pop("gradient", None)
         keep: list[Instruction] = []
         if task.backward is Phase.AWAITED and not task.has_gradient:
@@ -105,5 +108,5 @@ class Backwards:
 
     def send_input_grad(self, task: Task) -> Send:
         upstream = task.path[self._seat.stage - 1]
-        message = Backward(self._seat.epoch, task.microbatch, task.path, task.need)
+        message = Backward(self._seat.epoch, task.microbatch, task.path, task.need, task.seals)
         return Send(upstream, message, InputGrad(task.microbatch))

@@ -6,7 +6,8 @@ Rules:
 - What is not believed is dropped before anything is made of it, and counted.
 
     Forward             at stage 0 the trainer; else a replica of the stage before
-    Backward            who has this stage's output, or was named as the next on the path
+    Backward            who has this stage's output, with the trainer's seal of its grant; or was
+                        named as the next on the path
     Accepted Busy       whom the output was sent to
     NoFrame Stale       who was asked (`recovery`, `forwards`)
     GetFrame            replicas of the stages before and after (`recovery`)
@@ -44,6 +45,7 @@ from swarmrt.messages import (
 )
 from swarmrt.scheduler.estimate import is_duration
 from swarmrt.scheduler.reducing import MAX_BEHIND
+from swarmrt.scheduler.seals import is_granted, is_key
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Tasks
 
@@ -106,10 +108,13 @@ class Believing:
     def _backward(self, sender: PeerId, message: Backward) -> bool:
         """The path names its sender as the peer of the next stage."""
         stage = self._seat.stage
-        if not self._is_heir(sender, message.microbatch) or self._seat.is_last:
+        task = self._tasks.get(message.microbatch)
+        if task is None or self._seat.is_last or self._is_trainer(sender):
             return False
         follows = self._is_path(message.path, message.need) and message.path[stage + 1] == sender
-        return follows and self._is_trained(message.microbatch) and _is_number(message.epoch)
+        if not (follows and self._is_trained(message.microbatch) and _is_number(message.epoch)):
+            return False
+        return task.named == sender or (sender in task.heirs and is_granted(message, self._seat))
 
     def _answer(self, sender: PeerId, message: Accepted | Busy) -> bool:
         if not self._is_heir(sender, message.work.microbatch) or not self._is_work(message.work):
@@ -131,6 +136,8 @@ class Believing:
     # ------------------------------------------------------------------ what the trainer says
 
     def _admit(self, message: Admit) -> bool:
+        if not is_key(message.key):
+            return False
         counts = all(map(_is_number, (message.epoch, message.term, message.version)))
         return counts and _is_norm(message.norm) and all(map(_is_name, message.donors))
 

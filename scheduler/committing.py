@@ -142,6 +142,10 @@ class Committing:
         if dict(round_.rosters[member.stage]).get(message.not_finite):  # a contributor
             culprit = self._not_finite.named(member.peer, message.not_finite)
             return self._do_without(run.round, member.stage, culprit)
+        if roster.get(message.unfit) == member.stage and message.unfit != member.peer:
+            goes = run.conduct.at_odds(member.peer, message.unfit, run.trust)
+            run.charge(goes, reason)
+            return []
         run.charge(member.peer, reason)
         return []
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from swarmrt.ids import PeerId
 
 MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
 MAKES_UP = 8  # commits, for one fault
 WAITED_FOR = 8  # times as long as all have waited for it
+MOST_AT_ODDS = 64  # others that are remembered of each
 MOST_KNOWN = 4096  # peers that are remembered, the newest of them
 
 
@@ -46,6 +47,7 @@ class Conduct:
     def __init__(self) -> None:
         self._records: dict[PeerId, Record] = {}  # of those with anything in it
         self._expelled: dict[PeerId, None] = {}
+        self._at_odds: dict[PeerId, set[PeerId]] = {}  # never made up for: who lied once has lied
 
     # ------------------------------------------------------------------ what was done
 
@@ -74,6 +76,16 @@ class Conduct:
             self._record(peer).cuts += 1
         self._record(goes).left_out += 1
         return goes
+
+    def at_odds(self, one: PeerId, other: PeerId, trust: Callable[[PeerId], Any]) -> PeerId:
+        """Return which of two that contradict each other goes, where nobody else has seen it: who
+        is at odds with more others, else the one that is trusted less."""
+        for peer, whom in ((one, other), (other, one)):
+            its = self._at_odds.setdefault(peer, set())
+            _forget_oldest(self._at_odds)
+            if len(its) < MOST_AT_ODDS:
+                its.add(whom)
+        return max(one, other, key=lambda peer: (len(self._at_odds[peer]), trust(peer)))
 
     def acquit(self, peer: PeerId) -> None:
         """Take back its newest fault, which was another's."""
@@ -130,6 +142,6 @@ class Conduct:
         return record
 
 
-def _forget_oldest(known: dict[PeerId, Record] | dict[PeerId, None]) -> None:
+def _forget_oldest(known: dict[PeerId, Any]) -> None:
     while len(known) > MOST_KNOWN:
         del known[next(iter(known))]

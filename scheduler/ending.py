@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from swarmrt.scheduler.awaiting import awaited as awaited_work
 from swarmrt.scheduler.committing import Committing
 from swarmrt.scheduler.instructions import (
     Instruction,
@@ -22,19 +23,21 @@ from swarmrt.scheduler.run import Phase, Run
 from swarmrt.scheduler.working import Working
 
 SAVES = 5  # tries to write the last checkpoint
-STALL_S = 300.0  # without any progress anywhere, before anything is known of the step time
-STALL_STEPS = 20  # and after
+SAY_S = 60.0  # without any progress anywhere, before people are told, and between such words
+SAY_STEPS = 4  # the same, once it is known how long steps take
+STALL_S = 300.0  # before it is tried without whoever is waited for
+STALL_STEPS = 20
 LAST_STALLS = 4  # times as long, and the run is given up
 
 
 class Ending:
     def __init__(self, run: Run, working: Working, committing: Committing) -> None:
         self._run, self._working, self._committing = run, working, committing
-        self._watches_at = 0.0  # next
+        self._watches_at = self._says_at = self._tries_at = 0.0  # next
 
     def start(self, now: float) -> StartDeadline:
         """Watch from now on."""
-        self._run.progress_at, self._watches_at = now, now + STALL_S
+        self._run.progress_at, self._watches_at = now, now + SAY_S
         return StartDeadline("stall", self._watches_at)
 
     def finish(self) -> list[Instruction]:
@@ -88,25 +91,31 @@ class Ending:
     def watch(self, now: float) -> list[Instruction]:
         """Report a stall: nothing may wait for ever without saying why."""
         run = self._run
-        stall_s = STALL_S
-        if run.step_time.samples:
-            stall_s = max(STALL_S, STALL_STEPS * run.step_time.mean_s)
+        step_s = run.step_time.mean_s if run.step_time.samples else 0.0
+        say_s, stall_s = max(SAY_S, SAY_STEPS * step_s), max(STALL_S, STALL_STEPS * step_s)
         waits = not run.has_begun or run.phase is Phase.WAITING or bool(run.members.bare_stages())
-        again = StartDeadline("stall", now + stall_s / 4)
+        again = StartDeadline("stall", now + say_s / 4)
         run.progress_at += max(0.0, now - self._watches_at)  # this process stood still
         self._watches_at = again.at
         if waits:
             run.progress_at = now
         quiet_s = now - run.progress_at
-        if quiet_s < stall_s:
+        if quiet_s < say_s:
             return [again]
-        awaited = self._committing.awaited()
-        if awaited is None:
-            awaited = f"receipts of (microbatch, stage) {run.ledger.missing()[:8]}"
+        awaited = self._committing.awaited() or awaited_work(run)
         if quiet_s >= LAST_STALLS * stall_s:
             return [run.give_up(f"no progress for {quiet_s:.0f} s; waiting for {awaited}")]
+        if quiet_s >= stall_s and now >= self._tries_at:
+            self._tries_at = now + stall_s / 4
+            self._try_without(quiet_s)
+        if now < self._says_at:
+            return [again]
+        self._says_at = now + say_s
+        return [ReportStall(quiet_s, awaited), again]
+
+    def _try_without(self, quiet_s: float) -> None:
+        """Do without whoever is waited for, where there are others."""
         suspects = self._committing.suspects() or self._working.suspects()
         for peer in suspects:
             reason = f"nothing has come forward for {quiet_s:.0f} s, and it is waited for"
-            run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut")
-        return [ReportStall(quiet_s, awaited), again]
+            self._run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut")

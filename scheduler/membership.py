@@ -32,6 +32,7 @@ class Member:
     state: Membership = Membership.SEEN
     term: int = 0  # of its newest admission
     admit: Admit | None = None  # its newest
+    key: bytes = b""  # of seals for it, once it is admitted
     admitted_at: float = 0.0
     worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
     reached: int = 0  # the version that it has come to since

@@ -230,6 +230,7 @@ class PeerCore:
         void = [*self._void_work(), *self.reducing.clear()]
         self._forget_neighbours()
         seat.epoch, seat.term = message.epoch, message.term
+        seat.key = bytes.fromhex(message.key)
         self._admitted_with = message.digest
         self._update = (message.applied, message.norm)
         is_held = bool(seat.digest) and message.digest in ("", seat.digest)
@@ -415,7 +416,7 @@ class PeerCore:
         refusal = self._disagreement(message)
         if refusal:
             key = (message.step, message.round)
-            return [seat.to_trainer(Refused(seat.epoch, *key, refusal, PeerId("")))]
+            return [seat.to_trainer(Refused(seat.epoch, *key, refusal))]
         return self.reducing.begin(message) + self._reduce_on()
 
     def _disagreement(self, message: Prepare) -> str:
@@ -450,7 +451,7 @@ class PeerCore:
             return []
         reason = f"a part of {event.sender} {event.reason}"
         key = (event.step, event.round)
-        return [self.seat.to_trainer(Refused(self.seat.epoch, *key, reason, event.sender))]
+        return [self.seat.to_trainer(Refused(self.seat.epoch, *key, reason, unfit=event.sender))]
 
     def _gradient_combined(self, event: GradientCombined) -> list[Instruction]:
         round_ = self.reducing.combined(event)
@@ -464,7 +465,7 @@ class PeerCore:
         if not culprit:
             return []
         reason = f"the gradient of step {event.step + 1} by {culprit} is not finite"
-        refused = Refused(seat.epoch, event.step, event.round, reason, PeerId(""), culprit)
+        refused = Refused(seat.epoch, event.step, event.round, reason, not_finite=culprit)
         return [seat.to_trainer(refused)]
 
     def _prepared(self, step: int) -> list[Instruction]:

@@ -50,11 +50,11 @@ class Recovery:
             return self._give_up_again(microbatch)
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
         if not seat.is_last:
-            task.heirs.add(message.path[seat.stage + 1])
+            task.named = message.path[seat.stage + 1]
         is_coming = self._computing.is_accumulated(microbatch)
         if is_coming or task.backward in (Phase.QUEUED, Phase.RUNNING):
             return []
-        task.path, task.need = message.path, message.need
+        task.path, task.need, task.seals = message.path, message.need, message.seals
         task.granted = task.granted or seat.is_last
         instructions = self._reducing.void(microbatch.step)
         if task.forward is Phase.DONE and not task.has_graph:  # it only passed on what came

@@ -8,9 +8,10 @@ from collections.abc import Hashable
 from enum import StrEnum
 from typing import Literal
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Finish
 from swarmrt.recorded import Recorded
+from swarmrt.scheduler import seals
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.books import Books
 from swarmrt.scheduler.commit import Commit, Round
@@ -19,7 +20,7 @@ from swarmrt.scheduler.dispatch import Dispatch, Late
 from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.evaluation import Evaluation
 from swarmrt.scheduler.instructions import Instruction, Send, Stop
-from swarmrt.scheduler.ledger import Ledger
+from swarmrt.scheduler.ledger import Grant, Ledger
 from swarmrt.scheduler.membership import Member, Members, Membership
 from swarmrt.scheduler.plausible import Known
 from swarmrt.scheduler.receipts import Receipts
@@ -54,6 +55,9 @@ class TrainerSettings(Recorded, frozen=True):
     staleness: int = 0  # versions between the weights that a step runs on and those it updates
     microbatch_tokens: int = 0  # targets of each; 0 when a log does not say
     least_loss: float = -math.inf  # that a microbatch can have
+    secret: str = (
+        ""  # of this incarnation, in hex, for the keys of members; without it they have none
+    )
 
 
 class Run:
@@ -70,6 +74,7 @@ class Run:
         self.is_stopping = False
         self.known = Known(settings.microbatch_tokens, settings.least_loss)
         self.members = Members(len(settings.needed))
+        self._secret = bytes.fromhex(settings.secret)
         self.conduct = Conduct()
         self.charges: list[Charge] = []  # to be dealt with before anything else goes on
         self.books = Books(settings.microbatches, len(settings.needed))
@@ -120,6 +125,19 @@ class Run:
         """The less, the more: by its faults, then by how long ago it was admitted."""
         member = self.members.get(peer)
         return self.conduct.faults(peer), member.term if member is not None else 0, peer
+
+    def key_of(self, peer: PeerId) -> str:
+        """Return the key of seals for a member, in hex; empty when grants have none."""
+        return seals.key_of(self._secret, peer) if self._secret else ""
+
+    def seals_of(self, microbatch: MicrobatchId, grant: Grant) -> str:
+        """Return the seals of a grant, one for each peer of its path."""
+        if not self._secret:
+            return ""
+        what = seals.sealed(self.epoch, microbatch, grant.path, grant.need)
+        members = [self.members.get(peer) for peer in grant.path]
+        made = [seals.seal(m.key, what) if m is not None else seals.NONE for m in members]
+        return b"".join(made).hex()
 
     def has_others(self, peer: PeerId, stage: int) -> bool:
         """Return whether the stage has a ready replica beside this one."""

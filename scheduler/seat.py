@@ -39,6 +39,7 @@ class Seat:
     version: int = 0
     digest: str = ""
     state: PeerState = "joining"
+    key: bytes = b""  # of the trainer's seals for this peer; without it there are none
     is_draining: bool = False  # takes no new work
     is_stepping: bool = False  # the optimizer runs
 

@@ -50,6 +50,7 @@ class Task:
     granted: bool = False  # at the last stage: backward may run
     path: Path = ()
     need: tuple[int, ...] = ()  # stages that are to accumulate
+    seals: str = ""  # of that path and need
     has_gradient: bool = False  # of the output, for backward to use
     has_graph: bool = False
     has_output: bool = False  # retained, to be sent again
@@ -58,7 +59,8 @@ class Task:
     input_grad_bytes: int = 0
     output_wanted_by: PeerId | None = None  # as soon as it is there
     asked: dict[FrameKind, PeerId] = field(default_factory=dict)  # frames on their way here
-    heirs: set[PeerId] = field(default_factory=set)  # who may send the gradient of the output
+    heirs: set[PeerId] = field(default_factory=set)  # who was given the output
+    named: PeerId | None = None  # by the trainer: who gives the gradient, whatever was granted
     given: dict[tuple[PeerId, FrameKind], int] = field(default_factory=dict)  # how often
     input_of: PeerId | None = None  # whose it is that forward is computed from
     gradient_of: PeerId | None = None  # the same, of backward

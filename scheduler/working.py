@@ -135,7 +135,8 @@ class Working:
         run.dispatch.claimed(microbatch, claim.route[0], now, since)
         run.agenda.cancel(("flight", microbatch))
         self._expect_receipt(ledger, microbatch, now)
-        return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need))]
+        seals = run.seals_of(microbatch, grant)
+        return [Send(member.peer, Granted(run.epoch, microbatch, grant.path, grant.need, seals))]
 
     def _loss_is_not_finite(self, claim: Claim) -> list[Instruction]:
         """Go on without a peer that is on all routes on which it was so."""
@@ -342,5 +343,7 @@ class Working:
         return min(fit, key=lambda peer: (load.get(peer, 0), peer), default=None)
 
     def _recover_at(self, peer: PeerId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
-        message = Recover(self._run.epoch, microbatch, grant.path, grant.need)
+        run = self._run
+        seals = run.seals_of(microbatch, grant)
+        message = Recover(run.epoch, microbatch, grant.path, grant.need, seals)
         return Send(peer, message, Batch(microbatch) if stage == 0 else None)

@@ -65,6 +65,7 @@ class Admit(Message, frozen=True):
     applied: int  # round of the update that made the version; or -1
     norm: float  # of that update
     donors: tuple[PeerId, ...]
+    key: str = ""  # of seals for this peer, in hex; without it gradients need none
 
 
 class Ready(Message, frozen=True):
@@ -117,6 +118,7 @@ class Granted(Message, frozen=True):
     microbatch: MicrobatchId
     path: Path
     need: tuple[int, ...]
+    seals: str = ""  # one for each peer of the path, one after the other
 
 
 class Stale(Message, frozen=True):
@@ -141,6 +143,7 @@ class Backward(Message, frozen=True):
     microbatch: MicrobatchId
     path: Path
     need: tuple[int, ...]
+    seals: str = ""  # as they were granted
 
 
 class Accumulated(Message, frozen=True):
@@ -163,6 +166,7 @@ class Recover(Message, frozen=True):
     microbatch: MicrobatchId
     path: Path
     need: tuple[int, ...]
+    seals: str = ""  # for the peers before this one
 
 
 FailedIn = Literal["", "forward", "backward", "weights"]
@@ -243,14 +247,16 @@ class Prepared(Message, frozen=True):
 
 class Refused(Reasoned, frozen=True):
     """The sender cannot take part in the round: its record differs from its entry in the roster,
-    or it cannot reach another member, or a contributor's slice is not finite."""
+    or it cannot reach another member, or a contributor's slice is not finite, or a part that it was
+    sent is none of the round."""
 
     epoch: int
     step: int
     round: int
     reason: str
-    unreachable: PeerId  # that member, or empty
+    unreachable: PeerId = PeerId("")  # that member, or empty
     not_finite: PeerId = PeerId("")  # that contributor, or empty
+    unfit: PeerId = PeerId("")  # who sent that part, or empty
 
 
 class Apply(Message, frozen=True):

@@ -14,11 +14,13 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import (
     Accepted,
     Admit,
+    Applied,
     Beacon,
     Claim,
     Forward,
     Prepare,
     Prepared,
+    Ready,
     Refused,
 )
 from swarmrt.model.stage import Forwarded, Stage
@@ -30,11 +32,11 @@ Answer = Callable[[PeerCore, Event], list[Instruction] | None]  # None goes on h
 Change = Callable[[Send], Send]
 
 
-def saying(kind: type[msgspec.Struct], **fields: object) -> Change:
-    """Return a habit of telling the trainer something else in one kind of message."""
+def saying(*kinds: type[msgspec.Struct], **fields: object) -> Change:
+    """Return a habit of telling the trainer something else in messages of these kinds."""
 
     def change(send: Send) -> Send:
-        if not isinstance(send.message, kind):
+        if not isinstance(send.message, kinds):
             return send
         return Send(send.to, msgspec.structs.replace(send.message, **fields), send.payload)
 
@@ -80,6 +82,7 @@ CHANGES: dict[str, Change] = {
     "huge tokens": saying(Claim, tokens=1 << 60),
     "another norm": saying(Prepared, squared_norm=1e-12),
     "a norm that is no number": saying(Prepared, squared_norm=math.nan),
+    "another digest": saying(Ready, Applied, Beacon, digest="0" * 32),
     "a beacon from nowhere": saying(Beacon, version=10**9, done=1 << 61),
 }
 ANSWERS: dict[str, Answer] = {

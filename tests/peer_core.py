@@ -37,6 +37,7 @@ class Peer:
         staleness: int = 0,
         microbatches: int = 2000,
         stage: int = 1,
+        key: str = "",
     ) -> None:
         settings = PeerSettings(
             me=ME,
@@ -56,7 +57,7 @@ class Peer:
         self.core = PeerCore(settings)
         self.now = 0.0
         self.feed(Started(0, "initial"))
-        self.get(Admit(1, 1, 0, "", -1, 0.0, ()))
+        self.get(Admit(1, 1, 0, "", -1, 0.0, (), key))
         for before, after in zip((UP, UP2), (A, B), strict=True):
             self.get(Standing(1, stage - 1, before, True))
             self.get(Standing(1, stage + 1, after, True))

@@ -25,6 +25,8 @@ from swarmrt.messages import (
 )
 from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
 from swarmrt.runtime.door import GuardedDoor
+from swarmrt.runtime.quotas import Quotas
+from swarmrt.wire.limits import Limits
 from tests.papers import Owner
 
 ME, OTHER, TRAINER = PeerId("QmMe"), PeerId("QmOther"), PeerId("QmTrainer")
@@ -138,3 +140,24 @@ def test_older_word_does_not_take_the_place_of_a_newer_one() -> None:
     doors.shows(OTHER, 0, 1)
     doors.shows(OTHER, 0, for_s=60)
     assert doors.door.credential(OTHER).stages == (0, 1)
+
+
+def test_whoever_has_a_link_is_remembered_however_many_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a run that is open to all anybody makes up as many members as it likes."""
+    most = 16
+    monkeypatch.setattr("swarmrt.runtime.door.MOST_GONE", most)
+    doors = Doors(is_open=True, is_trainer=True)
+    quotas = Quotas(Limits.of(1 << 20), 4, door=doors.door)
+    quota = quotas.enter(OTHER, print)
+    doors.shows(OTHER, 1)
+    for number in range(10 * most):
+        made_up = PeerId(f"made-up-{number}")
+        link = quotas.enter(made_up, print)
+        doors.shows(made_up, 1)
+        quotas.leave(link)
+    assert Beacon in doors.taken(OTHER)
+    assert len(doors.door._credentials) <= most + 1
+    quotas.leave(quota)
+    assert len(doors.door._credentials) <= most and doors.door.is_known(OTHER)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.sim.dishonest import habits
+from swarmrt.sim.dishonest import Habit, habits
 from swarmrt.sim.world import World
 
 LAST = 2
@@ -26,3 +26,14 @@ def test_run_goes_on_without_whoever_is_not_honest(name: str, seed: int) -> None
     whom = {reason.split(": ")[0].split(", ")[1] for reason in world.disk.fenced}
     assert liar in whom or name in STARVED, world.disk.fenced
     assert world.disk.expelled == ([liar] if name in EXPELLED else [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_that_nobody_granted_do_no_harm(seed: int) -> None:
+    """A peer of the last stage gives one at once for all that it is handed."""
+    world = World([2, 2, 2], seed, steps=14, microbatches=8, staleness=seed % 2)
+    world.run_until(version=2)
+    world.spawn(LAST, habit=Habit(is_early=True))
+    world.run(limit_s=3600.0)
+    assert world.disk.steps[-1].version == 14
+    assert not world.disk.fenced and not world.disk.recoveries["void round"]

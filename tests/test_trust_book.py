@@ -82,6 +82,27 @@ def test_open_run_takes_everybody_but_the_revoked() -> None:
     assert asks(book, A, (0,)).refusal
 
 
+def test_made_up_members_of_an_open_run_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The book and its file have an end; who comes after it is let in all the same."""
+    monkeypatch.setattr("swarmrt.trust.book.MAX_MEMBERS", 3)
+    book = AccessBook("open", 2)
+    for number in range(9):
+        asks(book, PeerId(f"made-up-{number}"), (1,))
+    late = asks(book, A, (1,))
+    assert not late.refusal and late.stages == (1,) and late.entries == []
+    assert len(book.members) == 3
+    _, hit = book.revoke(A, "it lies", 2.0)
+    assert hit == [A] and asks(book, A, (1,)).refusal
+    assert "as many members" in asks(full_by_invitation(), A, (1,), invitation("one", 9)).refusal
+
+
+def full_by_invitation() -> AccessBook:
+    book, by = AccessBook("invited", 2), invitation("one", 9)
+    for number in range(3):
+        asks(book, PeerId(f"Qm{number}"), (1,), by)
+    return book
+
+
 def test_book_of_lines_is_the_book_that_wrote_them() -> None:
     book, lines = AccessBook("invited", 3), b""
     for peer, name in [(A, "one"), (B, "two")]:

@@ -30,6 +30,7 @@ from swarmrt.messages import (
     Stale,
     Standing,
 )
+from swarmrt.scheduler import seals
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
@@ -52,6 +53,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
 from tests.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
+SECRET = bytes(16)
 EVIL, OTHER = PeerId("evil"), PeerId("other")  # OTHER is a replica of the same stage
 ALL = (0, 1, 2)
 OUT_OF_RANGE = [mb(-1), mb(8), mb(777), mb(0, step=-1), MicrobatchId(0, 2, held_out=True)]
@@ -93,6 +95,46 @@ def test_gradients_come_from_who_has_the_output_alone(sender: str) -> None:
     for path in ((UP, ME, liar), (UP, ME, to)):
         assert peer.get(Backward(1, MB, path, ALL), liar) == []
     assert keeps(peer.get(Backward(1, MB, (UP, ME, to), ALL), to))
+
+
+def seals_for(path: tuple[PeerId, ...], epoch: int = 1, need: tuple[int, ...] = ALL) -> str:
+    """As the trainer makes them."""
+    what = seals.sealed(epoch, MB, path, need)
+    keys = [bytes.fromhex(seals.key_of(SECRET, peer)) for peer in path]
+    return b"".join(seals.seal(key, what) for key in keys).hex()
+
+
+def test_a_gradient_that_was_not_granted_counts_for_nothing() -> None:
+    """Whoever was handed a microbatch has all but the trainer's seal for this peer."""
+    peer = Peer(key=seals.key_of(SECRET, ME))
+    to = peer.pushed()
+    path, other = (UP, ME, to), (UP2, ME, to)
+    elsewhere = seals_for((UP, OTHER, to))  # of a path on which the liar was
+    for made_up in ("", "0" * 48, "ü" * 48, elsewhere, seals_for(path, 2), seals_for(other)):
+        assert peer.get(Backward(1, MB, path, ALL, made_up), to) == []
+    assert peer.get(Backward(1, MB, path, (1, 2), seals_for(path)), to) == [], "of another need"
+    liar = ({A, B} - {to}).pop()
+    assert peer.get(Backward(1, MB, (UP, ME, liar), ALL, seals_for((UP, ME, liar))), liar) == []
+    assert peer.core.believing.refused["Backward"] == 8
+    assert keeps(peer.get(Backward(1, MB, path, ALL, seals_for(path)), to))
+    [(up, passed)] = sent(peer.feed(BackwardDone(MB, 1.0, 100)), Backward)
+    assert up == UP and passed.seals == seals_for(path), "the peer before looks at its own"
+
+
+def test_the_gradient_that_the_trainer_sends_for_takes_the_path_of_its_word() -> None:
+    peer = Peer(key=seals.key_of(SECRET, ME))
+    to = peer.pushed()
+    path = (UP, ME, to)
+    peer.get(Recover(1, MB, path, ALL, seals_for(path)))
+    assert keeps(peer.get(Backward(1, MB, (UP2, ME, to), ALL, "old seals"), to))
+    [(up, passed)] = sent(peer.feed(BackwardDone(MB, 1.0, 100)), Backward)
+    assert (up, passed.path, passed.seals) == (UP, path, seals_for(path))
+
+
+@pytest.mark.parametrize("key", ["x", "0" * 31, "g" * 32, "0" * 34])
+def test_what_is_no_key_admits_nobody(key: str) -> None:
+    peer = Peer()
+    assert peer.get(Admit(2, 1, 0, "", -1, 0.0, (), key)) == []
 
 
 def test_gradients_come_from_whom_the_trainer_names_too() -> None:
@@ -407,7 +449,8 @@ def test_unfit_part_is_refused_with_whose_it_is() -> None:
     peer.get(Prepare(1, 0, 1, ((OTHER, ()), (ME, ())), (), 10))
     refused = peer.feed(PartUnfit(0, 1, OTHER, "has 3 values"))
     [(_, message)] = sent(refused, Refused)
-    assert message.unreachable == OTHER and "has 3 values" in message.reason
+    assert message.unfit == OTHER and "has 3 values" in message.reason
+    assert not message.unreachable, "its link is well"
     assert peer.feed(PartUnfit(0, 7, OTHER, "")) == [], "of another round"
 
 

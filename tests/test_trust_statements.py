@@ -113,6 +113,12 @@ def test_pass_needs_the_secret_of_the_invitation() -> None:
         checker.credential(stolen.pass_for(signer().run, A, NOW), A, NOW)
 
 
+def test_pass_whose_invitation_is_no_text_is_none() -> None:
+    token = paseto.sign(OTHER, b"{}", b"v4.public.\xff")
+    with pytest.raises(AccessError):
+        Checker(signer().run).credential(token, A, NOW)
+
+
 def test_delegate_signs_for_the_owner_until_it_ends() -> None:
     checker = Checker(signer().run)
     given_key = public_bytes(OTHER.public_key())

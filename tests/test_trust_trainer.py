@@ -129,6 +129,23 @@ def gaps(swarm: Swarm) -> list[float]:
     return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
 
 
+@pytest.mark.parametrize("kind", [Accumulated, Prepared, Applied, Claim, Beacon])
+def test_only_replica_that_stands_still_is_named_within_a_minute_or_two(
+    kind: type[Message],
+) -> None:
+    """Nobody can take its place; so people are told, long before the run is given up."""
+    stage = 2 if kind is Claim else 1
+    swarm = Swarm((2, 1, 1))
+    swarm.run_to(3)
+    name = f"s{stage}p0"
+    keeps = (Accumulated, Prepared, Applied, Claim, Refused, Released)
+    swarm.peers[PeerId(name)].habit = silent_about(*(keeps if kind is Beacon else (kind,)))
+    swarm.run(100.0)
+    told = [report for _, report in swarm.told if isinstance(report, ReportStall)]
+    assert told and all(name in report.awaited for report in told), told
+    assert len(told) <= 2, "once a minute"
+
+
 def test_rising_done_counter_is_no_progress() -> None:
     """The stall watch speaks, though beacons say that much is being done."""
     swarm = Swarm((1, 1))
@@ -249,6 +266,37 @@ def test_two_that_cannot_reach_a_third_are_believed() -> None:
         swarm.peers[PeerId(name)].habit = accuses("s1p2")
     swarm.run(0.1)
     assert set(swarm.fenced()) == {"s1p2"}
+
+
+def gets_unfit_parts_of(swarm: Swarm, *senders: str) -> Habit:
+    """It says so of whichever of them takes part."""
+
+    def habit(message: Message) -> list[Message]:
+        if not isinstance(message, Prepared):
+            return [message]
+        key = (message.epoch, message.step, message.round)
+        there = (name for name in senders if is_on_roster(swarm, name))
+        of = next(there, "")
+        return [Refused(*key, "it has 3 values", unfit=PeerId(of))] if of else [message]
+
+    return habit
+
+
+def test_of_two_that_differ_on_a_part_the_one_that_was_there_first_stays() -> None:
+    swarm = honest_swarm_with()
+    swarm.run_to(swarm.version + 3)
+    swarm.peers[PeerId(LIAR)].habit = gets_unfit_parts_of(swarm, "s1p1")
+    assert run_on(swarm) > 100
+    assert_only_the_liar_was_fenced(swarm)
+
+
+def test_whoever_differs_with_all_others_on_their_parts_is_the_one_to_go() -> None:
+    swarm = Swarm((2, 3, 2))
+    swarm.run_to(3)
+    swarm.peers[PeerId("s1p0")].habit = gets_unfit_parts_of(swarm, "s1p1", "s1p2")
+    assert run_on(swarm) > 100
+    times = swarm.fenced()
+    assert times["s1p0"] > 2 and sum(times.values()) - times["s1p0"] <= 1
 
 
 # ---------------------------------------------------------------------- not finite (D8)

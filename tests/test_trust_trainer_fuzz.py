@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import ALL_MESSAGES, FrameKind, Message, PeerState, Roster
+from swarmrt.messages import ALL_MESSAGES, Message, Roster
 from swarmrt.scheduler.events import Received
 from swarmrt.scheduler.membership import MOST_SEEN
 from swarmrt.scheduler.recording import record, to_json
@@ -58,7 +58,7 @@ class Fuzz:
             return MicrobatchId(self.value(int), self.value(int), self.value(bool))
         if wanted is Work:
             return Work(self.value(MicrobatchId), self.value(int))
-        if wanted in (FrameKind, PeerState):
+        if typing.get_origin(wanted) is typing.Literal:
             return rng.choice(typing.get_args(wanted))
         if wanted == Roster:
             names = self.value(tuple[PeerId, ...])

@@ -106,6 +106,7 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
             resume=False,
             microbatch_tokens=TOKENS,
             least_loss=0.0,
+            secret="5e" * 16,
         )
     )
     events: deque[Event] = deque([Started(0, "")])

@@ -17,7 +17,7 @@ from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
 from swarmrt.trust.checking import CLOCK_SLACK_S, Checker, Credential
 from swarmrt.trust.papers import Papers
 
-REMEMBERED = 8192  # peers that have shown something
+MOST_GONE = 8192  # peers without a link, of which it is remembered what they have shown
 
 
 class Door(ABC):
@@ -32,6 +32,14 @@ class Door(ABC):
     @abstractmethod
     def greet(self, peer: PeerId, token: str) -> None:
         """Look at what a peer shows. Raises AccessError when it is false."""
+
+    @abstractmethod
+    def came(self, peer: PeerId) -> None:
+        """Note that a peer has a link from now on."""
+
+    @abstractmethod
+    def left(self, peer: PeerId) -> None:
+        """Note that it has none any more."""
 
     @abstractmethod
     def is_known(self, peer: PeerId) -> bool:
@@ -53,6 +61,12 @@ class UnguardedDoor(Door):
 
     def greet(self, peer: PeerId, token: str) -> None:
         """Take everybody."""
+
+    def came(self, peer: PeerId) -> None:
+        """Remember nobody."""
+
+    def left(self, peer: PeerId) -> None:
+        """Forget nothing."""
 
     def is_known(self, peer: PeerId) -> bool:
         return True
@@ -84,7 +98,9 @@ class GuardedDoor(Door):
         self._table = TO_TRAINER if is_trainer else TO_PEER
         self._stranger = Sender.INVITED if is_open else Sender.STRANGER
         self._checker = Checker(papers.run)
-        self._credentials: OrderedDict[PeerId, Credential] = OrderedDict()
+        self._credentials: dict[PeerId, Credential] = {}
+        self._linked: set[PeerId] = set()
+        self._gone: OrderedDict[PeerId, None] = OrderedDict()  # the newest last
         self._senders: dict[tuple[int, ...], frozenset[Sender]] = {}
         self._barred = set() if barred is None else barred
         self.refused: Counter[str] = Counter() if refused is None else refused
@@ -101,9 +117,25 @@ class GuardedDoor(Door):
         earlier = self._credentials.get(peer)
         if earlier is None or not earlier.stages or credential.until >= earlier.until:
             self._credentials[peer] = credential
-            self._credentials.move_to_end(peer)
-        if len(self._credentials) > REMEMBERED:
-            self._credentials.popitem(last=False)
+        if peer not in self._linked:
+            self._is_gone(peer)
+
+    def came(self, peer: PeerId) -> None:
+        self._linked.add(peer)
+        self._gone.pop(peer, None)
+
+    def left(self, peer: PeerId) -> None:
+        self._linked.discard(peer)
+        if peer in self._credentials:
+            self._is_gone(peer)
+
+    def _is_gone(self, peer: PeerId) -> None:
+        """Remember the newest of those without a link; of links there are only so many."""
+        self._gone[peer] = None
+        self._gone.move_to_end(peer)
+        if len(self._gone) > MOST_GONE:
+            oldest, _ = self._gone.popitem(last=False)
+            del self._credentials[oldest]
 
     def credential(self, peer: PeerId) -> Credential:
         """Return what a peer has shown; nothing but its name when that is all."""
@@ -114,6 +146,7 @@ class GuardedDoor(Door):
         for peer in peers:
             self._barred.add(peer)
             self._credentials.pop(peer, None)
+            self._gone.pop(peer, None)
 
     def is_known(self, peer: PeerId) -> bool:
         credential = self._credentials.get(peer)

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
@@ -49,7 +50,12 @@ def peer_of_public_key(openssh: bytes) -> PeerId:
 
     Only the canonical text is taken: with a comment, say, one peer could pass for several.
     """
-    key = serialization.load_ssh_public_key(openssh)
+    try:
+        key = serialization.load_ssh_public_key(openssh)
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise ValueError("the key is not an RSA key")
     canonical = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     if canonical != openssh:
         raise ValueError("the key is not in its canonical form")

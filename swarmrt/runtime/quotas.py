@@ -121,10 +121,13 @@ class Quotas:
         self._quotas[peer] = quota
         self.limits(quota)
         quota.connections += 1
+        self._door.came(peer)
         return quota
 
     def leave(self, quota: Quota) -> None:
         quota.connections -= 1
+        if not quota.connections:
+            self._door.left(quota.peer)
 
     def check(self, quota: Quota, message: Message, payload_bytes: int, header_bytes: int) -> bool:
         """Return whether to take a message of the peer; False passes over it. Raises WireError when

@@ -163,9 +163,10 @@ class Records(RecordValidatorBase):  # type: ignore[misc]
         TypeError."""
         if len(record.value) > MAX_RECORD_BYTES or len(record.subkey) > MAX_RECORD_BYTES:
             raise ValueError("too large")
+        subkey = MSGPackSerializer.loads(record.subkey)
+        _signer_of(subkey)  # hivemind's check raises what it likes at a key that is none
         if not self._signer.validate(record):
             raise ValueError("its signature is wrong")
-        subkey = MSGPackSerializer.loads(record.subkey)
         value = MSGPackSerializer.loads(self._signer.strip_value(record))
         signed = self.parse(subkey, value)
         run = parse_run_id(signed.record.run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -167,6 +168,7 @@ class Trainer(Shell):
             staleness=config.optimizer.staleness,
             microbatch_tokens=config.batch.microbatch * config.model.sequence,
             least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
+            secret=secrets.token_hex(16),
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         door = network.door(config, is_trainer=True)

@@ -40,6 +40,7 @@ def _all(message: Message) -> Iterable[Message]:
 class Habit:
     says: Says = _all  # instead of a message
     leaves_out: tuple[type[Instruction], ...] = ()  # what it does not do
+    is_early: bool = False  # gives a gradient, of its own making, for whatever it is handed
 
     def omits(self, instruction: Instruction) -> bool:
         return isinstance(instruction, self.leaves_out)
@@ -77,12 +78,14 @@ def _norm(squared: float) -> Says:
     return says
 
 
-def _refuses(unreachable: PeerId = NOBODY, not_finite: PeerId = NOBODY) -> Says:
+def _refuses(
+    unreachable: PeerId = NOBODY, not_finite: PeerId = NOBODY, unfit: PeerId = NOBODY
+) -> Says:
     def says(message: Message) -> Iterable[Message]:
         if not isinstance(message, Prepared):
             return (message,)
         key = (message.epoch, message.step, message.round)
-        return (Refused(*key, "no", unreachable, not_finite),)
+        return (Refused(*key, "no", unreachable, not_finite, unfit),)
 
     return says
 
@@ -114,6 +117,7 @@ def habits(victim: PeerId) -> dict[str, Habit]:
         "refuses every round": Habit(_refuses()),
         "cannot reach another": Habit(_refuses(unreachable=victim)),
         "another's is not finite": Habit(_refuses(not_finite=victim)),
+        "another's part is unfit": Habit(_refuses(unfit=victim)),
         "never prepared": Habit(_silent_about(Prepared)),
         "never applied": Habit(_silent_about(Applied)),
         "no receipts": Habit(_silent_about(Accumulated)),

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import FailedIn
+from swarmrt.messages import Accepted, Backward, FailedIn
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
@@ -129,6 +129,8 @@ class SimulatedPeer:
                 size = self._sizes.of(payload) if self._sizes is not None else 0
                 for said in self.habit.says(message):
                     self._network.send(self.settings.me, to, said, self._tensors(payload), size)
+                if self.habit.is_early and isinstance(message, Accepted):
+                    self._give_gradient_of(message.work.microbatch, to)
             case _ if self.habit.omits(instruction):
                 pass
             case KeepInput(mb):
@@ -227,6 +229,16 @@ class SimulatedPeer:
                 assert mb in self._input_grads, f"{mb} has no input gradient"
                 return self._frame(mb, self.settings.stage)
         return None
+
+    def _give_gradient_of(self, mb: MicrobatchId, to: PeerId) -> None:
+        """Send one of its own making, as if it had been granted."""
+        assert isinstance(self.process.core, PeerCore)
+        me, stages = self.settings.me, range(self.settings.num_stages)
+        path = tuple(
+            {self.settings.stage: me, self.settings.stage - 1: to}.get(s, me) for s in stages
+        )
+        message = Backward(self.process.core.seat.epoch, mb, path, tuple(stages))
+        self._network.send(me, to, message, "made up")
 
     # ------------------------------------------------------------------ arithmetic
 

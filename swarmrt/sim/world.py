@@ -108,6 +108,7 @@ class World:
             staleness=self.staleness,
             microbatch_tokens=TOKENS,
             least_loss=0.0,
+            secret=f"{self._seed % (1 << 128):032x}",
         )
         trainer = SimulatedTrainer(
             settings,

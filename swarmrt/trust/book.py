@@ -17,7 +17,7 @@ from swarmrt.ids import PeerId
 from swarmrt.trust.checking import Credential
 from swarmrt.trust.statements import Stages
 
-MAX_MEMBERS = 100_000
+MAX_MEMBERS = 100_000  # that are written down; into an open run more may come
 MAX_IDENTITIES = 4096  # that one invitation has brought in, however many it allows
 
 
@@ -147,6 +147,8 @@ class AccessBook:
         self, peer: PeerId, stages: tuple[int, ...], invitation: str, note: str, now: float
     ) -> Verdict:
         if peer not in self.members and len(self.members) >= MAX_MEMBERS:
+            if self._access == "open":
+                return Verdict(tuple(sorted(set(stages))))
             return Verdict(refusal="the run has as many members as it can remember")
         earlier = self.members[peer].stages if peer in self.members else ()
         entry = Joined(now, peer, invitation, note, tuple(sorted({*earlier, *stages})))
@@ -169,7 +171,9 @@ class AccessBook:
             for peer, member in self.members.items()
             if peer == entry.who or (member.invitation and member.invitation in invitations)
         ]
+        if self._access == "open" and not hit and len(self.members) >= MAX_MEMBERS:
+            hit = [PeerId(entry.who)]  # it may have come when no more were written down
         for peer in hit:
             self.revoked[peer] = why
-            del self.members[peer]
+            self.members.pop(peer, None)
         return hit

@@ -143,7 +143,8 @@ class Checker:
         return Credential(peer, False, statement.stages, until)
 
     def _read_pass(self, token: str) -> Credential:
-        invitation = check(footer_of(token).decode("ascii"), self.run, Invitation)
+        footer = footer_of(token).decode("ascii", errors="replace")  # a token is ASCII
+        invitation = check(footer, self.run, Invitation)
         key: Ed25519PublicKey = public_key_of(from_text(invitation.key))
         statement = _decode(verify(token, key), (Pass,))
         if statement.run != str(self.run):
