@@ -16,6 +16,8 @@ class Started(Event, frozen=True):
 
     version: int = 0
     digest: str = ""
+    applied: int = -1  # round of the update that made it, if that is known
+    norm: float = 0.0  # of that update
 
 
 class Received(Event, frozen=True):

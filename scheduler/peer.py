@@ -88,6 +88,7 @@ class PeerCore:
         self._asked_in = (-1, -1)  # epoch and term in which this peer has asked to be let go
         self._update = (-1, 0.0)  # round and norm of the one that made this version
         self._admitted_with = ""  # digest of the version that it was admitted at, where it is known
+        self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
         self._admission: Admit | Hail | None = None  # that came while the optimizer was stepping
         self.computing = Computing(self.seat)
         self.reducing = Reducing(settings.me, settings.gradient_bytes)
@@ -107,8 +108,9 @@ class PeerCore:
 
     def _handle(self, event: Event, now: float) -> list[Instruction]:
         match event:
-            case Started(version, digest):
+            case Started(version, digest, applied, norm):
                 self.seat.version, self.seat.digest = version, digest
+                self._update = (applied, norm)
                 return [Announce("joining", version), StartDeadline("beacon", now + BEACON_S)]
             case Received(sender, message):
                 return self._received(sender, message, now)
@@ -158,6 +160,8 @@ class PeerCore:
         seat = self.seat
         if not self.believing.believes(sender, message):
             return []
+        if sender == seat.settings.trainer:
+            self._alone_since = None
         match message:
             case Forward():
                 return self.forwards.came(sender, message, now)
@@ -264,6 +268,11 @@ class PeerCore:
             return [self._ready()]
         return [self._ready(), Announce("serving", seat.version)]
 
+    @property
+    def update(self) -> tuple[int, float]:
+        """The round and the norm of the update that made this version; -1 and 0 if not known."""
+        return self._update
+
     def _ready(self) -> Send:
         seat = self.seat
         return seat.to_trainer(Ready(seat.epoch, seat.term, seat.version, seat.digest))
@@ -274,9 +283,11 @@ class PeerCore:
         void = self.computing.void()
         return void + self.reducing.clear(but_prepared=self.seat.version)
 
-    def _trainer_lost(self) -> list[Instruction]:
+    def _trainer_lost(self, now: float) -> list[Instruction]:
         """Without its ledger nothing can be committed: wait until it hails or admits us."""
         seat = self.seat
+        if self._alone_since is None:
+            self._alone_since = now
         if self._leaving:
             return [Stop("the trainer is gone", error=False)]
         if seat.state == "joining" or seat.is_stepping:
@@ -340,7 +351,7 @@ class PeerCore:
 
     def _peer_lost(self, peer: PeerId, now: float) -> list[Instruction]:
         if peer == self.seat.settings.trainer:
-            return self._trainer_lost()
+            return self._trainer_lost(now)
         self.forwards.next.lost(peer, now)
         return self.recovery.go_on_without(peer, now)
 
@@ -363,6 +374,10 @@ class PeerCore:
 
     def _beat(self, now: float) -> list[Instruction]:
         seat = self.seat
+        alone_s = 0.0 if self._alone_since is None else now - self._alone_since
+        if alone_s > seat.settings.trainer_gone_s:
+            reason = f"the trainer has been gone for {alone_s:.0f} s"
+            return [Announce("leaving", seat.version), Stop(reason, error=False)]
         again: list[Instruction] = [StartDeadline("beacon", now + BEACON_S), self._beacon()]
         if self._leaving and seat.is_serving:
             again.append(seat.to_trainer(Leaving(seat.epoch, seat.term, self._may_leave)))

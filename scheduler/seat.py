@@ -5,6 +5,7 @@ The parts of a peer's core share it. Only the core itself changes it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from swarmrt.ids import PeerId
@@ -29,6 +30,7 @@ class PeerSettings(Recorded, frozen=True):
     staleness: int = 0  # versions between the weights that a step runs on and those it updates
     microbatches: int = MANY  # in a step
     eval_microbatches: int = MANY  # in an evaluation
+    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
@@ -38,6 +39,7 @@ class Peer:
         microbatches: int = 2000,
         stage: int = 1,
         key: str = "",
+        trainer_gone_s: float = math.inf,
     ) -> None:
         settings = PeerSettings(
             me=ME,
@@ -53,6 +55,7 @@ class Peer:
             staleness=staleness,
             microbatches=microbatches,
             eval_microbatches=2,
+            trainer_gone_s=trainer_gone_s,
         )
         self.core = PeerCore(settings)
         self.now = 0.0

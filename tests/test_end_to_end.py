@@ -297,6 +297,43 @@ def test_killed_trainer_is_resumed_with_the_same_peers(exact: Path, tmp_path: Pa
     assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
 
 
+def test_peers_that_were_all_stopped_go_on_from_what_they_have_left(
+    exact: Path, tmp_path: Path
+) -> None:
+    """The trainer is killed before its first checkpoint, then both peers are stopped: nothing of
+    the weights is anywhere but in their --state."""
+    run_dir, states = tmp_path / "run", tmp_path / "states"
+    with running("bootstrap", "--run", "exact", "--json", "--listen", "127.0.0.1") as directory:
+        assert directory.stdout is not None
+        join = json.loads(directory.stdout.readline())["join"]
+        line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()
+        serve = ["serve", line, "--wait", "--threads", "1", "--state", states, "--stage"]
+        train = ["train", exact, "--join", join, "--set", "stages.count=2"]
+        train += ["--set", "checkpoint.every_steps=0"]
+        with running(*serve, 0) as first, running(*serve, 1) as second:
+            with running(*train, "--run-dir", run_dir) as trainer:
+                assert trainer.stdout is not None
+                for line in trainer.stdout:
+                    if line.startswith("step    11/"):
+                        trainer.kill()
+                        break
+            for peer in (first, second):
+                peer.terminate()
+                said, _ = peer.communicate(timeout=60)
+                assert peer.returncode == 0 and "is left in" in said
+        assert not list(run_dir.glob("checkpoints/step-*"))
+        with running(*serve, 0) as first, running(*serve, 1) as second:
+            with running(*train, "--resume", run_dir, "--json") as again:
+                output, errors = again.communicate(timeout=120)
+                assert again.returncode == 0, errors
+            for peer in (first, second):
+                said, _ = peer.communicate(timeout=60)
+                assert peer.returncode == 0 and "is taken up from" in said
+    made = [json.loads(line)["version"] for line in (run_dir / "metrics.jsonl").open()]
+    assert made.count(1) == 1, "it did not begin anew"
+    assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
+
+
 def test_nothing_outlives_a_killed_launcher(exact: Path, tmp_path: Path, temporary: Path) -> None:
     run_dir = tmp_path / "run"
     command = [*COMMAND, "local", str(exact), "--run-dir", str(run_dir), "--steps", "100000"]

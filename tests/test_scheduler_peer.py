@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from swarmrt.ids import MicrobatchId, Work
@@ -54,6 +56,7 @@ from swarmrt.scheduler.instructions import (
     RunBackward,
     RunForward,
     StepOptimizer,
+    Stop,
 )
 from tests.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
@@ -326,3 +329,28 @@ def test_prepared_gradient_outlives_a_trainer_and_rolls_forward() -> None:
     assert (beacon.version, beacon.prepared, beacon.state) == (0, 7, "joining")
     assert peer.get(Apply(2, 0, 6, 2.0, False)) == [], "another round's"
     assert StepOptimizer(0, 7, 2.0, False) in peer.get(Apply(2, 0, 7, 2.0, False))
+
+
+# ---------------------------------------------------------------------- without a trainer
+
+
+def test_a_peer_waits_for_a_trainer_that_is_gone_as_long_as_its_owner_says() -> None:
+    for trainer_gone_s, stays in ((math.inf, True), (100.0, False)):
+        peer = Peer(trainer_gone_s=trainer_gone_s)
+        peer.feed(PeerLost(TRAINER, "its link broke"))
+        peer.now += 99.0
+        assert not any(isinstance(i, Stop) for i in peer.feed(DeadlinePassed("beacon")))
+        peer.now += 2.0
+        stops = [i for i in peer.feed(DeadlinePassed("beacon")) if isinstance(i, Stop)]
+        assert bool(stops) != stays
+        if stops:
+            assert not stops[0].error and "gone for 101 s" in stops[0].reason
+
+
+def test_a_trainer_that_comes_back_begins_the_time_anew() -> None:
+    peer = Peer(trainer_gone_s=100.0)
+    for _ in range(3):
+        peer.feed(PeerLost(TRAINER, "its link broke"))
+        peer.now += 90.0
+        peer.get(Hail(1))
+        assert not any(isinstance(i, Stop) for i in peer.feed(DeadlinePassed("beacon")))

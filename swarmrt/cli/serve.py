@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,18 @@ def serve(
         'default. "none" for no limit.',
     ),
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory, and for the run."),
+    state: Path | None = typer.Option(
+        None,
+        metavar="DIR",
+        help="Leave the stage's state there when it stops, and take it up again from there.",
+    ),
+    trainer_gone: float | None = typer.Option(
+        None,
+        "--trainer-gone",
+        min=0.0,
+        metavar="SECONDS",
+        help="How long to wait for a trainer that is gone; until it comes back, by default.",
+    ),
     log_dir: Path | None = typer.Option(
         None, metavar="DIR", help="Where to write events.jsonl; nowhere by default."
     ),
@@ -87,6 +100,8 @@ def serve(
             max_memory_bytes=None if max_memory is None else parse_size(max_memory),
             max_mbps=max_mbps,
             wait=wait,
+            state_dir=state,
+            trainer_gone_s=math.inf if trainer_gone is None else trainer_gone,
             log_dir=log_dir,
             failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
             faults=LinkFaults(link_delay_s) if with_parent or link_delay_s else None,

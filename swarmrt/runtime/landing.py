@@ -76,6 +76,11 @@ class OnDisk:
     def data(self) -> memoryview:
         return mapped(self._path)
 
+    def writable(self, size_bytes: int) -> memoryview:
+        """Return the file's bytes, to be written in place. Raises OSError."""
+        with self._path.open("r+b") as file:
+            return memoryview(mmap.mmap(file.fileno(), size_bytes))
+
 
 def mapped(path: Path) -> memoryview:
     """Return a file's bytes, which are read when they are looked at. Raises OSError."""

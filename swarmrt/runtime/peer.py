@@ -61,6 +61,7 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     SumPart,
 )
+from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.trust.sealing import key_of
 from swarmrt.trust.statements import Published
@@ -83,7 +84,9 @@ class Peer(Shell):
         run: Published,
         threads: Threads,
         options: ServeOptions,
+        update: tuple[int, float] = (-1, 0.0),
     ) -> None:
+        """Take a stage, and the round and norm of the `update` that made its version, if known."""
         settings = PeerSettings(
             me=network.me,
             trainer=PeerId(run.trainer),
@@ -98,11 +101,12 @@ class Peer(Shell):
             staleness=config.optimizer.staleness,
             microbatches=config.batch.microbatches,
             eval_microbatches=config.evaluation.microbatches,
+            trainer_gone_s=options.trainer_gone_s,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         door = network.door(config, stage=options.stage)
         super().__init__(config, network, door, settings, log, options.failpoints)
-        self._options = options
+        self._options, self._update = options, update
         self._trainer = settings.trainer
         self._membership = Membership(
             run, options.stage, network, self.links, self.door, options.kept, self._is_member
@@ -149,12 +153,19 @@ class Peer(Shell):
         """Serve until the core stops; return the reason. Raises RunError when it is an error."""
         watches = self._presence.watches()
         duties = [self._presence.keep_announced(), *watches, self._membership.keep()]
-        started = Started(self.stage.version, self.stage.digest())
+        started = Started(self.stage.version, self.stage.digest(), *self._update)
         try:
             return await self.live(switch, started, duties, self._membership.enter())
         finally:
             self._copying.close()
             self._transfers.close()
+
+    @property
+    def update(self) -> tuple[int, float]:
+        """The round and the norm of the update that made the stage's version, if they are known."""
+        core = self.process.core
+        assert isinstance(core, PeerCore)
+        return core.update if core.seat.version == self.stage.version else (-1, 0.0)
 
     def _is_member(self, welcome: Welcome) -> None:
         self._computations.targets_key = key_of(welcome.targets_key)

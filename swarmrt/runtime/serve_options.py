@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ class ServeOptions:
     max_memory_bytes: float | None = None  # of the device; None for a share of what is free
     max_mbps: float | None = None  # of the uplink, that links may use
     wait: bool = False
+    state_dir: Path | None = None  # where its state is left, and taken up again
+    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
     log_dir: Path | None = None
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None

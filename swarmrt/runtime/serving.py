@@ -16,6 +16,7 @@ from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.model.sizing import footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.free_memory import check_fits
+from swarmrt.runtime.left_state import LeftState
 from swarmrt.runtime.network import find_run, open_network
 from swarmrt.runtime.peer import Peer
 from swarmrt.runtime.serve_options import ServeOptions, Threads
@@ -68,8 +69,20 @@ async def serve(
             if kept is not None:
                 kept.keep_newest(record.age)
                 kept.keep_line(line.with_addresses(record.addresses))
-            peer = Peer(config, stage, network, record, threads, options)
-            reason = await peer.run(switch)
+            left = None
+            if options.state_dir is not None:
+                left = LeftState(options.state_dir, str(line.run), record.born, options.stage)
+            update = await torch_thread.call(partial(_take_up, left, config, stage, say))
+            peer = Peer(config, stage, network, record, threads, options, update)
+            try:
+                reason = await peer.run(switch)
+            finally:
+                if left is not None:
+                    leave = partial(left.leave, config, peer.stage, *peer.update)
+                    await torch_thread.call(leave)
+                    say(
+                        f"version {peer.stage.version} of stage {options.stage} is in {left.folder}"
+                    )
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
 
 
@@ -85,6 +98,17 @@ def _config_of(record: Published, options: ServeOptions) -> RunConfig:
             f"{whose} has stages 0 to {config.num_stages - 1}; there is no stage {options.stage}"
         )
     return config
+
+
+def _take_up(
+    left: LeftState | None, config: RunConfig, stage: Stage, say: Callable[[str], None]
+) -> tuple[int, float]:
+    """Load what an earlier process has left; return the round and the norm of its last update."""
+    found = left.take_up(config, stage) if left is not None else None
+    if left is None or found is None:
+        return -1, 0.0
+    say(f"version {found.version} of stage {found.stage} is taken up from {left.folder}")
+    return found.applied, found.norm
 
 
 def _new_stage(config: RunConfig, options: ServeOptions) -> Stage:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,18 @@ def digest_of(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_snapshot(stage: int, version: int, tensors: Mapping[str, torch.Tensor]) -> memoryview:
-    """The file, with one copy of each tensor, from whatever device it is on."""
+def write_snapshot(
+    stage: int,
+    version: int,
+    tensors: Mapping[str, torch.Tensor],
+    new: Callable[[int], memoryview] = new_buffer,
+) -> memoryview:
+    """Return the file, with one copy of each tensor, from whatever device it is on.
+
+    It lies in what `new` gives for its size in bytes.
+    """
     entries, text = _header(stage, version, tensors)
-    data = new_buffer(snapshot_bytes(stage, version, tensors))
+    data = new(snapshot_bytes(stage, version, tensors))
     data[:SIZE_BYTES] = len(text).to_bytes(SIZE_BYTES, "little")
     begin = SIZE_BYTES + len(text)
     data[SIZE_BYTES:begin] = text
