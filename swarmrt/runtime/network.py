@@ -179,9 +179,16 @@ async def find_run(
     """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
 
     One that is older than `newer_than`, which was seen before, is that of a trainer of the past.
+    Who waits also waits for a directory that does not answer.
     """
     while True:
-        record = await directory.find_run(run)
+        record = None
+        try:
+            record = await directory.find_run(run)
+        except DirectoryError as error:
+            if not wait:
+                raise
+            log.warning("looking for run %s: %s; it is tried again and again", run, error)
         if record is not None and record.age >= newer_than:
             return record
         if not wait:

@@ -9,6 +9,7 @@ from typing import Any
 from swarmrt.config import RunConfig
 from swarmrt.ids import RunId
 from swarmrt.runtime.addresses import MAX_ADDRESSES
+from swarmrt.runtime.keeping import keep_written
 from swarmrt.runtime.links import Links
 from swarmrt.runtime.network import Network, watch_stage
 from swarmrt.runtime.records import PeerRecord
@@ -56,27 +57,24 @@ class Presence:
 
     async def keep_announced(self) -> None:
         """Write this peer's record when it changes, and before it expires, again and again."""
+        await keep_written(self._write, self._changed, self._config.links.record_ttl_s / 3)
+
+    async def _write(self) -> None:
+        if self._announced is None:
+            return
         ttl_s = self._config.links.record_ttl_s
-        while True:
-            self._changed.clear()
-            if self._announced is not None:
-                record = PeerRecord(
-                    run=str(self._run),
-                    stage=self._stage,
-                    peer=self._network.me,
-                    status=self._announced.status,
-                    version=self._announced.version,
-                    membership=self._papers.membership,
-                    life_s=ttl_s,
-                    addresses=self._network.daemon.addresses()[:MAX_ADDRESSES],
-                    direct=self._links.addresses("direct"),
-                )
-                await self._network.directory.announce(self._run, record, ttl_s)
-            try:
-                async with asyncio.timeout(ttl_s / 3):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue  # time to refresh the record
+        record = PeerRecord(
+            run=str(self._run),
+            stage=self._stage,
+            peer=self._network.me,
+            status=self._announced.status,
+            version=self._announced.version,
+            membership=self._papers.membership,
+            life_s=ttl_s,
+            addresses=self._network.daemon.addresses()[:MAX_ADDRESSES],
+            direct=self._links.addresses("direct"),
+        )
+        await self._network.directory.announce(self._run, record, ttl_s)
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what learns again and again where others are: replicas, for reduces and for the

@@ -33,6 +33,7 @@ from swarmrt.runtime.checkpoint import (
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.fetching import Wanted
+from swarmrt.runtime.keeping import keep_written
 from swarmrt.runtime.landing import OnDisk
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.place import Place
@@ -312,8 +313,9 @@ class Trainer(Shell):
         """Write the run's record, and again before it expires."""
         ttl_s = self.config.links.record_ttl_s
         told = False
-        while True:
-            self._publication.clear()
+
+        async def publish() -> None:
+            nonlocal told
             addresses = self.network.daemon.addresses()
             signer, until = self._options.signer, time.time() + ttl_s + CLOCK_SLACK_S
             config = self.config.model_dump(mode="json")
@@ -324,11 +326,8 @@ class Trainer(Shell):
             if not told:
                 on_published(addresses)
                 told = True
-            try:
-                async with asyncio.timeout(ttl_s / 3):
-                    await self._publication.wait()
-            except TimeoutError:
-                continue  # time to refresh the record
+
+        await keep_written(publish, self._publication, ttl_s / 3)
 
     async def _watch(self, stage: int) -> None:
         def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
