@@ -9,6 +9,10 @@ def main() -> None:
     from swarmrt.cli.signals import leave_quietly_on_signals
 
     leave_quietly_on_signals()  # the imports below take a second or two
+    if sys.argv[1:2] == ["fork-server"]:
+        from swarmrt.cli.forked import fork_processes
+
+        fork_processes(int(sys.argv[2]))
     from swarmrt.cli.app import main as run
 
     run()

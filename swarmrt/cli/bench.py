@@ -52,7 +52,9 @@ def recovery(
         config = Path(folder) / "bench.toml"
         config.write_text(CONFIG, encoding="utf-8")
         run_dir = Path(folder) / "run"
-        with lab.LocalSwarm(config, replicas=[2, 2, 2], run_dir=run_dir, threads=1) as swarm:
+        with lab.LocalSwarm(
+            config, replicas=[2, 2, 2], run_dir=run_dir, threads=1, forks=False
+        ) as swarm:
             disturbances = disturb(swarm, faults)
             swarm.wait(swarm.version + 2)
         found = recoveries(run_dir, disturbances)
@@ -114,7 +116,9 @@ def join(
         config = Path(folder) / "bench.toml"
         config.write_text(JOIN_CONFIG, encoding="utf-8")
         run_dir = Path(folder) / "run"
-        with lab.LocalSwarm(config, replicas=[1, 1], run_dir=run_dir, threads=1) as swarm:
+        with lab.LocalSwarm(
+            config, replicas=[1, 1], run_dir=run_dir, threads=1, forks=False
+        ) as swarm:
             joined = measure(swarm, stage=0)
     if as_json:
         print(json.dumps(asdict(joined)))
@@ -138,7 +142,9 @@ def memory(
         config = Path(folder) / "bench.toml"
         config.write_text(JOIN_CONFIG, encoding="utf-8")
         run_dir = Path(folder) / "run"
-        with lab.LocalSwarm(config, replicas=[2, 1], run_dir=run_dir, threads=1) as swarm:
+        with lab.LocalSwarm(
+            config, replicas=[2, 1], run_dir=run_dir, threads=1, forks=False
+        ) as swarm:
             swarm.wait(1)
             found = asdict(measure(swarm, stage=0))
     if as_json:

@@ -7,8 +7,7 @@ import json
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +25,12 @@ from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.foreign import for_terminal
 from swarmrt.runtime.folders import new_run_dir, write_config
-from swarmrt.runtime.launching import COMMAND, consent, environment
+from swarmrt.runtime.launching import Launched, Launcher, consent
 from swarmrt.runtime.place import LOOPBACK_HOST
 from swarmrt.runtime.stopping import StopSwitch
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
+POLL_S = 0.02
 LEAVE_S = 20.0  # for a child to leave by itself, and again after SIGTERM
 
 
@@ -71,7 +71,7 @@ def local(
 @dataclass(frozen=True)
 class Child:
     name: str
-    process: Process
+    process: Launched
     log: Path | None
 
 
@@ -93,6 +93,7 @@ class LocalSwarm:
         self._threads, self._resume, self._as_json = threads, resume, as_json
         self._papers = LocalPapers(config.run.name)
         self._children: list[Child] = []
+        self._launcher = Launcher(str(run_dir))
 
     async def run(self, switch: StopSwitch) -> int:
         """The trainer's exit code."""
@@ -100,8 +101,8 @@ class LocalSwarm:
             join = await self._start_bootstrap()
             for stage, number in enumerate(self.replicas):
                 for replica in range(number):
-                    await self._start_peer(stage, replica, join)
-            trainer = await self._start_trainer(join)
+                    self._start_peer(stage, replica, join)
+            trainer = self._start_trainer(join)
             with switch.calls(lambda _: _signal(trainer.process, signal.SIGINT)):
                 code = await self._watch(trainer)
             if switch.thrown:
@@ -110,33 +111,39 @@ class LocalSwarm:
                 await self._wait_for_peers()
             return abs(code)
         finally:
-            await self._end_all()
+            try:
+                await self._end_all()
+            finally:
+                self._launcher.close()
 
     async def _start_bootstrap(self) -> str:
         log = self.run_dir / "bootstrap" / "output.log"
+        log.unlink(missing_ok=True)  # of a run that is resumed
         arguments, papers = ["bootstrap", "--json"], self._papers.of_guest([])
-        child = await self._start("bootstrap", arguments, papers, log, stdout=PIPE)
-        assert child.process.stdout is not None
         try:
             async with asyncio.timeout(START_S):
-                line = await child.process.stdout.readline()
+                while not self._launcher.is_ready():
+                    await asyncio.sleep(POLL_S)
+                child = self._start("bootstrap", arguments, papers, log)
+                while (address := _address_in(log)) is None:
+                    if child.process.poll() is not None:
+                        raise RunError(f"the directory node did not start: {_last_line(log)}")
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise RunError(
                 f"the directory node said nothing for {START_S:.0f} s; see {log}"
             ) from None
-        if not line:
-            raise RunError(f"the directory node did not start: {_last_line(log)}")
-        return str(json.loads(line)["join"])
+        return address
 
-    async def _start_peer(self, stage: int, replica: int, join: str) -> None:
+    def _start_peer(self, stage: int, replica: int, join: str) -> None:
         name = f"stage-{stage}-{replica}"
         folder = self.run_dir / "peers" / name
         arguments = ["serve", "--stage", str(stage), "--wait", *consent(self.config)]
         arguments += ["--threads", str(self._threads), "--log-dir", str(folder)]
         papers = self._papers.of_guest([join])
-        await self._start(name, arguments, papers, folder / "output.log")
+        self._start(name, arguments, papers, folder / "output.log")
 
-    async def _start_trainer(self, join: str) -> Child:
+    def _start_trainer(self, join: str) -> Child:
         effective = self.run_dir / "config.toml"
         effective.write_text(dump_toml(self.config), encoding="utf-8")
         arguments = ["train", str(effective), "--join", join, "--run-dir", str(self.run_dir)]
@@ -145,39 +152,21 @@ class LocalSwarm:
             arguments += ["--resume", str(self._resume)]
         if self._as_json:
             arguments += ["--json"]
-        return await self._start("trainer", arguments, self._papers.of_owner(), None)
+        return self._start("trainer", arguments, self._papers.of_owner(), None)
 
-    async def _start(
-        self,
-        name: str,
-        arguments: list[str],
-        papers: Mapping[str, str],
-        log: Path | None,
-        stdout: int | None = None,
+    def _start(
+        self, name: str, arguments: list[str], papers: Mapping[str, str], log: Path | None
     ) -> Child:
-        """A child in a session of its own: it hears of Ctrl-C from us, in our order."""
-        command = [*COMMAND, *arguments, "--listen", LOOPBACK_HOST]
-        command += ["--with-parent", "--papers-on-stdin"]
-        output = None
-        if log is not None:
+        """Start one more process. Without a log it has our own output."""
+        arguments = [*arguments, "--listen", LOOPBACK_HOST]
+        if log is None:
+            process = self._launcher.start(arguments, papers, None)
+        else:
             log.parent.mkdir(parents=True, exist_ok=True)
-            output = log.open("ab")
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=PIPE,  # held open: its end tells the child that we are gone
-                stdout=stdout if stdout is not None else output,
-                stderr=output,
-                env=environment(),
-                start_new_session=True,
-            )
-        finally:
-            if output is not None:
-                output.close()
+            with log.open("ab") as output:
+                process = self._launcher.start(arguments, papers, output)
         child = Child(name, process, log)
         self._children.append(child)
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(papers).encode() + b"\n")
         return child
 
     async def _watch(self, trainer: Child) -> int:
@@ -185,7 +174,7 @@ class LocalSwarm:
 
         One that is killed does not: the others may go on without it.
         """
-        waits = {asyncio.ensure_future(c.process.wait()): c for c in self._children}
+        waits = {asyncio.ensure_future(_ended(c)): c for c in self._children}
         trainer_wait = next(wait for wait, child in waits.items() if child is trainer)
         pending = set(waits)
         failed: Child | None = None
@@ -206,7 +195,7 @@ class LocalSwarm:
 
     async def _wait_for_peers(self) -> None:
         """The trainer has told them that the run is over."""
-        peers = [child.process.wait() for child in self._children if child.name != "bootstrap"]
+        peers = [_ended(child) for child in self._children if child.name != "bootstrap"]
         await _within(LEAVE_S, *peers)
 
     async def _end_all(self) -> None:
@@ -219,26 +208,41 @@ class LocalSwarm:
 async def _end(children: list[Child]) -> None:
     """SIGTERM, and after a while SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        left = [child for child in children if child.process.returncode is None]
+        left = [child for child in children if child.process.poll() is None]
         for child in left:
             if number == signal.SIGKILL:
                 print(f"swarmrt: {child.name} did not leave; killing it", file=sys.stderr)
             _signal(child.process, number)
-        await _within(LEAVE_S, *(child.process.wait() for child in left))
+        await _within(LEAVE_S, *(_ended(child) for child in left))
 
 
-async def _within(seconds: float, *waits: object) -> None:
+async def _ended(child: Child) -> int:
+    """Return the exit code, negative for a signal."""
+    while (code := child.process.poll()) is None:
+        await asyncio.sleep(POLL_S)
+    return code
+
+
+async def _within(seconds: float, *waits: Coroutine[object, object, int]) -> None:
     """Wait for all of them, but not longer than this."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
     if tasks:
         _, late = await asyncio.wait(tasks, timeout=seconds)
         for task in late:
             task.cancel()
 
 
-def _signal(process: Process, number: signal.Signals) -> None:
-    if process.returncode is None:
+def _signal(process: Launched, number: signal.Signals) -> None:
+    if process.poll() is None:
         process.send_signal(number)
+
+
+def _address_in(log: Path) -> str | None:
+    """Return what the directory node has printed, once its line is whole."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        if line.startswith('{"join"') and line.endswith("\n"):
+            return str(json.loads(line)["join"])
+    return None
 
 
 def _last_line(log: Path) -> str:

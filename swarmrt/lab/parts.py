@@ -16,7 +16,7 @@ from pathlib import Path
 from swarmrt.errors import RunError
 from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
 from swarmrt.runtime.identity import open_identity
-from swarmrt.runtime.launching import COMMAND, environment
+from swarmrt.runtime.launching import Launched, Launcher
 
 KILL_S = 60.0  # for the kernel to end a killed process
 PORTS = (20000, 32000)  # below those that systems give to outgoing connections
@@ -26,13 +26,14 @@ LAST_LINES = 10
 class Part:
     """A process, with its output in FOLDER/output.log and its identity kept over restarts."""
 
-    def __init__(self, name: str, folder: Path, identity: Path) -> None:
+    def __init__(self, name: str, folder: Path, identity: Path, launcher: Launcher) -> None:
         self.name, self.folder, self._identity = name, folder, identity
+        self._launcher = launcher
         self.peer_id = open_identity(identity).peer_id
         self.address = ""  # of the last start
         self.is_draining = False
         self._port = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Launched | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name}: {'running' if self.is_alive else 'ended'}>"
@@ -102,11 +103,14 @@ class Part:
         return "\n".join(lines[-LAST_LINES:]) or "no output"
 
     def start(
-        self, arguments: Sequence[str], papers: Mapping[str, str], failpoints: str = ""
+        self,
+        arguments: Sequence[str],
+        papers: Mapping[str, str],
+        failpoints: str = "",
+        alone: bool = False,
     ) -> None:
-        """Start it, in a session of its own: it hears of Ctrl-C from us, in our order.
+        """Start it with these papers, as `Launcher.start` does.
 
-        `papers` are what it shows to the others, and go to its standard input.
         `failpoints` are rules as SWARMRT_FAILPOINTS takes them; raises UsageError for bad ones.
 
         It listens at a port that was free just now, at a new one with every start, because the
@@ -116,24 +120,12 @@ class Part:
         self._port, self.is_draining = _free_port(), False
         listen = f"/ip4/127.0.0.1/tcp/{self._port}"
         self.address = f"{listen}/p2p/{self.peer_id}"
-        command = [*COMMAND, *arguments, "--with-parent", "--papers-on-stdin"]
-        command += ["--listen", listen, "--identity", str(self._identity)]
-        variables = environment()
-        if failpoints:
-            variables[VARIABLE] = failpoints
+        arguments = [*arguments, "--listen", listen, "--identity", str(self._identity)]
+        variables = {VARIABLE: failpoints} if failpoints else {}
         self.folder.mkdir(parents=True, exist_ok=True)
         self._close_input()
         with (self.folder / "output.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,  # its end tells the process that we are gone
-                stdout=output,
-                stderr=output,
-                env=variables,
-                start_new_session=True,
-                bufsize=0,
-            )
-        self.tell(papers)
+            self._process = self._launcher.start(arguments, papers, output, variables, alone)
 
     def close(self) -> None:
         """Kill it if need be, and let go of it."""
@@ -153,9 +145,14 @@ class Trainer(Part):
     """The process of `swarmrt train`, in one incarnation after the other."""
 
     def __init__(
-        self, name: str, folder: Path, identity: Path, restart: Callable[[str], None]
+        self,
+        name: str,
+        folder: Path,
+        identity: Path,
+        launcher: Launcher,
+        restart: Callable[[str], None],
     ) -> None:
-        super().__init__(name, folder, identity)
+        super().__init__(name, folder, identity, launcher)
         self._restart = restart
 
     def resume(self, failpoints: str = "") -> None:
@@ -173,8 +170,8 @@ class Peer(Part):
     """A process of `swarmrt serve`. While it is paused its libp2p daemon goes on: its sockets still
     answer."""
 
-    def __init__(self, name: str, folder: Path, stage: int) -> None:
-        super().__init__(name, folder, folder / "identity")
+    def __init__(self, name: str, folder: Path, stage: int, launcher: Launcher) -> None:
+        super().__init__(name, folder, folder / "identity", launcher)
         self.stage = stage
         self.is_paused = False
         self._timer: threading.Timer | None = None

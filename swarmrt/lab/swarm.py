@@ -22,7 +22,7 @@ from swarmrt.model.builders import look_here
 from swarmrt.model.partition import check_stages
 from swarmrt.observe.audit import Audit, audit
 from swarmrt.runtime.folders import new_run_dir, write_config
-from swarmrt.runtime.launching import consent
+from swarmrt.runtime.launching import Launcher, consent
 from swarmrt.trust.joining_line import JoinLine
 
 POLL_S = 0.05
@@ -49,13 +49,15 @@ class LocalSwarm:
         device: str = "cpu",
         speeds: Sequence[Sequence[Speed]] | None = None,
         link_delay_s: float = 0.0,
+        forks: bool = True,
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
         `replicas` are the peers to begin with, one a stage by default; `overrides` are settings,
         like {"run.steps": 40}; `threads` are torch's in each peer, which computes on `device`. For
         experiments: `speeds` are emulated, by stage, one replica after the other; `link_delay_s`
-        is how much longer every message between two processes takes.
+        is how much longer every message between two processes takes; without `forks` each process
+        loads its libraries by itself, as on a machine of its own.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
@@ -69,6 +71,8 @@ class LocalSwarm:
         self._threads = threads or max(1, (os.cpu_count() or 1) // sum(self.replicas))
         self._device = device
         self._speeds, self._link_delay_s = speeds, link_delay_s
+        self._forks = forks
+        self._launcher: Launcher | None = None
         self._commits = Commits(self.run_dir / "metrics.jsonl")
         self.papers = LocalPapers(self.config.run.name)
         self._peers: list[Peer] = []
@@ -198,15 +202,17 @@ class LocalSwarm:
         finally:  # also when a second Ctrl-C interrupts the waiting
             for part in self._parts:
                 part.close()
+            if self._launcher is not None:
+                self._launcher.close()
             self._wait_for_daemons()
 
     # ------------------------------------------------------------------ starting
 
     def _start(self) -> None:
         write_config(self.run_dir, self.config)
-        self.bootstrap = Bootstrap(
-            "bootstrap", self.run_dir / "bootstrap", self.run_dir / "bootstrap" / "identity"
-        )
+        self._launcher = launcher = Launcher(str(self.run_dir), self._forks)
+        folder = self.run_dir / "bootstrap"
+        self.bootstrap = Bootstrap("bootstrap", folder, folder / "identity", launcher)
         self._parts.append(self.bootstrap)
         self.bootstrap.start(["bootstrap", "--json"], self.papers.of_guest([]))
         self._wait_for_bootstrap()
@@ -214,7 +220,7 @@ class LocalSwarm:
             for _ in range(number):
                 self._start_peer(stage, [self.bootstrap.address])
         self.trainer = Trainer(
-            "trainer", self.run_dir / "trainer", self.run_dir / "identity", self._resume
+            "trainer", self.run_dir / "trainer", self.run_dir / "identity", launcher, self._resume
         )
         self._parts.append(self.trainer)
         replicas = ",".join(map(str, self.replicas))
@@ -237,18 +243,21 @@ class LocalSwarm:
         failpoints: str = "",
         device: str | None = None,
     ) -> Peer:
+        assert self._launcher is not None, "the swarm has not been started"
         number = sum(peer.stage == stage for peer in self._peers)
+        device = device or self._device
         name = f"stage-{stage}-{number}"
-        peer = Peer(name, self.run_dir / "peers" / name, stage)
+        peer = Peer(name, self.run_dir / "peers" / name, stage, self._launcher)
         self._peers.append(peer)
         self._parts.append(peer)
         arguments = ["serve", "--stage", str(stage), "--wait"]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
-        arguments += ["--device", device or self._device, *consent(self.config)]
+        arguments += ["--device", device, *consent(self.config)]
         if self._speeds is not None:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]
-        peer.start([*arguments, *self._far()], self.papers.of_guest(join), failpoints)
+        papers = self.papers.of_guest(join)
+        peer.start([*arguments, *self._far()], papers, failpoints, alone=device != "cpu")
         return peer
 
     def _start_trainer(self, join: Sequence[str], *more: str, failpoints: str = "") -> None:
