@@ -150,11 +150,15 @@ class Fencing:
         return [pause]
 
     def leaving(self, member: Member, idle: bool, now: float) -> list[Instruction]:
-        """Let it drain if others stay. When it holds nothing of the step it goes."""
+        """Let it drain if others stay, or if nothing is trained yet that they would need of it.
+
+        When it holds nothing of the step it goes.
+        """
         run = self._run
         is_news, member.leaving = not member.leaving, True
         replicas = run.members.of_stage(member.stage, Membership.READY)
-        if not any(not replica.leaving for replica in replicas):
+        nothing_is_trained = run.version == 0 and not run.has_begun
+        if all(replica.leaving for replica in replicas) and not nothing_is_trained:
             return [ReportHandOver(member.stage, member.peer)] if is_news else []
         if not idle:
             run.dispatch.wiring.remove(member.peer)

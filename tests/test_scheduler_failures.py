@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Beacon, FailedIn, Forward, Leaving, Message, Ready, Released, Standing
+from swarmrt.messages import (
+    Beacon,
+    Drain,
+    FailedIn,
+    Finish,
+    Forward,
+    Leaving,
+    Message,
+    Ready,
+    Released,
+    Standing,
+)
 from swarmrt.scheduler.events import Received, Started
 from swarmrt.scheduler.failures import TRIES_ALONE, Failures
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
@@ -150,6 +161,19 @@ def test_one_that_wants_to_leave_is_still_served_if_it_is_the_only_one() -> None
     trainer.hear(B, trainer.beacon(B, 0, "joining"))
     trainer.hear(B, Ready(1, trainer.term(B), 0, "d"))
     assert trainer.told[B] == {A, D}
+
+
+def test_one_that_wants_to_leave_before_anything_is_trained_is_let_go_at_once() -> None:
+    """Nobody would take over from it what the seed does not give."""
+    trainer = Trainer(A, B)
+    assert trainer.hear(A, Leaving(1, trainer.term(A), False)) == [Send(A, Drain(1))]
+    told = trainer.hear(A, Leaving(1, trainer.term(A), True))
+    assert Send(A, Finish("drained at step 0")) in told and not stops(told)
+    trainer = Trainer(A, B, D)
+    assert trainer.began
+    for idle in (False, True):
+        told = trainer.hear(A, Leaving(1, trainer.term(A), idle))
+        assert not any(isinstance(i, Send) and i.to == A for i in told), "the run has begun"
 
 
 def test_what_was_lost_of_it_is_said_again() -> None:
