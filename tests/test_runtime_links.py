@@ -316,6 +316,14 @@ def test_commands_for_links() -> None:
     faults.obey('{"slow": "B", "delay_s": 0.5, "seconds": 60}')
     assert faults.is_cut(PeerId("A")) and not faults.is_cut(PeerId("B"))
     assert faults.delay_s(PeerId("B")) == 0.5 and faults.delay_s(PeerId("A")) == 0
+    faults.obey('{"still": "C", "seconds": 60}')
+    assert faults.delay_s(PeerId("C")) > 50 and faults.delay_s(PeerId("A")) == 0
+    faults.obey('{"still": null, "seconds": 30}')
+    assert faults.delay_s(PeerId("C")) > 50 and 20 < faults.delay_s(PeerId("A")) <= 30
+    hung: list[tuple[str, float]] = []
+    faults.on_hang(lambda thread, seconds: hung.append((thread, seconds)))
+    faults.obey('{"hang": "reduce", "seconds": 3}')
+    assert hung == [("reduce", 3.0)]
 
 
 NO_COMMANDS = [
@@ -329,6 +337,8 @@ NO_COMMANDS = [
     '{"cut": "A", "seconds": 1e9}',
     '{"cut": "A", "seconds": 1, "delay_s": 1}',
     '{"slow": "A", "seconds": 1}',
+    '{"still": 3, "seconds": 1}',
+    '{"hang": "everything", "seconds": 1}',
 ]
 
 

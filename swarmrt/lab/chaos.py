@@ -20,6 +20,7 @@ from swarmrt.lab.schedule import Fault
 from swarmrt.lab.swarm import POLL_S, LocalSwarm
 
 PROGRESS_S = 300.0  # without a commit, the run has failed
+THREADS = ("compute", "reduce")
 MORE_REPLICAS = 2  # than in the beginning, by joins
 
 
@@ -99,6 +100,8 @@ class Chaos:
             "stop": self._stop,
             "cut": self._cut,
             "slow": self._slow,
+            "radio": self._still,
+            "hang": self._hang,
             "join": self._join,
             "trainer": self._kill_trainer,
             "bootstrap": self._kill_bootstrap,
@@ -153,6 +156,19 @@ class Chaos:
         for end in (peer, other):
             self._disturb(end, fault.seconds + fault.delay_s)
         return f"{peer.name} from {other.name} by {fault.delay_s:.2f} s for {fault.seconds:.2f} s"
+
+    def _still(self, fault: Fault) -> str:
+        peer = self._with_company(fault)
+        self._swarm.still(peer, fault.seconds)
+        self._disturb(peer, fault.seconds)
+        return f"all links of {peer.name} stand still for {fault.seconds:.2f} s"
+
+    def _hang(self, fault: Fault) -> str:
+        peer = self._with_company(fault)
+        thread = THREADS[fault.other % len(THREADS)]
+        self._swarm.hang(peer, thread, fault.seconds)
+        self._disturb(peer, fault.seconds)
+        return f"the {thread} thread of {peer.name} for {fault.seconds:.2f} s"
 
     def _join(self, fault: Fault) -> str:
         assert fault.stage is not None

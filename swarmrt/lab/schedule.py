@@ -8,14 +8,34 @@ from dataclasses import dataclass
 
 from swarmrt.errors import UsageError, did_you_mean
 
-KINDS = ("kill", "stop", "term", "cut", "slow", "join", "trainer", "bootstrap")
-NEED_COMPANY = ("kill", "stop", "term", "cut")  # another replica must do the work meanwhile
+KINDS = (
+    "kill",
+    "stop",
+    "term",
+    "cut",
+    "slow",
+    "radio",
+    "hang",
+    "join",
+    "trainer",
+    "bootstrap",
+)
+NEED_COMPANY = (
+    "kill",
+    "stop",
+    "term",
+    "cut",
+    "radio",
+    "hang",
+)  # another replica must do the work meanwhile
 LASTS = {  # seconds, from and to; for kill and term until the replacement, for trainer the resume
     "kill": (1.0, 4.0),
     "term": (1.0, 4.0),
     "stop": (1.0, 6.0),
     "cut": (0.5, 4.0),
     "slow": (1.0, 5.0),
+    "radio": (2.0, 5.0),
+    "hang": (2.0, 20.0),
     "trainer": (0.5, 2.0),
 }
 DELAY_S = (0.02, 0.3)  # of messages on a slow link
@@ -57,6 +77,8 @@ _LASTING = {
     "stop": " for {:.2f} s",
     "cut": " for {:.2f} s",
     "slow": " for {:.2f} s",
+    "radio": " stands still for {:.2f} s",
+    "hang": " for {:.2f} s",
     "join": "",
     "trainer": " killed, resumed {:.2f} s later",
     "bootstrap": " killed for good",
@@ -110,7 +132,8 @@ def _fault(rng: random.Random, kind: str, at_s: float, replicas: Sequence[int]) 
     stage = rng.choice(stages or range(len(replicas)))
     which = rng.randrange(replicas[stage])
     if kind not in ("cut", "slow"):
-        return Fault(at_s, kind, stage, which, seconds)
+        other = rng.randrange(2) if kind == "hang" else 0  # which of its threads
+        return Fault(at_s, kind, stage, which, seconds, other=other)
     other_stage = rng.choice(_linked(stage, replicas))
     other = rng.randrange(replicas[other_stage]) if other_stage is not None else 0
     delay_s = round(rng.uniform(*DELAY_S), 2) if kind == "slow" else 0.0

@@ -173,6 +173,17 @@ class LocalSwarm:
         a.tell({"slow": b.peer_id, "delay_s": delay_s, "seconds": seconds})
         b.tell({"slow": a.peer_id, "delay_s": delay_s, "seconds": seconds})
 
+    def still(self, peer: Peer, seconds: float) -> None:
+        """Let all links of a peer stand still until then, both ways, as a radio does."""
+        others = [end for end in (*self._peers, self.trainer) if end != peer and end.is_alive]
+        peer.tell({"still": None, "seconds": seconds})
+        for other in others:
+            other.tell({"still": peer.peer_id, "seconds": seconds})
+
+    def hang(self, peer: Peer, thread: str, seconds: float) -> None:
+        """Let a thread of a peer, "compute" or "reduce", do nothing until then."""
+        peer.tell({"hang": thread, "seconds": seconds})
+
     def finish(self, timeout_s: float = FINISH_S) -> None:
         """Wait for the run's own end. Raises RunError when it fails, or time runs out."""
         if not self.trainer.wait(timeout_s):

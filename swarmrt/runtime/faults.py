@@ -1,7 +1,7 @@
-"""Faults of links, made on purpose: cut and slow ones, in a process that goes on otherwise.
+"""Faults made on purpose: links that are cut, slow or stand still, and threads that hang.
 
-They are asked for by whoever started the process, for tests and experiments. Only links are
-concerned: the directory goes on answering. A process may also be far from all others from its
+They are asked for by whoever started the process, for tests and experiments. The directory goes on
+answering. A process may also be far from all others from its
 start on: then every message on a link takes longer, while beacons by UDP do not.
 """
 
@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
@@ -22,6 +22,12 @@ from swarmrt.wire.frames import Outgoing
 
 MAX_S = 3600.0
 TICK_S = 1e-3  # of uvloop's clock
+COMMANDS = (
+    '{"cut": PEER, "seconds": S}, {"slow": PEER, "delay_s": D, "seconds": S}, '
+    '{"still": PEER or null, "seconds": S}, {"hang": "compute" or "reduce", "seconds": S}'
+)
+
+Thread = Literal["compute", "reduce"]
 
 
 class LinkFaults:
@@ -32,11 +38,17 @@ class LinkFaults:
         self.far_s = far_s
         self._cut_until: dict[PeerId, float] = {}
         self._slow_until: dict[PeerId, tuple[float, float]] = {}  # delay, end
+        self._still_until: dict[PeerId | None, float] = {}  # None: to anybody
         self._on_cut: Callable[[PeerId], None] = lambda _: None
+        self._on_hang: Callable[[Thread, float], None] = lambda thread, seconds: None
 
     def on_cut(self, break_links: Callable[[PeerId], None]) -> None:
         """Name who breaks the existing links to a peer when it is cut off."""
         self._on_cut = break_links
+
+    def on_hang(self, hang: Callable[[Thread, float], None]) -> None:
+        """Name who makes a thread of this process hang."""
+        self._on_hang = hang
 
     def cut(self, peer: PeerId, seconds: float) -> None:
         """Break the links to the peer now, and refuse new ones, from here and there, until then."""
@@ -46,6 +58,11 @@ class LinkFaults:
     def slow(self, peer: PeerId, delay_s: float, seconds: float) -> None:
         """Have messages to the peer take `delay_s` longer until then."""
         self._slow_until[peer] = (delay_s, time.monotonic() + seconds)
+
+    def still(self, peer: PeerId | None, seconds: float) -> None:
+        """Hold all messages to the peer, or to anybody, until then: as a radio does that has lost
+        its access point for a moment."""
+        self._still_until[peer] = time.monotonic() + seconds
 
     def is_cut(self, peer: PeerId) -> bool:
         return time.monotonic() < self._cut_until.get(peer, -math.inf)
@@ -57,20 +74,19 @@ class LinkFaults:
 
     def slow_s(self, peer: PeerId) -> float:
         """Return by how many seconds the links to this peer are slow at the moment."""
-        if not self._slow_until:
+        if not self._slow_until and not self._still_until:
             return 0.0
+        now = time.monotonic()
         delay_s, until = self._slow_until.get(peer, (0.0, -math.inf))
-        return delay_s if time.monotonic() < until else 0.0
+        stands_until = max(self._still_until.get(whom, -math.inf) for whom in (peer, None))
+        return max(delay_s if now < until else 0.0, stands_until - now, 0.0)
 
     def delay_s(self, peer: PeerId) -> float:
         """Return how many seconds longer a message to this peer takes."""
         return self.far_s + self.slow_s(peer)
 
     def obey(self, line: str) -> None:
-        """A command: {"cut": PEER, "seconds": S} or {"slow": PEER, "delay_s": D, "seconds": S}.
-
-        Raises UsageError for anything else.
-        """
+        """Carry out a command, one of COMMANDS. Raises UsageError for anything else."""
         try:
             command = json.loads(line)
         except ValueError:
@@ -80,6 +96,11 @@ class LinkFaults:
                 self.cut(PeerId(peer), _seconds(seconds, line))
             case {"slow": str(peer), "delay_s": delay, "seconds": seconds, **rest} if not rest:
                 self.slow(PeerId(peer), _seconds(delay, line), _seconds(seconds, line))
+            case {"still": str() | None as peer, "seconds": seconds, **rest} if not rest:
+                whom = PeerId(peer) if peer is not None else None
+                self.still(whom, _seconds(seconds, line))
+            case {"hang": "compute" | "reduce" as thread, "seconds": seconds, **rest} if not rest:
+                self._on_hang(thread, _seconds(seconds, line))
             case _:
                 _refuse(line)
 
@@ -133,6 +154,5 @@ def _seconds(value: Any, line: str) -> float:
 
 def _refuse(line: str) -> NoReturn:
     raise UsageError(
-        f'not a command: {line.strip():.200}; write {{"cut": PEER, "seconds": S}} or '
-        f'{{"slow": PEER, "delay_s": D, "seconds": S}}, with at most {MAX_S:.0f} s'
+        f"not a command: {line.strip():.200}; write one of {COMMANDS}, with at most {MAX_S:.0f} s"
     )

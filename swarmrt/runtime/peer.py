@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from swarmrt.model.layout import layout_of
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computations import Computations, Computed, Copied
 from swarmrt.runtime.copying import Copying
+from swarmrt.runtime.faults import Thread
 from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.fitting import Fitting
 from swarmrt.runtime.membership import Membership
@@ -115,6 +117,8 @@ class Peer(Shell):
         self._presence = Presence(config, options.stage, network, self.links, papers)
         self._threads = threads
         threads.torch.deliver_within(self.links.together)
+        if network.faults is not None:
+            network.faults.on_hang(self._hang)
         self._layout = layout_of(stage)
         self._fitting = Fitting(config, options.stage)
         self._transfers = Transfers(stage.device)
@@ -343,6 +347,11 @@ class Peer(Shell):
         self.process.feed(event)
 
     # ------------------------------------------------------------------ threads
+
+    def _hang(self, thread: Thread, seconds: float) -> None:
+        """Let a thread do nothing for a while, as a device does that hangs."""
+        worker = self._threads.torch if thread == "compute" else self._threads.reduce
+        self._run(worker, partial(time.sleep, seconds), None)
 
     def _compute(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
         """Run work on the torch thread; its outcome comes back to the loop."""

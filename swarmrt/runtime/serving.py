@@ -78,11 +78,9 @@ async def serve(
                 reason = await peer.run(switch)
             finally:
                 if left is not None:
-                    leave = partial(left.leave, config, peer.stage, *peer.update)
-                    await torch_thread.call(leave)
-                    say(
-                        f"version {peer.stage.version} of stage {options.stage} is in {left.folder}"
-                    )
+                    await torch_thread.call(partial(left.leave, config, peer.stage, *peer.update))
+                    what = f"version {peer.stage.version} of stage {options.stage}"
+                    say(f"{what} is left in {left.folder}")
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
 
 
