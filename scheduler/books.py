@@ -44,6 +44,10 @@ class Books:
         """Void all that this peer has in them; return how many (microbatch, stage) that was."""
         return sum(ledger.fence(peer) for ledger in self._ledgers.values())
 
+    def num_owned(self, peer: PeerId) -> int:
+        """Return how many (microbatch, stage) of the open steps this peer owns."""
+        return sum(len(ledger.owned_by(peer)) for ledger in self._ledgers.values())
+
     def load(self, stage: int) -> Counter[PeerId]:
         """Return how much each owner of a stage has yet to accumulate."""
         loads = [ledger.load(stage) for ledger in self._ledgers.values()]

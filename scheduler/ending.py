@@ -95,7 +95,8 @@ class Ending:
         say_s, stall_s = max(SAY_S, SAY_STEPS * step_s), max(STALL_S, STALL_STEPS * step_s)
         waits = not run.has_begun or run.phase is Phase.WAITING or bool(run.members.bare_stages())
         again = StartDeadline("stall", now + say_s / 4)
-        run.progress_at += max(0.0, now - self._watches_at)  # this process stood still
+        slept_s = max(0.0, now - self._watches_at)  # this process stood still
+        run.progress_at = max(run.progress_at, min(now, run.progress_at + slept_s))
         self._watches_at = again.at
         if waits:
             run.progress_at = now

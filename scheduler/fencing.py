@@ -1,8 +1,8 @@
 """Losing members: who is late, who is gone, who leaves in peace.
 
 Rules:
-- A suspect gets nothing new. Who is silent for longer, or makes no progress, is fenced: what it did
-  in the step is void, and others do it.
+- A suspect gets nothing new. Who is silent for longer, or makes no progress, is fenced once that is
+  cheaper than waiting for it (`price`): what it did in the step is void, and others do it.
 - So is a member that is charged with something. By its own fault it is barred as well, for longer
   each time; who has lied is expelled.
 - A newcomer that others wait for has to load its state in the time that it took others, and in
@@ -29,6 +29,7 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
 )
 from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.price import redo_s
 from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.replicas import Absent
 from swarmrt.scheduler.run import Phase, Run
@@ -49,13 +50,21 @@ class Fencing:
 
     def look_after_members(self, now: float) -> list[Instruction]:
         """Suspect who is late, and fence who is very late."""
-        slept_s = now - self._looked_at - HEALTH_S
+        self.notice_sleep(now)
         instructions: list[Instruction] = [self.start(now)]
         for member in self._run.members:
-            if slept_s > 0:
-                member.health.slept(slept_s)
             instructions += self._look_after(member, now)
         return instructions
+
+    def notice_sleep(self, now: float) -> None:
+        """Hold against nobody that this process stood still. Call it before anything is made of
+        what has come meanwhile."""
+        slept_s = now - self._looked_at - HEALTH_S
+        if slept_s <= 0:
+            return
+        for member in self._run.members:
+            member.health.slept(slept_s, now)
+        self._looked_at += slept_s
 
     def _look_after(self, member: Member, now: float) -> list[Instruction]:
         run, verdict = self._run, member.health.verdict(now)
@@ -64,7 +73,7 @@ class Fencing:
             if heard_at is not None and now - heard_at > run.settings.record_ttl_s:
                 run.members.lose(member.peer)
             return []
-        if verdict is Verdict.GONE:
+        if verdict is Verdict.GONE and member.health.late_s(now) > redo_s(run, member):
             return self.fence(member, "it is silent, or makes no progress", now)
         if member.state is Membership.ADMITTED and self._is_waited_for(member):
             patience_s = run.load_time.patience_s(LOAD_S, run.conduct.faults(member.peer))
@@ -72,7 +81,7 @@ class Fencing:
                 reason = f"it has not loaded its state in {patience_s:.0f} s, and others wait"
                 run.conduct.fault(member.peer, run.version, now, waited_s=now - member.admitted_at)
                 return self.fence(member, reason, now)
-        if verdict is Verdict.SUSPECT and not member.suspect:
+        if verdict is not Verdict.FINE and not member.suspect:
             member.suspect = True
             run.dispatch.wiring.remove(member.peer)
         return []

@@ -76,6 +76,7 @@ class TrainerCore:
         """Return what to do about an event. Answers that are no longer waited for give []."""
         if self.run.phase is Phase.CLOSING:
             return []
+        self.fencing.notice_sleep(now)
         instructions = self._handle(event, now)
         if self.run.charges:
             instructions += self._judge(now)

@@ -22,7 +22,7 @@ def test_silence_is_judged_by_how_often_it_was_heard() -> None:
         health, last_at = heard(every_s), 19 * every_s
         assert health.verdict(last_at + every_s) is Verdict.FINE
         assert health.verdict(last_at + 2.5 * every_s) is Verdict.SUSPECT
-        assert health.verdict(last_at + 5 * every_s) is Verdict.GONE
+        assert health.verdict(last_at + 6.5 * every_s) is Verdict.GONE
 
 
 def test_late_beacon_that_comes_after_all_widens_the_deadline() -> None:
@@ -30,6 +30,47 @@ def test_late_beacon_that_comes_after_all_widens_the_deadline() -> None:
     before_s = health.deadline_s
     health.beacon(19 + 6.0, 0, 20)
     assert health.deadline_s > 2 * before_s
+
+
+def test_nobody_is_given_up_for_what_happens_to_everybody() -> None:
+    """Two lost datagrams; a radio that stalls for 2 s, just before a beat; a computation that takes
+    six times as long, once."""
+    assert heard(0.5).verdict(9.5 + 3 * 0.5) is Verdict.SUSPECT
+    assert heard(0.5).verdict(9.5 + 0.5 + 2.0) is Verdict.SUSPECT
+    slow = Health()
+    for number in range(40):  # one computation in two beats
+        slow.beacon(0.5 * number, 2, number // 2)
+    for number in range(40, 51):
+        slow.beacon(0.5 * number, 2, 19)
+        assert slow.verdict(0.5 * number) is not Verdict.GONE
+    slow.beacon(0.5 * 51, 2, 20)
+    assert slow.verdict(0.5 * 51) is Verdict.FINE
+
+
+def test_computations_between_two_beacons_are_counted_one_by_one() -> None:
+    """Ten of them in each beat: who does none in eight beats hangs, however few those seem to be
+    beside computations of half a beat."""
+    health = Health()
+    for number in range(20):
+        health.beacon(0.5 * number, 4, 10 * number)
+    assert health.progress.mean_s == 0.05
+    for number in range(20, 28):
+        health.beacon(0.5 * number, 4, 190)
+    assert health.verdict(0.5 * 27) is Verdict.GONE
+
+
+def test_one_long_absence_does_not_make_patient_for_ever() -> None:
+    health = heard(1.0)
+    health.beacon(19 + 3600.0, 0, 20)
+    assert health.deadline_s < 20
+
+
+def test_listener_that_slept_gives_no_credit_for_later() -> None:
+    """What has come meanwhile is read first: who was just heard is not forgiven an hour to come."""
+    health = heard(1.0)
+    health.beacon(3619.0, 0, 20)
+    health.slept(3600.0, 3619.0)
+    assert health.heard_at == 3619.0
 
 
 def test_burst_that_was_held_up_does_not_narrow_it() -> None:
@@ -51,7 +92,7 @@ def test_who_beacons_but_does_not_get_on_with_its_work_is_found_out() -> None:
 
 def test_time_in_which_the_listener_stood_still_does_not_count() -> None:
     health = heard(1.0)
-    health.slept(100.0)
+    health.slept(100.0, 119.5)
     assert health.verdict(19 + 100.5) is Verdict.FINE
 
 

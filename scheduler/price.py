@@ -1,0 +1,20 @@
+"""What it costs to go on without a member: its work of the open steps is done again by others.
+
+Whoever has been silent for so long is likely to be silent for as long again. So waiting is dearer
+than doing its work again once it has been waited for longer than that would take.
+"""
+
+from __future__ import annotations
+
+from swarmrt.scheduler.membership import Member
+from swarmrt.scheduler.run import Run
+
+
+def redo_s(run: Run, member: Member) -> float:
+    """Return the seconds that the others of its stage need for what it has of the open steps.
+
+    It follows from how long steps take, which the trainer measures, and not from what peers say.
+    """
+    replicas = len(run.members.ready(member.stage))
+    share = run.books.num_owned(member.peer) / run.settings.microbatches
+    return run.step_time.mean_s * share * replicas / max(1, replicas - 1)
