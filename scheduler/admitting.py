@@ -9,8 +9,8 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Admit, Beacon
-from swarmrt.scheduler.instructions import Send
+from swarmrt.messages import Admit, Beacon, Standing
+from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.run import Run
 
@@ -23,7 +23,8 @@ class Admitting:
         """Let it take part, with the state that it has or that a donor gives it."""
         run = self._run
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
-        member.reached, member.leaving, member.suspect = run.version, False, False
+        member.reached, member.suspect = run.version, False
+        member.leaving = member.draining = False
         member.doubted_at, member.admitted_at = None, now
         digest = run.digests[member.stage]
         key = run.key_of(member.peer)
@@ -35,6 +36,18 @@ class Admitting:
         """Return the message of its newest admission, the first time or again."""
         assert member.admit is not None
         return Send(member.peer, member.admit)
+
+    def welcome(self, member: Member) -> list[Instruction]:
+        """Tell those before it that they may give it work, and those after it that they take work
+        from it."""
+        if member.state is not Membership.READY or member.draining:
+            return []
+        run = self._run
+        if member.stage == 0:
+            run.dispatch.wiring.add(member.peer)
+        told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
+        standing = Standing(run.epoch, member.stage, member.peer, True)
+        return [Send(peer, standing) for peer in told]
 
     def holds_version(self, stage: int, beacon: Beacon) -> bool:
         run = self._run

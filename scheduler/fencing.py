@@ -7,6 +7,8 @@ Rules:
   each time; who has lied is expelled.
 - A newcomer that others wait for has to load its state in the time that it took others, and in
   twice as long each time.
+- Who wants to leave drains while others serve its stage, and serves again when they are lost. Who
+  is alone stays until another one can take over, however long that takes.
 - A stage without any replica pauses the run. Then those that are barred may come, before none does.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Drain, Finish, Standing
+from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.committing import Committing
 from swarmrt.scheduler.conduct import Charge
 from swarmrt.scheduler.health import Verdict
@@ -39,9 +42,9 @@ LOAD_S = 60.0  # for the first newcomers, before it is known how long they take
 
 
 class Fencing:
-    def __init__(self, run: Run, committing: Committing) -> None:
+    def __init__(self, run: Run, admitting: Admitting, committing: Committing) -> None:
         self.absent = Absent(run.settings.record_ttl_s)
-        self._run, self._committing = run, committing
+        self._run, self._admitting, self._committing = run, admitting, committing
         self._looked_at = 0.0
 
     def start(self, now: float) -> StartDeadline:
@@ -133,7 +136,8 @@ class Fencing:
             return []
         run = self._run
         others = [m.peer for m in run.members if m is not member and m.state is not Membership.SEEN]
-        member.state, member.suspect, member.leaving = Membership.SEEN, False, False
+        member.state, member.suspect = Membership.SEEN, False
+        member.leaving = member.draining = False
         standing = Standing(run.epoch, member.stage, member.peer, False)
         told: list[Instruction] = [Send(peer, standing) for peer in others]
         count = run.books.fence(member.peer)
@@ -144,7 +148,8 @@ class Fencing:
         instructions += self._committing.go_on_without(member.peer, why, now)
         if run.phase is Phase.CLOSING:
             return instructions
-        return instructions + self._pause_if_bare(member, reason)
+        back = self._call_back(member.stage)
+        return [*instructions, *back, *self._pause_if_bare(member, reason)]
 
     def _pause_if_bare(self, member: Member, reason: str) -> list[Instruction]:
         run = self._run
@@ -158,6 +163,8 @@ class Fencing:
             return [pause, *run.leave("stopped; a stage has no replica left")]
         return [pause]
 
+    # ------------------------------------------------------------------ who leaves in peace
+
     def leaving(self, member: Member, idle: bool, now: float) -> list[Instruction]:
         """Let it drain if others stay, or if nothing is trained yet that they would need of it.
 
@@ -165,14 +172,36 @@ class Fencing:
         """
         run = self._run
         is_news, member.leaving = not member.leaving, True
-        replicas = run.members.of_stage(member.stage, Membership.READY)
         nothing_is_trained = run.version == 0 and not run.has_begun
-        if all(replica.leaving for replica in replicas) and not nothing_is_trained:
-            return [ReportHandOver(member.stage, member.peer)] if is_news else []
+        if not self._others_stay(member.stage) and not nothing_is_trained:
+            report = [ReportHandOver(member.stage, member.peer)] if is_news else []
+            return [*report, *self._stays(member)]
         if not idle:
+            member.draining = True
             run.dispatch.wiring.remove(member.peer)
             return [Send(member.peer, Drain(run.epoch))]
         if run.round is not None:
             return []  # it is still needed for its parts
         finish = Send(member.peer, Finish(f"drained at step {run.version}"))
         return [finish, *self.lost(member.peer, "it has left", now)]
+
+    def _others_stay(self, stage: int) -> bool:
+        """Return whether the stage is served by one that does not want to leave, and is heard."""
+        ready = self._run.members.of_stage(stage, Membership.READY)
+        return any(not replica.leaving and not replica.suspect for replica in ready)
+
+    def _stays(self, member: Member) -> list[Instruction]:
+        """Let it serve as before. It is said each time that it wants to go: an earlier word may
+        come late."""
+        was_draining, member.draining = member.draining, False
+        back: list[Instruction] = [Send(member.peer, Drain(self._run.epoch, True))]
+        return [*back, *self._admitting.welcome(member)] if was_draining else back
+
+    def _call_back(self, stage: int) -> list[Instruction]:
+        """Those that drain serve again, when the last one that stayed is lost."""
+        ready = self._run.members.of_stage(stage, Membership.READY)
+        if any(not member.leaving for member in ready):
+            return []
+        leavers = [member for member in ready if member.draining]
+        handed = [ReportHandOver(stage, member.peer) for member in leavers]
+        return [*handed, *(i for member in leavers for i in self._stays(member))]

@@ -73,7 +73,7 @@ class Joining:
         instructions: list[Instruction] = [_report(member)]
         if member.suspect:
             member.suspect = False
-            instructions += self._welcome(member)
+            instructions += self._admitting.welcome(member)
         if beacon.epoch < run.epoch:
             return [*instructions, Send(sender, Hail(run.epoch))]
         return instructions + self._reconcile(member, beacon, now)
@@ -166,7 +166,7 @@ class Joining:
         run.came((member.peer, "ready"), now)
         run.dispatch.window.add(member.peer)
         introductions = [self._vouch(other, member) for other in self._neighbours(member)]
-        return [_report(member), *self._welcome(member), *introductions]
+        return [_report(member), *self._admitting.welcome(member), *introductions]
 
     def _has_the_weights(self, member: Member, digest: str) -> bool:
         """Return whether it has those of the others. Whoever has not is charged with it."""
@@ -208,18 +208,6 @@ class Joining:
         if not known or member is None or member.admit is None or member.admit.digest != known:
             return "fault"
         return "lie" if self._run.conduct.contradicts(peer) > 1 else "fault"
-
-    def _welcome(self, member: Member) -> list[Instruction]:
-        """Tell those before it that they may give it work, and those after it that they take work
-        from it."""
-        if member.state is not Membership.READY or member.leaving:
-            return []
-        run = self._run
-        if member.stage == 0:
-            run.dispatch.wiring.add(member.peer)
-        told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
-        standing = Standing(run.epoch, member.stage, member.peer, True)
-        return [Send(peer, standing) for peer in told]
 
     def _neighbours(self, member: Member) -> list[Member]:
         """Replicas that it may give work to or take work from. One that wants to leave serves on

@@ -37,7 +37,8 @@ class Member:
     worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
     reached: int = 0  # the version that it has come to since
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
-    leaving: bool = False  # gets nothing new, and goes after the commit
+    leaving: bool = False  # it wants to go, once others serve
+    draining: bool = False  # it may: it gets nothing new, and goes after the commit
     suspect: bool = False  # gets nothing new until it is heard again
     doubted_at: float | None = None  # since then its beacons were of another term, all of them
     beacon: Beacon | None = None  # its newest

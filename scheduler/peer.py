@@ -78,7 +78,6 @@ from swarmrt.scheduler.seat import PeerSettings, Seat
 from swarmrt.scheduler.tasks import Phase
 
 BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
-LEAVE_S = 30.0  # a commit that takes longer is not waited for
 
 
 class PeerCore:
@@ -151,9 +150,7 @@ class PeerCore:
             case DeadlinePassed("grant"):
                 return self.forwards.grant_is_late()
             case StopRequested(reason):
-                return self._stop_requested(reason, now)
-            case DeadlinePassed("leave"):
-                return [Stop("left without waiting for the commit", error=False)]
+                return self._stop_requested(reason)
         return []
 
     def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
@@ -198,9 +195,8 @@ class PeerCore:
                 return self._prepare(message)
             case Apply():
                 return self._apply(message)
-            case Drain(epoch) if epoch == seat.epoch and self._leaving:
-                seat.is_draining = True
-                return [Announce("leaving", seat.version)]
+            case Drain(epoch, back) if epoch == seat.epoch and self._leaving:
+                return self._drain(not back)
             case Finish(reason):
                 return [Announce("leaving", seat.version), Stop(reason, error=False)]
         return []
@@ -324,14 +320,24 @@ class PeerCore:
 
     # ------------------------------------------------------------------ leaving
 
-    def _stop_requested(self, reason: str, now: float) -> list[Instruction]:
-        """Once: drain, when the trainer lets it. Twice, or when not serving: leave."""
+    def _stop_requested(self, reason: str) -> list[Instruction]:
+        """Once: drain, when the trainer lets it. Twice, or when not serving: leave.
+
+        However long it takes until another can take over, this peer serves: its owner may insist.
+        """
         seat = self.seat
         if self._leaving or not seat.is_serving:
             return [Announce("leaving", seat.version), Stop(reason, error=False)]
         self._leaving = True
-        wish = seat.to_trainer(Leaving(seat.epoch, seat.term, False))
-        return [wish, StartDeadline("leave", now + LEAVE_S)]
+        return [seat.to_trainer(Leaving(seat.epoch, seat.term, False))]
+
+    def _drain(self, drains: bool) -> list[Instruction]:
+        """The trainer lets it drain, or takes that back: this peer is the last of its stage."""
+        seat = self.seat
+        if drains == seat.is_draining:
+            return []
+        seat.is_draining, self._asked_in = drains, (-1, -1)
+        return [Announce("leaving" if drains else "serving", seat.version)]
 
     def _leave_when_idle(self) -> list[Instruction]:
         """Ask the trainer to be let go, once nothing of the step is left here."""

@@ -66,7 +66,7 @@ class TrainerCore:
         admitting = Admitting(run)
         self.working = Working(run)
         self.committing = Committing(run, admitting, self.working)
-        self.fencing = Fencing(run, self.committing)
+        self.fencing = Fencing(run, admitting, self.committing)
         self.joining = Joining(run, admitting, Rollback(run, admitting), self.fencing)
         self.ending = Ending(run, self.working, self.committing)
 

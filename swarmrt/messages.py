@@ -335,9 +335,11 @@ class Leaving(Message, frozen=True):
 
 class Drain(Message, frozen=True):
     """The end of work for a peer, whose stage others serve: take nothing new, do what was accepted,
-    say when nothing is left."""
+    say when nothing is left. Or the opposite: nobody else serves it any more, so serve as before.
+    """
 
     epoch: int
+    back: bool = False  # it is taken back
 
 
 class Finish(Reasoned, frozen=True):
