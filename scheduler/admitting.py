@@ -56,6 +56,13 @@ class Admitting:
         known = run.digests[stage]
         return beacon.digest == known if known else beacon.applied == run.update[0] >= 0
 
+    def could_serve(self, member: Member) -> bool:
+        """Return whether it is here, and holds the version."""
+        beacon = member.beacon
+        if beacon is None or beacon.epoch != self._run.epoch:
+            return False
+        return self._run.version == 0 or self.holds_version(member.stage, beacon)
+
     def can_go_on(self, member: Member, now: float) -> bool:
         """Return whether it has the version, or has prepared what leads to it."""
         run, beacon = self._run, member.beacon

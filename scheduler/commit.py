@@ -90,7 +90,7 @@ class Round:
                 return stage
         return None
 
-    def suspects(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+    def suspects(self, blamed: Callable[[list[PeerId]], list[PeerId]]) -> list[PeerId]:
         """Return who is waited for, and could be done without. Where some have answered, all sums
         are there. Where nobody has, anybody may be the one that keeps its sums to itself."""
         found: list[PeerId] = []
@@ -99,8 +99,13 @@ class Round:
             if len(missing) < len(roster):
                 found += missing
             elif len(roster) > 1:
-                found.append(max(missing, key=trust))
+                found += blamed(missing)
         return found
+
+    def alone(self) -> list[int]:
+        """Stages whose only member has not answered."""
+        lone = [stage for stage, roster in enumerate(self.rosters) if len(roster) == 1]
+        return [stage for stage in lone if self.rosters[stage][0][0] not in self.prepared]
 
 
 @dataclass(slots=True)
@@ -148,17 +153,11 @@ class Commit:
         """Return who has come to other weights than the others of its stage."""
         return [peer for replicas in self.digests for peer in odd_ones(dict(replicas), trust)]
 
-    def suspects(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
-        """Return who is waited for, and could be done without."""
-        found: list[PeerId] = []
-        for stage in range(self.num_stages):
-            replicas = [peer for peer, its_stage in self.expected.items() if its_stage == stage]
-            missing = [peer for peer in replicas if peer not in self.applied]
-            if len(missing) < len(replicas):
-                found += missing
-            elif len(replicas) > 1:
-                found.append(max(missing, key=trust))
-        return found
+    def suspects(self) -> list[PeerId]:
+        """Return who is waited for, and could be done without: another of its stage has applied it.
+        Where nobody has, it may take long; none of them waits for another one."""
+        done = {stage for peer, stage in self.expected.items() if peer in self.applied}
+        return [peer for peer in self.missing() if self.expected[peer] in done]
 
     def report(self) -> ReportStep:
         digests = self.digests

@@ -4,7 +4,7 @@ Rules:
 - Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages are
   prepared: one global norm, one update.
 - A round that loses a member, or is late, is void, and repeated with those that are left. Whoever
-  is late again and again, or says what the other replicas do not, is done without.
+  is missing again (`missing`), or says what the other replicas do not, is done without.
 - A version is committed when every live replica has applied it. Then newcomers may get it, and it
   is saved, if it is to be.
 - What becomes of members is decided elsewhere: here they are charged.
@@ -18,8 +18,9 @@ from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.commit import Commit, Round
 from swarmrt.scheduler.disputes import NotFinite, Unreachable
 from swarmrt.scheduler.estimate import Estimate
-from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send
+from swarmrt.scheduler.instructions import Instruction, ReportLate, ReportRecovery, Send
 from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.missing import TWICE, Missing, blamed
 from swarmrt.scheduler.plausible import MOST_SAID
 from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
@@ -27,8 +28,6 @@ from swarmrt.scheduler.working import Working
 
 ROUND_S = 30.0  # for the first rounds
 ASK_AGAIN = 2 / 3  # of the time after which a round is void
-LATE_ROUNDS = 3  # of a step, each waited for twice as long, before somebody is done without
-LATE_ANSWERS = 5  # the same, of an Apply
 
 SOFTWARE = "does it run the same software, on hardware that rounds in the same way?"
 
@@ -39,10 +38,12 @@ class Committing:
         self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
         self._round_time = Estimate()
         self._newest: Round | None = None  # that was begun, though it may be void by now
-        self._begin_step()
+        self._missing = Missing(run)  # in rounds
+        self._missing_updates = Missing(run)
+        self._begin_step(0.0)
 
-    def _begin_step(self) -> None:
-        self._late_rounds = 0
+    def _begin_step(self, now: float) -> None:
+        self._missing.begin(now)
         self._unreachable, self._not_finite = Unreachable(), NotFinite()
 
     # ------------------------------------------------------------------ prepare
@@ -61,7 +62,7 @@ class Committing:
         self._rounds += 1
         stages = range(run.num_stages)
         if self._newest is None or (self._newest.epoch, self._newest.step) != run.current:
-            self._begin_step()
+            self._begin_step(now)
         run.round = self._newest = Round(
             run.epoch,
             run.version,
@@ -100,14 +101,28 @@ class Committing:
         missing = round_.missing()
         return [Send(peer, prepare) for peer, prepare in round_.prepares() if peer in missing]
 
-    def round_is_late(self) -> list[Instruction]:
-        run, round_ = self._run, self._run.round
+    def round_is_late(self, now: float) -> list[Instruction]:
+        round_ = self._run.round
         if round_ is None:
             return []
-        self._late_rounds += 1
-        if self._late_rounds >= LATE_ROUNDS and self._round_time.samples:
-            self._charge_all(round_.suspects(run.trust), "the reduce waited for it in vain")
-        return self._void_round(f"the reduce is late; waiting for {round_.missing()}")
+        if self._round_time.samples:
+            late = self._missing.again(self.suspects(), now)
+            self._charge_all(late, "the reduce waited for it again and again, in vain")
+        void = self._void_round(f"the reduce is late; waiting for {round_.missing()}")
+        return [*void, *self._call_again(round_, now)]
+
+    def _call_again(self, round_: Round, now: float) -> list[Instruction]:
+        """Let those come again that were done without in vain: who was kept is late as well."""
+        run, instructions = self._run, list[Instruction]()
+        for stage in round_.alone():
+            lone = round_.rosters[stage][0][0]
+            for member in run.members.of_stage(stage, Membership.SEEN):
+                was_here = member.peer in self._missing.done_without
+                if was_here and self._admitting.could_serve(member):
+                    run.conduct.acquit(member.peer)
+                    run.conduct.fault(lone, run.version, now)
+                    instructions.append(self._admitting.admit(member, (), now))
+        return instructions
 
     def _charge_all(self, peers: list[PeerId], reason: str) -> None:
         for peer in peers:
@@ -233,6 +248,7 @@ class Committing:
         self._round_is_over()
         run.agenda.set(("apply", None), now + run.apply_time.patience_s(ANSWER_S))
         run.applied_at, run.update = now, (round_.number, norm)
+        self._missing_updates.begin(now)
         run.step_took(run.commit.seconds)
         run.version = run.commit.version
         run.digests = ("",) * run.num_stages
@@ -248,9 +264,14 @@ class Committing:
         commit.retries += 1
         patience_s = run.apply_time.patience_s(ANSWER_S, commit.retries)
         run.agenda.set(("apply", None), now + patience_s)
-        if commit.retries >= LATE_ANSWERS and run.apply_time.samples:
-            self._charge_all(commit.suspects(run.trust), "the commit waited for it in vain")
-        return [Send(peer, commit.apply) for peer in commit.missing()]
+        again: list[Instruction] = [Send(peer, commit.apply) for peer in commit.missing()]
+        if not run.apply_time.samples:
+            return again
+        late = self._missing_updates.again(commit.suspects(), now)
+        self._charge_all(late, "the commit waited for it again and again, in vain")
+        if commit.retries < TWICE:
+            return again
+        return [*again, ReportLate(run.version, now - run.applied_at, self.awaited() or "")]
 
     def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         commit = self._run.commit
@@ -316,8 +337,9 @@ class Committing:
     def suspects(self) -> list[PeerId]:
         """Return whom a commit that is under way waits for, and could do without."""
         run = self._run
-        waits = run.round or run.commit
-        return waits.suspects(run.trust) if waits is not None else []
+        if run.round is not None:
+            return run.round.suspects(lambda peers: blamed(peers, run.members.waits_for, run.trust))
+        return run.commit.suspects() if run.commit is not None else []
 
     def awaited(self) -> str | None:
         """Return what a commit that is under way is waiting for."""

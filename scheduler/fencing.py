@@ -70,7 +70,8 @@ class Fencing:
         self._looked_at += slept_s
 
     def _look_after(self, member: Member, now: float) -> list[Instruction]:
-        run, verdict = self._run, member.health.verdict(now)
+        run = self._run
+        verdict = member.health.verdict(now, self._computation_s(member))
         if member.state is Membership.SEEN:
             heard_at = member.health.heard_at
             if heard_at is not None and now - heard_at > run.settings.record_ttl_s:
@@ -88,6 +89,13 @@ class Fencing:
             member.suspect = True
             run.dispatch.wiring.remove(member.peer)
         return []
+
+    def _computation_s(self, member: Member) -> float:
+        """Return what one takes at most, by its own word, and never more than a step; 0 if that is
+        not known."""
+        step_s = self._run.step_time.mean_s
+        said_s = member.beacon.service_s if member.beacon is not None else 0.0
+        return min(said_s or step_s, step_s)
 
     def _is_waited_for(self, newcomer: Member) -> bool:
         """Return whether the run cannot go on before it has its state."""

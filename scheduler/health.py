@@ -68,12 +68,13 @@ class Health:
         """The time within which the next beacon is due, as it is learned."""
         return _deadline_s(self.beacons, LEAST_BEATS)
 
-    def verdict(self, now: float) -> Verdict:
-        if self._lateness(now, LEAST_BEATS, LEAST_COMPUTATIONS) >= 2:
+    def verdict(self, now: float, most_s: float = 0.0) -> Verdict:
+        """Judge it. A computation takes `most_s` at most, where it has shown no other time; 0 if
+        that is not known."""
+        if self._lateness(now, LEAST_BEATS, most_s) >= 2:
             return Verdict.GONE
-        return (
-            Verdict.SUSPECT if self._lateness(now, EARLY, LEAST_COMPUTATIONS) >= 1 else Verdict.FINE
-        )
+        is_fine = self._lateness(now, EARLY, most_s) < 1
+        return Verdict.FINE if is_fine else Verdict.SUSPECT
 
     def late_s(self, now: float) -> float:
         """Return for how long nothing has been heard of it, or of its progress."""
@@ -81,18 +82,20 @@ class Health:
             return 0.0
         return now - min(self.heard_at, self.progress_at if self.queued else self.heard_at)
 
-    def _lateness(self, now: float, beats: float, computations: float) -> float:
-        """Return how late it is, as a share of deadlines that have so many means at least."""
+    def _lateness(self, now: float, beats: float, most_s: float) -> float:
+        """Return how late it is, as a share of its deadline."""
         if self.heard_at is None:
             return 0.0
         late = 0.0
         beat_s = _deadline_s(self.beacons, beats)
         if self.beacons.samples >= LEAST_SAMPLES:
             late = (now - self.heard_at) / beat_s
-        if self.queued and self.progress.samples >= LEAST_SAMPLES:
+        computing_s = LEAST_COMPUTATIONS * most_s
+        if self.progress.samples >= LEAST_SAMPLES:
+            computing_s = _deadline_s(self.progress, LEAST_COMPUTATIONS)
+        if self.queued and computing_s:
             # It is known only by beacons, so it may be one beacon older than it seems.
-            deadline_s = _deadline_s(self.progress, computations) + beat_s
-            late = max(late, (now - self.progress_at) / deadline_s)
+            late = max(late, (now - self.progress_at) / (computing_s + beat_s))
         return late
 
 

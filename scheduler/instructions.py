@@ -239,6 +239,14 @@ class ReportStall(Report, frozen=True):
     awaited: str
 
 
+class ReportLate(Report, frozen=True):
+    """For people: an update takes longer than it ever did, and who has not said that it is done."""
+
+    version: int
+    seconds: float
+    awaited: str
+
+
 class ReportRollback(Report, frozen=True):
     """A report for people: the live state is lost, and the run goes back to this version."""
 
@@ -327,5 +335,5 @@ ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     LoadState,
     Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
-    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, Stop,
+    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, ReportLate, Stop,
 )  # fmt: skip

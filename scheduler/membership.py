@@ -111,6 +111,12 @@ class Members:
         member = self._members.get(peer)
         return member is not None and member.stage == stage and member.state is Membership.READY
 
+    def waits_for(self, peer: PeerId) -> PeerId:
+        """Return whom it says that it waits for in a round: itself, another one, or nobody."""
+        member = self._members.get(peer)
+        beacon = member.beacon if member is not None else None
+        return beacon.waits_for if beacon is not None else PeerId("")
+
     def ready(self, stage: int) -> tuple[PeerId, ...]:
         return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
 

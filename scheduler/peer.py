@@ -406,6 +406,7 @@ class PeerCore:
                 queued,
                 self.computing.done,
                 self.computing.service_s,
+                self.reducing.waits_for(seat.version) if seat.is_serving else PeerId(""),
             )
         )
 

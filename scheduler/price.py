@@ -10,6 +10,12 @@ from swarmrt.scheduler.membership import Member
 from swarmrt.scheduler.run import Run
 
 
+def is_too_dear(run: Run, member: Member, waited_s: float) -> bool:
+    """Return whether waiting for a member that is still heard has cost more than going on without
+    it: nobody is done without sooner than for silence."""
+    return waited_s > max(2 * member.health.deadline_s, redo_s(run, member))
+
+
 def redo_s(run: Run, member: Member) -> float:
     """Return the seconds that the others of its stage need for what it has of the open steps.
 

@@ -57,6 +57,11 @@ class Receipts:
         self._overdue.set(("receipt", microbatch), now + patience_s)
         return awaited.retries >= IN_VAIN and times.samples > 0
 
+    def waited_s(self, microbatch: MicrobatchId, now: float) -> float:
+        """Return for how long the receipt that is next has been due."""
+        awaited = self._awaited.get(microbatch)
+        return now - awaited.since if awaited is not None else 0.0
+
     def finished(self, microbatch: MicrobatchId) -> None:
         self._overdue.cancel(("receipt", microbatch))
 

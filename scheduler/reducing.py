@@ -23,7 +23,7 @@ from swarmrt.scheduler.instructions import (
     KeepPart,
     StepOptimizer,
 )
-from swarmrt.scheduler.rounds import Round
+from swarmrt.scheduler.rounds import NOBODY, Round
 
 MAX_BEHIND = 8  # steps that a newcomer may miss while it loads; the trainer waits then
 MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
@@ -103,6 +103,11 @@ class Reducing:
 
     def apply(self, message: Apply) -> None:
         self._applies[message.step] = message
+
+    def waits_for(self, version: int) -> PeerId:
+        """Return whom the round of this version waits for here, or nobody."""
+        round_ = self._rounds.get(version)
+        return round_.waits_for() if round_ is not None else NOBODY
 
     def prepared(self, version: int) -> int:
         """The round whose whole gradient is here, ready to be applied to this version; or -1."""

@@ -24,6 +24,7 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 
+NOBODY = PeerId("")
 MAX_PART_BYTES = 4 << 20  # many in a gradient worth cutting, and each is still many frames
 SLICES_AHEAD = 4  # to each owner: as much as a fast link carries until the first sum is back
 
@@ -57,6 +58,17 @@ class Round:
     def is_whole(self) -> bool:
         """True if all sums are here."""
         return not self._awaited_sums
+
+    def waits_for(self) -> PeerId:
+        """Return who is waited for: this peer itself, if all that it needs for a sum is here, or a
+        member that has yet to send something; or nobody."""
+        if self._me not in self.members or self.combined is not None:
+            return NOBODY
+        own = self._awaited_slices.items()
+        if self.is_whole or any(not from_ for part, from_ in own if part in self._awaited_sums):
+            return self._me
+        slices = [min(from_) for _, from_ in own if from_]
+        return slices[0] if slices else self.owner(min(self._awaited_sums))
 
     def owner(self, part: int) -> PeerId:
         return self.members[part % len(self.members)]

@@ -224,7 +224,7 @@ class TrainerCore:
             case "ask":
                 return self.committing.prepare_again()
             case "round":
-                return self.committing.round_is_late()
+                return self.committing.round_is_late(now)
             case "apply":
                 return self.committing.apply_again(now)
         return []

@@ -28,6 +28,7 @@ from swarmrt.scheduler.failures import Failures
 from swarmrt.scheduler.instructions import Batch, Instruction, ReportRecovery, Send
 from swarmrt.scheduler.ledger import NOBODY, Grant, Ledger
 from swarmrt.scheduler.membership import Member, Membership
+from swarmrt.scheduler.price import is_too_dear
 from swarmrt.scheduler.run import Phase, Run
 
 MOST_RELEASES = 4  # of a microbatch by one peer: its neighbours may be lost one after the other
@@ -217,8 +218,16 @@ class Working:
         if len(found) > 1 and not run.dispatch.is_in_vain(microbatch):
             return
         for peer in found:
+            if not self._is_too_dear(peer, now - since):
+                continue
             reason = f"nothing has come of its work for {now - since:.0f} s"
             run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
+
+    def _is_too_dear(self, peer: PeerId, waited_s: float) -> bool:
+        """Return whether waiting for it longer costs more than its work. Of whom nothing at all is
+        heard, that is decided where members are looked after."""
+        run, member = self._run, self._run.members.get(peer)
+        return member is not None and not member.suspect and is_too_dear(run, member, waited_s)
 
     def _silent_since(self, since: float) -> list[PeerId]:
         """Return those of whose work nothing has come, though something has of others' of their
@@ -238,12 +247,12 @@ class Working:
         if ledger is None or ledger.is_finished(index):
             return []
         if run.receipts.late(microbatch, now):
-            self._go_on_without(ledger, index)
+            self._go_on_without(ledger, index, now)
         grant = ledger.grant_to_owners(index)
         frontier = ledger.frontier(index)
         return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
 
-    def _go_on_without(self, ledger: Ledger, index: int) -> None:
+    def _go_on_without(self, ledger: Ledger, index: int, now: float) -> None:
         """The owner that is next to accumulate, or when that has not helped, who comes after it
         and has not given its gradient."""
         run, microbatch = self._run, MicrobatchId(ledger.step, index)
@@ -252,7 +261,8 @@ class Working:
         suspects = [s for s in (stage, stage + 1) if s < run.num_stages and owners[s] != NOBODY]
         for number in range(len(suspects)):
             place = suspects[(self._in_vain[microbatch] + number) % len(suspects)]
-            if run.has_others(owners[place], place):
+            waited_s = run.receipts.waited_s(microbatch, now)
+            if run.has_others(owners[place], place) and self._is_too_dear(owners[place], waited_s):
                 self._in_vain[microbatch] += 1
                 reason = f"it was asked for microbatch {microbatch} again and again, in vain"
                 run.charge(owners[place], reason)

@@ -323,6 +323,7 @@ class Beacon(Message, frozen=True):
     queued: int  # that it could compute now
     done: int  # forwards and backwards computed since the start
     service_s: float
+    waits_for: PeerId = PeerId("")  # in a round: a member, itself for a sum of its own, or empty
 
 
 class Leaving(Message, frozen=True):

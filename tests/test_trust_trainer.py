@@ -156,6 +156,18 @@ def test_rising_done_counter_is_no_progress() -> None:
     assert any(isinstance(told, ReportStall) for _, told in swarm.told)
 
 
+def test_newcomers_are_no_progress() -> None:
+    """Another one is ready each minute, under another name, while nothing comes of the step."""
+    silent = silent_about(Accumulated, Claim)
+    swarm = Swarm((1, 1))
+    for peer in swarm.peers.values():
+        peer.habit = silent
+    for number in range(1, 8):
+        swarm.run(60.0)
+        swarm.join(f"s1p{number}", 1, silent)
+    assert any(isinstance(told, ReportStall) for _, told in swarm.told)
+
+
 def busy_liar() -> Habit:
     count = 0
 

@@ -13,6 +13,7 @@ from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportExpelled,
     ReportHandOver,
+    ReportLate,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -117,6 +118,9 @@ def trouble_text(report: Report) -> str:
         case ReportStall(seconds, awaited):
             what = printable(awaited, MAX_WHY)
             return f"nothing has come forward for {seconds:.0f} s; waiting for {what}"
+        case ReportLate(version, seconds, awaited):
+            what = printable(awaited, MAX_WHY)
+            return f"the update to step {version} takes {seconds:.0f} s; waiting for {what}"
         case ReportCheckpointFailed(version, reason):
             why = printable(reason, MAX_WHY)
             return f"the checkpoint of step {version} failed, another one follows: {why}"

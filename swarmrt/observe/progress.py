@@ -16,6 +16,7 @@ from swarmrt.scheduler.instructions import (
     ReportCheckpointFailed,
     ReportEvaluation,
     ReportExpelled,
+    ReportLate,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -90,6 +91,8 @@ class Progress:
                 self._write(version=self.version, expelled=peer, reason=reason)
             case ReportStall(seconds, awaited):
                 self._write(version=self.version, stalled_s=seconds, awaited=awaited)
+            case ReportLate(version, seconds, awaited):
+                self._write(version=version, late_s=seconds, awaited=awaited)
             case ReportCheckpointFailed(version, reason):
                 self._write(version=version, checkpoint_failed=reason)
             case ReportStep():

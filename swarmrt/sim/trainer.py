@@ -19,6 +19,7 @@ from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportExpelled,
     ReportHandOver,
+    ReportLate,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -120,7 +121,7 @@ class SimulatedTrainer:
                 self.process.feed(Expelled(peer, instruction.reason))
             case ReportWaiting() | ReportPeer() | ReportCheckpointFailed() | ReportHandOver():
                 pass
-            case ReportExpelled() | ReportStall():
+            case ReportExpelled() | ReportStall() | ReportLate():
                 pass
             case Stop():
                 self.stopped = instruction
