@@ -74,9 +74,10 @@ class Fencing:
         verdict = member.health.verdict(now, self._computation_s(member))
         if member.state is Membership.SEEN:
             heard_at = member.health.heard_at
-            if heard_at is not None and now - heard_at > run.settings.record_ttl_s:
-                run.members.lose(member.peer)
-            return []
+            if heard_at is None or now - heard_at <= run.settings.record_ttl_s:
+                return []
+            run.members.lose(member.peer)
+            return [_lost(member)]
         if verdict is Verdict.GONE and member.health.late_s(now) > redo_s(run, member):
             return self.fence(member, "it is silent, or makes no progress", now)
         if member.state is Membership.ADMITTED and self._is_waited_for(member):
@@ -133,7 +134,7 @@ class Fencing:
         member = self._run.members.get(peer)
         if member is None:
             return []
-        fenced = self.fence(member, reason, now)
+        fenced = self.fence(member, reason, now) or [_lost(member)]
         self._run.members.lose(peer)
         self.absent.add(peer, now)
         return fenced
@@ -152,7 +153,7 @@ class Fencing:
         run.dispatch.lost(member.peer)
         why = f"stage {member.stage}, {member.peer}: {reason}"
         report = ReportRecovery(run.version, "fenced", count, why)
-        instructions = [report, ReportPeer(member.peer, member.stage, "lost", 0, 0, 0, 0.0), *told]
+        instructions = [report, _lost(member), *told]
         instructions += self._committing.go_on_without(member.peer, why, now)
         if run.phase is Phase.CLOSING:
             return instructions
@@ -206,10 +207,15 @@ class Fencing:
         return [*back, *self._admitting.welcome(member)] if was_draining else back
 
     def _call_back(self, stage: int) -> list[Instruction]:
-        """Those that drain serve again, when the last one that stayed is lost."""
+        """Let those that drain serve again, when the last one that stayed is lost."""
         ready = self._run.members.of_stage(stage, Membership.READY)
         if any(not member.leaving for member in ready):
             return []
         leavers = [member for member in ready if member.draining]
         handed = [ReportHandOver(stage, member.peer) for member in leavers]
         return [*handed, *(i for member in leavers for i in self._stays(member))]
+
+
+def _lost(member: Member) -> ReportPeer:
+    """Return what takes it from people's view."""
+    return ReportPeer(member.peer, member.stage, "lost", 0, 0, 0, 0.0)

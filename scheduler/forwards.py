@@ -40,7 +40,8 @@ class Forwards:
         self.retention = Retention(seat.settings.retain_bytes)
         self.agenda: Agenda[MicrobatchId] = Agenda("overdue")
         self.before: set[PeerId] = set()  # replicas of the stage before, by the trainer's word
-        self.next = Replicas(random.Random(seat.settings.seed), seat.settings.record_ttl_s)
+        ties = random.Random(f"{seat.settings.seed} {seat.me}")  # senders do not all choose alike
+        self.next = Replicas(ties, seat.settings.record_ttl_s)
         self.blame = Blame()
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._stranded: list[MicrobatchId] = []  # outputs that no replica could take

@@ -1,4 +1,4 @@
-"""Whether a peer is alive and at work, by its beacons. No constant decides it.
+"""The health of a peer: if it is alive and at work, by its beacons. No constant decides it.
 
 A peer is suspected when its next beacon, or its next finished computation while it has some to do,
 is later than it ever was likely to be (mean + 4 deviations of what was seen). That costs next to

@@ -240,7 +240,7 @@ class ReportStall(Report, frozen=True):
 
 
 class ReportLate(Report, frozen=True):
-    """For people: an update takes longer than it ever did, and who has not said that it is done."""
+    """A word for people: an update takes longer than it ever did, and who is waited for."""
 
     version: int
     seconds: float

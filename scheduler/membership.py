@@ -111,6 +111,11 @@ class Members:
         member = self._members.get(peer)
         return member is not None and member.stage == stage and member.state is Membership.READY
 
+    def serves_another(self, peer: PeerId, stage: int) -> bool:
+        """Return whether it takes work of another stage than this one."""
+        member = self._members.get(peer)
+        return member is not None and member.state is Membership.READY and member.stage != stage
+
     def waits_for(self, peer: PeerId) -> PeerId:
         """Return whom it says that it waits for in a round: itself, another one, or nobody."""
         member = self._members.get(peer)

@@ -1,4 +1,4 @@
-"""Who is missing in late rounds and late updates of a step, and when it is done without.
+"""The members that are missing in late rounds and updates, and when they are done without.
 
 Rules:
 - Once is no reason: whatever hangs is missing again. Twice is one, when it has been waited for

@@ -1,4 +1,4 @@
-"""What it costs to go on without a member: its work of the open steps is done again by others.
+"""The price of going on without a member: its work of the open steps is done again by others.
 
 Whoever has been silent for so long is likely to be silent for as long again. So waiting is dearer
 than doing its work again once it has been waited for longer than that would take.

@@ -36,6 +36,7 @@ class Reducing:
         self._rounds: dict[int, Round] = {}  # by step
         self._applies: dict[int, Apply] = {}  # by step
         self._early: dict[tuple[PeerId, Part], None] = {}
+        self._void_below: dict[int, int] = {}  # by step: rounds before this one are void
 
     def round(self, step: int) -> Round | None:
         return self._rounds.get(step)
@@ -46,6 +47,7 @@ class Reducing:
         if earlier is not None and prepare.round <= earlier.prepare.round:
             return []
         void: list[Instruction] = [DropRound(*earlier.key)] if earlier is not None else []
+        void += self._void_early(prepare.step, prepare.round)
         round_ = self._rounds[prepare.step] = Round(self._me, prepare, self._gradient_bytes)
         early = [(s, p) for s, p in self._early if (p.step, p.round) == round_.key]
         for entry in early:
@@ -58,10 +60,23 @@ class Reducing:
                 instructions.append(DropPart(sender, *round_.key, part.index, part.summed))
         return instructions
 
+    def _void_early(self, step: int, newest: int) -> list[Instruction]:
+        """Drop what has come for earlier rounds of the step than this one: they are void, though
+        this peer may never have heard of them."""
+        newest = self._void_below[step] = max(newest, self._void_below.get(step, 0))
+        past = [(s, p) for s, p in self._early if p.step == step and p.round < newest]
+        for entry in past:
+            del self._early[entry]
+        rounds = dict.fromkeys((part.step, part.round) for _, part in past)
+        return [DropRound(*key) for key in rounds]
+
     def void(self, step: int) -> list[Instruction]:
         """Void a round that is under way: what it reduces changes, so it cannot count."""
         round_ = self._rounds.pop(step, None)
-        return [DropRound(*round_.key)] if round_ is not None else []
+        if round_ is None:
+            return []
+        self._void_below[step] = round_.prepare.round + 1
+        return [DropRound(*round_.key)]
 
     def part(self, sender: PeerId, part: Part, version: int) -> list[Instruction]:
         keep = KeepPart(sender, part.step, part.round, part.index, part.summed)
@@ -71,7 +86,7 @@ class Reducing:
                 return []
             keep = replace(keep, parts=round_.parts)
             return [keep, *round_.part_arrived(sender, part)]
-        newer = round_ is None or part.round > round_.prepare.round
+        newer = part.round >= self._void_below.get(part.step, 0)
         near = version <= part.step <= version + MAX_BEHIND + 1
         if not newer or not near or not self._has_room_for(sender):
             return []
@@ -99,6 +114,8 @@ class Reducing:
     def validate(self) -> None:
         """Check that what is kept for rounds to come is bounded."""
         assert len(self._early) <= MAX_EARLY_PARTS and len(self._applies) <= 2 * MAX_BEHIND + 4
+        assert len(self._void_below) <= 2 * MAX_BEHIND + 4
+        assert all(p.round >= self._void_below.get(p.step, 0) for _, p in self._early)
         assert len(self._rounds) <= MAX_BEHIND + 2, self._rounds.keys()
 
     def apply(self, message: Apply) -> None:
@@ -132,6 +149,7 @@ class Reducing:
         past = [step for step in self._rounds if step < version]
         drops: list[Instruction] = [DropRound(*self._rounds.pop(step).key) for step in past]
         self._applies = {step: a for step, a in self._applies.items() if step >= version}
+        self._void_below = {s: least for s, least in self._void_below.items() if s >= version}
         early = [(sender, part) for sender, part in self._early if part.step < version]
         drops += [DropRound(part.step, part.round) for _, part in early]
         for entry in early:
@@ -149,4 +167,5 @@ class Reducing:
         self._rounds = {kept.prepare.step: kept} if kept is not None else {}
         self._applies.clear()
         self._early.clear()
+        self._void_below.clear()
         return drops

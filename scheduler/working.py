@@ -7,7 +7,8 @@ Rules:
 - With a staleness of 1, a step runs on the version before its own, so that the next step is open
   while this one is reduced.
 - Evaluations of a version run beside the next step.
-- A claim counts from a ready replica of the last stage, for an attempt that was sent. One whose
+- A claim counts from a ready replica of the last stage, for an attempt that was sent, and for a
+  route that names nobody who serves another stage than it says. One whose
   loss is not finite is tried again without one of those that it passed, until nobody is left to do
   without.
 - Whoever keeps what it is given, so that attempt after attempt is late, is done without; so is
@@ -123,6 +124,9 @@ class Working:
         )
         ledger = run.books.of(microbatch) if valid else None
         if ledger is None:
+            return [Send(member.peer, Stale(claim.work))]
+        if any(map(run.members.serves_another, claim.route, range(run.num_stages))):
+            run.dispatch.goes_again(microbatch)
             return [Send(member.peer, Stale(claim.work))]
         if not math.isfinite(claim.loss_sum):
             return [Send(member.peer, Stale(claim.work)), *self._loss_is_not_finite(claim)]
@@ -325,11 +329,12 @@ class Working:
         run = self._run
         instructions: list[Instruction] = []
         recovered = reattempted = 0
+        served = {stage for stage, ready in enumerate(run.members.counts) if ready}
         for ledger, index, stage in run.books.vacancies():
+            if stage not in served:
+                continue  # in a paused run that is what every event finds
             owner = self._new_owner(stage)
             microbatch = MicrobatchId(ledger.step, index)
-            if owner is None:
-                continue
             if ledger.has_frames(index, stage):
                 recovered += 1
                 grant = ledger.assign(index, stage, owner)
@@ -345,12 +350,12 @@ class Working:
             instructions.append(report)
         return instructions
 
-    def _new_owner(self, stage: int) -> PeerId | None:
+    def _new_owner(self, stage: int) -> PeerId:
         """The ready replica that owns the least of what is not done."""
         ready = self._run.members.of_stage(stage, Membership.READY)
         fit = [m.peer for m in ready if not m.leaving and not m.suspect] or [m.peer for m in ready]
         load = self._run.books.load(stage)
-        return min(fit, key=lambda peer: (load.get(peer, 0), peer), default=None)
+        return min(fit, key=lambda peer: (load.get(peer, 0), peer))
 
     def _recover_at(self, peer: PeerId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
         run = self._run

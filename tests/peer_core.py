@@ -40,9 +40,10 @@ class Peer:
         stage: int = 1,
         key: str = "",
         trainer_gone_s: float = math.inf,
+        me: PeerId = ME,
     ) -> None:
         settings = PeerSettings(
-            me=ME,
+            me=me,
             trainer=TRAINER,
             stage=stage,
             num_stages=num_stages,

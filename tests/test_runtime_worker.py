@@ -101,3 +101,30 @@ def test_whoever_gives_up_waiting_does_not_break_it() -> None:
             return result
 
     assert asyncio.run(run()) == 5
+
+
+def test_thread_that_hangs_is_left_behind_and_the_loop_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that never answers keeps no process from leaving."""
+    monkeypatch.setattr(Worker.close, "__defaults__", (0.5,))
+    hangs = threading.Event()
+    turns = 0
+
+    async def run() -> None:
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.01)
+
+        counting = asyncio.create_task(count())
+        async with asyncio.timeout(WAIT_S):
+            async with Worker("torch") as worker:
+                worker.run(hangs.wait, lambda outcome: None)
+        counting.cancel()
+
+    asyncio.run(run())
+    hangs.set()
+    assert turns > 2, "the loop turns meanwhile"
+    assert "torch hangs" in caplog.text

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from swarmrt.ids import MicrobatchId, Work
+from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -354,3 +354,24 @@ def test_a_trainer_that_comes_back_begins_the_time_anew() -> None:
         peer.now += 90.0
         peer.get(Hail(1))
         assert not any(isinstance(i, Stop) for i in peer.feed(DeadlinePassed("beacon")))
+
+
+def test_senders_do_not_all_choose_alike() -> None:
+    """Ties between replicas that nothing is known of fall otherwise at each sender."""
+    chosen = set()
+    for number in range(8):
+        peer = Peer(me=PeerId(f"sender {number}"))
+        chosen.add(peer.pushed())
+    assert chosen == {A, B}
+
+
+def test_parts_of_void_rounds_do_not_stay() -> None:
+    """Of rounds that this peer never heard of, and of one that it has taken part in itself."""
+    peer = Peer()
+    peer.get(Part(1, 0, 1, 0, False), A)  # of a round that is void before its Prepare is here
+    roster = ((ME, ()), (A, (0,)))
+    begun = peer.get(Prepare(1, 0, 2, roster, (), 10))
+    assert DropRound(0, 1) in begun
+    assert not peer.get(Part(1, 0, 1, 1, False), A), "nothing more of it is kept"
+    peer.accumulate()  # which voids the round under way
+    assert not peer.get(Part(1, 0, 2, 0, False), A)

@@ -18,6 +18,7 @@ from swarmrt.messages import (
     Beacon,
     Claim,
     Evaluated,
+    Granted,
     Hail,
     Message,
     Prepare,
@@ -484,6 +485,12 @@ def test_claim_names_replicas_of_their_own_stages_alone() -> None:
 
     swarm.peers[PeerId("s2p0")].habit = habit
     assert run_on(swarm) > 100
+    assert not any(
+        isinstance(told, Send)
+        and isinstance(told.message, Granted)
+        and told.message.path[1] == "s0p1"
+        for _, told in swarm.told
+    ), "such a route is refused"
 
 
 def test_claim_of_what_was_never_sent_is_stale() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 
 import torch
@@ -55,10 +54,10 @@ async def serve(
         network.relays.consider(network.reach.multiaddrs(record.addresses))
         config = _config_of(record, options)
         compute_repeatably(config, options.device)
-        with (
-            closing(Worker("torch", in_groups=True)) as torch_thread,
-            closing(Worker("reduce")) as reduce_thread,
-            closing(Worker("to-host")) as to_host_thread,
+        async with (
+            Worker("torch", in_groups=True) as torch_thread,
+            Worker("reduce") as reduce_thread,
+            Worker("to-host") as to_host_thread,
         ):
             threads = Threads(torch_thread, reduce_thread, to_host_thread)
             stage = await torch_thread.call(partial(_new_stage, config, options))

@@ -8,12 +8,17 @@ them, while the thread goes on with the rest.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
+
+log = logging.getLogger("swarmrt.worker")
+
+CLOSE_S = 10.0  # for what is under way; a device that hangs would never be done
 
 
 class Outcome(NamedTuple):
@@ -35,7 +40,7 @@ class Worker:
         self._in_groups = in_groups
         self._together: AbstractContextManager[None] = nullcontext()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def deliver_within(self, together: AbstractContextManager[None]) -> None:
@@ -52,10 +57,22 @@ class Worker:
         self.run(work, partial(_settle, future))
         return await future
 
-    def close(self) -> None:
-        """Wait until all jobs are done. Outcomes that the loop has not taken yet still come."""
+    def close(self, patience_s: float = CLOSE_S) -> None:
+        """Wait until all jobs are done. Outcomes that the loop has not taken yet still come.
+
+        A thread that does not come to its end is left behind: the process ends without it.
+        """
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(patience_s)
+        if self._thread.is_alive():
+            log.error("the thread %s hangs; leaving without it", self._thread.name)
+
+    async def __aenter__(self) -> Worker:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it beside the loop, which it may take long to do."""
+        await asyncio.to_thread(self.close)
 
     def _work(self) -> None:
         outcomes: list[tuple[Then, Outcome]] = []
@@ -68,6 +85,8 @@ class Worker:
             outcomes.append((then, outcome))
             del job, work, then, outcome  # what they hold is not kept until the next one comes
             if not self._in_groups or len(outcomes) >= self._jobs.qsize():
+                if self._loop.is_closed():
+                    return  # this thread hung, and was left behind
                 self._loop.call_soon_threadsafe(self._deliver, outcomes)
                 outcomes = []
 
