@@ -3,6 +3,7 @@
 Rules:
 - One replica's word ends nothing: another one tries.
 - One failure of anybody's says nothing: a device may be short of memory for a moment.
+- Whoever gave them the gradient may be at fault: it is tried without that one first.
 - When two replicas of a stage have failed twice in the same computation of a microbatch, or its
   only one a few times, trying again does not help.
 """
@@ -37,6 +38,10 @@ class Failures:
     def peers(self, released: Released, stage: int) -> str:
         """Return who failed, for people."""
         return ", ".join(sorted(self._failed[released.microbatch, stage, released.failed]))
+
+    def forgive(self, released: Released, stage: int) -> None:
+        """Forget who failed with it: it will be computed from what somebody else gives."""
+        self._failed.pop((released.microbatch, stage, released.failed), None)
 
     def drop(self, version: int) -> None:
         """Forget the steps before this version, which are over."""

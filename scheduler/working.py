@@ -42,6 +42,7 @@ class Working:
         self._bad_routes: dict[MicrobatchId, list[Path]] = {}  # whose loss is not finite, this step
         self._in_vain: Counter[MicrobatchId] = Counter()  # owners that were done without, this step
         self._released: Counter[tuple[PeerId, MicrobatchId]] = Counter()  # this step
+        self._givers: set[tuple[PeerId, MicrobatchId]] = set()  # done without for it, this step
 
     # ------------------------------------------------------------------ opening steps
 
@@ -76,6 +77,7 @@ class Working:
         self._bad_routes.clear()
         self._in_vain.clear()
         self._released.clear()
+        self._givers.clear()
         run.step_began_at = now
         run.dispatch.open(run.evaluation.pending())
         self._feed(run.version + run.settings.staleness)
@@ -304,9 +306,28 @@ class Working:
         if self._failures.add(message, member.stage, member.peer, replicas):
             who = self._failures.peers(message, member.stage)
             where = f"microbatch {microbatch} cannot be computed at stage {member.stage}, by {who}"
+            if self._goes_on_without_giver(ledger, message, member.stage, where):
+                return [report]
             return [run.give_up(f"{where}: {message.reason}")]
         run.dispatch.is_late(microbatch)  # if nobody owns it yet
         return [report]
+
+    def _goes_on_without_giver(
+        self, ledger: Ledger | None, message: Released, stage: int, reason: str
+    ) -> bool:
+        """Do without whoever gave the gradient that nobody can make anything of, if that was not
+        tried, and others could give it."""
+        run, microbatch = self._run, message.microbatch
+        if message.failed == "forward" or ledger is None or stage + 1 >= run.num_stages:
+            return False
+        giver = ledger.grant_to_owners(microbatch.index).path[stage + 1]
+        tried = (giver, microbatch) in self._givers
+        if tried or giver == NOBODY or not run.has_others(giver, stage + 1):
+            return False
+        self._givers.add((giver, microbatch))
+        self._failures.forgive(message, stage)
+        run.charge(giver, f"{reason}, from what it gives")
+        return True
 
     def _count_release(self, member: Member, microbatch: MicrobatchId) -> None:
         """Do without who gives the same one up again and again, where there are others. Alone it

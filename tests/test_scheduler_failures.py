@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId, PeerId
+from collections import defaultdict
+
+from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import (
     Beacon,
+    Claim,
     Drain,
     FailedIn,
     Finish,
@@ -18,12 +21,13 @@ from swarmrt.messages import (
 from swarmrt.scheduler.events import Received, Started
 from swarmrt.scheduler.failures import TRIES_ALONE, Failures
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
+from swarmrt.scheduler.membership import Membership
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.trainer import TrainerCore
 
 MB = MicrobatchId(0, 0)
-A, B, C, D = map(PeerId, "abcd")
-STAGES = {A: 0, B: 1, C: 1, D: 2}
+A, B, C, D, E = map(PeerId, "abcde")
+STAGES = {A: 0, B: 1, C: 1, D: 2, E: 2}
 SETTINGS = TrainerSettings(
     me=PeerId("trainer"),
     seed=0,
@@ -48,7 +52,7 @@ class Trainer:
         self.core = TrainerCore(SETTINGS)
         self.now = 0.0
         self.core.handle(Started(), self.now)
-        self.told: dict[PeerId, set[PeerId]] = {peer: set() for peer in STAGES}
+        self.told: defaultdict[PeerId, set[PeerId]] = defaultdict(set)
         self.began: list[Instruction] = []
         for peer in peers:
             self.hear(peer, self.beacon(peer, 0, "joining"))
@@ -102,6 +106,23 @@ def test_what_one_could_not_compute_goes_again_and_two_that_cannot_either_end_th
         assert not stops(trainer.fails(B)), "one replica's word ends nothing"
     assert not stops(trainer.fails(C)), "once is an accident"
     (reason,) = stops(trainer.fails(C))
+    assert reason == "microbatch 0.0 cannot be computed at stage 1, by b, c: it fails"
+
+
+def test_whoever_gave_a_gradient_that_nobody_can_use_is_done_without_first() -> None:
+    """Both replicas of stage 1 fail with what one of stage 2 gives them: it is tried without that
+    one, and only then it is the data."""
+    trainer = Trainer(A, B, C, D, E)
+    trainer.hear(D, Claim(Work(MB, 1), 1, (A, B, D), 1.0, 10))
+
+    def both_fail() -> list[str]:
+        return [why for peer in (B, C, B, C) for why in stops(trainer.fails(peer, what="backward"))]
+
+    assert not both_fail()
+    member = trainer.core.run.members.get(D)
+    assert member is not None and member.state is Membership.SEEN
+    trainer.hear(E, Claim(Work(MB, 2), 1, (A, C, E), 1.0, 10))
+    (reason,) = both_fail()
     assert reason == "microbatch 0.0 cannot be computed at stage 1, by b, c: it fails"
 
 

@@ -24,6 +24,7 @@ from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.copying import Copying
 from swarmrt.runtime.fitting import Fitting
+from swarmrt.runtime.flaws import Flaws
 from swarmrt.runtime.parts import part_range
 from swarmrt.runtime.serve_options import ServeOptions
 from swarmrt.runtime.snapshot import Snapshot, read_snapshot
@@ -202,12 +203,17 @@ class Computations:
         input_grad = self.stage.backward(
             forwarded, output_grad, accumulate=what.accumulate, later=what.later
         )
+        added = self.stage.gradients(mb.step) if what.accumulate else None
+        flaws = Flaws(self._transfers, given=output_grad, made=input_grad, added=added)
         computation.end()
         if what.later:
             self._left[mb] = forwarded
 
         def done(frame_bytes: int = 0) -> Event:
-            return BackwardDone(mb, computation.seconds(), frame_bytes)
+            seconds, flaw = computation.seconds(), flaws.told()
+            if flaw:
+                return self._is_flawed("backward", mb, flaw)
+            return BackwardDone(mb, seconds, frame_bytes)
 
         def keep(gradient: torch.Tensor) -> Event:
             self._input_grads[mb] = gradient
@@ -220,8 +226,21 @@ class Computations:
     def _add_weight_gradients(self, mb: MicrobatchId, forwarded: Forwarded) -> Computed:
         computation = Computation(self.stage.device)
         self.stage.add_weight_gradients(forwarded)
+        flaws = Flaws(self._transfers, added=self.stage.gradients(mb.step))
         computation.end()
-        return self._over(computation, lambda: WeightGradientsDone(mb, computation.seconds()))
+
+        def done() -> Event:
+            seconds, flaw = computation.seconds(), flaws.told()
+            if flaw:
+                return self._is_flawed("weights", mb, flaw)
+            return WeightGradientsDone(mb, seconds)
+
+        return self._over(computation, done)
+
+    def _is_flawed(self, what: FailedIn, mb: MicrobatchId, flaw: str) -> ComputeFailed:
+        """Return the outcome of a computation that gave what counts for nothing."""
+        log.warning("%s of microbatch %s: %s", what, mb, flaw)
+        return ComputeFailed(mb, what, flaw)
 
     def _over(self, computation: Computation, done: Callable[[], Event]) -> Computed:
         """Return what `done` gives once the computation is over.
