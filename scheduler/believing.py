@@ -163,7 +163,8 @@ class Believing:
         numbers = all(map(_is_number, (prepare.epoch, prepare.round, prepare.tokens)))
         apart = not set(peers) & set(prepare.listeners)
         is_near = self._is_near(prepare.step)
-        return counted and named and within and numbers and apart and is_near and prepare.tokens > 0
+        whole = prepare.tokens == 0 and not indices if prepare.skip else prepare.tokens > 0
+        return counted and named and within and numbers and apart and is_near and whole
 
     # ------------------------------------------------------------------ values
 

@@ -29,6 +29,11 @@ class Books:
         self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
         return [MicrobatchId(step, index) for index in range(self._microbatches)]
 
+    def restart(self, step: int) -> list[MicrobatchId]:
+        """Forget all that is done of an open step, in its place; what it consists of."""
+        self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
+        return [MicrobatchId(step, index) for index in range(self._microbatches)]
+
     def close(self, step: int) -> None:
         del self._ledgers[step]
 

@@ -34,13 +34,15 @@ class Round:
     listeners: tuple[tuple[PeerId, ...], ...]  # by stage
     tokens: int
     began_at: float
+    skip: bool = False  # the step: nothing is combined
     prepared: dict[PeerId, Prepared] = field(default_factory=dict)
 
     def prepares(self) -> list[tuple[PeerId, Prepare]]:
         """Return what to tell everyone who takes part or listens."""
         told = []
         for roster, listeners in zip(self.rosters, self.listeners, strict=True):
-            prepare = Prepare(self.epoch, self.step, self.number, roster, listeners, self.tokens)
+            counts = (self.tokens, self.skip)
+            prepare = Prepare(self.epoch, self.step, self.number, roster, listeners, *counts)
             told += [(peer, prepare) for peer, _ in roster]
             told += [(peer, prepare) for peer in listeners]
         return told
@@ -118,6 +120,7 @@ class Commit:
     tokens: int
     seconds: float
     checkpoint: bool
+    skipped: bool = False
     retries: int = 0
     applied: dict[PeerId, str] = field(default_factory=dict)  # peer → digest
 
@@ -170,4 +173,5 @@ class Commit:
             self.seconds,
             digests,
             equal,
+            self.skipped,
         )

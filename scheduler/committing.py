@@ -71,6 +71,7 @@ class Committing:
             listeners=tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages),
             tokens=run.ledger.tokens,
             began_at=now,
+            skip=run.version in run.skipped,
         )
         patience_s = self._round_time.patience_s(ROUND_S, run.void_rounds)
         run.agenda.set(("ask", None), now + ASK_AGAIN * patience_s)
@@ -195,7 +196,8 @@ class Committing:
             return []
         finding = self._not_finite.found(round_, stage, suspect, run.trust)
         if finding.hopeless:
-            return [run.give_up(finding.hopeless)]
+            void = self._void_round(finding.hopeless)
+            return [*void, *run.is_not_finite(run.version, finding.hopeless)]
         for peer in finding.acquitted:
             run.conduct.acquit(peer)
         for peer in finding.culprits:
@@ -244,6 +246,7 @@ class Committing:
             tokens=run.ledger.tokens,
             seconds=now - run.step_began_at,
             checkpoint=self._checkpoint_due,
+            skipped=round_.skip,
         )
         self._round_is_over()
         run.agenda.set(("apply", None), now + run.apply_time.patience_s(ANSWER_S))

@@ -57,11 +57,15 @@ class Dispatch:
         """Add microbatches, to be sent as the window allows, after those that there are."""
         self._pending.update(dict.fromkeys(microbatches))
 
-    def drop(self, step: int) -> None:
-        """Drop whatever is left of a step."""
-        self._pending = OrderedDict((mb, None) for mb in self._pending if mb.step != step)
-        self._flights = {mb: f for mb, f in self._flights.items() if mb.step != step}
-        self._attempts = {mb: n for mb, n in self._attempts.items() if mb.step != step}
+    def drop(self, step: int, *, but_held_out: bool = False) -> None:
+        """Drop whatever is left of a step, or all of it that is trained on."""
+
+        def stays(microbatch: MicrobatchId) -> bool:
+            return microbatch.step != step or (but_held_out and microbatch.held_out)
+
+        self._pending = OrderedDict((mb, None) for mb in self._pending if stays(mb))
+        self._flights = {mb: flight for mb, flight in self._flights.items() if stays(mb)}
+        self._attempts = {mb: number for mb, number in self._attempts.items() if stays(mb)}
 
     def clear(self) -> None:
         self._pending.clear()

@@ -78,6 +78,7 @@ class ComputeFailed(Event, frozen=True):
     microbatch: MicrobatchId
     computation: FailedIn
     reason: str
+    not_finite: bool = False  # nothing was raised: what came of it is not finite
 
 
 class PartUnfit(Event, frozen=True):

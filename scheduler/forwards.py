@@ -76,7 +76,7 @@ class Forwards:
         if message.epoch != seat.epoch or not seat.is_serving:
             is_old = message.epoch < seat.epoch
             return [Send(sender, Stale(message.work) if is_old else self._load(Busy, message))]
-        if microbatch.step < seat.version:
+        if microbatch.step < seat.version or seat.skips(microbatch):
             return [Send(sender, Stale(message.work))]
         if not self._is_known(sender) or self.blame.bars(sender, now):
             return [Send(sender, self._load(Busy, message))]

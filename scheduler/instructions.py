@@ -167,6 +167,7 @@ class StepOptimizer(Instruction, frozen=True):
     round: int
     norm: float
     snapshot: bool
+    skip: bool = False  # no update: the version after it has the same weights
 
 
 class LoadState(Instruction, frozen=True):
@@ -274,7 +275,7 @@ class ReportRecovery(Report, frozen=True):
     late."""
 
     step: int
-    what: Literal["recovered", "reattempted", "fenced", "released", "void round"]
+    what: Literal["recovered", "reattempted", "fenced", "released", "void round", "skipped"]
     count: int
     reason: str
 
@@ -303,6 +304,7 @@ class ReportStep(Report, frozen=True):
     seconds: float
     digests: tuple[tuple[tuple[PeerId, str], ...], ...]  # of the new parameters, by stage
     digests_equal: bool
+    skipped: bool = False  # its gradient was not finite: no update was made
 
 
 class ReportEvaluation(Report, frozen=True):

@@ -103,6 +103,7 @@ class PeerCore:
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """What to do about it. Answers that are no longer waited for give []."""
         instructions = self._handle(event, now)
+        instructions += self._skip_when_idle()
         return [*instructions, *self._leave_when_idle(), *self.forwards.agenda.arm()]
 
     def _handle(self, event: Event, now: float) -> list[Instruction]:
@@ -276,6 +277,7 @@ class PeerCore:
     def _void_work(self) -> list[Instruction]:
         """All of this step but a gradient that is whole, and that others may apply."""
         self.forwards.clear()
+        self.seat.skipping = -1
         void = self.computing.void()
         return void + self.reducing.clear(but_prepared=self.seat.version)
 
@@ -311,7 +313,9 @@ class PeerCore:
         elif task.gradient_of is not None:
             until = self.forwards.blame.failed(task.gradient_of, now)
             self.forwards.next.refused(task.gradient_of, 0.0, until)
-        told = self.recovery.could_not_be_computed(task, event.computation, reason)
+        told = self.recovery.could_not_be_computed(
+            task, event.computation, reason, event.not_finite
+        )
         if not self.computing.is_spoiled:
             return [*told, *self.computing.compute()]
         if seat.is_stepping:
@@ -439,7 +443,31 @@ class PeerCore:
         if refusal:
             key = (message.step, message.round)
             return [seat.to_trainer(Refused(seat.epoch, *key, refusal))]
+        if message.skip:
+            return self._skip(message)
         return self.reducing.begin(message) + self._reduce_on()
+
+    def _skip(self, message: Prepare) -> list[Instruction]:
+        """Leave the step alone: what waits of it is dropped, and what runs ends first."""
+        seat = self.seat
+        seat.skipping = message.step
+        drops = [
+            self.forwards.drop(task)
+            for task in self.computing.tasks
+            if seat.skips(task.microbatch) and not task.is_running
+        ]
+        return [*self.reducing.begin(message), *drops, *self.computing.compute()]
+
+    def _skip_when_idle(self) -> list[Instruction]:
+        """Say that the step may be skipped, once nothing of it runs."""
+        seat = self.seat
+        round_ = self.reducing.round(seat.version) if seat.skipping == seat.version else None
+        if round_ is None or not round_.prepare.skip or round_.combined is not None:
+            return []
+        if any(task.is_running for task in self.computing.tasks if seat.skips(task.microbatch)):
+            return []
+        round_.combined = ("", 0.0)
+        return [*self._prepared(seat.version), *self._reduce_on()]
 
     def _disagreement(self, message: Prepare) -> str:
         """Why the roster is not what this peer did; empty if it is."""
@@ -449,6 +477,8 @@ class PeerCore:
             return "not on the roster"
         if not seat.is_serving or message.step != seat.version:
             return f"does not serve version {message.step}"
+        if message.skip:
+            return ""
         listed = set(roster[seat.me])
         accumulated = self.computing.accumulated(message.step)
         if accumulated != listed:
@@ -518,11 +548,13 @@ class PeerCore:
         if seat.state != "joining" or seat.is_stepping or not is_here:
             return []
         seat.is_stepping, self._update = True, (message.round, message.norm)
-        return [StepOptimizer(message.step, message.round, message.norm, message.snapshot)]
+        round_ = self.reducing.round(message.step)
+        skip = round_ is not None and round_.prepare.skip
+        return [StepOptimizer(message.step, message.round, message.norm, message.snapshot, skip)]
 
     def _stepped(self, event: Stepped) -> list[Instruction]:
         seat = self.seat
-        seat.is_stepping = False
+        seat.is_stepping, seat.skipping = False, -1
         seat.version, seat.digest = event.version, event.digest
         drops = self.reducing.stepped(seat.version)
         drops += [self.forwards.drop(task) for task in self.computing.applied(seat.version)]

@@ -42,6 +42,7 @@ class Recovery:
         """Ask for what this peer lacks of a microbatch that it owns now."""
         microbatch, seat = message.microbatch, self._seat
         is_open = seat.version <= microbatch.step <= seat.newest_step
+        is_open = is_open and not seat.skips(microbatch)
         if message.epoch != seat.epoch or not seat.is_serving or not is_open:
             return []
         if microbatch in self._computing.record:
@@ -100,11 +101,16 @@ class Recovery:
                 instructions += self._forwards.push(task, now)
         return instructions
 
-    def could_not_be_computed(self, task: Task, what: FailedIn, reason: str) -> list[Instruction]:
+    def could_not_be_computed(
+        self, task: Task, what: FailedIn, reason: str, not_finite: bool
+    ) -> list[Instruction]:
         """Leave to others what is not accumulated. Nothing of the task is left."""
         if task.microbatch not in self._computing.record:
             self._computing.given_up.add(task.microbatch)
-        return [self._forwards.drop(task), self._released(task.microbatch, reason, what)]
+        return [
+            self._forwards.drop(task),
+            self._released(task.microbatch, reason, what, not_finite),
+        ]
 
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Leave it to somebody else: it is not accumulated, and will not be."""
@@ -120,9 +126,16 @@ class Recovery:
             return []
         return [self._released(microbatch, "it was given up before")]
 
-    def _released(self, microbatch: MicrobatchId, reason: str, failed: FailedIn = "") -> Send:
+    def _released(
+        self,
+        microbatch: MicrobatchId,
+        reason: str,
+        failed: FailedIn = "",
+        not_finite: bool = False,
+    ) -> Send:
         seat = self._seat
-        return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, reason, failed))
+        why = (reason, failed, not_finite)
+        return seat.to_trainer(Released(seat.epoch, seat.term, microbatch, *why))
 
     # ------------------------------------------------------------------ its neighbours'
 

@@ -72,9 +72,10 @@ class Reducing:
 
     def void(self, step: int) -> list[Instruction]:
         """Void a round that is under way: what it reduces changes, so it cannot count."""
-        round_ = self._rounds.pop(step, None)
-        if round_ is None:
+        round_ = self._rounds.get(step)
+        if round_ is None or round_.prepare.skip:
             return []
+        del self._rounds[step]
         self._void_below[step] = round_.prepare.round + 1
         return [DropRound(*round_.key)]
 
@@ -142,7 +143,8 @@ class Reducing:
         apply = self._applies.get(version)
         if apply is None or round_.combined is None or apply.round != round_.prepare.round:
             return []
-        return [StepOptimizer(*round_.key, apply.norm, apply.snapshot)]
+        skip = round_.prepare.skip
+        return [StepOptimizer(*round_.key, apply.norm, apply.snapshot, skip)]
 
     def stepped(self, version: int) -> list[Instruction]:
         """Forget what led to this version, which is made."""

@@ -36,14 +36,15 @@ class Round:
         self.prepare = prepare
         self.members = tuple(peer for peer, _ in prepare.roster)
         self.contributors = tuple(peer for peer, indices in prepare.roster if indices)
-        self.is_combining = False
+        self.is_combining = prepare.skip  # there is nothing to combine
         self.combined: tuple[str, float] | None = None  # digest, squared norm
         number = len(self.members)
         self.parts = number * max(1, -(-gradient_bytes // (number * MAX_PART_BYTES)))
         self._me = me
-        mine = range(self.members.index(me), self.parts, number) if me in self.members else ()
+        owns = me in self.members and not prepare.skip
+        mine = range(self.members.index(me), self.parts, number) if owns else ()
         self._awaited_slices = {part: set(self.contributors) - {me} for part in mine}
-        self._awaited_sums = set(range(self.parts))
+        self._awaited_sums = set() if prepare.skip else set(range(self.parts))
         self._unsent = {  # slices of this peer, by owner, the last one first
             owner: list(range(self.parts - number + place, -1, -number))
             for place, owner in enumerate(self.members)

@@ -19,7 +19,7 @@ from swarmrt.scheduler.conduct import Charge, Conduct
 from swarmrt.scheduler.dispatch import Dispatch, Late
 from swarmrt.scheduler.estimate import Estimate
 from swarmrt.scheduler.evaluation import Evaluation
-from swarmrt.scheduler.instructions import Instruction, Send, Stop
+from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
 from swarmrt.scheduler.ledger import Grant, Ledger
 from swarmrt.scheduler.membership import Member, Members, Membership
 from swarmrt.scheduler.plausible import Known
@@ -58,6 +58,7 @@ class TrainerSettings(Recorded, frozen=True):
     secret: str = (
         ""  # of this incarnation, in hex, for the keys of members; without it they have none
     )
+    not_finite: Literal["stop", "skip"] = "stop"  # what a step's data do, when they are at fault
 
 
 class Run:
@@ -83,6 +84,7 @@ class Run:
         self.evaluation = Evaluation(self.version, 0)
         self.round: Round | None = None
         self.void_rounds = 0  # of this step
+        self.skipped: set[int] = set()  # open steps whose gradient is never finite
         self.commit: Commit | None = None
         self.saving = Saving(settings.start_version, self.digests)
         self.offered = settings.start_version or None  # the checkpoint that newcomers can get
@@ -169,6 +171,7 @@ class Run:
     def begin_books(self) -> None:
         """Open the books of the current step, of which nothing is done."""
         self.books.clear()
+        self.skipped.clear()
         self.books.open(self.version)
         self.receipts.clear()
         self.begin_step()
@@ -180,6 +183,19 @@ class Run:
         told = self.members if is_saved else ()
         self.phase = Phase.CLOSING
         return [*(Send(member.peer, Finish(reason)) for member in told), Stop(reason, error=False)]
+
+    def is_not_finite(self, step: int, reason: str) -> list[Instruction]:
+        """A step's gradient or loss is not finite, whoever computes it: it is what it is computed
+        from. Skip the step, or give up, as the run's owner wants it."""
+        if self.settings.not_finite == "stop":
+            return [self.give_up(reason)]
+        self.skipped.add(step)
+        for microbatch in self.books.restart(step):
+            self.agenda.cancel(("receipt", microbatch))
+            self.agenda.cancel(("flight", microbatch))
+        self.dispatch.drop(step, but_held_out=True)
+        self.receipts.drop(step)
+        return [ReportRecovery(step, "skipped", 1, reason)]
 
     def give_up(self, reason: str) -> Stop:
         self.phase = Phase.CLOSING

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message, PeerState
 from swarmrt.recorded import Recorded
 from swarmrt.scheduler.instructions import Send
@@ -44,6 +44,7 @@ class Seat:
     key: bytes = b""  # of the trainer's seals for this peer; without it there are none
     is_draining: bool = False  # takes no new work
     is_stepping: bool = False  # the optimizer runs
+    skipping: int = -1  # the step of which nothing is to be computed any more
 
     @property
     def me(self) -> PeerId:
@@ -69,6 +70,10 @@ class Seat:
     def newest_step(self) -> int:
         """Return the newest step that this version can compute."""
         return self.version + self.settings.staleness
+
+    def skips(self, microbatch: MicrobatchId) -> bool:
+        """Return whether it is of a step that is skipped."""
+        return microbatch.step == self.skipping and not microbatch.held_out
 
     def to_trainer(self, message: Message) -> Send:
         return Send(self.settings.trainer, message)

@@ -66,6 +66,10 @@ class Task:
     gradient_of: PeerId | None = None  # the same, of backward
 
     @property
+    def is_running(self) -> bool:
+        return Phase.RUNNING in (self.forward, self.backward, self.weights)
+
+    @property
     def work(self) -> Work:
         return Work(self.microbatch, self.attempt)
 

@@ -103,7 +103,8 @@ class TrainerCore:
             return work
         if not run.evaluation.is_reported:
             work += run.evaluation.report()
-        if run.version != run.last_version and not run.ledger.complete:
+        is_done = run.ledger.complete or run.version in run.skipped
+        if run.version != run.last_version and not is_done:
             return work
         return [*work, *self._commit_or_end(now)]
 

@@ -64,6 +64,7 @@ class Working:
         run.books.close(run.version - 1)
         run.dispatch.drop(run.version - 1)
         run.receipts.drop(run.version - 1)
+        run.skipped.discard(run.version - 1)
         if run.version not in run.books.steps:
             run.books.open(run.version)
         self._failures.drop(run.version)
@@ -163,7 +164,7 @@ class Working:
                 run.dispatch.goes_again(microbatch)
                 return []
         ways = "; ".join(" → ".join(route) for route in routes)
-        return [run.give_up(f"{reason}, whoever computes it: {ways}")]
+        return run.is_not_finite(microbatch.step, f"{reason}, whoever computes it: {ways}")
 
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
         run, index = self._run, microbatch.index
@@ -308,6 +309,8 @@ class Working:
             where = f"microbatch {microbatch} cannot be computed at stage {member.stage}, by {who}"
             if self._goes_on_without_giver(ledger, message, member.stage, where):
                 return [report]
+            if message.not_finite:
+                return run.is_not_finite(microbatch.step, f"{where}: {message.reason}")
             return [run.give_up(f"{where}: {message.reason}")]
         run.dispatch.is_late(microbatch)  # if nobody owns it yet
         return [report]

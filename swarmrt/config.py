@@ -161,6 +161,10 @@ class Optimizer(Section):
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="adamw")
     eps: float = Field(1e-8, gt=0, description="adamw")
     momentum: Fraction = Field(0.0, description="sgd")
+    not_finite: Literal["stop", "skip"] = Field(
+        "stop",
+        description='a step whose gradient is not finite, whoever computes it: "stop" | "skip"',
+    )
     staleness: Literal[0, 1] = Field(
         0, description="1: steps run on the version before, so that the pipeline never drains"
     )

@@ -180,6 +180,7 @@ class Released(Reasoned, frozen=True):
     microbatch: MicrobatchId
     reason: str
     failed: FailedIn = ""  # what of it raised an error
+    not_finite: bool = False  # no error: what came of it was not finite
 
 
 FrameKind = Literal["output", "gradient"]
@@ -220,6 +221,7 @@ class Prepare(Message, frozen=True):
     roster: Roster
     listeners: tuple[PeerId, ...]  # newcomers, who get the sums too
     tokens: int  # of the whole step: what the sum is divided by
+    skip: bool = False  # nothing is combined: the version after it has the same weights
 
 
 class Part(Message, frozen=True):

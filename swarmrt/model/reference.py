@@ -6,6 +6,7 @@ runtime, and deliberately nothing of stages, flat buffers or the protocol.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.data import open_data
+from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.optimizer import (
@@ -62,14 +64,19 @@ def train_reference(
                     total += gradient
             loss_sum += loss.item()
             tokens += targets.numel()
-        _set_gradients(masters, sums, tokens, config.optimizer.clip_norm)
+        norm = _set_gradients(masters, sums, tokens, config.optimizer.clip_norm)
+        is_finite = math.isfinite(norm) and math.isfinite(loss_sum)
+        if not is_finite and config.optimizer.not_finite == "stop":
+            raise RunError(f"the gradient of step {step + 1} is not finite")
         rate = learning_rate(config, step)
         set_learning_rate(optimizer, rate)
         if config.optimizer.staleness:  # the next step runs on these, not on what comes now
             _copy(masters, parameters)
-            optimizer.step()
+            if is_finite:
+                optimizer.step()
         else:
-            optimizer.step()
+            if is_finite:
+                optimizer.step()
             _copy(masters, parameters)
         if on_step is not None:
             on_step(step + 1, loss_sum / tokens, rate)
@@ -95,11 +102,13 @@ def _master(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
 
 def _set_gradients(
     masters: list[torch.nn.Parameter], sums: list[Tensor], tokens: int, clip_norm: float
-) -> None:
-    """The mean's gradient, clipped by the norm of the whole model's."""
+) -> float:
+    """Set the mean's gradient, clipped by the norm of the whole model's, which is returned."""
     for total in sums:
         total /= tokens
     squares = [torch.linalg.vector_norm(mean, dtype=torch.float64).square() for mean in sums]
-    scale = clip_scale(float(torch.stack(squares).sum().sqrt()), clip_norm)
+    norm = float(torch.stack(squares).sum().sqrt())
+    scale = clip_scale(norm, clip_norm)
     for master, mean in zip(masters, sums, strict=True):
         master.grad = mean * scale
+    return norm

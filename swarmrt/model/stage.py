@@ -255,6 +255,15 @@ class Stage:
         self.version += 1
         return self.digest()
 
+    def skip(self) -> str:
+        """Make the next version without an update. The step's accumulated gradients are cleared."""
+        new, newest = self._copy_of(self.version + 1).flat, self._newest.flat
+        if new is not newest:
+            new.masters.copy_(newest.masters)
+        new.restored()
+        self.version += 1
+        return self.digest()
+
     def digest(self) -> str:
         """Return the digest of the trained parameters; with bfloat16, of their float32 masters."""
         return digest(self._newest.flat.masters)

@@ -123,6 +123,7 @@ class _Commit:
 
     round: int
     rosters: dict[int, list[tuple[str, list[int]]]]  # by stage
+    skipped: bool = False  # nothing was to be in it
 
 
 class _Trainer:
@@ -137,6 +138,7 @@ class _Trainer:
         self.counts: Counter[str] = Counter()
         self.longest_gap_s = 0.0
         self._prepared: dict[int, dict[int, list[tuple[str, list[int]]]]] = {}
+        self._skips: set[int] = set()  # rounds that combine nothing
         self._resuming = False
 
     def add(self, entry: Plain) -> None:
@@ -149,6 +151,8 @@ class _Trainer:
                 case {"is": "Send", "to": to, "message": {"is": "Prepare"} as message}:
                     roster = [(peer, indices) for peer, indices in message["roster"]]
                     stage = stages.get(to)
+                    if message.get("skip"):
+                        self._skips.add(message["round"])
                     if stage is not None and any(peer == to for peer, _ in roster):
                         self._prepared.setdefault(message["round"], {})[stage] = roster
                 case {"is": "Send", "message": {"is": "Admit", "version": version}}:
@@ -159,7 +163,8 @@ class _Trainer:
                         rosters = self._prepared[message["round"]]
                         known = self.commits.get(version)
                         if known is None or known.round != message["round"]:
-                            self.commits[version] = _Commit(message["round"], rosters)
+                            skipped = message["round"] in self._skips
+                            self.commits[version] = _Commit(message["round"], rosters, skipped)
                 case {"is": "ReportPeer", "peer": peer, "stage": stage}:
                     stages[peer] = stage
                 case {"is": "ReportStep", "version": version, "digests_equal": equal}:
@@ -288,6 +293,8 @@ def _check_steps(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> N
         commit = trainer.commits.get(version)
         if commit is None:
             result.violations.append(f"version {version} was never announced")
+            continue
+        if commit.skipped:
             continue
         result.microbatches += trainer.microbatches
         for stage in range(trainer.stages):

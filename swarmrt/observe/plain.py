@@ -101,6 +101,8 @@ def trouble_text(report: Report) -> str:
         case ReportRecovery(step, "fenced", count, reason):
             again = f"; {count} of its gradients are computed again" if count else ""
             return f"step {step + 1}: without {printable(reason, MAX_WHY)}{again}"
+        case ReportRecovery(step, "skipped", _, reason):
+            return f"SKIPPED step {step + 1}: {printable(reason, MAX_WHY)}"
         case ReportPause(stage, reason):
             why = printable(reason, MAX_WHY)
             return f"PAUSED: stage {stage} has no replica left ({why}); waiting for one"

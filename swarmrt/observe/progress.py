@@ -176,14 +176,15 @@ class Progress:
     def _add_step(self, report: ReportStep) -> None:
         self.waiting = None
         self.version = report.version
-        self._add_loss(report.version, report.loss)
+        if not report.skipped:
+            self._add_loss(report.version, report.loss)
         self.digests_equal &= report.digests_equal
         self.tokens += report.tokens
         self.train_s += report.seconds
         self.recent_tokens_per_s = report.tokens / max(report.seconds, 1e-9)
         self._write(
             version=report.version,
-            loss=report.loss,
+            loss=None if report.skipped else report.loss,
             norm=report.norm,
             tokens=report.tokens,
             seconds=report.seconds,

@@ -142,6 +142,10 @@ class Computations:
         """Begin to copy the state, and return its version and what comes of it."""
         return self.stage.version, self._copying.begin(self.stage.version, self.stage.live_state())
 
+    def skip(self, what: StepOptimizer) -> Callable[[], tuple[Stepped, Copied | None]]:
+        """Return the work of making a version without an update."""
+        return partial(self._skip, what)
+
     def load(self, snapshot: Snapshot) -> Callable[[], Event]:
         """Return the work of taking over another peer's state."""
         return partial(self._load, snapshot)
@@ -240,7 +244,7 @@ class Computations:
     def _is_flawed(self, what: FailedIn, mb: MicrobatchId, flaw: str) -> ComputeFailed:
         """Return the outcome of a computation that gave what counts for nothing."""
         log.warning("%s of microbatch %s: %s", what, mb, flaw)
-        return ComputeFailed(mb, what, flaw)
+        return ComputeFailed(mb, what, flaw, not_finite=True)
 
     def _over(self, computation: Computation, done: Callable[[], Event]) -> Computed:
         """Return what `done` gives once the computation is over.
@@ -265,7 +269,13 @@ class Computations:
     def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, Copied | None]:
         self._copying.wait()
         scale = clip_scale(what.norm, self._config.optimizer.clip_norm)
-        its_digest = self.stage.step(reduced, scale)
+        return self._made(what, self.stage.step(reduced, scale))
+
+    def _skip(self, what: StepOptimizer) -> tuple[Stepped, Copied | None]:
+        self._copying.wait()
+        return self._made(what, self.stage.skip())
+
+    def _made(self, what: StepOptimizer, its_digest: str) -> tuple[Stepped, Copied | None]:
         version = what.step + 1
         copied = None
         if what.snapshot:

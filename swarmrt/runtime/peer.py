@@ -274,6 +274,9 @@ class Peer(Shell):
         self._parts.drop(what.step, what.round)
 
     def _step_optimizer(self, what: StepOptimizer) -> None:
+        if what.skip:
+            self._compute(self._computations.skip(what), self._made)
+            return
         mean = self._parts.take_reduced(what.step, what.round)
         update = self._computations.step(what, mean.values)
         self._compute(update, partial(self._stepped, mean))
@@ -296,8 +299,12 @@ class Peer(Shell):
         raise AssertionError(f"a peer has no {payload}")
 
     def _stepped(self, mean: Mean, outcome: tuple[Stepped, Copied | None]) -> None:
-        event, copied = outcome
         self._parts.give_back(mean)
+        self._made(outcome)
+
+    def _made(self, outcome: tuple[Stepped, Copied | None]) -> None:
+        """Keep the snapshot of a version that is made, if one was asked for, and tell the core."""
+        event, copied = outcome
         if copied is not None:
             self.shelf.promise(self._options.stage, event.version)
             self.start(self._keep_snapshot(event.version, copied))

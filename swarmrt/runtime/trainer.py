@@ -168,6 +168,7 @@ class Trainer(Shell):
             resume=options.resume,
             staleness=config.optimizer.staleness,
             microbatch_tokens=config.batch.microbatch * config.model.sequence,
+            not_finite=config.optimizer.not_finite,
             least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
             secret=secrets.token_hex(16),
         )

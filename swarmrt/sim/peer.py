@@ -90,6 +90,7 @@ class SimulatedPeer:
         self.stopped: Stop | None = None
         self.habit = HONEST
         self.drained = False  # it was asked to leave
+        self.fails_by_value = False  # what fails is not finite; else it raises an error
         self.fails: Callable[[str, MicrobatchId], bool] = lambda what, microbatch: False
         self.history: History = ()
         self.snapshots: dict[int, History] = {}
@@ -179,8 +180,8 @@ class SimulatedPeer:
                 self._slices.pop(((step, number, index), sender), None)
             case DropRound(step, number):
                 self._drop_round(step, number)
-            case StepOptimizer(step, number, _, snapshot):
-                update = _update(self._reduced[step, number])
+            case StepOptimizer(step, number, _, snapshot, skip):
+                update = () if skip else _update(self._reduced[step, number])
                 self._later(0.2, lambda: self._step(step, update, snapshot))
             case LoadState(version, donors):
                 self._load(version, donors)
@@ -283,7 +284,7 @@ class SimulatedPeer:
             return False
         if adds:
             self._add(mb, 1)
-        self.process.feed(ComputeFailed(mb, what, "simulated"))
+        self.process.feed(ComputeFailed(mb, what, "simulated", self.fails_by_value))
         return True
 
     def _add(self, mb: MicrobatchId, halves: int) -> None:

@@ -47,6 +47,7 @@ class Disk:
     epoch: int = 0
     checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)
     steps: list[ReportStep] = field(default_factory=list)
+    skipped: set[int] = field(default_factory=set)  # steps of which nothing was applied
     committed_at: list[float] = field(default_factory=list)  # each of the steps
     evaluations: list[ReportEvaluation] = field(default_factory=list)
     rollbacks: list[ReportRollback] = field(default_factory=list)
@@ -105,6 +106,8 @@ class SimulatedTrainer:
                 self.disk.epoch = self._epoch = epoch
             case ReportStep():
                 self.disk.steps.append(instruction)
+                step = instruction.version - 1
+                (self.disk.skipped.add if instruction.skipped else self.disk.skipped.discard)(step)
                 self.disk.committed_at.append(self._clock.now)
             case ReportEvaluation():
                 self.disk.evaluations.append(instruction)
