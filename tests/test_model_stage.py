@@ -1,5 +1,6 @@
 """Stages chained by hand against the reference, and what a stage promises to its replicas."""
 
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -140,6 +141,44 @@ def test_overlapping_steps_of_ready_made_modules_have_gradients_of_their_own(
     for step in (0, 1):
         compute(stages, data, config, step)
         assert stages[0].gradients(step).norm() > 0
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_skipped_step_leaves_the_weights_and_the_reference_skips_it_too(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, staleness: int
+) -> None:
+    source = """
+        from torch import nn
+        import torch.nn.functional as F
+
+        BAD = []
+
+        def loss(x, y):
+            spoiled = any(bool((y == bad).all()) for bad in BAD)
+            return F.cross_entropy(x.mT, y, reduction="none") * (float("nan") if spoiled else 1.0)
+
+        def build():
+            return [lambda: nn.Embedding(256, 8).double(), lambda: nn.Linear(8, 256).double()], loss
+    """
+    (tmp_path / "spoiled_data.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(tmp_path)
+    own = {"kind": "spoiled_data:build", "layers": 2}
+    optimizer = {**ADAMW, "staleness": staleness, "not_finite": "skip"}
+    config = run(text, (1, 1), optimizer, **own)
+    stages, data = build(config), open_data(config)
+    bad = data.microbatch(MicrobatchId(1, 0))[1]
+    importlib.import_module("spoiled_data").BAD.append(torch.from_numpy(bad))
+    for step in range(4):
+        tokens = compute(stages, data, config, step)
+        if step != 1:
+            update(stages, config, tokens)
+            continue
+        digests = [stage.digest() for stage in stages]
+        assert [stage.skip() for stage in stages] == digests
+    weights = {name: t for stage in stages for name, t in stage.named_parameters_state().items()}
+    if not staleness:
+        assert difference(weights, train_reference(config, 4)) < 1e-12
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
 def test_stages_equal_the_reference_with_sgd_in_float32(text: Path) -> None:
