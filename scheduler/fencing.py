@@ -157,8 +157,7 @@ class Fencing:
         instructions += self._committing.go_on_without(member.peer, why, now)
         if run.phase is Phase.CLOSING:
             return instructions
-        back = self._call_back(member.stage)
-        return [*instructions, *back, *self._pause_if_bare(member, reason)]
+        return instructions + self._pause_if_bare(member, reason)
 
     def _pause_if_bare(self, member: Member, reason: str) -> list[Instruction]:
         run = self._run
@@ -183,6 +182,7 @@ class Fencing:
         is_news, member.leaving = not member.leaving, True
         nothing_is_trained = run.version == 0 and not run.has_begun
         if not self._others_stay(member.stage) and not nothing_is_trained:
+            is_news = is_news or member.draining
             report = [ReportHandOver(member.stage, member.peer)] if is_news else []
             return [*report, *self._stays(member)]
         if not idle:
@@ -205,15 +205,6 @@ class Fencing:
         was_draining, member.draining = member.draining, False
         back: list[Instruction] = [Send(member.peer, Drain(self._run.epoch, True))]
         return [*back, *self._admitting.welcome(member)] if was_draining else back
-
-    def _call_back(self, stage: int) -> list[Instruction]:
-        """Let those that drain serve again, when the last one that stayed is lost."""
-        ready = self._run.members.of_stage(stage, Membership.READY)
-        if any(not member.leaving for member in ready):
-            return []
-        leavers = [member for member in ready if member.draining]
-        handed = [ReportHandOver(stage, member.peer) for member in leavers]
-        return [*handed, *(i for member in leavers for i in self._stays(member))]
 
 
 def _lost(member: Member) -> ReportPeer:

@@ -163,9 +163,8 @@ class Joining:
             run.load_time.add(now - member.admitted_at)
         member.state, member.held = Membership.READY, (version, digest)
         member.doubted_at = None
-        if not run.has_others(
-            member.peer, member.stage
-        ):  # another newcomer helps no step that hangs
+        if not run.has_others(member.peer, member.stage):
+            # Another newcomer helps no step that hangs.
             run.came((member.stage, "ready"), now)
         run.dispatch.window.add(member.peer)
         introductions = [self._vouch(other, member) for other in self._neighbours(member)]

@@ -108,8 +108,8 @@ def trouble_text(report: Report) -> str:
             return f"PAUSED: stage {stage} has no replica left ({why}); waiting for one"
         case ReportHandOver(stage, peer):
             return (
-                f"stage {stage}: its last replica {peer} wants to leave; it stays a while for "
-                "another one to take over"
+                f"stage {stage}: its last replica {peer} wants to leave; it stays until "
+                "another one takes over, or its owner insists"
             )
         case ReportRollback(version, lost_steps, reason):
             why = printable(reason, MAX_WHY)
