@@ -375,3 +375,18 @@ def test_parts_of_void_rounds_do_not_stay() -> None:
     assert not peer.get(Part(1, 0, 1, 1, False), A), "nothing more of it is kept"
     peer.accumulate()  # which voids the round under way
     assert not peer.get(Part(1, 0, 2, 0, False), A)
+
+
+def test_step_is_skipped_once_nothing_of_it_runs() -> None:
+    """What waits of it is dropped, what runs ends first, and nothing more of it is taken."""
+    peer = Peer()
+    peer.forward(mb(0))
+    peer.forward(mb(1))
+    began = peer.get(Prepare(1, 0, 5, ((ME, ()),), (), 0, True))
+    assert Forget(mb(1)) in began and Forget(mb(0)) not in began
+    assert not sent(began, Prepared), "one of it runs"
+    [(_, prepared)] = sent(peer.computed(mb(0)), Prepared)
+    assert prepared == Prepared(1, 0, 5, "", 0.0)
+    assert sent(peer.forward(mb(2)), Stale)
+    assert not peer.get(Recover(1, mb(3), (UP, ME, A), (1,)))
+    assert StepOptimizer(0, 5, 0.0, False, True) in peer.get(Apply(1, 0, 5, 0.0, False))
