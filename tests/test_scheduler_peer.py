@@ -390,3 +390,11 @@ def test_step_is_skipped_once_nothing_of_it_runs() -> None:
     assert sent(peer.forward(mb(2)), Stale)
     assert not peer.get(Recover(1, mb(3), (UP, ME, A), (1,)))
     assert StepOptimizer(0, 5, 0.0, False, True) in peer.get(Apply(1, 0, 5, 0.0, False))
+
+
+def test_gradient_that_comes_too_late_does_not_void_the_skipping_of_its_step() -> None:
+    peer = Peer()
+    to = peer.pushed()
+    peer.get(Backward(1, MB, (UP, ME, to), (0, 1, 2)), to)
+    assert not sent(peer.get(Prepare(1, 0, 5, ((ME, ()),), (), 0, True)), Prepared)
+    assert sent(peer.feed(BackwardDone(MB, 1.0, 100)), Prepared)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
+from swarmrt.messages import Apply
+from swarmrt.scheduler.commit import Commit
 from swarmrt.scheduler.price import redo_s
 from tests.trainer_core import Swarm, member_of
 
@@ -37,3 +39,23 @@ def test_peer_with_nothing_is_fenced_at_twice_its_deadline() -> None:
     swarm.run_to(60)
     deadline_s = member_of(swarm, "s1p0").health.deadline_s
     assert silent_for(swarm, "s1p0") < 2 * deadline_s + 0.6
+
+
+def test_beacon_that_waited_while_the_trainer_slept_is_no_late_one() -> None:
+    """It is read before anybody looks who is late."""
+    swarm = Swarm((2, 2))
+    swarm.run_to(20)
+    for _ in range(5):
+        swarm.sleep(30.0)
+        swarm.run(2.0)
+    assert member_of(swarm, "s1p0").health.beacons.mean_s < 0.6
+
+
+def test_update_that_nobody_of_a_stage_has_made_is_nobodys_fault() -> None:
+    """None of them waits for another one. Where one has made it, the others are late."""
+    apply = Apply(1, 0, 1, 1.0, False)
+    stages = {PeerId("a"): 0, PeerId("b"): 0, PeerId("c"): 1, PeerId("d"): 1}
+    commit = Commit(1, 2, stages, apply, 1.0, 10, 1.0, checkpoint=False)
+    assert commit.suspects() == []
+    commit.applied[PeerId("c")] = "digest"
+    assert commit.suspects() == ["d"]
