@@ -15,8 +15,9 @@ from swarmrt.scheduler.computing import Computing
 from swarmrt.scheduler.ledger import Ledger
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.tasks import Phase
-from swarmrt.sim.faults import KINDS, Fault, Scenario, draw, failure_of, play, shrink
+from swarmrt.sim.faults import KINDS, Fault, Scenario, draw, play
 from swarmrt.sim.network import Weather
+from swarmrt.sim.shrinking import failure_of, shrink
 
 SLICE = 20  # seeds a test; `scripts/simulate_faults --seeds 100000` soaks
 

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from swarmrt.sim.faults import draw, play, shrink
+from swarmrt.sim.faults import draw, play
+from swarmrt.sim.shrinking import shrink
 
 CHUNK = 200  # seeds that one process plays in one go
 

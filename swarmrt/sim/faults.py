@@ -1,25 +1,29 @@
-"""Seeded schedules of faults, the stories that they are told as, and shrinking of failing ones.
+"""Seeded schedules of faults, and the stories that they are told as.
 
 A scenario is a function of its seed: the swarm's shape, how bad its links and clocks are, and what
-happens to whom and when. `play` runs it and checks the promises after every event.
+happens to whom and when. `play` runs it and checks the promises after every event. `hardships`
+draws those of real sizes.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from swarmrt.ids import PeerId
+from swarmrt.sim.links import Link, Sizes
+from swarmrt.sim.liveness import Liveness
 from swarmrt.sim.network import Weather
+from swarmrt.sim.peer import Thread
 from swarmrt.sim.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
 CALM = Weather()
 LONG_S, SHORT_S = (0.05, 0.4), (0.001, 0.008)  # of a forward: short ones are handed over ahead
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
+LONGER_S = 3600.0  # the same, with bytes on their way
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,12 @@ class Fault:
     other: int  # the same, for the other end of a cut; odd ones cut the trainer off
     seconds: float
     weather: Weather = CALM
+    thread: Thread = "compute"  # that hangs
+    link: Link | None = None  # of a newcomer
 
     def __str__(self) -> str:
-        return (
-            f"{self.at_s:6.2f} s  {self.kind} stage {self.stage}/{self.pick} {self.seconds:.2f} s"
-        )
+        what = f"{self.kind} {self.thread}" if self.kind == "hang" else self.kind
+        return f"{self.at_s:6.2f} s  {what} stage {self.stage}/{self.pick} {self.seconds:.2f} s"
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Scenario:
     faults: tuple[Fault, ...]
     staleness: int = 0
     service_s: tuple[float, float] = LONG_S  # of each peer, from this range
+    sizes: Sizes | None = None
+    links: tuple[tuple[PeerId, Link], ...] = ()
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -61,7 +68,9 @@ class Scenario:
             f"{self.microbatches} microbatches, {self.retained_frames} frames retained, "
             f"staleness {self.staleness}, forwards of {self.service_s[0]} to {self.service_s[1]} s"
         )
-        return "\n".join([head, *map(str, self.faults)])
+        links = [f"{host} at {link}" for host, link in self.links]
+        sizes = [str(self.sizes)] if self.sizes is not None else []
+        return "\n".join([head, *sizes, *links, *map(str, self.faults)])
 
 
 def draw(seed: int) -> Scenario:
@@ -147,12 +156,16 @@ def play(scenario: Scenario) -> Outcome:
         skew_s=scenario.skew_s,
         drift=scenario.drift,
         service_s=scenario.service_s,
+        sizes=scenario.sizes,
+        links=dict(scenario.links),
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
     for fault in scenario.faults:
         world.clock.after(fault.at_s, partial(_strike, world, fault, covered))
-    world.run(limit_s=LIMIT_S)
+    if scenario.sizes is not None:
+        world.liveness = Liveness(world)
+    world.run(limit_s=LIMIT_S if scenario.sizes is None else LONGER_S)
     last = {report.version: report for report in world.disk.steps}
     assert world.trainer.process.now >= 0 and max(last) <= scenario.steps
     assert scenario.steps in world.disk.checkpoints, "the last version was not saved"
@@ -165,6 +178,12 @@ def play(scenario: Scenario) -> Outcome:
 
 def _strike(world: World, fault: Fault, covered: Counter[str]) -> None:
     """Do it, if there is anybody to do it to."""
+    _do(world, fault, covered)
+    world.changed()
+    world.clock.after(fault.seconds, world.changed)
+
+
+def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
     if world.trainer.stopped is not None:
         return
     live = world.live(fault.stage)
@@ -181,13 +200,25 @@ def _strike(world: World, fault: Fault, covered: Counter[str]) -> None:
         case "break" if victim is not None:
             world.network.break_for(victim, _other_end(world, fault, victim))
         case "join":
-            world.spawn(fault.stage)
+            world.spawn(fault.stage, link=fault.link)
+        case "hang" if victim is not None:
+            world.hang(victim, fault.thread, fault.seconds)
+        case "disk":
+            world.trainer.hang_saving(fault.seconds)
+        case "radio" if victim is not None:
+            world.network.stall(victim, fault.seconds)
+        case "radio trainer":
+            world.network.stall(TRAINER, fault.seconds)
+        case "directory":
+            world.directory_fails(fault.seconds)
+        case "mass death":
+            _kill_many(world, fault)
         case "trainer":
             world.kill_trainer()
             world.clock.after(fault.seconds, world.resume_trainer)
         case "pause trainer":
             world.pause(TRAINER, fault.seconds)
-        case "storm":
+        case "storm" | "datagrams":
             world.network.weather = fault.weather
             world.clock.after(fault.seconds, partial(_clear_up, world))
 
@@ -206,36 +237,15 @@ def _replace(world: World, stage: int) -> None:
         world.spawn(stage)
 
 
+def _kill_many(world: World, fault: Fault) -> None:
+    """Two thirds of all peers at once."""
+    live = [peer for stage in range(world.num_stages) for peer in world.live(stage)]
+    turned = live[fault.pick :] + live[: fault.pick]
+    for peer in turned[: -(-2 * len(live) // 3)]:
+        world.kill(peer)
+    for stage in range(world.num_stages):
+        world.clock.after(fault.seconds, partial(_replace, world, stage))
+
+
 def _clear_up(world: World) -> None:
     world.network.weather = CALM
-
-
-def failure_of(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) -> Exception | None:
-    try:
-        run(scenario)
-    except Exception as failure:  # noqa: BLE001 - whatever it is, it is what is looked for
-        return failure
-    return None
-
-
-def shrink(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) -> Scenario:
-    """The shortest story that still fails: without whatever is not needed for it."""
-    changed = True
-    while changed:
-        changed = False
-        for index in range(len(scenario.faults)):
-            faults = scenario.faults[:index] + scenario.faults[index + 1 :]
-            shorter = replace(scenario, faults=faults)
-            if failure_of(shorter, run) is not None:
-                scenario, changed = shorter, True
-                break
-    for simpler in (
-        replace(scenario, skew_s=0.0, drift=0.0),
-        replace(scenario, eval_every=0),
-        replace(scenario, staleness=0),
-        replace(scenario, microbatches=1),
-        replace(scenario, steps=2),
-    ):
-        if failure_of(simpler, run) is not None:
-            scenario = simpler
-    return scenario

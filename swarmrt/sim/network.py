@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message
+from swarmrt.messages import Beacon, Message
 from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.links import CONTROL_BYTES, Bulk, Wires
@@ -29,6 +29,8 @@ class Weather:
     doubled: float = 0.0
     late: float = 0.0  # and so overtaken by others
     late_s: float = 1.0
+    datagrams_lost: float = 0.0  # beacons
+    datagrams_late: float = 0.0
 
 
 class Network:
@@ -42,6 +44,7 @@ class Network:
         self._latency_s: dict[tuple[PeerId, PeerId], float] = {}
         self._last_arrival: dict[tuple[PeerId, PeerId], float] = {}
         self._cut_until: dict[frozenset[PeerId], float] = {}
+        self._stalled_until: dict[PeerId, float] = {}
         self._generation: dict[frozenset[PeerId], int] = {}  # counts the breaks of a link
 
     def connect(self, peer: PeerId, deliver: Deliver) -> None:
@@ -65,6 +68,25 @@ class Network:
         self._break(one, other)
         for end, lost in ((one, other), (other, one)):
             self._tell(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
+
+    def stall(self, host: PeerId, seconds: float) -> None:
+        """Its radio is away: what comes from it and for it waits, datagrams are lost."""
+        until = self._clock.now + seconds
+        self._stalled_until[host] = max(until, self._stalled_until.get(host, 0.0))
+        if self.wires is not None:
+            self.wires.hold(host)
+            self._clock.after(seconds, partial(self.wires.let_go, host))
+
+    def is_stalled(self, host: PeerId) -> bool:
+        return self._stalled_until.get(host, 0.0) > self._clock.now
+
+    def is_cut(self, one: PeerId, other: PeerId) -> bool:
+        return self._cut_until.get(frozenset((one, other)), 0.0) > self._clock.now
+
+    def is_cut_off(self, host: PeerId) -> bool:
+        """From anybody."""
+        now = self._clock.now
+        return any(host in pair and until > now for pair, until in self._cut_until.items())
 
     def break_for(self, one: PeerId, other: PeerId) -> None:
         """Break their link so that only one of them notices."""
@@ -90,16 +112,19 @@ class Network:
     ) -> None:
         link, pair = (sender, to), frozenset((sender, to))
         latency_s = self._latency(link)
-        if to not in self._doors or self._cut_until.get(pair, 0.0) > self._clock.now:
+        if to not in self._doors or self.is_cut(sender, to):
             self._tell(sender, SendFailed(to, message), latency_s)
             return
         draw = self._rng.random() - self.weather.lost
-        if draw < 0:
+        if draw < 0 or (isinstance(message, Beacon) and self._is_lost_datagram(link)):
             return
         generation = self._generation.get(pair, 0)
 
         def arrive() -> None:
-            if self._generation.get(pair, 0) == generation:
+            stalled_s = self._stalled_s(link)
+            if stalled_s > 0:
+                self._clock.after(stalled_s, arrive)
+            elif self._generation.get(pair, 0) == generation:
                 self._deliver(to, Received(sender, message), payload)
 
         if self.wires is not None and size_bytes > CONTROL_BYTES:
@@ -109,7 +134,7 @@ class Network:
                 self.wires.push(link, Bulk(message, size_bytes, through))
             return
         arrival = self._clock.now + latency_s
-        if draw < self.weather.late:
+        if draw < self.weather.late or self._is_late_datagram(message):
             arrival += self._rng.uniform(0, self.weather.late_s)
         else:
             arrival = max(arrival, self._last_arrival.get(link, 0.0))
@@ -118,6 +143,19 @@ class Network:
         for copy in range(copies):
             at = arrival + copy * self._rng.uniform(0, 0.5)
             self._clock.at(at, arrive)
+
+    def _stalled_s(self, link: tuple[PeerId, PeerId]) -> float:
+        if not self._stalled_until:
+            return 0.0
+        return max(self._stalled_until.get(host, 0.0) for host in link) - self._clock.now
+
+    def _is_lost_datagram(self, link: tuple[PeerId, PeerId]) -> bool:
+        chance = self.weather.datagrams_lost
+        return self._stalled_s(link) > 0 or (chance > 0 and self._rng.random() < chance)
+
+    def _is_late_datagram(self, message: Message) -> bool:
+        chance = self.weather.datagrams_late
+        return chance > 0 and isinstance(message, Beacon) and self._rng.random() < chance
 
     def _latency(self, link: tuple[PeerId, PeerId]) -> float:
         """Return the latency of this message on this link, and of the bulk that it has to wait for,

@@ -14,10 +14,11 @@ import hashlib
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Accepted, Backward, FailedIn
+from swarmrt.messages import Accepted, Backward, FailedIn, Message
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
@@ -69,6 +70,7 @@ TOKENS = 10  # of every microbatch
 FRAME_BYTES = 100
 SNAPSHOTS_KEPT = 2
 Key = tuple[int, int, int]  # step, round, index
+Thread = Literal["compute", "reduce", "update", "load"]
 
 
 class SimulatedPeer:
@@ -105,7 +107,8 @@ class SimulatedPeer:
         self._gradients: dict[MicrobatchId, str] = {}
         self._input_grads: set[MicrobatchId] = set()
         self._accumulated: dict[int, Counter[str]] = defaultdict(Counter)  # by step
-        self._jobs: deque[tuple[float, Callable[[], None]]] = deque()  # of the compute thread
+        self._jobs: deque[tuple[float, Thread, Callable[[], None]]] = deque()  # one at a time
+        self._hung_until: dict[Thread, float] = {}
         self._slices: dict[tuple[Key, PeerId], Counter[str]] = {}
         self._sums: dict[Key, Counter[str]] = {}
         self._reduced: dict[tuple[int, int], Counter[str]] = {}
@@ -122,14 +125,21 @@ class SimulatedPeer:
     def start(self) -> None:
         self.process.feed(Started(0, digest_of(())))
 
+    def hang(self, thread: Thread, seconds: float) -> None:
+        """What it does there takes so much longer, while the process beacons as before."""
+        self._hung_until[thread] = self._clock.now + seconds
+
+    @property
+    def is_hung(self) -> bool:
+        return max(self._hung_until.values(), default=0.0) > self._clock.now
+
     # ------------------------------------------------------------------ acting
 
     def _act(self, instruction: Instruction) -> None:
         match instruction:
             case Send(to, message, payload):
-                size = self._sizes.of(payload) if self._sizes is not None else 0
                 for said in self.habit.says(message):
-                    self._network.send(self.settings.me, to, said, self._tensors(payload), size)
+                    self._send(to, said, payload)
                 if self.habit.is_early and isinstance(message, Accepted):
                     self._give_gradient_of(message.work.microbatch, to)
             case _ if self.habit.omits(instruction):
@@ -182,7 +192,7 @@ class SimulatedPeer:
                 self._drop_round(step, number)
             case StepOptimizer(step, number, _, snapshot, skip):
                 update = () if skip else _update(self._reduced[step, number])
-                self._later(0.2, lambda: self._step(step, update, snapshot))
+                self._later(0.2, lambda: self._step(step, update, snapshot), "update")
             case LoadState(version, donors):
                 self._load(version, donors)
             case Announce():
@@ -193,17 +203,35 @@ class SimulatedPeer:
             case _:
                 raise AssertionError(f"a peer cannot {instruction}")
 
-    def _later(self, share: float, act: Callable[[], None]) -> None:
+    def _send(self, to: PeerId, message: Message, payload: Payload | None) -> None:
+        """Slices of gradients are made by the thread of the reduce."""
+        size = self._sizes.of(payload) if self._sizes is not None else 0
+        tensors = self._tensors(payload)
+        send = partial(self._network.send, self.settings.me, to, message, tensors, size)
+        if isinstance(payload, GradientPart):
+            self._once_moving("reduce", send)
+        else:
+            send()
+
+    def _once_moving(self, thread: Thread, act: Callable[[], None]) -> None:
+        """At once, unless the thread hangs."""
+        wait_s = self._hung_until.get(thread, 0.0) - self._clock.now
+        if wait_s <= 0:
+            act()
+        else:
+            self._clock.after(wait_s, lambda: act() if self.process.alive else None)
+
+    def _later(self, share: float, act: Callable[[], None], thread: Thread = "compute") -> None:
         """Do it on the compute thread, one after the other. A pause of the process stops it too.
 
-        `share` is of the time that a forward takes.
+        `share` is of the time that a forward takes. The optimizer can hang by itself.
         """
-        self._jobs.append((share, act))
+        self._jobs.append((share, thread, act))
         if len(self._jobs) == 1:
             self._begin_job()
 
     def _begin_job(self) -> None:
-        share, _ = self._jobs[0]
+        share, _, _ = self._jobs[0]
         self._clock.after(self.service_s * share * self._rng.uniform(0.8, 1.2), self._end_job)
 
     def _end_job(self) -> None:
@@ -212,7 +240,12 @@ class SimulatedPeer:
         if self.process.paused:
             self._clock.after(0.05, self._end_job)
             return
-        self._jobs[0][1]()
+        _, thread, act = self._jobs[0]
+        hung_s = self._hung_until.get(thread, 0.0) - self._clock.now
+        if hung_s > 0:
+            self._clock.after(hung_s, self._end_job)
+            return
+        act()
         self._jobs.popleft()
         if self._jobs:
             self._begin_job()
@@ -305,14 +338,15 @@ class SimulatedPeer:
                 else self._slices.pop((key, peer))
             )
         self._sums[key] = total
-        self.process.feed(PartSummed(*key))
+        self._once_moving("reduce", lambda: self.process.feed(PartSummed(*key)))
 
     def _combine(self, step: int, number: int, parts: int) -> None:
         sums = [self._sums[step, number, index] for index in range(parts)]
         assert all(part == sums[0] for part in sums), sums
         self._reduced[step, number] = sums[0]
         update = _update(sums[0])
-        self.process.feed(GradientCombined(step, number, digest_of((update,)), float(len(update))))
+        combined = GradientCombined(step, number, digest_of((update,)), float(len(update)))
+        self._once_moving("reduce", lambda: self.process.feed(combined))
 
     def _drop_round(self, step: int, number: int) -> None:
         self._reduced.pop((step, number), None)
@@ -356,6 +390,9 @@ class SimulatedPeer:
         return self.snapshots.get(version) if stage == self.settings.stage else None
 
     def _got(self, load: int, version: int, found: History | None) -> None:
+        self._once_moving("load", lambda: self._take(load, version, found))
+
+    def _take(self, load: int, version: int, found: History | None) -> None:
         if load != self._loads:
             return  # a newer one has replaced it
         if found is None:

@@ -81,11 +81,16 @@ class SimulatedTrainer:
         self._snapshot_of = snapshot_of
         self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
         self._exchange = None
+        self._disk_hangs_until = 0.0
         if sizes is None:
             network.connect(settings.me, self.process.feed)
         else:
             size = sizes.state_bytes
             self._exchange = Exchange(self.process, clock, network, size, self._give)
+
+    def hang_saving(self, seconds: float) -> None:
+        """Whatever is written to its disk takes so much longer."""
+        self._disk_hangs_until = self._clock.now + seconds
 
     def start(self) -> None:
         self.process.feed(Started())
@@ -160,6 +165,10 @@ class SimulatedTrainer:
         self._clock.after(0.5, find)
 
     def _write(self, what: SaveCheckpoint, found: list[History | None]) -> None:
+        hung_s = self._disk_hangs_until - self._clock.now
+        if hung_s > 0:
+            self._clock.after(hung_s, lambda: self._write(what, found))
+            return
         if not self.process.alive:
             return
         whole = tuple(state for state in found if state is not None)

@@ -18,8 +18,9 @@ from swarmrt.sim.clock import Clock
 from swarmrt.sim.dishonest import HONEST, Habit
 from swarmrt.sim.fetching import History
 from swarmrt.sim.links import Link, Sizes, Wires
+from swarmrt.sim.liveness import Liveness
 from swarmrt.sim.network import Network, Weather
-from swarmrt.sim.peer import FRAME_BYTES, TOKENS, SimulatedPeer
+from swarmrt.sim.peer import FRAME_BYTES, TOKENS, SimulatedPeer, Thread
 from swarmrt.sim.process import Process
 from swarmrt.sim.trainer import Disk, SimulatedTrainer
 
@@ -74,10 +75,13 @@ class World:
         self._service_s, self._queue_s, self._seed = service_s, queue_s, seed
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
         self._retain_bytes = retained_frames * frame_bytes
-        self._evaluation = (eval_every, eval_microbatches)
+        self.eval_microbatches = eval_microbatches
+        self._eval_every = eval_every
         self._checkpoint_every = checkpoint_every
         self._skew_s, self._drift = skew_s, drift
+        self.liveness: Liveness | None = None  # checked as it runs, if there is one
         self._at_failpoint: Callable[[Process, str], None] | None = None
+        self._directory_fails_until = 0.0
         self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
         self._start_trainer(tuple(replicas), resume=False)
         for stage, number in enumerate(replicas):
@@ -101,8 +105,8 @@ class World:
             start_version=start,
             steps=self.steps,
             microbatches=self.microbatches,
-            eval_every=self._evaluation[0],
-            eval_microbatches=self._evaluation[1],
+            eval_every=self._eval_every,
+            eval_microbatches=self.eval_microbatches,
             checkpoint_every=self._checkpoint_every,
             needed=needed,
             start_digests=self.disk.digests(start),
@@ -168,7 +172,7 @@ class World:
             most_left=stage,
             staleness=self.staleness,
             microbatches=self.microbatches,
-            eval_microbatches=self._evaluation[1],
+            eval_microbatches=self.eval_microbatches,
         )
         peer = SimulatedPeer(
             settings,
@@ -216,6 +220,18 @@ class World:
             wires.hold(peer)
             self.clock.after(seconds, lambda: wires.let_go(peer))
 
+    def hang(self, peer: PeerId, thread: Thread, seconds: float) -> None:
+        """One of its threads: the process beacons on."""
+        self.peers[peer].hang(thread, seconds)
+
+    def directory_fails(self, seconds: float) -> None:
+        """Nothing is read meanwhile, and what is written is tried again until it is over."""
+        self._directory_fails_until = self.clock.now + seconds
+
+    @property
+    def is_directory_away(self) -> bool:
+        return self._directory_fails_until > self.clock.now
+
     def kill(self, peer: PeerId) -> None:
         """Stop it at once; the others see its links break, its record expires later."""
         if not self.peers[peer].process.alive:
@@ -240,12 +256,19 @@ class World:
         for process in (self.trainer.process, *(p.process for p in self.peers.values())):
             process.at_failpoint = called
 
+    def changed(self) -> None:
+        """Something has befallen somebody, or is over."""
+        if self.liveness is not None:
+            self.liveness.changed()
+
     def run(self, limit_s: float = 3600.0) -> None:
         """Run until the trainer stops. Raises RunError when it stops with an error, or not at
         all."""
         while self.trainer.stopped is None:
             if not self.clock.step() or self.clock.now > limit_s:
-                raise RunError(f"the swarm is stuck at {self.clock.now:.1f} s: {self._state()}")
+                raise RunError(f"the swarm is stuck at {self.clock.now:.1f} s: {self.state()}")
+            if self.liveness is not None:
+                self.liveness.check()
         if self.trainer.stopped.error:
             raise RunError(self.trainer.stopped.reason)
         self.check()
@@ -281,7 +304,7 @@ class World:
         logs = {f"trainer-{i}": t.process.log() for i, t in enumerate(self.trainers)}
         return logs | {str(peer_id): peer.process.log() for peer_id, peer in self.peers.items()}
 
-    def _state(self) -> str:
+    def state(self) -> str:
         """Return what may explain why nothing goes on."""
         core = self.trainer.process.core
         assert isinstance(core, TrainerCore)
@@ -290,13 +313,19 @@ class World:
     # ------------------------------------------------------------------ the directory
 
     def _announce(self, peer: PeerId, stage: int, announce: Announce) -> None:
+        away_s = self._directory_fails_until - self.clock.now
+        if away_s > 0:
+            self.clock.after(away_s, lambda: self._announce(peer, stage, announce))
+            return
+        if not self.peers[peer].process.alive and announce.status != "leaving":
+            return
         self._directory[stage][peer] = announce
 
     def _read_directory(self, process: Process) -> None:
         """The trainer sees all that joins or serves."""
         if not process.alive:
             return
-        for stage in range(self.num_stages):
+        for stage in () if self.is_directory_away else range(self.num_stages):
             records = self._directory[stage].items()
             seen = (peer for peer, record in records if record.status in ("joining", "serving"))
             process.feed(PeersSeen(stage, tuple(sorted(seen))))

@@ -1,0 +1,115 @@
+"""The promise that a run goes on: whenever each stage has one replica that can be reached and that
+works, the next version is committed within a bound.
+
+The bound follows from the scenario: how long the step takes that may have to be computed again, how
+long its bytes are on the slowest link, and how long it takes to find out who is gone. It begins
+anew with each commit, and with each thing that befalls somebody or is over.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from swarmrt.ids import PeerId
+
+if TYPE_CHECKING:
+    from swarmrt.sim.world import World
+
+FOUND_OUT_S = 30.0  # who is gone, whoever it is: by silence, by late rounds, by late answers
+TRIES = 3  # of a step: as it is disturbed, its recovery, and one more after a void round
+DIRECTORY_S = 20.0  # to be seen there, hailed and admitted; a record that is out of date has to go
+
+
+class Liveness:
+    """Feed it what changes; `check` it as time goes by."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._commits = len(world.disk.committed_at)
+        self._since = world.clock.now
+        self._due = math.inf
+        self.closest = 0.0  # share of the bound that the slowest commit needed
+        self.changed()
+
+    def changed(self) -> None:
+        """Something has befallen somebody, or is over."""
+        self._since = self._world.clock.now
+        self._due = self._since + self.bound_s() if self.is_able() else math.inf
+
+    def check(self) -> None:
+        """Raises AssertionError when a version is overdue."""
+        world = self._world
+        commits = len(world.disk.committed_at)
+        if commits > self._commits:
+            self._commits = commits
+            if math.isfinite(self._due):
+                used = (world.clock.now - self._since) / (self._due - self._since)
+                self.closest = max(self.closest, used)
+            self.changed()
+        elif world.clock.now > self._due and not self._is_over():
+            raise AssertionError(
+                f"no commit for {world.clock.now - self._since:.1f} s at {world.clock.now:.1f} s, "
+                f"though every stage works: {world.state()}"
+            )
+
+    def _is_over(self) -> bool:
+        """The last version is committed; what is left is to save it."""
+        return self._world.disk.steps[-1].version == self._world.steps
+
+    # ------------------------------------------------------------------ who can go on
+
+    def is_able(self) -> bool:
+        """Every stage has somebody who works, and whom nothing keeps from the others."""
+        world = self._world
+        trainer = world.trainer.process
+        weather = world.network.weather
+        fair = not (weather.lost or weather.late or world.is_directory_away)
+        runs = trainer.alive and not trainer.paused and not world.network.is_stalled(trainer.me)
+        return fair and runs and all(map(self._has_worker, range(world.num_stages)))
+
+    def _has_worker(self, stage: int) -> bool:
+        return any(self._works(peer) for peer in self._world.live(stage))
+
+    def _works(self, peer_id: PeerId) -> bool:
+        network, peer = self._world.network, self._world.peers[peer_id]
+        is_well = not (peer.process.paused or peer.is_hung or peer.drained)
+        return is_well and not network.is_stalled(peer_id) and not network.is_cut_off(peer_id)
+
+    # ------------------------------------------------------------------ how long it may take
+
+    def bound_s(self) -> float:
+        """Of the next commit, as things are now."""
+        world = self._world
+        steps = (1 + world.staleness) * TRIES
+        return steps * self._step_s() + self._load_s() + FOUND_OUT_S + DIRECTORY_S
+
+    def _step_s(self) -> float:
+        """Of one step, if one replica after the other did it, and the slowest of each stage."""
+        world = self._world
+        computed_s = 0.0
+        for stage in range(world.num_stages):
+            slowest_s = max(world.peers[peer].service_s for peer in world.live(stage))
+            computed_s += slowest_s * (3 * world.microbatches + world.eval_microbatches + 1)
+        return computed_s + self._carried_s()
+
+    def _carried_s(self) -> float:
+        """Of the bytes of a step, over the slowest link."""
+        world = self._world
+        if world.sizes is None:
+            return 0.0
+        members = max(len(world.live(stage)) for stage in range(world.num_stages))
+        frames = 2 * world.num_stages * world.microbatches * world.sizes.activation_bytes
+        return (2 * members * world.sizes.gradient_bytes + frames) / self._slowest_link()
+
+    def _load_s(self) -> float:
+        """Of a state."""
+        sizes = self._world.sizes
+        return 2.0 if sizes is None else 2.0 + sizes.state_bytes / self._slowest_link()
+
+    def _slowest_link(self) -> float:
+        world = self._world
+        assert world.network.wires is not None
+        hosts = [peer for stage in range(world.num_stages) for peer in world.live(stage)]
+        links = [world.network.wires.link(host) for host in hosts]
+        return min(min(link.up_bytes_per_s, link.down_bytes_per_s) for link in links)
