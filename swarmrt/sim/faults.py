@@ -20,6 +20,7 @@ from swarmrt.sim.peer import Thread
 from swarmrt.sim.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
+HOLDS_NOBODY_UP = ("join", "disk", "datagrams")
 CALM = Weather()
 LONG_S, SHORT_S = (0.05, 0.4), (0.001, 0.008)  # of a forward: short ones are handed over ahead
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
@@ -179,8 +180,9 @@ def play(scenario: Scenario) -> Outcome:
 def _strike(world: World, fault: Fault, covered: Counter[str]) -> None:
     """Do it, if there is anybody to do it to."""
     _do(world, fault, covered)
-    world.changed()
-    world.clock.after(fault.seconds, world.changed)
+    if fault.kind not in HOLDS_NOBODY_UP:
+        world.changed()
+        world.clock.after(fault.seconds, world.changed)
 
 
 def _do(world: World, fault: Fault, covered: Counter[str]) -> None:

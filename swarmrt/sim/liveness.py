@@ -9,14 +9,17 @@ anew with each commit, and with each thing that befalls somebody or is over.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.peer import PeerCore
+from swarmrt.scheduler.trainer import TrainerCore
 
 if TYPE_CHECKING:
     from swarmrt.sim.world import World
 
-FOUND_OUT_S = 30.0  # who is gone, whoever it is: by silence, by late rounds, by late answers
+FOUND_OUT_S = 15.0  # who is gone, whoever it is: by silence, by late rounds, by late answers
 TRIES = 3  # of a step: as it is disturbed, its recovery, and one more after a void round
 DIRECTORY_S = 20.0  # to be seen there, hailed and admitted; a record that is out of date has to go
 
@@ -64,12 +67,25 @@ class Liveness:
         world = self._world
         trainer = world.trainer.process
         weather = world.network.weather
-        fair = not (weather.lost or weather.late or world.is_directory_away)
-        runs = trainer.alive and not trainer.paused and not world.network.is_stalled(trainer.me)
-        return fair and runs and all(map(self._has_worker, range(world.num_stages)))
+        if weather.lost or weather.late or not trainer.alive or trainer.paused:
+            return False
+        if world.network.is_stalled(trainer.me) or not self._has_all(self._works):
+            return False
+        return self._serves() or not world.is_directory_away
 
-    def _has_worker(self, stage: int) -> bool:
-        return any(self._works(peer) for peer in self._world.live(stage))
+    def _serves(self) -> bool:
+        """Nobody has to be found first: of each stage somebody who works has the state."""
+        return self._has_all(lambda peer: self._works(peer) and self._is_serving(peer))
+
+    def _has_all(self, is_one: Callable[[PeerId], bool]) -> bool:
+        world = self._world
+        return all(any(map(is_one, world.live(stage))) for stage in range(world.num_stages))
+
+    def _is_serving(self, peer_id: PeerId) -> bool:
+        core = self._world.peers[peer_id].process.core
+        trainer = self._world.trainer.process.core
+        assert isinstance(core, PeerCore) and isinstance(trainer, TrainerCore)
+        return core.seat.is_serving and core.seat.epoch == trainer.run.epoch
 
     def _works(self, peer_id: PeerId) -> bool:
         network, peer = self._world.network, self._world.peers[peer_id]
@@ -82,7 +98,8 @@ class Liveness:
         """Of the next commit, as things are now."""
         world = self._world
         steps = (1 + world.staleness) * TRIES
-        return steps * self._step_s() + self._load_s() + FOUND_OUT_S + DIRECTORY_S
+        found_s = 0.0 if self._serves() else self._load_s() + DIRECTORY_S
+        return steps * self._step_s() + found_s + FOUND_OUT_S
 
     def _step_s(self) -> float:
         """Of one step, if one replica after the other did it, and the slowest of each stage."""
