@@ -165,7 +165,7 @@ def play(scenario: Scenario) -> Outcome:
     for fault in scenario.faults:
         world.clock.after(fault.at_s, partial(_strike, world, fault, covered))
     if scenario.sizes is not None:
-        world.liveness = Liveness(world)
+        Liveness(world)
     world.run(limit_s=LIMIT_S if scenario.sizes is None else LONGER_S)
     last = {report.version: report for report in world.disk.steps}
     assert world.trainer.process.now >= 0 and max(last) <= scenario.steps
@@ -181,8 +181,8 @@ def _strike(world: World, fault: Fault, covered: Counter[str]) -> None:
     """Do it, if there is anybody to do it to."""
     _do(world, fault, covered)
     if fault.kind not in HOLDS_NOBODY_UP:
-        world.changed()
-        world.clock.after(fault.seconds, world.changed)
+        world.at_change()
+        world.clock.after(fault.seconds, world.at_change)
 
 
 def _do(world: World, fault: Fault, covered: Counter[str]) -> None:

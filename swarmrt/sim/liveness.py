@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.trainer import TrainerCore
-
-if TYPE_CHECKING:
-    from swarmrt.sim.world import World
+from swarmrt.sim.world import World
 
 FOUND_OUT_S = 15.0  # who is gone, whoever it is: by silence, by late rounds, by late answers
 TRIES = 3  # of a step: as it is disturbed, its recovery, and one more after a void round
@@ -25,7 +22,7 @@ DIRECTORY_S = 20.0  # to be seen there, hailed and admitted; a record that is ou
 
 
 class Liveness:
-    """Feed it what changes; `check` it as time goes by."""
+    """A watch over the commits of a world."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -33,15 +30,16 @@ class Liveness:
         self._since = world.clock.now
         self._due = math.inf
         self.closest = 0.0  # share of the bound that the slowest commit needed
-        self.changed()
+        world.at_change, world.at_event = self.begin_anew, self.check
+        self.begin_anew()
 
-    def changed(self) -> None:
-        """Something has befallen somebody, or is over."""
+    def begin_anew(self) -> None:
+        """Begin anew: something has befallen somebody, or is over."""
         self._since = self._world.clock.now
         self._due = self._since + self.bound_s() if self.is_able() else math.inf
 
     def check(self) -> None:
-        """Raises AssertionError when a version is overdue."""
+        """Look at the time. Raises AssertionError when a version is overdue."""
         world = self._world
         commits = len(world.disk.committed_at)
         if commits > self._commits:
@@ -49,7 +47,7 @@ class Liveness:
             if math.isfinite(self._due):
                 used = (world.clock.now - self._since) / (self._due - self._since)
                 self.closest = max(self.closest, used)
-            self.changed()
+            self.begin_anew()
         elif world.clock.now > self._due and not self._is_over():
             raise AssertionError(
                 f"no commit for {world.clock.now - self._since:.1f} s at {world.clock.now:.1f} s, "
@@ -57,13 +55,14 @@ class Liveness:
             )
 
     def _is_over(self) -> bool:
-        """The last version is committed; what is left is to save it."""
+        """Return whether the last version is committed; what is left is to save it."""
         return self._world.disk.steps[-1].version == self._world.steps
 
     # ------------------------------------------------------------------ who can go on
 
     def is_able(self) -> bool:
-        """Every stage has somebody who works, and whom nothing keeps from the others."""
+        """Return whether every stage has somebody who works, and whom nothing keeps from the
+        others."""
         world = self._world
         trainer = world.trainer.process
         weather = world.network.weather
@@ -74,7 +73,7 @@ class Liveness:
         return self._serves() or not world.is_directory_away
 
     def _serves(self) -> bool:
-        """Nobody has to be found first: of each stage somebody who works has the state."""
+        """Return whether, of each stage, somebody who works has the state: nobody has to come."""
         return self._has_all(lambda peer: self._works(peer) and self._is_serving(peer))
 
     def _has_all(self, is_one: Callable[[PeerId], bool]) -> bool:
@@ -95,14 +94,15 @@ class Liveness:
     # ------------------------------------------------------------------ how long it may take
 
     def bound_s(self) -> float:
-        """Of the next commit, as things are now."""
+        """Return how long the next commit may take, as things are now."""
         world = self._world
         steps = (1 + world.staleness) * TRIES
         found_s = 0.0 if self._serves() else self._load_s() + DIRECTORY_S
         return steps * self._step_s() + found_s + FOUND_OUT_S
 
     def _step_s(self) -> float:
-        """Of one step, if one replica after the other did it, and the slowest of each stage."""
+        """Return the time of a step that the slowest replica of each stage did, one stage after
+        the other."""
         world = self._world
         computed_s = 0.0
         for stage in range(world.num_stages):
@@ -111,7 +111,7 @@ class Liveness:
         return computed_s + self._carried_s()
 
     def _carried_s(self) -> float:
-        """Of the bytes of a step, over the slowest link."""
+        """Return the time of a step's bytes on the slowest link."""
         world = self._world
         if world.sizes is None:
             return 0.0
@@ -120,7 +120,7 @@ class Liveness:
         return (2 * members * world.sizes.gradient_bytes + frames) / self._slowest_link()
 
     def _load_s(self) -> float:
-        """Of a state."""
+        """Return the time that a state takes to load."""
         sizes = self._world.sizes
         return 2.0 if sizes is None else 2.0 + sizes.state_bytes / self._slowest_link()
 

@@ -70,7 +70,7 @@ class Network:
             self._tell(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
 
     def stall(self, host: PeerId, seconds: float) -> None:
-        """Its radio is away: what comes from it and for it waits, datagrams are lost."""
+        """Take its radio away: what comes from it and for it waits, datagrams are lost."""
         until = self._clock.now + seconds
         self._stalled_until[host] = max(until, self._stalled_until.get(host, 0.0))
         if self.wires is not None:
@@ -84,7 +84,7 @@ class Network:
         return self._cut_until.get(frozenset((one, other)), 0.0) > self._clock.now
 
     def is_cut_off(self, host: PeerId) -> bool:
-        """From anybody."""
+        """Return whether anybody is cut off from it."""
         now = self._clock.now
         return any(host in pair and until > now for pair, until in self._cut_until.items())
 

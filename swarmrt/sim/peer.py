@@ -126,7 +126,7 @@ class SimulatedPeer:
         self.process.feed(Started(0, digest_of(())))
 
     def hang(self, thread: Thread, seconds: float) -> None:
-        """What it does there takes so much longer, while the process beacons as before."""
+        """Make what it does there take so much longer, while the process beacons as before."""
         self._hung_until[thread] = self._clock.now + seconds
 
     @property
@@ -204,7 +204,7 @@ class SimulatedPeer:
                 raise AssertionError(f"a peer cannot {instruction}")
 
     def _send(self, to: PeerId, message: Message, payload: Payload | None) -> None:
-        """Slices of gradients are made by the thread of the reduce."""
+        """Send it. Slices of gradients are made by the thread of the reduce."""
         size = self._sizes.of(payload) if self._sizes is not None else 0
         tensors = self._tensors(payload)
         send = partial(self._network.send, self.settings.me, to, message, tensors, size)
@@ -214,7 +214,7 @@ class SimulatedPeer:
             send()
 
     def _once_moving(self, thread: Thread, act: Callable[[], None]) -> None:
-        """At once, unless the thread hangs."""
+        """Do it at once, unless the thread hangs."""
         wait_s = self._hung_until.get(thread, 0.0) - self._clock.now
         if wait_s <= 0:
             act()

@@ -89,7 +89,7 @@ class SimulatedTrainer:
             self._exchange = Exchange(self.process, clock, network, size, self._give)
 
     def hang_saving(self, seconds: float) -> None:
-        """Whatever is written to its disk takes so much longer."""
+        """Make whatever is written to its disk take so much longer."""
         self._disk_hangs_until = self._clock.now + seconds
 
     def start(self) -> None:

@@ -18,7 +18,6 @@ from swarmrt.sim.clock import Clock
 from swarmrt.sim.dishonest import HONEST, Habit
 from swarmrt.sim.fetching import History
 from swarmrt.sim.links import Link, Sizes, Wires
-from swarmrt.sim.liveness import Liveness
 from swarmrt.sim.network import Network, Weather
 from swarmrt.sim.peer import FRAME_BYTES, TOKENS, SimulatedPeer, Thread
 from swarmrt.sim.process import Process
@@ -27,6 +26,10 @@ from swarmrt.sim.trainer import Disk, SimulatedTrainer
 RECORD_TTL_S = 15.0
 DIRECTORY_S = 1.0  # between two reads of the directory by one process
 TRAINER = PeerId("trainer")
+
+
+def _nothing() -> None:
+    """Do nothing, where nobody wants to know."""
 
 
 class World:
@@ -79,7 +82,8 @@ class World:
         self._eval_every = eval_every
         self._checkpoint_every = checkpoint_every
         self._skew_s, self._drift = skew_s, drift
-        self.liveness: Liveness | None = None  # checked as it runs, if there is one
+        self.at_change: Callable[[], None] = _nothing  # something has befallen somebody, or is over
+        self.at_event: Callable[[], None] = _nothing  # that has happened while it runs
         self._at_failpoint: Callable[[Process, str], None] | None = None
         self._directory_fails_until = 0.0
         self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
@@ -221,11 +225,11 @@ class World:
             self.clock.after(seconds, lambda: wires.let_go(peer))
 
     def hang(self, peer: PeerId, thread: Thread, seconds: float) -> None:
-        """One of its threads: the process beacons on."""
+        """Hang one of its threads: the process beacons on."""
         self.peers[peer].hang(thread, seconds)
 
     def directory_fails(self, seconds: float) -> None:
-        """Nothing is read meanwhile, and what is written is tried again until it is over."""
+        """Let no read succeed meanwhile; what is written is tried again until it is over."""
         self._directory_fails_until = self.clock.now + seconds
 
     @property
@@ -256,19 +260,13 @@ class World:
         for process in (self.trainer.process, *(p.process for p in self.peers.values())):
             process.at_failpoint = called
 
-    def changed(self) -> None:
-        """Something has befallen somebody, or is over."""
-        if self.liveness is not None:
-            self.liveness.changed()
-
     def run(self, limit_s: float = 3600.0) -> None:
         """Run until the trainer stops. Raises RunError when it stops with an error, or not at
         all."""
         while self.trainer.stopped is None:
             if not self.clock.step() or self.clock.now > limit_s:
                 raise RunError(f"the swarm is stuck at {self.clock.now:.1f} s: {self.state()}")
-            if self.liveness is not None:
-                self.liveness.check()
+            self.at_event()
         if self.trainer.stopped.error:
             raise RunError(self.trainer.stopped.reason)
         self.check()
