@@ -11,7 +11,6 @@ import statistics
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.events import StopRequested
 from swarmrt.sim.links import Link, Sizes
 from swarmrt.sim.world import World
 
@@ -44,35 +43,6 @@ def test_nobody_waits_for_a_newcomer_whose_state_takes_long(load_s: int) -> None
     assert len(world.disk.steps) == 200 + load_s
     assert max(gaps(world)) < 2 * statistics.median(gaps(world)) + 0.2
     assert is_serving(world, newcomer)
-
-
-def test_a_run_that_had_done_its_last_step_repeats_nothing_when_it_is_resumed() -> None:
-    """The trainer is killed after the last update, and before its checkpoint."""
-    world = World((2, 2), seed=2, steps=10, microbatches=4, eval_every=0, checkpoint_every=0)
-    world.run_until(10)
-    assert not world.disk.checkpoints
-    world.kill_trainer()
-    for _ in range(200):
-        world.clock.step()
-    world.resume_trainer()
-    world.run()
-    assert versions(world) == list(range(1, 11)) and 10 in world.disk.checkpoints
-
-
-def test_ctrl_c_while_a_resumed_trainer_hails_leaves_the_peers_what_they_hold() -> None:
-    world = World((2, 2), seed=3, steps=30, microbatches=4, eval_every=0, checkpoint_every=0)
-    world.run_until(5)
-    world.kill_trainer()
-    world.resume_trainer()
-    world.trainer.process.feed(StopRequested("ctrl-c"))
-    for _ in range(3000):
-        if not world.clock.step():
-            break
-    saved = max(world.disk.checkpoints, default=0)
-    assert world.trainer.stopped is not None
-    for stage in (0, 1):
-        held = max((len(world.peers[peer].history) for peer in world.live(stage)), default=0)
-        assert max(held, saved) >= 5
 
 
 def test_who_drains_serves_again_when_the_other_is_lost() -> None:

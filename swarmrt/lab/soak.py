@@ -8,20 +8,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
-from swarmrt.sim.faults import draw, play
+from swarmrt.sim import faults, hardships
 from swarmrt.sim.shrinking import shrink
 
 CHUNK = 200  # seeds that one process plays in one go
 
 
-def play_seeds(seeds: range) -> tuple[Counter[str], list[int]]:
+DRAW = {"faults": faults.draw, "hardships": hardships.draw}
+
+
+def play_seeds(kind: str, seeds: range) -> tuple[Counter[str], list[int]]:
     """Play seeds; return what was covered, and the seeds that failed."""
     covered: Counter[str] = Counter()
     failed = []
     for seed in seeds:
         try:
-            covered += play(draw(seed)).covered
+            covered += faults.play(DRAW[kind](seed)).covered
         except Exception:  # noqa: BLE001 - it is told below, by its seed
             failed.append(seed)
     return covered, failed
@@ -36,13 +40,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/simulate_faults", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10_000, help="how many schedules")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--kind", choices=sorted(DRAW), default="faults",
+        help="of schedules: faults alone, or links that take time, hangs, and so on",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()
     started = time.monotonic()
     covered: Counter[str] = Counter()
     failed: list[int] = []
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        for part, seeds in pool.imap_unordered(play_seeds, chunks(options.first, options.seeds)):
+        parts = chunks(options.first, options.seeds)
+        for part, seeds in pool.imap_unordered(partial(play_seeds, options.kind), parts):
             covered += part
             failed += seeds
             for seed in seeds:
@@ -56,7 +65,7 @@ def main() -> int:
     for what, count in sorted(covered.items()):
         print(f"  {what:<14}{count:>12,}")
     for seed in sorted(failed)[:5]:
-        print(f"\nthe shortest story of seed {seed}:\n{shrink(draw(seed)).story()}")
+        print(f"\nthe shortest story of seed {seed}:\n{shrink(DRAW[options.kind](seed)).story()}")
     return 1 if failed else 0
 
 
