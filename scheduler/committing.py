@@ -53,8 +53,6 @@ class Committing:
         run = self._run
         if min(run.members.counts) == 0:
             return []
-        if self._is_snapshot_due(now) and run.saving.under_way:
-            return []
         joining = run.members.in_state(Membership.ADMITTED)
         if any(run.version - member.reached >= MAX_BEHIND for member in joining):
             return []  # it cannot hold more of what it misses
@@ -83,16 +81,18 @@ class Committing:
         run = self._run
         newcomers = run.members.in_state(Membership.SEEN)
         may_join = (self._admitting.may_join(member, run.version + 1, now) for member in newcomers)
-        return self._checkpoint_due or any(may_join)
+        return self._is_to_be_saved or (run.saving.leaves_room and any(may_join))
 
     @property
-    def _checkpoint_due(self) -> bool:
-        """Return whether the version after this step is to be saved."""
-        version, every = self._run.version + 1, self._run.settings.checkpoint_every
-        if version == self._run.last_version:
-            return True
-        is_free = self._run.saving.under_way is None  # one that takes long is not queued behind
-        return every > 0 and version % every == 0 and is_free
+    def _is_to_be_saved(self) -> bool:
+        """Return whether the version after this step is to be saved, now or as soon as it can be.
+
+        What is still being saved holds nobody up: then the next one that is due is saved instead.
+        """
+        run, every = self._run, self._run.settings.checkpoint_every
+        version = run.version + 1
+        is_due = every > 0 and version % every == 0 and run.saving.under_way is None
+        return is_due or version == run.last_version
 
     def prepare_again(self) -> list[Instruction]:
         """Tell those again to prepare who have not answered."""
@@ -237,6 +237,7 @@ class Committing:
         if not run.void_rounds:
             self._round_time.add(now - round_.began_at)
         apply = Apply(run.epoch, run.version, round_.number, norm, self._is_snapshot_due(now))
+        run.saving.snapshots += apply.snapshot
         run.commit = Commit(
             version=run.version + 1,
             num_stages=run.num_stages,
@@ -245,7 +246,7 @@ class Committing:
             loss=run.ledger.loss,
             tokens=run.ledger.tokens,
             seconds=now - run.step_began_at,
-            checkpoint=self._checkpoint_due,
+            checkpoint=self._is_to_be_saved and run.saving.under_way is None,
             skipped=round_.skip,
         )
         self._round_is_over()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import SaveCheckpoint, StartDeadline
 
+SNAPSHOTS_BESIDE = 1  # one that is collected: replicas keep two, and the oldest goes first
 SAVE_S = 1.0  # before another try, times the tries that have failed
 
 
@@ -15,6 +16,7 @@ class Saving:
         self.version = version  # of the newest that is whole
         self.digests = digests  # of its parameters, by stage
         self.under_way: int | None = None
+        self.snapshots = 0  # that replicas were asked to keep since it is under way
         self.failures = 0  # since the last that went well
         self.rests = False  # until the next try
         self._digests_under_way = digests
@@ -27,7 +29,13 @@ class Saving:
         digests: tuple[str, ...],
     ) -> SaveCheckpoint:
         self.under_way, self._digests_under_way = version, digests
+        self.snapshots = 0
         return SaveCheckpoint(version, epoch, donors, digests)
+
+    @property
+    def leaves_room(self) -> bool:
+        """Return whether replicas can keep another snapshot, beside the one that is collected."""
+        return self.under_way is None or self.snapshots < SNAPSHOTS_BESIDE
 
     def done(self, version: int) -> None:
         if self.under_way == version:

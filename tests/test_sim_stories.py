@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
+
 from swarmrt.scheduler.events import StopRequested
 from swarmrt.sim.world import World
+
+
+def gaps(times: list[float]) -> list[float]:
+    """Return what is between one commit and the next."""
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
 def versions(world: World) -> list[int]:
@@ -19,6 +27,32 @@ def test_a_run_that_had_done_its_last_step_repeats_nothing_when_it_is_resumed() 
     for _ in range(200):
         world.clock.step()
     world.resume_trainer()
+    world.run()
+    assert versions(world) == list(range(1, 11)) and 10 in world.disk.checkpoints
+
+
+def test_a_checkpoint_that_takes_ten_minutes_to_write_delays_no_commit() -> None:
+    """A newcomer comes meanwhile, and gets its state as well."""
+    world = World((2, 2), seed=6, steps=200, microbatches=4, eval_every=0, checkpoint_every=5,
+                  service_s=(1.0, 1.0))  # fmt: skip
+    world.run_until(4)
+    world.trainer.hang_saving(600.0)
+    until = world.clock.now + 600.0
+    world.run_until(20)
+    newcomer = world.spawn(1)
+    world.run()
+    times = [at for at in world.disk.committed_at if at < until]
+    assert len(times) > 60 and max(gaps(times)) < 3 * statistics.median(gaps(times))
+    assert len(world.peers[newcomer].history) == 200
+    assert not world.disk.recoveries["fenced"] and not world.disk.rollbacks
+    assert sorted(world.disk.checkpoints)[0] == 5 and 200 in world.disk.checkpoints
+    assert not [version for version in world.disk.checkpoints if 5 < version < len(times)]
+
+
+def test_a_disk_that_hangs_until_the_end_still_gets_the_last_version() -> None:
+    world = World((1, 1), seed=6, steps=10, microbatches=4, eval_every=0, checkpoint_every=1)
+    world.run_until(4)
+    world.trainer.hang_saving(100.0)
     world.run()
     assert versions(world) == list(range(1, 11)) and 10 in world.disk.checkpoints
 
