@@ -17,6 +17,7 @@ from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.world import World
 
 FOUND_OUT_S = 15.0  # who is gone, whoever it is: by silence, by late rounds, by late answers
+UNLEARNED_S = 90.0  # the same, by a trainer that has seen no round yet: two that are late
 TRIES = 3  # of a step: as it is disturbed, its recovery, and one more after a void round
 DIRECTORY_S = 20.0  # to be seen there, hailed and admitted; a record that is out of date has to go
 
@@ -27,6 +28,7 @@ class Liveness:
     def __init__(self, world: World) -> None:
         self._world = world
         self._commits = len(world.disk.committed_at)
+        self._incarnations = len(world.trainers)  # that have committed a version
         self._since = world.clock.now
         self._due = math.inf
         self.closest = 0.0  # share of the bound that the slowest commit needed
@@ -43,7 +45,7 @@ class Liveness:
         world = self._world
         commits = len(world.disk.committed_at)
         if commits > self._commits:
-            self._commits = commits
+            self._commits, self._incarnations = commits, len(world.trainers)
             if math.isfinite(self._due):
                 used = (world.clock.now - self._since) / (self._due - self._since)
                 self.closest = max(self.closest, used)
@@ -98,7 +100,9 @@ class Liveness:
         world = self._world
         steps = (1 + world.staleness) * TRIES
         found_s = 0.0 if self._serves() else self._load_s() + DIRECTORY_S
-        return steps * self._step_s() + found_s + FOUND_OUT_S
+        learned = self._incarnations == len(world.trainers)
+        found_out_s = FOUND_OUT_S if learned else UNLEARNED_S
+        return steps * self._step_s() + found_s + found_out_s
 
     def _step_s(self) -> float:
         """Return the time of a step that the slowest replica of each stage did, one stage after
