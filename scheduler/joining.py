@@ -67,7 +67,8 @@ class Joining:
         elif member.stage != beacon.stage:
             run.charge(sender, f"it says that it serves stage {beacon.stage}")
             return []
-        member.health.beacon(now, beacon.queued, beacon.done)
+        is_at_work = beacon.state not in ("joining", "loading")
+        member.health.beacon(now, beacon.queued if is_at_work else 0, beacon.done)
         run.dispatch.window.heard(sender, beacon.queued, beacon.service_s)
         member.beacon = beacon
         instructions: list[Instruction] = [_report(member)]

@@ -6,6 +6,7 @@ import itertools
 import statistics
 
 from swarmrt.scheduler.events import StopRequested
+from swarmrt.sim.links import Sizes
 from swarmrt.sim.world import World
 
 
@@ -55,6 +56,22 @@ def test_a_disk_that_hangs_until_the_end_still_gets_the_last_version() -> None:
     world.trainer.hang_saving(100.0)
     world.run()
     assert versions(world) == list(range(1, 11)) and 10 in world.disk.checkpoints
+
+
+def test_who_hangs_and_is_then_alone_gets_its_state_once_it_moves_again() -> None:
+    """Its thread holds old work while it loads: no reason to begin its load again and again."""
+    sizes = Sizes(state_bytes=250_000_000, gradient_bytes=100_000, activation_bytes=1000)
+    world = World((2, 1), seed=7, steps=60, microbatches=4, eval_every=0, checkpoint_every=1,
+                  service_s=(0.05, 0.05), sizes=sizes)  # fmt: skip
+    hung, other = world.live(0)
+    world.run_until(20)
+    world.hang(hung, "compute", 60.0)
+    moves_again_at = world.clock.now + 60.0
+    world.run_until(25)
+    assert world.disk.recoveries["fenced"]
+    world.kill(other)
+    world.run(limit_s=moves_again_at + 60.0)
+    assert versions(world)[-1] == 60 and world.disk.recoveries["fenced"] < 20
 
 
 def test_ctrl_c_while_a_resumed_trainer_hails_leaves_the_peers_what_they_hold() -> None:

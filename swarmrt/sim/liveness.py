@@ -17,7 +17,8 @@ from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.world import World
 
 FOUND_OUT_S = 15.0  # who is gone, whoever it is: by silence, by late rounds, by late answers
-UNLEARNED_S = 90.0  # the same, by a trainer that has seen no round yet: two that are late
+UNLEARNED_S = 90.0  # the same, by a trainer that has seen fewer rounds: two that are late
+LEARNED = 3  # versions
 TRIES = 3  # of a step: as it is disturbed, its recovery, and one more after a void round
 DIRECTORY_S = 20.0  # to be seen there, hailed and admitted; a record that is out of date has to go
 
@@ -28,7 +29,8 @@ class Liveness:
     def __init__(self, world: World) -> None:
         self._world = world
         self._commits = len(world.disk.committed_at)
-        self._incarnations = len(world.trainers)  # that have committed a version
+        self._trainer = world.trainer
+        self._learned = LEARNED  # versions that the trainer has committed
         self._since = world.clock.now
         self._due = math.inf
         self.closest = 0.0  # share of the bound that the slowest commit needed
@@ -37,6 +39,8 @@ class Liveness:
 
     def begin_anew(self) -> None:
         """Begin anew: something has befallen somebody, or is over."""
+        if self._trainer is not self._world.trainer:
+            self._trainer, self._learned = self._world.trainer, 0
         self._since = self._world.clock.now
         self._due = self._since + self.bound_s() if self.is_able() else math.inf
 
@@ -45,7 +49,8 @@ class Liveness:
         world = self._world
         commits = len(world.disk.committed_at)
         if commits > self._commits:
-            self._commits, self._incarnations = commits, len(world.trainers)
+            self._learned += commits - self._commits
+            self._commits = commits
             if math.isfinite(self._due):
                 used = (world.clock.now - self._since) / (self._due - self._since)
                 self.closest = max(self.closest, used)
@@ -72,7 +77,10 @@ class Liveness:
             return False
         if world.network.is_stalled(trainer.me) or not self._has_all(self._works):
             return False
-        return self._serves() or not world.is_directory_away
+        if self._serves():
+            return True
+        is_lost = all(self._works(peer) or not self._is_serving(peer) for peer in self._live())
+        return is_lost and not (world.is_directory_away or world.trainer.is_disk_hung)
 
     def _serves(self) -> bool:
         """Return whether, of each stage, somebody who works has the state: nobody has to come."""
@@ -81,6 +89,10 @@ class Liveness:
     def _has_all(self, is_one: Callable[[PeerId], bool]) -> bool:
         world = self._world
         return all(any(map(is_one, world.live(stage))) for stage in range(world.num_stages))
+
+    def _live(self) -> list[PeerId]:
+        world = self._world
+        return [peer for stage in range(world.num_stages) for peer in world.live(stage)]
 
     def _is_serving(self, peer_id: PeerId) -> bool:
         core = self._world.peers[peer_id].process.core
@@ -100,8 +112,7 @@ class Liveness:
         world = self._world
         steps = (1 + world.staleness) * TRIES
         found_s = 0.0 if self._serves() else self._load_s() + DIRECTORY_S
-        learned = self._incarnations == len(world.trainers)
-        found_out_s = FOUND_OUT_S if learned else UNLEARNED_S
+        found_out_s = FOUND_OUT_S if self._learned >= LEARNED else UNLEARNED_S
         return steps * self._step_s() + found_s + found_out_s
 
     def _step_s(self) -> float:
@@ -131,6 +142,5 @@ class Liveness:
     def _slowest_link(self) -> float:
         world = self._world
         assert world.network.wires is not None
-        hosts = [peer for stage in range(world.num_stages) for peer in world.live(stage)]
-        links = [world.network.wires.link(host) for host in hosts]
+        links = [world.network.wires.link(host) for host in self._live()]
         return min(min(link.up_bytes_per_s, link.down_bytes_per_s) for link in links)

@@ -92,6 +92,10 @@ class SimulatedTrainer:
         """Make whatever is written to its disk take so much longer."""
         self._disk_hangs_until = self._clock.now + seconds
 
+    @property
+    def is_disk_hung(self) -> bool:
+        return self._disk_hangs_until > self._clock.now
+
     def start(self) -> None:
         self.process.feed(Started())
 
