@@ -81,6 +81,8 @@ class Forwards:
         if not self._is_known(sender) or self.blame.bars(sender, now):
             return [Send(sender, self._load(Busy, message))]
         if task is not None:
+            if self._would_forget(task, message):
+                return [Send(sender, self._load(Busy, message))]
             accepted = self._load(Accepted, message)
             return [Send(sender, accepted), *self._again(task, sender, message, now)]
         newest = seat.version if microbatch.held_out else seat.newest_step
@@ -119,6 +121,20 @@ class Forwards:
         if not has_frames:
             return self._forward_from(task, sender) if _is_idle(task) else []
         return self._go_on(task, now)
+
+    def _would_forget(self, task: Task, message: Forward) -> bool:
+        """Return whether nothing would come of another attempt: its frames are gone, and what is
+        computed of it now does not bring them back."""
+        is_new = message.work.attempt > task.attempt or message.route != task.route
+        has_frames = self._seat.is_last or task.has_output
+        was_asked = "output" in task.asked
+        return (
+            is_new
+            and not was_asked
+            and task.forward is Phase.DONE
+            and not has_frames
+            and not _is_idle(task)
+        )
 
     def _came_again(self, task: Task) -> None:
         """Take note that another attempt comes: of what was handed on, and taken, nothing has come

@@ -45,22 +45,6 @@ def test_nobody_waits_for_a_newcomer_whose_state_takes_long(load_s: int) -> None
     assert is_serving(world, newcomer)
 
 
-def test_who_drains_serves_again_when_the_other_is_lost() -> None:
-    """Two replicas: one wants to leave, the other dies, and a third is only just there."""
-    world = World((2, 2), seed=4, steps=60, microbatches=4, eval_every=0, checkpoint_every=50)
-    world.run_until(5)
-    first, second = world.live(1)
-    world.drain(first)
-    until = world.clock.now + 0.3
-    while world.clock.now < until:
-        world.clock.step()
-    assert world.peers[first].stopped is None
-    world.kill(second)
-    world.spawn(1)
-    world.run(limit_s=2000)
-    assert not world.disk.rollbacks and versions(world) == list(range(1, 61))
-
-
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("service_s", [0.8, 0.2])
 def test_a_newcomer_at_home_gets_in_or_is_told_and_nobody_waits(

@@ -14,7 +14,7 @@ from swarmrt.sim.liveness import Liveness
 from swarmrt.sim.shrinking import failure_of, shrink
 from swarmrt.sim.world import World
 
-FIRST = 200
+FIRST = 0
 SLICE = 10  # seeds a test; `scripts/simulate_faults --kind hardships --seeds 100000` soaks
 
 
@@ -63,3 +63,9 @@ def test_the_bound_follows_from_the_scenario() -> None:
 
     assert bound_s(1.0, 1000) > bound_s(0.1, 1000) + 10
     assert bound_s(0.1, 1_000_000_000) > bound_s(0.1, 1000) + 10
+
+
+def test_another_attempt_is_not_taken_and_forgotten() -> None:
+    """Found by a soak: it came while the backward of an earlier one ran that had no frames left,
+    was accepted, and forgotten; the trainer waited for it for 85 s."""
+    assert play(draw(897)).covered["hang"]
