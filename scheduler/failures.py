@@ -5,7 +5,8 @@ Rules:
 - One failure of anybody's says nothing: a device may be short of memory for a moment.
 - Whoever gave them the gradient may be at fault: it is tried without that one first.
 - When two replicas of a stage have failed twice in the same computation of a microbatch, or its
-  only one a few times, trying again does not help.
+  only one a few times, trying again does not help. Nor does it when they have failed a little more
+  often with whatever they were given, and nothing was computed there meanwhile.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from swarmrt.messages import FailedIn, Released
 
 TRIES = 2  # of a replica, beside another one that failed as often
 TRIES_ALONE = 4  # of a stage's only replica: the next attempt may come another way
+MORE = 1.5  # times as many, with any microbatches
 
 
 class Failures:
     def __init__(self) -> None:
         self._failed: dict[tuple[MicrobatchId, int, FailedIn], Counter[PeerId]] = {}
+        self._in_a_row: dict[tuple[int, FailedIn], Counter[PeerId]] = {}
 
     def add(
         self, released: Released, stage: int, peer: PeerId, replicas: Collection[PeerId]
@@ -30,10 +33,16 @@ class Failures:
         """Count one more, and say whether it is hopeless, with these replicas of the stage."""
         key = (released.microbatch, stage, released.failed)
         failed = self._failed.setdefault(key, Counter())
+        in_a_row = self._in_a_row.setdefault(key[1:], Counter())
         failed[peer] += 1
+        in_a_row[peer] += 1
         alone = set(replicas) <= {peer}
-        again = sum(number >= TRIES for number in failed.values())
-        return again > 1 or (alone and failed[peer] >= TRIES_ALONE)
+        return _is_hopeless(failed, 1.0, alone) or _is_hopeless(in_a_row, MORE, alone)
+
+    def worked(self, stage: int) -> None:
+        """Note that something was computed at this stage."""
+        if self._in_a_row:
+            self._in_a_row = {key: c for key, c in self._in_a_row.items() if key[0] != stage}
 
     def peers(self, released: Released, stage: int) -> str:
         """Return who failed, for people."""
@@ -46,3 +55,9 @@ class Failures:
     def drop(self, version: int) -> None:
         """Forget the steps before this version, which are over."""
         self._failed = {key: c for key, c in self._failed.items() if key[0].step >= version}
+
+
+def _is_hopeless(failed: Counter[PeerId], times: float, alone: bool) -> bool:
+    """Return whether so many failures of each say that trying again does not help."""
+    again = sum(number >= TRIES * times for number in failed.values())
+    return again > 1 or (alone and max(failed.values()) >= TRIES_ALONE * times)

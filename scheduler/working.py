@@ -172,6 +172,7 @@ class Working:
         if ledger is None or not ledger.receipt(member.peer, index, member.stage):
             return
         member.worked_at = now
+        self._failures.worked(member.stage)
         if ledger.has_advanced:
             run.progress_at = now
         run.receipts.came(microbatch, member.stage, now)

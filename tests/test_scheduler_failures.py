@@ -131,6 +131,30 @@ def test_two_that_fail_with_different_microbatches_end_nothing() -> None:
     assert not stops(trainer.fails(B)) and not stops(trainer.fails(C, MicrobatchId(0, 1)))
 
 
+def test_a_stage_that_can_compute_nothing_ends_the_run_soon() -> None:
+    """Each microbatch fails once, at whoever has it, and nothing is done in between."""
+    for replicas, needed in (([B], 6), ([B, C], 6)):
+        failures = Failures()
+        for number in range(20):
+            released = Released(1, 1, MicrobatchId(0, number), "it fails", "forward")
+            peer = replicas[number % len(replicas)]
+            if failures.add(released, 1, peer, replicas):
+                break
+        assert number + 1 == needed
+
+
+def test_a_stage_that_computes_now_and_then_goes_on() -> None:
+    failures = Failures()
+    for number in range(100):
+        released = Released(1, 1, MicrobatchId(0, number), "it fails", "forward")
+        assert not failures.add(released, 1, B, [B])
+        if number % 4 == 3:
+            failures.worked(0)
+            failures.worked(1)
+        else:
+            failures.worked(2)
+
+
 def test_a_stages_only_replica_is_tried_a_few_times() -> None:
     trainer = Trainer(A, B, D)
     for _ in range(TRIES_ALONE - 1):
