@@ -37,7 +37,9 @@ class Failures:
         failed[peer] += 1
         in_a_row[peer] += 1
         alone = set(replicas) <= {peer}
-        return _is_hopeless(failed, 1.0, alone) or _is_hopeless(in_a_row, MORE, alone)
+        if alone and (failed[peer] >= TRIES_ALONE or in_a_row[peer] >= TRIES_ALONE * MORE):
+            return True
+        return _are_two(failed, TRIES) or _are_two(in_a_row, TRIES * MORE)
 
     def worked(self, stage: int) -> None:
         """Note that something was computed at this stage."""
@@ -51,13 +53,13 @@ class Failures:
     def forgive(self, released: Released, stage: int) -> None:
         """Forget who failed with it: it will be computed from what somebody else gives."""
         self._failed.pop((released.microbatch, stage, released.failed), None)
+        self._in_a_row.pop((stage, released.failed), None)
 
     def drop(self, version: int) -> None:
         """Forget the steps before this version, which are over."""
         self._failed = {key: c for key, c in self._failed.items() if key[0].step >= version}
 
 
-def _is_hopeless(failed: Counter[PeerId], times: float, alone: bool) -> bool:
-    """Return whether so many failures of each say that trying again does not help."""
-    again = sum(number >= TRIES * times for number in failed.values())
-    return again > 1 or (alone and max(failed.values()) >= TRIES_ALONE * times)
+def _are_two(failed: Counter[PeerId], times: float) -> bool:
+    """Return whether two replicas have failed so often."""
+    return sum(number >= times for number in failed.values()) > 1

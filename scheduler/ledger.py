@@ -169,6 +169,11 @@ class Ledger:
         entry = self._entries[index]
         return Grant(tuple(entry.owners), self._unaccumulated(entry))
 
+    def owner(self, index: int, stage: int) -> PeerId:
+        """Return who owns it; NOBODY also before it is claimed."""
+        entry = self._entries.get(index)
+        return entry.owners[stage] if entry is not None else NOBODY
+
     def frontier(self, index: int) -> list[tuple[int, PeerId]]:
         """Stages that should be next to accumulate, with their owners: what comes after is done."""
         entry = self._entries.get(index)

@@ -324,7 +324,7 @@ class Working:
         run, microbatch = self._run, message.microbatch
         if message.failed == "forward" or ledger is None or stage + 1 >= run.num_stages:
             return False
-        giver = ledger.grant_to_owners(microbatch.index).path[stage + 1]
+        giver = ledger.owner(microbatch.index, stage + 1)
         tried = (giver, microbatch) in self._givers
         if tried or giver == NOBODY or not run.has_others(giver, stage + 1):
             return False

@@ -171,6 +171,12 @@ def test_a_model_that_fails_now_and_then_ends_nothing() -> None:
                 assert not stops(trainer.fails(B if alone or number % 2 else C, what=what))
 
 
+def test_a_backward_that_fails_before_anybody_has_claimed_it_is_a_failure_like_others() -> None:
+    trainer = Trainer(A, B, C, D)
+    ended = [stops(trainer.fails(peer, what="backward")) for peer in (B, C, B, C)]
+    assert ended[:3] == [[], [], []] and "cannot be computed at stage 1, by b, c" in ended[3][0]
+
+
 def test_failures_with_what_is_not_open_do_not_count() -> None:
     trainer = Trainer(A, B, C, D)
     for microbatch in (MicrobatchId(7, 0), MicrobatchId(0, 99), MicrobatchId(5, 0, held_out=True)):
