@@ -25,7 +25,10 @@ class Admitting:
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
         member.reached, member.suspect = run.version, False
         member.leaving = member.draining = False
-        member.doubted_at, member.admitted_at = None, now
+        member.held = (-1, "")
+        member.doubted_at, member.admitted_at, member.came_on_at = None, now, now
+        member.holds, member.dear, member.left_out = 0, 0, None
+        member.step_before_s = run.step_time.mean_s
         digest = run.digests[member.stage]
         key = run.key_of(member.peer)
         member.key = bytes.fromhex(key)

@@ -35,6 +35,7 @@ from swarmrt.messages import (
     GetFrame,
     Granted,
     Hail,
+    LeftOut,
     Message,
     NoFrame,
     Part,
@@ -44,7 +45,7 @@ from swarmrt.messages import (
     Standing,
 )
 from swarmrt.scheduler.estimate import is_duration
-from swarmrt.scheduler.reducing import MAX_BEHIND
+from swarmrt.scheduler.reducing import most_behind
 from swarmrt.scheduler.seals import is_granted, is_key
 from swarmrt.scheduler.seat import Seat
 from swarmrt.scheduler.tasks import Tasks
@@ -59,6 +60,7 @@ class Believing:
         self.refused: Counter[str] = Counter()  # by kind of message
         self._seat, self._tasks = seat, tasks
         self._stages = tuple(range(seat.settings.num_stages))
+        self._most_behind = most_behind(seat.settings.gradient_bytes)
         self._from_peers: dict[type[Message], Callable[[PeerId, Any], bool]] = {
             Forward: self._forward,
             Backward: self._backward,
@@ -79,6 +81,7 @@ class Believing:
             Apply: self._apply,
             Drain: lambda message: _is_number(message.epoch),
             Finish: lambda message: True,
+            LeftOut: self._left_out,
         }
 
     def believes(self, sender: PeerId, message: Message) -> bool:
@@ -149,6 +152,10 @@ class Believing:
         sound = _is_number(message.epoch) and message.stage in self._stages
         return sound and _is_name(message.peer)
 
+    def _left_out(self, message: LeftOut) -> bool:
+        times = (message.takes_s, message.step_s, message.rest_s)
+        return all(map(_is_number, (message.epoch, message.term))) and all(map(is_duration, times))
+
     def _apply(self, message: Apply) -> bool:
         counts = _is_number(message.epoch) and _is_number(message.round)
         return counts and self._is_near(message.step) and _is_norm(message.norm)
@@ -170,7 +177,7 @@ class Believing:
 
     def _is_near(self, step: int) -> bool:
         """Return whether a step is near: what is kept of steps that are to come is bounded."""
-        return 0 <= step <= self._seat.version + MAX_BEHIND + 1
+        return 0 <= step <= self._seat.version + self._most_behind + 1
 
     def _is_work(self, work: Work) -> bool:
         return 0 <= work.attempt <= MAX_ATTEMPTS and self._is_microbatch(work.microbatch)

@@ -36,6 +36,7 @@ class Round:
     began_at: float
     skip: bool = False  # the step: nothing is combined
     prepared: dict[PeerId, Prepared] = field(default_factory=dict)
+    waits_for: dict[PeerId, PeerId] = field(default_factory=dict)  # by the word of each, its last
 
     def prepares(self) -> list[tuple[PeerId, Prepare]]:
         """Return what to tell everyone who takes part or listens."""
@@ -59,6 +60,12 @@ class Round:
     @property
     def is_whole(self) -> bool:
         return len(self.prepared) == len(self.members)
+
+    def says(self, peer: PeerId, waits_for: PeerId) -> None:
+        """Take a member's word on whose parts it lacks."""
+        stage = self.members.get(peer)
+        if stage is not None and waits_for != peer and self.members.get(waits_for) == stage:
+            self.waits_for[peer] = waits_for
 
     def missing(self) -> list[PeerId]:
         return sorted(set(self.members) - set(self.prepared))
@@ -121,6 +128,7 @@ class Commit:
     seconds: float
     checkpoint: bool
     skipped: bool = False
+    patience_s: float = 0.0  # before it is asked for the first time again
     retries: int = 0
     applied: dict[PeerId, str] = field(default_factory=dict)  # peer → digest
 

@@ -3,8 +3,10 @@
 Rules:
 - Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages are
   prepared: one global norm, one update.
-- A round that loses a member, or is late, is void, and repeated with those that are left. Whoever
-  is missing again (`missing`), or says what the other replicas do not, is done without.
+- A round that loses a member, or is late, is void, and repeated with those that are left. It is not
+  late while its parts move. Whoever is missing again (`missing`), or says what the other replicas
+  do not, is done without; so is the slowest link of a round that takes longer than it is worth.
+- Nobody waits for a newcomer, but for the little time of `holding`.
 - A version is committed when every live replica has applied it. Then newcomers may get it, and it
   is saved, if it is to be.
 - What becomes of members is decided elsewhere: here they are charged.
@@ -14,20 +16,22 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Prepared, Refused
+from swarmrt.scheduler import worth
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.commit import Commit, Round
 from swarmrt.scheduler.disputes import NotFinite, Unreachable
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.estimate import LONGEST_S, Estimate
+from swarmrt.scheduler.holding import Holding
 from swarmrt.scheduler.instructions import Instruction, ReportLate, ReportRecovery, Send
 from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.missing import TWICE, Missing, blamed
 from swarmrt.scheduler.plausible import MOST_SAID
-from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
 from swarmrt.scheduler.working import Working
 
 ROUND_S = 30.0  # for the first rounds
 ASK_AGAIN = 2 / 3  # of the time after which a round is void
+LOOK_S = 1.25  # beacons tell twice a second what moves
 
 SOFTWARE = "does it run the same software, on hardware that rounds in the same way?"
 
@@ -38,6 +42,8 @@ class Committing:
         self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
         self._round_time = Estimate()
         self._newest: Round | None = None  # that was begun, though it may be void by now
+        self._moved_bytes = 0  # of the round, when it was last looked at
+        self._holding = Holding(run)
         self._missing = Missing(run)  # in rounds
         self._missing_updates = Missing(run)
         self._begin_step(0.0)
@@ -53,9 +59,10 @@ class Committing:
         run = self._run
         if min(run.members.counts) == 0:
             return []
-        joining = run.members.in_state(Membership.ADMITTED)
-        if any(run.version - member.reached >= MAX_BEHIND for member in joining):
-            return []  # it cannot hold more of what it misses
+        if self._holding.is_held(now):
+            return []
+        admitted = run.members.in_state(Membership.ADMITTED)
+        joining = [member for member in admitted if not worth.is_too_far_behind(run, member)]
         run.phase = Phase.PREPARING
         self._rounds += 1
         stages = range(run.num_stages)
@@ -71,10 +78,19 @@ class Committing:
             began_at=now,
             skip=run.version in run.skipped,
         )
-        patience_s = self._round_time.patience_s(ROUND_S, run.void_rounds)
+        run.round_began_at = now
+        self._moved_bytes = worth.moved_bytes(run, run.round)
+        patience_s = self._patience_s(run.round)
         run.agenda.set(("ask", None), now + ASK_AGAIN * patience_s)
-        run.agenda.set(("round", None), now + patience_s)
+        look_s = LOOK_S * 2.0 ** min(run.void_rounds, 20)
+        run.agenda.set(("round", None), now + max(look_s, patience_s))
         return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
+
+    def _patience_s(self, round_: Round) -> float:
+        """Return how long a round is waited for: by what others took, and what its links take."""
+        learned_s = self._round_time.patience_s(ROUND_S, self._run.void_rounds)
+        carrying_s = worth.carrying_s(self._run, round_) * 2.0 ** min(self._run.void_rounds, 20)
+        return min(LONGEST_S, learned_s + carrying_s)
 
     def _is_snapshot_due(self, now: float) -> bool:
         """Return whether the version after this step is for others to get."""
@@ -106,6 +122,13 @@ class Committing:
         round_ = self._run.round
         if round_ is None:
             return []
+        if now - round_.began_at >= worth.longest_round_s(self._run, round_):
+            return self._go_on_without_the_slowest(round_, now)
+        moved_bytes = worth.moved_bytes(self._run, round_)
+        if moved_bytes != self._moved_bytes:  # what is on its way is not sent again
+            self._moved_bytes = moved_bytes
+            self._run.agenda.set(("round", None), now + LOOK_S)
+            return self.prepare_again()
         if self._round_time.samples:
             late = self._missing.again(self.suspects(), now)
             self._charge_all(late, "the reduce waited for it again and again, in vain")
@@ -124,6 +147,29 @@ class Committing:
                     run.conduct.fault(lone, run.version, now)
                     instructions.append(self._admitting.admit(member, (), now))
         return instructions
+
+    def _go_on_without_the_slowest(self, round_: Round, now: float) -> list[Instruction]:
+        """Charge whom it waits for: its parts may move, but steps would take many times as long."""
+        slowest, seconds = worth.slowest(self._run, round_), now - round_.began_at
+        if slowest is not None:
+            self._run.charge(slowest.peer, f"the reduce has waited {seconds:.0f} s for it", "slow")
+            return []
+        return self._void_round(f"the reduce takes {seconds:.0f} s; waiting for {round_.missing()}")
+
+    def _round_took(self, round_: Round, now: float) -> None:
+        """Charge whoever makes rounds longer than it is worth, when that happens again."""
+        run, seconds = self._run, now - round_.began_at
+        slowest = worth.slowest(run, round_)
+        for peer in round_.members:
+            member = run.members.get(peer)
+            if member is not None and member is not slowest:
+                member.dear = 0
+        if slowest is None:
+            return
+        is_dear = seconds > worth.most_round_s(run, slowest)
+        slowest.dear = slowest.dear + 1 if is_dear else 0
+        if slowest.dear >= worth.DEAR:
+            run.charge(slowest.peer, f"the reduce has waited {seconds:.0f} s for it", "slow")
 
     def _charge_all(self, peers: list[PeerId], reason: str) -> None:
         for peer in peers:
@@ -250,7 +296,9 @@ class Committing:
             skipped=round_.skip,
         )
         self._round_is_over()
-        run.agenda.set(("apply", None), now + run.apply_time.patience_s(ANSWER_S))
+        self._round_took(round_, now)
+        run.commit.patience_s = self._apply_patience_s(run.commit)
+        run.agenda.set(("apply", None), now + run.commit.patience_s)
         run.applied_at, run.update = now, (round_.number, norm)
         self._missing_updates.begin(now)
         run.step_took(run.commit.seconds)
@@ -266,8 +314,7 @@ class Committing:
         if commit is None:
             return []
         commit.retries += 1
-        patience_s = run.apply_time.patience_s(ANSWER_S, commit.retries)
-        run.agenda.set(("apply", None), now + patience_s)
+        run.agenda.set(("apply", None), now + self._apply_patience_s(commit))
         again: list[Instruction] = [Send(peer, commit.apply) for peer in commit.missing()]
         if not run.apply_time.samples:
             return again
@@ -277,10 +324,20 @@ class Committing:
             return again
         return [*again, ReportLate(run.version, now - run.applied_at, self.awaited() or "")]
 
+    def _apply_patience_s(self, commit: Commit) -> float:
+        """Return how long an update is waited for: as long as its slowest member needs, which is
+        longer where a snapshot is taken."""
+        times = self._run.apply_times[commit.snapshot]
+        waits_s = (times.patience_s(peer, ANSWER_S, commit.retries) for peer in commit.missing())
+        return max(waits_s, default=ANSWER_S)
+
     def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         commit = self._run.commit
         if commit is None or version != commit.version or member.peer not in commit.expected:
             return []
+        if member.peer not in commit.applied:
+            times = self._run.apply_times[commit.snapshot]
+            times.add_answer(member.peer, now - self._run.applied_at, commit.patience_s)
         commit.applied.setdefault(member.peer, digest)
         member.held = (version, commit.applied[member.peer])
         self._run.came((member.peer, "applied"), now)

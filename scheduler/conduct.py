@@ -4,6 +4,8 @@ Rules:
 - A fault bars its peer for a number of versions, which doubles with each one. Commits that it has
   taken part in make up for it. Who has made all wait is barred for several times as long, too: so
   little of the time is lost, whatever it does.
+- Who is only slow has done nothing, and rests: several times as long as was waited for it, and for
+  twice as long each time.
 - A fault that turns out to be another's is taken back.
 - Who says what no honest peer says is expelled: it is not seen any more.
 """
@@ -20,6 +22,7 @@ from swarmrt.ids import PeerId
 MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
 MAKES_UP = 8  # commits, for one fault
 WAITED_FOR = 8  # times as long as all have waited for it
+LEAST_REST_S, MOST_REST_S = 10.0, 3600.0  # of who is slow
 MOST_AT_ODDS = 64  # others that are remembered of each
 MOST_KNOWN = 4096  # peers that are remembered, the newest of them
 
@@ -29,7 +32,8 @@ class Charge(NamedTuple):
 
     peer: PeerId
     reason: str
-    kind: Literal["fault", "cut", "lie"]  # barred for longer and longer; this step; expelled
+    kind: Literal["fault", "cut", "lie", "slow"]  # barred for longer and longer; this step;
+    # expelled; resting
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class Record:
     contradictions: int = 0  # of weights that are known
     cuts: int = 0  # between it and others, by the word of both
     left_out: int = 0  # for one of them
+    rests: int = 0  # because it was slow, since it last made up for a fault or for one of these
     barred_until: int = 0  # the version before which it is not admitted again
     barred_until_s: float = -math.inf  # and the time
 
@@ -62,6 +67,15 @@ class Conduct:
         """Take note that this step goes on without it, which is not its fault."""
         record = self._record(peer)
         record.barred_until = max(record.barred_until, version + 1)
+
+    def rest(self, peer: PeerId, now: float, waited_s: float) -> float:
+        """Bar it for a while because it is slow; for how many seconds."""
+        record = self._record(peer)
+        once_s = max(LEAST_REST_S, WAITED_FOR * waited_s)
+        rest_s = min(MOST_REST_S, once_s * 2.0 ** min(record.rests, MOST_DOUBLINGS))
+        record.barred_until_s = max(record.barred_until_s, now + rest_s)
+        record.rests, record.commits = record.rests + 1, 0
+        return rest_s
 
     def choose_of(self, one: PeerId, other: PeerId, owned: Callable[[PeerId], int]) -> PeerId:
         """Return which of two that cannot reach each other goes: who has been cut off more often,
@@ -113,8 +127,9 @@ class Conduct:
             return
         record.commits += 1
         if record.commits >= MAKES_UP:
-            record.faults, record.commits = record.faults - 1, 0
-            if record.faults <= 0:
+            record.faults, record.commits = max(0, record.faults - 1), 0
+            record.rests = max(0, record.rests - 1)
+            if not record.faults and not record.rests:
                 del self._records[peer]
 
     def expel(self, peer: PeerId) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from swarmrt.ids import PeerId
+
 GAIN = 1 / 8  # of the mean; Jacobson and Karels, "Congestion avoidance and control", appendix A
 DEVIATION_GAIN = 1 / 4
 DEADLINE_DEVIATIONS = 4
-MAX_DOUBLINGS = 6
+MOST_DOUBLINGS = 6
+MOST_DOUBLED_S = 120.0  # or to this, if it is longer: after a pause it is asked again soon enough
 LEAST_MEANS = 2  # a stall holds up all answers at once, so before it they seem to be even
 LEAST_S = 0.05  # asking again sooner would not help, however fast the answers were
+UNKNOWN = 4  # times as patient with somebody as others need, until it is known what he needs
+MOST_KNOWN = 1024  # peers of which durations are remembered
 LONGEST_S = 1e6  # that anything in a run takes
 
 
@@ -52,7 +57,35 @@ class Estimate:
         """Return how long to wait before asking again: learned, and doubled by each retry.
 
         `prior_s` serves until there are samples. Asking again is harmless, so it may be a guess.
+        What was learned in other circumstances may be far too short, so doubling comes to minutes.
         """
         learned_s = max(self.deadline_s, LEAST_MEANS * self.mean_s, LEAST_S)
         known_s = learned_s if self.samples else prior_s
-        return float(known_s * 2 ** min(retries, MAX_DOUBLINGS))
+        most_s = max(known_s * 2**MOST_DOUBLINGS, MOST_DOUBLED_S)
+        return float(min(known_s * 2.0 ** min(retries, 64), most_s))
+
+
+class Estimates:
+    """Durations of one kind, learned for each peer: what others take says little of one."""
+
+    def __init__(self) -> None:
+        self._all = Estimate()
+        self._of: dict[PeerId, Estimate] = {}
+
+    @property
+    def samples(self) -> int:
+        return self._all.samples
+
+    def add_answer(self, peer: PeerId, seconds: float, patience_s: float) -> None:
+        """Learn from an answer that was waited for so long before it was asked for again."""
+        self._all.add_answer(seconds, patience_s)
+        self._of.setdefault(peer, Estimate()).add_answer(seconds, patience_s)
+        while len(self._of) > MOST_KNOWN:
+            del self._of[next(iter(self._of))]
+
+    def patience_s(self, peer: PeerId, prior_s: float, retries: int = 0) -> float:
+        """Return how long to wait for an answer of this peer; longer while it has given none."""
+        if peer in self._of:
+            return self._of[peer].patience_s(prior_s, retries)
+        known_s = UNKNOWN * self._all.patience_s(prior_s) if self._all.samples else prior_s
+        return Estimate().patience_s(known_s, retries)

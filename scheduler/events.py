@@ -123,6 +123,15 @@ class StateUnavailable(Event, frozen=True):
     reason: str
 
 
+class Moved(Event, frozen=True):
+    """Bytes of states and of parts that have come and gone since the start of this process. Told
+    about twice a second while any come or go."""
+
+    came_bytes: int
+    went_bytes: int
+    left_bytes: int  # that wait to go
+
+
 class CheckpointSaved(Event, frozen=True):
     version: int
 
@@ -155,5 +164,5 @@ ALL_EVENTS: tuple[type[Event], ...] = (
     Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone,
     WeightGradientsDone, PartSummed, GradientCombined, Stepped, StateLoaded, StateUnavailable,
     CheckpointSaved, CheckpointFailed, DeadlinePassed, StopRequested, ComputeFailed, PartUnfit,
-    Expelled,
+    Expelled, Moved,
 )  # fmt: skip

@@ -5,8 +5,10 @@ Rules:
   cheaper than waiting for it (`price`): what it did in the step is void, and others do it.
 - So is a member that is charged with something. By its own fault it is barred as well, for longer
   each time; who has lied is expelled.
-- A newcomer that others wait for has to load its state in the time that it took others, and in
-  twice as long each time.
+- A newcomer of a stage that has nobody else has to load its state in the time that it took others,
+  and in twice as long each time, if there is another one that could. It has longer while it comes.
+- Who is too slow to be of use to the others is left out, and told so with the figures: a newcomer
+  that cannot keep up, and a member whose link makes steps longer than they were without it.
 - Who wants to leave drains while others serve its stage, and serves again when they are lost. Who
   is alone stays until another one can take over, however long that takes.
 - A stage without any replica pauses the run. Then those that are barred may come, before none does.
@@ -15,7 +17,8 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Drain, Finish, Standing
+from swarmrt.messages import Drain, Finish, LeftOut, Standing, TooSlow
+from swarmrt.scheduler import worth
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.committing import Committing
 from swarmrt.scheduler.conduct import Charge
@@ -33,12 +36,17 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.price import redo_s
-from swarmrt.scheduler.reducing import MAX_BEHIND
 from swarmrt.scheduler.replicas import Absent
 from swarmrt.scheduler.run import Phase, Run
 
 HEALTH_S = 0.25  # between looks at who is late
 LOAD_S = 60.0  # for the first newcomers, before it is known how long they take
+_TOO_SLOW: dict[TooSlow, str] = {
+    "link": "a gradient over its link",
+    "state": "the state that it loads",
+    "round": "a reduce with it",
+}
+WHILE_IT_COMES = 16  # times as long a state may take of which bytes still come
 
 
 class Fencing:
@@ -77,15 +85,18 @@ class Fencing:
             if heard_at is None or now - heard_at <= run.settings.record_ttl_s:
                 return []
             run.members.lose(member.peer)
+            self._pardon_if_bare(member.stage)
             return [_lost(member)]
         if verdict is Verdict.GONE and member.health.late_s(now) > redo_s(run, member):
             return self.fence(member, "it is silent, or makes no progress", now)
-        if member.state is Membership.ADMITTED and self._is_waited_for(member):
-            patience_s = run.load_time.patience_s(LOAD_S, run.conduct.faults(member.peer))
-            if now - member.admitted_at > patience_s:
-                reason = f"it has not loaded its state in {patience_s:.0f} s, and others wait"
-                run.conduct.fault(member.peer, run.version, now, waited_s=now - member.admitted_at)
-                return self.fence(member, reason, now)
+        if member.state is Membership.ADMITTED and self._is_waited_for(member, now):
+            waited_s = now - member.admitted_at
+            reason = f"it has not loaded its state in {waited_s:.0f} s, and others wait"
+            run.conduct.fault(member.peer, run.version, now, waited_s=waited_s)
+            return self.fence(member, reason, now)
+        too_slow = self._is_too_slow(member)
+        if too_slow is not None:
+            return self.leave_out(member, too_slow, now)
         if verdict is not Verdict.FINE and not member.suspect:
             member.suspect = True
             run.dispatch.wiring.remove(member.peer)
@@ -98,13 +109,41 @@ class Fencing:
         said_s = member.beacon.service_s if member.beacon is not None else 0.0
         return min(said_s or step_s, step_s)
 
-    def _is_waited_for(self, newcomer: Member) -> bool:
-        """Return whether the run cannot go on before it has its state."""
+    def _is_waited_for(self, newcomer: Member, now: float) -> bool:
+        """Return whether the run cannot go on before it has its state, and has waited for long."""
         run = self._run
-        if run.phase is not Phase.TRAINING:
+        if run.phase is not Phase.TRAINING or run.members.ready(newcomer.stage):
             return False
-        is_far_behind = run.version - newcomer.reached >= MAX_BEHIND
-        return is_far_behind or not run.members.ready(newcomer.stage)
+        patience_s = run.load_time.patience_s(LOAD_S, run.conduct.faults(newcomer.peer))
+        waited_s = now - newcomer.admitted_at
+        if waited_s <= patience_s:
+            return False
+        comes = now - newcomer.came_on_at <= patience_s
+        return not comes or waited_s > WHILE_IT_COMES * patience_s
+
+    def _is_too_slow(self, newcomer: Member) -> TooSlow | None:
+        """Return why a newcomer will never be of use to the others, as things are; or None."""
+        run = self._run
+        if newcomer.state is not Membership.ADMITTED or worth.is_alone(run, newcomer):
+            return None
+        if worth.is_link_too_slow(run, newcomer):
+            return "link"
+        return "state" if worth.is_too_far_behind(run, newcomer) else None
+
+    def leave_out(self, member: Member, what: TooSlow, now: float) -> list[Instruction]:
+        """Go on without it for a while, and tell it why."""
+        run, since = self._run, member.admitted_at
+        step_s, takes_s = run.step_time.mean_s, now - since
+        match what:
+            case "link":
+                takes_s = member.gradient_s
+            case "round":
+                takes_s, since = now - run.round_began_at, run.round_began_at
+                step_s = worth.step_without_s(run, member)
+        rest_s = run.conduct.rest(member.peer, now, now - since)
+        member.left_out = LeftOut(run.epoch, member.term, what, takes_s, step_s, rest_s)
+        reason = f"{_TOO_SLOW[what]} takes {takes_s:.1f} s, and a step {step_s:.1f} s without it"
+        return [*self.fence(member, reason, now), Send(member.peer, member.left_out)]
 
     def judge(self, charge: Charge, now: float) -> list[Instruction]:
         """Deal with what is held against a member."""
@@ -114,6 +153,8 @@ class Fencing:
             return [expel, *self.expelled(charge.peer, charge.reason, now)]
         if member is None or member.state is Membership.SEEN:
             return []
+        if charge.kind == "slow":
+            return [] if worth.is_alone(run, member) else self.leave_out(member, "round", now)
         if charge.kind == "cut":
             run.conduct.cut(charge.peer, run.version)
         elif charge.kind == "fault":
@@ -137,6 +178,7 @@ class Fencing:
         fenced = self.fence(member, reason, now) or [_lost(member)]
         self._run.members.lose(peer)
         self.absent.add(peer, now)
+        self._pardon_if_bare(member.stage)
         return fenced
 
     def fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
@@ -170,6 +212,13 @@ class Fencing:
         if run.is_stopping:
             return [pause, *run.leave("stopped; a stage has no replica left")]
         return [pause]
+
+    def _pardon_if_bare(self, stage: int) -> None:
+        """Let whoever is left of a stage come in again: better that one than none."""
+        run = self._run
+        if run.has_begun and stage in run.members.bare_stages():
+            for member in run.members.of_stage(stage):
+                run.conduct.pardon(member.peer)
 
     # ------------------------------------------------------------------ who leaves in peace
 

@@ -15,7 +15,7 @@ from swarmrt.messages import Accepted, Busy, Claim, Evaluated, Forward, Stale
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.blame import Blame
 from swarmrt.scheduler.computing import Computing
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.estimate import Estimate, Estimates
 from swarmrt.scheduler.events import ForwardDone
 from swarmrt.scheduler.instructions import (
     Forget,
@@ -45,7 +45,7 @@ class Forwards:
         self.blame = Blame()
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._stranded: list[MicrobatchId] = []  # outputs that no replica could take
-        self._accept_time = Estimate()
+        self._accept_time = Estimates()
         self._claim_time = Estimate()
 
     def clear(self) -> None:
@@ -191,7 +191,8 @@ class Forwards:
             is_first = len(self._stranded) == 1 and len(self.next.wiring)
             return [StartDeadline("rewire", now + REWIRE_S)] if is_first else []
         task.pushed_at = now
-        patience_s = SLACK * self._accept_time.patience_s(ANSWER_S, task.retries)
+        patience_s = SLACK * self._accept_time.patience_s(task.pushed_to, ANSWER_S, task.retries)
+        task.pushes.setdefault(task.pushed_to, (now, patience_s))
         self.agenda.set(task.microbatch, now + patience_s)
         return [self.send_output(task.pushed_to, task)]
 
@@ -236,12 +237,16 @@ class Forwards:
     def accepted(self, sender: PeerId, message: Accepted, now: float) -> list[Instruction]:
         self.next.wiring.observe(sender, message.service_s, message.backlog_s)
         task = self._tasks.get(message.work.microbatch)
-        if task is None or task.pushed_to != sender or task.accepted:
+        if task is None:
+            return []
+        if sender in task.pushes:  # a late answer shows that too little was expected of its link
+            pushed_at, patience_s = task.pushes.pop(sender)
+            self._accept_time.add_answer(sender, now - pushed_at, patience_s)
+        if task.pushed_to != sender or task.accepted:
             return []
         task.accepted = True
         task.retries = 0
         self.agenda.cancel(task.microbatch)
-        self._accept_time.add(now - task.pushed_at)
         if message.work.microbatch.held_out:
             return [self.drop(task)]
         return self.retention.keep_within(task)
@@ -298,7 +303,7 @@ class Forwards:
         late = task.pushed_to
         if late is None or task.accepted:
             return []
-        patience_s = self._accept_time.patience_s(ANSWER_S)
+        patience_s = self._accept_time.patience_s(late, ANSWER_S)
         self.next.refused(late, 0.0, now + patience_s)
         return self.repush(late, microbatch, now)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Message
+from swarmrt.messages import Message, TooSlow
 from swarmrt.recorded import Recorded
 
 
@@ -181,6 +181,10 @@ class LoadState(Instruction, frozen=True):
     digest: str = ""  # of the version's parameters, where it is known
 
 
+class StopLoading(Instruction, frozen=True):
+    """Do not go on loading what LoadState has asked for: no outcome is waited for."""
+
+
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
 
 
@@ -324,6 +328,17 @@ class ReportPeer(Report, frozen=True):
     service_s: float
 
 
+class ReportLeftOut(Report, frozen=True):
+    """A word to people: the run goes on without this peer for a while, and why."""
+
+    gradient_bytes: int
+    bytes_per_s: float  # of this peer's link, the slower way; 0 if that is not known
+    what: TooSlow
+    takes_s: float
+    step_s: float  # that a step takes without it
+    rest_s: float  # before it is tried again
+
+
 class Stop(Instruction, frozen=True):
     """Leave. An error is shown to the user and makes the exit code non-zero."""
 
@@ -334,8 +349,8 @@ class Stop(Instruction, frozen=True):
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, RunWeightGradients, Forget,
     DropFrames, ClearGradients, SumPart, CombineParts, DropPart, DropRound, StepOptimizer,
-    LoadState,
+    LoadState, StopLoading,
     Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
-    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, ReportLate, Stop,
+    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, ReportLate, ReportLeftOut, Stop,
 )  # fmt: skip

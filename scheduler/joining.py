@@ -29,6 +29,7 @@ from swarmrt.scheduler.run import ANSWER_S, Phase, Run
 
 DOUBT_S = 0.25  # half of what is between two beacons: several late ones come together
 REMIND_S = 1.0  # rarely is one lost: with the link to whom it was for, who is told all then
+LISTEN_S = 1.5  # without anything new of what it misses, a newcomer has missed it for good
 SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
 
 
@@ -70,6 +71,9 @@ class Joining:
         is_at_work = beacon.state not in ("joining", "loading")
         member.health.beacon(now, beacon.queued if is_at_work else 0, beacon.done)
         run.dispatch.window.heard(sender, beacon.queued, beacon.service_s)
+        if run.round is not None:
+            run.round.says(sender, beacon.waits_for)
+        self._came_on(member, beacon, now)
         member.beacon = beacon
         instructions: list[Instruction] = [_report(member)]
         if member.suspect:
@@ -78,6 +82,12 @@ class Joining:
         if beacon.epoch < run.epoch:
             return [*instructions, Send(sender, Hail(run.epoch))]
         return instructions + self._reconcile(member, beacon, now)
+
+    def _came_on(self, member: Member, beacon: Beacon, now: float) -> None:
+        """Note that a newcomer has more of what it lacks than by its last beacon."""
+        last = member.beacon
+        if last is None or (last.moved_bytes, last.version) != (beacon.moved_bytes, beacon.version):
+            member.came_on_at = now
 
     def _reconcile(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
         """Bring what the trainer thinks of a peer and what it says of itself together."""
@@ -89,6 +99,8 @@ class Joining:
         elif member.doubted_at is None:
             member.doubted_at = now
         match member.state:
+            case Membership.SEEN if member.left_out is not None and is_here:
+                return [Send(member.peer, member.left_out)]  # it has not heard of it
             case Membership.SEEN:
                 return self._consider(member, now)
             case Membership.READY if member.doubted_at is not None:
@@ -117,7 +129,10 @@ class Joining:
     def _has_caught_up(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
         """A newcomer that missed a part of a commit never will: it gets the state once more."""
         member.reached = beacon.version
-        if self._run.round is None and self._is_left_behind(member, beacon, now):
+        since = max(member.came_on_at, self._run.applied_at)
+        tries = 3 if beacon.prepared >= 0 else 1  # it may be at work, on a slower device
+        patience_s = max(LISTEN_S, self._run.apply_time.patience_s(ANSWER_S, tries))
+        if now - since > patience_s and self._is_left_behind(member, beacon, now):
             member.state = Membership.SEEN
             return self._consider(member, now)
         return self.ready(member, beacon.version, beacon.digest, now)
@@ -152,18 +167,34 @@ class Joining:
         return self._rollback.consider(now)
 
     def ready(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
-        """Give it work from now on: it has the version."""
-        run = self._run
-        if member.state is not Membership.ADMITTED or version != run.version:
+        """Give it work once it has the version of the others."""
+        if member.state is not Membership.ADMITTED:
             return []
-        if run.commit is not None:
-            return []  # the others are about to say what the version is; its next beacon says this
+        member.reached, member.held = max(version, member.reached), (version, digest)
+        return self._let_in(member, now)
+
+    def let_in(self, now: float) -> list[Instruction]:
+        """Let in whoever has come to the version that the others work on."""
+        if self._run.phase not in (Phase.TRAINING, Phase.PREPARING):
+            return []
+        admitted = self._run.members.in_state(Membership.ADMITTED)
+        return [instruction for member in admitted for instruction in self._let_in(member, now)]
+
+    def followed(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
+        """Hear that a newcomer has applied what the others have, since its admission."""
+        if member.admit is None or not member.admit.version < version <= self._run.version:
+            return []
+        return self.ready(member, version, digest, now)
+
+    def _let_in(self, member: Member, now: float) -> list[Instruction]:
+        run, (version, digest) = self._run, member.held
+        if version != run.version or run.round is not None or run.commit is not None:
+            return []  # it is let in between commits: from then on it is waited for in them
         if not self._has_the_weights(member, digest):
             return []
         if member.admit is not None and member.admit.donors:
             run.load_time.add(now - member.admitted_at)
-        member.state, member.held = Membership.READY, (version, digest)
-        member.doubted_at = None
+        member.state, member.doubted_at = Membership.READY, None
         if not run.has_others(member.peer, member.stage):
             # Another newcomer helps no step that hangs.
             run.came((member.stage, "ready"), now)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Admit, Beacon
+from swarmrt.messages import Admit, Beacon, LeftOut
 from swarmrt.scheduler.health import Health
 
 MOST_SEEN = 1000  # that are not admitted, in all stages: anybody may send a beacon
@@ -36,6 +36,11 @@ class Member:
     admitted_at: float = 0.0
     worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
     reached: int = 0  # the version that it has come to since
+    came_on_at: float = 0.0  # when it last came to one, or bytes of what it lacks did
+    holds: int = 0  # commits that were held for it since its admission
+    dear: int = 0  # rounds in a row that it made longer than it is worth
+    step_before_s: float = 0.0  # a step's time when it was let in; 0 when that was not known
+    left_out: LeftOut | None = None  # why it has to wait, until it is admitted again
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit
@@ -45,6 +50,11 @@ class Member:
     reminders: int = 0  # of its neighbours
     reminded_at: float = 0.0
     health: Health = field(default_factory=Health)
+
+    @property
+    def gradient_s(self) -> float:
+        """Return the seconds that a gradient takes over its link, by its own word, or 0."""
+        return self.beacon.gradient_s if self.beacon is not None else 0.0
 
     def says_of(self, version: int) -> str:
         """Return the digest that it has named for this version; empty for none."""

@@ -27,6 +27,7 @@ from swarmrt.messages import (
     Granted,
     Hail,
     Leaving,
+    LeftOut,
     Message,
     NoFrame,
     Part,
@@ -49,6 +50,7 @@ from swarmrt.scheduler.events import (
     Event,
     ForwardDone,
     GradientCombined,
+    Moved,
     PartSummed,
     PartUnfit,
     PeerLost,
@@ -67,11 +69,14 @@ from swarmrt.scheduler.instructions import (
     DropRound,
     Instruction,
     LoadState,
+    ReportLeftOut,
     Send,
     StartDeadline,
     StepOptimizer,
     Stop,
+    StopLoading,
 )
+from swarmrt.scheduler.link_rate import LinkRate
 from swarmrt.scheduler.recovery import Recovery
 from swarmrt.scheduler.reducing import Reducing
 from swarmrt.scheduler.seat import PeerSettings, Seat
@@ -88,7 +93,8 @@ class PeerCore:
         self._update = (-1, 0.0)  # round and norm of the one that made this version
         self._admitted_with = ""  # digest of the version that it was admitted at, where it is known
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
-        self._admission: Admit | Hail | None = None  # that came while the optimizer was stepping
+        self._admission: Admit | Hail | LeftOut | None = None  # that came while it was stepping
+        self._link = LinkRate(settings.wire_bytes or settings.gradient_bytes)
         self.computing = Computing(self.seat)
         self.reducing = Reducing(settings.me, settings.gradient_bytes)
         self.forwards = Forwards(self.seat, self.computing)
@@ -134,6 +140,10 @@ class PeerCore:
                 return self._gradient_combined(event)
             case Stepped():
                 return self._stepped(event)
+            case Moved():
+                awaited = "state" if self.seat.state == "loading" else self.reducing.awaited()
+                self._link.moved(event, awaited, now)
+                return []
             case StateLoaded(version, digest):
                 return self._state_loaded(version, digest)
             case StateUnavailable(version):
@@ -198,6 +208,8 @@ class PeerCore:
                 return self._apply(message)
             case Drain(epoch, back) if epoch == seat.epoch and self._leaving:
                 return self._drain(not back)
+            case LeftOut(epoch, term) if (epoch, term) == (seat.epoch, seat.term):
+                return self._left_out(message)
             case Finish(reason):
                 return [Announce("leaving", seat.version), Stop(reason, error=False)]
         return []
@@ -291,6 +303,20 @@ class PeerCore:
         if seat.state == "joining" or seat.is_stepping:
             return []
         return self._begin_again()
+
+    def _left_out(self, message: LeftOut) -> list[Instruction]:
+        """Void the work of this term, tell the owner why, and wait for another admission."""
+        seat = self.seat
+        if seat.is_stepping:
+            self._admission = message
+            return []
+        link, figures = self._link, (message.takes_s, message.step_s, message.rest_s)
+        report = ReportLeftOut(link.gradient_bytes, link.bytes_per_s, message.what, *figures)
+        told: list[Instruction] = [report]
+        if seat.state == "loading":
+            told += [StopLoading(), *self.reducing.clear()]
+        self._link.forget()  # by then it may be another
+        return [*told, *self._begin_again(), self._beacon()]
 
     def _begin_again(self) -> list[Instruction]:
         """Void the work of this term, and wait to be admitted in another one."""
@@ -411,6 +437,9 @@ class PeerCore:
                 self.computing.done,
                 self.computing.service_s,
                 self.reducing.waits_for(seat.version) if seat.is_serving else PeerId(""),
+                seat.settings.gradient_bytes,
+                self._link.moved_bytes,
+                self._link.gradient_s,
             )
         )
 
@@ -565,6 +594,8 @@ class PeerCore:
             after = self._hail(admission)
         elif isinstance(admission, Admit):
             after = self._admit(admission)
+        elif isinstance(admission, LeftOut):
+            after = self._left_out(admission)
         elif self.computing.is_spoiled and seat.is_serving:
             after = [*self._begin_again(), self._beacon()]
         return [applied, *drops, *after, *self._reduce_on(), *self.computing.compute()]

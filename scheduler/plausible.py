@@ -65,7 +65,8 @@ def _prepared(message: Prepared, _: Known) -> str:
 
 
 def _beacon(beacon: Beacon, _: Known) -> str:
-    numbers = (beacon.term, beacon.version, beacon.queued, beacon.done)
+    counts = (beacon.term, beacon.version, beacon.queued, beacon.done)
+    numbers = (*counts, beacon.gradient_bytes, beacon.moved_bytes)
     or_none = (beacon.epoch, beacon.prepared, beacon.applied)  # -1: it has not been hailed yet
     if not all(0 <= number < MOST_INT for number in numbers):
         return f"its beacon counts {numbers}"
@@ -73,6 +74,8 @@ def _beacon(beacon: Beacon, _: Known) -> str:
         return f"its beacon names the epoch and rounds {or_none}"
     if not (0 <= beacon.norm < math.inf and 0 <= beacon.service_s <= MOST_S):
         return f"its beacon says {beacon.norm} and {beacon.service_s} s"
+    if not 0 <= beacon.gradient_s <= MOST_S:
+        return f"its beacon says that a gradient takes {beacon.gradient_s} s"
     return _digest(beacon.digest)
 
 

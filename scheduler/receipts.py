@@ -1,7 +1,7 @@
 """The times at which the next receipt of each claimed microbatch is due.
 
 Backward goes from stage to stage, so after a grant or a receipt another one follows. How long that
-takes is learned for each stage, and an owner that is late is asked again, after twice as long each
+takes is learned for each owner, and one that is late is asked again, after twice as long each
 time. What was asked for again counts too, from the beginning: next to nothing is ever lost, so an
 answer that comes late shows that too little was expected, and would be asked for again for ever.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from swarmrt.ids import MicrobatchId
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.dispatch import Late
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.estimate import Estimates
 
 IN_VAIN = 6  # times: then 63 times as long was waited as it ever takes
 ANSWER_S = 5.0  # for the first ones, before it is known how long they take
@@ -23,6 +23,7 @@ ANSWER_S = 5.0  # for the first ones, before it is known how long they take
 @dataclass(slots=True)
 class Awaited:
     stage: int
+    owner: PeerId
     since: float
     patience_s: float  # before it is asked for again
     retries: int = 0
@@ -31,20 +32,20 @@ class Awaited:
 class Receipts:
     def __init__(self, overdue: Agenda[Late]) -> None:
         self._overdue = overdue
-        self._times: defaultdict[int, Estimate] = defaultdict(Estimate)  # by stage, from a grant
-        # or receipt to the receipt of the stage
+        self._times: defaultdict[int, Estimates] = defaultdict(Estimates)  # by stage, of owners:
+        # from a grant or receipt to the receipt of the stage
         self._awaited: dict[MicrobatchId, Awaited] = {}
 
-    def expect(self, microbatch: MicrobatchId, stage: int, now: float) -> None:
+    def expect(self, microbatch: MicrobatchId, stage: int, owner: PeerId, now: float) -> None:
         """The one of this stage is due some time."""
-        patience_s = self._times[stage].patience_s(ANSWER_S)
-        self._awaited[microbatch] = Awaited(stage, now, patience_s)
+        patience_s = self._times[stage].patience_s(owner, ANSWER_S)
+        self._awaited[microbatch] = Awaited(stage, owner, now, patience_s)
         self._overdue.set(("receipt", microbatch), now + patience_s)
 
-    def came(self, microbatch: MicrobatchId, stage: int, now: float) -> None:
+    def came(self, microbatch: MicrobatchId, stage: int, owner: PeerId, now: float) -> None:
         awaited = self._awaited.get(microbatch)
         if awaited is not None:
-            self._times[stage].add_answer(now - awaited.since, awaited.patience_s)
+            self._times[stage].add_answer(owner, now - awaited.since, awaited.patience_s)
 
     def late(self, microbatch: MicrobatchId, now: float) -> bool:
         """Ask its owner again now. Returns whether that was done in vain, and often."""
@@ -53,7 +54,7 @@ class Receipts:
             return False
         awaited.retries += 1
         times = self._times[awaited.stage]
-        patience_s = times.patience_s(ANSWER_S, awaited.retries)
+        patience_s = times.patience_s(awaited.owner, ANSWER_S, awaited.retries)
         self._overdue.set(("receipt", microbatch), now + patience_s)
         return awaited.retries >= IN_VAIN and times.samples > 0
 

@@ -25,14 +25,22 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.rounds import NOBODY, Round
 
-MAX_BEHIND = 8  # steps that a newcomer may miss while it loads; the trainer waits then
+LEAST_BEHIND = 8  # steps that a newcomer may miss while it loads, whatever their gradients take
+MOST_BEHIND = 512  # and however small they are
+KEPT_BYTES = 256 << 20  # of the gradients of such steps
 MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
 MAX_EARLY_PARTS = 256  # of all senders together: 1 GiB
+
+
+def most_behind(gradient_bytes: int) -> int:
+    """Return how many steps a newcomer may miss: it keeps the gradients of all of them."""
+    return min(MOST_BEHIND, max(LEAST_BEHIND, KEPT_BYTES // max(1, gradient_bytes)))
 
 
 class Reducing:
     def __init__(self, me: PeerId, gradient_bytes: int) -> None:
         self._me, self._gradient_bytes = me, gradient_bytes
+        self.most_behind = most_behind(gradient_bytes)
         self._rounds: dict[int, Round] = {}  # by step
         self._applies: dict[int, Apply] = {}  # by step
         self._early: dict[tuple[PeerId, Part], None] = {}
@@ -88,7 +96,7 @@ class Reducing:
             keep = replace(keep, parts=round_.parts)
             return [keep, *round_.part_arrived(sender, part)]
         newer = part.round >= self._void_below.get(part.step, 0)
-        near = version <= part.step <= version + MAX_BEHIND + 1
+        near = version <= part.step <= version + self.most_behind + 1
         if not newer or not near or not self._has_room_for(sender):
             return []
         self._early[sender, part] = None
@@ -97,6 +105,10 @@ class Reducing:
     def _has_room_for(self, sender: PeerId) -> bool:
         its = sum(other == sender for other, _ in self._early)
         return its < MAX_EARLY_OF_ONE and len(self._early) < MAX_EARLY_PARTS
+
+    def awaited(self) -> int | None:
+        """Return the newest round of which parts are still to come, if there is one."""
+        return max((r.prepare.round for r in self._rounds.values() if not r.is_whole), default=None)
 
     def part_summed(self, event: PartSummed) -> list[Instruction]:
         round_ = self._rounds.get(event.step)
@@ -114,10 +126,11 @@ class Reducing:
 
     def validate(self) -> None:
         """Check that what is kept for rounds to come is bounded."""
-        assert len(self._early) <= MAX_EARLY_PARTS and len(self._applies) <= 2 * MAX_BEHIND + 4
-        assert len(self._void_below) <= 2 * MAX_BEHIND + 4
+        most = self.most_behind
+        assert len(self._early) <= MAX_EARLY_PARTS and len(self._applies) <= 2 * most + 4
+        assert len(self._void_below) <= 2 * most + 4
         assert all(p.round >= self._void_below.get(p.step, 0) for _, p in self._early)
-        assert len(self._rounds) <= MAX_BEHIND + 2, self._rounds.keys()
+        assert len(self._rounds) <= most + 2, self._rounds.keys()
 
     def apply(self, message: Apply) -> None:
         self._applies[message.step] = message

@@ -17,7 +17,7 @@ from swarmrt.scheduler.books import Books
 from swarmrt.scheduler.commit import Commit, Round
 from swarmrt.scheduler.conduct import Charge, Conduct
 from swarmrt.scheduler.dispatch import Dispatch, Late
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.estimate import Estimate, Estimates
 from swarmrt.scheduler.evaluation import Evaluation
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
 from swarmrt.scheduler.ledger import Grant, Ledger
@@ -83,14 +83,17 @@ class Run:
         self.dispatch = Dispatch(settings.seed)
         self.evaluation = Evaluation(self.version, 0)
         self.round: Round | None = None
+        self.round_began_at = 0.0  # the newest
         self.void_rounds = 0  # of this step
         self.skipped: set[int] = set()  # open steps whose gradient is never finite
         self.commit: Commit | None = None
         self.saving = Saving(settings.start_version, self.digests)
         self.offered = settings.start_version or None  # the checkpoint that newcomers can get
         self.step_time = Estimate()
+        self.work_time = Estimate()  # of steps, until all is accumulated
         self.was_held_up = False  # this step, by attempts that were late
         self.apply_time = Estimate()
+        self.apply_times = {snapshot: Estimates() for snapshot in (False, True)}  # of each member
         self.load_time = Estimate()  # of newcomers, from their admission
         self.step_began_at = 0.0
         self.applied_at = 0.0
@@ -118,7 +121,7 @@ class Run:
         return self.epoch, self.version
 
     def charge(
-        self, peer: PeerId, reason: str, kind: Literal["fault", "cut", "lie"] = "fault"
+        self, peer: PeerId, reason: str, kind: Literal["fault", "cut", "lie", "slow"] = "fault"
     ) -> None:
         """Hold something against a member: it is fenced once this event is dealt with."""
         self.charges.append(Charge(peer, reason, kind))
@@ -162,6 +165,12 @@ class Run:
         if self.was_held_up and self.step_time.samples:
             seconds = min(seconds, 2 * self.step_time.mean_s)
         self.step_time.add(seconds)
+
+    def work_took(self, seconds: float) -> None:
+        """All of a step is accumulated."""
+        if self.was_held_up and self.work_time.samples:
+            seconds = min(seconds, 2 * self.work_time.mean_s)
+        self.work_time.add(seconds)
 
     def begin_step(self) -> None:
         """Go on to another step, the next to be committed."""

@@ -31,6 +31,7 @@ class PeerSettings(Recorded, frozen=True):
     microbatches: int = MANY  # in a step
     eval_microbatches: int = MANY  # in an evaluation
     trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
+    wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
 
 
 @dataclass(slots=True)

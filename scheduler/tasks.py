@@ -40,6 +40,8 @@ class Task:
     onward: bool = False  # goes on to the next stage, or to a claim
     pushed_to: PeerId | None = None
     pushed_at: float = 0.0
+    pushes: dict[PeerId, tuple[float, float]] = field(default_factory=dict)  # not answered yet:
+    # when, and how long that was waited for
     accepted: bool = False
     is_wanted: bool = False  # the output is, by the newest attempt: no gradient has come for it yet
     claimed_at: float = 0.0

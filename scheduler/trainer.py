@@ -78,8 +78,9 @@ class TrainerCore:
             return []
         self.fencing.notice_sleep(now)
         instructions = self._handle(event, now)
-        if self.run.charges:
-            instructions += self._judge(now)
+        instructions += self._judge(now)
+        instructions += self.joining.let_in(now)
+        instructions += self._judge(now)
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
 
     def _judge(self, now: float) -> list[Instruction]:
@@ -194,6 +195,8 @@ class TrainerCore:
             case Refused():
                 return self.committing.refused(member, message)
             case Applied(epoch, version, digest) if epoch == run.epoch:
+                if member.state is Membership.ADMITTED:
+                    return self.joining.followed(member, version, digest, now)
                 return self.committing.applied(member, version, digest, now)
         return []
 

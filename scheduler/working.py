@@ -175,7 +175,7 @@ class Working:
         self._failures.worked(member.stage)
         if ledger.has_advanced:
             run.progress_at = now
-        run.receipts.came(microbatch, member.stage, now)
+        run.receipts.came(microbatch, member.stage, member.peer, now)
         if not ledger.is_finished(index):
             self._expect_receipt(ledger, microbatch, now)
             return
@@ -184,7 +184,9 @@ class Working:
 
     def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> None:
         """Expect the receipt of the stage that accumulates next."""
-        self._run.receipts.expect(microbatch, ledger.next_stage(microbatch.index), now)
+        stage = ledger.next_stage(microbatch.index)
+        owner = ledger.grant_to_owners(microbatch.index).path[stage]
+        self._run.receipts.expect(microbatch, stage, owner, now)
 
     def evaluated(self, member: Member, message: Evaluated, now: float) -> None:
         run, microbatch = self._run, message.work.microbatch

@@ -1,7 +1,7 @@
 """The messages on the wire: who says what to whom. `docs/wire.md` is the full contract.
 
 trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Recover · Standing ·
-                 Prepare · Apply · Drain · Finish · Welcome · NotInvited · Barred
+                 Prepare · Apply · Drain · Finish · LeftOut · Welcome · NotInvited · Barred
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
                  Refused · Applied · Leaving · Knock
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
@@ -326,6 +326,9 @@ class Beacon(Message, frozen=True):
     done: int  # forwards and backwards computed since the start
     service_s: float
     waits_for: PeerId = PeerId("")  # in a round: a member, itself for a sum of its own, or empty
+    gradient_bytes: int = 0  # of its stage, as it keeps them
+    moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
+    gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
 
 
 class Leaving(Message, frozen=True):
@@ -349,6 +352,21 @@ class Finish(Reasoned, frozen=True):
     """The run is over, or the sender of Leaving may go."""
 
     reason: str
+
+
+TooSlow = Literal["link", "state", "round"]
+"""What takes too long: a gradient over a newcomer's link, its state, or rounds with a member."""
+
+
+class LeftOut(Message, frozen=True):
+    """The run goes on without this peer for a while: waiting for it costs more than it gives."""
+
+    epoch: int
+    term: int  # of the admission that ends by it
+    what: TooSlow
+    takes_s: float
+    step_s: float  # that a step takes without it
+    rest_s: float  # before it is tried again
 
 
 class Probe(Message, frozen=True):
@@ -420,6 +438,6 @@ ALL_MESSAGES: tuple[type[Message], ...] = (
     Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
     Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
-    Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred, DialBack, DialedBack,
+    Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred, DialBack, DialedBack, LeftOut,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

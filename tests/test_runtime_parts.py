@@ -178,3 +178,24 @@ def test_memory_is_used_again_unless_links_may_hold_on_to_it() -> None:
     parts.sum_of(1, 2, 0)
     parts.give_back(parts.take_reduced(1, 2))
     assert parts.mean(2, 3, 1, gradients).values is not first.values
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_sums_that_a_newcomer_keeps_stay_encoded_until_it_needs_them(precision: Precision) -> None:
+    gradient = torch.linspace(-1.0, 1.0, SIZE)
+    parts = 4
+    at_once, later = (Parts(NAMES[0], precision, SIZE) for _ in range(2))
+    mean = at_once.mean(7, 1, parts, gradient)
+    kept_bytes = 0
+    for index in range(parts):
+        summed = at_once.encode(gradient[part_range(SIZE, index, parts)])
+        at_once.place(mean, index, summed)
+        later.keep(KeepPart(NAMES[1], 7, 1, index, True, parts), summed)
+        kept_bytes += summed.nbytes
+    assert not later._means and kept_bytes <= gradient.nbytes * 0.51
+    what = CombineParts(7, 1, parts)
+    early = later.take_early_sums(what)
+    assert isinstance(early, dict)
+    its_mean = later.mean(7, 1, parts, gradient)
+    assert later.combine(what, its_mean, early) == at_once.combine(what, mean, {})
+    assert torch.equal(its_mean.values, mean.values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -37,8 +38,10 @@ class Donors:
     """Shelves behind links that deliver at once; some of them misbehave."""
 
     def __init__(self, shelves: dict[str, Shelf]) -> None:
-        self.fetches = Fetches(self.send)
+        self.came_bytes = 0  # of chunks that are not whole, too
+        self.fetches = Fetches(self.send, lambda: self.came_bytes)
         self.asked: list[str] = []
+        self.answer_s: dict[str, float] = {}
         self.dead: set[str] = set()
         self.silent: set[str] = set()
         self._shelves = shelves
@@ -52,7 +55,8 @@ class Donors:
         if to in self.dead:
             loop.call_soon(self.fetches.donor_lost, to, "is gone")
         else:
-            loop.call_soon(self._shelves[to].answer, ME, message, self._answer_of(to))
+            answer = partial(self._shelves[to].answer, ME, message, self._answer_of(to))
+            loop.call_later(self.answer_s.get(to, 0.0), answer)
 
     def _answer_of(self, donor: PeerId):  # type: ignore[no-untyped-def]
         def answer(to: PeerId, message: Message, tensors: Sequence[torch.Tensor]) -> None:
@@ -97,6 +101,38 @@ def test_donor_that_hangs_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> Non
     donors.silent.add("a")
     with pytest.raises(RunError, match="has not answered"):
         asyncio.run(donors.get())
+
+
+def test_what_still_moves_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk takes its link ten times as long as any is expected to."""
+    monkeypatch.setattr(fetching, "CHUNK_S", 0.05)
+    donors = Donors({"a": shelf(snapshot())})
+    donors.answer_s["a"] = 0.5
+
+    async def get() -> Snapshot:
+        async def move() -> None:
+            while True:
+                donors.came_bytes += 1
+                await asyncio.sleep(0.01)
+
+        moving = asyncio.create_task(move())
+        try:
+            return await donors.get()
+        finally:
+            moving.cancel()
+
+    assert asyncio.run(get()) == snapshot()
+    chunks = -(-len(snapshot().data) // CHUNK_BYTES)
+    votes = donors.asked.count("a") - chunks
+    assert votes <= fetching.MISSES, "once for each chunk, and for the vote before them"
+
+
+def test_a_late_chunk_counts_and_its_donor_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both donors are slower than is expected of them: each is asked, and each answers late."""
+    monkeypatch.setattr(fetching, "CHUNK_S", 0.02)
+    donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
+    donors.answer_s |= {"a": 0.1, "b": 0.1}
+    assert asyncio.run(donors.get()) == snapshot()
 
 
 def test_most_donors_decide_which_file_it_is() -> None:

@@ -8,10 +8,11 @@ from functools import partial
 import pytest
 import torch
 
-from swarmrt.messages import Finish, Message, Part, StateChunk
-from swarmrt.runtime.outbox import MAX_QUEUED_CHUNKS
+from swarmrt.ids import MicrobatchId, Work
+from swarmrt.messages import Finish, Forward, Message, Part, StateChunk
+from swarmrt.runtime.outbox import MAX_QUEUED_CHUNKS, Outbox
 from swarmrt.runtime.uplink import Share, Uplink
-from swarmrt.wire.frames import CHUNK_BYTES, FrameWriter, encode
+from swarmrt.wire.frames import CHUNK_BYTES, FrameWriter, Tally, encode
 from tests.test_runtime_links import Link, both_carriers, run, two_ends, until
 
 RATE = 4e6  # bytes a second
@@ -133,6 +134,18 @@ def test_state_that_is_on_its_way_is_not_sent_again() -> None:
             await until(lambda: len(second.got) == MAX_QUEUED_CHUNKS + 1)
 
     run(story())
+
+
+def test_work_that_is_on_its_way_is_not_sent_again_either() -> None:
+    outbox = Outbox(Tally())
+    forward = Forward(Work(MicrobatchId(0, 1), 1), 1, ())
+    again = Forward(Work(MicrobatchId(0, 1), 2), 1, ())
+    outbox.frames.push(encode(forward, [BULK]))
+    assert outbox.is_on_its_way(encode(forward, [BULK]))
+    assert not outbox.is_on_its_way(encode(again, [BULK])), "another attempt"
+    while len(outbox.frames):
+        outbox.frames.next_frames()
+    assert not outbox.is_on_its_way(encode(forward, [BULK])), "it may be lost"
 
 
 def test_writer_that_fails_is_told_so() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Message, Ready
-from swarmrt.scheduler.events import Received, Started
+from swarmrt.scheduler.events import DeadlinePassed, PeerLost, Received, Started
 from swarmrt.scheduler.instructions import ReportRecovery
 from swarmrt.scheduler.membership import Membership
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.trainer import TrainerCore
+from tests.trainer_core import Swarm
 
 PEER = PeerId("peer")
 SETTINGS = TrainerSettings(
@@ -68,3 +69,18 @@ def test_peer_that_goes_on_saying_so_has_voided_its_work() -> None:
     (reason,) = trainer.hear(trainer.beacon(0, "joining"), 12.5)
     assert "it has voided its work" in reason
     assert not trainer.is_ready
+
+
+def test_the_only_one_that_is_left_of_a_stage_is_let_in_whatever_it_was_barred_for() -> None:
+    """Two replicas are cut off from each other and both left out for the step; then one dies."""
+    swarm = Swarm((2, 2))
+    swarm.run_to(3)
+    one, other = PeerId("s1p0"), PeerId("s1p1")
+    for peer in (one, other):
+        swarm.core.run.charge(peer, "it cannot be reached by the other", "cut")
+    del swarm.peers[one]
+    for event in (DeadlinePassed("none"), PeerLost(one, "killed")):
+        swarm.feed(event)
+    assert set(swarm.fenced()) == {one, other}
+    swarm.peers[other].state = "joining"
+    swarm.run_to(10, limit_s=30.0)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId
-from swarmrt.messages import Claim, Granted
+import pytest
+
+from swarmrt.ids import MicrobatchId, Work
+from swarmrt.messages import Accepted, Claim, Forward, Granted
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.dispatch import Late
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.estimate import Estimate, Estimates
 from swarmrt.scheduler.events import BackwardDone, DeadlinePassed
 from swarmrt.scheduler.receipts import Receipts
-from tests.peer_core import ME, UP, Peer, mb, sent
+from tests.peer_core import ME, UP, A, Peer, mb, sent
 
 
 class Owners:
@@ -25,9 +27,9 @@ class Owners:
     def accumulate(self, microbatch: MicrobatchId) -> None:
         """Every stage's receipt, the last stage's first."""
         for stage in reversed(range(len(self.answer_s))):
-            self._receipts.expect(microbatch, stage, self._now)
+            self._receipts.expect(microbatch, stage, ME, self._now)
             self._wait(microbatch, self.answer_s[stage])
-            self._receipts.came(microbatch, stage, self._now)
+            self._receipts.came(microbatch, stage, ME, self._now)
         self._receipts.finished(microbatch)
 
     def _wait(self, microbatch: MicrobatchId, seconds: float) -> None:
@@ -88,3 +90,37 @@ def test_an_hour_that_somebody_stood_still_does_not_make_patient_for_hours() -> 
     for _ in range(50):  # all that was under way
         estimate.add_answer(3600.0, patience_s)
     assert patience_s < estimate.patience_s(5.0) <= 8 * patience_s
+
+
+def test_doubling_comes_to_minutes_however_short_the_answers_were() -> None:
+    estimate = Estimate()
+    for _ in range(50):
+        estimate.add(0.001)
+    waits = [estimate.patience_s(5.0, retries) for retries in range(20)]
+    assert waits == sorted(waits) and waits[0] < 0.1 and waits[-1] == 120.0
+
+
+def test_what_others_need_says_little_of_one_who_has_not_answered_yet() -> None:
+    times = Estimates()
+    assert times.patience_s(UP, 5.0) == 5.0
+    for _ in range(50):
+        times.add_answer(UP, 0.2, 1.0)
+    assert times.patience_s(ME, 5.0) == pytest.approx(4 * times.patience_s(UP, 5.0))
+    for _ in range(50):
+        times.add_answer(ME, 3.0, times.patience_s(ME, 5.0))
+    assert times.patience_s(UP, 5.0) < 0.6 and times.patience_s(ME, 5.0) > 5.0
+
+
+def test_a_push_over_a_slow_link_is_not_repeated_for_ever() -> None:
+    """Of two replicas the link to one takes 30 s: what it is given is not given to the other."""
+    peer = Peer()
+    again = []
+    for index in range(40):
+        to = peer.pushed(mb(index))
+        peer.now += 30.0 if to == A else 0.1
+        pushed = sent(peer.feed(DeadlinePassed("overdue")), Forward)
+        again.append(len(pushed))
+        peer.get(Accepted(Work(mb(index), 1), 0.1, 0.0), to)
+        for other, _ in pushed:
+            peer.get(Accepted(Work(mb(index), 1), 0.1, 0.0), other)
+    assert 0 < sum(again[:20]) and sum(again[20:]) == 0

@@ -36,6 +36,7 @@ from swarmrt.messages import (
     Roster,
     Stale,
     Standing,
+    TooSlow,
 )
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -101,6 +102,7 @@ class Liar:
             FrameKind: lambda: rng.choice(("output", "gradient")),
             FailedIn: lambda: rng.choice(("", "forward", "backward", "weights")),
             PeerState: lambda: rng.choice(("joining", "loading", "serving", "leaving")),
+            TooSlow: lambda: rng.choice(("link", "state", "round")),
             tuple[int, ...]: lambda: self._some((0, 1, 2), self._integer),
             tuple[PeerId, ...]: self._path,
             Roster: lambda: self._several(

@@ -50,7 +50,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Send,
 )
-from swarmrt.scheduler.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
+from swarmrt.scheduler.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS, MOST_BEHIND
 from tests.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 SECRET = bytes(16)
@@ -341,10 +341,12 @@ def test_roster_without_this_peer_is_refused() -> None:
 
 def test_what_is_kept_of_steps_to_come_is_bounded() -> None:
     peer = Peer()
-    for step in range(100):
+    for step in range(MOST_BEHIND + 100):
         peer.get(Prepare(1, step, step, ((OTHER, ()),), (ME,), 10))
         peer.get(Apply(1, step, step, 1.0, False))
-    assert peer.core.reducing.round(99) is None and len(peer.core.reducing._applies) < 20
+    reducing = peer.core.reducing
+    assert reducing.round(MOST_BEHIND + 2) is None
+    assert len(reducing._applies) <= reducing.most_behind + 2
 
 
 @pytest.mark.parametrize("norm", [math.nan, math.inf, -1.0])

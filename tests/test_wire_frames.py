@@ -27,6 +27,7 @@ from swarmrt.messages import (
     Probe,
     Roster,
     Stale,
+    TooSlow,
 )
 from swarmrt.wire.frames import (
     CHUNK_BYTES,
@@ -59,6 +60,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     FailedIn: st.sampled_from(["", "forward", "backward", "weights"]),
     FrameKind: st.sampled_from(["output", "gradient"]),
     PeerState: st.sampled_from(["joining", "loading", "serving", "leaving"]),
+    TooSlow: st.sampled_from(["link", "state", "round"]),
     tuple[int, ...]: st.lists(small, max_size=4).map(tuple),
     tuple[PeerId, ...]: st.lists(peers, max_size=4).map(tuple),
     Roster: st.lists(st.tuples(peers, st.lists(small, max_size=3).map(tuple)), max_size=3).map(

@@ -28,6 +28,7 @@ from swarmrt.messages import (
     Forward,
     Granted,
     Hail,
+    LeftOut,
     Message,
     Prepare,
     Prepared,
@@ -73,11 +74,16 @@ class Peer:
         self.done = 0
         self.habit: Habit = lambda message: [message]
         self.loads = True
+        self.gradient_bytes, self.moved_bytes, self.gradient_s = 1 << 30, 0, 0.0
+        self.waits_for = PeerId("")
+        self.left_out: list[LeftOut] = []
 
     def beacon(self) -> Beacon:
         state: Any = self.state
         ids = (self.epoch, self.term, self.stage, state, self.version, self.digest)
-        return Beacon(*ids, self.prepared, self.applied, 1.0, 0, self.done, SERVICE_S)
+        work = (self.prepared, self.applied, 1.0, 0, self.done, SERVICE_S)
+        link = (self.waits_for, self.gradient_bytes, self.moved_bytes, self.gradient_s)
+        return Beacon(*ids, *work, *link)
 
     def answers(self, message: Message) -> list[Message]:
         match message:
@@ -86,6 +92,10 @@ class Peer:
                 return [self.beacon()]
             case Admit():
                 return self._admitted(message)
+            case LeftOut(epoch, term) if (epoch, term) == (self.epoch, self.term):
+                self.left_out.append(message)
+                self.state, self.term = "joining", 0
+                return [self.beacon()]
             case Forward(work, epoch):
                 answer: list[Message] = [Accepted(work, SERVICE_S, 0.0)]
                 self._swarm.pass_on(self, message)

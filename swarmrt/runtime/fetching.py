@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -145,7 +145,13 @@ class Fetch:
     """A file on its way to a landing, from donors that name its digest. Feed it the answers."""
 
     def __init__(
-        self, wanted: Wanted, digest: str, donors: Sequence[PeerId], send: Send, landing: Landing
+        self,
+        wanted: Wanted,
+        digest: str,
+        donors: Sequence[PeerId],
+        send: Send,
+        landing: Landing,
+        came_bytes: Callable[[], int],
     ) -> None:
         self._wanted, self._digest, self._send = wanted, digest, send
         self._donors = list(donors)
@@ -153,6 +159,8 @@ class Fetch:
         self._size_bytes = self._missing_bytes = wanted.size_bytes
         self._being_written = 0  # chunks
         self._asked: dict[int, tuple[PeerId, float]] = {}  # offset → donor, and when
+        self._owes: defaultdict[PeerId, set[int]] = defaultdict(set)  # also what others were asked
+        self._came_bytes = came_bytes
         self._chunk_time = Estimate()
         self._retries = 0  # since something came
         self._misses: Counter[PeerId] = Counter()
@@ -169,12 +177,14 @@ class Fetch:
         self._ask()
         while self._missing_bytes and self._failure is None:
             self._progress.clear()
+            came_bytes = self._came_bytes()
             try:
                 async with asyncio.timeout(self._chunk_time.patience_s(CHUNK_S, self._retries)):
                     await self._progress.wait()
                 self._retries = 0
             except TimeoutError:
-                self._ask_others()
+                if came_bytes == self._came_bytes():  # what still moves is not asked for again
+                    self._ask_others()
         if self._failure is not None:
             raise self._failure
         data = self._landing.data()
@@ -185,8 +195,9 @@ class Fetch:
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
         offset = chunk.offset_bytes
-        asked, asked_at = self._asked.get(offset, (None, 0.0))
-        if asked != sender or len(tensors) != 1:
+        _, asked_at = self._asked.get(offset, (None, 0.0))
+        is_owed = offset in self._asked and offset in self._owes[sender]
+        if not is_owed or len(tensors) != 1:
             return
         payload = tensors[0]
         if not isinstance(payload, torch.Tensor) or payload.dtype != torch.uint8:
@@ -195,11 +206,14 @@ class Fetch:
         if (chunk.digest, chunk.total_bytes) != (self._digest, total_bytes):
             self.donor_failed(sender, "holds another file than it has said")
             return
+        if not offset and payload.shape == (1,) != (total_bytes,):
+            return  # a late answer to the vote
         if payload.shape != (min(CHUNK_BYTES, total_bytes - offset),):
             self.donor_failed(sender, "sent a chunk of the wrong size")
             return
         data = payload.numpy().data
         self._chunk_time.add(asyncio.get_running_loop().time() - asked_at)
+        self._misses[sender] = 0  # it answers again
         del self._asked[offset]
         self._being_written += 1
         self._landing.write(offset, data, partial(self._written, len(data)))
@@ -253,6 +267,7 @@ class Fetch:
         donor = self._donors[self._turn % len(self._donors)]
         self._turn += 1
         self._asked[offset] = donor, asyncio.get_running_loop().time()
+        self._owes[donor].add(offset)
         request = GetState(self._wanted.stage, self._wanted.version, offset, CHUNK_BYTES)
         self._send(donor, request, ())
 
@@ -264,7 +279,10 @@ class Fetch:
 class Fetches:
     """All snapshots on their way to this process."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, came_bytes: Callable[[], int] = lambda: 0) -> None:
+        """`came_bytes` tells how many bytes of states have come to this process so far, also of
+        chunks that are not whole."""
+        self._came_bytes = came_bytes
         self.distrusted: set[PeerId] = set()  # donors whose file was not what it had to be
         self._send = send
         self._awaiting: dict[tuple[int, int], Awaiting] = {}
@@ -298,7 +316,7 @@ class Fetches:
         failure = RunError(f"{wanted} arrived damaged: its digest differs")
         for some in tries:
             landing = await asyncio.to_thread(new_landing, wanted.size_bytes)
-            fetch = Fetch(wanted, digest, some, self._send, landing)
+            fetch = Fetch(wanted, digest, some, self._send, landing, self._came_bytes)
             try:
                 snapshot = await self._answer(wanted, fetch, fetch.snapshot())
             except RunError as error:

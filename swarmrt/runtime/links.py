@@ -32,7 +32,16 @@ from swarmrt.runtime.outbox import Gathering, Outbox
 from swarmrt.runtime.quotas import Quotas
 from swarmrt.runtime.streams import Streams
 from swarmrt.runtime.uplink import Uplink
-from swarmrt.wire.frames import PROTOCOL, FrameReader, FrameWriter, Hello, Join, Outgoing, encode
+from swarmrt.wire.frames import (
+    PROTOCOL,
+    FrameReader,
+    FrameWriter,
+    Hello,
+    Join,
+    Outgoing,
+    Tally,
+    encode,
+)
 from swarmrt.wire.limits import GREETING, Limits
 
 log = logging.getLogger("swarmrt.links")
@@ -76,6 +85,7 @@ class Links:
         self._on_message, self._on_lost = on_message, on_lost
         self._on_send_failed = on_send_failed
         self._faults, self._beacons = faults, beacons
+        self.tally = Tally()
         self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links = OpenLinks(self.quotas, streams)
@@ -129,7 +139,7 @@ class Links:
                 f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
             )
         outbox = self._outbox(peer)
-        if outbox.has_chunk(outgoing):
+        if outbox.is_on_its_way(outgoing):
             return
         if outbox.is_full_for(outgoing):
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
@@ -152,6 +162,11 @@ class Links:
         for peer, outbox in gathered.items():
             if self._outboxes.get(peer) is outbox:  # else it is broken, and told
                 self._write_now(peer, outbox)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to go, to all peers."""
+        return sum(outbox.queued_bytes for outbox in self._outboxes.values())
 
     def peers(self) -> set[PeerId]:
         """Return who is at the other end of an open link."""
@@ -200,7 +215,7 @@ class Links:
     def _outbox(self, peer: PeerId) -> Outbox:
         outbox = self._outboxes.get(peer)
         if outbox is None:
-            outbox = self._outboxes[peer] = Outbox()
+            outbox = self._outboxes[peer] = Outbox(self.tally)
         return outbox
 
     def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
@@ -323,7 +338,7 @@ class Links:
         frames.push(encode(Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown)))
         connection.write(frames.next_frames())
         connection.begin(
-            FrameReader(GREETING, quota.account, partial(self._may_come, link)),
+            FrameReader(GREETING, quota.account, partial(self._may_come, link), self.tally),
             partial(self._received, link),
             partial(self._ended, link),
             self.together,

@@ -11,7 +11,7 @@ from swarmrt.runtime.carriers import Connection
 from swarmrt.runtime.faults import Late
 from swarmrt.runtime.streams import Streams
 from swarmrt.runtime.uplink import Share
-from swarmrt.wire.frames import FrameWriter, Outgoing
+from swarmrt.wire.frames import FrameWriter, Outgoing, Tally
 from swarmrt.wire.ranks import STATE
 
 MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it reads too slowly for more work
@@ -22,8 +22,8 @@ MAX_QUEUED_CHUNKS = 8  # of state: twice as many as are asked for at a time
 class Outbox:
     """The messages on their way to one peer."""
 
-    def __init__(self) -> None:
-        self.frames = FrameWriter()
+    def __init__(self, tally: Tally) -> None:
+        self.frames = FrameWriter(tally)
         self.share = Share()
         self.wake = asyncio.Event()
         self.connection: Connection | None = None
@@ -49,12 +49,13 @@ class Outbox:
         is_bounded = outgoing.is_control or isinstance(outgoing.message, Part)
         return not is_bounded and self.queued_bytes > MAX_QUEUED_BYTES
 
-    def has_chunk(self, outgoing: Outgoing) -> bool:
-        """Return whether this piece of state is on its way there already: who waits for it on a
-        narrow link asks again, and sending it twice would only take longer."""
-        if outgoing.rank != STATE:
+    def is_on_its_way(self, outgoing: Outgoing) -> bool:
+        """Return whether this piece of state or of work is on its way there already: who waits for
+        it on a narrow link asks again, and sending it twice would only take longer. No part of a
+        round is asked for twice."""
+        if outgoing.is_control or isinstance(outgoing.message, Part):
             return False
-        return outgoing.message in self.frames.chunks() or outgoing.message in self.on_streams()
+        return outgoing.message in self.frames.bulk() or outgoing.message in self.on_streams()
 
     def on_streams(self) -> list[Message]:
         return self.streams.unsent() if self.streams is not None else []

@@ -263,6 +263,12 @@ class Parts:
         return GradientCombined(what.step, what.round, its_digest, mean.squared_norm)
 
 
+def gradient_bytes(precision: Precision, gradients: torch.Tensor) -> int:
+    """Return how many bytes such gradients have on their way."""
+    codec = CODECS[precision]
+    return gradients.nbytes if codec is None else codec.encoded_bytes(gradients.numel())
+
+
 def part_range(numel: int, index: int, parts: int) -> slice:
     """The slice of a flat gradient that part `index` covers; sizes differ by at most one."""
     return slice(index * numel // parts, (index + 1) * numel // parts)

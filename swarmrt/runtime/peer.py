@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,9 +29,11 @@ from swarmrt.runtime.copying import Copying
 from swarmrt.runtime.faults import Thread
 from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.fitting import Fitting
+from swarmrt.runtime.left_out import left_out_text
 from swarmrt.runtime.membership import Membership
+from swarmrt.runtime.moving import tell_what_moves
 from swarmrt.runtime.network import Network
-from swarmrt.runtime.parts import Mean, Parts
+from swarmrt.runtime.parts import Mean, Parts, gradient_bytes
 from swarmrt.runtime.presence import Presence
 from swarmrt.runtime.serve_options import ServeOptions, Threads
 from swarmrt.runtime.shell import Shell, Tensors
@@ -56,17 +59,21 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Output,
     Payload,
+    ReportLeftOut,
     RunBackward,
     RunForward,
     RunWeightGradients,
     Send,
     StepOptimizer,
+    StopLoading,
     SumPart,
 )
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.trust.sealing import key_of
 from swarmrt.trust.statements import Published
+
+log = logging.getLogger("swarmrt.peer")
 
 
 class Peer(Shell):
@@ -104,6 +111,7 @@ class Peer(Shell):
             microbatches=config.batch.microbatches,
             eval_microbatches=config.evaluation.microbatches,
             trainer_gone_s=options.trainer_gone_s,
+            wire_bytes=gradient_bytes(config.precision.gradients, stage.gradients()),
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         door = network.door(config, stage=options.stage)
@@ -145,6 +153,8 @@ class Peer(Shell):
             DropRound: self._drop_round,
             StepOptimizer: self._step_optimizer,
             LoadState: self._load,
+            StopLoading: self._stop_loading,
+            ReportLeftOut: self._left_out,
             Announce: self._presence.announce,
         }
 
@@ -157,6 +167,7 @@ class Peer(Shell):
         """Serve until the core stops; return the reason. Raises RunError when it is an error."""
         watches = self._presence.watches()
         duties = [self._presence.keep_announced(), *watches, self._membership.keep()]
+        duties.append(tell_what_moves(self.links, self.process.feed))
         started = Started(self.stage.version, self.stage.digest(), *self._update)
         try:
             return await self.live(switch, started, duties, self._membership.enter())
@@ -222,7 +233,8 @@ class Peer(Shell):
         self._computations.keep_output_grad(keep.microbatch, self.process.arrived[0])
 
     def _keep_part(self, keep: KeepPart) -> None:
-        if not (keep.summed and keep.parts):
+        is_ahead = keep.step > self.stage.version and self._parts.are_encoded
+        if not (keep.summed and keep.parts) or is_ahead:  # decoded when their turn comes
             self._parts.keep(keep, self.process.arrived[0])
             return
         summed = self.process.arrived[0]
@@ -285,6 +297,13 @@ class Peer(Shell):
         if self._loading is not None:
             self._loading.cancel()
         self._loading = self.start(self._load_state(what))
+
+    def _stop_loading(self, _: StopLoading) -> None:
+        if self._loading is not None:
+            self._loading.cancel()
+
+    def _left_out(self, report: ReportLeftOut) -> None:
+        log.warning("%s", left_out_text(report))
 
     def _tensors(self, payload: Payload | None) -> Tensors:
         match payload:

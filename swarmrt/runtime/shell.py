@@ -86,7 +86,7 @@ class Shell(ABC):
             reach=network.reach,
             uplink=network.uplink,
         )
-        self.fetches = Fetches(self.links.send)
+        self.fetches = Fetches(self.links.send, lambda: self.links.tally.came_state_bytes)
         self.shelf = Shelf()
         self.answers = Answers()
         self.unfit: Counter[str] = Counter()  # messages whose tensors did not fit, by kind

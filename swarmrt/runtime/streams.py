@@ -20,7 +20,7 @@ import torch
 from swarmrt.errors import RunError, WireError
 from swarmrt.messages import Message
 from swarmrt.runtime.carriers import Connection
-from swarmrt.wire.frames import FrameReader, FrameWriter, Hello, Join, encode
+from swarmrt.wire.frames import FrameReader, FrameWriter, Hello, Join, Tally, encode
 from swarmrt.wire.limits import GREETING
 
 log = logging.getLogger("swarmrt.links")
@@ -34,9 +34,9 @@ REST_S = 60.0  # after one that could not be opened
 class Stream:
     """A further connection, with what is on its way on it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, tally: Tally) -> None:
         self.connection = connection
-        self.frames = FrameWriter()
+        self.frames = FrameWriter(tally)
         self.joined = asyncio.Event()
         self.is_done = False  # closed by us
 
@@ -137,7 +137,7 @@ class Streams:
     async def _add(self) -> None:
         """Open one more. Raises RunError or OSError when the other end cannot be dialed, or takes
         no more."""
-        stream = Stream(await self._dial())
+        stream = Stream(await self._dial(), self._source.tally)
         connection = stream.connection
         self._open.add(connection)
         stream.frames.push(encode(Join(self._key)))

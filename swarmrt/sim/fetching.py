@@ -47,6 +47,12 @@ class Exchange:
         fetch = self._fetches[stage, version] = Fetch(self, stage, version, donors, done)
         fetch.start()
 
+    def stop(self) -> None:
+        """Ask for nothing more: what was to come is not waited for."""
+        for fetch in self._fetches.values():
+            fetch.stop()
+        self._fetches.clear()
+
     def send(
         self, to: PeerId, message: GetState | StateChunk | NoState, payload: Any = None
     ) -> None:
@@ -130,6 +136,9 @@ class Fetch:
         self._watch()
         if not self._donors:
             self._end(None)
+
+    def stop(self) -> None:
+        self._is_over = True
 
     def chunk_arrived(self, sender: PeerId, offset: int, history: History) -> None:
         donor, asked_at = self._asked.get(offset, (None, 0.0))

@@ -7,12 +7,12 @@ order of sending, and control before it, which waits for the end of one chunk at
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message
+from swarmrt.messages import Message, Part, StateChunk
 from swarmrt.scheduler.instructions import GradientPart, InputGrad, Output, Payload
 from swarmrt.sim.clock import Clock
 
@@ -68,6 +68,8 @@ class Wires:
         self._rates: dict[Pair, float] = {}  # bytes a second, of the first in each queue
         self._still: Counter[PeerId] = Counter()  # hosts of which nothing moves, and why often
         self._moved_at = 0.0
+        self._came: defaultdict[PeerId, float] = defaultdict(float)  # bytes of parts and states
+        self._went: defaultdict[PeerId, float] = defaultdict(float)
         self._plans = 0
 
     def link(self, host: PeerId) -> Link:
@@ -84,6 +86,13 @@ class Wires:
             return 0.0
         self._move()
         return min(CHUNK_BYTES, self._queues[pair][0].left_bytes) / rate
+
+    def moved_bytes(self, host: PeerId) -> tuple[int, int, int]:
+        """Return what has come to a host and gone from it, of parts and states, and what waits."""
+        self._move()
+        queues = (queue for pair, queue in self._queues.items() if pair[0] == host)
+        left = sum(bulk.left_bytes for queue in queues for bulk in queue)
+        return round(self._came[host]), round(self._went[host]), round(left)
 
     def push(self, pair: Pair, bulk: Bulk) -> None:
         self._move()
@@ -122,7 +131,11 @@ class Wires:
         self._moved_at = self._clock.now
         if elapsed_s:
             for pair, queue in self._queues.items():
-                queue[0].left_bytes -= self._rates[pair] * elapsed_s
+                carried = self._rates[pair] * elapsed_s
+                queue[0].left_bytes -= carried
+                if isinstance(queue[0].message, Part | StateChunk):
+                    self._went[pair[0]] += carried
+                    self._came[pair[1]] += carried
 
     def _plan(self) -> None:
         """Share the links anew, and come back when the next message is through."""

@@ -24,6 +24,7 @@ from swarmrt.scheduler.events import (
     ComputeFailed,
     ForwardDone,
     GradientCombined,
+    Moved,
     PartSummed,
     Started,
     StateLoaded,
@@ -48,12 +49,14 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Output,
     Payload,
+    ReportLeftOut,
     RunBackward,
     RunForward,
     RunWeightGradients,
     Send,
     StepOptimizer,
     Stop,
+    StopLoading,
     SumPart,
 )
 from swarmrt.scheduler.peer import PeerCore
@@ -69,6 +72,7 @@ Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch by ow
 TOKENS = 10  # of every microbatch
 FRAME_BYTES = 100
 SNAPSHOTS_KEPT = 2
+MOVED_S = 0.5  # between words of what comes and goes
 Key = tuple[int, int, int]  # step, round, index
 Thread = Literal["compute", "reduce", "update", "load"]
 
@@ -96,6 +100,7 @@ class SimulatedPeer:
         self.fails: Callable[[str, MicrobatchId], bool] = lambda what, microbatch: False
         self.history: History = ()
         self.snapshots: dict[int, History] = {}
+        self.left_out: list[ReportLeftOut] = []  # why the run has gone on without it
         self._clock, self._network, self._rng = clock, network, rng
         self._announce, self._snapshot_of = announce, snapshot_of
         self._gone = gone
@@ -124,6 +129,18 @@ class SimulatedPeer:
 
     def start(self) -> None:
         self.process.feed(Started(0, digest_of(())))
+        if self._network.wires is not None:
+            self._tell_what_moves(Moved(0, 0, 0))
+
+    def _tell_what_moves(self, told: Moved) -> None:
+        if not self.process.alive:
+            return
+        wires = self._network.wires
+        assert wires is not None
+        moved = Moved(*wires.moved_bytes(self.settings.me))
+        if moved != told or moved.left_bytes:
+            self.process.feed(moved)
+        self._clock.after(MOVED_S, lambda: self._tell_what_moves(moved))
 
     def hang(self, thread: Thread, seconds: float) -> None:
         """Make what it does there take so much longer, while the process beacons as before."""
@@ -195,6 +212,12 @@ class SimulatedPeer:
                 self._later(0.2, lambda: self._step(step, update, snapshot), "update")
             case LoadState(version, donors):
                 self._load(version, donors)
+            case StopLoading():
+                self._loads += 1
+                if self._exchange is not None:
+                    self._exchange.stop()
+            case ReportLeftOut():
+                self.left_out.append(instruction)
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from swarmrt.errors import WireError
-from swarmrt.messages import ALL_MESSAGES, Message
+from swarmrt.messages import ALL_MESSAGES, Message, Part, StateChunk
 from swarmrt.wire.headers import HeaderFormat
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, unlimited
@@ -65,6 +65,21 @@ _FORMATS = {number: HeaderFormat(kind) for kind, number in _NUMBERS.items()}
 Received = tuple[Message, list[torch.Tensor]]
 
 
+class Tally:
+    """The bytes of parts and states that have come and gone, also of messages that are not whole.
+
+    They are what others wait for while they move.
+    """
+
+    def __init__(self) -> None:
+        self.came_bytes = 0
+        self.came_state_bytes = 0  # of them
+        self.went_bytes = 0
+
+
+_TALLIED = (Part, StateChunk)
+
+
 # ---------------------------------------------------------------------- writing
 
 
@@ -106,7 +121,8 @@ def encode(message: Message, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
 class FrameWriter:
     """Orders frames by their ranks, and those of one rank in the order of pushing."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally | None = None) -> None:
+        self.tally = tally or Tally()
         self._control: deque[Outgoing] = deque()
         self._work: deque[Outgoing] = deque()
         self._state: deque[Outgoing] = deque()
@@ -169,6 +185,8 @@ class FrameWriter:
         size = sum(piece.nbytes for piece in body)
         outgoing.left_bytes -= size
         self.queued_bytes -= size
+        if isinstance(outgoing.message, _TALLIED):
+            self.tally.went_bytes += size
         prefix = PREFIX.pack(MAGIC, PROTOCOL, kind, outgoing.number, len(header), size)
         if outgoing.left_bytes == 0:
             queue.popleft()
@@ -200,6 +218,10 @@ class FrameWriter:
     def chunks(self) -> list[Message]:
         """Return the messages of state that wait or are under way."""
         return [outgoing.message for outgoing in self._state]
+
+    def bulk(self) -> list[Message]:
+        """Return the messages of work and of state that wait or are under way."""
+        return [outgoing.message for queue in (self._work, self._state) for outgoing in queue]
 
     def unsent(self) -> list[Message]:
         """Messages that were not written to their end."""
@@ -259,13 +281,18 @@ class FrameReader:
     """
 
     def __init__(
-        self, limits: Limits, account: Account | None = None, gate: Gate = _open_gate
+        self,
+        limits: Limits,
+        account: Account | None = None,
+        gate: Gate = _open_gate,
+        tally: Tally | None = None,
     ) -> None:
         self.limits = limits
         self.came_bytes = 0
         self.header_bytes = 0  # of the message that the gate is asked about
         self._account = account or unlimited()
         self._gate = gate
+        self._tally = tally or Tally()
         self._split = bytearray()  # a prefix and header of which the end has not come yet
         self._partials: dict[int, Partial] = {}
         self._whole: Received | None = None  # what the last frame has made whole
@@ -410,6 +437,10 @@ class FrameReader:
         """Count so many more bytes of a payload; return the message if it is whole with them."""
         partial.filled += size
         self._fill_left -= size
+        if isinstance(partial.message, _TALLIED):
+            self._tally.came_bytes += size
+            if isinstance(partial.message, StateChunk):
+                self._tally.came_state_bytes += size
         if self._fill_left:
             return None
         self._filling = None
