@@ -96,3 +96,15 @@ def test_a_run_that_has_not_begun_sends_its_peers_home() -> None:
     swarm.trainer.process.feed(StopRequested("SIGINT received"))
     let_pass(swarm, 20.0)
     assert held(swarm) == []
+
+
+def test_a_checkpoint_that_takes_long_holds_nobody_up_and_is_not_queued_behind() -> None:
+    """Every version is due, and writing one takes as long as several steps."""
+    swarm = World((2, 2), seed=7, steps=20, microbatches=4, eval_every=0, checkpoint_every=1)
+    swarm.trainer.hang_saving(12.0)
+    swarm.run()
+    saved = sorted(swarm.disk.checkpoints)
+    assert versions(swarm) == list(range(1, 21)) and saved[-1] == 20
+    assert 2 <= len(saved) < 20
+    ends = [later - sooner for sooner, later in zip(saved, saved[1:], strict=False)]
+    assert max(ends) > 1

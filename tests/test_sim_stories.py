@@ -88,19 +88,3 @@ def test_ctrl_c_while_a_resumed_trainer_hails_leaves_the_peers_what_they_hold() 
     for stage in (0, 1):
         held = max((len(world.peers[peer].history) for peer in world.live(stage)), default=0)
         assert max(held, saved) >= 5
-
-
-def test_who_drains_serves_again_when_the_other_is_lost() -> None:
-    """Two replicas: one wants to leave, the other dies, and a third is only just there."""
-    world = World((2, 2), seed=4, steps=60, microbatches=4, eval_every=0, checkpoint_every=50)
-    world.run_until(5)
-    first, second = world.live(1)
-    world.drain(first)
-    until = world.clock.now + 0.3
-    while world.clock.now < until:
-        world.clock.step()
-    assert world.peers[first].stopped is None
-    world.kill(second)
-    world.spawn(1)
-    world.run(limit_s=2000)
-    assert not world.disk.rollbacks and versions(world) == list(range(1, 61))

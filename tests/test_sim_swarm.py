@@ -50,7 +50,8 @@ def test_pipeline_does_not_drain_between_steps_when_one_may_be_stale() -> None:
         return sum(report.seconds for report in steps) / len(steps)
 
     ideal_s = 16 * 0.3 / 2  # a forward of 0.1 s and a backward of 0.2 s, by two replicas
-    assert ideal_s <= seconds_a_step(staleness=1) < 1.15 * ideal_s < seconds_a_step(staleness=0)
+    least_s = 0.99 * ideal_s  # the first step of those that count may have begun early
+    assert least_s <= seconds_a_step(staleness=1) < 1.15 * ideal_s < seconds_a_step(staleness=0)
 
 
 def test_newcomer_gets_the_state_and_takes_part() -> None:

@@ -1,7 +1,4 @@
-"""Stories of simulated swarms that do not end well yet: not collected, run them by their path.
-
-A story that passes belongs in `tests/test_sim_stories.py`.
-"""
+"""Newcomers at home, in the simulator: behind 20 Mb/s, or with a state that takes minutes to come."""
 
 from __future__ import annotations
 
