@@ -1,4 +1,4 @@
-"""Newcomers at home, in the simulator: behind 20 Mb/s, or with a state that takes minutes to come."""
+"""Newcomers at home in the simulator: behind 20 Mb/s, or with a state that takes minutes."""
 
 from __future__ import annotations
 
