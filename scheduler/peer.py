@@ -107,7 +107,7 @@ class PeerCore:
     # ------------------------------------------------------------------ the door
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
-        """What to do about it. Answers that are no longer waited for give []."""
+        """Return what to do about an event. Answers that are no longer waited for give []."""
         instructions = self._handle(event, now)
         instructions += self._skip_when_idle()
         return [*instructions, *self._leave_when_idle(), *self.forwards.agenda.arm()]
@@ -294,7 +294,8 @@ class PeerCore:
         return void + self.reducing.clear(but_prepared=self.seat.version)
 
     def _trainer_lost(self, now: float) -> list[Instruction]:
-        """Without its ledger nothing can be committed: wait until it hails or admits us."""
+        """Wait until the trainer hails or admits us: without its ledger nothing can be
+        committed."""
         seat = self.seat
         if self._alone_since is None:
             self._alone_since = now
@@ -327,7 +328,7 @@ class PeerCore:
     # ------------------------------------------------------------------ what cannot be computed
 
     def _compute_failed(self, event: ComputeFailed, now: float) -> list[Instruction]:
-        """Others may fare better with it. It ends nobody: what was sent may be at fault."""
+        """Let others try, who may fare better. It ends nobody: what was sent may be at fault."""
         seat = self.seat
         task, void = self.computing.failed(event.microbatch)
         if task is None:
@@ -351,7 +352,7 @@ class PeerCore:
     # ------------------------------------------------------------------ leaving
 
     def _stop_requested(self, reason: str) -> list[Instruction]:
-        """Once: drain, when the trainer lets it. Twice, or when not serving: leave.
+        """Drain, when the trainer lets it; asked twice, or when not serving, leave.
 
         However long it takes until another can take over, this peer serves: its owner may insist.
         """
@@ -404,7 +405,7 @@ class PeerCore:
         return [*self.recovery.vouched(message.peer), *forwards.rewire(now)]
 
     def _forget_neighbours(self) -> None:
-        """What the trainer has said of them is of an earlier admission."""
+        """Forget what the trainer has said of them, which is of an earlier admission."""
         self.forwards.forget_neighbours()
         self.recovery.forget_early()
 
@@ -499,7 +500,7 @@ class PeerCore:
         return [*self._prepared(seat.version), *self._reduce_on()]
 
     def _disagreement(self, message: Prepare) -> str:
-        """Why the roster is not what this peer did; empty if it is."""
+        """Return why the roster is not what this peer did; empty if it is."""
         seat = self.seat
         roster = dict(message.roster)
         if seat.me not in roster:
@@ -603,7 +604,7 @@ class PeerCore:
     # ------------------------------------------------------------------ invariants
 
     def validate(self) -> None:
-        """What always holds between events."""
+        """Check what always holds between events."""
         seat = self.seat
         tasks = self.computing.tasks
         self.forwards.next.wiring.validate()
