@@ -87,7 +87,7 @@ class Fencing:
             run.members.lose(member.peer)
             self._pardon_if_bare(member.stage)
             return [_lost(member)]
-        if verdict is Verdict.GONE and member.health.late_s(now) > redo_s(run, member):
+        if verdict is Verdict.GONE and self._is_too_dear(member, now):
             return self.fence(member, "it is silent, or makes no progress", now)
         if member.state is Membership.ADMITTED and self._is_waited_for(member, now):
             waited_s = now - member.admitted_at
@@ -101,6 +101,14 @@ class Fencing:
             member.suspect = True
             run.dispatch.wiring.remove(member.peer)
         return []
+
+    def _is_too_dear(self, member: Member, now: float) -> bool:
+        """Return whether waiting for it costs more than doing its work again. Who is alone and is
+        heard is waited for: nobody could do that work."""
+        alone = not self._run.has_others(member.peer, member.stage)
+        if alone and member.state is Membership.READY and not member.health.is_silent(now):
+            return False
+        return member.health.late_s(now) > redo_s(self._run, member)
 
     def _computation_s(self, member: Member) -> float:
         """Return what one takes at most, by its own word, and never more than a step; 0 if that is

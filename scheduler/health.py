@@ -76,6 +76,12 @@ class Health:
         is_fine = self._lateness(now, EARLY, most_s) < 1
         return Verdict.FINE if is_fine else Verdict.SUSPECT
 
+    def is_silent(self, now: float) -> bool:
+        """Return whether it would be given up for its beacons alone."""
+        if self.heard_at is None or self.beacons.samples < LEAST_SAMPLES:
+            return False
+        return (now - self.heard_at) / _deadline_s(self.beacons, LEAST_BEATS) >= 2
+
     def late_s(self, now: float) -> float:
         """Return for how long nothing has been heard of it, or of its progress."""
         if self.heard_at is None:

@@ -114,3 +114,17 @@ def test_computation_that_hangs_before_any_was_timed_is_found_out() -> None:
     assert seconds_until_fenced(world, newcomer, 60.0)
     world.run(limit_s=600.0)
     assert fenced(world) == {newcomer}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_lone_replica_whose_device_hangs_is_waited_for(seed: int) -> None:
+    """Nobody could do its work, and what it has accumulated is not thrown away."""
+    world = World((2, 1), seed, steps=30, microbatches=6, eval_every=0, checkpoint_every=0,
+                  service_s=(0.05, 0.1))  # fmt: skip
+    world.run_until(10)
+    [lone] = world.live(1)
+    world.hang(lone, "compute", 30.0)
+    fenced = sum(world.disk.fenced.values())
+    world.run()
+    assert sum(world.disk.fenced.values()) == fenced, world.disk.fenced
+    assert [report.version for report in world.disk.steps] == list(range(1, 31))
