@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Prepare, Prepared, Roster
 from swarmrt.scheduler.agreeing import odd_ones
@@ -123,6 +125,7 @@ class Commit:
     num_stages: int
     expected: dict[PeerId, int]  # peer → stage
     apply: Apply
+    copied_stages: frozenset[int]  # whose replicas keep a snapshot of it
     loss: float
     tokens: int
     seconds: float
@@ -132,10 +135,13 @@ class Commit:
     retries: int = 0
     applied: dict[PeerId, str] = field(default_factory=dict)  # peer → digest
 
-    @property
-    def snapshot(self) -> bool:
-        """Return whether the replicas keep a snapshot of it."""
-        return self.apply.snapshot
+    def is_copied_by(self, peer: PeerId) -> bool:
+        """Return whether this replica keeps a snapshot of it."""
+        return self.expected.get(peer) in self.copied_stages
+
+    def apply_at(self, peer: PeerId) -> Apply:
+        """Return what a replica, or a newcomer that follows, is told."""
+        return replace(self.apply, snapshot=True) if self.is_copied_by(peer) else self.apply
 
     def without(self, peer: PeerId) -> None:
         """The dead are not waited for."""

@@ -92,12 +92,16 @@ class Committing:
         carrying_s = worth.carrying_s(self._run, round_) * 2.0 ** min(self._run.void_rounds, 20)
         return min(LONGEST_S, learned_s + carrying_s)
 
-    def _is_snapshot_due(self, now: float) -> bool:
-        """Return whether the version after this step is for others to get."""
+    def _copied_stages(self, now: float) -> frozenset[int]:
+        """Return the stages whose version after this step others are to get: nobody else copies."""
         run = self._run
+        if self._is_to_be_saved:
+            return frozenset(range(run.num_stages))
+        if not run.saving.leaves_room:
+            return frozenset()
         newcomers = run.members.in_state(Membership.SEEN)
-        may_join = (self._admitting.may_join(member, run.version + 1, now) for member in newcomers)
-        return self._is_to_be_saved or (run.saving.leaves_room and any(may_join))
+        version = run.version + 1
+        return frozenset(m.stage for m in newcomers if self._admitting.may_join(m, version, now))
 
     @property
     def _is_to_be_saved(self) -> bool:
@@ -282,13 +286,15 @@ class Committing:
         norm = round_.norm()
         if not run.void_rounds:
             self._round_time.add(now - round_.began_at)
-        apply = Apply(run.epoch, run.version, round_.number, norm, self._is_snapshot_due(now))
-        run.saving.snapshots += apply.snapshot
+        apply = Apply(run.epoch, run.version, round_.number, norm, False)
+        copied_stages = self._copied_stages(now)
+        run.saving.snapshots += bool(copied_stages)
         run.commit = Commit(
             version=run.version + 1,
             num_stages=run.num_stages,
             expected=round_.members,
             apply=apply,
+            copied_stages=copied_stages,
             loss=run.ledger.loss,
             tokens=run.ledger.tokens,
             seconds=now - run.step_began_at,
@@ -306,7 +312,7 @@ class Committing:
         run.digests = ("",) * run.num_stages
         run.round, run.offered = None, None
         self._working.next_step(now)
-        return [Send(peer, apply) for peer in round_.audience]
+        return [Send(peer, run.commit.apply_at(peer)) for peer in round_.audience]
 
     def apply_again(self, now: float) -> list[Instruction]:
         """Tell those again to apply who have not answered."""
@@ -315,7 +321,7 @@ class Committing:
             return []
         commit.retries += 1
         run.agenda.set(("apply", None), now + self._apply_patience_s(commit))
-        again: list[Instruction] = [Send(peer, commit.apply) for peer in commit.missing()]
+        again: list[Instruction] = [Send(peer, commit.apply_at(peer)) for peer in commit.missing()]
         if not run.apply_time.samples:
             return again
         late = self._missing_updates.again(commit.suspects(), now)
@@ -327,8 +333,11 @@ class Committing:
     def _apply_patience_s(self, commit: Commit) -> float:
         """Return how long an update is waited for: as long as its slowest member needs, which is
         longer where a snapshot is taken."""
-        times = self._run.apply_times[commit.snapshot]
-        waits_s = (times.patience_s(peer, ANSWER_S, commit.retries) for peer in commit.missing())
+        times, tries = self._run.apply_times, commit.retries
+        waits_s = (
+            times[commit.is_copied_by(peer)].patience_s(peer, ANSWER_S, tries)
+            for peer in commit.missing()
+        )
         return max(waits_s, default=ANSWER_S)
 
     def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
@@ -336,7 +345,7 @@ class Committing:
         if commit is None or version != commit.version or member.peer not in commit.expected:
             return []
         if member.peer not in commit.applied:
-            times = self._run.apply_times[commit.snapshot]
+            times = self._run.apply_times[commit.is_copied_by(member.peer)]
             times.add_answer(member.peer, now - self._run.applied_at, commit.patience_s)
         commit.applied.setdefault(member.peer, digest)
         member.held = (version, commit.applied[member.peer])
@@ -384,13 +393,10 @@ class Committing:
         if commit.checkpoint:
             save = run.saving.begin(commit.version, run.epoch, donors, run.digests)
             instructions.append(save)
-        if commit.snapshot:
-            newcomers = run.members.in_state(Membership.SEEN)
-            instructions += [
-                self._admitting.admit(member, donors[member.stage], now)
-                for member in newcomers
-                if self._admitting.may_join(member, run.version, now)
-            ]
+        for member in run.members.in_state(Membership.SEEN):
+            has_donors = member.stage in commit.copied_stages
+            if has_donors and self._admitting.may_join(member, run.version, now):
+                instructions.append(self._admitting.admit(member, donors[member.stage], now))
         return instructions
 
     # ------------------------------------------------------------------ what is waited for

@@ -63,6 +63,15 @@ def test_newcomer_gets_the_state_and_takes_part() -> None:
     assert any(entry["event"]["is"] == "BackwardDone" for entry in newcomer.process.log()[1:])
 
 
+def test_only_the_stage_that_a_newcomer_comes_to_copies_its_state() -> None:
+    world = World([2, 2], seed=1, steps=8, checkpoint_every=0)
+    world.run_until(version=2)
+    world.spawn(stage=1)
+    world.run_until(version=7)
+    copies = [len(world.peers[peer].snapshots) for stage in (0, 1) for peer in world.live(stage)]
+    assert copies[:2] == [0, 0] and all(copies[2:])
+
+
 def test_same_seed_same_run_to_the_byte() -> None:
     def log() -> str:
         world = World([2, 3, 2], seed=11)
