@@ -159,7 +159,9 @@ WIDE: dict[str, Any] = {"layers": 2, "width": 1 << 16, "heads": 64, "kv_heads": 
 TOO_LARGE: dict[str, Callable[[], dict[str, Any]]] = {
     "weights": lambda: record(model=WIDE),
     "activations": lambda: record(
-        model={"layers": 2, "sequence": 1 << 20}, batch={"microbatch": 1 << 12}
+        model={"layers": 2, "sequence": 1 << 16},
+        batch={"microbatch": 500},
+        links={"max_message_bytes": 1 << 34},
     ),
 }
 

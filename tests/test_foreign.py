@@ -63,7 +63,7 @@ def test_every_message_with_a_reason_cleans_it() -> None:
 
 def test_reasons_are_clean_when_they_are_made_and_when_they_arrive() -> None:
     raw: dict[type[Message], tuple[object, ...]] = {
-        Released: (1, 1, (1, 2, False), HOSTILE, "forward"),
+        Released: (1, 1, (1, 2, False), HOSTILE, "forward", False),
         Refused: (1, 1, 1, HOSTILE, "peer", "", ""),
         Finish: (HOSTILE,),
     }
