@@ -28,7 +28,9 @@ def chaos(
         3.0, "--every", metavar="SECONDS", min=0.01, help="Time between two faults, on average."
     ),
     kinds: str = typer.Option(
-        "kill,stop,term,cut,slow,join,trainer,bootstrap", "--kinds", help="Kinds of faults."
+        "kill,stop,term,cut,slow,radio,hang,join,trainer,bootstrap",
+        "--kinds",
+        help="Kinds of faults.",
     ),
     replicas: str | None = REPLICAS,
     overrides: list[str] = SET,
