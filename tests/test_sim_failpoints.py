@@ -42,7 +42,10 @@ MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_HERE]
 def eventful(seed: int) -> World:
     """Whatever can happen does: a kill, a drain, a newcomer, a pause, a cut, a new trainer."""
     frames = 6 if seed % 2 else 0
-    world = World([2, 2, 2], seed, steps=8, checkpoint_every=1, retained_frames=frames)
+    queue_s = 0.2 if seed % 3 == 0 else 5.0  # so that some are told to come later
+    world = World(
+        [2, 2, 2], seed, steps=8, checkpoint_every=1, retained_frames=frames, queue_s=queue_s
+    )
     world.run_until(version=1)
     acts: list[tuple[float, Callable[[], Any]]] = [
         (0.6, lambda: world.kill(world.live(1)[0])),
