@@ -11,6 +11,7 @@ DEVIATION_GAIN = 1 / 4
 DEADLINE_DEVIATIONS = 4
 MOST_DOUBLINGS = 6
 MOST_DOUBLED_S = 120.0  # or to this, if it is longer: after a pause it is asked again soon enough
+MOST_WAITED = 2  # times the patience does a late answer count
 LEAST_MEANS = 2  # a stall holds up all answers at once, so before it they seem to be even
 LEAST_S = 0.05  # asking again sooner would not help, however fast the answers were
 UNKNOWN = 4  # times as patient with somebody as others need, until it is known what he needs
@@ -32,7 +33,7 @@ class Estimate:
     samples: int = 0
 
     def add(self, seconds: float) -> None:
-        if not is_duration(seconds):
+        if not 0 <= seconds <= LONGEST_S:
             return
         if self.samples == 0:
             self.mean_s, self.deviation_s = seconds, seconds / 2
@@ -46,7 +47,7 @@ class Estimate:
         """Add the time of something that was waited for so long before it was asked for again. A
         late one counts for at most twice that: whoever stood still for an hour, perhaps this
         process, does not make everybody patient for hours."""
-        self.add(min(seconds, 2 * patience_s))
+        self.add(min(seconds, MOST_WAITED * patience_s))
 
     @property
     def deadline_s(self) -> float:
@@ -59,8 +60,11 @@ class Estimate:
         `prior_s` serves until there are samples. Asking again is harmless, so it may be a guess.
         What was learned in other circumstances may be far too short, so doubling comes to minutes.
         """
-        learned_s = max(self.deadline_s, LEAST_MEANS * self.mean_s, LEAST_S)
-        known_s = learned_s if self.samples else prior_s
+        known_s = prior_s
+        if self.samples:
+            known_s = max(self.deadline_s, LEAST_MEANS * self.mean_s, LEAST_S)
+        if not retries:
+            return known_s
         most_s = max(known_s * 2**MOST_DOUBLINGS, MOST_DOUBLED_S)
         return float(min(known_s * 2.0 ** min(retries, 64), most_s))
 
@@ -78,14 +82,19 @@ class Estimates:
 
     def add_answer(self, peer: PeerId, seconds: float, patience_s: float) -> None:
         """Learn from an answer that was waited for so long before it was asked for again."""
-        self._all.add_answer(seconds, patience_s)
-        self._of.setdefault(peer, Estimate()).add_answer(seconds, patience_s)
-        while len(self._of) > MOST_KNOWN:
-            del self._of[next(iter(self._of))]
+        seconds = min(seconds, MOST_WAITED * patience_s)
+        self._all.add(seconds)
+        known = self._of.get(peer)
+        if known is None:
+            known = self._of[peer] = Estimate()
+            if len(self._of) > MOST_KNOWN:
+                del self._of[next(iter(self._of))]
+        known.add(seconds)
 
     def patience_s(self, peer: PeerId, prior_s: float, retries: int = 0) -> float:
         """Return how long to wait for an answer of this peer; longer while it has given none."""
-        if peer in self._of:
-            return self._of[peer].patience_s(prior_s, retries)
+        known = self._of.get(peer)
+        if known is not None:
+            return known.patience_s(prior_s, retries)
         known_s = UNKNOWN * self._all.patience_s(prior_s) if self._all.samples else prior_s
         return Estimate().patience_s(known_s, retries)

@@ -53,11 +53,11 @@ class Fencing:
     def __init__(self, run: Run, admitting: Admitting, committing: Committing) -> None:
         self.absent = Absent(run.settings.record_ttl_s)
         self._run, self._admitting, self._committing = run, admitting, committing
-        self._looked_at = 0.0
+        self.looks_by = HEALTH_S  # at members again: later, this process has stood still
 
     def start(self, now: float) -> StartDeadline:
-        self._looked_at = now
-        return StartDeadline("health", now + HEALTH_S)
+        self.looks_by = now + HEALTH_S
+        return StartDeadline("health", self.looks_by)
 
     def look_after_members(self, now: float) -> list[Instruction]:
         """Suspect who is late, and fence who is very late."""
@@ -70,12 +70,12 @@ class Fencing:
     def notice_sleep(self, now: float) -> None:
         """Hold against nobody that this process stood still. Call it before anything is made of
         what has come meanwhile."""
-        slept_s = now - self._looked_at - HEALTH_S
+        slept_s = now - self.looks_by
         if slept_s <= 0:
             return
         for member in self._run.members:
             member.health.slept(slept_s, now)
-        self._looked_at += slept_s
+        self.looks_by = now
 
     def _look_after(self, member: Member, now: float) -> list[Instruction]:
         run = self._run

@@ -59,6 +59,9 @@ from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import WAITING_S, Phase, Run, TrainerSettings
 from swarmrt.scheduler.working import Working
 
+OF_WORK = frozenset({Accepted, Accumulated, Busy, Claim, Evaluated, Stale})
+"""Messages that bring no newcomer to the version of the others; most are of these."""
+
 
 class TrainerCore:
     def __init__(self, settings: TrainerSettings) -> None:
@@ -76,11 +79,18 @@ class TrainerCore:
         """Return what to do about an event. Answers that are no longer waited for give []."""
         if self.run.phase is Phase.CLOSING:
             return []
-        self.fencing.notice_sleep(now)
-        instructions = self._handle(event, now)
-        instructions += self._judge(now)
-        instructions += self.joining.let_in(now)
-        instructions += self._judge(now)
+        if now > self.fencing.looks_by:
+            self.fencing.notice_sleep(now)
+        if isinstance(event, Received):
+            instructions = self._heard(event.sender, event.message, now)
+        else:
+            instructions = self._handle(event, now)
+        if self.run.charges:
+            instructions += self._judge(now)
+        if not (isinstance(event, Received) and type(event.message) in OF_WORK):
+            instructions += self.joining.let_in(now)
+            if self.run.charges:
+                instructions += self._judge(now)
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
 
     def _judge(self, now: float) -> list[Instruction]:
@@ -126,8 +136,6 @@ class TrainerCore:
         match event:
             case Started():
                 return self._started(now)
-            case Received(sender, message):
-                return self._heard(sender, message, now)
             case PeersSeen(stage, peers):
                 return self.joining.seen(stage, peers, now)
             case SendFailed(to, Forward(work=work)):
@@ -163,7 +171,9 @@ class TrainerCore:
             if member is not None and member.state is not Membership.SEEN:
                 run.charge(sender, flaw, "lie")
             return []
-        if isinstance(message, Beacon) and not run.conduct.is_expelled(sender):
+        if type(message) is Beacon:
+            if run.conduct.is_expelled(sender):
+                return []
             return self.joining.beacon(sender, message, now)
         return self._received(member, message, now) if member is not None else []
 

@@ -185,7 +185,7 @@ class Working:
     def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> None:
         """Expect the receipt of the stage that accumulates next."""
         stage = ledger.next_stage(microbatch.index)
-        owner = ledger.grant_to_owners(microbatch.index).path[stage]
+        owner = ledger.owner(microbatch.index, stage)
         self._run.receipts.expect(microbatch, stage, owner, now)
 
     def evaluated(self, member: Member, message: Evaluated, now: float) -> None:

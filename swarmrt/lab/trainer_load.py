@@ -33,8 +33,21 @@ from swarmrt.messages import (
     Ready,
 )
 from swarmrt.runtime.event_log import EventLog
-from swarmrt.scheduler.events import CheckpointSaved, Event, PeersSeen, Received, Started
-from swarmrt.scheduler.instructions import Instruction, SaveCheckpoint, Send, Stop
+from swarmrt.scheduler.events import (
+    CheckpointSaved,
+    DeadlinePassed,
+    Event,
+    PeersSeen,
+    Received,
+    Started,
+)
+from swarmrt.scheduler.instructions import (
+    Instruction,
+    SaveCheckpoint,
+    Send,
+    StartDeadline,
+    Stop,
+)
 from swarmrt.scheduler.recording import record
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.trainer import TrainerCore
@@ -114,8 +127,13 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
     event_log = EventLog(log)
     reader, writer = FrameReader(Limits.of(MAX_MESSAGE_BYTES)), FrameWriter()
     spent, now = 0.0, 0.0
+    deadlines: dict[str, float] = {}
     while events:
-        event, now = events.popleft(), now + TICK_S
+        now += TICK_S
+        passed = next((name for name, at in deadlines.items() if at <= now), None)
+        if passed is not None:
+            del deadlines[passed]
+        event = events.popleft() if passed is None else DeadlinePassed(passed)
         if log is not None and isinstance(event, Received):
             frame = b"".join(_frame(FrameWriter(), event.message))
             began = time.perf_counter()
@@ -129,6 +147,7 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
                 if isinstance(instruction, Send):
                     _frame(writer, instruction.message)
         spent += time.perf_counter() - began
+        deadlines |= {i.name: i.at for i in instructions if isinstance(i, StartDeadline)}
         events += _outcomes(swarm, instructions)
         if any(isinstance(i, Stop) and not i.error for i in instructions):
             event_log.close()
