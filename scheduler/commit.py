@@ -56,8 +56,12 @@ class Round:
         return {peer: stage for stage, roster in enumerate(self.rosters) for peer, _ in roster}
 
     @property
-    def audience(self) -> list[PeerId]:
-        return [peer for peer, _ in self.prepares()]
+    def audience(self) -> list[tuple[PeerId, int]]:
+        """Everyone who takes part or listens, with the stage."""
+        told = []
+        for stage, (roster, listeners) in enumerate(zip(self.rosters, self.listeners, strict=True)):
+            told += [(peer, stage) for peer in (*dict(roster), *listeners)]
+        return told
 
     @property
     def is_whole(self) -> bool:
@@ -139,9 +143,9 @@ class Commit:
         """Return whether this replica keeps a snapshot of it."""
         return self.expected.get(peer) in self.copied_stages
 
-    def apply_at(self, peer: PeerId) -> Apply:
-        """Return what a replica, or a newcomer that follows, is told."""
-        return replace(self.apply, snapshot=True) if self.is_copied_by(peer) else self.apply
+    def apply_at(self, stage: int) -> Apply:
+        """Return what replicas of a stage, and newcomers that follow it, are told."""
+        return replace(self.apply, snapshot=True) if stage in self.copied_stages else self.apply
 
     def without(self, peer: PeerId) -> None:
         """The dead are not waited for."""

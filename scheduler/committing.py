@@ -312,7 +312,7 @@ class Committing:
         run.digests = ("",) * run.num_stages
         run.round, run.offered = None, None
         self._working.next_step(now)
-        return [Send(peer, run.commit.apply_at(peer)) for peer in round_.audience]
+        return [Send(peer, run.commit.apply_at(stage)) for peer, stage in round_.audience]
 
     def apply_again(self, now: float) -> list[Instruction]:
         """Tell those again to apply who have not answered."""
@@ -321,7 +321,9 @@ class Committing:
             return []
         commit.retries += 1
         run.agenda.set(("apply", None), now + self._apply_patience_s(commit))
-        again: list[Instruction] = [Send(peer, commit.apply_at(peer)) for peer in commit.missing()]
+        again: list[Instruction] = [
+            Send(peer, commit.apply_at(commit.expected[peer])) for peer in commit.missing()
+        ]
         if not run.apply_time.samples:
             return again
         late = self._missing_updates.again(commit.suspects(), now)

@@ -83,6 +83,8 @@ class TrainerCore:
             self.fencing.notice_sleep(now)
         if isinstance(event, Received):
             instructions = self._heard(event.sender, event.message, now)
+            if type(event.message) is Accumulated and not self._may_go_on(instructions):
+                return [*self.run.agenda.arm()]
         else:
             instructions = self._handle(event, now)
         if self.run.charges:
@@ -92,6 +94,11 @@ class TrainerCore:
             if self.run.charges:
                 instructions += self._judge(now)
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
+
+    def _may_go_on(self, instructions: list[Instruction]) -> bool:
+        """Return whether a receipt has made anything possible: most are of a microbatch that other
+        stages have yet to accumulate."""
+        return bool(instructions or self.run.charges or self.working.has_landed)
 
     def _judge(self, now: float) -> list[Instruction]:
         """Deal with what the event has shown of members, and with what that shows of others."""

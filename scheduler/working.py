@@ -38,6 +38,7 @@ MOST_RELEASES = 4  # of a microbatch by one peer: its neighbours may be lost one
 class Working:
     def __init__(self, run: Run) -> None:
         self._run = run
+        self.has_landed = True  # a microbatch, by the newest receipt
         self._failures = Failures()
         self._bad_routes: dict[MicrobatchId, list[Path]] = {}  # whose loss is not finite, this step
         self._in_vain: Counter[MicrobatchId] = Counter()  # owners that were done without, this step
@@ -168,6 +169,7 @@ class Working:
 
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
         run, index = self._run, microbatch.index
+        self.has_landed = False
         ledger = run.books.of(microbatch)
         if ledger is None or not ledger.receipt(member.peer, index, member.stage):
             return
@@ -179,6 +181,7 @@ class Working:
         if not ledger.is_finished(index):
             self._expect_receipt(ledger, microbatch, now)
             return
+        self.has_landed = True
         run.receipts.finished(microbatch)
         self._landed(microbatch, now)
 
