@@ -1,4 +1,4 @@
-"""One dishonest member among six, in real processes: the run goes on, and ends with its weights.
+"""A dishonest member among six, in real processes: the run goes on, and ends with its weights.
 
 All habits: `python -m pytest -m "slow or swarm" tests/test_dishonest.py`.
 """

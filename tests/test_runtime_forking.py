@@ -122,7 +122,7 @@ def test_it_is_as_if_started_anew(server: ForkServer, output: IO[bytes]) -> None
 
 
 def test_its_input_ends_when_we_close_it(server: ForkServer, output: IO[bytes]) -> None:
-    """And not only when those that were forked later have closed theirs."""
+    """The input ends at once, not only when processes that were forked later have closed theirs."""
     first, second = (server.start(["until", "input", "ends"], {}, output) for _ in range(2))
     first.stdin.write(b"what a launcher says")
     first.stdin.close()

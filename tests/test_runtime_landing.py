@@ -34,7 +34,7 @@ def test_a_file_on_the_disk_is_what_it_would_be_in_memory(tmp_path: Path) -> Non
 
 
 def test_what_was_wrong_is_written_over(tmp_path: Path) -> None:
-    """One of the donors has other weights, and may have been asked first."""
+    """A donor that has other weights may have been asked first."""
     got = asyncio.run(get(donors_of(2.0, 1.0), tmp_path / "it"))
     assert got == snapshot()
 

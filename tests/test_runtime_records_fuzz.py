@@ -82,7 +82,7 @@ class Fuzz:
         return DHTRecord(at, subkey, self.mine.sign_value(record), record.expiration_time)
 
     def changed(self) -> DHTRecord:
-        """One that its owner has changed, and signed, or that somebody else has."""
+        """Return a record that its owner, or somebody else, has changed and signed."""
         key, real = self.rng.choice(self.real)
         value: Any = copy.deepcopy(real)
         if self.rng.random() < 0.5:

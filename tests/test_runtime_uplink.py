@@ -68,7 +68,7 @@ class Peer:
 
 
 def sent_by(*queues: list[Message]) -> list[str]:
-    """Who sends which frames, in their order, to peers 0, 1, …"""
+    """Return the senders of all frames, in their order, to peers 0, 1, …"""
 
     async def story() -> list[str]:
         uplink, sent = Uplink(SLOWER), list[str]()
@@ -92,7 +92,7 @@ def test_control_comes_before_work_and_work_before_state() -> None:
 
 
 def test_state_goes_to_all_who_ask_in_equal_shares() -> None:
-    """Of whom one asks for much more."""
+    """Peers get equal shares of the state, though one of them asks for much more."""
     sent = sent_by([chunk(number) for number in range(8)], [chunk(0)], [chunk(0)])
     for peer in ("S0", "S1", "S2"):
         assert sent[:12].count(peer) == 4
@@ -117,7 +117,7 @@ def test_one_peer_with_many_connections_has_one_share() -> None:
 
 @pytest.mark.swarm
 def test_state_that_is_on_its_way_is_not_sent_again() -> None:
-    """Whoever waits on a narrow link asks again, and got all of it twice."""
+    """A chunk that is asked for again while it waits on a narrow link is sent once."""
 
     async def story() -> None:
         async with two_ends("direct") as (first, second):

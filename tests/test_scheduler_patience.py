@@ -112,7 +112,7 @@ def test_what_others_need_says_little_of_one_who_has_not_answered_yet() -> None:
 
 
 def test_a_push_over_a_slow_link_is_not_repeated_for_ever() -> None:
-    """Of two replicas the link to one takes 30 s: what it is given is not given to the other."""
+    """The link to one of two replicas takes 30 s: what it is given is not given to the other."""
     peer = Peer()
     again = []
     for index in range(40):

@@ -366,7 +366,7 @@ def test_senders_do_not_all_choose_alike() -> None:
 
 
 def test_parts_of_void_rounds_do_not_stay() -> None:
-    """Of rounds that this peer never heard of, and of one that it has taken part in itself."""
+    """The parts are of rounds that this peer never heard of, and of one that it took part in."""
     peer = Peer()
     peer.get(Part(1, 0, 1, 0, False), A)  # of a round that is void before its Prepare is here
     roster = ((ME, ()), (A, (0,)))

@@ -47,7 +47,7 @@ def test_nobody_waits_for_a_newcomer_whose_state_takes_long(load_s: int) -> None
 def test_a_newcomer_at_home_gets_in_or_is_told_and_nobody_waits(
     service_s: float, replicas: int
 ) -> None:
-    """Its stage has 8 MB of gradients and is the bottleneck; it brings 20 Mb/s and 50 ms.
+    """The stage of 8 MB of gradients is the bottleneck; the newcomer brings 20 Mb/s and 50 ms.
 
     With steps of 19 s it is worth its way: then it serves from the second commit on. With steps of
     5 s a round with it takes as long as what it computes.
