@@ -354,6 +354,8 @@ class Peer(Shell):
             data = await asyncio.wrap_future(copied)
             its_digest = await asyncio.to_thread(digest_of, data)
             self.shelf.put(Snapshot(stage, version, data, its_digest))
+        except MemoryError:
+            log.warning("no memory for a copy of version %d: others have to give it", version)
         finally:
             self.shelf.break_promise(stage, version)
 
