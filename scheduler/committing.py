@@ -135,7 +135,8 @@ class Committing:
             return self.prepare_again()
         if self._round_time.samples:
             late = self._missing.again(self.suspects(), now)
-            self._charge_all(late, "the reduce waited for it again and again, in vain")
+            reason = "the reduce waited for it again and again, in vain"
+            self._charge_all(late, reason, self._missing.waited_s(now))
         void = self._void_round(f"the reduce is late; waiting for {round_.missing()}")
         return [*void, *self._call_again(round_, now)]
 
@@ -175,9 +176,9 @@ class Committing:
         if slowest.dear >= worth.DEAR:
             run.charge(slowest.peer, f"the reduce has waited {seconds:.0f} s for it", "slow")
 
-    def _charge_all(self, peers: list[PeerId], reason: str) -> None:
+    def _charge_all(self, peers: list[PeerId], reason: str, waited_s: float = 0.0) -> None:
         for peer in peers:
-            self._run.charge(peer, reason)
+            self._run.charge(peer, reason, waited_s=waited_s)
 
     def _void_round(self, reason: str) -> list[Instruction]:
         """The accumulators are still there: the round is repeated, with those that are left."""
@@ -327,7 +328,8 @@ class Committing:
         if not run.apply_time.samples:
             return again
         late = self._missing_updates.again(commit.suspects(), now)
-        self._charge_all(late, "the commit waited for it again and again, in vain")
+        reason = "the commit waited for it again and again, in vain"
+        self._charge_all(late, reason, self._missing_updates.waited_s(now))
         if commit.retries < TWICE:
             return again
         return [*again, ReportLate(run.version, now - run.applied_at, self.awaited() or "")]

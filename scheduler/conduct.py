@@ -34,6 +34,7 @@ class Charge(NamedTuple):
     reason: str
     kind: Literal["fault", "cut", "lie", "slow"]  # barred for longer and longer; this step;
     # expelled; resting
+    waited_s: float = 0.0  # that all have waited for it
 
 
 @dataclass(slots=True)

@@ -119,4 +119,4 @@ class Ending:
         suspects = self._committing.suspects() or self._working.suspects()
         for peer in suspects:
             reason = f"nothing has come forward for {quiet_s:.0f} s, and it is waited for"
-            self._run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut")
+            self._run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut", quiet_s)

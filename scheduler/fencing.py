@@ -166,7 +166,7 @@ class Fencing:
         if charge.kind == "cut":
             run.conduct.cut(charge.peer, run.version)
         elif charge.kind == "fault":
-            run.conduct.fault(charge.peer, run.version, now)
+            run.conduct.fault(charge.peer, run.version, now, charge.waited_s)
         return self.fence(member, charge.reason, now)
 
     def expelled(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:

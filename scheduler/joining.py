@@ -194,7 +194,7 @@ class Joining:
             return []
         if member.admit is not None and member.admit.donors:
             run.load_time.add(now - member.admitted_at)
-        member.state, member.doubted_at = Membership.READY, None
+        member.state, member.doubted_at, member.ready_at = Membership.READY, None, now
         if not run.has_others(member.peer, member.stage):
             # Another newcomer helps no step that hangs.
             run.came((member.stage, "ready"), now)

@@ -35,6 +35,9 @@ class Member:
     key: bytes = b""  # of seals for it, once it is admitted
     admitted_at: float = 0.0
     worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
+    ready_at: float = -math.inf  # when it was last let in
+    late_since: float = -math.inf  # when the first flight began that was late since it last worked
+    late_at: float = -math.inf  # when that was found late
     reached: int = 0  # the version that it has come to since
     came_on_at: float = 0.0  # when it last came to one, or bytes of what it lacks did
     holds: int = 0  # commits that were held for it since its admission
@@ -50,6 +53,11 @@ class Member:
     reminders: int = 0  # of its neighbours
     reminded_at: float = 0.0
     health: Health = field(default_factory=Health)
+
+    @property
+    def idle_since(self) -> float:
+        """Return since when nothing has come of its work, for all that could."""
+        return max(self.worked_at, self.ready_at)
 
     @property
     def gradient_s(self) -> float:

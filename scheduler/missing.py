@@ -36,6 +36,10 @@ class Missing:
         self.done_without.clear()
         self._since = now
 
+    def waited_s(self, now: float) -> float:
+        """Return the seconds since the step's first round, or its update, was asked for."""
+        return now - self._since
+
     def again(self, peers: Iterable[PeerId], now: float) -> list[PeerId]:
         """Count each of them once more. Returns whom to do without."""
         found = []
@@ -44,7 +48,7 @@ class Missing:
             self._times[peer] += 1
             if member is None or self._times[peer] < TWICE:
                 continue
-            if is_too_dear(self._run, member, now - self._since):
+            if is_too_dear(self._run, member, self.waited_s(now)):
                 found.append(peer)
         self.done_without += found
         return found

@@ -121,10 +121,14 @@ class Run:
         return self.epoch, self.version
 
     def charge(
-        self, peer: PeerId, reason: str, kind: Literal["fault", "cut", "lie", "slow"] = "fault"
+        self,
+        peer: PeerId,
+        reason: str,
+        kind: Literal["fault", "cut", "lie", "slow"] = "fault",
+        waited_s: float = 0.0,
     ) -> None:
         """Hold something against a member: it is fenced once this event is dealt with."""
-        self.charges.append(Charge(peer, reason, kind))
+        self.charges.append(Charge(peer, reason, kind, waited_s))
 
     def trust(self, peer: PeerId) -> tuple[int, int, PeerId]:
         """The less, the more: by its faults, then by how long ago it was admitted."""

@@ -224,17 +224,21 @@ class Working:
     def _do_without_silent_ones(self, microbatch: MicrobatchId, now: float) -> None:
         """Do without who keeps what it is given: of whose work nothing has come since the flight
         began, though something has of others'. If that is several, they may just have had nothing
-        to do: they stay until it is late again."""
+        to do: they stay until it is late again, or another one is that began after it was late."""
         run = self._run
         since = run.dispatch.began_at(microbatch)
         found = self._silent_since(since)
+        for member in found:
+            if member.late_since <= member.idle_since:
+                member.late_since, member.late_at = since, now
         if len(found) > 1 and not run.dispatch.is_in_vain(microbatch):
-            return
-        for peer in found:
-            if not self._is_too_dear(peer, now - since):
+            found = [member for member in found if member.late_at < since]
+        for member in found:
+            waited_s = now - member.late_since
+            if not self._is_too_dear(member.peer, waited_s):
                 continue
-            reason = f"nothing has come of its work for {now - since:.0f} s"
-            run.charge(peer, reason, "fault" if len(found) == 1 else "cut")
+            reason = f"nothing has come of its work for {waited_s:.0f} s"
+            run.charge(member.peer, reason, "fault" if len(found) == 1 else "cut", waited_s)
 
     def _is_too_dear(self, peer: PeerId, waited_s: float) -> bool:
         """Return whether waiting for it longer costs more than its work. Of whom nothing at all is
@@ -242,15 +246,15 @@ class Working:
         run, member = self._run, self._run.members.get(peer)
         return member is not None and not member.suspect and is_too_dear(run, member, waited_s)
 
-    def _silent_since(self, since: float) -> list[PeerId]:
+    def _silent_since(self, since: float) -> list[Member]:
         """Return those of whose work nothing has come, though something has of others' of their
         stage."""
         run = self._run
-        found: list[PeerId] = []
+        found: list[Member] = []
         for stage in range(run.num_stages):
             ready = run.members.of_stage(stage, Membership.READY)
-            silent = [member.peer for member in ready if member.worked_at < since]
-            found += silent if len(silent) < len(ready) else []
+            if any(member.worked_at >= since for member in ready):
+                found += [member for member in ready if member.idle_since < since]
         return found
 
     def receipt_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
@@ -278,7 +282,7 @@ class Working:
             if run.has_others(owners[place], place) and self._is_too_dear(owners[place], waited_s):
                 self._in_vain[microbatch] += 1
                 reason = f"it was asked for microbatch {microbatch} again and again, in vain"
-                run.charge(owners[place], reason)
+                run.charge(owners[place], reason, waited_s=waited_s)
                 return
 
     def suspects(self) -> list[PeerId]:
@@ -293,7 +297,8 @@ class Working:
         }
         owners = sorted(peer for peer, stage in late if run.has_others(peer, stage))
         since = run.dispatch.oldest_began_at()
-        return owners or (self._silent_since(since) if since is not None else [])
+        silent = self._silent_since(since) if since is not None else []
+        return owners or [member.peer for member in silent]
 
     def released(self, member: Member, message: Released) -> list[Instruction]:
         run, microbatch = self._run, message.microbatch

@@ -28,6 +28,7 @@ from swarmrt.messages import (
     Refused,
     Released,
 )
+from swarmrt.scheduler.conduct import WAITED_FOR
 from swarmrt.scheduler.events import CheckpointSaved, Expelled, PeerLost, PeersSeen
 from swarmrt.scheduler.instructions import (
     Expel,
@@ -215,6 +216,20 @@ def test_member_that_keeps_silent_about_one_thing_is_found_out(kind: type[Messag
     assert not swarm.ended_with_error
     assert swarm.version > 300
     assert set(swarm.fenced()) == {"s1p0"}
+
+
+def test_who_made_all_wait_for_its_work_does_not_do_so_again_at_once() -> None:
+    """Of what it takes nothing comes: for several times as long it is not given anything."""
+    swarm = Swarm((2, 2))
+    swarm.run_to(20)
+    swarm.peers[PeerId("s1p0")].habit = silent_about(Claim)
+    took_s = 0.0
+    while not swarm.fenced():
+        swarm.run(0.1)
+        took_s += 0.1
+    assert took_s > 1.0
+    swarm.run(WAITED_FOR * (took_s - 1.0))
+    assert not swarm.is_ready("s1p0") and set(swarm.fenced()) == {"s1p0"}
 
 
 def test_who_refuses_every_round_is_barred_for_longer_each_time() -> None:
