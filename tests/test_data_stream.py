@@ -1,16 +1,27 @@
+import bz2
+import gzip
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.data import open_codec, open_data
 from swarmrt.data.batches import split
+from swarmrt.data.sources import read_tokens
+from swarmrt.data.text import PIECE_BYTES, pieces_of
 from swarmrt.errors import DataError
 from swarmrt.ids import MicrobatchId
 
 SEQUENCE = 8
+PROSE = "The cut is measured once, and the text is read as it is: line by line.\n"
 
 
 def run(source: Path, seed: int = 0, vocab: int = 5000, **data: Any) -> RunConfig:
@@ -131,6 +142,112 @@ def test_a_tokenizer_file(tmp_path: Path) -> None:
         open_data(small)
 
 
+def test_a_folder_says_how_many_files_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a" * 100)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"b" * 100))
+    (tmp_path / "image.bin").write_bytes(b"\0" * 100)
+    assert "1 file (2 others are no text)" in open_data(run(tmp_path)).description
+
+
+def test_separators_come_between_files_and_not_between_pieces(tmp_path: Path) -> None:
+    first, second = b"a b\n" * (PIECE_BYTES // 3), b"c" * 100
+    (tmp_path / "1.txt").write_bytes(first)
+    (tmp_path / "2.txt").write_bytes(second)
+    config = run(tmp_path)
+    tokens, _ = read_tokens(config, open_codec(config))
+    assert tokens.tobytes() == first + b"\n\n" + second
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", " ", "\n", "\r\n", "é", "語", "𝄞", "x" * 900, " \n" * 50]),
+        min_size=1, max_size=80,
+    ),
+    st.integers(1, 400),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_pieces_are_the_text_and_whole_characters(parts: list[str], times: int) -> None:
+    text = ("".join(parts) * times)[: 3 * PIECE_BYTES]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "text.txt"
+        file.write_text(text, encoding="utf-8", newline="")
+        pieces = list(pieces_of(file))
+    assert b"".join(pieces) == text.encode()
+    assert all(0 < len(piece) <= PIECE_BYTES and piece.decode() for piece in pieces)
+
+
+def bpe(folder: Path, change: Callable[[Any], None] = lambda _: None) -> Path:
+    """A byte-level tokenizer that has learned a few merges."""
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator([PROSE], trainer)
+    change(tokenizer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
+
+
+def truncates(tokenizer: Any) -> None:
+    tokenizer.enable_truncation(max_length=50)
+
+
+def pads(tokenizer: Any) -> None:
+    tokenizer.enable_padding(length=5000)
+
+
+def drops_merges(tokenizer: Any) -> None:
+    tokenizer.model.dropout = 0.5
+
+
+@pytest.mark.parametrize("change", [truncates, pads, drops_merges])
+def test_settings_of_a_tokenizer_file_do_not_change_the_text(
+    tmp_path: Path, change: Callable[[Any], None]
+) -> None:
+    """A file that was made for batches of short sentences, or for training with regularisation."""
+    (tmp_path / "text.txt").write_text(PROSE * 20)
+    plain = run(tmp_path / "text.txt", tokenizer=str(bpe(tmp_path)))
+    expected, _ = read_tokens(plain, open_codec(plain))
+    changed = run(tmp_path / "text.txt", tokenizer=str(bpe(tmp_path, change)))
+    tokens, _ = read_tokens(changed, open_codec(changed))
+    assert (tokens == expected).all()
+    assert open_codec(changed).decode(tokens) == PROSE * 20
+
+
+def test_text_that_is_not_utf_8_is_no_text_for_a_tokenizer(tmp_path: Path) -> None:
+    """It was read with a sign of replacement for each é."""
+    (tmp_path / "latin.txt").write_bytes((PROSE * 9000 + "café").encode("latin-1"))
+    place = len(PROSE * 9000) + 3
+    config = run(tmp_path / "latin.txt", tokenizer=str(bpe(tmp_path)))
+    with pytest.raises(DataError, match=rf"latin\.txt: byte 0xe9 at {place} is not UTF-8"):
+        open_data(config)
+
+
+def test_much_text_takes_little_memory(tmp_path: Path) -> None:
+    """4 MB of it through a tokenizer; it took 200 bytes for each of them."""
+    (tmp_path / "text.txt").write_text(PROSE * (4_000_000 // len(PROSE)))
+    program = (
+        "import resource, sys; from swarmrt.config import parse_config\n"
+        "from swarmrt.data.codec import open_codec; from swarmrt.data.sources import read_tokens\n"
+        "import tokenizers; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "data = {'source': sys.argv[1], 'tokenizer': sys.argv[2]}; before = peak()\n"
+        "config = parse_config({'model': {'vocab': 400}, 'data': data}, 'test')\n"
+        "tokens, _ = read_tokens(config, open_codec(config)); print(peak() - before, len(tokens))"
+    )
+    arguments = [str(tmp_path / "text.txt"), str(bpe(tmp_path))]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    peak_kib, tokens = map(int, done.stdout.split())
+    assert tokens > 500_000
+    assert peak_kib < 150 << 10, peak_kib
+
+
 def test_the_standard_library_is_text_enough() -> None:
     data = open_data(parse_config({}, "test"))
     assert len(data.training) > 10_000 and "sources" in data.description
@@ -150,7 +267,11 @@ def test_token_files_have_no_text(counting: Path) -> None:
         ("missing.npy", None, r"missing\.npy.*no such file"),
         ("short.txt", b"too short", r"short\.txt.*9 tokens"),
         ("empty.txt", b"", r"empty\.txt.*no text"),
-        ("binary.txt", b"\0" * 999, r"binary\.txt.*no text"),
+        ("binary.txt", b"\0" * 999, r"binary\.txt.*no text.*NUL byte at 0"),
+        ("late.txt", b"a" * 999_999 + b"\0", r"late\.txt.*no text.*NUL byte at 999999"),
+        ("text.gz", gzip.compress(b"text" * 999), r"text\.gz.*no text.*gzip; unpack it"),
+        ("text.bz2", bz2.compress(b"text" * 999), r"text\.bz2.*no text.*bzip2; unpack it"),
+        ("wide.txt", ("text" * 999).encode("utf-16"), r"wide\.txt.*no text.*UTF-16; convert"),
         ("broken.npy", b"not numpy", r"broken\.npy.*not a \.npy"),
         ("square.npy", np.zeros((9, 9), dtype=np.int64), r"square\.npy.*2 dimensions"),
         ("real.npy", np.zeros(99), r"real\.npy.*integers"),

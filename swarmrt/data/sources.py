@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from swarmrt.config import RunConfig
 from swarmrt.data.codec import Codec
+from swarmrt.data.text import pieces_of, why_no_text
 from swarmrt.errors import DataError
 
 STDLIB_LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
@@ -24,16 +26,17 @@ def read_tokens(config: RunConfig, codec: Codec) -> tuple[NDArray[Any], str]:
     source = config.data.source
     if source == "stdlib":
         folder = Path(sysconfig.get_path("stdlib"))
-        files = list(_stdlib_files(folder))
-        return _encode(files, folder, codec), f"Python's own sources, {len(files)} files"
+        tokens, count = _read(list(_stdlib_files(folder)), folder, codec)
+        return tokens, f"Python's own sources, {count}"
     path = Path(source)
     if path.suffix == ".npy":
         return _token_file(path, config.model.vocab), f"token file {path}"
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        return _encode(files, path, codec), f"folder {path}, {len(files)} files"
+        tokens, count = _read(files, path, codec)
+        return tokens, f"folder {path}, {count}"
     if path.is_file():
-        return _encode([path], path, codec), f"file {path}"
+        return _read([path], path, codec)[0], f"file {path}"
     raise DataError(f"data.source {source!r}: no such file or folder")
 
 
@@ -47,19 +50,47 @@ def _stdlib_files(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _encode(files: list[Path], source: Path, codec: Codec) -> NDArray[Any]:
-    """The text files' tokens, one after the other; files with NUL bytes are no text."""
-    texts = []
-    for file in files:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-        if data and b"\0" not in data:
-            texts.append(data)
+def _read(files: list[Path], source: Path, codec: Codec) -> tuple[NDArray[Any], str]:
+    """Return the text files' tokens, one after the other, and how many files those are."""
+    no_text = {file: why for file in files if (why := why_no_text(file))}
+    texts = [file for file in files if file not in no_text]
     if not texts:
-        raise DataError(f"data.source {str(source)!r}: holds no text")
-    return codec.encode_file(SEPARATOR.join(texts))
+        why = "".join(f"; {file} {why}" for file, why in list(no_text.items())[:1])
+        raise DataError(f"data.source {str(source)!r}: holds no text{why}")
+    count = f"{len(texts)} file{'s' if len(texts) > 1 else ''}"
+    left_out = f" ({len(no_text)} others are no text)" if no_text else ""
+    return _on_disk(_encoded(texts, codec), codec.dtype), count + left_out
+
+
+def _encoded(files: list[Path], codec: Codec) -> Iterator[NDArray[Any]]:
+    for number, file in enumerate(files):
+        place = 0
+        for piece in pieces_of(file):
+            lead = SEPARATOR if number and not place else b""
+            try:
+                yield codec.encode_piece(lead + piece)
+            except UnicodeDecodeError as error:
+                at = place + error.start - len(lead)
+                raise DataError(
+                    f"{file}: byte {error.object[error.start]:#x} at {at} is not UTF-8, which "
+                    "data.tokenizer reads; convert the file to UTF-8"
+                ) from None
+            place += len(piece)
+
+
+def _on_disk(pieces: Iterable[NDArray[Any]], dtype: DTypeLike) -> NDArray[Any]:
+    """Return what they are together, in a temporary file that has no name and goes with us."""
+    with tempfile.TemporaryFile() as file:
+        try:
+            for piece in pieces:
+                file.write(np.ascontiguousarray(piece, dtype=dtype).data)
+            file.flush()
+            return np.memmap(file, dtype=dtype, mode="r")
+        except OSError as error:
+            raise DataError(
+                f"tokens of the text: cannot be written to {tempfile.gettempdir()}: "
+                f"{error.strerror}; make room there, or name another folder in TMPDIR"
+            ) from None
 
 
 def _token_file(path: Path, vocab: int) -> NDArray[Any]:
