@@ -21,12 +21,15 @@ class Agenda(Generic[K]):
         self._heap: list[tuple[float, int, K]] = []
         self._order = 0
         self._armed_at: float | None = None
+        self._may_be_late = False  # the world's deadline: something was set before it since
 
     def set(self, key: K, at: float) -> None:
         """Set the time of a key; it replaces the earlier one."""
         self._order += 1
         entry = self._newest[key] = (at, self._order, key)
         heapq.heappush(self._heap, entry)
+        if self._armed_at is None or at < self._armed_at:
+            self._may_be_late = True
 
     def cancel(self, key: K) -> None:
         self._newest.pop(key, None)
@@ -39,7 +42,7 @@ class Agenda(Generic[K]):
 
     def due(self, now: float) -> list[K]:
         """Keys whose time has come. They are not set any more."""
-        self._armed_at = None
+        self._armed_at, self._may_be_late = None, True
         keys: list[K] = []
         while (entry := self._earliest()) is not None and entry[0] <= now + TOLERANCE_S:
             heapq.heappop(self._heap)
@@ -50,6 +53,9 @@ class Agenda(Generic[K]):
     def arm(self) -> list[StartDeadline]:
         """Return the world's deadline, after each event, when the earliest time has come
         forward."""
+        if not self._may_be_late:
+            return []
+        self._may_be_late = False
         entry = self._earliest()
         if entry is None or (self._armed_at is not None and self._armed_at <= entry[0]):
             return []
