@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Admit, Beacon, LeftOut
+from swarmrt.messages import Admit, Beacon, LeftOut, Path
 from swarmrt.scheduler.health import Health
 
 MOST_SEEN = 1000  # that are not admitted, in all stages: anybody may send a beacon
@@ -129,10 +129,13 @@ class Members:
         member = self._members.get(peer)
         return member is not None and member.stage == stage and member.state is Membership.READY
 
-    def serves_another(self, peer: PeerId, stage: int) -> bool:
-        """Return whether it takes work of another stage than this one."""
-        member = self._members.get(peer)
-        return member is not None and member.state is Membership.READY and member.stage != stage
+    def is_astray(self, route: Path) -> bool:
+        """Return whether a route passes somebody at a stage who takes work of another one."""
+        for stage, peer in enumerate(route):
+            member = self._members.get(peer)
+            if member is not None and member.stage != stage and member.state is Membership.READY:
+                return True
+        return False
 
     def waits_for(self, peer: PeerId) -> PeerId:
         """Return whom it says that it waits for in a round: itself, another one, or nobody."""

@@ -71,6 +71,7 @@ class Run:
         self.update = (-1, 0.0)  # round and norm of the one that made this version, if known
         self.last_version = settings.steps
         self.needed = settings.needed
+        self.num_stages = len(settings.needed)
         self.has_begun = False
         self.is_stopping = False
         self.known = Known(settings.microbatch_tokens, settings.least_loss)
@@ -101,10 +102,6 @@ class Run:
         self._came: set[Hashable] = set()  # in this step
         self.agenda: Agenda[Late] = Agenda("overdue")
         self.receipts = Receipts(self.agenda)
-
-    @property
-    def num_stages(self) -> int:
-        return len(self.settings.needed)
 
     @property
     def ledger(self) -> Ledger:

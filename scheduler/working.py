@@ -129,7 +129,7 @@ class Working:
         ledger = run.books.of(microbatch) if valid else None
         if ledger is None:
             return [Send(member.peer, Stale(claim.work))]
-        if any(map(run.members.serves_another, claim.route, range(run.num_stages))):
+        if run.members.is_astray(claim.route):
             run.dispatch.goes_again(microbatch)
             return [Send(member.peer, Stale(claim.work))]
         if not math.isfinite(claim.loss_sum):
