@@ -46,6 +46,7 @@ class Ledger:
         self.step = step
         self.microbatches = microbatches
         self.num_stages = num_stages
+        self._stages = tuple(range(num_stages))
         self._entries: dict[int, Entry] = {}
         self._vacant: dict[tuple[int, int], None] = {}  # (microbatch index, stage)
         self._receipts = 0
@@ -64,14 +65,7 @@ class Ledger:
         entry = self._entries.get(index)
         self.has_advanced = entry is None
         if entry is None:
-            entry = self._entries[index] = Entry(
-                owners=[NOBODY] * self.num_stages,
-                loss_sum=claim.loss_sum,
-                tokens=claim.tokens,
-                routes={},
-                settled=set(),
-            )
-            self._vacant.update({(index, stage): None for stage in range(self.num_stages)})
+            return self._first_claim(claim, is_live)
         vacant = [stage for stage, owner in enumerate(entry.owners) if owner == NOBODY]
         if claimant not in entry.routes and not vacant:
             return None
@@ -82,6 +76,21 @@ class Ledger:
                 entry.settled.add(stage)
         entry.frames_gone = False
         return self._grant(entry, claim.route)
+
+    def _first_claim(self, claim: Claim, is_live: Callable[[PeerId, int], bool]) -> Grant:
+        """Grant the route of a first claim: whoever is live on it owns its stage."""
+        index, route = claim.work.microbatch.index, claim.route
+        owners = [peer if is_live(peer, stage) else NOBODY for stage, peer in enumerate(route)]
+        self._entries[index] = Entry(
+            owners=owners,
+            loss_sum=claim.loss_sum,
+            tokens=claim.tokens,
+            routes={route[-1]: route},
+            settled={stage for stage in self._stages if owners[stage] != NOBODY},
+        )
+        if NOBODY in owners:
+            self._vacant |= {(index, s): None for s in self._stages if owners[s] == NOBODY}
+        return Grant(route, self._stages)
 
     def _grant(self, entry: Entry, route: Path) -> Grant | None:
         """Grant a path: through the owners where they accumulate, through this route elsewhere."""
@@ -208,7 +217,7 @@ class Ledger:
         self._vacant[index, stage] = None
 
     def _unaccumulated(self, entry: Entry) -> tuple[int, ...]:
-        return tuple(s for s in range(self.num_stages) if s not in entry.accumulated)
+        return tuple(s for s in self._stages if s not in entry.accumulated)
 
     # ------------------------------------------------------------------ the step
 
