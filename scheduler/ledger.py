@@ -195,13 +195,14 @@ class Ledger:
             and (stage == self.num_stages - 1 or stage + 1 in entry.accumulated)
         ]
 
-    def next_stage(self, index: int) -> int:
-        """The one that accumulates next, of a claimed microbatch that is not finished."""
-        accumulated = self._entries[index].accumulated
+    def next_owner(self, index: int) -> tuple[int, PeerId] | None:
+        """Return the stage of a claimed microbatch that accumulates next, and its owner; None when
+        it is finished."""
+        entry = self._entries[index]
         stage = self.num_stages - 1
-        while stage in accumulated:
+        while stage in entry.accumulated:
             stage -= 1
-        return stage
+        return (stage, entry.owners[stage]) if stage >= 0 else None
 
     def _own(self, index: int, stage: int, peer: PeerId) -> None:
         del self._vacant[index, stage]
@@ -223,10 +224,6 @@ class Ledger:
 
     def is_claimed(self, index: int) -> bool:
         return index in self._entries
-
-    def is_finished(self, index: int) -> bool:
-        entry = self._entries.get(index)
-        return entry is not None and len(entry.accumulated) == self.num_stages
 
     @property
     def complete(self) -> bool:

@@ -168,28 +168,29 @@ class Working:
         return run.is_not_finite(microbatch.step, f"{reason}, whoever computes it: {ways}")
 
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
-        run, index = self._run, microbatch.index
+        run = self._run
         self.has_landed = False
         ledger = run.books.of(microbatch)
-        if ledger is None or not ledger.receipt(member.peer, index, member.stage):
+        if ledger is None or not ledger.receipt(member.peer, microbatch.index, member.stage):
             return
         member.worked_at = now
         self._failures.worked(member.stage)
         if ledger.has_advanced:
             run.progress_at = now
         run.receipts.came(microbatch, member.stage, member.peer, now)
-        if not ledger.is_finished(index):
-            self._expect_receipt(ledger, microbatch, now)
-            return
-        self.has_landed = True
-        run.receipts.finished(microbatch)
-        self._landed(microbatch, now)
+        if not self._expect_receipt(ledger, microbatch, now):
+            self.has_landed = True
+            run.receipts.finished(microbatch)
+            self._landed(microbatch, now)
 
-    def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> None:
-        """Expect the receipt of the stage that accumulates next."""
-        stage = ledger.next_stage(microbatch.index)
-        owner = ledger.owner(microbatch.index, stage)
+    def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> bool:
+        """Expect the receipt of the stage that accumulates next; return whether there is one."""
+        upcoming = ledger.next_owner(microbatch.index)
+        if upcoming is None:
+            return False
+        stage, owner = upcoming
         self._run.receipts.expect(microbatch, stage, owner, now)
+        return True
 
     def evaluated(self, member: Member, message: Evaluated, now: float) -> None:
         run, microbatch = self._run, message.work.microbatch
@@ -261,20 +262,20 @@ class Working:
         """Ask the owner who is next to accumulate: its gradient, or its receipt, may be lost."""
         run, index = self._run, microbatch.index
         ledger = run.books.of(microbatch)
-        if ledger is None or ledger.is_finished(index):
+        upcoming = ledger.next_owner(index) if ledger is not None else None
+        if ledger is None or upcoming is None:
             return []
         if run.receipts.late(microbatch, now):
-            self._go_on_without(ledger, index, now)
+            self._go_on_without(ledger, index, upcoming[0], now)
         grant = ledger.grant_to_owners(index)
         frontier = ledger.frontier(index)
         return [self._recover_at(peer, stage, microbatch, grant) for stage, peer in frontier]
 
-    def _go_on_without(self, ledger: Ledger, index: int, now: float) -> None:
+    def _go_on_without(self, ledger: Ledger, index: int, stage: int, now: float) -> None:
         """The owner that is next to accumulate, or when that has not helped, who comes after it
         and has not given its gradient."""
         run, microbatch = self._run, MicrobatchId(ledger.step, index)
         owners = ledger.grant_to_owners(index).path
-        stage = ledger.next_stage(index)
         suspects = [s for s in (stage, stage + 1) if s < run.num_stages and owners[s] != NOBODY]
         for number in range(len(suspects)):
             place = suspects[(self._in_vain[microbatch] + number) % len(suspects)]
