@@ -62,6 +62,9 @@ from swarmrt.scheduler.working import Working
 OF_WORK = frozenset({Accepted, Accumulated, Busy, Claim, Evaluated, Stale})
 """Messages that bring no newcomer to the version of the others; most are of these."""
 
+RECEIPTS = frozenset({Accepted, Accumulated})
+"""Messages by which a peer says that it has taken or done its part of a microbatch."""
+
 
 class TrainerCore:
     def __init__(self, settings: TrainerSettings) -> None:
@@ -83,7 +86,7 @@ class TrainerCore:
             self.fencing.notice_sleep(now)
         if isinstance(event, Received):
             instructions = self._heard(event.sender, event.message, now)
-            if type(event.message) is Accumulated and not self._may_go_on(instructions):
+            if type(event.message) in RECEIPTS and not self._may_go_on(instructions):
                 return [*self.run.agenda.arm()]
         else:
             instructions = self._handle(event, now)
@@ -96,8 +99,8 @@ class TrainerCore:
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
 
     def _may_go_on(self, instructions: list[Instruction]) -> bool:
-        """Return whether a receipt has made anything possible: most are of a microbatch that other
-        stages have yet to accumulate."""
+        """Return whether a receipt has made anything possible: most forwards and backwards go on at
+        another peer."""
         return bool(instructions or self.run.charges or self.working.has_landed)
 
     def _judge(self, now: float) -> list[Instruction]:
@@ -187,11 +190,12 @@ class TrainerCore:
     def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
         run, peer = self.run, member.peer
         match message:
-            case Accumulated(epoch, term, mb, stage):
-                if stage == member.stage and run.is_current(member, epoch, term):
-                    self.working.receipt(member, mb, now)
-            case Accepted(_, service_s, backlog_s):
-                run.dispatch.wiring.observe(peer, service_s, backlog_s)
+            case Accumulated():  # most are of these two: a pattern of fields would take longer
+                is_its = message.stage == member.stage
+                if is_its and run.is_current(member, message.epoch, message.term):
+                    self.working.receipt(member, message.microbatch, now)
+            case Accepted():
+                run.dispatch.wiring.observe(peer, message.service_s, message.backlog_s)
             case Busy(work, service_s):
                 run.dispatch.wiring.observe(peer, service_s)
                 run.dispatch.refused(peer, work, now + max(REWIRE_S, service_s))

@@ -38,7 +38,7 @@ MOST_RELEASES = 4  # of a microbatch by one peer: its neighbours may be lost one
 class Working:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.has_landed = True  # a microbatch, by the newest receipt
+        self.has_landed = False  # a microbatch, since what this makes possible was last done
         self._failures = Failures()
         self._bad_routes: dict[MicrobatchId, list[Path]] = {}  # whose loss is not finite, this step
         self._in_vain: Counter[MicrobatchId] = Counter()  # owners that were done without, this step
@@ -111,6 +111,7 @@ class Working:
     def go_on(self, now: float) -> list[Instruction]:
         """Fill vacancies, and what the window has room for."""
         run = self._run
+        self.has_landed = False
         work = self._recover(now) if run.books.has_vacancies else []
         if run.dispatch.has_room and run.phase is not Phase.WAITING:
             work += run.dispatch.fill(run.epoch, run.agenda, now, run.step_time.mean_s)
@@ -169,7 +170,6 @@ class Working:
 
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
         run = self._run
-        self.has_landed = False
         ledger = run.books.of(microbatch)
         if ledger is None or not ledger.receipt(member.peer, microbatch.index, member.stage):
             return
