@@ -117,7 +117,7 @@ class PeerCore:
             case Started(version, digest, applied, norm):
                 self.seat.version, self.seat.digest = version, digest
                 self._update = (applied, norm)
-                return [Announce("joining", version), StartDeadline("beacon", now + BEACON_S)]
+                return [Announce("joining", version), *self._beat(now)]
             case Received(sender, message):
                 return self._received(sender, message, now)
             case ForwardDone():

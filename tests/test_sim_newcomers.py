@@ -107,7 +107,7 @@ def test_the_word_that_one_is_left_out_may_be_lost_or_come_twice(number: int) ->
         said += isinstance(message, LeftOut)
         return number if isinstance(message, LeftOut) and said == 1 else 1
 
-    story = Story(1, 0.06, CANNOT, steps=30, copies=copies)
+    story = Story(1, 0.06, CANNOT, steps=26, copies=copies)
     ((after_s, told),) = story.told()
     assert said == (2 if number == 0 else 1) and after_s < 30 and told.what == "link"
 
