@@ -10,23 +10,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swarmrt.lab.commits import Commits
+from swarmrt.lab.home_swarm import HomeSwarm
+from swarmrt.lab.namespaces import Internet, why_not_here
 from swarmrt.observe.audit import audit
-from tests.namespaces import Host, Internet, why_not_here
-from tests.processes import COMMAND, ROOT, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.swarm]
 
-PATIENCE_S = 240.0
 RUN = '[run]\nname = "home"\nsteps = 100000\n[stages]\ncount = 2\n'
 
 
@@ -38,116 +33,11 @@ def internet() -> Iterator[Internet]:
         yield internet
 
 
-@dataclass
-class Swarm:
-    """Processes on machines of this internet, and the run's folder on the trainer's."""
-
-    folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def run_dir(self) -> Path:
-        return self.folder / "run"
-
-    def start(self, host: Host, name: str, *arguments: object) -> subprocess.Popen[bytes]:
-        """Run a command on a machine; its output is in FOLDER/NAME.log."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                _command(host, arguments),
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env=self._environment(name),
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
-
-    def _environment(self, name: str) -> dict[str, str]:
-        return {**environment(), "PYTHONPATH": str(ROOT), "HOME": str(self.folder / name)}
-
-    def said(self, name: str) -> str:
-        path = self.folder / f"{name}.log"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-    def train(self, host: Host, *arguments: object) -> subprocess.Popen[bytes]:
-        (self.folder / "run.toml").write_text(RUN)
-        train = ["train", self.folder / "run.toml", "--run-dir", self.run_dir, *arguments]
-        return self.start(host, "trainer", *train)
-
-    def lines(self) -> list[str]:
-        """The join lines that the trainer has printed."""
-        self.wait(lambda: "swarmrt serve '" in self.said("trainer"), "the trainer's join line")
-        return re.findall(r"swarmrt serve '(\S+)'", self.said("trainer"))
-
-    def serve(self, host: Host, stage: int, *arguments: object) -> subprocess.Popen[bytes]:
-        name = f"stage-{stage}"
-        serve = ["serve", self.lines()[0], "--stage", stage]
-        return self.start(
-            host, name, *serve, "--log-dir", self.run_dir / "peers" / name, *arguments
-        )
-
-    def doctor(self, host: Host, *arguments: object) -> dict[str, dict[str, Any]]:
-        """What the doctor finds on a machine, which it prints last."""
-        wanted = ("doctor", self.lines()[0], "--json", *arguments)
-        done = subprocess.run(
-            _command(host, wanted),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            cwd=ROOT,
-            env=self._environment("doctor"),
-            check=False,
-        )
-        assert done.stdout, done.stderr
-        return {one["what"]: one for one in json.loads(done.stdout.splitlines()[-1])["findings"]}
-
-    @property
-    def version(self) -> int:
-        commits = Commits(self.run_dir / "metrics.jsonl")
-        commits.read()
-        return commits.version
-
-    def wait_for_step(self, step: int) -> None:
-        self.wait(lambda: self.version >= step, f"step {step}")
-
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Until it is true. Fails when a process ends before, or in the end."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            ended = [p.args for p in self.processes if p.poll() not in (None, -signal.SIGKILL)]
-            logs = "\n".join(f"{path.name}: {path.read_text()}" for path in self._logs())
-            assert not ended, f"{ended} ended before {what}\n{logs}"
-            assert time.monotonic() < deadline, f"waited in vain for {what}\n{logs}"
-            time.sleep(0.2)
-
-    def _logs(self) -> list[Path]:
-        return sorted(self.folder.glob("*.log"))
-
-    def close(self) -> None:
-        running = [process for process in self.processes if process.poll() is None]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        for process in running:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _command(host: Host, arguments: Sequence[object]) -> list[str]:
-    return host.command(*COMMAND, *arguments)
-
-
 @pytest.fixture
-def swarm(tmp_path: Path, internet: Internet) -> Iterator[Swarm]:
-    """Ended before the internet is taken down."""
-    swarm = Swarm(tmp_path)
-    try:
+def swarm(tmp_path: Path, internet: Internet) -> Iterator[HomeSwarm]:
+    """A swarm that is ended before the internet is taken down."""
+    with HomeSwarm(tmp_path, RUN) as swarm:
         yield swarm
-    finally:
-        swarm.close()
 
 
 def links_of(findings: dict[str, dict[str, Any]], stage: int, carrier: str) -> dict[str, Any]:
@@ -161,7 +51,7 @@ def links_of(findings: dict[str, dict[str, Any]], stage: int, carrier: str) -> d
 
 
 def test_two_homes_train_through_a_relay_and_a_trainer_resumes(
-    internet: Internet, swarm: Swarm
+    internet: Internet, swarm: HomeSwarm
 ) -> None:
     """The only public host is trainer, directory and relay. It is killed, and comes back."""
     public, here, there = internet.host("public", 1), internet.home("a", 11), internet.home("b", 12)
@@ -193,7 +83,7 @@ def test_two_homes_train_through_a_relay_and_a_trainer_resumes(
 
 
 def test_two_homes_that_four_hosts_have_seen_do_not_go_through_a_relay(
-    internet: Internet, swarm: Swarm
+    internet: Internet, swarm: HomeSwarm
 ) -> None:
     public = [internet.host(f"public-{number}", 1 + number) for number in range(4)]
     here, there = internet.home("a", 11), internet.home("b", 12)
@@ -222,7 +112,7 @@ def test_two_homes_that_four_hosts_have_seen_do_not_go_through_a_relay(
 
 
 def test_home_with_forwarded_ports_does_not_go_through_a_relay(
-    internet: Internet, swarm: Swarm
+    internet: Internet, swarm: HomeSwarm
 ) -> None:
     public, here, there = internet.host("public", 1), internet.home("a", 11), internet.home("b", 12)
     outside = internet.forward(here, "7000-7001")
@@ -236,7 +126,7 @@ def test_home_with_forwarded_ports_does_not_go_through_a_relay(
     print("from one home to the other, at forwarded ports:", links_of(found, 0, "direct")["says"])
 
 
-def test_hosts_with_ipv6_only_train(internet: Internet, swarm: Swarm) -> None:
+def test_hosts_with_ipv6_only_train(internet: Internet, swarm: HomeSwarm) -> None:
     hosts = [internet.host(f"six-{number}", 1 + number, ipv6_only=True) for number in range(3)]
     swarm.train(hosts[0])
     for stage, host in enumerate(hosts[1:]):
@@ -249,7 +139,9 @@ def test_hosts_with_ipv6_only_train(internet: Internet, swarm: Swarm) -> None:
     assert "/ip6/" in swarm.said("trainer") and "/ip4/11." not in swarm.said("trainer")
 
 
-def test_firewalls_with_the_named_ports_open_are_enough(internet: Internet, swarm: Swarm) -> None:
+def test_firewalls_with_the_named_ports_open_are_enough(
+    internet: Internet, swarm: HomeSwarm
+) -> None:
     hosts = [internet.host(f"walled-{number}", 1 + number) for number in range(3)]
     for host in hosts:
         internet.close_ports(host, tcp=[7000, 7001], udp=[7001])

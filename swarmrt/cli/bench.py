@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from swarmrt.cli import bench_join
 from swarmrt.errors import RunError, UsageError
 
 bench = typer.Typer(help="Measure a swarm on this machine.", no_args_is_help=True)
@@ -82,52 +83,7 @@ def recovery(
         print(json.dumps(result))
 
 
-JOIN_CONFIG = """
-[run]
-name = "bench-join"
-steps = 100000
-[model]
-layers = 7
-width = 512
-heads = 8
-kv_heads = 8
-sequence = 64
-[stages]
-layers = [6, 1]
-[batch]
-microbatch = 1
-microbatches = 8
-[evaluation]
-every_steps = 0
-[checkpoint]
-every_steps = 0
-"""
-
-
-@bench.command()
-def join(
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
-) -> None:
-    """Time a newcomer's start to its first microbatch, in a stage of 20 million parameters."""
-    from swarmrt import lab
-    from swarmrt.lab.joining import join as measure
-
-    with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
-        config = Path(folder) / "bench.toml"
-        config.write_text(JOIN_CONFIG, encoding="utf-8")
-        run_dir = Path(folder) / "run"
-        with lab.LocalSwarm(
-            config, replicas=[1, 1], run_dir=run_dir, threads=1, forks=False
-        ) as swarm:
-            joined = measure(swarm, stage=0)
-    if as_json:
-        print(json.dumps(asdict(joined)))
-    else:
-        print(
-            f"up after {joined.ready_s:.1f} s, state after {joined.state_s:.1f} s, first "
-            f"microbatch after {joined.first_microbatch_s:.1f} s; the longest gap between commits "
-            f"was {joined.longest_gap_s:.1f} s, the median {joined.median_gap_s:.1f} s"
-        )
+bench.command("join")(bench_join.join)
 
 
 @bench.command()
@@ -140,7 +96,7 @@ def memory(
 
     with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
         config = Path(folder) / "bench.toml"
-        config.write_text(JOIN_CONFIG, encoding="utf-8")
+        config.write_text(bench_join.CONFIG, encoding="utf-8")
         run_dir = Path(folder) / "run"
         with lab.LocalSwarm(
             config, replicas=[2, 1], run_dir=run_dir, threads=1, forks=False

@@ -113,11 +113,13 @@ class EmulatedStage(Stage):
 # ---------------------------------------------------------------------- the tiny model
 
 
-def tiny_model(layers: int, vocab: int, width: int) -> tuple[list[Callable[[], nn.Module]], Any]:
+def tiny_model(
+    layers: int, vocab: int, width: int, more_rows: int = 0
+) -> tuple[list[Callable[[], nn.Module]], Any]:
     """An embedding, scales and a head: as little to compute as there can be. A builder for
-    `model.kind`."""
+    `model.kind`. More rows of the embedding than tokens make a large state of it."""
     middle = [partial(Scale, width)] * (layers - 2)
-    ends = partial(nn.Embedding, vocab, width), partial(nn.Linear, width, vocab)
+    ends = partial(nn.Embedding, vocab + more_rows, width), partial(nn.Linear, width, vocab)
     return [ends[0], *middle, ends[1]], _loss
 
 

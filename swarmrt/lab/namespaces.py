@@ -1,20 +1,26 @@
 """Home networks in network namespaces: one internet, hosts on it, and routers that translate.
 
 Everything is inside namespaces made here, so that no packet reaches a real network; addresses look
-public because libp2p and swarmrt treat private ones in another way. It needs root and nftables.
+public because libp2p and swarmrt treat private ones in another way. It needs root; routers and
+firewalls need nftables.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-NEEDED = ("ip", "nft", "nsenter")
+from swarmrt.errors import RunError
+
+PACKAGES = {"ip": "iproute2", "tc": "iproute2", "nsenter": "util-linux", "nft": "nftables"}
+ENDINGS = {signal.SIGINT, signal.SIGTERM}  # wait until all is taken down
 INSIDE = "192.168.1"  # of every home: as with real routers, homes have the same addresses
 
 ROUTER = """
@@ -74,31 +80,33 @@ class Host:
     address: str
 
     def command(self, *words: object) -> list[str]:
-        """What runs these words on this machine."""
+        """Return what runs these words on this machine."""
         return ["nsenter", f"--net=/run/netns/{self.namespace}", *map(str, words)]
 
     def run(self, *words: object, text: str | None = None) -> str:
-        """Run to the end. Raises CalledProcessError."""
-        done = subprocess.run(
-            self.command(*words), input=text, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
-        return done.stdout
+        """Run to the end, and return what was printed. Raises RunError."""
+        return _run(self.command(*words), text)
 
 
-def why_not_here() -> str:
-    """Why namespaces cannot be made on this machine; empty where they can."""
+def why_not_here(
+    needed: Sequence[str] = ("ip", "nft", "nsenter"),
+    make: Callable[[Internet], object] = lambda internet: internet.home("try", 250),
+) -> str:
+    """Return why this machine does not let us make namespaces; nothing where it does.
+
+    That takes the programs that are needed, and what is made to try it out.
+    """
     if os.geteuid() != 0:
-        return "network namespaces need root"
-    missing = [name for name in NEEDED if shutil.which(name) is None]
+        return "network namespaces need root: try it with sudo, or as root of a container"
+    missing = [name for name in needed if shutil.which(name) is None]
     if missing:
-        return f"{', '.join(missing)} not installed: apt-get install nftables iproute2 util-linux"
+        packages = " ".join(sorted({PACKAGES[name] for name in missing}))
+        return f"{', '.join(missing)} not installed: apt-get install {packages}"
     try:
         with Internet() as internet:
-            internet.home("try", 250)
-    except RuntimeError as error:
-        return f"this machine makes no network namespaces with address translation: {error}"
+            make(internet)
+    except RunError as error:
+        return f"this machine makes no network namespaces, or not all that is needed there: {error}"
     return ""
 
 
@@ -108,7 +116,7 @@ class Internet:
     def __init__(self) -> None:
         self._prefix = f"swarmrt-{os.getpid()}-"
         self._namespaces: list[str] = []
-        self._links = 0
+        self._ends: dict[Host, str] = {}  # of cables, in the middle
         self._middle: Host
         self._routers: dict[Host, Host] = {}  # by who is behind them
 
@@ -131,20 +139,29 @@ class Internet:
         self.close()
 
     def close(self) -> None:
-        """Take all namespaces down; links and rules go with them."""
-        for name in reversed(self._namespaces):
-            _ip("netns", "delete", name)
-        self._namespaces.clear()
+        """Kill what still runs in the namespaces, and take all of them down; links and rules go
+        with them. A signal that asks us to leave waits until that is done."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+        try:
+            there = _run(["ip", "netns", "list"]).split()
+            for name in reversed([name for name in self._namespaces if name in there]):
+                for pid in _run(["ip", "netns", "pids", name]).split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                _run(["ip", "netns", "delete", name])
+            self._namespaces.clear()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def host(self, name: str, number: int, *, ipv6_only: bool = False) -> Host:
-        """A machine with an address of its own on the internet."""
+        """Add a machine with an address of its own on the internet."""
         address = f"2a0f:1111::{number}" if ipv6_only else f"11.0.0.{number}"
         host = self._namespace(name, address)
         self._connect(host, number, ipv4=not ipv6_only)
         return host
 
     def home(self, name: str, number: int) -> Host:
-        """A machine behind a router that lets nothing in and has the only address outside."""
+        """Add a machine behind a router that lets nothing in and has the only address outside."""
         router = self._namespace(f"{name}-router", f"11.0.0.{number}")
         self._connect(router, number, ipv6=False)
         host = self._namespace(name, f"{INSIDE}.2")
@@ -161,7 +178,8 @@ class Internet:
         return host
 
     def forward(self, host: Host, ports: str) -> str:
-        """Have a home's router forward ports, like 7000-7001, to a machine; its address outside."""
+        """Have a home's router forward ports, like 7000-7001, to a machine; return its address
+        outside."""
         router = self._routers[host]
         to = f"meta l4proto {{ tcp, udp }} th dport {ports} dnat to {host.address};"
         router.run("nft", "-f", "-", text=FORWARDING % to)
@@ -182,24 +200,29 @@ class Internet:
         shaper = f"root tbf rate {bits_per_s} burst 64kb latency 100ms"
         host.run(*f"tc qdisc add dev {device} {shaper}".split())
 
+    def narrow(self, host: Host, bits_per_s: str) -> None:
+        """Limit what goes to a host and what comes from it, with room for 0.4 s of that to wait."""
+        shaper = f"root tbf rate {bits_per_s} burst 64kb latency 400ms"
+        host.run(*f"tc qdisc add dev wan {shaper}".split())
+        self._middle.run(*f"tc qdisc add dev {self._ends[host]} {shaper}".split())
+
     def close_ports(self, host: Host, tcp: Sequence[int], udp: Sequence[int]) -> None:
-        """A firewall on the machine, with these ports open."""
+        """Put a firewall on the machine, with these ports open."""
         open_tcp = f"tcp dport {{ {', '.join(map(str, tcp))} }} accept" if tcp else ""
         open_udp = f"udp dport {{ {', '.join(map(str, udp))} }} accept" if udp else ""
         host.run("nft", "-f", "-", text=FIREWALL % f"{open_tcp}\n    {open_udp}")
 
     def _namespace(self, name: str, address: str) -> Host:
         full = self._prefix + name
-        _ip("netns", "add", full)
         self._namespaces.append(full)
+        _run(["ip", "netns", "add", full])
         host = Host(full, address)
         host.run("ip", "link", "set", "lo", "up")
         return host
 
     def _connect(self, host: Host, number: int, *, ipv4: bool = True, ipv6: bool = True) -> None:
-        """A cable from the machine to the internet."""
-        end = f"end{self._links}"
-        self._links += 1
+        """Put a cable from the machine to the internet."""
+        self._ends[host] = end = f"end{len(self._ends)}"
         host.run(
             "ip", "link", "add", "wan", "type", "veth", "peer", end, "netns", self._middle.namespace
         )
@@ -213,8 +236,11 @@ class Internet:
             host.run("ip", "address", "add", f"2a0f:1111::{number}/64", "dev", "wan", "nodad")
 
 
-def _ip(*words: str) -> None:
-    """Raises RuntimeError."""
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], text: str | None = None) -> str:
+    """Run to the end, out of reach of a terminal's Ctrl-C. Raises RunError."""
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, check=False, start_new_session=True
+    )
     if done.returncode:
-        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise RunError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
