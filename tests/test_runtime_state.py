@@ -14,10 +14,11 @@ from swarmrt.ids import PeerId
 from swarmrt.kernels.digest import digest
 from swarmrt.messages import GetState, Message, NoState, StateChunk
 from swarmrt.model.layout import Layout
-from swarmrt.runtime import fetching
 from swarmrt.runtime.fetching import Fetches, Wanted
 from swarmrt.runtime.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
 from swarmrt.runtime.state import CHUNK_BYTES, MOST_TIMES, Shelf
+from swarmrt.scheduler import donors as patience
+from swarmrt.scheduler.donors import MISSES
 
 ME = PeerId("me")
 SIZE = int(2.5 * CHUNK_BYTES / 4)
@@ -39,7 +40,7 @@ class Donors:
 
     def __init__(self, shelves: dict[str, Shelf]) -> None:
         self.came_bytes = 0  # of chunks that are not whole, too
-        self.fetches = Fetches(self.send, lambda: self.came_bytes)
+        self.fetches = Fetches(self.send, lambda donor: self.came_bytes)
         self.asked: list[str] = []
         self.answer_s: dict[str, float] = {}
         self.dead: set[str] = set()
@@ -61,7 +62,7 @@ class Donors:
     def _answer_of(self, donor: PeerId):  # type: ignore[no-untyped-def]
         def answer(to: PeerId, message: Message, tensors: Sequence[torch.Tensor]) -> None:
             if isinstance(message, NoState):
-                self.fetches.refused(donor, message, "does not have it")
+                self.fetches.refused(donor, message)
             else:
                 assert isinstance(message, StateChunk)
                 self.fetches.chunk_arrived(donor, message, tensors)
@@ -80,6 +81,12 @@ def shelf(*snapshots: Snapshot) -> Shelf:
     return shelf
 
 
+def hurry(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let answers be late after so long."""
+    monkeypatch.setattr(patience, "CHUNK_S", seconds)
+    monkeypatch.setattr(patience, "OFFER_S", seconds)
+
+
 def test_donors_share_the_chunks() -> None:
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
     got = asyncio.run(donors.get())
@@ -94,10 +101,11 @@ def test_dying_and_refusing_donors_are_made_up_for() -> None:
 
 
 def test_donor_that_hangs_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "CHUNK_S", 0.01)
+    hurry(monkeypatch, 0.01)
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
     donors.silent.add("b")
     assert asyncio.run(donors.get()) == snapshot()
+    donors.fetches.let_go()
     donors.silent.add("a")
     with pytest.raises(RunError, match="has not answered"):
         asyncio.run(donors.get())
@@ -105,7 +113,7 @@ def test_donor_that_hangs_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_still_moves_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chunk takes its link ten times as long as any is expected to."""
-    monkeypatch.setattr(fetching, "CHUNK_S", 0.05)
+    hurry(monkeypatch, 0.05)
     donors = Donors({"a": shelf(snapshot())})
     donors.answer_s["a"] = 0.5
 
@@ -124,12 +132,12 @@ def test_what_still_moves_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch
     assert asyncio.run(get()) == snapshot()
     chunks = -(-len(snapshot().data) // CHUNK_BYTES)
     votes = donors.asked.count("a") - chunks
-    assert votes <= fetching.MISSES, "once for each chunk, and for the vote before them"
+    assert votes <= MISSES, "once for each chunk, and for the vote before them"
 
 
 def test_a_late_chunk_counts_and_its_donor_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both donors are slower than is expected of them: each is asked, and each answers late."""
-    monkeypatch.setattr(fetching, "CHUNK_S", 0.02)
+    hurry(monkeypatch, 0.02)
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
     donors.answer_s |= {"a": 0.1, "b": 0.1}
     assert asyncio.run(donors.get()) == snapshot()

@@ -1,21 +1,12 @@
-"""Getting a snapshot from several donors at once.
-
-Rules:
-- Replicas are equal to the bit, so their snapshots are equal to the byte, and chunks may come from
-  any of them.
-- A donor's word is not enough. How large the file is follows from the stage. Which file it is, most
-  donors say. What came is compared with the parameters that the swarm has agreed on; where it is
-  not that, another donor's file is tried.
-"""
+"""Getting a snapshot from its donors: what `scheduler.fetching` decides, done with real bytes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
 
 import torch
 
@@ -32,16 +23,10 @@ from swarmrt.runtime.snapshot import (
     snapshot_bytes,
 )
 from swarmrt.runtime.state import CHUNK_BYTES, Send
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.fetching import Ask, Check, Fetched, Fetching, GiveUp, Keep, Step, Verdict
 
-OUTSTANDING_CHUNKS = 4  # asked for at once: keeps a link full, and memory small
-MAX_DONORS = 16  # of one snapshot: more are not asked
-CHUNK_S = 10.0  # for the first chunk, before it is known how long one takes
-LATER_S = 0.25  # at least, for donors that say later than the first one which file they have
-MISSES = 5  # of a donor, each after twice as long
-
-T = TypeVar("T")
 NewLanding = Callable[[int], Landing]  # for a file of so many bytes; called on a thread
+CameBytes = Callable[[PeerId], int]  # of states, from a process so far, also of parts of chunks
 
 
 @dataclass(frozen=True)
@@ -69,294 +54,150 @@ class Wanted:
         return f"version {self.version} of stage {self.stage}"
 
 
-class Awaiting(Protocol):
-    """A consumer of donors' answers."""
+class Fetch:
+    """A file on its way to its landing. Feed it the answers while `snapshot` is awaited."""
 
-    def chunk_arrived(
-        self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]
-    ) -> None: ...
+    def __init__(self, landing: Landing, core: Fetching, send: Send, came: CameBytes) -> None:
+        self._landing, self._core, self._send, self._came = landing, core, send, came
+        self._now = asyncio.get_running_loop().time
+        self._wanted: Wanted
+        self._arrived: memoryview | None = None  # the chunk that is being handled
+        self._to_check = ""  # digest of what has landed
+        self._outcome: Snapshot | RunError | OSError | None = None
+        self._change = asyncio.Event()
 
-    def donor_failed(self, donor: PeerId, reason: str) -> None: ...
+    async def snapshot(self, wanted: Wanted, donors: Sequence[PeerId]) -> Snapshot:
+        """Return the whole file; what has landed of it before is not got again.
 
-
-class Vote:
-    """Asks donors which file they have, by its first byte. Feed it the answers."""
-
-    def __init__(self, wanted: Wanted, donors: Sequence[PeerId], send: Send) -> None:
-        self._wanted, self._send = wanted, send
-        self._size_bytes = wanted.size_bytes
-        self._missing = list(donors)
-        self._named: dict[str, list[PeerId]] = {}  # digest → who has such a file
-        self._progress = asyncio.Event()
-        self._reason = ""
-
-    async def files(self) -> list[tuple[str, list[PeerId]]]:
-        """Digests with the donors that name them, the most named first.
-
-        Raises RunError when no donor has a file.
+        Raises RunError when no donor can give it, OSError when it cannot be written.
         """
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
-        for retry in range(MISSES):
-            for donor in list(self._missing):
-                request = GetState(self._wanted.stage, self._wanted.version, 0, 1)
-                self._send(donor, request, ())
-            if await self._comes(lambda: bool(self._named), CHUNK_S * 2**retry):
-                break
-        for donor in [] if self._named else list(self._missing):
-            self.donor_failed(donor, f"has not answered {MISSES} times")
-        await self._comes(lambda: False, max(LATER_S, loop.time() - asked_at))
-        if not self._named:
-            raise RunError(
-                f"cannot get {self._wanted}: {self._reason}, and there is no other donor"
-            )
-        return sorted(self._named.items(), key=lambda entry: -len(entry[1]))
+        self._begin(wanted, donors)
+        while self._outcome is None:
+            self._change.clear()
+            if self._to_check:
+                await self._check()
+            elif not await self._comes_by(self._core.wake_at):
+                came = {donor: self._came(donor) for donor in donors}
+                self._act(self._core.deadline_passed(came, self._now()))
+        if isinstance(self._outcome, Snapshot):
+            return self._outcome
+        raise self._outcome
 
-    async def _comes(self, done: Callable[[], bool], within_s: float) -> bool:
-        """Return whether an answer comes within that time, or nobody is left to wait for."""
+    def _begin(self, wanted: Wanted, donors: Sequence[PeerId]) -> None:
+        self._wanted, self._outcome, self._to_check = wanted, None, ""
+        self._act(self._core.ask(donors, self._now()))
+
+    async def _comes_by(self, deadline: float) -> bool:
+        """Return whether anything comes before."""
         try:
-            async with asyncio.timeout(within_s):
-                while self._missing and not done():
-                    self._progress.clear()
-                    await self._progress.wait()
+            async with asyncio.timeout_at(deadline if deadline < math.inf else None):
+                await self._change.wait()
         except TimeoutError:
             return False
         return True
 
-    def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
-        if sender not in self._missing:
-            return
-        if chunk.total_bytes != self._size_bytes:
-            reason = f"has a file of {chunk.total_bytes} bytes, which cannot be it"
-            self.donor_failed(sender, reason)
-            return
-        self._missing.remove(sender)
-        self._named.setdefault(chunk.digest, []).append(sender)
-        self._progress.set()
+    async def _check(self) -> None:
+        """See what has landed, on a thread."""
+        self._to_check, digest = "", self._to_check
+        snapshot, verdict, reason = await asyncio.to_thread(self._look, digest)
+        self._act(self._core.checked(verdict, reason, self._now()), snapshot)
 
-    def donor_failed(self, donor: PeerId, reason: str) -> None:
-        if donor in self._missing:
-            self._missing.remove(donor)
-            self._reason = f"{donor} {reason}"
-            self._progress.set()
-
-
-class Fetch:
-    """A file on its way to a landing, from donors that name its digest. Feed it the answers."""
-
-    def __init__(
-        self,
-        wanted: Wanted,
-        digest: str,
-        donors: Sequence[PeerId],
-        send: Send,
-        landing: Landing,
-        came_bytes: Callable[[], int],
-    ) -> None:
-        self._wanted, self._digest, self._send = wanted, digest, send
-        self._donors = list(donors)
-        self._landing = landing
-        self._size_bytes = self._missing_bytes = wanted.size_bytes
-        self._being_written = 0  # chunks
-        self._asked: dict[int, tuple[PeerId, float]] = {}  # offset → donor, and when
-        self._owes: defaultdict[PeerId, set[int]] = defaultdict(set)  # also what others were asked
-        self._came_bytes = came_bytes
-        self._chunk_time = Estimate()
-        self._retries = 0  # since something came
-        self._misses: Counter[PeerId] = Counter()
-        self._next_offset = 0
-        self._turn = 0
-        self._progress = asyncio.Event()
-        self._failure: RunError | OSError | None = None
-
-    async def snapshot(self) -> Snapshot | None:
-        """Return the whole file, or None when it has another digest than was said.
-
-        Raises RunError when no donor can give it, OSError when it cannot be written.
-        """
-        self._ask()
-        while self._missing_bytes and self._failure is None:
-            self._progress.clear()
-            came_bytes = self._came_bytes()
-            try:
-                async with asyncio.timeout(self._chunk_time.patience_s(CHUNK_S, self._retries)):
-                    await self._progress.wait()
-                self._retries = 0
-            except TimeoutError:
-                if came_bytes == self._came_bytes():  # what still moves is not asked for again
-                    self._ask_others()
-        if self._failure is not None:
-            raise self._failure
+    def _look(self, digest: str) -> tuple[Snapshot, Verdict, str]:
         data = self._landing.data()
-        digest = await asyncio.to_thread(digest_of, data)
-        if digest != self._digest:
-            return None
-        return Snapshot(self._wanted.stage, self._wanted.version, data, digest)
+        snapshot = Snapshot(self._wanted.stage, self._wanted.version, data, digest_of(data))
+        if snapshot.digest != digest:
+            return snapshot, "damaged", "it arrived damaged: its digest differs"
+        try:
+            self._wanted.check(snapshot)
+        except SwarmError as error:
+            return snapshot, "other", str(error)
+        return snapshot, "right", ""
+
+    def _act(self, steps: list[Step], checked: Snapshot | None = None) -> None:
+        for step in steps:
+            match step:
+                case Ask(donor, offset, length):
+                    stage, version = self._wanted.stage, self._wanted.version
+                    self._send(donor, GetState(stage, version, offset, length), ())
+                case Keep(offset):
+                    assert self._arrived is not None
+                    self._landing.write(offset, self._arrived, partial(self._written, offset))
+                case Check(digest):
+                    self._to_check = digest
+                case Fetched():
+                    self._outcome = checked
+                case GiveUp(reason):
+                    self._outcome = RunError(f"cannot get {self._wanted}: {printable(reason)}")
+        self._change.set()
+
+    def _written(self, offset: int, error: OSError | None) -> None:
+        if error is None:
+            self._act(self._core.written(offset, self._now()))
+        else:
+            self._outcome = error
+            self._change.set()
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
-        offset = chunk.offset_bytes
-        _, asked_at = self._asked.get(offset, (None, 0.0))
-        is_owed = offset in self._asked and offset in self._owes[sender]
-        if not is_owed or len(tensors) != 1:
-            return
-        payload = tensors[0]
+        payload = tensors[0] if len(tensors) == 1 else None
         if not isinstance(payload, torch.Tensor) or payload.dtype != torch.uint8:
             return
-        total_bytes = self._size_bytes
-        if (chunk.digest, chunk.total_bytes) != (self._digest, total_bytes):
-            self.donor_failed(sender, "holds another file than it has said")
+        if payload.dim() != 1:
             return
-        if not offset and payload.shape == (1,) != (total_bytes,):
-            return  # a late answer to the vote
-        if payload.shape != (min(CHUNK_BYTES, total_bytes - offset),):
-            self.donor_failed(sender, "sent a chunk of the wrong size")
-            return
-        data = payload.numpy().data
-        self._chunk_time.add(asyncio.get_running_loop().time() - asked_at)
-        self._misses[sender] = 0  # it answers again
-        del self._asked[offset]
-        self._being_written += 1
-        self._landing.write(offset, data, partial(self._written, len(data)))
+        self._arrived = payload.numpy().data
+        told = (chunk.offset_bytes, len(payload), chunk.digest, chunk.total_bytes)
+        self._act(self._core.chunk_came(sender, *told, self._now()))
+        self._arrived = None
 
-    def _written(self, size_bytes: int, error: OSError | None) -> None:
-        """Make room for another chunk: one is where it belongs."""
-        self._being_written -= 1
-        if error is not None:
-            self._failure = error
-        else:
-            self._missing_bytes -= size_bytes
-            self._ask()
-        self._progress.set()
+    def donor_refused(self, donor: PeerId, reason: str) -> None:
+        self._act(self._core.donor_refused(donor, reason, self._now()))
 
-    def donor_failed(self, donor: PeerId, reason: str) -> None:
-        """Ask the others for what this donor owes."""
-        if donor not in self._donors:
-            return
-        self._donors.remove(donor)
-        owed = sorted(offset for offset, (who, _) in self._asked.items() if who == donor)
-        for offset in owed:
-            del self._asked[offset]
-        if not self._donors:
-            self._fail(f"{donor} {reason}, and there is no other donor")
-            return
-        for offset in owed:
-            self._request(offset)
-        self._ask()
-
-    def _ask_others(self) -> None:
-        """Ask others for what is owed: nothing has come for longer than it should take."""
-        self._retries += 1
-        late = {donor for donor, _ in self._asked.values()}
-        for donor in sorted(late):
-            self._misses[donor] += 1
-            if self._misses[donor] >= MISSES:
-                self.donor_failed(donor, f"has not answered {MISSES} times")
-        for offset in sorted(self._asked) if self._donors else ():
-            self._request(offset)
-
-    def _ask(self) -> None:
-        while (
-            self._donors
-            and self._next_offset < self._size_bytes
-            and len(self._asked) + self._being_written < OUTSTANDING_CHUNKS
-        ):
-            offset, self._next_offset = self._next_offset, self._next_offset + CHUNK_BYTES
-            self._request(offset)
-
-    def _request(self, offset: int) -> None:
-        donor = self._donors[self._turn % len(self._donors)]
-        self._turn += 1
-        self._asked[offset] = donor, asyncio.get_running_loop().time()
-        self._owes[donor].add(offset)
-        request = GetState(self._wanted.stage, self._wanted.version, offset, CHUNK_BYTES)
-        self._send(donor, request, ())
-
-    def _fail(self, reason: str) -> None:
-        self._failure = RunError(f"cannot get {self._wanted}: {printable(reason)}")
-        self._progress.set()
+    def donor_lost(self, donor: PeerId, reason: str) -> None:
+        self._act(self._core.donor_lost(donor, reason, self._now()))
 
 
 class Fetches:
-    """All snapshots on their way to this process."""
+    """All snapshots on their way to this process, and what has landed of them."""
 
-    def __init__(self, send: Send, came_bytes: Callable[[], int] = lambda: 0) -> None:
-        """`came_bytes` tells how many bytes of states have come to this process so far, also of
-        chunks that are not whole."""
-        self._came_bytes = came_bytes
+    def __init__(self, send: Send, came: CameBytes = lambda donor: 0) -> None:
         self.distrusted: set[PeerId] = set()  # donors whose file was not what it had to be
-        self._send = send
-        self._awaiting: dict[tuple[int, int], Awaiting] = {}
+        self._send, self._came = send, came
+        self._fetches: dict[tuple[int, int], Fetch] = {}
 
     async def get(
         self, wanted: Wanted, donors: Sequence[PeerId], new_landing: NewLanding = InMemory
     ) -> Snapshot:
         """Return the snapshot, which lies where `new_landing` says.
 
-        Donors that have given a wrong one before are asked when there is nobody else. Raises
-        RunError when no donor can give it, OSError when it cannot be written.
+        What lands stays until it is let go, so that a second `get` of the same, when the first one
+        has failed or was cancelled, goes on where that has ended. Raises RunError when no donor
+        can give it, OSError when it cannot be written.
         """
-        if not donors:
-            raise RunError(f"nobody is known to have {wanted}")
-        asked = [donor for donor in dict.fromkeys(donors) if donor not in self.distrusted]
-        asked = (asked or list(dict.fromkeys(donors)))[:MAX_DONORS]
-        vote = Vote(wanted, asked, self._send)
-        failure: SwarmError | None = None
-        for digest, its_donors in await self._answer(wanted, vote, vote.files()):
-            try:
-                return await self._get_checked(wanted, digest, its_donors, new_landing)
-            except SwarmError as error:
-                failure = error
-        raise RunError(str(failure))
-
-    async def _get_checked(
-        self, wanted: Wanted, digest: str, donors: list[PeerId], new_landing: NewLanding
-    ) -> Snapshot:
-        """Get it from all of them together; when that is damaged, from one after the other."""
-        tries = [donors, *([donor] for donor in donors if len(donors) > 1)]
-        failure = RunError(f"{wanted} arrived damaged: its digest differs")
-        for some in tries:
+        key = (wanted.stage, wanted.version)
+        fetch = self._fetches.get(key)
+        if fetch is None:
             landing = await asyncio.to_thread(new_landing, wanted.size_bytes)
-            fetch = Fetch(wanted, digest, some, self._send, landing, self._came_bytes)
-            try:
-                snapshot = await self._answer(wanted, fetch, fetch.snapshot())
-            except RunError as error:
-                failure = error
-                continue
-            if snapshot is not None:
-                await self._check(wanted, snapshot, donors)
-                return snapshot
-            if len(some) == 1:
-                self.distrusted |= set(some)
-        raise failure
-
-    async def _check(self, wanted: Wanted, snapshot: Snapshot, donors: list[PeerId]) -> None:
-        """Check that the file which these donors name is what is wanted. Raises CheckpointError."""
+            core = Fetching(wanted.size_bytes, CHUNK_BYTES, self.distrusted)
+            fetch = self._fetches[key] = Fetch(landing, core, self._send, self._came)
         try:
-            await asyncio.to_thread(partial(wanted.check, snapshot))
-        except SwarmError:
-            self.distrusted |= set(donors)
+            return await fetch.snapshot(wanted, donors)
+        except OSError:
+            self._fetches.pop(key, None)
             raise
 
-    async def _answer(self, wanted: Wanted, awaiting: Awaiting, answer: Awaitable[T]) -> T:
-        """Wait for it, while donors' messages reach what has asked for it."""
-        key = (wanted.stage, wanted.version)
-        self._awaiting[key] = awaiting
-        try:
-            return await answer
-        finally:
-            if self._awaiting.get(key) is awaiting:  # and not a newer one
-                del self._awaiting[key]
+    def let_go(self, but: tuple[int, int] | None = None) -> None:
+        """Free what has landed, but for this stage and version."""
+        self._fetches = {key: fetch for key, fetch in self._fetches.items() if key == but}
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
-        awaiting = self._awaiting.get((chunk.stage, chunk.version))
-        if awaiting is not None:
-            awaiting.chunk_arrived(sender, chunk, tensors)
+        fetch = self._fetches.get((chunk.stage, chunk.version))
+        if fetch is not None:
+            fetch.chunk_arrived(sender, chunk, tensors)
 
-    def refused(self, sender: PeerId, message: NoState | GetState, reason: str) -> None:
-        awaiting = self._awaiting.get((message.stage, message.version))
-        if awaiting is not None:
-            awaiting.donor_failed(sender, reason)
+    def refused(self, sender: PeerId, message: NoState) -> None:
+        fetch = self._fetches.get((message.stage, message.version))
+        if fetch is not None:
+            fetch.donor_refused(sender, "does not have it")
 
     def donor_lost(self, donor: PeerId, reason: str) -> None:
-        for awaiting in list(self._awaiting.values()):
-            awaiting.donor_failed(donor, reason)
+        for fetch in self._fetches.values():
+            fetch.donor_lost(donor, reason)

@@ -168,6 +168,10 @@ class Links:
         """Bytes that wait to go, to all peers."""
         return sum(outbox.queued_bytes for outbox in self._outboxes.values())
 
+    def came_state_bytes(self, peer: PeerId) -> int:
+        """Return how many bytes of states have come over the links that a peer has now."""
+        return self._links.came_state_bytes(peer)
+
     def peers(self) -> set[PeerId]:
         """Return who is at the other end of an open link."""
         return {link.connection.peer for link in self._links if link.greeted}

@@ -66,6 +66,12 @@ class OpenLinks:
     def of(self, peer: PeerId) -> list[Link]:
         return [link for link in self._links if link.connection.peer == peer]
 
+    def came_state_bytes(self, peer: PeerId) -> int:
+        """Return how many bytes of states have come over a peer's links, also of chunks that are
+        not whole."""
+        links = (each for link in self.of(peer) for each in (link, *link.joined))
+        return sum(link.connection.frames.came_state_bytes for link in links)
+
     def has_room_for(self, peer: PeerId) -> bool:
         """Return whether a peer that dials may have one more."""
         its = self.of(peer)

@@ -301,6 +301,7 @@ class Peer(Shell):
     def _stop_loading(self, _: StopLoading) -> None:
         if self._loading is not None:
             self._loading.cancel()
+        self.fetches.let_go()
 
     def _left_out(self, report: ReportLeftOut) -> None:
         log.warning("%s", left_out_text(report))
@@ -361,6 +362,7 @@ class Peer(Shell):
 
     async def _load_state(self, what: LoadState) -> None:
         version, donors = what.version, what.donors
+        self.fetches.let_go(but=(self._options.stage, version))
         try:
             if donors or version:
                 wanted = Wanted(self._layout, version, what.digest)
@@ -370,6 +372,7 @@ class Peer(Shell):
             else:
                 work = self._computations.build()
             event = await self._threads.torch.call(work)
+            self.fetches.let_go()
         except SwarmError as error:
             event = StateUnavailable(version, str(error))
         self.process.feed(event)

@@ -86,7 +86,7 @@ class Shell(ABC):
             reach=network.reach,
             uplink=network.uplink,
         )
-        self.fetches = Fetches(self.links.send, lambda: self.links.tally.came_state_bytes)
+        self.fetches = Fetches(self.links.send, self.links.came_state_bytes)
         self.shelf = Shelf()
         self.answers = Answers()
         self.unfit: Counter[str] = Counter()  # messages whose tensors did not fit, by kind
@@ -184,7 +184,7 @@ class Shell(ABC):
             case StateChunk():
                 self.fetches.chunk_arrived(sender, message, tensors)
             case NoState():
-                self.fetches.refused(sender, message, "does not have it")
+                self.fetches.refused(sender, message)
             case Probe():
                 self.answers.answer(sender, message, tensors, self.links.send)
             case Renewed():
@@ -218,6 +218,6 @@ class Shell(ABC):
 
     def _send_failed(self, to: PeerId, message: Message) -> None:
         if isinstance(message, GetState):
-            self.fetches.refused(to, message, "cannot be reached")
+            self.fetches.donor_lost(to, "cannot be reached")
         elif not isinstance(message, (Probed, DialedBack)):  # whoever asked is gone
             self.process.feed(SendFailed(to, message))

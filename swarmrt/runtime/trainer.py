@@ -286,7 +286,10 @@ class Trainer(Shell):
         for stage, layout in enumerate(await self._layouts()):
             wanted = Wanted(layout, what.version, what.digests[stage])
             landing = partial(OnDisk, draft.file_of(stage))
-            snapshot = await self.fetches.get(wanted, what.donors[stage], landing)
+            try:
+                snapshot = await self.fetches.get(wanted, what.donors[stage], landing)
+            finally:
+                self.fetches.let_go()
             files.append(describe_file(snapshot, what.digests[stage]))
         manifest = {
             "run": self.config.run.name,

@@ -73,7 +73,6 @@ class Tally:
 
     def __init__(self) -> None:
         self.came_bytes = 0
-        self.came_state_bytes = 0  # of them
         self.went_bytes = 0
 
 
@@ -289,6 +288,7 @@ class FrameReader:
     ) -> None:
         self.limits = limits
         self.came_bytes = 0
+        self.came_state_bytes = 0  # of them
         self.header_bytes = 0  # of the message that the gate is asked about
         self._account = account or unlimited()
         self._gate = gate
@@ -440,7 +440,7 @@ class FrameReader:
         if isinstance(partial.message, _TALLIED):
             self._tally.came_bytes += size
             if isinstance(partial.message, StateChunk):
-                self._tally.came_state_bytes += size
+                self.came_state_bytes += size
         if self._fill_left:
             return None
         self._filling = None
