@@ -70,6 +70,7 @@ class Wires:
         self._moved_at = 0.0
         self._came: defaultdict[PeerId, float] = defaultdict(float)  # bytes of parts and states
         self._went: defaultdict[PeerId, float] = defaultdict(float)
+        self._states: defaultdict[Pair, float] = defaultdict(float)  # bytes of states alone
         self._plans = 0
 
     def link(self, host: PeerId) -> Link:
@@ -93,6 +94,15 @@ class Wires:
         queues = (queue for pair, queue in self._queues.items() if pair[0] == host)
         left = sum(bulk.left_bytes for queue in queues for bulk in queue)
         return round(self._came[host]), round(self._went[host]), round(left)
+
+    def state_bytes(self, pair: Pair) -> int:
+        """Return how much of states has come from one to the other."""
+        self._move()
+        return round(self._states[pair])
+
+    def carries(self, pair: Pair, message: Message) -> bool:
+        """Return whether this very message is on its way there."""
+        return any(bulk.message == message for bulk in self._queues.get(pair, ()))
 
     def push(self, pair: Pair, bulk: Bulk) -> None:
         self._move()
@@ -136,6 +146,8 @@ class Wires:
                 if isinstance(queue[0].message, Part | StateChunk):
                     self._went[pair[0]] += carried
                     self._came[pair[1]] += carried
+                    if isinstance(queue[0].message, StateChunk):
+                        self._states[pair] += carried
 
     def _plan(self) -> None:
         """Share the links anew, and come back when the next message is through."""

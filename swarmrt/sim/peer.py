@@ -10,7 +10,6 @@ of void work is seen too.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
@@ -63,12 +62,11 @@ from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.dishonest import HONEST
-from swarmrt.sim.fetching import Exchange, History
+from swarmrt.sim.fetching import Exchange, History, Update, digest_of
 from swarmrt.sim.links import Sizes
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
 
-Update = tuple[tuple[str, int], ...]  # what one step applied: (microbatch by owner, halves)
 TOKENS = 10  # of every microbatch
 FRAME_BYTES = 100
 SNAPSHOTS_KEPT = 2
@@ -210,12 +208,12 @@ class SimulatedPeer:
             case StepOptimizer(step, number, _, snapshot, skip):
                 update = () if skip else _update(self._reduced[step, number])
                 self._later(0.2, lambda: self._step(step, update, snapshot), "update")
-            case LoadState(version, donors):
-                self._load(version, donors)
+            case LoadState():
+                self._load(instruction)
             case StopLoading():
                 self._loads += 1
                 if self._exchange is not None:
-                    self._exchange.stop()
+                    self._exchange.let_go()
             case ReportLeftOut():
                 self.left_out.append(instruction)
             case Announce():
@@ -389,13 +387,15 @@ class SimulatedPeer:
         while len(self.snapshots) > SNAPSHOTS_KEPT:
             del self.snapshots[min(self.snapshots)]
 
-    def _load(self, version: int, donors: tuple[PeerId, ...]) -> None:
+    def _load(self, what: LoadState) -> None:
         """Version 0 is made, others are got: without sizes, in about as long."""
         self._loads += 1
-        load = self._loads
+        load, version, donors, stage = self._loads, what.version, what.donors, self.settings.stage
+        if self._exchange is not None:
+            self._exchange.let_go(but=(stage, version))
         if version > 0 and self._exchange is not None:
-            stage = self.settings.stage
-            self._exchange.get(stage, version, donors, lambda h: self._got(load, version, h))
+            done = partial(self._got, load, version)
+            self._exchange.get(stage, version, what.digest, donors, done)
             return
         self._clock.after(
             self._rng.uniform(0.2, 2.0),
@@ -426,6 +426,8 @@ class SimulatedPeer:
     def _loaded(self, load: int, history: History) -> None:
         if load != self._loads:
             return
+        if self._exchange is not None:
+            self._exchange.let_go()
         self.history = history
         self._accumulated.clear()
         self._keep_snapshot()
@@ -440,7 +442,3 @@ class SimulatedPeer:
 
 def _update(gradient: Counter[str]) -> Update:
     return tuple(sorted(gradient.items()))
-
-
-def digest_of(history: History) -> str:
-    return hashlib.blake2b(repr(history).encode(), digest_size=8).hexdigest()

@@ -33,10 +33,9 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.sim.clock import Clock
-from swarmrt.sim.fetching import Exchange, History
+from swarmrt.sim.fetching import Exchange, History, digest_of
 from swarmrt.sim.links import Sizes
 from swarmrt.sim.network import Network
-from swarmrt.sim.peer import digest_of
 from swarmrt.sim.process import Process
 
 
@@ -152,13 +151,16 @@ class SimulatedTrainer:
 
         def got(stage: int, state: History | None) -> None:
             found[stage] = state
+            if self._exchange is not None:
+                self._exchange.forget(stage, what.version)
             if len(found) == len(stages):
                 self._write(what, [found[stage] for stage in stages])
 
         if self._exchange is not None:
             for stage in stages:
-                donors = what.donors[stage]
-                self._exchange.get(stage, what.version, donors, partial(got, stage))
+                donors, digest = what.donors[stage], what.digests[stage]
+                done = partial(got, stage)
+                self._exchange.get(stage, what.version, digest, donors, done)
             return
 
         def find() -> None:
