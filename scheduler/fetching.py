@@ -146,7 +146,8 @@ class Fetching:
         if offset not in donor.debts:
             return []
         if (digest, total_bytes) != (self.digest, self.chunks.size_bytes):
-            return self._expel(donor, "holds another file than it has said", now)
+            steps = self._missed(donor, "holds another file than it has said", now)
+            return steps + self._go_on(now)
         if length != self.chunks.length(offset):
             return self._expel(donor, "sent a chunk of the wrong size", now)
         return self._take(donor, offset, now)
@@ -206,13 +207,10 @@ class Fetching:
             donor.looked_at(came_bytes.get(donor.peer, 0), now)
             if now < donor.deadline:
                 continue
-            if donor.standing is not Standing.AWAY:
-                self._release(donor)
-                donor.miss()
-                reason = f"has not answered {donor.misses} times"
-                self._reason = f"{donor.peer} {reason}, and there is no other donor"
-            if donor.standing is not Standing.OUT:
+            if donor.standing is Standing.AWAY:
                 steps.append(self._ask_offer(donor, now))
+            else:
+                steps += self._missed(donor, f"has not answered {donor.misses + 1} times", now)
         return steps + self._go_on(now)
 
     # ------------------------------------------------------------------ which file, and from whom
@@ -301,13 +299,17 @@ class Fetching:
             return []  # it was asked twice
         if not digest or total_bytes != self.chunks.size_bytes:
             return self._expel(donor, f"has a file of {total_bytes} bytes, which cannot be it", now)
-        self._is_back(donor, digest, now)
-        return self._go_on(now)
-
-    def _is_back(self, donor: Donor, digest: str, now: float) -> None:
         if self.phase is Phase.CHOOSING and self._decide_at == _NEVER:
             self._decide_at = now + max(LATER_S, now - donor.moved_at)
         donor.offer(digest)
+        return self._go_on(now)
+
+    def _missed(self, donor: Donor, reason: str, now: float) -> list[Step]:
+        """Ask it once more which file it has, unless it was asked in vain too often."""
+        self._release(donor)
+        donor.miss()
+        self._reason = f"{donor.peer} {reason}, and there is no other donor"
+        return [] if donor.standing is Standing.OUT else [self._ask_offer(donor, now)]
 
     def _expel(self, donor: Donor, reason: str, now: float) -> list[Step]:
         self._release(donor)
@@ -319,8 +321,8 @@ class Fetching:
 
     def _take(self, donor: Donor, offset: int, now: float) -> list[Step]:
         """Take a chunk of the file that is on its way, unless it is here already."""
-        if donor.standing is not Standing.OFFERING:
-            self._is_back(donor, self.digest, now)
+        if self.phase is Phase.GETTING:  # else it may have another file by now
+            donor.offer(self.digest)
         seconds = donor.gave(offset, now)
         if seconds is not None:
             self._chunk_time.add(seconds)
@@ -396,7 +398,7 @@ class Fetching:
         for donor in self._donors.values():
             assert len(donor.owes) <= OF_ONE and donor.debts.issuperset(donor.owes)
             assert donor.standing is Standing.OFFERING or not donor.owes, donor
-        assert sum(len(d.owes) for d in self._donors.values()) + len(self.chunks.writing) <= IN_ALL
+        assert sum(len(donor.owes) for donor in self._donors.values()) <= IN_ALL
         self.chunks.validate(owed)
         if self.phase in (Phase.CHOOSING, Phase.GETTING):
             assert self.wake_at < _NEVER or self.chunks.writing, "nothing ends this wait"

@@ -45,6 +45,7 @@ class Donors:
         self.answer_s: dict[str, float] = {}
         self.dead: set[str] = set()
         self.silent: set[str] = set()
+        self.chunks: list[int] = []  # offsets of those that were given
         self._shelves = shelves
 
     def send(self, to: PeerId, message: Message, tensors: Sequence[torch.Tensor]) -> None:
@@ -65,9 +66,14 @@ class Donors:
                 self.fetches.refused(donor, message)
             else:
                 assert isinstance(message, StateChunk)
+                if len(tensors[0]) > 1:
+                    self.chunks.append(message.offset_bytes)
                 self.fetches.chunk_arrived(donor, message, tensors)
 
         return answer
+
+    def put(self, name: str, shelf: Shelf) -> None:
+        self._shelves[name] = shelf
 
     async def get(self, its_digest: str = "") -> Snapshot:
         donors = [PeerId(name) for name in self._shelves]
@@ -133,6 +139,59 @@ def test_what_still_moves_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch
     chunks = -(-len(snapshot().data) // CHUNK_BYTES)
     votes = donors.asked.count("a") - chunks
     assert votes <= MISSES, "once for each chunk, and for the vote before them"
+
+
+def test_a_second_fetch_goes_on_where_the_first_one_was_cancelled() -> None:
+    """A peer is admitted anew for the same version: two chunks of three are here."""
+    donors = Donors({"a": shelf(snapshot())})
+
+    async def story() -> Snapshot:
+        first = asyncio.create_task(donors.get())
+        while len(donors.chunks) < 2:
+            await asyncio.sleep(0)
+        donors.silent.add("a")
+        await asyncio.sleep(0)
+        first.cancel()
+        donors.silent.clear()
+        return await donors.get(parameters())
+
+    assert asyncio.run(story()) == snapshot()
+    assert sorted(donors.chunks) == [0, CHUNK_BYTES, 2 * CHUNK_BYTES]
+
+
+def test_a_fetch_that_has_failed_goes_on_with_another_donor() -> None:
+    donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
+    donors.answer_s["b"] = 60.0  # which is not waited for
+
+    async def story() -> Snapshot:
+        wanted = Wanted(LAYOUT, 3)
+        first = asyncio.create_task(donors.fetches.get(wanted, [PeerId("a")]))
+        while len(donors.chunks) < 2:
+            await asyncio.sleep(0)
+        refusal = NoState(0, 3, 0)
+        donors.fetches.refused(PeerId("a"), refusal)
+        with pytest.raises(RunError, match="does not have it"):
+            await first
+        del donors.answer_s["b"]
+        return await donors.fetches.get(wanted, [PeerId("b")])
+
+    assert asyncio.run(story()) == snapshot()
+    assert len(donors.chunks) <= 4 and donors.asked.count("b") == 2
+
+
+def test_another_file_does_not_go_on_with_what_has_landed() -> None:
+    """Another epoch has made the same version anew."""
+    donors = Donors({"a": shelf(snapshot(2.0))})
+
+    async def story() -> Snapshot:
+        first = asyncio.create_task(donors.get())
+        while len(donors.chunks) < 2:
+            await asyncio.sleep(0)
+        first.cancel()
+        donors.put("a", shelf(snapshot()))
+        return await donors.get(parameters())
+
+    assert asyncio.run(story()) == snapshot()
 
 
 def test_a_late_chunk_counts_and_its_donor_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
