@@ -142,3 +142,7 @@ class Donor:
         self.owes.clear()
         self.misses = self.asked_bytes = 0
         self.was_silent = self.is_lost = False
+
+    def validate(self) -> None:
+        assert len(self.owes) <= OF_ONE and self.debts.issuperset(self.owes)
+        assert self.standing is Standing.OFFERING or not self.owes

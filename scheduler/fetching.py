@@ -7,8 +7,7 @@ Rules:
   donors say. When what has come from several is not that, it is got from one after the other; when
   it is, and not what the swarm has agreed on, another file is tried.
 - What has landed is not asked for again while somebody offers that file, also when all begins anew.
-- Each donor has two chunks to give, and whoever would give one first is asked first. So each gives
-  what its link carries. In the end, what a slow one owes is asked of a faster one as well.
+- Each donor gives as much as its link carries, and none holds up the end (`sharing`).
 - Who is silent or away is asked again, ever less often, and what it owes is asked of others.
 - While all are away, they are waited for as long as it took to get what has landed: so much would
   be lost. Everything else that is waited for has a deadline of its own.
@@ -25,26 +24,15 @@ from typing import Literal
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.chunks import Chunks
-from swarmrt.scheduler.donors import CHUNK_S, OF_ONE, Donor, Standing
-from swarmrt.scheduler.estimate import Estimate
+from swarmrt.scheduler.donors import Donor, Standing
+from swarmrt.scheduler.sharing import Ask, Sharing
 
-IN_ALL = 8  # chunks asked for at once, or being written: so much memory is taken
 MOST_DONORS = 16  # of one file: more are not asked
 MOST_TIMES = 4  # that one donor is asked for as many bytes as the file has
 LATER_S = 0.25  # at least, for donors that say later than the first one which file they have
-HEDGE = 2  # times as fast is whoever is asked for a chunk that another one owes
 MOST_AWAY_S = 60.0  # for which all donors are waited for
 
 Verdict = Literal["right", "damaged", "other"]
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Ask a donor for these bytes; the first byte alone is asked for to learn which file it has."""
-
-    donor: PeerId
-    offset_bytes: int
-    length_bytes: int
 
 
 @dataclass(frozen=True)
@@ -97,14 +85,17 @@ class Fetching:
         self.digest = ""  # of the file that is on its way
         self.chunks = Chunks(size_bytes, chunk_bytes)
         self._distrusted = set[PeerId]() if distrusted is None else distrusted
-        self._donors: dict[PeerId, Donor] = {}
+        self._sharing = Sharing(self.chunks)
         self._given_up: set[str] = set()  # files that are not it, or that nobody gives
         self._is_apart = False  # one donor at a time gives all that counts
         self._alone: PeerId | None = None  # that one
-        self._chunk_time = Estimate()  # of all donors
         self._took_s = self._at = 0.0  # for what has landed; until when that is counted
-        self._decide_at = self._hedge_at = self._away_since = _NEVER
+        self._decide_at = self._away_since = _NEVER
         self._reason = ""  # why nobody gives it
+
+    @property
+    def _donors(self) -> dict[PeerId, Donor]:
+        return self._sharing.donors
 
     @property
     def wake_at(self) -> float:
@@ -112,7 +103,7 @@ class Fetching:
         if self.phase not in (Phase.CHOOSING, Phase.GETTING):
             return _NEVER
         deadlines = (donor.deadline for donor in self._donors.values())
-        return min(self._decide_at, self._hedge_at, self._lost_at, *deadlines)
+        return min(self._decide_at, self._sharing.hedge_at, self._lost_at, *deadlines)
 
     # ------------------------------------------------------------------ events
 
@@ -125,8 +116,9 @@ class Fetching:
         trusted = [peer for peer in named if peer not in self._distrusted] or named
         known, self._at = self._donors, now
         for donor in known.values():
-            self._release(donor)
-        self._donors = {peer: known.get(peer) or Donor(peer) for peer in trusted[:MOST_DONORS]}
+            self._sharing.release(donor)
+        trusted = trusted[:MOST_DONORS]
+        self._sharing.donors = {peer: known.get(peer) or Donor(peer) for peer in trusted}
         self._given_up.clear()
         self._alone, self._decide_at, self._away_since = None, _NEVER, _NEVER
         self._reason, self.phase = "nobody is known to have it", Phase.CHOOSING
@@ -174,7 +166,7 @@ class Fetching:
             liars = set(gave) if len(gave) == 1 else set()
             self._is_apart = True
         for peer in liars & self._donors.keys():
-            self._release(self._donors[peer])
+            self._sharing.release(self._donors[peer])
             self._donors[peer].expel()
         self._distrusted |= liars
         self._stand_alone(None if liars else max(gave, key=lambda peer: gave[peer]))
@@ -187,7 +179,7 @@ class Fetching:
             return []
         if donor.standing not in (Standing.ASKED, Standing.OFFERING):
             return []
-        self._release(donor)
+        self._sharing.release(donor)
         self._reason = f"{peer} {reason}, and there is no other donor"
         donor.leave(now)
         return self._go_on(now)
@@ -217,7 +209,7 @@ class Fetching:
 
     def _go_on(self, now: float) -> list[Step]:
         """Do whatever has become possible."""
-        self._hedge_at = _NEVER
+        self._sharing.hedge_at = _NEVER
         if self.phase is Phase.CHOOSING:
             self._choose(now)
         if self.phase is Phase.GETTING and self.chunks.are_all_here:
@@ -228,7 +220,7 @@ class Fetching:
         usable = self._usable() if self.phase is Phase.GETTING else []
         if usable or self.chunks.writing or self._is_anybody_awaited():
             self._away_since = _NEVER
-            return self._fill(usable, now)
+            return [*self._sharing.fill(usable, now)]
         if any(donor.is_lost for donor in self._donors.values()):
             self._away_since = min(self._away_since, now)
             if now < self._lost_at:
@@ -287,7 +279,7 @@ class Fetching:
         """Keep what this donor has given, and have it give the rest."""
         self._alone = peer
         for donor in self._donors.values():
-            self._release(donor)
+            self._sharing.release(donor)
         self.chunks.keep_only(set() if peer is None else {peer})
 
     def _ask_offer(self, donor: Donor, now: float) -> Ask:
@@ -306,13 +298,13 @@ class Fetching:
 
     def _missed(self, donor: Donor, reason: str, now: float) -> list[Step]:
         """Ask it once more which file it has, unless it was asked in vain too often."""
-        self._release(donor)
+        self._sharing.release(donor)
         donor.miss()
         self._reason = f"{donor.peer} {reason}, and there is no other donor"
         return [] if donor.standing is Standing.OUT else [self._ask_offer(donor, now)]
 
     def _expel(self, donor: Donor, reason: str, now: float) -> list[Step]:
-        self._release(donor)
+        self._sharing.release(donor)
         donor.expel()
         self._reason = f"{donor.peer} {reason}, and there is no other donor"
         return self._go_on(now)
@@ -323,82 +315,15 @@ class Fetching:
         """Take a chunk of the file that is on its way, unless it is here already."""
         if self.phase is Phase.GETTING:  # else it may have another file by now
             donor.offer(self.digest)
-        seconds = donor.gave(offset, now)
-        if seconds is not None:
-            self._chunk_time.add(seconds)
+        self._sharing.gave(donor, offset, now)
         is_void = self._is_apart and donor.peer != self._alone
         if is_void or self.chunks.is_here(offset):
             return self._go_on(now)
         self.chunks.writing[offset] = donor.peer
         return [Keep(offset), *self._go_on(now)]
 
-    def _release(self, donor: Donor) -> None:
-        """Let others be asked for what it owes."""
-        self.chunks.to_be_asked(donor.owes)
-        donor.owes.clear()
-
-    def _owners(self, offset: int) -> int:
-        return sum(offset in donor.owes for donor in self._donors.values())
-
-    def _is_owed(self, offset: int) -> bool:
-        return self._owners(offset) > 0
-
-    def _has_room(self) -> bool:
-        owed = sum(len(donor.owes) for donor in self._donors.values())
-        return owed + len(self.chunks.writing) < IN_ALL
-
-    @property
-    def _usual_s(self) -> float:
-        """Return what a chunk takes a donor of which no other is known."""
-        return self._chunk_time.mean_s if self._chunk_time.samples else CHUNK_S
-
-    def _fill(self, usable: list[Donor], now: float) -> list[Step]:
-        """Ask for as much as there is room for."""
-        steps: list[Step] = []
-        offset = self.chunks.next_unasked(self._is_owed)
-        while offset is not None and self._has_room():
-            donor = self._soonest(usable)
-            if donor is None:
-                return steps
-            steps.append(self._ask_for(donor, offset, now))
-            offset = self.chunks.next_unasked(self._is_owed)
-        return steps if offset is not None else steps + self._hedge(usable, now)
-
-    def _soonest(self, usable: list[Donor]) -> Donor | None:
-        """Return whoever would have given another chunk first."""
-        free = (donor for donor in usable if len(donor.owes) < OF_ONE)
-        return min(free, key=lambda donor: donor.takes_s(self._usual_s), default=None)
-
-    def _hedge(self, usable: list[Donor], now: float) -> list[Step]:
-        """Ask faster donors, too, for what slow ones owe."""
-        steps: list[Step] = []
-        for owner in list(self._donors.values()):
-            others = [donor for donor in usable if donor is not owner]
-            for offset in owner.owes:
-                other = self._soonest(others) if self._has_room() else None
-                is_coming = self.chunks.is_here(offset) or self._owners(offset) > 1
-                if other is None or is_coming:
-                    continue
-                within_s = HEDGE * other.takes_s(self._usual_s)
-                at = owner.late_at(offset, within_s, self._usual_s, now)
-                if now >= at:
-                    steps.append(self._ask_for(other, offset, now))
-                else:
-                    self._hedge_at = min(self._hedge_at, at)
-        return steps
-
-    def _ask_for(self, donor: Donor, offset: int, now: float) -> Ask:
-        length = self.chunks.length(offset)
-        donor.ask(offset, length, now)
-        return Ask(donor.peer, offset, length)
-
     def validate(self) -> None:
         """Check what must hold between events."""
-        owed = {offset for donor in self._donors.values() for offset in donor.owes}
-        for donor in self._donors.values():
-            assert len(donor.owes) <= OF_ONE and donor.debts.issuperset(donor.owes)
-            assert donor.standing is Standing.OFFERING or not donor.owes, donor
-        assert sum(len(donor.owes) for donor in self._donors.values()) <= IN_ALL
-        self.chunks.validate(owed)
+        self._sharing.validate()
         if self.phase in (Phase.CHOOSING, Phase.GETTING):
             assert self.wake_at < _NEVER or self.chunks.writing, "nothing ends this wait"

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.donors import AGAIN_S, CHUNK_S, MISSES, OF_ONE, OFFER_S
 from swarmrt.scheduler.fetching import (
-    IN_ALL,
     MOST_AWAY_S,
     MOST_TIMES,
-    Ask,
     Check,
     Fetched,
     Fetching,
@@ -25,6 +23,7 @@ from swarmrt.scheduler.fetching import (
     Keep,
     Step,
 )
+from swarmrt.scheduler.sharing import IN_ALL, Ask
 
 CHUNK = 10
 GOOD = "good"

@@ -23,7 +23,8 @@ from swarmrt.runtime.snapshot import (
     snapshot_bytes,
 )
 from swarmrt.runtime.state import CHUNK_BYTES, Send
-from swarmrt.scheduler.fetching import Ask, Check, Fetched, Fetching, GiveUp, Keep, Step, Verdict
+from swarmrt.scheduler.fetching import Check, Fetched, Fetching, GiveUp, Keep, Step, Verdict
+from swarmrt.scheduler.sharing import Ask
 
 NewLanding = Callable[[int], Landing]  # for a file of so many bytes; called on a thread
 CameBytes = Callable[[PeerId], int]  # of states, from a process so far, also of parts of chunks

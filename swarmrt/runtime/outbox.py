@@ -16,7 +16,7 @@ from swarmrt.wire.ranks import STATE
 
 MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it reads too slowly for more work
 MAX_QUEUED_MESSAGES = 100_000
-MAX_QUEUED_CHUNKS = 8  # of state: twice as many as are asked for at a time
+MAX_QUEUED_CHUNKS = 8  # of state: four times as many as one process asks for at a time
 
 
 class Outbox:

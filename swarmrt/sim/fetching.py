@@ -11,7 +11,8 @@ from typing import Any
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, NoState, StateChunk
 from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
-from swarmrt.scheduler.fetching import Ask, Check, Fetched, Fetching, GiveUp, Keep, Step
+from swarmrt.scheduler.fetching import Check, Fetched, Fetching, GiveUp, Keep, Step
+from swarmrt.scheduler.sharing import Ask
 from swarmrt.sim.clock import Clock
 from swarmrt.sim.network import Network
 from swarmrt.sim.process import Process
