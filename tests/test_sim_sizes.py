@@ -47,6 +47,19 @@ def test_bulk_for_one_host_goes_in_order_and_for_several_side_by_side() -> None:
     assert arrivals(wires, clock, sends) == pytest.approx([2.0, 4.0, 5.0])
 
 
+def test_work_goes_before_state_which_has_a_quarter() -> None:
+    """The state was sent first."""
+    clock = Clock()
+    wires = Wires(clock, {A: Link(up_bytes_per_s=100.0)})
+    at: list[tuple[str, float]] = []
+    chunk = StateChunk(0, 1, 0, 300, "digest")
+    wires.push((A, B), Bulk(chunk, 300, lambda: at.append(("state", clock.now))))
+    wires.push((A, B), Bulk(HAIL, 300, lambda: at.append(("work", clock.now))))
+    while clock.step():
+        pass
+    assert dict(at) == pytest.approx({"work": 4.0, "state": 6.0})
+
+
 def test_control_waits_for_one_chunk_of_bulk_and_no_more() -> None:
     clock = Clock()
     wires = Wires(clock, {A: Link(up_bytes_per_s=1 << 20)})
