@@ -116,6 +116,21 @@ def test_one_peer_with_many_connections_has_one_share() -> None:
 
 
 @pytest.mark.swarm
+def test_who_waits_for_state_sees_from_whom_it_comes_before_it_is_whole() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            first.links._uplink = Uplink(RATE)
+            first.links.send(second.me, PART, [BULK])
+            first.links.send(second.me, chunk(0), [BULK])
+            await until(lambda: 0 < second.links.came_state_bytes(first.me) < len(BULK))
+            await until(lambda: len(second.got) == 2)
+            assert second.links.came_state_bytes(first.me) == len(BULK)
+            assert second.links.came_state_bytes(second.me) == 0
+
+    run(story())
+
+
+@pytest.mark.swarm
 def test_state_that_is_on_its_way_is_not_sent_again() -> None:
     """A chunk that is asked for again while it waits on a narrow link is sent once."""
 
