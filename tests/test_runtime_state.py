@@ -111,7 +111,6 @@ def test_donor_that_hangs_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> Non
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
     donors.silent.add("b")
     assert asyncio.run(donors.get()) == snapshot()
-    donors.fetches.let_go()
     donors.silent.add("a")
     with pytest.raises(RunError, match="has not answered"):
         asyncio.run(donors.get())

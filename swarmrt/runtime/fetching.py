@@ -169,9 +169,9 @@ class Fetches:
     ) -> Snapshot:
         """Return the snapshot, which lies where `new_landing` says.
 
-        What lands stays until it is let go, so that a second `get` of the same, when the first one
-        has failed or was cancelled, goes on where that has ended. Raises RunError when no donor
-        can give it, OSError when it cannot be written.
+        When it fails or is cancelled, what has landed stays until it is let go: a second `get` of
+        the same goes on there. Raises RunError when no donor can give it, OSError when it cannot
+        be written.
         """
         key = (wanted.stage, wanted.version)
         fetch = self._fetches.get(key)
@@ -179,11 +179,9 @@ class Fetches:
             landing = await asyncio.to_thread(new_landing, wanted.size_bytes)
             core = Fetching(wanted.size_bytes, CHUNK_BYTES, self.distrusted)
             fetch = self._fetches[key] = Fetch(landing, core, self._send, self._came)
-        try:
-            return await fetch.snapshot(wanted, donors)
-        except OSError:
-            self._fetches.pop(key, None)
-            raise
+        snapshot = await fetch.snapshot(wanted, donors)
+        self._fetches.pop(key, None)  # nothing may write into it any more
+        return snapshot
 
     def let_go(self, but: tuple[int, int] | None = None) -> None:
         """Free what has landed, but for this stage and version."""

@@ -372,7 +372,6 @@ class Peer(Shell):
             else:
                 work = self._computations.build()
             event = await self._threads.torch.call(work)
-            self.fetches.let_go()
         except SwarmError as error:
             event = StateUnavailable(version, str(error))
         self.process.feed(event)

@@ -54,7 +54,8 @@ class Exchange:
     ) -> None:
         """Call back with the state, or with None when no donor can give it.
 
-        What lands stays until it is let go: another `get` of the same goes on there.
+        When nobody can, what has landed stays until it is let go: another `get` of the same goes
+        on there.
         """
         fetch = self._fetches.get((stage, version))
         if fetch is None:
@@ -213,5 +214,7 @@ class Fetch:
 
     def _end(self, history: History | None) -> None:
         done, self._done = self._done, None
+        if history is not None:
+            self._exchange.forget(self._stage, self._version)
         if done is not None:
             done(history)

@@ -426,8 +426,6 @@ class SimulatedPeer:
     def _loaded(self, load: int, history: History) -> None:
         if load != self._loads:
             return
-        if self._exchange is not None:
-            self._exchange.let_go()
         self.history = history
         self._accumulated.clear()
         self._keep_snapshot()
