@@ -94,16 +94,22 @@ class Command:
 
     def communicate(self, timeout: float = PATIENCE_S) -> tuple[str, str]:
         """Return the rest of what it says, on both streams. It is killed when that takes longer."""
-        patience = threading.Timer(timeout, self.kill)
-        patience.start()
-        try:
-            with ThreadPoolExecutor(1) as other:
-                errors = other.submit(self.stderr.read)
-                said = self.stdout.read(), errors.result()
+        with patience(self, timeout), ThreadPoolExecutor(1) as other:
+            errors = other.submit(self.stderr.read)
+            said = self.stdout.read(), errors.result()
             self.wait()
-        finally:
-            patience.cancel()
         return said
+
+
+@contextmanager
+def patience(command: Command, seconds: float = PATIENCE_S) -> Iterator[None]:
+    """Kill it when the block takes longer."""
+    timer = threading.Timer(seconds, command.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _pipe() -> tuple[IO[str], IO[bytes]]:
@@ -162,12 +168,8 @@ def running(
 
 def wait_until_said(process: Command, text: str) -> None:
     """A line with this text on standard error. Fails when the process ends without it."""
-    patience = threading.Timer(PATIENCE_S, process.terminate)
-    patience.start()
-    try:
+    with patience(process):
         assert any(text in line for line in process.stderr), f"it never said {text!r}"
-    finally:
-        patience.cancel()
 
 
 def our_processes(marker: str) -> list[str]:

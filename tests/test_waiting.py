@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import socket
-import threading
 from pathlib import Path
 
 import pytest
 
 from swarmrt.runtime.identity import open_identity
-from tests.processes import PATIENCE_S, Command, our_processes, running, swarmrt
+from tests.processes import PATIENCE_S, Command, our_processes, patience, running, swarmrt
 
 pytestmark = pytest.mark.swarm
 
 
 def wait_for_line(process: Command, text: str) -> None:
     """A line with this text on standard output. Fails when the process ends without it."""
-    patience = threading.Timer(PATIENCE_S, process.terminate)
-    patience.start()
-    try:
+    with patience(process):
         assert any(text in line for line in process.stdout), f"it never said {text!r}"
-    finally:
-        patience.cancel()
 
 
 def free_port() -> int:
