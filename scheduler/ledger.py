@@ -256,11 +256,14 @@ class Ledger:
         return total / max(1, self.tokens)
 
     def validate(self) -> None:
+        stages, receipts = set(range(self.num_stages)), 0
         for index, entry in self._entries.items():
             assert 0 <= index < self.microbatches
             assert len(entry.owners) == self.num_stages
-            assert entry.accumulated <= set(range(self.num_stages))
-            for stage, owner in enumerate(entry.owners):
-                assert (owner == NOBODY) == ((index, stage) in self._vacant)
-                assert owner != NOBODY or stage not in entry.accumulated
-        assert self._receipts == sum(len(entry.accumulated) for entry in self._entries.values())
+            assert entry.accumulated <= stages
+            receipts += len(entry.accumulated)
+            if self._vacant or NOBODY in entry.owners:
+                for stage, owner in enumerate(entry.owners):
+                    assert (owner == NOBODY) == ((index, stage) in self._vacant)
+                    assert owner != NOBODY or stage not in entry.accumulated
+        assert self._receipts == receipts

@@ -611,15 +611,15 @@ class PeerCore:
         self.forwards.retention.validate(tasks)
         self.reducing.validate()
         tasks.validate()
+        version, newest, settings = seat.version, seat.newest_step, seat.settings
         for task in tasks:
-            step = task.microbatch.step
-            assert seat.version <= step <= seat.newest_step + 1, (seat.version, task)
-            assert step <= seat.newest_step or task.backward is Phase.AWAITED
-            held_out, settings = task.microbatch.held_out, seat.settings
+            step, index, held_out = task.microbatch
+            assert version <= step <= newest + 1, (version, task)
+            assert step <= newest or task.backward is Phase.AWAITED
             number = settings.eval_microbatches if held_out else settings.microbatches
-            assert 0 <= task.microbatch.index < number, task
-        for microbatch in self.computing.record:
-            assert seat.version <= microbatch.step <= seat.newest_step, microbatch
-            assert 0 <= microbatch.index < seat.settings.microbatches and not microbatch.held_out
+            assert 0 <= index < number, task
+        for step, index, held_out in self.computing.record:
+            assert version <= step <= newest, (step, index)
+            assert 0 <= index < settings.microbatches and not held_out
         if not seat.is_serving:
             assert not len(tasks) and not self.computing.record

@@ -63,7 +63,7 @@ class Retention:
         return None
 
     def validate(self, tasks: Tasks) -> None:
-        held = {task.microbatch: _bytes(task) for task in tasks if _bytes(task)}
+        held = {task.microbatch: size for task in tasks if (size := _bytes(task))}
         assert self._held == held and self.held_bytes == sum(held.values()), (self._held, held)
 
 

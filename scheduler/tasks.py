@@ -217,22 +217,23 @@ class Tasks:
         return has_weights and microbatch not in self._started
 
     def validate(self) -> None:
-        running = {
-            task.microbatch
-            for task in self._tasks.values()
-            if Phase.RUNNING in (task.forward, task.backward, task.weights)
-        }
-        assert len(self._started) <= MOST_AHEAD + 1 and running <= set(self._started)
-        queued = Counter(
-            (kind, task.microbatch.runs_on(self._staleness))
-            for task in self._tasks.values()
-            for kind in KINDS
-            if getattr(task, kind) is Phase.QUEUED
-        )
-        assert queued == self._num_queued, (queued, self._num_queued)
-        number_open = Counter(kind for kind, _ in (*queued.elements(), *self._started.values()))
-        assert +self._num_open == number_open, (self._num_open, number_open)
+        """Check the counts against the tasks, in one pass: simulations do it after every event."""
+        queued: dict[tuple[Kind, int], int] = {}
+        num_open = dict.fromkeys(KINDS, 0)
         for microbatch, task in self._tasks.items():
             assert microbatch == task.microbatch
-            if task.backward in (Phase.QUEUED, Phase.RUNNING):
+            phases = (task.forward, task.backward, task.weights)
+            assert Phase.RUNNING not in phases or microbatch in self._started, task
+            if Phase.QUEUED in phases:
+                version = microbatch.runs_on(self._staleness)
+                for kind, phase in zip(KINDS, phases, strict=True):
+                    if phase is Phase.QUEUED:
+                        queued[kind, version] = queued.get((kind, version), 0) + 1
+                        num_open[kind] += 1
+            if task.backward is Phase.QUEUED or task.backward is Phase.RUNNING:
                 assert task.forward is Phase.DONE and task.has_graph, task
+        for kind, _ in self._started.values():
+            num_open[kind] += 1
+        assert len(self._started) <= MOST_AHEAD + 1
+        assert queued == dict(self._num_queued), (queued, self._num_queued)
+        assert num_open == {kind: self._num_open[kind] for kind in KINDS}, self._num_open

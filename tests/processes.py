@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import signal
@@ -9,10 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from swarmrt.runtime.forking import Forked, ForkServer, can_fork
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "swarmrt"]
@@ -33,22 +38,104 @@ def environment() -> dict[str, str]:
     return {**kept, **folders, "OMP_NUM_THREADS": "1"}
 
 
+class Command:
+    """A `swarmrt …` that runs, with what it says as text.
+
+    It is forked from a process that has loaded the libraries, where the system can. One that is
+    `fresh` begins with an interpreter of its own.
+    """
+
+    def __init__(
+        self,
+        *arguments: object,
+        cwd: Path = ROOT,
+        env: Mapping[str, str] | None = None,
+        output: IO[bytes] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        """Start it. With `output`, what it says goes there."""
+        self.args = list(map(str, arguments))
+        self.stdout, out = _pipe()
+        self.stderr, err = _pipe()
+        streams = (output or out, output or err)
+        variables = {**environment(), **(env or {})}
+        self._process: Forked | subprocess.Popen[bytes]
+        with out, err:
+            if can_fork() and not fresh:
+                self._process = _server().start(self.args, variables, *streams, cwd)
+                self._process.stdin.close()
+            else:
+                self._process = subprocess.Popen(
+                    [*COMMAND, *self.args],
+                    stdin=subprocess.DEVNULL,
+                    stdout=streams[0],
+                    stderr=streams[1],
+                    cwd=cwd,
+                    env=variables,
+                    start_new_session=True,
+                )
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self, timeout: float = PATIENCE_S) -> int:
+        return self._process.wait(timeout)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout: float = PATIENCE_S) -> tuple[str, str]:
+        """Return the rest of what it says, on both streams. It is killed when that takes longer."""
+        with patience(self, timeout), ThreadPoolExecutor(1) as other:
+            errors = other.submit(self.stderr.read)
+            said = self.stdout.read(), errors.result()
+            self.wait()
+        return said
+
+
+@contextmanager
+def patience(command: Command, seconds: float = PATIENCE_S) -> Iterator[None]:
+    """Kill it when the block takes longer."""
+    timer = threading.Timer(seconds, command.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _pipe() -> tuple[IO[str], IO[bytes]]:
+    read, write = os.pipe()
+    return os.fdopen(read), os.fdopen(write, "wb")
+
+
+@functools.cache
+def _server() -> ForkServer:
+    """The process from which commands are forked, until the tests have ended."""
+    server = ForkServer(COMMAND, environment(), "tests")
+    atexit.register(server.close)
+    return server
+
+
 def swarmrt(
     *arguments: object,
-    cwd: Path | None = None,
-    env: dict[str, str] | None = None,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
     timeout_s: float = PATIENCE_S,
+    fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        cwd=cwd or ROOT,
-        env={**environment(), **(env or {})},
-        check=False,
-    )
+    with running(*arguments, cwd=cwd, env=env, fresh=fresh) as command:
+        said, errors = command.communicate(timeout_s)
+    return subprocess.CompletedProcess(command.args, command.wait(), said, errors)
 
 
 def local(*arguments: object) -> dict[str, Any]:
@@ -60,34 +147,29 @@ def local(*arguments: object) -> dict[str, Any]:
 
 
 @contextmanager
-def running(*arguments: object, session: bool = False) -> Iterator[subprocess.Popen[str]]:
+def running(
+    *arguments: object,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+    fresh: bool = False,
+) -> Iterator[Command]:
     """A process that is stopped with SIGTERM at the end, if it is still there."""
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        start_new_session=session,
-    )
+    command = Command(*arguments, cwd=cwd, env=env, output=output, fresh=fresh)
     try:
-        yield process
+        yield command
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE_S)
+        if command.poll() is None:
+            command.terminate()
+        command.communicate()
+        command.stdout.close()
+        command.stderr.close()
 
 
-def wait_until_said(process: subprocess.Popen[str], text: str) -> None:
+def wait_until_said(process: Command, text: str) -> None:
     """A line with this text on standard error. Fails when the process ends without it."""
-    assert process.stderr is not None
-    patience = threading.Timer(PATIENCE_S, process.terminate)
-    patience.start()
-    try:
+    with patience(process):
         assert any(text in line for line in process.stderr), f"it never said {text!r}"
-    finally:
-        patience.cancel()
 
 
 def our_processes(marker: str) -> list[str]:

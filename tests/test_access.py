@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, ROOT, environment, running, swarmrt
+from tests.processes import Command, running, swarmrt
 
 pytestmark = pytest.mark.swarm
 PATIENCE_S = 60.0
@@ -48,22 +48,10 @@ class Home:
         return swarmrt(*arguments, env=self.env)
 
     @contextmanager
-    def running(self, *arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, *arguments: object, log: Path) -> Iterator[Command]:
         """A process whose output goes to a file; SIGTERM at the end."""
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*COMMAND, *map(str, arguments)],
-                stdout=output,
-                stderr=output,
-                cwd=ROOT,
-                env={**environment(), **self.env},
-            )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(PATIENCE_S)
+        with log.open("wb") as output, running(*arguments, env=self.env, output=output) as command:
+            yield command
 
 
 def wait_for(log: Path, text: str) -> str:
@@ -173,7 +161,6 @@ def test_open_run_takes_whoever_comes_and_says_what_that_means(
 
 def test_bootstrap_of_a_private_run_belongs_to_it(config: Path) -> None:
     with running("bootstrap", "--run", "long", "--json") as directory:
-        assert directory.stdout is not None
         at = directory.stdout.readline().split('"')[3]
         refused = swarmrt("train", config, "--join", at, "--set", "run.name=other")
         assert refused.returncode == 2

@@ -112,13 +112,11 @@ def test_owner_commands_say_what_is_wrong(tiny: Path, tmp_path: Path) -> None:
 
 def test_unknown_run_and_stage_out_of_range(tiny: Path, tmp_path: Path) -> None:
     with running("bootstrap", "--run", "tiny", "--json", "--listen", "127.0.0.1") as directory:
-        assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
         line = swarmrt("invite", tiny, "--at", join).stdout.strip()
         serve = ["serve", line, "--stage", 2]
         refused(*serve, expected="the directory knows no run tiny@")
         with running("train", tiny, "--join", join, "--run-dir", tmp_path / "run") as trainer:
-            assert trainer.stdout is not None
             for said in trainer.stdout:
                 if "waiting for peers" in said:
                     break

@@ -7,7 +7,6 @@ import asyncio
 import subprocess
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from swarmrt.config import parse_config
 from swarmrt.runtime.network import open_network
 from swarmrt.trust.joining_line import JoinLine
 from tests.papers import Owner
-from tests.processes import COMMAND, PATIENCE_S, environment, swarmrt
+from tests.processes import PATIENCE_S, environment, patience, running, swarmrt
 
 pytestmark = pytest.mark.swarm
 
@@ -52,47 +51,36 @@ def record(kind: str = "decoder", **sections: dict[str, Any]) -> dict[str, Any]:
     return parse_config(values, "test").model_dump(mode="json")
 
 
-def serve(config: dict[str, Any], *arguments: object, cwd: Path) -> Done:
+def serve(config: dict[str, Any], *arguments: object, cwd: Path, fresh: bool = False) -> Done:
     """`swarmrt serve` at a directory in which a run has this configuration, until it ends or serves
     the stage."""
-    return asyncio.run(_serve(config, list(map(str, arguments)), cwd))
+    return asyncio.run(_serve(config, arguments, cwd, fresh))
 
 
-async def _serve(config: dict[str, Any], arguments: list[str], cwd: Path) -> Done:
+async def _serve(
+    config: dict[str, Any], arguments: tuple[object, ...], cwd: Path, fresh: bool
+) -> Done:
     owner = Owner(NAME)
     async with open_network((), papers=owner.node()) as network, asyncio.timeout(PATIENCE_S):
         at, until = network.daemon.addresses(), time.time() + PATIENCE_S
         published = owner.signer.published(network.me, 1, config, at, [], until)
         await network.directory.publish_run(owner.run, published, published, ttl_s=PATIENCE_S)
         line = JoinLine(owner.run, tuple(at))
-        command = [*COMMAND, "serve", str(line), "--stage", "0"]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            *arguments,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            cwd=cwd,
-            env=environment(),
+        return await asyncio.to_thread(
+            _run, "serve", line, "--stage", 0, *arguments, cwd=cwd, fresh=fresh
         )
-        try:
-            out, err = await asyncio.gather(_read(process), process.stderr.read())  # type: ignore[union-attr]
-            code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-    return Done(command, code, out, err.decode())
 
 
-async def _read(process: Process) -> str:
-    """What it says; it is told to leave as soon as it serves the stage."""
-    assert process.stdout is not None
+def _run(*arguments: object, cwd: Path, fresh: bool) -> Done:
+    """It is told to leave as soon as it serves the stage."""
     said = ""
-    async for line in process.stdout:
-        said += line.decode()
-        if "serves stage" in said:
-            process.terminate()
-    return said
+    with running(*arguments, cwd=cwd, fresh=fresh) as process, patience(process):
+        for line in process.stdout:
+            said += line
+            if "serves stage" in line:
+                process.terminate()
+        _, errors = process.communicate()
+    return Done(process.args, process.wait(), said, errors)
 
 
 def is_refused(done: Done, *words: str) -> bool:
@@ -129,7 +117,8 @@ def test_consent_to_one_builder_is_none_to_another(folder: Path) -> None:
 
 
 def test_the_working_folder_is_no_place_for_modules(folder: Path) -> None:
-    done = serve(record("own_model:build"), "--allow-model", "own_model:build", cwd=folder)
+    asked = ["--allow-model", "own_model:build"]
+    done = serve(record("own_model:build"), *asked, cwd=folder, fresh=True)
     assert is_refused(done, "cannot import own_model", "--model-path"), done
     assert not (folder / "imported").exists() and not (folder / "shadowed").exists()
 
@@ -139,13 +128,15 @@ def test_a_scripts_folder_is_no_place_for_modules(folder: Path) -> None:
     script = folder / "swarmrt-script.py"
     script.write_text("from swarmrt.__main__ import main\nmain()\n")
     command = [sys.executable, str(script), "failpoints"]
-    subprocess.run(command, check=True, cwd=folder.parent, env=environment(), stdout=PIPE)
+    subprocess.run(
+        command, check=True, cwd=folder.parent, env=environment(), stdout=subprocess.PIPE
+    )
     assert not (folder / "shadowed").exists()
 
 
 def test_an_allowed_builder_is_served(folder: Path) -> None:
     asked = ["--allow-model", "own_model:build", "--model-path", folder]
-    done = serve(record("own_model:build"), *asked, cwd=folder)
+    done = serve(record("own_model:build"), *asked, cwd=folder, fresh=True)
     assert done.returncode == 0 and "2,048 parameters" in done.stdout, done
     assert (folder / "imported").exists() and not (folder / "shadowed").exists()
 
@@ -210,6 +201,6 @@ def test_a_foreign_run_folder_needs_consent_where_its_code_would_run(folder: Pat
     assert exported.returncode == 0, exported.stderr
     assert not (folder / "imported").exists(), "export needs no code of the model's"
     asked = ["--allow-model", "own_model:build", "--model-path", folder, "--tokens", 3]
-    sampled = swarmrt("generate", run_dir, *asked, cwd=folder)
+    sampled = swarmrt("generate", run_dir, *asked, cwd=folder, fresh=True)
     assert sampled.returncode == 0, sampled.stderr
     assert not (folder / "shadowed").exists()

@@ -253,7 +253,6 @@ def test_peers_may_come_before_and_after_the_trainer(exact: Path, tmp_path: Path
     run_dir = tmp_path / "run"
     steps = ["--set", "run.steps=6", "--set", "stages.count=2"]
     with running("bootstrap", "--run", "exact", "--json", "--listen", "127.0.0.1") as directory:
-        assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
         line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()
         serve = ["serve", line, "--wait", "--threads", "1"]
@@ -275,14 +274,12 @@ def test_killed_trainer_is_resumed_with_the_same_peers(exact: Path, tmp_path: Pa
     """A new incarnation: the peers wait for it, and void what they did for the earlier one."""
     run_dir = tmp_path / "run"
     with running("bootstrap", "--run", "exact", "--json", "--listen", "127.0.0.1") as directory:
-        assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
         line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()
         serve = ["serve", line, "--wait", "--threads", "1"]
         train = ["train", exact, "--join", join, "--set", "stages.count=2"]
         with running(*serve, "--stage", 0) as first, running(*serve, "--stage", 1) as second:
             with running(*train, "--run-dir", run_dir) as trainer:
-                assert trainer.stdout is not None
                 for line in trainer.stdout:
                     if line.startswith("step    11/"):
                         trainer.kill()
@@ -304,7 +301,6 @@ def test_peers_that_were_all_stopped_go_on_from_what_they_have_left(
     the weights is anywhere but in their --state."""
     run_dir, states = tmp_path / "run", tmp_path / "states"
     with running("bootstrap", "--run", "exact", "--json", "--listen", "127.0.0.1") as directory:
-        assert directory.stdout is not None
         join = json.loads(directory.stdout.readline())["join"]
         line = swarmrt("invite", exact, "--at", join, "--uses", 2).stdout.strip()
         serve = ["serve", line, "--wait", "--threads", "1", "--state", states, "--stage"]
@@ -312,7 +308,6 @@ def test_peers_that_were_all_stopped_go_on_from_what_they_have_left(
         train += ["--set", "checkpoint.every_steps=0"]
         with running(*serve, 0) as first, running(*serve, 1) as second:
             with running(*train, "--run-dir", run_dir) as trainer:
-                assert trainer.stdout is not None
                 for line in trainer.stdout:
                     if line.startswith("step    11/"):
                         trainer.kill()

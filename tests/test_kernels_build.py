@@ -32,6 +32,7 @@ def test_without_a_compiler_everything_is_built_but_the_library(
         *("bench", "codec", "--mebibytes", 1, "--rounds", 1),
         cwd=tmp_path,
         env={"PYTHONPATH": str(built)},
+        fresh=True,
     )
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]

@@ -39,6 +39,9 @@ PROGRAM = """
             print(os.getsid(0) == os.getpid(), os.environ.get("MORE"), os.environ["HELD"])
             print(random.random())
             print(sorted(map(int, os.listdir("/proc/self/fd")))[:-1])
+        case ["here"]:
+            print(os.getcwd(), flush=True)
+            print("an error", file=sys.stderr)
         case ["fail"]:
             raise ValueError("as any process does")
 """
@@ -119,6 +122,16 @@ def test_it_is_as_if_started_anew(server: ForkServer, output: IO[bytes]) -> None
     assert told[0][2] == told[1][2] == "[0, 1, 2]"
     first.stdin.close()
     assert first.wait(PATIENCE_S) == 0
+
+
+def test_folder_and_stream_of_errors_may_be_its_own(
+    server: ForkServer, output: IO[bytes], tmp_path: Path
+) -> None:
+    with (tmp_path / "errors").open("w+b") as errors:
+        process = server.start(["here"], {}, output, errors, tmp_path)
+        assert process.wait(PATIENCE_S) == 0
+        assert said(output) == f"{tmp_path}\n" and said(errors) == "an error\n"
+        process.stdin.close()
 
 
 def test_its_input_ends_when_we_close_it(server: ForkServer, output: IO[bytes]) -> None:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import socket
-import threading
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 
 from swarmrt.runtime.identity import open_identity
-from tests.processes import PATIENCE_S, our_processes, running, swarmrt
+from tests.processes import PATIENCE_S, Command, our_processes, patience, running, swarmrt
 
 pytestmark = pytest.mark.swarm
 
 
-def wait_for_line(process: Popen[str], text: str) -> None:
+def wait_for_line(process: Command, text: str) -> None:
     """A line with this text on standard output. Fails when the process ends without it."""
-    assert process.stdout is not None
-    patience = threading.Timer(PATIENCE_S, process.terminate)
-    patience.start()
-    try:
+    with patience(process):
         assert any(text in line for line in process.stdout), f"it never said {text!r}"
-    finally:
-        patience.cancel()
 
 
 def free_port() -> int:
@@ -58,5 +51,5 @@ def test_without_waiting_a_dead_address_is_an_error(tmp_path: Path) -> None:
     line = swarmrt("invite", run, "--at", join).stdout.strip()
     with running("serve", line, "--stage", 0) as peer:
         assert peer.wait(PATIENCE_S) == 2
-        said = peer.stderr.read() if peer.stderr is not None else ""
+        said = peer.stderr.read()
         assert "no directory" in said and f"answers at {join}" in said

@@ -27,7 +27,8 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
 from swarmrt.errors import RunError
 
@@ -80,19 +81,26 @@ class ForkServer:
         return self._is_ready
 
     def start(
-        self, arguments: Sequence[str], variables: Mapping[str, str], output: IO[bytes] | None
+        self,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        output: IO[bytes] | None,
+        errors: IO[bytes] | None = None,
+        folder: Path | None = None,
     ) -> Forked:
         """Run swarmrt with these arguments, and with these variables beside the server's own.
 
-        It is in a session of its own. Without `output` it has our standard output and error.
+        It is in a session of its own. Without `output` it has our standard output and error;
+        without `errors` they go to its output, and without `folder` it works in the server's.
         Raises RunError.
         """
         if not self._is_ready:
             self._wait_until_ready()
-        request = json.dumps({"arguments": arguments, "variables": dict(variables)}).encode()
+        asked = {"arguments": arguments, "variables": dict(variables), "folder": str(folder or ".")}
+        request = json.dumps(asked).encode()
         stdin, our_stdin = os.pipe()
         our_end, end = os.pipe()
-        outputs = (1, 2) if output is None else (output.fileno(), output.fileno())
+        outputs = (1, 2) if output is None else (output.fileno(), (errors or output).fileno())
         try:
             socket.send_fds(self._channel, [request], [stdin, *outputs, end])
             answer, pidfds, _, _ = socket.recv_fds(self._channel, len(READY) + 16, 1)
@@ -228,15 +236,14 @@ def _tell_end(pidfd: int, pid: int, end: int) -> None:
     os.close(pidfd)
 
 
-def _become(
-    request: Mapping[str, Mapping[str, str]], descriptors: list[int], inherited: list[int]
-) -> list[str]:
-    """Be as if started anew: own session, standard streams, variables and chance."""
+def _become(request: Mapping[str, Any], descriptors: list[int], inherited: list[int]) -> list[str]:
+    """Be as if started anew: own session, folder, standard streams, variables and chance."""
     os.setsid()
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     for descriptor in (*descriptors, *inherited):
         os.close(descriptor)
+    os.chdir(request["folder"])
     os.environ.update(request["variables"])
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())  # type: ignore[union-attr]
     if "numpy" in sys.modules:
