@@ -7,11 +7,12 @@ copy first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from functools import partial
 
 import torch
 
+from swarmrt.runtime.aside import Aside
 from swarmrt.runtime.snapshot import write_snapshot
 from swarmrt.runtime.transfers import Transfers
 
@@ -21,13 +22,13 @@ class Copying:
 
     def __init__(self, stage_index: int, transfers: Transfers) -> None:
         self._stage_index, self._transfers = stage_index, transfers
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        self._thread = Aside("snapshot")
         self._newest: Future[memoryview] | None = None
 
     def begin(self, version: int, state: Mapping[str, torch.Tensor]) -> Future[memoryview]:
         """Begin a copy; what comes of it is a snapshot's file in memory."""
         write = partial(write_snapshot, self._stage_index, version, state)
-        self._newest = self._thread.submit(self._transfers.beside, write)
+        self._newest = self._thread.submit(partial(self._transfers.beside, write))
         return self._newest
 
     def wait(self) -> None:
@@ -37,5 +38,5 @@ class Copying:
             self._newest = None
 
     def close(self) -> None:
-        """Wait for what is under way."""
-        self._thread.shutdown()
+        """Wait for what is under way, for a while. Call it beside the loop: that may hang."""
+        self._thread.close()

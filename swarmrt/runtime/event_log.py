@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from swarmrt.log_files import PART_BYTES, compress, turn_over
+from swarmrt.runtime.aside import Aside
 from swarmrt.scheduler.recording import to_json
 
 log = logging.getLogger("swarmrt.event_log")
@@ -34,7 +36,7 @@ class EventLog:
         self._path, self._waits, self._part_bytes = path, waits, part_bytes
         self._held = bytearray()
         self._file: BinaryIO | None = None
-        self._compressor: ThreadPoolExecutor | None = None
+        self._compressor: Aside | None = None
         self._compressing: Future[None] | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +74,8 @@ class EventLog:
         self._file.close()
         self._file = self._path.open("ab")
         if self._compressor is None:
-            self._compressor = ThreadPoolExecutor(1, thread_name_prefix="log")
-        self._compressing = self._compressor.submit(compress, self._path)
+            self._compressor = Aside("log")
+        self._compressing = self._compressor.submit(partial(compress, self._path))
 
     def close(self) -> None:
         self.flush()
@@ -81,4 +83,4 @@ class EventLog:
             self._file.close()
             self._file = None
         if self._compressor is not None:
-            self._compressor.shutdown()
+            self._compressor.close()

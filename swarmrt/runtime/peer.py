@@ -172,8 +172,7 @@ class Peer(Shell):
         try:
             return await self.live(switch, started, duties, self._membership.enter())
         finally:
-            self._copying.close()
-            self._transfers.close()
+            await asyncio.to_thread(self._close_copies)
 
     @property
     def update(self) -> tuple[int, float]:
@@ -181,6 +180,10 @@ class Peer(Shell):
         core = self.process.core
         assert isinstance(core, PeerCore)
         return core.update if core.seat.version == self.stage.version else (-1, 0.0)
+
+    def _close_copies(self) -> None:
+        self._copying.close()
+        self._transfers.close()
 
     def _is_member(self, welcome: Welcome) -> None:
         self._computations.targets_key = key_of(welcome.targets_key)

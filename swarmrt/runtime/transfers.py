@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
+
+from swarmrt.runtime.aside import Aside
 
 T = TypeVar("T")
 
@@ -108,14 +111,14 @@ class Transfers:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream, self._reading = (_new_stream(device) for _ in range(2))
-        self._copying = ThreadPoolExecutor(1, thread_name_prefix="to-device")
+        self._copying = Aside("to-device")
 
     def to_device(self, tensor: torch.Tensor) -> Arriving:
         """Begin. Called on the event loop: what takes time is done on a thread. Elsewhere than on
         CUDA it is the tensor itself: whoever computes brings it where it is needed."""
         if self._stream is None:
             return Arriving(OnDevice(tensor, None))
-        return Arriving(self._copying.submit(self._copy_to_device, tensor, self._stream))
+        return Arriving(self._copying.submit(partial(self._copy_to_device, tensor, self._stream)))
 
     def _copy_to_device(self, tensor: torch.Tensor, stream: torch.cuda.Stream) -> OnDevice:
         pinned = tensor.pin_memory()
@@ -145,7 +148,8 @@ class Transfers:
             return work()
 
     def close(self) -> None:
-        self._copying.shutdown()
+        """Wait for what is under way, for a while. Call it beside the loop: that may hang."""
+        self._copying.close()
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream | None:

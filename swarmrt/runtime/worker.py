@@ -8,7 +8,6 @@ them, while the thread goes on with the rest.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-log = logging.getLogger("swarmrt.worker")
-
-CLOSE_S = 10.0  # for what is under way; a device that hangs would never be done
+from swarmrt.runtime.aside import CLOSE_S, end
 
 
 class Outcome(NamedTuple):
@@ -63,9 +60,7 @@ class Worker:
         A thread that does not come to its end is left behind: the process ends without it.
         """
         self._jobs.put(None)
-        self._thread.join(patience_s)
-        if self._thread.is_alive():
-            log.error("the thread %s hangs; leaving without it", self._thread.name)
+        end(self._thread, patience_s)
 
     async def __aenter__(self) -> Worker:
         return self
