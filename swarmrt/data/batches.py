@@ -22,6 +22,7 @@ from swarmrt.errors import DataError
 from swarmrt.ids import MicrobatchId
 
 HELD_OUT_SPANS = 16
+EPOCHS_KEPT = 3  # one that ends, one that begins, and the next
 COUNTED_AT_ONCE = 4096  # windows: a few MB of token ids
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -51,7 +52,7 @@ class Data:
             )
         self.training, held_out = split(windows, config.data.held_out)
         self.held_out = np.random.default_rng(0).permutation(held_out)  # so that few stand for all
-        self._order = lru_cache(maxsize=2)(self._shuffled)
+        self._order = lru_cache(maxsize=EPOCHS_KEPT)(self._shuffled)
 
     def microbatch(self, microbatch: MicrobatchId) -> Batch:
         """Inputs and targets, int64 [microbatch, sequence]; targets are one token later.
@@ -67,6 +68,16 @@ class Data:
         epochs, offsets = np.divmod(places, len(self.training))
         windows = [self._order(int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
         return self._windows(np.asarray(windows))
+
+    def epoch_of(self, microbatch: MicrobatchId) -> int:
+        """Return the epoch in which a microbatch that is trained on begins."""
+        number = microbatch.step * self._batch.microbatches + microbatch.index
+        return number * self._batch.microbatch // len(self.training)
+
+    def shuffle(self, epoch: int) -> None:
+        """Find the order of an epoch, which takes long where there are many windows. Whoever has
+        not called it waits for that in `microbatch`. Any thread may."""
+        self._order(epoch)
 
     def digest(self) -> bytes:
         """Return a SHA-256 of all that decides which tokens each microbatch has."""

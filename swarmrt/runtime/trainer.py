@@ -32,6 +32,7 @@ from swarmrt.runtime.checkpoint import (
 )
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
+from swarmrt.runtime.feeding import Feeding
 from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.keeping import keep_written
 from swarmrt.runtime.landing import OnDisk
@@ -62,12 +63,10 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.trust.checking import CLOCK_SLACK_S
 from swarmrt.trust.papers import OwnersPapers
-from swarmrt.trust.sealing import seal, targets_key
 from swarmrt.trust.signing import Signer
 
 log = logging.getLogger("swarmrt.trainer")
 
-BYTES = torch.uint8
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -134,7 +133,9 @@ async def train(
         options.failpoints.at("trainer.epoch.before_write")
         write_epoch(options.run_dir, epoch)
         options.failpoints.at("trainer.epoch.after_write")
-        trainer = Trainer(config, data, network, epoch, options, report, book)
+        start = options.checkpoint.version if options.checkpoint else 0
+        feeding = await Feeding.open(data, options.signer, start)
+        trainer = Trainer(config, feeding, network, epoch, options, report, book)
         return await trainer.run(switch, on_published)
 
 
@@ -144,7 +145,7 @@ class Trainer(Shell):
     def __init__(
         self,
         config: RunConfig,
-        data: Data,
+        feeding: Feeding,
         network: Network,
         epoch: int,
         options: TrainOptions,
@@ -175,15 +176,13 @@ class Trainer(Shell):
         log = options.run_dir / "trainer" / "events.jsonl"
         door = network.door(config, is_trainer=True)
         super().__init__(config, network, door, settings, log, options.failpoints)
-        self.data = data
-        self._options, self._epoch, self._report = options, epoch, report
+        self._feeding, self._options, self._epoch, self._report = feeding, options, epoch, report
         self._saving = asyncio.Lock()
         self._known_layouts: tuple[Layout, ...] = ()
         self._publication = asyncio.Event()
         self._born = read_born(options.run_dir)
-        self._targets_key = targets_key(options.signer, data.digest())
         access = AccessFile(options.run_dir)
-        self._reception = Reception(config, options.signer, door, access, self._targets_key)
+        self._reception = Reception(config, options.signer, door, access, feeding.targets_key)
         network.relays.on_change(self._publication.set)
         self._book = book
         if options.checkpoint is not None:
@@ -243,9 +242,7 @@ class Trainer(Shell):
             case None:
                 return ()
             case Batch(microbatch):
-                inputs, targets = self.data.microbatch(microbatch)
-                sealed = seal(self._targets_key, microbatch, targets.tobytes())
-                return torch.from_numpy(inputs), torch.frombuffer(bytearray(sealed), dtype=BYTES)
+                return self._feeding.batch(microbatch)
         raise AssertionError(f"a trainer has no {payload}")
 
     # ------------------------------------------------------------------ checkpoints
