@@ -207,7 +207,8 @@ class Computations:
         input_grad = self.stage.backward(
             forwarded, output_grad, accumulate=what.accumulate, later=what.later
         )
-        added = self.stage.gradients(mb.step) if what.accumulate else None
+        is_whole = what.accumulate and not what.later  # else the sum is looked at once it is
+        added = self.stage.gradients(mb.step) if is_whole else None
         flaws = Flaws(self._transfers, given=output_grad, made=input_grad, added=added)
         computation.end()
         if what.later:
