@@ -6,6 +6,8 @@ copy first.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from functools import partial
@@ -13,8 +15,11 @@ from functools import partial
 import torch
 
 from swarmrt.runtime.aside import Aside
-from swarmrt.runtime.snapshot import write_snapshot
+from swarmrt.runtime.snapshot import Snapshot, digest_of, write_snapshot
+from swarmrt.runtime.state import Shelf
 from swarmrt.runtime.transfers import Transfers
+
+log = logging.getLogger("swarmrt.peer")
 
 
 class Copying:
@@ -40,3 +45,15 @@ class Copying:
     def close(self) -> None:
         """Wait for what is under way, for a while. Call it beside the loop: that may hang."""
         self._thread.close()
+
+
+async def keep_copy(shelf: Shelf, stage: int, version: int, copied: Future[memoryview]) -> None:
+    """Keep what was promised for whoever asks. It is copied and hashed beside the next step."""
+    try:
+        data = await asyncio.wrap_future(copied)
+        its_digest = await asyncio.to_thread(digest_of, data)
+        shelf.put(Snapshot(stage, version, data, its_digest))
+    except MemoryError:
+        log.warning("no memory for a copy of version %d: others have to give it", version)
+    finally:
+        shelf.break_promise(stage, version)

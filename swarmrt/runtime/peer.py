@@ -25,7 +25,7 @@ from swarmrt.messages import (
 from swarmrt.model.layout import layout_of
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computations import Computations, Computed, Copied
-from swarmrt.runtime.copying import Copying
+from swarmrt.runtime.copying import Copying, keep_copy
 from swarmrt.runtime.faults import Thread
 from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.fitting import Fitting
@@ -37,7 +37,6 @@ from swarmrt.runtime.parts import Mean, Parts, gradient_bytes
 from swarmrt.runtime.presence import Presence
 from swarmrt.runtime.serve_options import ServeOptions, Threads
 from swarmrt.runtime.shell import Shell, Tensors
-from swarmrt.runtime.snapshot import Snapshot, digest_of
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.transfers import Transfers
 from swarmrt.runtime.worker import Outcome, Worker
@@ -330,7 +329,7 @@ class Peer(Shell):
         event, copied = outcome
         if copied is not None:
             self.shelf.promise(self._options.stage, event.version)
-            self.start(self._keep_snapshot(event.version, copied))
+            self.start(keep_copy(self.shelf, self._options.stage, event.version, copied))
         self.process.feed(event)
 
     def _copy_for_trainer(self, version: int) -> None:
@@ -345,23 +344,11 @@ class Peer(Shell):
         def copying(outcome: tuple[int, Copied]) -> None:
             its_version, copied = outcome
             if its_version == version:
-                self.start(self._keep_snapshot(version, copied))
+                self.start(keep_copy(self.shelf, stage, version, copied))
             else:
                 self.shelf.break_promise(stage, version)  # an update was faster
 
         self._compute(self._computations.snapshot, copying)
-
-    async def _keep_snapshot(self, version: int, copied: Copied) -> None:
-        """Keep a snapshot for whoever asks. It is copied and hashed beside the next step."""
-        stage = self._options.stage
-        try:
-            data = await asyncio.wrap_future(copied)
-            its_digest = await asyncio.to_thread(digest_of, data)
-            self.shelf.put(Snapshot(stage, version, data, its_digest))
-        except MemoryError:
-            log.warning("no memory for a copy of version %d: others have to give it", version)
-        finally:
-            self.shelf.break_promise(stage, version)
 
     async def _load_state(self, what: LoadState) -> None:
         version, donors = what.version, what.donors
