@@ -63,6 +63,7 @@ class Fencing:
         """Suspect who is late, and fence who is very late."""
         self.notice_sleep(now)
         instructions: list[Instruction] = [self.start(now)]
+        instructions += [_lost(member) for member in self._run.members.take_forgotten()]
         for member in self._run.members:
             instructions += self._look_after(member, now)
         return instructions
@@ -175,7 +176,7 @@ class Fencing:
         run.conduct.expel(peer)
         if member is None:
             return []
-        fenced = self.fence(member, reason, now)
+        fenced = self.fence(member, reason, now) or [_lost(member)]
         run.members.lose(peer)
         return [ReportExpelled(peer, reason), *fenced]
 

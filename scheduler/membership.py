@@ -79,6 +79,7 @@ class Members:
     def __init__(self, num_stages: int) -> None:
         self.num_stages = num_stages
         self._members: dict[PeerId, Member] = {}
+        self._forgotten: list[Member] = []
         self._terms = 0
 
     def next_term(self) -> int:
@@ -101,7 +102,14 @@ class Members:
         """Forget, of those that are only seen, the longest silent one, if there are too many."""
         seen = self.in_state(Membership.SEEN)
         if len(seen) >= MOST_SEEN:
-            self.lose(min(seen, key=lambda member: member.health.heard_at or -math.inf).peer)
+            silent = min(seen, key=lambda member: member.health.heard_at or -math.inf)
+            self._forgotten += [silent] if silent.beacon is not None else []
+            self.lose(silent.peer)
+
+    def take_forgotten(self) -> list[Member]:
+        """Return whom there were too many to remember, since this was asked last."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
     def lose(self, peer: PeerId) -> Member | None:
         return self._members.pop(peer, None)

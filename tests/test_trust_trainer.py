@@ -34,6 +34,7 @@ from swarmrt.scheduler.instructions import (
     Expel,
     ReportEvaluation,
     ReportExpelled,
+    ReportPeer,
     ReportStall,
     Send,
 )
@@ -547,6 +548,30 @@ def test_strangers_that_send_beacons_are_bounded_in_number() -> None:
         swarm.say(f"stranger{number}", beacon)
     assert len(list(swarm.core.run.members)) <= MOST_SEEN + 6
     assert run_on(swarm) > 100
+
+
+def in_view(swarm: Swarm) -> set[PeerId]:
+    """Return whom people see."""
+    seen: set[PeerId] = set()
+    for _, told in swarm.told:
+        if isinstance(told, ReportPeer):
+            (seen.discard if told.state == "lost" else seen.add)(told.peer)
+    return seen
+
+
+def test_whoever_is_forgotten_or_expelled_leaves_peoples_view() -> None:
+    """Of strangers only so many are remembered, whoever they say that they are."""
+    swarm = Swarm()
+    swarm.run_to(3)
+    for number in range(MOST_SEEN + 50):
+        beacon = Beacon(1, 0, 1, "leaving", 0, "", -1, -1, 0.0, 0, 0, 0.0)
+        swarm.say(f"stranger{number}", beacon)
+    swarm.run(0.5)
+    assert in_view(swarm) == {member.peer for member in swarm.core.run.members}
+    last = PeerId(f"stranger{MOST_SEEN + 49}")
+    assert last in in_view(swarm)
+    swarm.feed(Expelled(last, "its invitation was revoked"))
+    assert last not in in_view(swarm)
 
 
 def test_owner_that_gives_up_all_that_it_owns_is_done_without() -> None:
