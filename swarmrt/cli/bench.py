@@ -42,12 +42,15 @@ def _group() -> None:
 
 @bench.command()
 def recovery(
-    faults: int = typer.Option(24, min=1, help="How many peers are killed or stopped."),
+    faults: int = typer.Option(
+        24, min=1, help="How many peers are killed, stopped, or made to stand still for 2 s."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """Time a SIGKILL or SIGSTOP to the receipt of the first recovered microbatch."""
+    """Time a SIGKILL or SIGSTOP to the receipt of the first recovered microbatch. Count those who
+    are fenced though they were there."""
     from swarmrt import lab
-    from swarmrt.lab.recovery import disturb, recoveries
+    from swarmrt.lab.recovery import disturb, false_alarms, recoveries
 
     with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
         config = Path(folder) / "bench.toml"
@@ -59,6 +62,7 @@ def recovery(
             disturbances = disturb(swarm, faults)
             swarm.wait(swarm.version + 2)
         found = recoveries(run_dir, disturbances)
+        alarms = false_alarms(run_dir, disturbances)
     if not found:
         raise RunError("no fault hit a peer that had work of the step; try more --faults")
     result: dict[str, object] = {"faults": len(disturbances), "measured": len(found)}
@@ -78,6 +82,11 @@ def recovery(
                 f"{kind}: {len(times)} measured, first receipt after {statistics.median(times):.2f}"
                 f" s (median), {max(times):.2f} s (worst); {sum(within)} within their bound"
             )
+    stalls = sum(disturbance.kind == "stall" for disturbance in disturbances)
+    result["stalls"], result["false_alarms"] = stalls, alarms
+    if not as_json:
+        print(f"stall: {stalls} of 2 s; fenced without need: {len(alarms)}")
+        print("".join(f"  {alarm}\n" for alarm in alarms), end="")
     result["recoveries"] = [asdict(r) | {"bound_s": r.bound_s} for r in found]
     if as_json:
         print(json.dumps(result))

@@ -1,12 +1,13 @@
 """The time that recovery takes: from a fault to the receipt of the first microbatch that was
-recovered.
+recovered. And the false alarms: who is fenced though it was there, or soon back.
 
-Peers that are at work are killed and stopped in turn; the times are read from the trainer's log.
-The clock is the machine's monotonic one, which all processes share.
+Peers that are at work are killed, stopped and made to stand still in turn; the times are read from
+the trainer's log. The clock is the machine's monotonic one, which all processes share.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from swarmrt.lab.swarm import LocalSwarm
 from swarmrt.observe.audit import read_log
 from swarmrt.scheduler.health import Health
 
+KINDS = ("kill", "stop", "stall")
 STOP_S = 8.0  # longer than it takes to be found out
+STALL_S = 2.0  # what befalls everybody now and then: nobody is to be fenced for it
 MEMBER_S = 120.0
 KILL_S = 0.5  # the bound on a kill's recovery, over three service times
 
@@ -25,9 +28,10 @@ KILL_S = 0.5  # the bound on a kill's recovery, over three service times
 @dataclass(frozen=True)
 class Disturbance:
     at: float  # monotonic seconds
-    kind: str  # kill or stop
+    kind: str  # of KINDS
     peer: str
     stage: int
+    over_at: float = math.inf  # when the stage had its replicas again
 
 
 @dataclass(frozen=True)
@@ -52,29 +56,44 @@ class Recovery:
 def disturb(swarm: LocalSwarm, faults: int) -> list[Disturbance]:
     """Kill and stop peers of a running swarm, one after the other."""
     done: list[Disturbance] = []
+    stages = swarm.config.num_stages
     for number in range(faults):
         swarm.wait(swarm.version + 2)
-        stage = number % swarm.config.num_stages
+        stage = (number + number // len(KINDS)) % stages  # each kind comes to each stage
         peer = swarm.peers(stage)[0]
-        kind = "kill" if number % 2 == 0 else "stop"
-        done.append(Disturbance(time.monotonic(), kind, peer.peer_id, stage))
+        kind = KINDS[number % len(KINDS)]
+        began_at = time.monotonic()
         if kind == "kill":
             peer.kill()
             swarm.wait_for_member(swarm.spawn(stage), MEMBER_S)
         else:
             peer.pause()
-            time.sleep(STOP_S)
+            time.sleep(STOP_S if kind == "stop" else STALL_S)
             peer.resume()
             swarm.wait(swarm.version + 1)
             swarm.wait_for_member(peer, MEMBER_S)
+        done.append(Disturbance(began_at, kind, peer.peer_id, stage, time.monotonic()))
     return done
+
+
+def false_alarms(run_dir: Path, disturbances: Sequence[Disturbance]) -> list[str]:
+    """Return what was said of each peer that was fenced, and that was neither killed nor stopped
+    for long then."""
+    gone = [d for d in disturbances if d.kind != "stall"]
+    return [
+        reason
+        for entry in read_log(run_dir / "trainer" / "events.jsonl")
+        for reason in _fences(entry)
+        if not any(d.peer in reason and d.at <= entry["now"] <= d.over_at for d in gone)
+    ]
 
 
 def recoveries(run_dir: Path, disturbances: Sequence[Disturbance]) -> list[Recovery]:
     """Return what the trainer's log says of each recovery; those that hit nobody's work are left
     out."""
     entries = [e for e in read_log(run_dir / "trainer" / "events.jsonl") if "event" in e]
-    found = (_recovery(entries, disturbance) for disturbance in disturbances)
+    faults = (disturbance for disturbance in disturbances if disturbance.kind != "stall")
+    found = (_recovery(entries, fault) for fault in faults)
     return [recovery for recovery in found if recovery is not None]
 
 
@@ -94,7 +113,7 @@ def _recovery(entries: list[dict[str, Any]], fault: Disturbance) -> Recovery | N
                 service_s = max(message["service_s"], 0.0) or service_s
         if now < fault.at:
             continue
-        if fenced_at is None and _fences(entry, fault.peer):
+        if fenced_at is None and any(fault.peer in reason for reason in _fences(entry)):
             fenced_at = now
             awaited = set(_recovered(entry, fault.stage))
             total = len(awaited)
@@ -121,13 +140,13 @@ def _recovery(entries: list[dict[str, Any]], fault: Disturbance) -> Recovery | N
     )
 
 
-def _fences(entry: dict[str, Any], peer: str) -> bool:
-    return any(
-        instruction["is"] == "ReportRecovery"
-        and instruction["what"] == "fenced"
-        and peer in instruction["reason"]
-        for instruction in entry["instructions"]
-    )
+def _fences(entry: dict[str, Any]) -> list[str]:
+    """Return why peers were fenced, with their names."""
+    return [
+        instruction["reason"]
+        for instruction in entry.get("instructions", ())
+        if instruction["is"] == "ReportRecovery" and instruction["what"] == "fenced"
+    ]
 
 
 def _recovered(entry: dict[str, Any], stage: int) -> list[tuple[int, int]]:
