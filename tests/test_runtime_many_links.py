@@ -84,6 +84,56 @@ def test_what_was_begun_on_a_broken_link_comes_back_and_the_rest_takes_the_other
     run(story())
 
 
+class Process:
+    """A process of an identity, with links over TCP and TLS; what it hears, and whom it loses."""
+
+    def __init__(self, identity: Path) -> None:
+        keys = open_identity(identity)
+        self.me, self.texts, self.lost = keys.peer_id, list[str](), list[str]()
+        self.links = Links(
+            [DirectCarrier(keys)],
+            UnguardedDoor("test"),
+            1 << 20,
+            on_message=self._heard,
+            on_lost=lambda peer, reason: self.lost.append(reason),
+            on_send_failed=lambda peer, message: None,
+        )
+
+    def _heard(self, peer: PeerId, message: Message, tensors: object) -> None:
+        assert isinstance(message, Finish)
+        self.texts.append(message.reason)
+
+    async def say(self, other: Process, text: str) -> None:
+        self.links.know(other.me, {"direct": other.links.addresses("direct")})
+        self.links.send(other.me, Finish(text))
+        await until(lambda: text in other.texts)
+
+
+def test_process_that_has_started_anew_takes_the_place_of_the_one_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    """The link to that one has not broken: its host lost power, or its router forgot it. It was
+    written to for a minute, and nobody knew that the peer holds nothing any more."""
+
+    async def story() -> None:
+        trainer = Process(tmp_path / "trainer")
+        gone, anew = Process(tmp_path / "peer"), Process(tmp_path / "peer")
+        for process in (trainer, gone, anew):
+            await process.links.start()
+        try:
+            await trainer.say(gone, "hello")
+            await anew.say(trainer, "here again")
+            assert trainer.lost == ["it has started anew"]
+            trainer.links.send(anew.me, Finish("to the new one"))
+            await until(lambda: anew.texts == ["to the new one"])
+            assert gone.texts == ["hello"] and len(trainer.lost) == 1
+        finally:
+            for process in (trainer, gone, anew):
+                await process.links.close()
+
+    run(story())
+
+
 def test_whatever_error_ends_a_writer_its_link_is_closed_and_the_error_is_seen() -> None:
     """The link stayed open, and what was sent waited for ever."""
 

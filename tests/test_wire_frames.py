@@ -205,7 +205,7 @@ NONSENSE = {
     ),
     "long reason": (frame(FINISH, header(["x" * (REASON_CHARACTERS + 1)])), "Finish.reason"),
     "long text": (
-        frame(HELLO, header([1, "r" * (TEXT_CHARACTERS + 1), "", [], "", ""])),
+        frame(HELLO, header([1, "r" * (TEXT_CHARACTERS + 1), "", [], "", "", ""])),
         "Hello.run",
     ),
     "large number": (frame(HAIL, header([LARGEST_NUMBER + 1])), "Hail.epoch"),
@@ -241,7 +241,7 @@ NONSENSE = {
         "1000 bytes of message 1, and 1048576 are left",
     ),
     "stray chunk": (frame(0, b"", b"x"), "never begun"),
-    "hello": (frame(HELLO, header(["1", "run", "", [], "", ""])), "Hello.protocol"),
+    "hello": (frame(HELLO, header(["1", "run", "", [], "", "", ""])), "Hello.protocol"),
 }
 
 

@@ -54,7 +54,7 @@ def samples() -> list[tuple[Message, list[torch.Tensor]]]:
         found.append((message, []))
         if kind in WITH_PAYLOAD:
             found.append((message, [torch.arange(50, dtype=torch.int64), torch.zeros(3, 4)]))
-    found.append((Hello(PROTOCOL, "run", "00" * 32, ("1.2.3.4:5",), "ab", ""), []))
+    found.append((Hello(PROTOCOL, "run", "00" * 32, ("1.2.3.4:5",), "ab", "", "cd"), []))
     found.append((Join("ab"), []))
     return found
 

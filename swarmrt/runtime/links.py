@@ -91,6 +91,7 @@ class Links:
         self._links = OpenLinks(self.quotas, streams)
         self._streams, self._uplink = streams, uplink
         self._closing = False
+        self._process = secrets.token_hex(8)  # by which others know that this one has started anew
         self._gathering = Gathering(self._write_gathered, before_gathered)
         if faults is not None:
             faults.on_cut(self._cut)
@@ -338,8 +339,9 @@ class Links:
         frames = FrameWriter()
         key = agreement.ours.secret.hex() if agreement is not None else ""
         addresses = tuple(beacons.addresses()) if beacons is not None else ()
-        shown = self._door.shown()
-        frames.push(encode(Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown)))
+        shown, process = self._door.shown(), self._process
+        hello = Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown, process)
+        frames.push(encode(hello))
         connection.write(frames.next_frames())
         connection.begin(
             FrameReader(GREETING, quota.account, partial(self._may_come, link), self.tally),
@@ -366,8 +368,9 @@ class Links:
             self._join(link, message)
             return
         hello = self._checked_hello(link.connection.peer, message)
-        link.their_stream_key = hello.stream_key
+        link.their_stream_key, link.process = hello.stream_key, hello.process
         self._greeted(link)
+        self._go_on_without(self._links.of_earlier(link))
         if self._beacons is not None and link.agreement is not None:
             self._beacons.agree(link.agreement, hello, link.connection.host())
         if link.incoming:
@@ -507,6 +510,15 @@ class Links:
         is_nobody = self.quotas.was_stranger(peer) and not unsent and not late
         if not is_nobody:  # whom nobody has written to, nobody misses
             self._on_lost(peer, printable(reason))
+
+    def _go_on_without(self, links: Sequence[Link]) -> None:
+        """Give up links to a process that is gone, though they have not broken."""
+        for link in links:
+            peer = link.connection.peer
+            outbox = self._outboxes.get(peer)
+            if outbox is not None and outbox.connection is link.connection:
+                self._broken(peer, outbox, "it has started anew")
+            link.connection.abort()
 
     def _evict(self, peer: PeerId, reason: str) -> None:
         """End a peer's links soon: another one needs the memory, and is in the middle of a

@@ -31,6 +31,7 @@ class Link:
     agreement: Agreement | None  # about beacons
     stream_key: str  # with which further connections join; empty for none
     their_stream_key: str = field(init=False, default="")  # what its hello has said
+    process: str = field(init=False, default="")  # that it is to, by its hello
     greeted: bool = False
     timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
     joined: set[Link] = field(default_factory=set)  # further connections, opened by the other end
@@ -71,6 +72,12 @@ class OpenLinks:
         not whole."""
         links = (each for link in self.of(peer) for each in (link, *link.joined))
         return sum(link.connection.frames.came_state_bytes for link in links)
+
+    def of_earlier(self, link: Link) -> list[Link]:
+        """Return the links to a process of this link's peer that this one has taken the place of:
+        it has started anew, and what they were to is gone."""
+        its = [other for other in self.of(link.connection.peer) if other.process]
+        return [other for other in its if link.process and other.process != link.process]
 
     def has_room_for(self, peer: PeerId) -> bool:
         """Return whether a peer that dials may have one more."""

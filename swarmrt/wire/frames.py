@@ -49,6 +49,7 @@ class Hello(Message, frozen=True):
     beacon_addresses: tuple[str, ...]  # IP:PORT, where it takes them
     stream_key: str  # to join this link with; empty when it takes no further connections
     shown: str  # a statement of the run's owner about the sender; empty when it has none
+    process: str = ""  # a word that another process of this peer does not have; or empty
 
 
 class Join(Message, frozen=True):
