@@ -9,6 +9,7 @@ oldest go.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
@@ -49,6 +50,7 @@ def compress(log: Path, kept_bytes: int = KEPT_BYTES) -> None:
             temporary = packed.with_name(f".{packed.name}.tmp")
             with part.open("rb") as source, temporary.open("wb") as target:
                 zstandard.ZstdCompressor().copy_stream(source, target)
+            shutil.copymode(part, temporary)
             temporary.rename(packed)
             part.unlink()
     sizes = [(part, part.stat().st_size) for _, part in _parts(log)]

@@ -19,6 +19,17 @@ def test_text_that_is_no_utf8_is_logged(tmp_path: Path) -> None:
     assert from_plain(json.loads(line)["event"]) == event
 
 
+def test_log_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It has the keys of seals, with which somebody else could be spoken for."""
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path, part_bytes=100)
+    for number in range(20):
+        log.write({"line": number})
+    log.close()
+    parts = sorted(tmp_path.iterdir())
+    assert len(parts) >= 2 and {part.stat().st_mode & 0o777 for part in parts} == {0o600}
+
+
 def test_lines_wait_for_the_messages_that_leave_together(tmp_path: Path) -> None:
     path, gathering = tmp_path / "events.jsonl", True
     log = EventLog(path, waits=lambda: gathering)

@@ -198,6 +198,8 @@ class Beacons:
     # ------------------------------------------------------------------ receiving
 
     async def _receive(self, stream: asyncio_dgram.aio.DatagramServer) -> None:
+        """Take what comes. The loop reads up to a hundred in one turn, and all of them are taken in
+        the next: no more ever wait, and what does not fit the socket is lost."""
         while True:
             try:
                 datagram, address = await stream.recv()

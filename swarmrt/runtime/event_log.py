@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -40,7 +41,7 @@ class EventLog:
         self._compressing: Future[None] | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
+            self._file = _open(path)
             if self._file.tell():
                 self._file.write(b"\n")  # a killed writer may have torn its last line
 
@@ -72,7 +73,7 @@ class EventLog:
                 log.warning("%s: its parts stay as they are: %s", self._path, error)
         turn_over(self._path)
         self._file.close()
-        self._file = self._path.open("ab")
+        self._file = _open(self._path)
         if self._compressor is None:
             self._compressor = Aside("log")
         self._compressing = self._compressor.submit(partial(compress, self._path))
@@ -84,3 +85,8 @@ class EventLog:
             self._file = None
         if self._compressor is not None:
             self._compressor.close()
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a log at its end, for its owner alone: it has the keys of seals."""
+    return open(path, "ab", opener=partial(os.open, mode=0o600))
