@@ -6,10 +6,12 @@ import asyncio
 import threading
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swarmrt.runtime.serving import leave_state
 from swarmrt.runtime.worker import Outcome, Worker
 
 WAIT_S = 10.0
@@ -128,3 +130,21 @@ def test_thread_that_hangs_is_left_behind_and_the_loop_goes_on(
     hangs.set()
     assert turns > 2, "the loop turns meanwhile"
     assert "torch hangs" in caplog.text
+
+
+def test_state_is_not_left_by_a_device_that_hangs_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+    left: list[str] = []
+
+    async def run(hangs: threading.Event) -> str:
+        with closing(Worker("torch")) as worker:
+            worker.run(partial(hangs.wait, WAIT_S), lambda outcome: None)
+            leave = partial(left.append, "version 7")
+            said = await leave_state(worker, leave, "version 7 of stage 1", tmp_path, 1.0)
+            hangs.set()
+        return said
+
+    told = asyncio.run(run(threading.Event()))
+    assert told == "version 7 of stage 1 is not left: its device has not answered for 1 s"
+    free = threading.Event()
+    free.set()
+    assert str(tmp_path) in asyncio.run(run(free)) and left == ["version 7"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -23,6 +25,8 @@ from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.worker import Worker
 from swarmrt.trust.papers import GuestsPapers
 from swarmrt.trust.statements import Published
+
+FREE_S = 300.0  # for a computation that is under way; a device that hangs would never be done
 
 
 async def serve(
@@ -77,10 +81,24 @@ async def serve(
                 reason = await peer.run(switch)
             finally:
                 if left is not None:
-                    await torch_thread.call(partial(left.leave, config, peer.stage, *peer.update))
+                    leave = partial(left.leave, config, peer.stage, *peer.update)
                     what = f"version {peer.stage.version} of stage {options.stage}"
-                    say(f"{what} is left in {left.folder}")
+                    say(await leave_state(torch_thread, leave, what, left.folder))
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
+
+
+async def leave_state(
+    thread: Worker, leave: Callable[[], None], what: str, folder: Path, free_s: float = FREE_S
+) -> str:
+    """Leave a state in its folder, which may take long, if the thread that uses it is done within
+    so many seconds; return what became of it."""
+    try:
+        async with asyncio.timeout(free_s):
+            await thread.call(lambda: None)
+    except TimeoutError:
+        return f"{what} is not left: its device has not answered for {free_s:.0f} s"
+    await thread.call(leave)
+    return f"{what} is left in {folder}"
 
 
 def _config_of(record: Published, options: ServeOptions) -> RunConfig:
