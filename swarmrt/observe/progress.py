@@ -102,19 +102,26 @@ class Progress:
                 self._write(version=version, eval_loss=loss)
 
     def _read_earlier(self, path: Path) -> None:
-        """Read what earlier incarnations of this run's trainer have written."""
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                values = json.loads(line)
-            except ValueError:
-                continue  # a killed writer has torn it
-            match values:
-                case {"version": int(version), "loss": float(loss)}:
-                    self._add_loss(version, loss)
-                case {"version": int(version), "eval_loss": float(loss)}:
-                    self.evaluations.append((version, loss))
-                case {"version": int(version), "rollback": _}:
-                    self._forget_after(version)
+        """Read what earlier incarnations of this run's trainer have written, line by line: of a
+        month it is a gigabyte."""
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                self._add_earlier(line)
+
+    def _add_earlier(self, line: str) -> None:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            return  # a killed writer has torn it
+        match values:
+            case {"version": int(version), "loss": float(loss)}:
+                self._add_loss(version, loss)
+            case {"version": int(version), "eval_loss": float(loss)}:
+                self.evaluations.append((version, loss))
+            case {"version": int(version), "rollback": _}:
+                self._forget_after(version)
 
     def _add_loss(self, version: int, loss: float) -> None:
         """A version that comes again takes the place of what was lost."""
