@@ -22,7 +22,7 @@ from swarmrt.scheduler.membership import Membership
 from swarmrt.scheduler.run import Phase, Run
 from swarmrt.scheduler.working import Working
 
-SAVES = 5  # tries to write the last checkpoint
+SAVES = 30  # tries to write the last checkpoint, over seven minutes, for somebody to make room
 SAY_S = 60.0  # without any progress anywhere, before people are told, and between such words
 SAY_STEPS = 4  # the same, once it is known how long steps take
 STALL_S = 300.0  # before it is tried without whoever is waited for

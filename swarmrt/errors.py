@@ -15,6 +15,7 @@ SwarmError                    base; its text says what happened, to what, and wh
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -56,6 +57,11 @@ class WireError(SwarmError):
 
 class RunError(SwarmError):
     """The run cannot go on."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether it says that a file can take no more."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

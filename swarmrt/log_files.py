@@ -48,10 +48,13 @@ def compress(log: Path, kept_bytes: int = KEPT_BYTES) -> None:
         if part.suffix != COMPRESSED:
             packed = part.with_name(part.name + COMPRESSED)
             temporary = packed.with_name(f".{packed.name}.tmp")
-            with part.open("rb") as source, temporary.open("wb") as target:
-                zstandard.ZstdCompressor().copy_stream(source, target)
-            shutil.copymode(part, temporary)
-            temporary.rename(packed)
+            try:
+                with part.open("rb") as source, temporary.open("wb") as target:
+                    zstandard.ZstdCompressor().copy_stream(source, target)
+                shutil.copymode(part, temporary)
+                temporary.rename(packed)
+            finally:
+                temporary.unlink(missing_ok=True)
             part.unlink()
     sizes = [(part, part.stat().st_size) for _, part in _parts(log)]
     total_bytes = sum(size for _, size in sizes)

@@ -17,6 +17,7 @@ FLOORS = {
     "swarmrt.errors": 0,
     "swarmrt.foreign": 0,
     "swarmrt.log_files": 0,
+    "swarmrt.log_writer": 0,
     "swarmrt.config": 0,
     "swarmrt.messages": 0,
     "swarmrt.permissions": 0,

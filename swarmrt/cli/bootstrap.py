@@ -58,6 +58,7 @@ def bootstrap(
     those who belong to it. Without, it is open to all, and only to runs with open access.
     """
     from swarmrt.cli.running import run
+    from swarmrt.runtime.faults import LinkFaults
     from swarmrt.runtime.network import open_network
     from swarmrt.trust.papers import GuestsPapers, OwnersPapers, Papers
 
@@ -70,9 +71,10 @@ def bootstrap(
         papers = GuestsPapers(line)
     at = [*join, *(line.addresses if line is not None else ())]
     place = place_of(at, listen, port, announce, upnp)
+    faults = LinkFaults() if with_parent else None
 
     async def command(switch: StopSwitch) -> None:
-        async with open_network(at, place, identity, papers=papers, private=private) as network:
+        async with open_network(at, place, identity, faults, papers, private=private) as network:
             addresses = network.daemon.addresses()
             if as_json:
                 print(json.dumps({"join": addresses[0]}), flush=True)
@@ -84,7 +86,7 @@ def bootstrap(
             with switch.calls(lambda _: stop.set()):
                 await stop.wait()
 
-    run(command, with_parent=with_parent)
+    run(command, with_parent=with_parent, faults=faults)
 
 
 def join_line(addresses: list[str]) -> str:

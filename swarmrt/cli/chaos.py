@@ -28,7 +28,7 @@ def chaos(
         3.0, "--every", metavar="SECONDS", min=0.01, help="Time between two faults, on average."
     ),
     kinds: str = typer.Option(
-        "kill,stop,term,cut,slow,radio,hang,join,trainer,bootstrap",
+        "kill,stop,term,cut,slow,radio,hang,join,slow-newcomer,directory,disk,trainer,bootstrap",
         "--kinds",
         help="Kinds of faults.",
     ),
@@ -39,8 +39,9 @@ def chaos(
 ) -> None:
     """Train on this machine while processes are killed, stopped and cut off; then audit.
 
-    Exits with 1 when the run failed, when it was over before the first fault, or when the audit
-    finds a gradient that was lost or counted twice, or replicas that differ.
+    Exits with 1 when the run failed, when it was over before the first fault, when a fault has left
+    no trace, or when the audit finds a gradient that was lost or counted twice, or replicas that
+    differ.
     """
     from swarmrt.lab.chaos import Chaos
     from swarmrt.lab.schedule import checked, draw
@@ -65,6 +66,7 @@ def chaos(
         "faults": dict(sorted(disturbance.done.items())),
         "skipped": disturbance.skipped.total(),
         "died": disturbance.died(),
+        "in_vain": disturbance.in_vain,
         "failed": failed,
         "run_dir": str(swarm.run_dir),
         "audit": json.loads(audit.to_json()),
@@ -73,7 +75,7 @@ def chaos(
         say(line, as_json)
     if as_json:
         print(json.dumps(result), flush=True)
-    if failed or not audit.passed or not disturbance.done:
+    if failed or not audit.passed or not disturbance.done or disturbance.in_vain:
         raise typer.Exit(1)
 
 
@@ -101,6 +103,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
     ]
     if not result["faults"] and not result["failed"]:
         lines.append("NOTHING WAS DISTURBED: take more --steps, or a shorter --every")
+    lines += [f"MADE IN VAIN: {what}" for what in result["in_vain"]]
     if result["died"]:
         lines.append(f"ended with an error by themselves: {', '.join(result['died'])}")
     if result["failed"]:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from swarmrt.cli.signals import leave_quietly_on_signals
-from swarmrt.errors import SwarmError, UsageError
+from swarmrt.errors import SwarmError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal, printable
 from swarmrt.runtime.open_files import allow_many_files
 from swarmrt.runtime.stopping import StopSwitch
@@ -78,12 +78,20 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 def _show_logs() -> None:
     """Show our logs, and those of libraries that speak of other processes."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
     for name in ("swarmrt", "hivemind", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
     logging.getLogger("swarmrt").setLevel(logging.WARNING)
+
+
+class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """A handler that leaves out what a full disk does not take."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not is_disk_full(sys.exception()):
+            super().handleError(record)
 
 
 class PlainFormatter(logging.Formatter):

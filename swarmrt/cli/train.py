@@ -21,7 +21,7 @@ from swarmrt.cli.papers import (
 )
 from swarmrt.cli.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of_trainer
 from swarmrt.config import RunConfig, load_config
-from swarmrt.errors import CheckpointError, UsageError
+from swarmrt.errors import CheckpointError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal
 from swarmrt.runtime.folders import new_run_dir, write_config
 
@@ -157,8 +157,15 @@ def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
 
 
 def say(text: str, as_json: bool) -> None:
-    """Print for people. Under --json, standard output is for the object alone."""
-    print(for_terminal(text), file=sys.stderr if as_json else sys.stdout, flush=True)
+    """Print for people. Under --json, standard output is for the object alone.
+
+    On a full disk it waits in the stream's buffer, or is lost: that ends no run.
+    """
+    try:
+        print(for_terminal(text), file=sys.stderr if as_json else sys.stdout, flush=True)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
 
 
 def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:

@@ -1,7 +1,8 @@
 """Carrying out a schedule of faults on a swarm, so that the run can still come to its end.
 
 The rule: a stage always keeps a replica that runs and has its current weights. A fault that
-would break it is skipped, and counted as skipped.
+would break it is skipped, and counted as skipped. One that cannot be seen by itself is looked for
+when it is over: what left no trace was made in vain.
 """
 
 from __future__ import annotations
@@ -12,16 +13,33 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from swarmrt.errors import RunError
-from swarmrt.lab.parts import Peer, Trainer
+from swarmrt.lab.parts import Part, Peer, Trainer
 from swarmrt.lab.schedule import Fault
 from swarmrt.lab.swarm import POLL_S, LocalSwarm
+from swarmrt.log_writer import AGAIN
+from swarmrt.observe.audit import read_log
 
 PROGRESS_S = 300.0  # without a commit, the run has failed
 THREADS = ("compute", "reduce")
 MORE_REPLICAS = 2  # than in the beginning, by joins
+PROOF_S = 5.0  # after a fault: by then it has left its trace
+DIRECTORY_PROOF_S = 0.5  # after a directory was stopped
+COMING_S = 20.0  # for a directory node to come back
+JOINING_S = 60.0  # for a slow newcomer to come in, or to be told why not
+ROOM_AGAIN = f"events.jsonl: {AGAIN}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The trace that a fault leaves: looked for at the end, unless `counts` is False by then."""
+
+    what: str
+    is_there: Callable[[], bool]
+    counts: Callable[[], bool]
 
 
 class Skipped(Exception):
@@ -29,23 +47,28 @@ class Skipped(Exception):
 
 
 class Chaos:
-    """A pass over a schedule. `done` and `skipped` count faults by kind."""
+    """A pass over a schedule. `done` and `skipped` count faults by kind; those `in_vain` have left
+    no trace."""
 
     def __init__(
         self, swarm: LocalSwarm, schedule: Sequence[Fault], say: Callable[[str], None]
     ) -> None:
         self.done: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
+        self.in_vain: list[str] = []
         self._swarm, self._say = swarm, say
         self._order = itertools.count()
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._disturbed_until: dict[str, float] = {}  # wall-clock time, by the peer's name
         self._sent_away: set[str] = set()  # names of peers that were killed or told to leave
         self._schedule = schedule
-        self._began = math.nan
+        self._began = self._ended_at = math.nan
         self._trainer_will_return = False
         self._commits_before_return = 0
         self._died: set[str] = set()
+        self._directory_until = 0.0  # by `_now_s`
+        self._trainers_disk_until = 0.0
+        self._traces: list[Trace] = []
 
     def run(self) -> None:
         """Make the faults, from the first commit to the end of the run. Raises RunError when it
@@ -63,7 +86,10 @@ class Chaos:
             if time.monotonic() - since > PROGRESS_S:
                 raise RunError(f"no step was committed for {PROGRESS_S:.0f} s")
             time.sleep(POLL_S)
+        self._ended_at = self._now_s
         self._swarm.finish()
+        found = [trace for trace in self._traces if trace.counts() and not trace.is_there()]
+        self.in_vain += [trace.what for trace in found]
 
     def died(self) -> list[str]:
         """Peers that ended with an error though nobody had sent them away."""
@@ -103,6 +129,9 @@ class Chaos:
             "radio": self._still,
             "hang": self._hang,
             "join": self._join,
+            "slow-newcomer": self._join_slowly,
+            "directory": self._stop_directory,
+            "disk": self._fill_disk,
             "trainer": self._kill_trainer,
             "bootstrap": self._kill_bootstrap,
         }
@@ -115,7 +144,7 @@ class Chaos:
             self.done[fault.kind] += 1
             self._swarm.note_fault(fault.kind)
         step = self._swarm.version
-        self._say(f"{self._now_s:8.2f} s  step {step:>4}  {fault.kind:<9} {what}")
+        self._say(f"{self._now_s:8.2f} s  step {step:>4}  {fault.kind:<13} {what}")
 
     def _kill(self, fault: Fault) -> str:
         peer = self._with_company(fault)
@@ -171,11 +200,71 @@ class Chaos:
         return f"the {thread} thread of {peer.name} for {fault.seconds:.2f} s"
 
     def _join(self, fault: Fault) -> str:
-        assert fault.stage is not None
-        there = len(self._swarm.peers(fault.stage))
-        if there >= self._swarm.replicas[fault.stage] + MORE_REPLICAS:
-            raise Skipped(f"stage {fault.stage} has {there} replicas, which are enough")
-        return self._swarm.spawn(fault.stage).name
+        return self._swarm.spawn(self._with_room(fault)).name
+
+    def _join_slowly(self, fault: Fault) -> str:
+        peer = self._swarm.spawn(self._with_room(fault), max_mbps=fault.mbps)
+        came_at = self._now_s
+
+        def had_time() -> bool:
+            stayed = peer.name not in self._sent_away | self._died
+            return stayed and self._ended_at - came_at > JOINING_S
+
+        what = f"{peer.name}, which sends {fault.mbps:.2f} Mb/s"
+        trace = f"{what}, gave no part of a gradient and was not left out"
+        self._traces.append(Trace(trace, partial(_was_in, peer), had_time))
+        return what
+
+    def _stop_directory(self, fault: Fault) -> str:
+        if self._now_s < self._directory_until:
+            raise Skipped("the directory is still down, or coming up")
+        node = self._swarm.bootstrap
+        if fault.other == 0:
+            self._swarm.stop_directory(fault.seconds)
+            self._directory_until = self._now_s + fault.seconds
+            others = [*self._swarm.peers(), self._swarm.trainer]
+            asked = next(part for part in others if part.is_alive)
+            self._plan(self._now_s + DIRECTORY_PROOF_S, partial(self._check_directory, asked))
+            return f"all nodes stand still for {fault.seconds:.2f} s"
+        if not node.is_alive:
+            raise Skipped("its first node is not running")
+        node.kill()
+        self._directory_until = self._now_s + fault.seconds + COMING_S
+        self._plan(self._now_s + fault.seconds, self._swarm.start_bootstrap)
+        self._plan(self._directory_until, partial(self._check_back, node))
+        return f"its first node is killed, and is back {fault.seconds:.2f} s later"
+
+    def _check_directory(self, node: Part) -> None:
+        if node.is_alive and node.answers(DIRECTORY_PROOF_S):
+            self.in_vain.append(f"the directory answered at {node.name} while it stood still")
+
+    def _check_back(self, node: Part) -> None:
+        if not node.answers():
+            self.in_vain.append("the first node of the directory has not come back")
+
+    def _fill_disk(self, fault: Fault) -> str:
+        part: Part
+        if fault.stage is None:
+            part = self._swarm.trainer
+            if not part.is_alive:
+                raise Skipped("the trainer is not running")
+            self._trainers_disk_until = self._now_s + fault.seconds + PROOF_S
+        else:
+            peers = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
+            part = peer = _one_of(peers, fault.which, f"nobody of stage {fault.stage} is well")
+            self._disturb(peer, fault.seconds + PROOF_S)
+        told = part.output().count(ROOM_AGAIN)
+        self._swarm.fill_disk(part, fault.seconds)
+        ends_at = self._now_s + fault.seconds + PROOF_S
+        what = f"that of {part.name} is full for {fault.seconds:.2f} s"
+        self._traces.append(
+            Trace(
+                f"the disk: {what}, and its log was not held up",
+                lambda: part.output().count(ROOM_AGAIN) > told,
+                lambda: self._ended_at > ends_at,
+            )
+        )
+        return what
 
     def _kill_trainer(self, fault: Fault) -> str:
         swarm = self._swarm
@@ -183,6 +272,8 @@ class Chaos:
             raise Skipped("it is not running")
         if swarm.version >= swarm.config.run.steps:
             raise Skipped("the run is over")
+        if self._now_s < self._trainers_disk_until:
+            raise Skipped("its disk is full, or was just now: its log would end too early")
         if swarm.commits.number <= self._commits_before_return:
             raise Skipped("it has committed nothing since it was resumed")
         swarm.trainer.kill()
@@ -199,10 +290,20 @@ class Chaos:
     def _kill_bootstrap(self, fault: Fault) -> str:
         if not self._swarm.bootstrap.is_alive:
             raise Skipped("it is not running")
+        if self._now_s < self._directory_until:
+            raise Skipped("the directory is still down, or coming up")
         self._swarm.bootstrap.kill()
         return "killed"
 
     # ------------------------------------------------------------------ who can be chosen
+
+    def _with_room(self, fault: Fault) -> int:
+        """Return the fault's stage, which has room for a newcomer. Raises Skipped."""
+        assert fault.stage is not None
+        there = len(self._swarm.peers(fault.stage))
+        if there >= self._swarm.replicas[fault.stage] + MORE_REPLICAS:
+            raise Skipped(f"stage {fault.stage} has {there} replicas, which are enough")
+        return fault.stage
 
     def _with_company(self, fault: Fault) -> Peer:
         """A settled peer whose stage has another one. Raises Skipped."""
@@ -234,6 +335,17 @@ class Chaos:
     def _disturb(self, end: Peer | Trainer, seconds: float) -> None:
         until = time.time() + seconds
         self._disturbed_until[end.name] = max(until, self._disturbed_until.get(end.name, 0.0))
+
+
+def _was_in(peer: Peer) -> bool:
+    """Return whether a newcomer has given parts of gradients, or was told that its link is too
+    slow."""
+    log = peer.folder / "events.jsonl"
+    instructions = (i for entry in read_log(log) for i in entry.get("instructions", ()))
+    return log.exists() and any(
+        i["is"] == "ReportLeftOut" or (i["is"] == "Send" and i["message"]["is"] == "Part")
+        for i in instructions
+    )
 
 
 def _one_of(peers: Sequence[Peer], which: int, nobody: str) -> Peer:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
 from swarmrt.runtime.identity import open_identity
 from swarmrt.runtime.launching import Launched, Launcher
 
+POLL_S = 0.05
 KILL_S = 60.0  # for the kernel to end a killed process
 PORTS = (20000, 32000)  # below those that systems give to outgoing connections
 LAST_LINES = 10
+MULTISTREAM = b"\x13/multistream/1.0.0\n"  # what both ends of a libp2p connection say first
 
 
 class Part:
@@ -58,6 +61,16 @@ class Part:
         instant."""
         with socket.socket() as probe:
             return self._port > 0 and probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    def answers(self, within_s: float = 1.0) -> bool:
+        """Return whether its daemon says something to whoever connects to it."""
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), within_s) as connection:
+                connection.settimeout(within_s)
+                connection.sendall(MULTISTREAM)
+                return bool(connection.recv(1))
+        except OSError:
+            return False
 
     def kill(self) -> None:
         """SIGKILL; returns when the process is gone."""
@@ -114,10 +127,11 @@ class Part:
         `failpoints` are rules as SWARMRT_FAILPOINTS takes them; raises UsageError for bad ones.
 
         It listens at a port that was free just now, at a new one with every start, because the
-        daemon of an earlier one may still hold its own.
+        daemon of an earlier one may still hold its own; a directory node, at which others join,
+        waits for its own.
         """
         parse_failpoints(failpoints)
-        self._port, self.is_draining = _free_port(), False
+        self._port, self.is_draining = self._next_port(), False
         listen = f"/ip4/127.0.0.1/tcp/{self._port}"
         self.address = f"{listen}/p2p/{self.peer_id}"
         arguments = [*arguments, "--listen", listen, "--identity", str(self._identity)]
@@ -126,6 +140,9 @@ class Part:
         self._close_input()
         with (self.folder / "output.log").open("ab") as output:
             self._process = self._launcher.start(arguments, papers, output, variables, alone)
+
+    def _next_port(self) -> int:
+        return _free_port()
 
     def close(self) -> None:
         """Kill it if need be, and let go of it."""
@@ -139,6 +156,15 @@ class Part:
 
 class Bootstrap(Part):
     """The directory node."""
+
+    def _next_port(self) -> int:
+        """Return the port that it has had before. Raises RunError when that is not free again."""
+        deadline = time.monotonic() + KILL_S
+        while self.listens:
+            if time.monotonic() > deadline:
+                raise RunError(f"the earlier daemon of {self.name} still listens")
+            time.sleep(POLL_S)
+        return self._port or super()._next_port()
 
 
 class Trainer(Part):

@@ -17,6 +17,9 @@ KINDS = (
     "radio",
     "hang",
     "join",
+    "slow-newcomer",
+    "directory",
+    "disk",
     "trainer",
     "bootstrap",
 )
@@ -36,9 +39,13 @@ LASTS = {  # seconds, from and to; for kill and term until the replacement, for 
     "slow": (1.0, 5.0),
     "radio": (2.0, 5.0),
     "hang": (2.0, 20.0),
+    "directory": (2.0, 12.0),
+    "disk": (2.0, 6.0),
     "trainer": (0.5, 2.0),
 }
 DELAY_S = (0.02, 0.3)  # of messages on a slow link
+MBPS = (1.0, 8.0)  # megabits a second that a slow newcomer sends
+HALVES = 2  # kinds that come in two ways: which thread hangs, whose disk, what of the directory
 JITTER = (0.5, 1.5)  # of the time between two faults
 
 
@@ -58,9 +65,14 @@ class Fault:
     other_stage: int | None = None
     other: int = 0
     delay_s: float = 0.0
+    mbps: float = 0.0
 
     def __str__(self) -> str:
-        text = f"{self.at_s:8.2f} s  {self.kind:<9}"
+        text = f"{self.at_s:8.2f} s  {self.kind:<13}"
+        if self.kind == "directory":
+            return text + DIRECTORY[self.other].format(self.seconds)
+        if self.kind == "disk" and self.stage is None:
+            text += " the trainer's"
         if self.stage is not None:
             text += f" stage {self.stage} peer {self.which}"
         if self.kind in ("cut", "slow"):
@@ -68,9 +80,15 @@ class Fault:
             text += f" from {'the trainer' if self.other_stage is None else end}"
         if self.kind == "slow":
             text += f", by {self.delay_s:.2f} s"
+        if self.kind == "slow-newcomer":
+            text += f", which sends {self.mbps:.2f} Mb/s"
         return text + _LASTING[self.kind].format(self.seconds)
 
 
+DIRECTORY = (  # by the fault's `other`
+    " all nodes stand still for {:.2f} s",
+    " its first node killed, back {:.2f} s later",
+)
 _LASTING = {
     "kill": ", replaced {:.2f} s later",
     "term": ", replaced {:.2f} s later",
@@ -80,6 +98,8 @@ _LASTING = {
     "radio": " stands still for {:.2f} s",
     "hang": " for {:.2f} s",
     "join": "",
+    "slow-newcomer": "",
+    "disk": " full for {:.2f} s",
     "trainer": " killed, resumed {:.2f} s later",
     "bootstrap": " killed for good",
 }
@@ -126,14 +146,15 @@ def _cycles(rng: random.Random, kinds: Sequence[str], num: int) -> Iterator[str]
 def _fault(rng: random.Random, kind: str, at_s: float, replicas: Sequence[int]) -> Fault:
     low, high = LASTS.get(kind, (0.0, 0.0))
     seconds = round(rng.uniform(low, high), 2)
-    if kind in ("trainer", "bootstrap"):
-        return Fault(at_s, kind, seconds=seconds)
+    other = rng.randrange(HALVES) if kind in ("hang", "directory", "disk") else 0
+    if kind in ("trainer", "bootstrap", "directory") or (kind == "disk" and not other):
+        return Fault(at_s, kind, seconds=seconds, other=other)
     stages = [s for s, number in enumerate(replicas) if number > 1 or kind not in NEED_COMPANY]
     stage = rng.choice(stages or range(len(replicas)))
     which = rng.randrange(replicas[stage])
     if kind not in ("cut", "slow"):
-        other = rng.randrange(2) if kind == "hang" else 0  # which of its threads
-        return Fault(at_s, kind, stage, which, seconds, other=other)
+        mbps = round(rng.uniform(*MBPS), 2) if kind == "slow-newcomer" else 0.0
+        return Fault(at_s, kind, stage, which, seconds, other=other, mbps=mbps)
     other_stage = rng.choice(_linked(stage, replicas))
     other = rng.randrange(replicas[other_stage]) if other_stage is not None else 0
     delay_s = round(rng.uniform(*DELAY_S), 2) if kind == "slow" else 0.0

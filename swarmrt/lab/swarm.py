@@ -153,15 +153,22 @@ class LocalSwarm:
         """Return the line with which another process joins, at all processes that are up."""
         return self.papers.line(self._addresses())
 
-    def spawn(self, stage: int, failpoints: str = "", device: str | None = None) -> Peer:
+    def spawn(
+        self,
+        stage: int,
+        failpoints: str = "",
+        device: str | None = None,
+        max_mbps: float | None = None,
+    ) -> Peer:
         """Start one more peer, which joins at all processes that are up. Does not wait for it.
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
-        `device`, by default on that of the swarm.
+        `device`, by default on that of the swarm; its links send `max_mbps` megabits a second.
         """
         if not 0 <= stage < self.config.num_stages:
             raise UsageError(f"there is no stage {stage}: stages are 0 to {len(self.replicas) - 1}")
-        return self._start_peer(stage, self._addresses(), failpoints, device)
+        more = [] if max_mbps is None else ["--max-mbps", str(max_mbps)]
+        return self._start_peer(stage, self._addresses(), failpoints, device, more)
 
     def cut(self, a: Peer | Trainer, b: Peer | Trainer, seconds: float) -> None:
         """Break the links between two processes, and refuse new ones until then."""
@@ -183,6 +190,23 @@ class LocalSwarm:
     def hang(self, peer: Peer, thread: str, seconds: float) -> None:
         """Let a thread of a peer, "compute" or "reduce", do nothing until then."""
         peer.tell({"hang": thread, "seconds": seconds})
+
+    def stop_directory(self, seconds: float) -> None:
+        """Let all libp2p daemons stand still until then: whoever asks the directory is not
+        answered. Direct links and beacons go on."""
+        for part in self._parts:
+            if part.is_alive:
+                part.tell({"daemon": "still", "seconds": seconds})
+
+    def fill_disk(self, part: Part, seconds: float) -> None:
+        """Let files of a process take no more until then."""
+        part.tell({"disk": "full", "seconds": seconds})
+
+    def start_bootstrap(self) -> None:
+        """Start the directory node, the first time and after it was killed. It joins whoever is
+        there."""
+        papers = self.papers.of_guest(self._addresses())
+        self.bootstrap.start(["bootstrap", "--json"], papers)
 
     def finish(self, timeout_s: float = FINISH_S) -> None:
         """Wait for the run's own end. Raises RunError when it fails, or time runs out."""
@@ -225,7 +249,7 @@ class LocalSwarm:
         folder = self.run_dir / "bootstrap"
         self.bootstrap = Bootstrap("bootstrap", folder, folder / "identity", launcher)
         self._parts.append(self.bootstrap)
-        self.bootstrap.start(["bootstrap", "--json"], self.papers.of_guest([]))
+        self.start_bootstrap()
         self._wait_for_bootstrap()
         for stage, number in enumerate(self.replicas):
             for _ in range(number):
@@ -253,6 +277,7 @@ class LocalSwarm:
         join: Sequence[str],
         failpoints: str = "",
         device: str | None = None,
+        more: Sequence[str] = (),
     ) -> Peer:
         assert self._launcher is not None, "the swarm has not been started"
         number = sum(peer.stage == stage for peer in self._peers)
@@ -268,7 +293,7 @@ class LocalSwarm:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]
         papers = self.papers.of_guest(join)
-        peer.start([*arguments, *self._far()], papers, failpoints, alone=device != "cpu")
+        peer.start([*arguments, *self._far(), *more], papers, failpoints, alone=device != "cpu")
         return peer
 
     def _start_trainer(self, join: Sequence[str], *more: str, failpoints: str = "") -> None:
@@ -280,7 +305,7 @@ class LocalSwarm:
         return ["--link-delay", str(self._link_delay_s)] if self._link_delay_s else []
 
     def _resume(self, failpoints: str) -> None:
-        resume = ("--resume", str(self.run_dir), "--replicas", "1")
+        resume = ("--resume", str(self.run_dir), "--replicas", "1", "--wait")
         self._start_trainer(self._addresses(), *resume, failpoints=failpoints)
 
     def _addresses(self) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from swarmrt.errors import UsageError
 from swarmrt.log_files import is_whole, read_lines
+from swarmrt.log_writer import LOST
 
 Plain = dict[str, Any]
 Microbatch = tuple[int, int]  # step, index
@@ -93,8 +94,11 @@ def audit(run_dir: Path) -> Audit:
     peers = {}
     for path in filter(is_whole, sorted(run_dir.glob("peers/*/events.jsonl"))):
         peer = _Peer()
-        for entry in read_log(path):
-            peer.add(entry)
+        try:
+            for entry in read_log(path):
+                peer.add(entry)
+        except Gap:
+            continue
         if peer.me:
             peers[peer.me] = peer
     result = Audit(faults=_faults(run_dir))
@@ -106,14 +110,26 @@ def audit(run_dir: Path) -> Audit:
     return result
 
 
+class Gap(UsageError):
+    """A log of which something is missing."""
+
+
 def read_log(path: Path) -> Iterator[Plain]:
-    """Yield a log's records in order. A line that a kill has torn is left out."""
+    """Yield a log's records in order. A line that a kill has torn is left out.
+
+    Raises Gap where some were lost for want of room.
+    """
     for line in read_lines(path):
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         if isinstance(entry, dict):
+            if entry.keys() == {LOST}:
+                raise Gap(
+                    f"{path}: {entry[LOST]} bytes of it were lost while its disk was full; what "
+                    "came of gradients cannot be followed"
+                )
             yield entry
 
 

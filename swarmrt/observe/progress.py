@@ -7,10 +7,10 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
+from swarmrt.log_writer import LogWriter
 from swarmrt.scheduler.instructions import (
     Report,
     ReportCheckpointFailed,
@@ -66,13 +66,8 @@ class Progress:
 
     def __post_init__(self) -> None:
         self.version = self.start_version
-        self.run_dir.mkdir(parents=True, exist_ok=True)
         self._read_earlier(self.run_dir / "metrics.jsonl")
-        self._metrics: TextIO = (self.run_dir / "metrics.jsonl").open(
-            "a", encoding="utf-8", buffering=1
-        )
-        if self._metrics.tell():
-            self._metrics.write("\n")  # a killed writer may have torn its last line
+        self._metrics = LogWriter(self.run_dir / "metrics.jsonl")
 
     def add(self, report: Report) -> None:
         match report:
@@ -200,4 +195,4 @@ class Progress:
         )
 
     def _write(self, **values: object) -> None:
-        self._metrics.write(json.dumps({"time": time.time(), **values}) + "\n")
+        self._metrics.append(json.dumps({"time": time.time(), **values}).encode() + b"\n")

@@ -32,7 +32,10 @@ class Written(BaseModel):
 
 
 class AddressBook:
-    """RUN_DIR/addresses.json. Written whenever something in it changes, in one piece."""
+    """RUN_DIR/addresses.json. Written whenever something in it changes, in one piece.
+
+    What could not be written is written with the next change.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / FILE
@@ -65,8 +68,12 @@ class AddressBook:
         ports = (self.ports.libp2p, self.ports.direct, self.ports.udp)
         temporary = self._path.with_suffix(".new")
         text = json.dumps({"ports": ports, "peers": self._peers}, indent=1)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError as error:
+            log.warning("%s: cannot be written: %s", self._path, error.strerror)
+            temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Written:

@@ -20,12 +20,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.config import RunConfig, parse_config
-from swarmrt.errors import CheckpointError
+from swarmrt.errors import CheckpointError, RunError
 from swarmrt.runtime.landing import mapped
 from swarmrt.runtime.snapshot import Snapshot, digest_of
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had another digest of the parameters
+EPOCH_DIGITS = 8  # so that all are equally long
 REPLACED = ".replaced"  # a whole checkpoint, until the one that takes its name is there
 
 
@@ -226,12 +227,28 @@ def read_born(run_dir: Path) -> int:
 
 
 def write_epoch(run_dir: Path, epoch: int) -> None:
-    """Write down an epoch before anyone is told of it, so that the next incarnation's is higher."""
+    """Write down an epoch before anyone is told of it, so that the next incarnation's is higher.
+
+    It is written over the last one, which takes no room on a full disk. Raises RunError.
+    """
     path = run_dir / "trainer" / "epoch"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(".epoch.tmp")
-    _write_synced(temporary, str(epoch).encode())
-    temporary.replace(path)
+    text = f"{epoch:0{EPOCH_DIGITS}}".encode()
+    try:
+        if path.exists() and path.stat().st_size == len(text):
+            with path.open("r+b") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(".epoch.tmp")
+        _write_synced(temporary, text)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"{path}: the epoch cannot be written down: {error.strerror}; make room, and go on "
+            "with --resume: the peers keep what they hold"
+        ) from None
 
 
 def _whole(folder: Path) -> list[Path]:

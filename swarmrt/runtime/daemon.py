@@ -45,6 +45,7 @@ from swarmrt.runtime.multiaddrs import (
     worth_telling,
 )
 from swarmrt.runtime.place import Place, Standing, check_free, has_address, own_address, standing_of
+from swarmrt.runtime.standing_still import stand_still
 
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
 STOP_S = 10.0
@@ -181,6 +182,11 @@ class Daemon:
         await asyncio.shield(self._output)
         last = self._said[-1] if self._said else "it said nothing"
         raise RunError(f"the libp2p daemon of this process is gone; its last words: {last}")
+
+    def stand_still(self, seconds: float) -> None:
+        """Let the daemon do nothing for a while. Its sockets are open, and nobody answers."""
+        assert self._process is not None
+        stand_still(-self._process.pid, seconds)
 
     async def close(self) -> None:
         """Stop the daemon and remove its sockets. May be called again."""

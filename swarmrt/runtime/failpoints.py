@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swarmrt.errors import UsageError, did_you_mean
+from swarmrt.runtime.standing_still import stand_still
 from swarmrt.scheduler.failpoints import Role, all_points, point_of
 from swarmrt.scheduler.instructions import Instruction
 
@@ -67,22 +67,10 @@ def _do(rule: Rule) -> bool:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "pause":
-            _pause(rule.seconds)
+            stand_still(os.getpid(), rule.seconds)
         case "delay":
             time.sleep(rule.seconds)  # a process that is late with everything
     return rule.action != "drop"
-
-
-def _pause(seconds: float) -> None:
-    """Stop this process, and have it woken by another one."""
-    subprocess.Popen(
-        ["/bin/sh", "-c", f"sleep {seconds:.3f}; kill -CONT {os.getpid()}"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 _RULE = re.compile(r"([\w.]+)=(kill|pause|delay|drop)(?::([\d.]+))?(?:@(\d+))?")

@@ -1,8 +1,9 @@
-"""Faults made on purpose: links that are cut, slow or stand still, and threads that hang.
+"""Faults made on purpose: links that are cut, slow or stand still, threads that hang, a daemon that
+stands still, a disk that is full.
 
-They are asked for by whoever started the process, for tests and experiments. The directory goes on
-answering. A process may also be far from all others from its
-start on: then every message on a link takes longer, while beacons by UDP do not.
+They are asked for by whoever started the process, for tests and experiments. A process may also be
+far from all others from its start on: then every message on a link takes longer, while beacons by
+UDP do not.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import Any, Literal, NoReturn
 
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
+from swarmrt.runtime.full_disk import FullDisk
 from swarmrt.wire.frames import Outgoing
 
 MAX_S = 3600.0
 TICK_S = 1e-3  # of uvloop's clock
 COMMANDS = (
     '{"cut": PEER, "seconds": S}, {"slow": PEER, "delay_s": D, "seconds": S}, '
-    '{"still": PEER or null, "seconds": S}, {"hang": "compute" or "reduce", "seconds": S}'
+    '{"still": PEER or null, "seconds": S}, {"hang": "compute" or "reduce", "seconds": S}, '
+    '{"daemon": "still", "seconds": S}, {"disk": "full", "seconds": S}'
 )
 
 Thread = Literal["compute", "reduce"]
@@ -41,6 +44,8 @@ class LinkFaults:
         self._still_until: dict[PeerId | None, float] = {}  # None: to anybody
         self._on_cut: Callable[[PeerId], None] = lambda _: None
         self._on_hang: Callable[[Thread, float], None] = lambda thread, seconds: None
+        self._stop_daemon: Callable[[float], None] = lambda seconds: None
+        self._disk = FullDisk()
 
     def on_cut(self, break_links: Callable[[PeerId], None]) -> None:
         """Name who breaks the existing links to a peer when it is cut off."""
@@ -49,6 +54,10 @@ class LinkFaults:
     def on_hang(self, hang: Callable[[Thread, float], None]) -> None:
         """Name who makes a thread of this process hang."""
         self._on_hang = hang
+
+    def on_daemon(self, stand_still: Callable[[float], None]) -> None:
+        """Name who makes the libp2p daemon of this process stand still."""
+        self._stop_daemon = stand_still
 
     def cut(self, peer: PeerId, seconds: float) -> None:
         """Break the links to the peer now, and refuse new ones, from here and there, until then."""
@@ -101,6 +110,10 @@ class LinkFaults:
                 self.still(whom, _seconds(seconds, line))
             case {"hang": "compute" | "reduce" as thread, "seconds": seconds, **rest} if not rest:
                 self._on_hang(thread, _seconds(seconds, line))
+            case {"daemon": "still", "seconds": seconds, **rest} if not rest:
+                self._stop_daemon(_seconds(seconds, line))
+            case {"disk": "full", "seconds": seconds, **rest} if not rest:
+                self._disk.fill(_seconds(seconds, line))
             case _:
                 _refuse(line)
 

@@ -126,4 +126,5 @@ def _write(path: Path, text: str) -> None:
             file.write(text + "\n")
         temporary.rename(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from swarmrt.errors import DirectoryError
+from swarmrt.errors import DirectoryError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import NotInvited, Welcome
 from swarmrt.runtime.admission import Admission
@@ -60,8 +60,7 @@ class Membership:
         """Remember the trainer's epoch, so that no record of an earlier one is believed."""
         if epoch > self._epoch:
             self._epoch = epoch
-            if self._kept is not None:
-                self._kept.keep_newest((self._born, epoch))
+            self._remember(lambda kept: kept.keep_newest((self._born, epoch)))
 
     def bar(self, peers: tuple[PeerId, ...]) -> None:
         """Shut out the peers that the owner has turned out."""
@@ -70,9 +69,16 @@ class Membership:
             self._links.drop(peer)
 
     def _is_member(self, welcome: Welcome) -> None:
-        if self._kept is not None:
-            self._kept.keep_membership(welcome.membership)
+        self._remember(lambda kept: kept.keep_membership(welcome.membership))
         self._on_member(welcome)
+
+    def _remember(self, write: Callable[[KeptRun], None]) -> None:
+        """Write it down for later, if the disk takes it: this run goes on without."""
+        try:
+            if self._kept is not None:
+                write(self._kept)
+        except UsageError as error:
+            log.warning("%s", error)
 
     async def _find_trainer(self) -> None:
         """Look where the trainer is, in case that it has moved."""

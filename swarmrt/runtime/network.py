@@ -155,6 +155,8 @@ async def open_network(
             raise
 
     daemon, directory = await arrive(enter, join, remembered, waiting)
+    if faults is not None:
+        faults.on_daemon(daemon.stand_still)
     relays = Relays(daemon, join, directory.meet)
     try:
         await relays.start()

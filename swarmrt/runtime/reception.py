@@ -7,7 +7,9 @@ write lines there too, which take effect within a second.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +66,11 @@ class AccessFile:
         """Add a line. Raises UsageError when that cannot be."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.write(msgspec.json.encode(entry) + b"\n")
+            with self.path.open("ab", buffering=0) as file:
+                before_bytes, line = file.tell(), msgspec.json.encode(entry) + b"\n"
+                if file.write(line) < len(line):  # a torn line would spoil the book
+                    file.truncate(before_bytes)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from None
 

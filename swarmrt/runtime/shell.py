@@ -48,6 +48,8 @@ from swarmrt.wire.limits import Limits
 log = logging.getLogger("swarmrt.shell")
 
 FLUSH_S = 5.0  # for the last messages of a process that leaves
+ROOM_S = 10.0  # for a full disk to take the end of its log
+LOOK_S = 0.2  # between two tries of that
 TIDY_S = 10.0  # between two looks at what nobody fetches
 
 Tensors = Sequence[torch.Tensor]
@@ -67,7 +69,7 @@ class Shell(ABC):
     ) -> None:
         self.config, self.network, self.door = config, network, door
         self.loop = asyncio.get_running_loop()
-        event_log = EventLog(log, waits=lambda: self.links.is_gathering)
+        self._event_log = event_log = EventLog(log, waits=lambda: self.links.is_gathering)
         limits = Limits.of(config.links.max_message_bytes, payloads_of(config))
         pace = pace_of(config.batch.microbatches)
         carriers = network.carriers(config.links.link)
@@ -170,7 +172,14 @@ class Shell(ABC):
         await self.links.flush(FLUSH_S)
         await self.links.close()
         await self.network.directory.withdraw()
+        await self._wait_for_room()
         self.process.close()
+
+    async def _wait_for_room(self) -> None:
+        """Give a full disk a little time to take the end of the log."""
+        end = self.loop.time() + ROOM_S
+        while self._event_log.lacks_room() and self.loop.time() < end:
+            await asyncio.sleep(LOOK_S)
 
     def _beacon_came(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
         """Take a beacon that came by UDP, and so past the links."""

@@ -25,6 +25,7 @@ from swarmrt.runtime.checkpoint import (
     Checkpoint,
     Draft,
     checkpoint_of,
+    checkpoints_in,
     describe_file,
     read_born,
     read_epoch,
@@ -273,8 +274,12 @@ class Trainer(Shell):
                     await self._collect(what, draft)
                 finally:
                     await asyncio.to_thread(draft.drop)
-            except (SwarmError, OSError) as error:
+            except SwarmError as error:
                 self.process.feed(CheckpointFailed(what.version, str(error)))
+            except OSError as error:
+                folder = checkpoints_in(self._options.run_dir)
+                why = f"{folder}: cannot be written: {error.strerror}"
+                self.process.feed(CheckpointFailed(what.version, why))
             else:
                 self.process.feed(CheckpointSaved(what.version))
 

@@ -13,10 +13,11 @@ import os
 import statistics
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import TextIO
 
 from swarmrt.log_files import PART_BYTES, compress, turn_over
+from swarmrt.log_writer import LogWriter
 
 TICK_S = 0.05  # between two looks at the lag
 LINE_S = 5.0  # between two lines
@@ -26,16 +27,15 @@ STATM = Path("/proc/self/statm")  # where there is one
 async def watch_vitals(path: Path, refused: Mapping[str, int]) -> None:
     """Write a line again and again: the lag since the last one, memory, and what was refused so
     far. Never returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("a", encoding="utf-8", buffering=1) as file:
-            while file.tell() < PART_BYTES:
-                await _write_line(file, refused)
+        with closing(LogWriter(path)) as writer:
+            while writer.size_bytes < PART_BYTES:
+                await _write_line(writer, refused)
         turn_over(path)
         await asyncio.to_thread(compress, path)
 
 
-async def _write_line(file: TextIO, refused: Mapping[str, int]) -> None:
+async def _write_line(writer: LogWriter, refused: Mapping[str, int]) -> None:
     loop = asyncio.get_running_loop()
     lags: list[float] = []
     end = loop.time() + LINE_S
@@ -49,7 +49,7 @@ async def _write_line(file: TextIO, refused: Mapping[str, int]) -> None:
         "resident_bytes": resident_bytes(),
         "refused": {kind: number for kind, number in refused.items() if number},
     }
-    file.write(json.dumps(line) + "\n")
+    writer.append(json.dumps(line).encode() + b"\n")
 
 
 def resident_bytes() -> int | None:
