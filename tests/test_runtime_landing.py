@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from swarmrt.ids import PeerId
+from swarmrt.runtime.disk import Disk
 from swarmrt.runtime.fetching import Wanted
-from swarmrt.runtime.landing import InMemory, OnDisk, mapped
+from swarmrt.runtime.landing import InMemory, OnDisk, allocate, mapped
 from swarmrt.runtime.snapshot import Snapshot
 from swarmrt.runtime.state import CHUNK_BYTES
 from tests.test_runtime_state import LAYOUT, Donors, parameters, shelf, snapshot
@@ -21,7 +22,8 @@ from tests.test_runtime_state import LAYOUT, Donors, parameters, shelf, snapshot
 
 async def get(donors: Donors, path: Path) -> Snapshot:
     wanted = Wanted(LAYOUT, 3, parameters())
-    return await donors.fetches.get(wanted, [PeerId("a"), PeerId("b")], partial(OnDisk, path))
+    landing = partial(OnDisk, path, disk=Disk())
+    return await donors.fetches.get(wanted, [PeerId("a"), PeerId("b")], landing)
 
 
 def donors_of(*fills: float) -> Donors:
@@ -45,7 +47,8 @@ def test_what_lies_on_the_disk_takes_no_memory(tmp_path: Path, on_disk: bool) ->
 
     async def write_all() -> memoryview:
         loop = asyncio.get_running_loop()
-        landing = OnDisk(tmp_path / "it", size_bytes) if on_disk else InMemory(size_bytes)
+        path = tmp_path / "it"
+        landing = OnDisk(path, size_bytes, disk=Disk()) if on_disk else InMemory(size_bytes)
         for offset in range(0, size_bytes, CHUNK_BYTES):
             written = loop.create_future()
             landing.write(offset, piece, written.set_result)
@@ -83,17 +86,21 @@ def test_a_write_that_fails_ends_the_fetch(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "it"
     path.parent.mkdir()
 
-    def landing(size_bytes: int) -> OnDisk:
-        made = OnDisk(path, size_bytes)
-        path.unlink()
-        return made
+    async def story() -> None:
+        disk = Disk()
 
-    wanted = Wanted(LAYOUT, 3, parameters())
-    donors = donors_of(1.0, 1.0)
+        def landing(size_bytes: int) -> OnDisk:
+            made = OnDisk(path, size_bytes, disk=disk)
+            path.unlink()
+            return made
+
+        wanted = Wanted(LAYOUT, 3, parameters())
+        await donors_of(1.0, 1.0).fetches.get(wanted, [PeerId("a"), PeerId("b")], landing)
+
     with pytest.raises(FileNotFoundError):
-        asyncio.run(donors.fetches.get(wanted, [PeerId("a"), PeerId("b")], landing))
+        asyncio.run(story())
 
 
 def test_an_empty_file_is_one(tmp_path: Path) -> None:
-    assert not len(OnDisk(tmp_path / "it", 0).data())
+    allocate(tmp_path / "it", 0)
     assert not len(mapped(tmp_path / "it"))

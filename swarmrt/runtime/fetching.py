@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -26,7 +27,8 @@ from swarmrt.runtime.state import CHUNK_BYTES, Send
 from swarmrt.scheduler.fetching import Check, Fetched, Fetching, GiveUp, Keep, Step, Verdict
 from swarmrt.scheduler.sharing import Ask
 
-NewLanding = Callable[[int], Landing]  # for a file of so many bytes; called on a thread
+NewLanding = Callable[[int], Landing]  # for a file of so many bytes; called beside the loop
+Beside = Callable[[Callable[[], Any]], Awaitable[Any]]
 CameBytes = Callable[[PeerId], int]  # of states, from a process so far, also of parts of chunks
 
 
@@ -58,8 +60,11 @@ class Wanted:
 class Fetch:
     """A file on its way to its landing. Feed it the answers while `snapshot` is awaited."""
 
-    def __init__(self, landing: Landing, core: Fetching, send: Send, came: CameBytes) -> None:
+    def __init__(
+        self, landing: Landing, core: Fetching, send: Send, came: CameBytes, beside: Beside
+    ) -> None:
         self._landing, self._core, self._send, self._came = landing, core, send, came
+        self._beside = beside
         self._now = asyncio.get_running_loop().time
         self._wanted: Wanted
         self._arrived: memoryview | None = None  # the chunk that is being handled
@@ -98,9 +103,9 @@ class Fetch:
         return True
 
     async def _check(self) -> None:
-        """See what has landed, on a thread."""
+        """See what has landed, beside the loop."""
         self._to_check, digest = "", self._to_check
-        snapshot, verdict, reason = await asyncio.to_thread(self._look, digest)
+        snapshot, verdict, reason = await self._beside(partial(self._look, digest))
         self._act(self._core.checked(verdict, reason, self._now()), snapshot)
 
     def _look(self, digest: str) -> tuple[Snapshot, Verdict, str]:
@@ -165,9 +170,14 @@ class Fetches:
         self._fetches: dict[tuple[int, int], Fetch] = {}
 
     async def get(
-        self, wanted: Wanted, donors: Sequence[PeerId], new_landing: NewLanding = InMemory
+        self,
+        wanted: Wanted,
+        donors: Sequence[PeerId],
+        new_landing: NewLanding = InMemory,
+        beside: Beside = asyncio.to_thread,
     ) -> Snapshot:
-        """Return the snapshot, which lies where `new_landing` says.
+        """Return the snapshot, which lies where `new_landing` says; `beside(work)` does what would
+        hold up the loop there.
 
         When it fails or is cancelled, what has landed stays until it is let go: a second `get` of
         the same goes on there. Raises RunError when no donor can give it, OSError when it cannot
@@ -176,9 +186,9 @@ class Fetches:
         key = (wanted.stage, wanted.version)
         fetch = self._fetches.get(key)
         if fetch is None:
-            landing = await asyncio.to_thread(new_landing, wanted.size_bytes)
+            landing = await beside(partial(new_landing, wanted.size_bytes))
             core = Fetching(wanted.size_bytes, CHUNK_BYTES, self.distrusted)
-            fetch = self._fetches[key] = Fetch(landing, core, self._send, self._came)
+            fetch = self._fetches[key] = Fetch(landing, core, self._send, self._came, beside)
         snapshot = await fetch.snapshot(wanted, donors)
         self._fetches.pop(key, None)  # nothing may write into it any more
         return snapshot

@@ -6,13 +6,14 @@ way, however large it is.
 
 from __future__ import annotations
 
-import asyncio
 import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from swarmrt.runtime.disk import Disk
+from swarmrt.runtime.worker import Outcome
 from swarmrt.wire.tensors import new_buffer
 
 Written = Callable[[OSError | None], None]
@@ -25,7 +26,7 @@ class Landing(Protocol):
         """Write a piece and call `written` on the event loop: with what went wrong, if anything."""
 
     def data(self) -> memoryview:
-        """Return the whole file."""
+        """Return the whole file. Raises OSError."""
 
 
 class InMemory:
@@ -43,17 +44,13 @@ class InMemory:
 
 
 class OnDisk:
-    """A landing in a file. Pieces are written on threads; each opens the file anew, so that nobody
-    has to wait for them before it is removed."""
+    """A landing in a file. Each piece opens it anew, so that nobody has to wait for them before it
+    is removed."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
+    def __init__(self, path: Path, size_bytes: int, *, disk: Disk) -> None:
         """Take the file's room on the disk. Raises OSError when there is not enough."""
-        self._path = path
-        with path.open("wb") as file:
-            if size_bytes and hasattr(os, "posix_fallocate"):  # macOS has none
-                os.posix_fallocate(file.fileno(), 0, size_bytes)
-            else:
-                file.truncate(size_bytes)
+        self._path, self._disk = path, disk
+        allocate(path, size_bytes)
 
     def write(self, offset: int, data: memoryview, written: Written) -> None:
         def write() -> None:
@@ -63,23 +60,33 @@ class OnDisk:
                 while left:
                     left = left[file.write(left) :]
 
-        def done(writing: asyncio.Future[None]) -> None:
-            if writing.cancelled():
-                return
-            error = writing.exception()
+        def done(outcome: Outcome) -> None:
+            error = outcome.error
             if error is not None and not isinstance(error, OSError):
                 raise error
             written(error)
 
-        asyncio.get_running_loop().run_in_executor(None, write).add_done_callback(done)
+        self._disk.run(write, done, len(data))
 
     def data(self) -> memoryview:
         return mapped(self._path)
 
-    def writable(self, size_bytes: int) -> memoryview:
-        """Return the file's bytes, to be written in place. Raises OSError."""
-        with self._path.open("r+b") as file:
-            return memoryview(mmap.mmap(file.fileno(), size_bytes))
+
+def allocate(path: Path, size_bytes: int) -> None:
+    """Make a file, or make it anew, with its room on the disk. Raises OSError when there is not
+    enough."""
+    with path.open("wb") as file:
+        if size_bytes and hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        else:
+            file.truncate(size_bytes)
+
+
+def writable(path: Path, size_bytes: int) -> memoryview:
+    """Return a new file's bytes, to be written in place. Raises OSError."""
+    allocate(path, size_bytes)
+    with path.open("r+b") as file:
+        return memoryview(mmap.mmap(file.fileno(), size_bytes))
 
 
 def mapped(path: Path) -> memoryview:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -19,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError, RunError, UsageError
 from swarmrt.model.stage import Stage
-from swarmrt.runtime.landing import OnDisk, mapped
-from swarmrt.runtime.snapshot import digest_of, read_snapshot, snapshot_bytes, write_snapshot
+from swarmrt.runtime.landing import mapped, writable
+from swarmrt.runtime.snapshot import digest_of, read_snapshot, write_snapshot
 
 
 class Left(BaseModel):
@@ -116,8 +117,7 @@ class LeftState:
         self, config: RunConfig, stage: Stage, applied: int, norm: float, temporary: Path
     ) -> None:
         version, state = stage.version, stage.live_state()
-        landing = OnDisk(temporary, snapshot_bytes(self.stage, version, state))
-        data = write_snapshot(self.stage, version, state, landing.writable)
+        data = write_snapshot(self.stage, version, state, partial(writable, temporary))
         left = Left(
             run=self.run,
             born=self.born,

@@ -16,36 +16,30 @@ import torch
 
 from swarmrt.config import RunConfig
 from swarmrt.data import Data
-from swarmrt.errors import SwarmError, UsageError
+from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Barred, Beacon, Knock, Message, NotInvited
-from swarmrt.model.layout import Layout, layout_from
 from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
-    Draft,
     checkpoint_of,
-    checkpoints_in,
-    describe_file,
     read_born,
     read_epoch,
     write_epoch,
 )
+from swarmrt.runtime.disk import Disk, DiskHangs
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.feeding import Feeding
-from swarmrt.runtime.fetching import Wanted
 from swarmrt.runtime.keeping import keep_written
-from swarmrt.runtime.landing import OnDisk
 from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
 from swarmrt.runtime.place import Place
 from swarmrt.runtime.reception import AccessFile, Reception
+from swarmrt.runtime.saving import Saves
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import Snapshot, as_written_now, digest_of
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.scheduler.events import (
-    CheckpointFailed,
-    CheckpointSaved,
     Expelled,
     PeersSeen,
     Started,
@@ -178,8 +172,8 @@ class Trainer(Shell):
         door = network.door(config, is_trainer=True)
         super().__init__(config, network, door, settings, log, options.failpoints)
         self._feeding, self._options, self._epoch, self._report = feeding, options, epoch, report
-        self._saving = asyncio.Lock()
-        self._known_layouts: tuple[Layout, ...] = ()
+        self._disk = Disk()
+        self._saves = Saves(config, options.run_dir, self.fetches, self._disk, self.failpoints.at)
         self._publication = asyncio.Event()
         self._born = read_born(options.run_dir)
         access = AccessFile(options.run_dir)
@@ -261,57 +255,15 @@ class Trainer(Shell):
             data = as_written_now(stage, version, checkpoint.read_stage(stage))
             return Snapshot(stage, version, data, digest_of(data))
 
-        for stage in range(self.config.num_stages):
-            snapshot = await asyncio.to_thread(read, stage)
+        for stage, file in enumerate(checkpoint.manifest.stages):
+            try:
+                snapshot = await self._disk.call(partial(read, stage), file.size_bytes)
+            except DiskHangs as error:
+                raise RunError(f"{checkpoint.path}: cannot be read: {error.strerror}") from None
             self.shelf.offer(snapshot)
 
     async def _save(self, what: SaveCheckpoint) -> None:
-        """Collect one snapshot a stage from its donors, on the disk. One at a time."""
-        async with self._saving:
-            try:
-                draft = await asyncio.to_thread(Draft, self._options.run_dir, what.version)
-                try:
-                    await self._collect(what, draft)
-                finally:
-                    await asyncio.to_thread(draft.drop)
-            except SwarmError as error:
-                self.process.feed(CheckpointFailed(what.version, str(error)))
-            except OSError as error:
-                folder = checkpoints_in(self._options.run_dir)
-                why = f"{folder}: cannot be written: {error.strerror}"
-                self.process.feed(CheckpointFailed(what.version, why))
-            else:
-                self.process.feed(CheckpointSaved(what.version))
-
-    async def _collect(self, what: SaveCheckpoint, draft: Draft) -> None:
-        files = []
-        for stage, layout in enumerate(await self._layouts()):
-            wanted = Wanted(layout, what.version, what.digests[stage])
-            landing = partial(OnDisk, draft.file_of(stage))
-            try:
-                snapshot = await self.fetches.get(wanted, what.donors[stage], landing)
-            finally:
-                self.fetches.let_go()
-            files.append(describe_file(snapshot, what.digests[stage]))
-        manifest = {
-            "run": self.config.run.name,
-            "epoch": what.epoch,
-            "version": what.version,
-            "seed": self.config.run.seed,
-            "config": self.config.model_dump(mode="json"),
-        }
-        keep, passing = self.config.checkpoint.keep, self.failpoints.at
-        await asyncio.to_thread(draft.finish, manifest, files, keep, passing)
-
-    async def _layouts(self) -> tuple[Layout, ...]:
-        """Return the layouts of all stages' states. They are worked out once, and beside the event
-        loop."""
-        if not self._known_layouts:
-            stages = range(self.config.num_stages)
-            self._known_layouts = await asyncio.to_thread(
-                lambda: tuple(layout_from(self.config, stage) for stage in stages)
-            )
-        return self._known_layouts
+        self.process.feed(await self._saves.save(what))
 
     # ------------------------------------------------------------------ the directory
 
