@@ -15,11 +15,13 @@ from hivemind.dht.routing import DHTID
 from hivemind.utils.timed_storage import get_dht_time
 
 from swarmrt.errors import DirectoryError, UsageError
+from swarmrt.runtime import answering
+from swarmrt.runtime import directory as directory_module
 from swarmrt.runtime.directory import Directory
 from swarmrt.runtime.network import Network, find_run, open_network
 from swarmrt.runtime.records import MAX_RECORDS, PeerRecord, RunRecord, stage_key
 from tests.papers import Owner
-from tests.test_runtime_links import run
+from tests.test_runtime_links import run, until
 
 pytestmark = pytest.mark.swarm
 
@@ -288,5 +290,36 @@ def test_record_that_is_too_large_is_an_error_for_people() -> None:
         async with open_network([], papers=owner.node()) as network:
             with pytest.raises(UsageError, match="shorten model.options"):
                 await network.directory.publish_run(owner.run, "x" * 20_000, "", ttl_s=30)
+
+    run(story())
+
+
+def test_daemon_that_hangs_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands still: what it is asked has a deadline and a reason, and then it is back."""
+    monkeypatch.setattr(answering, "ANSWER_S", 0.5)
+    monkeypatch.setattr(answering, "EVERY_S", 0.1)
+    monkeypatch.setattr(directory_module, "ANSWER_S", 0.5)
+
+    async def story() -> None:
+        owner = Owner()
+        async with open_network([], papers=owner.node()) as first:
+            at = first.daemon.addresses()
+            async with open_network(at, papers=owner.guest()) as network:
+                token = owner.signer.published(network.me, 1, {}, at, [], time.time() + 30)
+                publish = partial(network.directory.publish_run, owner.run, token, token, 30)
+                watch = asyncio.create_task(network.daemon.watch())
+                network.daemon.stand_still(4.0)
+                with pytest.raises(DirectoryError, match="did not take"):
+                    await publish()
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await network.daemon.connect(first.me, at)
+                await until(lambda: "answers again" in caplog.text)
+                assert "the libp2p daemon of this process has not answered" in caplog.text
+                await publish()
+                assert not watch.done()
+                watch.cancel()
 
     run(story())

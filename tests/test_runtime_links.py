@@ -81,14 +81,17 @@ class End:
 
 
 @asynccontextmanager
-async def two_ends(link: Link = "auto", **options: object) -> AsyncIterator[tuple[End, End]]:
+async def two_ends(
+    link: Link = "auto", know: bool = True, **options: object
+) -> AsyncIterator[tuple[End, End]]:
     async with open_network([]) as first:
         async with open_network(first.daemon.addresses()) as second:
             ends = End(first, link), End(second, link, **options)  # type: ignore[arg-type]
             for end in ends:
                 await end.links.start()
-            ends[0].links.know(second.me, ends[1].addresses())
-            ends[1].links.know(first.me, ends[0].addresses())
+            if know:
+                ends[0].links.know(second.me, ends[1].addresses())
+                ends[1].links.know(first.me, ends[0].addresses())
             try:
                 yield ends
             finally:
@@ -203,6 +206,22 @@ def test_nonsense_in_ids_and_addresses_is_a_failed_send(link: Link) -> None:
                 first.links.send(peer, Finish("hello"))
             await until(lambda: len(first.lost) == len(strangers))
             assert sorted(peer for peer, _ in first.failed) == sorted(strangers)
+
+    run(story())
+
+
+def test_peer_that_is_told_of_before_its_addresses_is_reached_by_the_best_carrier() -> None:
+    """Otherwise the link would go through both daemons for as long as it lasts."""
+
+    async def story() -> None:
+        async with two_ends(know=False) as (first, second):
+            first.links.send(second.me, Finish("early"))
+            await asyncio.sleep(0)
+            assert not first.links.known_addresses(second.me, "direct")
+            first.links.know(second.me, second.addresses())
+            await until(lambda: second.messages())
+            connection = first.links._outboxes[second.me].connection
+            assert connection is not None and connection.carrier_with_streams == "direct"
 
     run(story())
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from swarmrt.cli.signals import leave_quietly_on_signals
 from swarmrt.errors import SwarmError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal, printable
+from swarmrt.runtime.loop_watch import watching_loop
 from swarmrt.runtime.open_files import allow_many_files
 from swarmrt.runtime.stopping import StopSwitch
 
@@ -50,7 +51,8 @@ def run(
         if with_parent:
             _follow_input(switch, faults)
         try:
-            return await command(switch)
+            with watching_loop():
+                return await command(switch)
         except asyncio.CancelledError:
             if not switch.thrown:
                 raise

@@ -36,6 +36,7 @@ from swarmrt.errors import DirectoryError, RunError, SwarmError
 from swarmrt.foreign import printable
 from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.addresses import host_of
+from swarmrt.runtime.answering import watch_answers
 from swarmrt.runtime.daemon_flags import daemon_environment, daemon_flags
 from swarmrt.runtime.identity import Identity, open_identity
 from swarmrt.runtime.multiaddrs import (
@@ -177,11 +178,22 @@ class Daemon:
             await asyncio.sleep(LOOK_S)  # the daemon does not say when it has succeeded
 
     async def watch(self) -> None:
-        """Wait while the daemon lives. Raises RunError when it ends by itself."""
+        """Wait while the daemon lives, and say when it does not answer. Raises RunError when it
+        ends by itself."""
         assert self._output is not None
-        await asyncio.shield(self._output)
+        asking = asyncio.create_task(watch_answers(self._ask_who_it_is))
+        try:
+            await asyncio.wait([self._output, asking], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asking.cancel()
+        if asking.done():
+            await asking  # a bug in it
         last = self._said[-1] if self._said else "it said nothing"
         raise RunError(f"the libp2p daemon of this process is gone; its last words: {last}")
+
+    async def _ask_who_it_is(self) -> None:
+        _, writer = await self._ask(type=p2pd_pb2.Request.IDENTIFY)
+        writer.close()
 
     def stand_still(self, seconds: float) -> None:
         """Let the daemon do nothing for a while. Its sockets are open, and nobody answers."""
@@ -240,8 +252,12 @@ class Daemon:
                 await ready
         except TimeoutError:
             raise RunError(f"the libp2p daemon said nothing for {START_S:.0f} s") from None
-        self.p2p = await _replica_in(self._folder).replicate(Multiaddr(control))
-        self._own = worth_telling(await self.p2p.get_visible_maddrs())
+        try:
+            async with asyncio.timeout(START_S):
+                self.p2p = await _replica_in(self._folder).replicate(Multiaddr(control))
+                self._own = worth_telling(await self.p2p.get_visible_maddrs())
+        except TimeoutError:
+            raise RunError(f"the libp2p daemon did not answer for {START_S:.0f} s") from None
 
     async def _read_output(self, ready: asyncio.Future[None], bootstrap: Sequence[str]) -> None:
         """The daemon's words: when it is up, and why it is not."""

@@ -19,6 +19,7 @@ log = logging.getLogger("swarmrt.links")
 MAX_DIAL_S = 30.0  # with a peer that is far away, or behind a link that is full
 TIMES = 4  # as long as the last connection took to come up
 MAX_DIALS = 32  # at a time; more wait for their turn
+HEAR_S = 1.0  # for the addresses of a peer of whom others have told before the directory
 MAX_KNOWN = 4096  # peers whose addresses are remembered
 AVOID_S = 5.0  # after a carrier's first failure; doubled by each that follows
 MAX_AVOID_S = 300.0
@@ -51,6 +52,7 @@ class Dialer:
         self._refused: Counter[str] = Counter() if refused is None else refused
         self._turns = asyncio.Semaphore(MAX_DIALS)
         self._addresses: dict[PeerId, Mapping[str, tuple[str, ...]]] = {}
+        self._awaited: dict[PeerId, asyncio.Event] = {}  # set when addresses become known
         self._failures: dict[tuple[PeerId, str], Failures] = {}
         self._unreachable: dict[PeerId, Failures] = {}
         self._patience_s: dict[tuple[PeerId, str], float] = {}  # with carriers, learned
@@ -68,6 +70,8 @@ class Dialer:
             announced = sum(len(addresses.get(carrier.name, ())) for carrier in self._carriers)
             self._refused["addresses"] += announced - sum(map(len, known.values()))
         self._addresses[peer] = known
+        if peer in self._awaited:
+            self._awaited[peer].set()
         if len(self._addresses) > MAX_KNOWN:
             self._forget(next(iter(self._addresses)))
 
@@ -89,7 +93,7 @@ class Dialer:
     async def dial(self, peer: PeerId) -> Connection:
         """Connect to the peer. Raises RunError when no carrier reaches it."""
         why = "it announces no address that links.link allows and that is dialed from here"
-        known = self._addresses.get(peer, {})
+        known = await self._known_soon(peer)
         timed_out = []
         possible = [c for c in self._carriers if c.may_reach(known.get(c.name, ()))]
         for carrier in possible:
@@ -143,6 +147,19 @@ class Dialer:
 
     def _be_patient(self, peer: PeerId, carrier: Carrier, seconds: float) -> None:
         self._patience_s[peer, carrier.name] = max(DIAL_S, min(seconds, MAX_DIAL_S))
+
+    async def _known_soon(self, peer: PeerId) -> Mapping[str, Sequence[str]]:
+        """Return a peer's addresses. Those of one that nothing is known of are waited for a moment:
+        otherwise only the last carrier would be tried, and the link would stay there."""
+        if peer not in self._addresses and len(self._carriers) > 1:
+            awaited = self._awaited.setdefault(peer, asyncio.Event())
+            try:
+                async with asyncio.timeout(HEAR_S):
+                    await awaited.wait()
+            except TimeoutError:
+                log.debug("nothing is known of where %s is", peer)
+            self._awaited.pop(peer, None)
+        return self._addresses.get(peer, {})
 
     def _within_reach(
         self, carrier: Carrier, addresses: Mapping[str, Sequence[str]]

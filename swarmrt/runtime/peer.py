@@ -199,8 +199,8 @@ class Peer(Shell):
             case Barred(peers):
                 self._membership.bar(peers)
                 return
-            case Standing(serving=True):
-                self._presence.look_again()
+            case Standing(stage=stage, serving=True):
+                self._presence.look_again(stage)
             case Hail(epoch):
                 self._membership.hailed(epoch)
             case GetState(version=version) if sender == self._trainer:

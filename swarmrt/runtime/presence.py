@@ -35,7 +35,7 @@ class Presence:
         self._links, self._papers = links, papers
         self._announced: Announce | None = None
         self._changed = asyncio.Event()
-        self._look_again = asyncio.Event()
+        self._look_again: dict[int, asyncio.Event] = {}  # by stage
         network.relays.on_change(self._changed.set)
 
     @property
@@ -51,9 +51,10 @@ class Presence:
         """Write the record again: what it shows of this peer has changed."""
         self._changed.set()
 
-    def look_again(self) -> None:
-        """Read the next stage's records soon: somebody has come to it."""
-        self._look_again.set()
+    def look_again(self, stage: int) -> None:
+        """Read a stage's records soon, if it is watched: somebody has come to it."""
+        if stage in self._look_again:
+            self._look_again[stage].set()
 
     async def keep_announced(self) -> None:
         """Write this peer's record when it changes, and before it expires, again and again."""
@@ -85,12 +86,10 @@ class Presence:
         if before >= 0:
             watches.append(self._watch(before, around))
         if after < self._config.num_stages:
-            watches.append(self._watch(after, around, self._look_again))
+            watches.append(self._watch(after, around))
         return watches
 
-    async def _watch(
-        self, stage: int, statuses: frozenset[str], again: asyncio.Event | None = None
-    ) -> None:
+    async def _watch(self, stage: int, statuses: frozenset[str]) -> None:
         await watch_stage(
             self._network.directory,
             self._links,
@@ -99,5 +98,5 @@ class Presence:
             statuses,
             lambda stage, peers: None,
             self._config.links.refresh_s,
-            again,
+            self._look_again.setdefault(stage, asyncio.Event()),
         )

@@ -30,6 +30,7 @@ STATUS_OK = 100
 MIN_RELAYED_BYTES = 1 << 30  # of one connection: what ends sooner is of no use for training
 MAX_ANSWER_BYTES = 4096
 ASK_S = 10.0  # for one relay
+LOOK_S = 30.0  # for a round of them, with an own daemon that may hang
 EVERY_S = 15.0
 MAX_AVOID_S = 300.0  # until a relay that has refused is asked again; doubled by each refusal
 MAX_RELAYS = 4  # that are asked at a time
@@ -98,7 +99,11 @@ class Relays:
     async def _look_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
-            await self._look()
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._look()
+            except TimeoutError:
+                log.info("the daemon does not say where others see it; it is asked again")
 
     async def _look(self) -> None:
         """Renew what is held, and try others while there is too little of it."""
