@@ -219,15 +219,13 @@ class Chaos:
         if self._now_s < self._directory_until:
             raise Skipped("the directory is still down, or coming up")
         node = self._swarm.bootstrap
-        if fault.other == 0:
+        if fault.other == 0 or not node.is_alive:
             self._swarm.stop_directory(fault.seconds)
             self._directory_until = self._now_s + fault.seconds
             others = [*self._swarm.peers(), self._swarm.trainer]
             asked = next(part for part in others if part.is_alive)
             self._plan(self._now_s + DIRECTORY_PROOF_S, partial(self._check_directory, asked))
             return f"all nodes stand still for {fault.seconds:.2f} s"
-        if not node.is_alive:
-            raise Skipped("its first node is not running")
         node.kill()
         self._directory_until = self._now_s + fault.seconds + COMING_S
         self._plan(self._now_s + fault.seconds, self._swarm.start_bootstrap)
@@ -246,8 +244,7 @@ class Chaos:
         part: Part
         if fault.stage is None:
             part = self._swarm.trainer
-            if not part.is_alive:
-                raise Skipped("the trainer is not running")
+            self._check_trainer_is_well()
             self._trainers_disk_until = self._now_s + fault.seconds + PROOF_S
         else:
             peers = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
@@ -268,18 +265,22 @@ class Chaos:
 
     def _kill_trainer(self, fault: Fault) -> str:
         swarm = self._swarm
-        if not swarm.trainer.is_alive:
-            raise Skipped("it is not running")
+        self._check_trainer_is_well()
         if swarm.version >= swarm.config.run.steps:
             raise Skipped("the run is over")
         if self._now_s < self._trainers_disk_until:
             raise Skipped("its disk is full, or was just now: its log would end too early")
-        if swarm.commits.number <= self._commits_before_return:
-            raise Skipped("it has committed nothing since it was resumed")
         swarm.trainer.kill()
         self._trainer_will_return = True
         self._plan(self._now_s + fault.seconds, self._resume_trainer)
         return "killed"
+
+    def _check_trainer_is_well(self) -> None:
+        """Raise Skipped unless the trainer runs and has committed something."""
+        if not self._swarm.trainer.is_alive:
+            raise Skipped("the trainer is not running")
+        if self._swarm.commits.number <= self._commits_before_return:
+            raise Skipped("the trainer has committed nothing since it was resumed")
 
     def _resume_trainer(self) -> None:
         self._trainer_will_return = False
