@@ -98,6 +98,22 @@ def test_a_run_that_has_not_begun_sends_its_peers_home() -> None:
     assert held(swarm) == []
 
 
+@pytest.mark.parametrize(("full_s", "is_saved"), [(300.0, True), (3600.0, False)])
+def test_the_last_checkpoint_waits_for_room_on_the_disk(full_s: float, is_saved: bool) -> None:
+    """And not without end: then the peers keep what they hold."""
+    swarm = world(seed=4, steps=5)
+    swarm.run_until(4)
+    swarm.trainer.fill_disk(full_s)
+    let_pass(swarm, 60.0)
+    assert versions(swarm) == [1, 2, 3, 4, 5] and not swarm.disk.checkpoints
+    assert swarm.trainer.process.alive, "somebody may make room"
+    let_pass(swarm, 1000.0)
+    stop = swarm.trainer.stopped
+    assert stop is not None and stop.error is not is_saved, stop
+    assert list(swarm.disk.checkpoints) == ([5] if is_saved else [])
+    assert held(swarm) == ([] if is_saved else [5] * 4)
+
+
 def test_a_checkpoint_that_takes_long_holds_nobody_up_and_is_not_queued_behind() -> None:
     """Every version is due, and writing one takes as long as several steps."""
     swarm = World((2, 2), seed=7, steps=20, microbatches=4, eval_every=0, checkpoint_every=1)

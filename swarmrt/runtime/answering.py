@@ -1,4 +1,4 @@
-"""Whether the daemon of this process answers: it is asked again and again, and people are told.
+"""Asking the daemon of this process whether it answers, again and again, and telling people.
 
 One that hangs is not ended. Links that do not go through it work, and it may come back.
 """

@@ -80,7 +80,7 @@ class SimulatedTrainer:
         self._snapshot_of = snapshot_of
         self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
         self._exchange = None
-        self._disk_hangs_until = 0.0
+        self._disk_hangs_until = self._disk_full_until = 0.0
         if sizes is None:
             network.connect(settings.me, self.process.feed)
         else:
@@ -90,6 +90,10 @@ class SimulatedTrainer:
     def hang_saving(self, seconds: float) -> None:
         """Make whatever is written to its disk take so much longer."""
         self._disk_hangs_until = self._clock.now + seconds
+
+    def fill_disk(self, seconds: float) -> None:
+        """Have its disk take nothing for so long."""
+        self._disk_full_until = self._clock.now + seconds
 
     @property
     def is_disk_hung(self) -> bool:
@@ -176,6 +180,9 @@ class SimulatedTrainer:
             self._clock.after(hung_s, lambda: self._write(what, found))
             return
         if not self.process.alive:
+            return
+        if self._clock.now < self._disk_full_until:
+            self.process.feed(CheckpointFailed(what.version, "no space is left on the disk"))
             return
         whole = tuple(state for state in found if state is not None)
         if len(whole) < len(found):
