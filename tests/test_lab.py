@@ -14,6 +14,7 @@ from swarmrt import lab
 from swarmrt.errors import RunError, UsageError
 from swarmrt.lab.commits import Commits
 from swarmrt.lab.schedule import NEED_COMPANY
+from swarmrt.log_writer import AGAIN
 from tests.processes import our_processes, swarmrt
 
 CONFIG = """
@@ -158,6 +159,31 @@ def test_swarm_is_driven_through_failures_and_leaves_nothing(config: Path, tmp_p
     assert (run_dir / "peers" / newcomer.name / "events.jsonl").exists()
     with pytest.raises(UsageError, match="holds a run already"):
         lab.LocalSwarm(config, run_dir=run_dir)
+
+
+@pytest.mark.swarm
+def test_a_run_goes_on_without_a_directory_and_with_full_disks(
+    config: Path, tmp_path: Path
+) -> None:
+    """Commits come while no daemon answers; what found no room is there in the end."""
+    run_dir = tmp_path / "run"
+    with lab.LocalSwarm(config, replicas=[1, 2], run_dir=run_dir, threads=1) as swarm:
+        swarm.wait(step=3)
+        full = [swarm.trainer, swarm.peers(stage=1)[0]]
+        for part in full:
+            swarm.fill_disk(part, 3.0)
+        swarm.stop_directory(15.0)
+        swarm.wait(swarm.version + 3)  # which is told when there is room for it
+        assert not swarm.trainer.answers(0.5)
+        swarm.wait_until(lambda: swarm.trainer.answers(0.5), "an answer of the directory", 120)
+        swarm.trainer.terminate()
+        swarm.finish()
+        for part in full:
+            assert f"events.jsonl: {AGAIN}" in part.output()
+    assert all(path.name.startswith("step-") for path in (run_dir / "checkpoints").iterdir())
+    audit = swarm.audit()
+    assert audit.passed and audit.steps == swarm.version, audit.lines()
+    assert not audit.unchecked
 
 
 @pytest.mark.swarm

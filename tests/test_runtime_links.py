@@ -343,6 +343,10 @@ def test_commands_for_links() -> None:
     faults.on_hang(lambda thread, seconds: hung.append((thread, seconds)))
     faults.obey('{"hang": "reduce", "seconds": 3}')
     assert hung == [("reduce", 3.0)]
+    stopped: list[float] = []
+    faults.on_daemon(stopped.append)
+    faults.obey('{"daemon": "still", "seconds": 4}')
+    assert stopped == [4.0]
 
 
 NO_COMMANDS = [
@@ -358,6 +362,8 @@ NO_COMMANDS = [
     '{"slow": "A", "seconds": 1}',
     '{"still": 3, "seconds": 1}',
     '{"hang": "everything", "seconds": 1}',
+    '{"daemon": "gone", "seconds": 1}',
+    '{"disk": "full"}',
 ]
 
 

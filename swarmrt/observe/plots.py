@@ -14,7 +14,8 @@ log = logging.getLogger("swarmrt.plots")
 def plot_loss(progress: Progress, path: Path) -> None:
     """Training and held-out loss over steps, beside the unigram baseline.
 
-    Without matplotlib there is no picture: the run has come to its end all the same.
+    Without matplotlib, or on a full disk, there is no picture: the run has come to its end all the
+    same.
     """
     if importlib.util.find_spec("matplotlib") is None:
         log.warning("there is no %s: matplotlib is not installed", path.name)
@@ -36,4 +37,8 @@ def plot_loss(progress: Progress, path: Path) -> None:
     axes.set_title(f"{progress.config.run.name}: {progress.config.num_stages} stages")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        log.warning("%s: cannot be written: %s", path, error.strerror)
+        path.unlink(missing_ok=True)
