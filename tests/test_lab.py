@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
+from swarmrt.cli.chaos import chaos
 from swarmrt.errors import RunError, UsageError
 from swarmrt.lab.commits import Commits
 from swarmrt.lab.schedule import NEED_COMPANY
@@ -94,6 +96,11 @@ def test_only_the_kinds_asked_for(kinds: list[str]) -> None:
     faults = drawn(1, kinds=kinds, num=10)
     assert {fault.kind for fault in faults} == set(kinds)
     assert len(faults) == (1 if kinds == ["bootstrap"] else 10)
+
+
+def test_the_command_makes_faults_of_all_kinds() -> None:
+    asked = inspect.signature(chaos).parameters["kinds"].default.default
+    assert tuple(asked.split(",")) == lab.KINDS
 
 
 def test_unknown_kind() -> None:

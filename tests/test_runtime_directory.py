@@ -18,7 +18,7 @@ from swarmrt.errors import DirectoryError, UsageError
 from swarmrt.runtime import answering
 from swarmrt.runtime import directory as directory_module
 from swarmrt.runtime.directory import Directory
-from swarmrt.runtime.network import Network, find_run, open_network
+from swarmrt.runtime.network import Network, find_run, open_network, published_run
 from swarmrt.runtime.records import MAX_RECORDS, PeerRecord, RunRecord, stage_key
 from tests.papers import Owner
 from tests.test_runtime_links import run, until
@@ -316,6 +316,8 @@ def test_daemon_that_hangs_is_found_out(
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.5):
                         await network.daemon.connect(first.me, at)
+                assert await published_run(network.directory, Owner().run) is None
+                assert "looking for run" in caplog.text
                 await until(lambda: "answers again" in caplog.text)
                 assert "the libp2p daemon of this process has not answered" in caplog.text
                 await publish()

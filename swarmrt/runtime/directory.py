@@ -91,9 +91,10 @@ class Directory:
         """Have a process among the nodes that are asked, if it is one.
 
         A node is forgotten once it does not answer. Others that come back call on those that they
-        find; those whom nobody can call have to do it themselves.
+        find; those whom nobody can call have to do it themselves. Raises TimeoutError.
         """
-        await self._node.protocol.call_ping(PeerID.from_base58(peer))
+        async with asyncio.timeout(ANSWER_S):
+            await self._node.protocol.call_ping(PeerID.from_base58(peer))
 
     async def publish_run(self, run: RunId, published: str, ended: str, ttl_s: float) -> None:
         """Store the run's record, a statement of its owner; `ended` replaces it in the end.

@@ -184,13 +184,7 @@ async def find_run(
     Who waits also waits for a directory that does not answer.
     """
     while True:
-        record = None
-        try:
-            record = await directory.find_run(run)
-        except DirectoryError as error:
-            if not wait:
-                raise
-            log.warning("looking for run %s: %s; it is tried again and again", run, error)
+        record = await (published_run(directory, run) if wait else directory.find_run(run))
         if record is not None and record.age >= newer_than:
             return record
         if not wait:
@@ -199,6 +193,16 @@ async def find_run(
                 "pass --wait to serve it as soon as it is published"
             )
         await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
+
+
+async def published_run(directory: Directory, run: RunId, poll_s: float = 1.0) -> Published | None:
+    """Return what the directory has of a run, None if that is nothing, as soon as it answers."""
+    while True:
+        try:
+            return await directory.find_run(run)
+        except DirectoryError as error:
+            log.warning("looking for run %s: %s; it is tried again and again", run, error)
+        await asyncio.sleep(poll_s)
 
 
 async def watch_stage(

@@ -32,7 +32,13 @@ from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.feeding import Feeding
 from swarmrt.runtime.keeping import keep_written
-from swarmrt.runtime.network import LOOPBACK, Network, open_network, watch_stage
+from swarmrt.runtime.network import (
+    LOOPBACK,
+    Network,
+    open_network,
+    published_run,
+    watch_stage,
+)
 from swarmrt.runtime.place import Place
 from swarmrt.runtime.reception import AccessFile, Reception
 from swarmrt.runtime.saving import Saves
@@ -114,7 +120,7 @@ async def train(
         if not options.place.is_loopback:
             options.say(network.describe())
             book.keep_ports(options.place.ports)
-        published = await network.directory.find_run(papers.run)
+        published = await published_run(network.directory, papers.run)
         if published is not None and published.trainer != network.me:
             raise UsageError(
                 f"your run {papers.run} is already published by {published.trainer}; "
