@@ -13,33 +13,21 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from swarmrt.errors import RunError
 from swarmrt.lab.parts import Part, Peer, Trainer
 from swarmrt.lab.schedule import Fault
 from swarmrt.lab.swarm import POLL_S, LocalSwarm
-from swarmrt.log_writer import AGAIN
-from swarmrt.observe.audit import read_log
+from swarmrt.lab.traces import Trace, held_up, was_in
 
 PROGRESS_S = 300.0  # without a commit, the run has failed
 THREADS = ("compute", "reduce")
 MORE_REPLICAS = 2  # than in the beginning, by joins
 PROOF_S = 5.0  # after a fault: by then it has left its trace
-DIRECTORY_PROOF_S = 0.5  # after a directory was stopped
-COMING_S = 20.0  # for a directory node to come back
+DIRECTORY_PROOF_S = 0.5  # between two looks whether a directory that was stopped answers
+COMING_S = 60.0  # for a directory node to come back
 JOINING_S = 60.0  # for a slow newcomer to come in, or to be told why not
-ROOM_AGAIN = f"events.jsonl: {AGAIN}"
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The trace that a fault leaves: looked for at the end, unless `counts` is False by then."""
-
-    what: str
-    is_there: Callable[[], bool]
-    counts: Callable[[], bool]
 
 
 class Skipped(Exception):
@@ -212,7 +200,7 @@ class Chaos:
 
         what = f"{peer.name}, which sends {fault.mbps:.2f} Mb/s"
         trace = f"{what}, gave no part of a gradient and was not left out"
-        self._traces.append(Trace(trace, partial(_was_in, peer), had_time))
+        self._traces.append(Trace(trace, partial(was_in, peer), had_time))
         return what
 
     def _stop_directory(self, fault: Fault) -> str:
@@ -220,24 +208,33 @@ class Chaos:
             raise Skipped("the directory is still down, or coming up")
         node = self._swarm.bootstrap
         if fault.other == 0 or not node.is_alive:
+            running = [peer for peer in self._swarm.peers() if peer.is_running and peer.answers()]
+            asked = _one_of(running, fault.which, "no node answers")
             self._swarm.stop_directory(fault.seconds)
             self._directory_until = self._now_s + fault.seconds
-            others = [*self._swarm.peers(), self._swarm.trainer]
-            asked = next(part for part in others if part.is_alive)
             self._plan(self._now_s + DIRECTORY_PROOF_S, partial(self._check_directory, asked))
             return f"all nodes stand still for {fault.seconds:.2f} s"
         node.kill()
-        self._directory_until = self._now_s + fault.seconds + COMING_S
-        self._plan(self._now_s + fault.seconds, self._swarm.start_bootstrap)
-        self._plan(self._directory_until, partial(self._check_back, node))
+        back_s = self._now_s + fault.seconds
+        self._directory_until = back_s + COMING_S
+        self._plan(back_s, self._swarm.start_bootstrap)
+        self._plan(back_s, partial(self._check_back, node))
         return f"its first node is killed, and is back {fault.seconds:.2f} s later"
 
-    def _check_directory(self, node: Part) -> None:
-        if node.is_alive and node.answers(DIRECTORY_PROOF_S):
+    def _check_directory(self, node: Peer) -> None:
+        if not (node.is_running and node.answers(DIRECTORY_PROOF_S)):
+            return
+        if self._now_s < self._directory_until:
+            self._plan(self._now_s + DIRECTORY_PROOF_S, partial(self._check_directory, node))
+        else:
             self.in_vain.append(f"the directory answered at {node.name} while it stood still")
 
     def _check_back(self, node: Part) -> None:
-        if not node.answers():
+        if node.answers():
+            self._directory_until = self._now_s
+        elif self._now_s < self._directory_until and node.is_alive:
+            self._plan(self._now_s + 1.0, partial(self._check_back, node))
+        else:
             self.in_vain.append("the first node of the directory has not come back")
 
     def _fill_disk(self, fault: Fault) -> str:
@@ -250,17 +247,11 @@ class Chaos:
             peers = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
             part = peer = _one_of(peers, fault.which, f"nobody of stage {fault.stage} is well")
             self._disturb(peer, fault.seconds + PROOF_S)
-        told = part.output().count(ROOM_AGAIN)
-        self._swarm.fill_disk(part, fault.seconds)
         ends_at = self._now_s + fault.seconds + PROOF_S
         what = f"that of {part.name} is full for {fault.seconds:.2f} s"
-        self._traces.append(
-            Trace(
-                f"the disk: {what}, and its log was not held up",
-                lambda: part.output().count(ROOM_AGAIN) > told,
-                lambda: self._ended_at > ends_at,
-            )
-        )
+        trace = f"the disk: {what}, and its log was not held up"
+        self._traces.append(Trace(trace, held_up(part), lambda: self._ended_at > ends_at))
+        self._swarm.fill_disk(part, fault.seconds)
         return what
 
     def _kill_trainer(self, fault: Fault) -> str:
@@ -336,17 +327,6 @@ class Chaos:
     def _disturb(self, end: Peer | Trainer, seconds: float) -> None:
         until = time.time() + seconds
         self._disturbed_until[end.name] = max(until, self._disturbed_until.get(end.name, 0.0))
-
-
-def _was_in(peer: Peer) -> bool:
-    """Return whether a newcomer has given parts of gradients, or was told that its link is too
-    slow."""
-    log = peer.folder / "events.jsonl"
-    instructions = (i for entry in read_log(log) for i in entry.get("instructions", ()))
-    return log.exists() and any(
-        i["is"] == "ReportLeftOut" or (i["is"] == "Send" and i["message"]["is"] == "Part")
-        for i in instructions
-    )
 
 
 def _one_of(peers: Sequence[Peer], which: int, nobody: str) -> Peer:
