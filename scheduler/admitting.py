@@ -4,12 +4,14 @@ Rules:
 - The version that counts is the one that is trained on, not one of the same number from before a
   rollback: it is known by its digest, or by the round that made it.
 - Each admission has a term of its own. What a peer did in an earlier one is void.
+- Whose computation hangs is not let in again before it gets on.
 """
 
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Admit, Beacon, Standing
+from swarmrt.scheduler.health import Verdict
 from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.run import Run
@@ -66,6 +68,16 @@ class Admitting:
             return False
         return self._run.version == 0 or self.holds_version(member.stage, beacon)
 
+    def verdict(self, member: Member, now: float) -> Verdict:
+        """Judge its health. A computation takes no longer than it says, and than a step."""
+        step_s = self._run.step_time.mean_s
+        said_s = member.beacon.service_s if member.beacon is not None else 0.0
+        return member.health.verdict(now, min(said_s or step_s, step_s))
+
+    def is_stuck(self, member: Member, now: float) -> bool:
+        """Return whether it has work and gets on with none: it would be fenced again at once."""
+        return self.verdict(member, now) is Verdict.GONE
+
     def can_go_on(self, member: Member, now: float) -> bool:
         """Return whether it has the version, or has prepared what leads to it."""
         run, beacon = self._run, member.beacon
@@ -79,4 +91,5 @@ class Admitting:
         beacon = member.beacon
         if beacon is None or beacon.epoch != self._run.epoch or beacon.state == "leaving":
             return False
-        return not self._run.conduct.is_barred(member.peer, version, now)
+        is_barred = self._run.conduct.is_barred(member.peer, version, now)
+        return not is_barred and not self.is_stuck(member, now)

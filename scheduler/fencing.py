@@ -80,7 +80,7 @@ class Fencing:
 
     def _look_after(self, member: Member, now: float) -> list[Instruction]:
         run = self._run
-        verdict = member.health.verdict(now, self._computation_s(member))
+        verdict = self._admitting.verdict(member, now)
         if member.state is Membership.SEEN:
             heard_at = member.health.heard_at
             if heard_at is None or now - heard_at <= run.settings.record_ttl_s:
@@ -110,13 +110,6 @@ class Fencing:
         if alone and member.state is Membership.READY and not member.health.is_silent(now):
             return False
         return member.health.late_s(now) > redo_s(self._run, member)
-
-    def _computation_s(self, member: Member) -> float:
-        """Return what one takes at most, by its own word, and never more than a step; 0 if that is
-        not known."""
-        step_s = self._run.step_time.mean_s
-        said_s = member.beacon.service_s if member.beacon is not None else 0.0
-        return min(said_s or step_s, step_s)
 
     def _is_waited_for(self, newcomer: Member, now: float) -> bool:
         """Return whether the run cannot go on before it has its state, and has waited for long."""

@@ -155,6 +155,8 @@ class Joining:
         is_barred = run.conduct.is_barred(member.peer, run.version, now)
         if run.phase in (Phase.PREPARING, Phase.CLOSING) or is_barred:
             return []
+        if self._admitting.is_stuck(member, now):
+            return []
         if self._admitting.holds_version(member.stage, beacon) or run.version == 0:
             return [self._admitting.admit(member, (), now)]
         if beacon.state == "leaving":

@@ -105,6 +105,26 @@ def test_innocent_one_is_called_again_when_the_other_is_late_alone(
     assert world.disk.steps[-1].version == 30 and not world.disk.rollbacks
 
 
+@pytest.mark.parametrize(("replicas", "victim", "seed"), VICTIMS)
+def test_who_computes_nothing_is_not_let_in_again_before_it_does(
+    replicas: tuple[int, ...], victim: str, seed: int
+) -> None:
+    """A thread hangs for a while. The process's loop says all the time that it is ready."""
+    world = World(replicas, seed, steps=1000, microbatches=6, eval_every=0, checkpoint_every=0,
+                  service_s=(0.05, 0.1))  # fmt: skip
+    world.run_until(10)
+    world.hang(PeerId(victim), "compute", 20.0)
+    until = world.clock.now + 20.0
+    while world.clock.now < until and world.clock.step():
+        pass
+    assert world.disk.recoveries["fenced"] == 1, world.disk.fenced
+    assert fenced(world) == {victim}
+    made_by = world.disk.steps[-1].version
+    world.run_until(made_by + 30)
+    stage = int(victim[1])
+    assert any(victim in dict(step.digests[stage]) for step in world.disk.steps[made_by:])
+
+
 def test_computation_that_hangs_before_any_was_timed_is_found_out() -> None:
     """A newcomer's first one: what it takes is not known, but it is no longer than a step."""
     world = World((2, 2), seed=2, steps=40, eval_every=0, service_s=(0.2, 0.3))
