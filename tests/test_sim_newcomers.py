@@ -122,6 +122,19 @@ def test_whose_uplink_shows_only_in_rounds_is_left_out_after_two_of_them() -> No
     assert max(story.gaps()) < 2 * statistics.median(story.gaps()) + story.round_s
 
 
+def test_who_cannot_is_let_in_all_the_same_where_nobody_else_is_left() -> None:
+    """The only replica of stage 0 dies; then the one at home is better than none."""
+    world = World((1, 1), seed=3, steps=8, microbatches=4, sizes=CANNOT, service_s=(0.05, 0.05),
+                  eval_every=0, checkpoint_every=3)  # fmt: skip
+    world.run_until(4)
+    while 3 not in world.disk.checkpoints:
+        world.clock.step()
+    world.kill(PeerId("s0p0"))
+    newcomer = world.peers[world.spawn(0, link=HOME)]
+    world.run(limit_s=1000)
+    assert len(newcomer.history) == 8 and not newcomer.left_out
+
+
 @pytest.mark.parametrize("load_s", [60, pytest.param(400, marks=pytest.mark.slow)])
 def test_nobody_waits_for_a_newcomer_whose_state_takes_long(load_s: int) -> None:
     """Two stages of two, steps of a second, next to no gradients. All of the missed steps are kept.

@@ -6,8 +6,8 @@ import itertools
 import statistics
 
 from swarmrt.scheduler.events import StopRequested
-from swarmrt.sim.links import Sizes
-from swarmrt.sim.world import World
+from swarmrt.sim.links import Link, Sizes
+from swarmrt.sim.world import TRAINER, World
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -48,6 +48,21 @@ def test_a_checkpoint_that_takes_ten_minutes_to_write_delays_no_commit() -> None
     assert not world.disk.recoveries["fenced"] and not world.disk.rollbacks
     assert sorted(world.disk.checkpoints)[0] == 5 and 200 in world.disk.checkpoints
     assert not [version for version in world.disk.checkpoints if 5 < version < len(times)]
+
+
+def test_newcomers_do_not_take_the_copies_of_a_checkpoint_that_takes_a_minute_to_collect() -> None:
+    """Each of them would have a copy made, and replicas keep two: the older ones go first."""
+    sizes = Sizes(state_bytes=80_000_000, gradient_bytes=1000, activation_bytes=1000)
+    world = World((1, 1), seed=6, steps=60, microbatches=2, eval_every=0, checkpoint_every=5,
+                  service_s=(0.1, 0.1), sizes=sizes,
+                  links={TRAINER: Link(down_bytes_per_s=2.5e6)})  # fmt: skip
+    for version in (7, 12, 17):
+        world.run_until(version)
+        world.spawn(1)
+    world.run_until(30)
+    assert not world.disk.checkpoints, "it is still being collected"
+    world.run()
+    assert sorted(world.disk.checkpoints)[0] == 5 and 60 in world.disk.checkpoints
 
 
 def test_a_disk_that_hangs_until_the_end_still_gets_the_last_version() -> None:
