@@ -7,6 +7,7 @@ played with all guards; here they are played without one.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -16,27 +17,42 @@ import pytest
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
-from swarmrt.scheduler import estimate, fencing, health, joining, link_rate, price, wiring, worth
+from swarmrt.messages import Finish
+from swarmrt.scheduler import (
+    committing,
+    estimate,
+    fencing,
+    health,
+    holding,
+    joining,
+    link_rate,
+    price,
+    wiring,
+    worth,
+)
+from swarmrt.scheduler import failures as scheduler_failures
 from swarmrt.scheduler.committing import Committing
 from swarmrt.scheduler.conduct import Conduct
 from swarmrt.scheduler.disputes import NotFinite
 from swarmrt.scheduler.failures import Failures
 from swarmrt.scheduler.fencing import Fencing
+from swarmrt.scheduler.forwards import Forwards
 from swarmrt.scheduler.health import Health
 from swarmrt.scheduler.holding import Holding
-from swarmrt.scheduler.instructions import Instruction, StopLoading
+from swarmrt.scheduler.instructions import Instruction, Send, Stop, StopLoading
 from swarmrt.scheduler.joining import Joining
 from swarmrt.scheduler.membership import Member, Members, Membership
 from swarmrt.scheduler.missing import Missing
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.reducing import Reducing
 from swarmrt.scheduler.resumption import Checkpointed, Plan
-from swarmrt.scheduler.run import Run
+from swarmrt.scheduler.run import Phase, Run
 from swarmrt.scheduler.saving import Saving
 from swarmrt.scheduler.wiring import Wiring
 from swarmrt.scheduler.working import Working
 from tests import test_scheduler_failures as failures
 from tests import test_scheduler_health as beats
+from tests import test_scheduler_joining as joiners
 from tests import test_scheduler_newcomers as newcomers
 from tests import test_scheduler_patience as patience
 from tests import test_scheduler_paused as paused
@@ -46,6 +62,7 @@ from tests import test_scheduler_wiring as wirings
 from tests import test_sim_draining as draining
 from tests import test_sim_failures as failing
 from tests import test_sim_hangs as hangs
+from tests import test_sim_hardships as hardships
 from tests import test_sim_newcomers as at_home
 from tests import test_sim_stopping as stopping
 from tests import test_sim_stories as stories
@@ -119,6 +136,12 @@ def goes_back_to_the_checkpoint(
     return Plan(checkpoint.version, False, -1, 0.0, checkpoint.digests)
 
 
+def sends_all_home(leave: Callable[..., Any], run: Run, reason: str) -> list[Instruction]:
+    run.phase = Phase.CLOSING
+    told = [Send(member.peer, Finish(reason)) for member in run.members]
+    return [*told, Stop(reason, error=False)]
+
+
 def draws_alike(init: Callable[..., None], self: Wiring, rng: Any, **keys: Any) -> None:
     init(self, random.Random(0), **keys)
 
@@ -176,6 +199,10 @@ GUARDS: dict[str, Guard] = {
         has(link_rate, "MEASURED_S", 0.0),
         newcomers.test_a_short_burst_says_nothing_and_a_slow_other_end_little,
     ),
+    "a round goes on without whose link has become slow": Guard(
+        says(worth, "longest_round_s", math.inf),
+        at_home.test_whose_link_becomes_slow_in_a_round_is_left_out_of_it,
+    ),
     # ------------------------------------------------------------ newcomers
     "a commit is held for a newcomer, a little": Guard(
         says(Holding, "is_held", False), A_NEWCOMER_IS_IN
@@ -216,6 +243,10 @@ GUARDS: dict[str, Guard] = {
             ),
         ),
         peers.test_newcomer_follows_the_commits_that_it_misses_while_it_loads,
+    ),
+    "a commit is held for one newcomer a few times": Guard(
+        has(holding, "MOST_HOLDS", 10**6),
+        at_home.test_who_follows_while_it_loads_for_a_minute_holds_up_eight_commits_and_no_more,
     ),
     # ------------------------------------------------------------ saving
     "what is being saved keeps its copies": Guard(
@@ -275,6 +306,14 @@ GUARDS: dict[str, Guard] = {
         around(Run, "came", takes_whatever_comes_for_progress),
         hangs.test_a_run_that_nobody_can_go_on_with_ends_though_the_others_repeat_what_they_did,
     ),
+    "of two that wait for each other the one that says so goes": Guard(
+        has(committing, "blamed", lambda missing, _, trust: [max(missing, key=trust)]),
+        hang("slices and sums"),
+    ),
+    "an attempt whose frames are gone is refused": Guard(
+        says(Forwards, "_would_forget", False),
+        hardships.test_another_attempt_is_not_taken_and_forgotten,
+    ),
     # ------------------------------------------------------------ price
     "a peer is waited for as long as its work takes": Guard(
         says(fencing, "redo_s", 0.0),
@@ -304,6 +343,18 @@ GUARDS: dict[str, Guard] = {
         ),
         stopping.test_a_trainer_that_dies_between_the_last_update_and_its_checkpoint_goes_on_there,
     ),
+    "peers keep what no checkpoint has": Guard(
+        around(Run, "leave", sends_all_home),
+        stopping.test_a_stop_while_a_resumed_trainer_hails_leaves_the_peers_with_what_they_hold,
+    ),
+    "a peer whose trainer is gone stays": Guard(
+        around(PeerCore, "_trainer_lost", lambda *_: [Stop("the trainer is gone", error=False)]),
+        stopping.test_a_trainer_that_dies_between_the_last_update_and_its_checkpoint_goes_on_there,
+    ),
+    "the last one of a stage may come whatever it has done": Guard(
+        says(Fencing, "_pardon_if_bare", None),
+        joiners.test_the_only_one_that_is_left_of_a_stage_is_let_in_whatever_it_was_barred_for,
+    ),
     # ------------------------------------------------------------ drains
     "a drain is taken back": Guard(
         says(Fencing, "_stays", []), partial(draining.test_drain_one_lose_the_other, 0, 0)
@@ -311,6 +362,10 @@ GUARDS: dict[str, Guard] = {
     "a lone one stays": Guard(
         says(Fencing, "_others_stay", True),
         draining.test_lone_replica_that_wants_to_leave_serves_to_the_end_if_nobody_comes,
+    ),
+    "who drains hears that it stays": Guard(
+        around(PeerCore, "_drain", lambda drain, self, drains: drain(self, True)),
+        draining.test_drain_that_is_taken_back_is_one_no_more,
     ),
     # ------------------------------------------------------------ one bad machine
     "a newcomer has the weights of the others": Guard(
@@ -336,6 +391,13 @@ GUARDS: dict[str, Guard] = {
     "what works now and then is not hopeless": Guard(
         says(Failures, "worked", None),
         failures.test_a_stage_that_computes_now_and_then_goes_on,
+    ),
+    "what fails with all that it is given is hopeless": Guard(
+        has(scheduler_failures, "MORE", 10**6),
+        failures.test_a_stage_that_can_compute_nothing_ends_the_run_soon,
+    ),
+    "what is not open cannot fail": Guard(
+        says(Working, "_is_open", True), failures.test_failures_with_what_is_not_open_do_not_count
     ),
     # ------------------------------------------------------------ small ones
     "the listener's own sleep is nobody's fault": Guard(
