@@ -19,7 +19,7 @@ from swarmrt.messages import Apply, Prepared, Refused
 from swarmrt.scheduler import worth
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.commit import Commit, Round
-from swarmrt.scheduler.disputes import NotFinite, Unreachable
+from swarmrt.scheduler.disputes import CONFIRM_S, NotFinite, Unreachable
 from swarmrt.scheduler.estimate import LONGEST_S, Estimate
 from swarmrt.scheduler.holding import Holding
 from swarmrt.scheduler.instructions import Instruction, ReportLate, ReportRecovery, Send
@@ -207,7 +207,7 @@ class Committing:
         self._run.agenda.cancel(("ask", None))
         self._run.agenda.cancel(("round", None))
 
-    def refused(self, member: Member, message: Refused) -> list[Instruction]:
+    def refused(self, member: Member, message: Refused, now: float) -> list[Instruction]:
         """A round cannot go on as it is."""
         run, round_ = self._run, self._newest
         if round_ is None or (message.epoch, message.step) != run.current:
@@ -217,7 +217,7 @@ class Committing:
             return []
         other, reason = message.unreachable, message.reason[:MOST_SAID]
         if roster.get(other) == member.stage and other != member.peer:
-            return self._cannot_reach(member, other, message.round, reason)
+            return self._cannot_reach(member, other, message, now)
         if not self._is_current(message):
             return []
         if dict(round_.rosters[member.stage]).get(message.not_finite):  # a contributor
@@ -231,13 +231,13 @@ class Committing:
         return []
 
     def _cannot_reach(
-        self, member: Member, other: PeerId, number: int, reason: str
+        self, member: Member, other: PeerId, message: Refused, now: float
     ) -> list[Instruction]:
-        run = self._run
+        run, number, reason = self._run, message.round, message.reason[:MOST_SAID]
         if number > self._rounds:
             return []  # there was no such round
         members = run.members.ready(member.stage)
-        match self._unreachable.said(member.peer, other, number, members):
+        match self._unreachable.said(member.peer, other, number, members, now):
             case "between them":
                 goes = run.conduct.choose_of(member.peer, other, self._num_owned)
                 run.charge(goes, reason, "cut")
@@ -247,6 +247,8 @@ class Committing:
                 run.charge(member.peer, f"{reason}, and {other} knows nothing of that")
             case "nobody" if run.round is not None and number == run.round.number:
                 return self._void_round(f"{member.peer}: {reason}")
+            case "too soon" if run.round is not None and number == run.round.number:
+                run.agenda.set(("round", None), now + CONFIRM_S)
         return []
 
     def _num_owned(self, peer: PeerId) -> int:
