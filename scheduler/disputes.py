@@ -2,8 +2,8 @@
 
 Rules:
 - Two members that cannot reach each other: both say so, or most others say so of one. A word that
-  nobody confirms makes a round void, once; whoever repeats it is the one to go, when the others have
-  had the time to say so as well.
+  nobody confirms makes a round void, once; whoever repeats it is the one to go, when the others
+  have had the time to say so as well.
 - A gradient that is not finite at a stage: who summed it up names the contributor. Whoever is in
   dispute with more others goes. Nobody named: the least trusted contributor.
 - Without it, it is not finite again: it was not that one's fault, and the next one goes. When all
