@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import statistics
 
-from swarmrt.scheduler.events import StopRequested
 from swarmrt.sim.links import Link, Sizes
 from swarmrt.sim.world import TRAINER, World
 
@@ -17,19 +16,6 @@ def gaps(times: list[float]) -> list[float]:
 
 def versions(world: World) -> list[int]:
     return [report.version for report in world.disk.steps]
-
-
-def test_a_run_that_had_done_its_last_step_repeats_nothing_when_it_is_resumed() -> None:
-    """The trainer is killed after the last update, and before its checkpoint."""
-    world = World((2, 2), seed=2, steps=10, microbatches=4, eval_every=0, checkpoint_every=0)
-    world.run_until(10)
-    assert not world.disk.checkpoints
-    world.kill_trainer()
-    for _ in range(200):
-        world.clock.step()
-    world.resume_trainer()
-    world.run()
-    assert versions(world) == list(range(1, 11)) and 10 in world.disk.checkpoints
 
 
 def test_a_checkpoint_that_takes_ten_minutes_to_write_delays_no_commit() -> None:
@@ -87,19 +73,3 @@ def test_who_hangs_and_is_then_alone_gets_its_state_once_it_moves_again() -> Non
     world.kill(other)
     world.run(limit_s=moves_again_at + 60.0)
     assert versions(world)[-1] == 60 and world.disk.recoveries["fenced"] < 20
-
-
-def test_ctrl_c_while_a_resumed_trainer_hails_leaves_the_peers_what_they_hold() -> None:
-    world = World((2, 2), seed=3, steps=30, microbatches=4, eval_every=0, checkpoint_every=0)
-    world.run_until(5)
-    world.kill_trainer()
-    world.resume_trainer()
-    world.trainer.process.feed(StopRequested("ctrl-c"))
-    for _ in range(3000):
-        if not world.clock.step():
-            break
-    saved = max(world.disk.checkpoints, default=0)
-    assert world.trainer.stopped is not None
-    for stage in (0, 1):
-        held = max((len(world.peers[peer].history) for peer in world.live(stage)), default=0)
-        assert max(held, saved) >= 5
