@@ -314,6 +314,10 @@ GUARDS: dict[str, Guard] = {
         says(Forwards, "_would_forget", False),
         hardships.test_another_attempt_is_not_taken_and_forgotten,
     ),
+    "what is accumulated and nobody owns is claimed again": Guard(
+        says(Working, "_owns_it_after_all", None),
+        hangs.test_what_was_given_up_and_then_accumulated_waits_for_no_late_flight,
+    ),
     # ------------------------------------------------------------ price
     "a peer is waited for as long as its work takes": Guard(
         says(fencing, "redo_s", 0.0),
