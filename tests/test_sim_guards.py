@@ -423,7 +423,7 @@ GUARDS: dict[str, Guard] = {
         paused.test_who_was_only_seen_leaves_the_view_when_it_is_gone,
     ),
     "a claim names replicas of their own stages": Guard(
-        says(Members, "serves_another", False),
+        says(Members, "is_astray", False),
         trainer.test_claim_names_replicas_of_their_own_stages_alone,
     ),
 }
