@@ -158,10 +158,6 @@ class Guard(NamedTuple):
     story: Callable[[], None]
 
 
-A_NEWCOMER_IS_IN = partial(
-    at_home.test_who_can_carry_a_gradient_in_a_step_is_in_at_the_second_commit_after_it_has_the_state,
-    0.2, 2,
-)  # fmt: skip
 GUARDS: dict[str, Guard] = {
     # ------------------------------------------------------------ deadlines of this round
     "a round is waited for as long as its links need": Guard(
@@ -205,7 +201,8 @@ GUARDS: dict[str, Guard] = {
     ),
     # ------------------------------------------------------------ newcomers
     "a commit is held for a newcomer, a little": Guard(
-        says(Holding, "is_held", False), A_NEWCOMER_IS_IN
+        says(Holding, "is_held", False),
+        newcomers.test_a_newcomer_that_has_its_state_and_could_keep_up_gets_the_time_of_a_gradient,
     ),
     "who cannot keep up is left out": Guard(
         says(Fencing, "_is_too_slow", None),
