@@ -19,7 +19,7 @@ from swarmrt.messages import Apply, Prepared, Refused
 from swarmrt.scheduler import worth
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.commit import Commit, Round
-from swarmrt.scheduler.disputes import NotFinite, Unreachable
+from swarmrt.scheduler.disputes import CONFIRM_S, NotFinite, Unreachable
 from swarmrt.scheduler.estimate import LONGEST_S, Estimate
 from swarmrt.scheduler.holding import Holding
 from swarmrt.scheduler.instructions import Instruction, ReportLate, ReportRecovery, Send
@@ -123,38 +123,52 @@ class Committing:
         return [Send(peer, prepare) for peer, prepare in round_.prepares() if peer in missing]
 
     def round_is_late(self, now: float) -> list[Instruction]:
-        round_ = self._run.round
+        run, round_ = self._run, self._run.round
         if round_ is None:
             return []
-        if now - round_.began_at >= worth.longest_round_s(self._run, round_):
-            return self._go_on_without_the_slowest(round_, now)
-        moved_bytes = worth.moved_bytes(self._run, round_)
+        moved_bytes = worth.moved_bytes(run, round_)
         if moved_bytes != self._moved_bytes:  # what is on its way is not sent again
             self._moved_bytes = moved_bytes
-            self._run.agenda.set(("round", None), now + LOOK_S)
+            if now - round_.began_at >= worth.longest_round_s(run, round_):
+                return self._go_on_without_the_slowest(round_, now)
+            run.agenda.set(("round", None), now + LOOK_S)
             return self.prepare_again()
-        if self._round_time.samples:
-            late = self._missing.again(self.suspects(), now)
-            reason = "the reduce waited for it again and again, in vain"
-            self._charge_all(late, reason, self._missing.waited_s(now))
+        called = self._call_others(round_, now)
+        missing = [*self.suspects(), *self._lone_ones_beside_others(round_)]
+        late = self._missing.again(missing, now)
+        reason = "the reduce waited for it again and again, in vain"
+        self._charge_all(late, reason, self._missing.waited_s(now))
         void = self._void_round(f"the reduce is late; waiting for {round_.missing()}")
-        return [*void, *self._call_again(round_, now)]
+        return [*void, *called]
 
-    def _call_again(self, round_: Round, now: float) -> list[Instruction]:
-        """Let those come again that were done without in vain: who was kept is late as well."""
+    def _lone_ones_beside_others(self, round_: Round) -> list[PeerId]:
+        """Return those who are alone in a stage and late, where another one is about to come in."""
+        run, late = self._run, list[PeerId]()
+        for stage in round_.alone():
+            admitted = run.members.of_stage(stage, Membership.ADMITTED)
+            if any(map(self._admitting.could_serve, admitted)):
+                late.append(round_.rosters[stage][0][0])
+        return late
+
+    def _call_others(self, round_: Round, now: float) -> list[Instruction]:
+        """Let those in who could do the work of one that is alone and late. Some were done without
+        in vain, as it was late as well; some only rest because they are slow."""
         run, instructions = self._run, list[Instruction]()
         for stage in round_.alone():
             lone = round_.rosters[stage][0][0]
             for member in run.members.of_stage(stage, Membership.SEEN):
                 was_here = member.peer in self._missing.done_without
-                if was_here and self._admitting.could_serve(member):
+                is_barred = bool(run.conduct.faults(member.peer)) and not was_here
+                if is_barred or not self._admitting.could_serve(member):
+                    continue
+                if was_here:
                     run.conduct.acquit(member.peer)
                     run.conduct.fault(lone, run.version, now)
-                    instructions.append(self._admitting.admit(member, (), now))
+                instructions.append(self._admitting.admit(member, (), now))
         return instructions
 
     def _go_on_without_the_slowest(self, round_: Round, now: float) -> list[Instruction]:
-        """Charge whom it waits for: its parts may move, but steps would take many times as long."""
+        """Charge whom it waits for: its parts move, but steps would take many times as long."""
         slowest, seconds = worth.slowest(self._run, round_), now - round_.began_at
         if slowest is not None:
             self._run.charge(slowest.peer, f"the reduce has waited {seconds:.0f} s for it", "slow")
@@ -193,7 +207,7 @@ class Committing:
         self._run.agenda.cancel(("ask", None))
         self._run.agenda.cancel(("round", None))
 
-    def refused(self, member: Member, message: Refused) -> list[Instruction]:
+    def refused(self, member: Member, message: Refused, now: float) -> list[Instruction]:
         """A round cannot go on as it is."""
         run, round_ = self._run, self._newest
         if round_ is None or (message.epoch, message.step) != run.current:
@@ -203,7 +217,7 @@ class Committing:
             return []
         other, reason = message.unreachable, message.reason[:MOST_SAID]
         if roster.get(other) == member.stage and other != member.peer:
-            return self._cannot_reach(member, other, message.round, reason)
+            return self._cannot_reach(member, other, message, now)
         if not self._is_current(message):
             return []
         if dict(round_.rosters[member.stage]).get(message.not_finite):  # a contributor
@@ -217,13 +231,13 @@ class Committing:
         return []
 
     def _cannot_reach(
-        self, member: Member, other: PeerId, number: int, reason: str
+        self, member: Member, other: PeerId, message: Refused, now: float
     ) -> list[Instruction]:
-        run = self._run
+        run, number, reason = self._run, message.round, message.reason[:MOST_SAID]
         if number > self._rounds:
             return []  # there was no such round
         members = run.members.ready(member.stage)
-        match self._unreachable.said(member.peer, other, number, members):
+        match self._unreachable.said(member.peer, other, number, members, now):
             case "between them":
                 goes = run.conduct.choose_of(member.peer, other, self._num_owned)
                 run.charge(goes, reason, "cut")
@@ -233,6 +247,8 @@ class Committing:
                 run.charge(member.peer, f"{reason}, and {other} knows nothing of that")
             case "nobody" if run.round is not None and number == run.round.number:
                 return self._void_round(f"{member.peer}: {reason}")
+            case "too soon" if run.round is not None and number == run.round.number:
+                run.agenda.set(("round", None), now + CONFIRM_S)
         return []
 
     def _num_owned(self, peer: PeerId) -> int:

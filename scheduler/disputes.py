@@ -2,7 +2,8 @@
 
 Rules:
 - Two members that cannot reach each other: both say so, or most others say so of one. A word that
-  nobody confirms makes a round void, once; whoever repeats it is the one to go.
+  nobody confirms makes a round void, once; whoever repeats it is the one to go, when the others
+  have had the time to say so as well.
 - A gradient that is not finite at a stage: who summed it up names the contributor. Whoever is in
   dispute with more others goes. Nobody named: the least trusted contributor.
 - Without it, it is not finite again: it was not that one's fault, and the next one goes. When all
@@ -20,6 +21,8 @@ from typing import Any, Literal
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.commit import Round
 
+CONFIRM_S = 1.0  # in which the other end of a link sees it break as well, and says so
+
 Trust = Callable[[PeerId], Any]  # the less, the more
 
 
@@ -28,20 +31,22 @@ class Unreachable:
 
     def __init__(self) -> None:
         self._said: set[tuple[PeerId, PeerId]] = set()
-        self._first: dict[PeerId, int] = {}  # accuser → round of its first word
+        self._first: dict[PeerId, tuple[int, float]] = {}  # accuser → round and time of its first
 
     def said(
-        self, accuser: PeerId, other: PeerId, number: int, members: Collection[PeerId]
-    ) -> Literal["between them", "the other", "the accuser", "nobody"]:
+        self, accuser: PeerId, other: PeerId, number: int, members: Collection[PeerId], now: float
+    ) -> Literal["between them", "the other", "the accuser", "nobody", "too soon"]:
         """Return whose trouble it is, as far as is known by now."""
-        first = self._first.setdefault(accuser, number)
+        first, first_at = self._first.setdefault(accuser, (number, now))
         self._said.add((accuser, other))
         if (other, accuser) in self._said:
             return "between them"
         accusers = sum(accused == other for _, accused in self._said)
         if accusers >= 2 and 2 * accusers > len(members) - 1:
             return "the other"
-        return "the accuser" if number > first else "nobody"
+        if number == first:
+            return "nobody"
+        return "the accuser" if now - first_at >= CONFIRM_S else "too soon"
 
 
 @dataclass(frozen=True)

@@ -159,11 +159,11 @@ class Joining:
             return []
         if self._admitting.holds_version(member.stage, beacon) or run.version == 0:
             return [self._admitting.admit(member, (), now)]
-        if beacon.state == "leaving":
-            return []
         number, norm = run.update
         if beacon.version == run.version - 1 and beacon.prepared == number >= 0:
             return [Send(member.peer, Apply(run.epoch, beacon.version, number, norm, True))]
+        if beacon.state == "leaving":
+            return []
         if run.offered == run.version:
             return [self._admitting.admit(member, (run.settings.me,), now)]
         return self._rollback.consider(now)

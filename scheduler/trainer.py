@@ -214,7 +214,7 @@ class TrainerCore:
             case Prepared():
                 return self.committing.prepared(peer, message, now)
             case Refused():
-                return self.committing.refused(member, message)
+                return self.committing.refused(member, message, now)
             case Applied(epoch, version, digest) if epoch == run.epoch:
                 if member.state is Membership.ADMITTED:
                     return self.joining.followed(member, version, digest, now)

@@ -171,7 +171,10 @@ class Working:
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
         run = self._run
         ledger = run.books.of(microbatch)
-        if ledger is None or not ledger.receipt(member.peer, microbatch.index, member.stage):
+        if ledger is None:
+            return
+        if not ledger.receipt(member.peer, microbatch.index, member.stage):
+            self._owns_it_after_all(ledger, microbatch, member.stage)
             return
         member.worked_at = now
         self._failures.worked(member.stage)
@@ -182,6 +185,13 @@ class Working:
             self.has_landed = True
             run.receipts.finished(microbatch)
             self._landed(microbatch, now)
+
+    def _owns_it_after_all(self, ledger: Ledger, microbatch: MicrobatchId, stage: int) -> None:
+        """Have it claimed at once if nobody owns what is accumulated: it was given up, and then its
+        gradient came. The attempt that is on its way ends where that was."""
+        index = microbatch.index
+        if ledger.is_claimed(index) and ledger.owner(index, stage) == NOBODY:
+            self._run.dispatch.goes_again(microbatch)
 
     def _expect_receipt(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> bool:
         """Expect the receipt of the stage that accumulates next; return whether there is one."""

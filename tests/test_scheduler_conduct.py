@@ -5,7 +5,7 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.agreeing import odd_ones
 from swarmrt.scheduler.conduct import MAKES_UP, MOST_DOUBLINGS, MOST_KNOWN, WAITED_FOR, Conduct
-from swarmrt.scheduler.disputes import NotFinite, Unreachable
+from swarmrt.scheduler.disputes import CONFIRM_S, NotFinite, Unreachable
 
 A, B, C, D = map(PeerId, "abcd")
 
@@ -85,15 +85,16 @@ def test_the_majority_counts_and_then_the_most_trusted() -> None:
 def test_who_cannot_reach_whom() -> None:
     members = (A, B, C, D)
     said = Unreachable()
-    assert said.said(A, B, 1, members) == "nobody"
-    assert said.said(A, B, 1, members) == "nobody", "the same word, again"
-    assert said.said(B, A, 1, members) == "between them"
+    assert said.said(A, B, 1, members, 0.0) == "nobody"
+    assert said.said(A, B, 1, members, 0.0) == "nobody", "the same word, again"
+    assert said.said(B, A, 1, members, 0.1) == "between them"
     said = Unreachable()
-    assert said.said(A, B, 1, members) == "nobody"
-    assert said.said(A, C, 2, members) == "the accuser"
+    assert said.said(A, B, 1, members, 0.0) == "nobody"
+    assert said.said(A, C, 2, members, 0.1) == "too soon", "the other's word may be on its way"
+    assert said.said(A, C, 3, members, CONFIRM_S) == "the accuser"
     said = Unreachable()
-    assert said.said(A, D, 1, members) == "nobody"
-    assert said.said(B, D, 1, members) == "the other", "two of three"
+    assert said.said(A, D, 1, members, 0.0) == "nobody"
+    assert said.said(B, D, 1, members, 0.0) == "the other", "two of three"
 
 
 def test_whoever_disputes_with_more_others_goes() -> None:

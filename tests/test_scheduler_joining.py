@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Beacon, Message, Ready
+from swarmrt.messages import Applied, Apply, Beacon, Message, Ready
 from swarmrt.scheduler.events import DeadlinePassed, PeerLost, Received, Started
-from swarmrt.scheduler.instructions import ReportRecovery
+from swarmrt.scheduler.instructions import ReportRecovery, Send
 from swarmrt.scheduler.membership import Membership
 from swarmrt.scheduler.run import TrainerSettings
 from swarmrt.scheduler.trainer import TrainerCore
-from tests.trainer_core import Swarm
+from tests.trainer_core import Swarm, silent_about
 
 PEER = PeerId("peer")
 SETTINGS = TrainerSettings(
@@ -84,3 +84,22 @@ def test_the_only_one_that_is_left_of_a_stage_is_let_in_whatever_it_was_barred_f
     assert set(swarm.fenced()) == {one, other}
     swarm.peers[other].state = "joining"
     swarm.run_to(10, limit_s=30.0)
+
+
+def test_the_last_one_that_has_prepared_a_version_is_told_to_apply_though_it_leaves() -> None:
+    """Found by a soak. Its Apply was lost, and nobody else can make that version: nobody went back,
+    as it was about to come, and nobody went on."""
+    swarm = Swarm((1, 1))
+    swarm.run_to(3)
+    lone = PeerId("s1p0")
+    swarm.peers[lone].habit = silent_about(Applied)
+    run = swarm.core.run
+    while "s0p0" not in (run.commit.applied if run.commit is not None else ()):
+        swarm.run(0.005)
+    del swarm.peers[lone]
+    swarm.feed(PeerLost(lone, "cut"))
+    assert run.members.bare_stages() == [1]
+    number, norm = run.update
+    beacon = Beacon(1, 2, 1, "leaving", run.version - 1, "d", number, number - 1, 1.0, 0, 0, 0.0)
+    told = swarm.core.handle(Received(lone, beacon), swarm.now)
+    assert Send(lone, Apply(1, run.version - 1, number, norm, True)) in told

@@ -11,6 +11,7 @@ import pytest
 from swarmrt.ids import PeerId
 from swarmrt.messages import LeftOut, Message
 from swarmrt.scheduler.events import StateLoaded
+from swarmrt.scheduler.holding import MOST_HOLDS
 from swarmrt.scheduler.instructions import ReportLeftOut
 from swarmrt.sim.links import Link, Sizes
 from swarmrt.sim.world import World
@@ -120,6 +121,43 @@ def test_whose_uplink_shows_only_in_rounds_is_left_out_after_two_of_them() -> No
     assert told.what == "round" and told.takes_s > 20 > told.step_s
     assert sum(gap > 20 for gap in story.gaps()) == 2
     assert max(story.gaps()) < 2 * statistics.median(story.gaps()) + story.round_s
+
+
+def test_who_cannot_is_let_in_all_the_same_where_nobody_else_is_left() -> None:
+    """The only replica of stage 0 dies; then the one at home is better than none."""
+    world = World((1, 1), seed=3, steps=8, microbatches=4, sizes=CANNOT, service_s=(0.05, 0.05),
+                  eval_every=0, checkpoint_every=3)  # fmt: skip
+    world.run_until(4)
+    while 3 not in world.disk.checkpoints:
+        world.clock.step()
+    world.kill(PeerId("s0p0"))
+    newcomer = world.peers[world.spawn(0, link=HOME)]
+    world.run(limit_s=1000)
+    assert len(newcomer.history) == 8 and not newcomer.left_out
+
+
+def test_whose_link_becomes_slow_in_a_round_is_left_out_of_it() -> None:
+    """Its parts go on moving, at 160 kb/s: the round would take six minutes."""
+    world = World((3, 1), seed=5, steps=20, microbatches=8, sizes=CAN, service_s=(0.05, 0.05),
+                  eval_every=0, checkpoint_every=0)  # fmt: skip
+    world.run_until(10)
+    slow, wires = PeerId("s0p0"), world.network.wires
+    assert wires is not None
+    wires.links[slow] = Link(up_bytes_per_s=20_000, down_bytes_per_s=20_000)
+    world.run(limit_s=world.clock.now + 120.0)
+    assert world.disk.steps[-1].version == 20 and world.peers[slow].left_out
+
+
+def test_who_follows_while_it_loads_for_a_minute_holds_up_eight_commits_and_no_more() -> None:
+    """What it misses meanwhile takes most of its link."""
+    sizes = Sizes(state_bytes=150_000_000, gradient_bytes=1_500_000, activation_bytes=1000)
+    world = World((1, 1), seed=5, steps=40, microbatches=2, sizes=sizes, service_s=(0.2, 0.2),
+                  eval_every=0, checkpoint_every=0)  # fmt: skip
+    world.run_until(4)
+    world.spawn(0, link=HOME)
+    world.run()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(world.disk.committed_at)]
+    assert sum(gap > 1.3 * min(gaps) for gap in gaps) == MOST_HOLDS
 
 
 @pytest.mark.parametrize("load_s", [60, pytest.param(400, marks=pytest.mark.slow)])

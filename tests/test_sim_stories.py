@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import statistics
 
-from swarmrt.scheduler.events import StopRequested
-from swarmrt.sim.links import Sizes
-from swarmrt.sim.world import World
+from swarmrt.sim.links import Link, Sizes
+from swarmrt.sim.world import TRAINER, World
 
 
 def gaps(times: list[float]) -> list[float]:
@@ -17,19 +16,6 @@ def gaps(times: list[float]) -> list[float]:
 
 def versions(world: World) -> list[int]:
     return [report.version for report in world.disk.steps]
-
-
-def test_a_run_that_had_done_its_last_step_repeats_nothing_when_it_is_resumed() -> None:
-    """The trainer is killed after the last update, and before its checkpoint."""
-    world = World((2, 2), seed=2, steps=10, microbatches=4, eval_every=0, checkpoint_every=0)
-    world.run_until(10)
-    assert not world.disk.checkpoints
-    world.kill_trainer()
-    for _ in range(200):
-        world.clock.step()
-    world.resume_trainer()
-    world.run()
-    assert versions(world) == list(range(1, 11)) and 10 in world.disk.checkpoints
 
 
 def test_a_checkpoint_that_takes_ten_minutes_to_write_delays_no_commit() -> None:
@@ -48,6 +34,21 @@ def test_a_checkpoint_that_takes_ten_minutes_to_write_delays_no_commit() -> None
     assert not world.disk.recoveries["fenced"] and not world.disk.rollbacks
     assert sorted(world.disk.checkpoints)[0] == 5 and 200 in world.disk.checkpoints
     assert not [version for version in world.disk.checkpoints if 5 < version < len(times)]
+
+
+def test_newcomers_do_not_take_the_copies_of_a_checkpoint_that_takes_a_minute_to_collect() -> None:
+    """Each of them would have a copy made, and replicas keep two: the older ones go first."""
+    sizes = Sizes(state_bytes=80_000_000, gradient_bytes=1000, activation_bytes=1000)
+    world = World((1, 1), seed=6, steps=60, microbatches=2, eval_every=0, checkpoint_every=5,
+                  service_s=(0.1, 0.1), sizes=sizes,
+                  links={TRAINER: Link(down_bytes_per_s=2.5e6)})  # fmt: skip
+    for version in (7, 12, 17):
+        world.run_until(version)
+        world.spawn(1)
+    world.run_until(30)
+    assert not world.disk.checkpoints, "it is still being collected"
+    world.run()
+    assert sorted(world.disk.checkpoints)[0] == 5 and 60 in world.disk.checkpoints
 
 
 def test_a_disk_that_hangs_until_the_end_still_gets_the_last_version() -> None:
@@ -72,19 +73,3 @@ def test_who_hangs_and_is_then_alone_gets_its_state_once_it_moves_again() -> Non
     world.kill(other)
     world.run(limit_s=moves_again_at + 60.0)
     assert versions(world)[-1] == 60 and world.disk.recoveries["fenced"] < 20
-
-
-def test_ctrl_c_while_a_resumed_trainer_hails_leaves_the_peers_what_they_hold() -> None:
-    world = World((2, 2), seed=3, steps=30, microbatches=4, eval_every=0, checkpoint_every=0)
-    world.run_until(5)
-    world.kill_trainer()
-    world.resume_trainer()
-    world.trainer.process.feed(StopRequested("ctrl-c"))
-    for _ in range(3000):
-        if not world.clock.step():
-            break
-    saved = max(world.disk.checkpoints, default=0)
-    assert world.trainer.stopped is not None
-    for stage in (0, 1):
-        held = max((len(world.peers[peer].history) for peer in world.live(stage)), default=0)
-        assert max(held, saved) >= 5

@@ -9,7 +9,7 @@ from typing import get_args
 from swarmrt.ids import PeerId
 from swarmrt.sim.faults import CALM, LONG_S, SHORT_S, Fault, Scenario
 from swarmrt.sim.faults import KINDS as OTHER_KINDS
-from swarmrt.sim.links import Link, Sizes
+from swarmrt.sim.links import MACHINE_ROOM, Link, Sizes
 from swarmrt.sim.network import Weather
 from swarmrt.sim.peer import Thread
 
@@ -26,7 +26,6 @@ KINDS = (
 HOME = Link(up_bytes_per_s=2.5e6, down_bytes_per_s=2.5e6, latency_s=0.025)
 CABLE = Link(up_bytes_per_s=5e6, down_bytes_per_s=25e6, latency_s=0.01)
 FIBRE = Link(up_bytes_per_s=60e6, down_bytes_per_s=60e6, latency_s=0.004)
-MACHINE_ROOM = Link()
 LINKS = (HOME, CABLE, FIBRE, MACHINE_ROOM)
 """Links of all hosts of a swarm, from these."""
 

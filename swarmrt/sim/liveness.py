@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.membership import Membership
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.trainer import TrainerCore
 from swarmrt.sim.world import World
@@ -95,10 +96,17 @@ class Liveness:
         return [peer for stage in range(world.num_stages) for peer in world.live(stage)]
 
     def _is_serving(self, peer_id: PeerId) -> bool:
+        """Return whether it has the state, and takes part or has done nothing for which it is
+        kept out."""
         core = self._world.peers[peer_id].process.core
         trainer = self._world.trainer.process.core
         assert isinstance(core, PeerCore) and isinstance(trainer, TrainerCore)
-        return core.seat.is_serving and core.seat.epoch == trainer.run.epoch
+        if not core.seat.is_serving or core.seat.epoch != trainer.run.epoch:
+            return False
+        run, member = trainer.run, trainer.run.members.get(peer_id)
+        if member is not None and member.state is not Membership.SEEN:
+            return True
+        return core.seat.version == run.version and not run.conduct.faults(peer_id)
 
     def _works(self, peer_id: PeerId) -> bool:
         network, peer = self._world.network, self._world.peers[peer_id]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from swarmrt.sim.faults import Outcome, Scenario, play
@@ -14,6 +14,25 @@ def failure_of(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) ->
     except Exception as failure:  # noqa: BLE001 - whatever it is, it is what is looked for
         return failure
     return None
+
+
+def first_failing(
+    scenarios: Iterable[Scenario], run: Callable[[Scenario], Outcome] = play
+) -> tuple[Scenario, Exception] | None:
+    """Return the first of them that fails, and how; None when none does."""
+    for scenario in scenarios:
+        failure = failure_of(scenario, run)
+        if failure is not None:
+            return scenario, failure
+    return None
+
+
+def play_all(scenarios: Iterable[Scenario]) -> None:
+    """Play them. Raises AssertionError with the shortest story of the first that fails."""
+    found = first_failing(scenarios)
+    if found is not None:
+        scenario, failure = found
+        raise AssertionError(shrink(scenario).story()) from failure
 
 
 def shrink(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) -> Scenario:
