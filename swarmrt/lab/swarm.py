@@ -153,15 +153,22 @@ class LocalSwarm:
         """Return the line with which another process joins, at all processes that are up."""
         return self.papers.line(self._addresses())
 
-    def spawn(self, stage: int, failpoints: str = "", device: str | None = None) -> Peer:
+    def spawn(
+        self,
+        stage: int,
+        failpoints: str = "",
+        device: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> Peer:
         """Start one more peer, which joins at all processes that are up. Does not wait for it.
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
-        `device`, by default on that of the swarm.
+        `device`, by default on that of the swarm. With `variables` of its environment it is not
+        forked: libraries read them when they are loaded.
         """
         if not 0 <= stage < self.config.num_stages:
             raise UsageError(f"there is no stage {stage}: stages are 0 to {len(self.replicas) - 1}")
-        return self._start_peer(stage, self._addresses(), failpoints, device)
+        return self._start_peer(stage, self._addresses(), failpoints, device, variables)
 
     def cut(self, a: Peer | Trainer, b: Peer | Trainer, seconds: float) -> None:
         """Break the links between two processes, and refuse new ones until then."""
@@ -253,6 +260,7 @@ class LocalSwarm:
         join: Sequence[str],
         failpoints: str = "",
         device: str | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> Peer:
         assert self._launcher is not None, "the swarm has not been started"
         number = sum(peer.stage == stage for peer in self._peers)
@@ -268,7 +276,8 @@ class LocalSwarm:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]
         papers = self.papers.of_guest(join)
-        peer.start([*arguments, *self._far()], papers, failpoints, alone=device != "cpu")
+        alone = device != "cpu" or bool(variables)
+        peer.start([*arguments, *self._far()], papers, failpoints, alone, variables)
         return peer
 
     def _start_trainer(self, join: Sequence[str], *more: str, failpoints: str = "") -> None:
