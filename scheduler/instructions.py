@@ -175,11 +175,14 @@ class UpdatePart(Instruction, frozen=True):
 
 
 class JoinUpdate(Instruction, frozen=True):
-    """Join the updated parts, which are all here; the outcome is UpdateJoined."""
+    """Join the updated parts, which are all here; the outcome is UpdateJoined. A member looks at
+    them as well: what another owner could not have made of the gradient is PartUnfit."""
 
     step: int
     round: int
     parts: int
+    owners: tuple[PeerId, ...] = ()  # of the parts, in turn; nobody looks at them without
+    norm: float = 0.0
 
 
 class DropRound(Instruction, frozen=True):

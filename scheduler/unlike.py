@@ -2,11 +2,14 @@
 
 Rules:
 - Hardware and builds may round an update differently. That shows at the first update that a peer
-  makes beside others, or in the weights of version 0, which each draws for itself.
+  makes beside others.
 - Nobody is at fault then. From now on the owners of parts update in that stage, and all adopt their
   bytes. Who differs gets the state of the others once more.
 - Who has agreed with the others before differs by its own fault; so does whoever differs where
   owners update.
+- Weights of version 0, which each draws for itself, may differ as well. Who differs then is at
+  fault, for a liar could do the same; but where owners update because the run wants it so, the run
+  begins without it, and it comes at version 1.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ def kind_of_difference(run: Run, applied: Iterable[PeerId], stage: int) -> Kind:
 def may_be_unlike(run: Run, member: Member) -> bool:
     """Return whether a newcomer has made by itself the weights that it says it is ready with."""
     if run.version == 0:
-        return True
+        return member.stage in run.by_owners
     admitted_at = member.admit.version if member.admit is not None else run.version
     makes_its_own = member.stage not in run.by_owners and admitted_at < run.version
     return makes_its_own and not member.has_agreed

@@ -71,7 +71,10 @@ class OwnersUpdate:
         if not self.is_whole or self.is_joining:
             return []
         self.is_joining = True
-        return [JoinUpdate(self._prepare.step, self._prepare.round, self.parts)]
+        key = (self._prepare.step, self._prepare.round)
+        if self.norm is None or self._me not in self._members:
+            return [JoinUpdate(*key, self.parts)]
+        return [JoinUpdate(*key, self.parts, self._members, self.norm)]
 
     def waits_for(self) -> PeerId:
         """Return whom a member waits for here: itself, an owner, or nobody."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,14 @@ from swarmrt.ids import PeerId
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.parts import part_range
 from swarmrt.runtime.unlike import NAME, read_unlike, write_unlike
-from swarmrt.runtime.updates import Updates, state_gradients
-from swarmrt.scheduler.events import PartUnfit
+from swarmrt.runtime.updates import Updates, made_of, state_gradients
+from swarmrt.scheduler.events import PartUnfit, UpdateJoined
 from swarmrt.scheduler.instructions import DropPart, JoinUpdate, KeepPart, UpdatePart
 
 A, B, C = map(PeerId, ("a", "b", "c"))
 PARTS = 3
-JOIN = JoinUpdate(0, 7, PARTS)
+OWNERS = (A, B, C)
+JOIN = JoinUpdate(0, 7, PARTS, OWNERS, 1.0)
 
 
 def config(**optimizer: object) -> RunConfig:
@@ -35,7 +38,7 @@ def part(index: int, numel: int, rows: int = 3) -> torch.Tensor:
 def test_all_adopt_what_the_owners_made(optimizer: dict[str, object]) -> None:
     """The last one hears of the round when all of it has come."""
     stages = [Stage(config(**optimizer), 0) for _ in range(PARTS)]
-    replicas = [Updates(stage) for stage in stages]
+    replicas = [Updates(me, stage) for me, stage in zip(OWNERS, stages, strict=True)]
     mean = torch.linspace(-1, 1, stages[0].num_parameters, dtype=torch.float64)
     for index, owner in enumerate(replicas):
         state = owner.state(0, 7, PARTS)
@@ -53,7 +56,10 @@ def test_all_adopt_what_the_owners_made(optimizer: dict[str, object]) -> None:
     for replica, stage in zip(replicas, stages, strict=True):
         early = replica.take_early(JOIN)
         assert not isinstance(early, PartUnfit)
-        states.add(replica.join(JOIN, replica.state(0, 7, PARTS), early).digest)
+        expected = partial(made_of, stage, 0, mean, 0.5)
+        joined = replica.join(JOIN, replica.state(0, 7, PARTS), early, expected)
+        assert isinstance(joined, UpdateJoined)
+        states.add(joined.digest)
         digests.add(stage.adopt(replica.take(0, 7).pieces()))
     assert len(states) == len(digests) == 1
     alone = Stage(config(**optimizer), 0)
@@ -62,9 +68,26 @@ def test_all_adopt_what_the_owners_made(optimizer: dict[str, object]) -> None:
         torch.testing.assert_close(stages[0].state()[name], values)
 
 
+@pytest.mark.parametrize("wrong_by", [0.1, math.nan, math.inf])
+@pytest.mark.parametrize("row", range(3))
+def test_member_names_an_owner_whose_part_no_update_makes(row: int, wrong_by: float) -> None:
+    stage = Stage(config(), 0)
+    updates, mean = Updates(A, stage), torch.ones(stage.num_parameters, dtype=torch.float64)
+    state = updates.state(0, 7, PARTS)
+    for index in range(PARTS):
+        updates.make(UpdatePart(0, 7, index, PARTS, 1.0), state, stage, mean, 1.0)
+    expected = partial(made_of, stage, 0, mean, 1.0)
+    state.part(1).mul_(1 + 1e-12)
+    assert isinstance(updates.join(JOIN, state, {}, expected), UpdateJoined), "it is rounded"
+    state.part(1).view(3, -1)[row, -1] += wrong_by
+    unfit = updates.join(JOIN, state, {}, expected)
+    assert isinstance(unfit, PartUnfit) and unfit.sender == B
+    assert isinstance(updates.join(JOIN, state, {}), UpdateJoined), "a newcomer cannot tell"
+
+
 def test_part_of_another_length_is_unfit_early_or_not() -> None:
     stage = Stage(config(), 0)
-    updates, good = Updates(stage), part(0, stage.num_parameters)
+    updates, good = Updates(A, stage), part(0, stage.num_parameters)
     keep = KeepPart(B, 0, 7, 0, True, PARTS, True)
     assert updates.unfit(keep, 0, B, good) is None
     unfit = updates.unfit(keep, 0, B, good[1:])
@@ -85,12 +108,12 @@ def test_part_of_another_length_is_unfit_early_or_not() -> None:
     ],
 )
 def test_what_is_no_part_of_a_state_does_not_fit(tensors: list[torch.Tensor]) -> None:
-    assert not Updates(Stage(config(), 0)).fits(tensors)
+    assert not Updates(A, Stage(config(), 0)).fits(tensors)
 
 
 def test_void_round_leaves_nothing() -> None:
     stage = Stage(config(), 0)
-    updates = Updates(stage)
+    updates = Updates(A, stage)
     updates.keep(KeepPart(B, 0, 7, 0, True, 0, True), part(0, stage.num_parameters))
     updates.keep(KeepPart(C, 0, 8, 0, True, 0, True), part(0, stage.num_parameters))
     first = updates.state(0, 7, PARTS)

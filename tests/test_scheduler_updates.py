@@ -51,6 +51,7 @@ NEW = PeerId("new")
 ROSTER = ((A, (0,)), (ME, ()))
 MINE = Part(1, 0, 7, 1, True, True)
 ITS = Part(1, 0, 7, 0, True, True)
+JOIN = JoinUpdate(0, 7, 2, (A, ME), 2.0)  # and look at what others made
 
 
 def prepare(number: int = 7, listeners: tuple[PeerId, ...] = (NEW,)) -> Prepare:
@@ -92,7 +93,7 @@ def test_owner_updates_its_parts_and_all_adopt_them() -> None:
     payload = UpdatedPart(0, 7, 1, 2)
     assert given == [Send(A, MINE, payload), Send(NEW, MINE, payload)]
     kept = peer.get(ITS, A)
-    assert kept == [KeepPart(A, 0, 7, 0, True, 2, True), JoinUpdate(0, 7, 2)]
+    assert kept == [KeepPart(A, 0, 7, 0, True, 2, True), JOIN]
     told = peer.feed(UpdateJoined(0, 7, "s"))
     assert sent(told, Updated) == [(TRAINER, Updated(1, 0, 7, "s"))]
     assert peer.get(Apply(1, 0, 7, 2.0, False)) == [StepOptimizer(0, 7, 2.0, False, adopt=2)]
@@ -149,7 +150,7 @@ def test_parts_that_come_before_the_prepare_are_kept_and_strangers_dropped() -> 
     peer.get(Part(1, 0, 7, 0, True), A)
     peer.feed(GradientCombined(0, 7, "g", 1.0))
     peer.get(Update(1, 0, 7, 2.0))
-    assert JoinUpdate(0, 7, 2) in peer.feed(PartUpdated(0, 7, 1))
+    assert JOIN in peer.feed(PartUpdated(0, 7, 1))
 
 
 def test_part_of_another_length_is_told_with_its_sender() -> None:
@@ -296,9 +297,9 @@ def test_member_that_never_updates_is_done_without() -> None:
     assert set(swarm.fenced()) == {"s1p1"}
 
 
-def test_replica_that_draws_other_weights_of_version_0_comes_at_the_next_one() -> None:
-    """The run does not wait for it, though it was to begin with two."""
-    swarm = Swarm()
+def test_where_owners_update_the_run_begins_without_who_draws_other_weights() -> None:
+    """It comes at version 1, though the run was to begin with two."""
+    swarm = Swarm(by_owners=(1,))
 
     def draws_otherwise(message: Message) -> list[Message]:
         is_its_own = isinstance(message, Ready | Beacon) and message.version == 0
@@ -306,5 +307,5 @@ def test_replica_that_draws_other_weights_of_version_0_comes_at_the_next_one() -
 
     swarm.peers[PeerId("s1p1")].habit = draws_otherwise
     swarm.run_to(6)
-    assert told(swarm).stages == (1,) and swarm.is_ready("s1p1")
+    assert told(swarm).peers == ["s1p1"] and swarm.is_ready("s1p1")
     assert swarm.core.run.conduct.faults(PeerId("s1p1")) == 0

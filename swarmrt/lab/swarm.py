@@ -50,6 +50,7 @@ class LocalSwarm:
         speeds: Sequence[Sequence[Speed]] | None = None,
         link_delay_s: float = 0.0,
         forks: bool = True,
+        variables: Mapping[tuple[int, int], Mapping[str, str]] | None = None,
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
@@ -57,7 +58,8 @@ class LocalSwarm:
         like {"run.steps": 40}; `threads` are torch's in each peer, which computes on `device`. For
         experiments: `speeds` are emulated, by stage, one replica after the other; `link_delay_s`
         is how much longer every message between two processes takes; without `forks` each process
-        loads its libraries by itself, as on a machine of its own.
+        loads its libraries by itself, as on a machine of its own; `variables` are added to the
+        environment of a stage's replica of that number, which is not forked then.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
@@ -71,7 +73,7 @@ class LocalSwarm:
         self._threads = threads or max(1, (os.cpu_count() or 1) // sum(self.replicas))
         self._device = device
         self._speeds, self._link_delay_s = speeds, link_delay_s
-        self._forks = forks
+        self._forks, self._variables = forks, variables or {}
         self._launcher: Launcher | None = None
         self._commits = Commits(self.run_dir / "metrics.jsonl")
         self.papers = LocalPapers(self.config.run.name)
@@ -153,22 +155,15 @@ class LocalSwarm:
         """Return the line with which another process joins, at all processes that are up."""
         return self.papers.line(self._addresses())
 
-    def spawn(
-        self,
-        stage: int,
-        failpoints: str = "",
-        device: str | None = None,
-        variables: Mapping[str, str] | None = None,
-    ) -> Peer:
+    def spawn(self, stage: int, failpoints: str = "", device: str | None = None) -> Peer:
         """Start one more peer, which joins at all processes that are up. Does not wait for it.
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
-        `device`, by default on that of the swarm. With `variables` of its environment it is not
-        forked: libraries read them when they are loaded.
+        `device`, by default on that of the swarm.
         """
         if not 0 <= stage < self.config.num_stages:
             raise UsageError(f"there is no stage {stage}: stages are 0 to {len(self.replicas) - 1}")
-        return self._start_peer(stage, self._addresses(), failpoints, device, variables)
+        return self._start_peer(stage, self._addresses(), failpoints, device)
 
     def cut(self, a: Peer | Trainer, b: Peer | Trainer, seconds: float) -> None:
         """Break the links between two processes, and refuse new ones until then."""
@@ -260,7 +255,6 @@ class LocalSwarm:
         join: Sequence[str],
         failpoints: str = "",
         device: str | None = None,
-        variables: Mapping[str, str] | None = None,
     ) -> Peer:
         assert self._launcher is not None, "the swarm has not been started"
         number = sum(peer.stage == stage for peer in self._peers)
@@ -276,6 +270,7 @@ class LocalSwarm:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]
         papers = self.papers.of_guest(join)
+        variables = self._variables.get((stage, number), {})
         alone = device != "cpu" or bool(variables)
         peer.start([*arguments, *self._far()], papers, failpoints, alone, variables)
         return peer

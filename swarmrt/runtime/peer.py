@@ -42,7 +42,7 @@ from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import Snapshot, digest_of
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.transfers import Transfers
-from swarmrt.runtime.updates import Updates
+from swarmrt.runtime.updates import Updates, made_of
 from swarmrt.runtime.worker import Outcome, Worker
 from swarmrt.scheduler.events import PartUnfit, Started, StateUnavailable, Stepped
 from swarmrt.scheduler.instructions import (
@@ -142,7 +142,7 @@ class Peer(Shell):
             config, stage, self._transfers, self._copying, self._fitting, options
         )
         self._parts = Parts(network.me, config.precision.gradients, stage.gradients().numel())
-        self._updates = Updates(stage)
+        self._updates = Updates(network.me, stage)
         self._loading: asyncio.Task[None] | None = None
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
             Send: self._send,
@@ -321,7 +321,13 @@ class Peer(Shell):
             self.process.feed(early)
             return
         state = self._updates.state(what.step, what.round, what.parts)
-        self._reduce(partial(self._updates.join, what, state, early), self.process.feed)
+        expected = None
+        if what.owners:
+            mean = self._parts.values(what.step, what.round)
+            scale = self._computations.clip_scale(what.norm)
+            expected = partial(made_of, self.stage, what.step, mean, scale)
+        join = partial(self._updates.join, what, state, early, expected)
+        self._reduce(join, self.process.feed)
 
     def _drop_part(self, what: DropPart) -> None:
         (self._updates if what.updated else self._parts).drop_part(what)

@@ -7,7 +7,7 @@ views.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -22,6 +22,9 @@ from swarmrt.scheduler.events import PartUnfit, PartUpdated, UpdateJoined
 from swarmrt.scheduler.instructions import DropPart, JoinUpdate, KeepPart, UpdatePart
 
 Key = tuple[int, int]  # step, round
+ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
+"""Updates differ by less beside the largest value of a slice, if it is by rounding. In float32 that
+is mostly 1 − beta, computed with more digits or fewer."""
 Early = Mapping[int, torch.Tensor]  # parts that came before the Prepare, by index
 
 
@@ -46,13 +49,17 @@ class NextState:
         return ((self.where(index), self.part(index)) for index in range(self._parts))
 
 
+Expected = Callable[[NextState, int], torch.Tensor]  # a part, by its index
+
+
 class Updates:
     """The parts of next states that a peer holds.
 
     What computes is given all that it needs, and may run on another thread.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, me: PeerId, stage: Stage) -> None:
+        self._me = me
         self._numel, self._dtype = stage.gradients().numel(), stage.gradients().dtype
         self._rows = stage.state_rows
         self._early: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
@@ -118,19 +125,44 @@ class Updates:
         self, what: UpdatePart, state: NextState, stage: Stage, mean: torch.Tensor, scale: float
     ) -> PartUpdated:
         """Make a part that this peer owns, of the mean gradient."""
-        where = state.where(what.index)
-        state.part(what.index).copy_(stage.updated(what.step, where, mean[where], scale))
+        state.part(what.index).copy_(made_of(stage, what.step, mean, scale, state, what.index))
         return PartUpdated(what.step, what.round, what.index)
 
     def place(self, state: NextState, index: int, part: torch.Tensor) -> None:
         """Take another owner's part."""
         state.part(index).copy_(part)
 
-    def join(self, what: JoinUpdate, state: NextState, early: Early) -> UpdateJoined:
-        """Return the digest of the whole state: all parts are here."""
+    def join(
+        self, what: JoinUpdate, state: NextState, early: Early, expected: Expected | None = None
+    ) -> UpdateJoined | PartUnfit:
+        """Return the digest of the whole state: all parts are here. What is `expected` of other
+        owners is made here once more, and may differ by what hardware rounds."""
         for index, part in early.items():
             self.place(state, index, part)
+        for index in range(what.parts) if expected is not None else ():
+            assert expected is not None
+            owner = what.owners[index % len(what.owners)]
+            if owner != self._me and not self._is_close(state.part(index), expected(state, index)):
+                reason = "is not what an update makes of the gradient"
+                return PartUnfit(what.step, what.round, owner, reason)
         return UpdateJoined(what.step, what.round, digest(state.values))
+
+    def _is_close(self, part: torch.Tensor, expected: torch.Tensor) -> bool:
+        """Return whether two updates of a slice differ by rounding alone: each row by little beside
+        its largest value. Where an update is not finite nothing can be said."""
+        made, own = part.view(self._rows, -1), expected.view(self._rows, -1)
+        if not own.numel() or not own.isfinite().all():
+            return True
+        most = ROUNDING[self._dtype] * own.abs().amax(dim=1, keepdim=True)
+        return bool(((made - own).abs() <= most + torch.finfo(self._dtype).tiny).all())
+
+
+def made_of(
+    stage: Stage, step: int, mean: torch.Tensor, scale: float, state: NextState, index: int
+) -> torch.Tensor:
+    """Return what an update by the mean gradient makes of a part."""
+    where = state.where(index)
+    return stage.updated(step, where, mean[where], scale)
 
 
 def state_gradients(config: RunConfig) -> float:
