@@ -6,6 +6,8 @@ import pytest
 
 from swarmrt.ids import PeerId
 from swarmrt.sim.process import Process
+from swarmrt.sim.shrinking import failure_of, shrink
+from swarmrt.sim.unlike import draw
 from swarmrt.sim.world import World
 
 OTHER = " fma"
@@ -76,3 +78,13 @@ def test_owner_that_is_lost_while_it_updates_voids_the_round_and_nothing_else(se
     swarm.run()
     assert lost and swarm.disk.recoveries["void round"] >= 1
     assert [report.version for report in swarm.disk.steps] == list(range(1, 6))
+
+
+@pytest.mark.parametrize("first", [0, 10])
+def test_no_schedule_breaks_a_promise(first: int) -> None:
+    """Those of faults and of hardships; `scripts/simulate_faults --kind unlike` soaks."""
+    for seed in range(first, first + 10):
+        scenario = draw(seed)
+        failure = failure_of(scenario)
+        if failure is not None:
+            raise AssertionError(shrink(scenario).story()) from failure
