@@ -43,6 +43,7 @@ from swarmrt.messages import (
     Recover,
     Stale,
     Standing,
+    Update,
 )
 from swarmrt.scheduler.estimate import is_duration
 from swarmrt.scheduler.reducing import most_behind
@@ -78,6 +79,7 @@ class Believing:
             Recover: self._ownership,
             Standing: self._standing,
             Prepare: self._prepare,
+            Update: self._apply,
             Apply: self._apply,
             Drain: lambda message: _is_number(message.epoch),
             Finish: lambda message: True,
@@ -156,7 +158,7 @@ class Believing:
         times = (message.takes_s, message.step_s, message.rest_s)
         return all(map(_is_number, (message.epoch, message.term))) and all(map(is_duration, times))
 
-    def _apply(self, message: Apply) -> bool:
+    def _apply(self, message: Update | Apply) -> bool:
         counts = _is_number(message.epoch) and _is_number(message.round)
         return counts and self._is_near(message.step) and _is_norm(message.norm)
 

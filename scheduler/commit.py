@@ -3,6 +3,8 @@ applied.
 
 Rules:
 - A round that misses a member, or is late, is void; the next one has a higher number.
+- Where a stage's replicas are unlike, owners of parts update once the norm is known, and the round
+  is whole when all of that is everywhere.
 - A version is committed once every live replica that was told to apply it has said so.
 - Replicas of a stage say the same. Who does not is done without.
 """
@@ -17,10 +19,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Apply, Prepare, Prepared, Roster
+from swarmrt.messages import Apply, Prepare, Prepared, Roster, Update, Updated
 from swarmrt.scheduler.agreeing import odd_ones
 from swarmrt.scheduler.instructions import ReportStep
 from swarmrt.scheduler.plausible import is_finite
+
+NORMS_DIFFER = 1e-9  # of a norm, by which hardware may round a sum in float64 differently
 
 Digests = tuple[tuple[tuple[PeerId, str], ...], ...]  # by stage, in roster order
 
@@ -37,15 +41,18 @@ class Round:
     tokens: int
     began_at: float
     skip: bool = False  # the step: nothing is combined
+    by_owners: frozenset[int] = frozenset()  # stages whose update is made by the parts' owners
+    norm: float | None = None  # of the whole model, once all are prepared
     prepared: dict[PeerId, Prepared] = field(default_factory=dict)
+    updated: dict[PeerId, Updated] = field(default_factory=dict)
     waits_for: dict[PeerId, PeerId] = field(default_factory=dict)  # by the word of each, its last
 
     def prepares(self) -> list[tuple[PeerId, Prepare]]:
         """Return what to tell everyone who takes part or listens."""
         told = []
-        for roster, listeners in zip(self.rosters, self.listeners, strict=True):
-            counts = (self.tokens, self.skip)
-            prepare = Prepare(self.epoch, self.step, self.number, roster, listeners, *counts)
+        for stage, (roster, listeners) in enumerate(zip(self.rosters, self.listeners, strict=True)):
+            how = (self.tokens, self.skip, stage in self.by_owners)
+            prepare = Prepare(self.epoch, self.step, self.number, roster, listeners, *how)
             told += [(peer, prepare) for peer, _ in roster]
             told += [(peer, prepare) for peer in listeners]
         return told
@@ -63,9 +70,21 @@ class Round:
             told += [(peer, stage) for peer in (*dict(roster), *listeners)]
         return told
 
+    def updates(self) -> list[tuple[PeerId, Update]]:
+        """Return what to tell those whose stages update now. Listeners get what comes of it."""
+        assert self.norm is not None
+        update = Update(self.epoch, self.step, self.number, self.norm)
+        return [(peer, update) for stage in self.by_owners for peer, _ in self.rosters[stage]]
+
     @property
-    def is_whole(self) -> bool:
+    def is_prepared(self) -> bool:
         return len(self.prepared) == len(self.members)
+
+    def has_answered(self, peer: PeerId) -> bool:
+        """Return whether a member has said what it was last asked for."""
+        if self.norm is None or self.members[peer] not in self.by_owners:
+            return peer in self.prepared
+        return peer in self.updated
 
     def says(self, peer: PeerId, waits_for: PeerId) -> None:
         """Take a member's word on whose parts it lacks."""
@@ -74,11 +93,11 @@ class Round:
             self.waits_for[peer] = waits_for
 
     def missing(self) -> list[PeerId]:
-        return sorted(set(self.members) - set(self.prepared))
+        return sorted(peer for peer in self.members if not self.has_answered(peer))
 
-    def norm(self) -> float:
-        """Return the norm of the whole model's mean gradient. All replicas of a stage say the
-        same."""
+    def whole_norm(self) -> float:
+        """Return the norm of the whole model's mean gradient. All replicas of a stage say the same,
+        but for the last bits."""
         return math.sqrt(sum(self.prepared[roster[0][0]].squared_norm for roster in self.rosters))
 
     def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
@@ -90,13 +109,28 @@ class Round:
 
         odd: list[PeerId] = []
         for roster in self.rosters:
-            odd += odd_ones({peer: self._word(peer) for peer, _ in roster}, rank)
+            odd += odd_ones(self._words(roster), rank)
         return odd
 
-    def _word(self, peer: PeerId) -> tuple[str, float]:
-        prepared = self.prepared[peer]
-        norm = prepared.squared_norm if is_finite(prepared.squared_norm) else math.inf
-        return prepared.digest, norm
+    def _words(self, roster: Roster) -> dict[PeerId, tuple[str, float]]:
+        """Return what members say. Norms that differ in their last bits are one and the same:
+        unlike replicas add squares in another order."""
+        words: dict[PeerId, tuple[str, float]] = {}
+        for peer, _ in roster:
+            prepared = self.prepared[peer]
+            norm = prepared.squared_norm if is_finite(prepared.squared_norm) else math.inf
+            word = (prepared.digest, norm)
+            words[peer] = next((w for w in words.values() if _is_close(w, word)), word)
+        return words
+
+    def odd_updates(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Return who holds another state than the others of its stage, though all adopt the owners'
+        bytes."""
+        odd: list[PeerId] = []
+        for stage in sorted(self.by_owners):
+            words = {peer: self.updated[peer].digest for peer, _ in self.rosters[stage]}
+            odd += odd_ones(words, trust)
+        return odd
 
     def not_finite(self) -> int | None:
         """The last stage whose gradient is not finite: those before it are given what it has."""
@@ -110,7 +144,7 @@ class Round:
         are there. Where nobody has, anybody may be the one that keeps its sums to itself."""
         found: list[PeerId] = []
         for roster in self.rosters:
-            missing = [peer for peer, _ in roster if peer not in self.prepared]
+            missing = [peer for peer, _ in roster if not self.has_answered(peer)]
             if len(missing) < len(roster):
                 found += missing
             elif len(roster) > 1:
@@ -120,7 +154,11 @@ class Round:
     def alone(self) -> list[int]:
         """Stages whose only member has not answered."""
         lone = [stage for stage, roster in enumerate(self.rosters) if len(roster) == 1]
-        return [stage for stage in lone if self.rosters[stage][0][0] not in self.prepared]
+        return [stage for stage in lone if not self.has_answered(self.rosters[stage][0][0])]
+
+
+def _is_close(one: tuple[str, float], other: tuple[str, float]) -> bool:
+    return one[0] == other[0] and math.isclose(one[1], other[1], rel_tol=NORMS_DIFFER)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,8 @@
 
 Rules:
 - Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages are
-  prepared: one global norm, one update.
+  prepared: one global norm, one update. Where replicas are unlike, owners of parts make the update
+  before that, and Apply means to adopt it.
 - A round that loses a member, or is late, is void, and repeated with those that are left. It is not
   late while its parts move. Whoever is missing again (`missing`), or says what the other replicas
   do not, is done without; so is the slowest link of a round that takes longer than it is worth.
@@ -15,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Apply, Prepared, Refused
+from swarmrt.messages import Apply, Prepared, Refused, Updated
 from swarmrt.scheduler import worth
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.commit import Commit, Round
@@ -27,6 +28,7 @@ from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.missing import TWICE, Missing, blamed
 from swarmrt.scheduler.plausible import MOST_SAID
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
+from swarmrt.scheduler.unlike import kind_of_difference
 from swarmrt.scheduler.working import Working
 
 ROUND_S = 30.0  # for the first rounds
@@ -65,26 +67,35 @@ class Committing:
         joining = [member for member in admitted if not worth.is_too_far_behind(run, member)]
         run.phase = Phase.PREPARING
         self._rounds += 1
-        stages = range(run.num_stages)
+        stages, skip = range(run.num_stages), run.version in run.skipped
+        rosters = tuple(run.ledger.roster(s, run.members.ready(s)) for s in stages)
+        listeners = tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages)
+        shared = {s for s in stages if len(rosters[s]) + len(listeners[s]) > 1}
         if self._newest is None or (self._newest.epoch, self._newest.step) != run.current:
             self._begin_step(now)
         run.round = self._newest = Round(
             run.epoch,
             run.version,
             self._rounds,
-            rosters=tuple(run.ledger.roster(s, run.members.ready(s)) for s in stages),
-            listeners=tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages),
+            rosters=rosters,
+            listeners=listeners,
             tokens=run.ledger.tokens,
             began_at=now,
-            skip=run.version in run.skipped,
+            skip=skip,
+            by_owners=frozenset() if skip else frozenset(run.by_owners & shared),
         )
         run.round_began_at = now
-        self._moved_bytes = worth.moved_bytes(run, run.round)
-        patience_s = self._patience_s(run.round)
+        self._wait_for(run.round, now)
+        return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
+
+    def _wait_for(self, round_: Round, now: float) -> None:
+        """Begin to wait for what the members of a round have just been asked for."""
+        run = self._run
+        self._moved_bytes = worth.moved_bytes(run, round_)
+        patience_s = self._patience_s(round_)
         run.agenda.set(("ask", None), now + ASK_AGAIN * patience_s)
         look_s = LOOK_S * 2.0 ** min(run.void_rounds, 20)
         run.agenda.set(("round", None), now + max(look_s, patience_s))
-        return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
 
     def _patience_s(self, round_: Round) -> float:
         """Return how long a round is waited for: by what others took, and what its links take."""
@@ -120,6 +131,8 @@ class Committing:
         if round_ is None:
             return []
         missing = round_.missing()
+        if round_.norm is not None:
+            return [Send(peer, update) for peer, update in round_.updates() if peer in missing]
         return [Send(peer, prepare) for peer, prepare in round_.prepares() if peer in missing]
 
     def round_is_late(self, now: float) -> list[Instruction]:
@@ -273,7 +286,7 @@ class Committing:
             run.charge(peer, "what it was given was not finite", "cut")
         return []
 
-    def _is_current(self, message: Refused | Prepared) -> bool:
+    def _is_current(self, message: Refused | Prepared | Updated) -> bool:
         run = self._run
         if run.round is None:
             return False
@@ -286,12 +299,12 @@ class Committing:
             return []
         run.round.prepared.setdefault(sender, message)
         run.came((sender, "prepared"), now)
-        return self._apply(run.round, now) if run.round.is_whole else []
+        if run.round.norm is not None or not run.round.is_prepared:
+            return []
+        return self._all_prepared(run.round, now)
 
-    # ------------------------------------------------------------------ apply
-
-    def _apply(self, round_: Round, now: float) -> list[Instruction]:
-        """Announce the global norm, as all stages are prepared, and go on to the next step."""
+    def _all_prepared(self, round_: Round, now: float) -> list[Instruction]:
+        """Go on with the norm of the whole model: let owners update, where they do, or apply."""
         run = self._run
         odd = round_.odd_ones(run.trust)
         if odd:
@@ -300,7 +313,34 @@ class Committing:
         bad = round_.not_finite()
         if bad is not None:
             return self._do_without(round_, bad, None)
-        norm = round_.norm()
+        round_.norm = round_.whole_norm()
+        if not round_.by_owners:
+            return self._apply(round_, round_.norm, now)
+        self._wait_for(round_, now)
+        return [Send(peer, update) for peer, update in round_.updates()]
+
+    def updated(self, sender: PeerId, message: Updated, now: float) -> list[Instruction]:
+        """A member holds what the owners have made of its stage."""
+        run, round_ = self._run, self._run.round
+        if round_ is None or round_.norm is None or not self._is_current(message):
+            return []
+        if round_.members.get(sender) not in round_.by_owners:
+            return []
+        round_.updated.setdefault(sender, message)
+        run.came((sender, "updated"), now)
+        if round_.missing():
+            return []
+        odd = round_.odd_updates(run.trust)
+        if odd:
+            self._charge_all(odd, f"its update of step {run.version + 1} is not the others'")
+            return []
+        return self._apply(round_, round_.norm, now)
+
+    # ------------------------------------------------------------------ apply
+
+    def _apply(self, round_: Round, norm: float, now: float) -> list[Instruction]:
+        """Announce the global norm, as all stages are prepared, and go on to the next step."""
+        run = self._run
         if not run.void_rounds:
             self._round_time.add(now - round_.began_at)
         apply = Apply(run.epoch, run.version, round_.number, norm, False)
@@ -391,7 +431,9 @@ class Committing:
         odd = commit.odd_ones(run.trust)
         if odd:
             reason = f"its weights of version {run.version} are not those of the other replicas"
-            self._charge_all(odd, f"{reason}: {SOFTWARE}")
+            for peer in odd:
+                kind = kind_of_difference(run, commit.expected, commit.expected[peer])
+                run.charge(peer, f"{reason}: {SOFTWARE}", kind)
             return []
         run.commit = None
         run.agenda.cancel(("apply", None))
@@ -407,6 +449,9 @@ class Committing:
         run.digests = tuple(replicas[0][1] if replicas else "" for replicas in digests)
         for peer in commit.expected:
             run.conduct.took_part(peer)
+            member = run.members.get(peer)
+            if member is not None:
+                member.has_agreed = True
         if not all(digests):
             return instructions  # a stage is lost, which is dealt with where it was
         donors = tuple(tuple(peer for peer, _ in replicas) for replicas in digests)
@@ -432,7 +477,8 @@ class Committing:
         """Return what a commit that is under way is waiting for."""
         run = self._run
         if run.round is not None:
-            return f"PREPARED of {run.round.missing()}"
+            what = "PREPARED" if run.round.norm is None else "UPDATED"
+            return f"{what} of {run.round.missing()}"
         if run.commit is not None:
             return f"APPLIED of {run.commit.missing()}"
         if run.ledger.complete:

@@ -27,13 +27,17 @@ MOST_AT_ODDS = 64  # others that are remembered of each
 MOST_KNOWN = 4096  # peers that are remembered, the newest of them
 
 
+Kind = Literal["fault", "cut", "unlike", "lie", "slow"]
+"""Barred for longer and longer; this step; this step, and the others of its stage do not compare
+updates any more; expelled; resting."""
+
+
 class Charge(NamedTuple):
     """A charge to be held against a member, once the event that showed it is dealt with."""
 
     peer: PeerId
     reason: str
-    kind: Literal["fault", "cut", "lie", "slow"]  # barred for longer and longer; this step;
-    # expelled; resting
+    kind: Kind
     waited_s: float = 0.0  # that all have waited for it
 
 

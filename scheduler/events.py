@@ -106,6 +106,22 @@ class GradientCombined(Event, frozen=True):
     squared_norm: float
 
 
+class PartUpdated(Event, frozen=True):
+    """A part of the next version's state is made here, for everyone."""
+
+    step: int
+    round: int
+    index: int
+
+
+class UpdateJoined(Event, frozen=True):
+    """The whole state after the update is here, aside."""
+
+    step: int
+    round: int
+    digest: str
+
+
 class Stepped(Event, frozen=True):
     """The optimizer has made this version."""
 
@@ -164,5 +180,5 @@ ALL_EVENTS: tuple[type[Event], ...] = (
     Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone,
     WeightGradientsDone, PartSummed, GradientCombined, Stepped, StateLoaded, StateUnavailable,
     CheckpointSaved, CheckpointFailed, DeadlinePassed, StopRequested, ComputeFailed, PartUnfit,
-    Expelled, Moved,
+    Expelled, Moved, PartUpdated, UpdateJoined,
 )  # fmt: skip

@@ -26,6 +26,8 @@ from swarmrt.messages import (
     Recover,
     Released,
     Standing,
+    Update,
+    Updated,
 )
 from swarmrt.scheduler.instructions import (
     Announce,
@@ -51,6 +53,7 @@ _SENDS: dict[Role, dict[type[Message], str]] = {
         Released: "release.{}_send",
         Part: "reduce.{}_part",
         Prepared: "prepare.{}_prepared",
+        Updated: "update.{}_updated",
         Applied: "apply.{}_applied",
         Leaving: "leave.{}_send",
     },
@@ -61,6 +64,7 @@ _SENDS: dict[Role, dict[type[Message], str]] = {
         Recover: "recover.{}_send",
         Standing: "standing.{}_send",
         Prepare: "prepare.{}_send",
+        Update: "update.{}_send",
         Apply: "apply.{}_send",
     },
 }

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Drain, Finish, LeftOut, Standing, TooSlow
-from swarmrt.scheduler import worth
+from swarmrt.scheduler import unlike, worth
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.committing import Committing
 from swarmrt.scheduler.conduct import Charge
@@ -138,7 +138,7 @@ class Fencing:
         step_s, takes_s = run.step_time.mean_s, now - since
         match what:
             case "link":
-                takes_s = member.gradient_s
+                takes_s = worth.following_s(run, member)
             case "round":
                 takes_s, since = now - run.round_began_at, run.round_began_at
                 step_s = worth.step_without_s(run, member)
@@ -157,6 +157,10 @@ class Fencing:
             return []
         if charge.kind == "slow":
             return [] if worth.is_alone(run, member) else self.leave_out(member, "round", now)
+        if charge.kind == "unlike":
+            run.conduct.cut(charge.peer, run.version)
+            told = unlike.found(run, member)
+            return [*told, *self.fence(member, charge.reason, now)]
         if charge.kind == "cut":
             run.conduct.cut(charge.peer, run.version)
         elif charge.kind == "fault":

@@ -42,7 +42,7 @@ class Holding:
         """Return how long this step may be held for a newcomer."""
         run = self._run
         behind, most = worth.behind(run, newcomer), worth.most_missed(run, newcomer)
-        step_s, gradient_s = run.step_time.mean_s, newcomer.gradient_s
+        step_s, gradient_s = run.step_time.mean_s, worth.following_s(run, newcomer)
         if newcomer.holds > MOST_HOLDS or not behind < most or not step_s:
             return 0.0
         if worth.is_alone(run, newcomer) or worth.is_link_too_slow(run, newcomer):

@@ -39,6 +39,15 @@ class InputGrad(Payload, frozen=True):
     microbatch: MicrobatchId
 
 
+class UpdatedPart(Payload, frozen=True):
+    """Part `index` of `parts` of the state that this round's owners have made."""
+
+    step: int
+    round: int
+    index: int
+    parts: int
+
+
 class GradientPart(Payload, frozen=True):
     """Slice `index` of `parts` of this stage's accumulated gradients, or of the summed ones."""
 
@@ -79,6 +88,7 @@ class KeepPart(Instruction, frozen=True):
     index: int
     summed: bool
     parts: int = 0  # of the round; 0 while it is not known yet
+    updated: bool = False
 
 
 class DropPart(Instruction, frozen=True):
@@ -89,6 +99,7 @@ class DropPart(Instruction, frozen=True):
     round: int
     index: int
     summed: bool
+    updated: bool = False
 
 
 class RunForward(Instruction, frozen=True):
@@ -152,6 +163,28 @@ class CombineParts(Instruction, frozen=True):
     parts: int
 
 
+class UpdatePart(Instruction, frozen=True):
+    """Clip by the global norm, and update this part of the parameters and moments beside those that
+    count; the outcome is PartUpdated."""
+
+    step: int
+    round: int
+    index: int
+    parts: int
+    norm: float
+
+
+class JoinUpdate(Instruction, frozen=True):
+    """Join the updated parts, which are all here; the outcome is UpdateJoined. A member looks at
+    them as well: what another owner could not have made of the gradient is PartUnfit."""
+
+    step: int
+    round: int
+    parts: int
+    owners: tuple[PeerId, ...] = ()  # of the parts, in turn; nobody looks at them without
+    norm: float = 0.0
+
+
 class DropRound(Instruction, frozen=True):
     """Forget the parts and the sum of a round that is void. The accumulators stay as they are."""
 
@@ -161,13 +194,15 @@ class DropRound(Instruction, frozen=True):
 
 class StepOptimizer(Instruction, frozen=True):
     """Clip by the global norm, update with the round's sum, clear the accumulators; the outcome is
-    Stepped."""
+    Stepped. Or adopt the state that the round's owners have made, with `adopt` so many parts of it.
+    """
 
     step: int
     round: int
     norm: float
     snapshot: bool
     skip: bool = False  # no update: the version after it has the same weights
+    adopt: int = 0
 
 
 class LoadState(Instruction, frozen=True):
@@ -217,6 +252,12 @@ class RaiseEpoch(Instruction, frozen=True):
     epoch: int
 
 
+class KeepUnlike(Instruction, frozen=True):
+    """Write down of which stages the replicas are unlike, for the next incarnation to know."""
+
+    stages: tuple[int, ...]
+
+
 class OfferCheckpoint(Instruction, frozen=True):
     """Be the donor of the checkpoint of this version, for every stage."""
 
@@ -235,6 +276,14 @@ class ReportExpelled(Report, frozen=True):
 
     peer: PeerId
     reason: str
+
+
+class ReportUnlike(Report, frozen=True):
+    """A word for people: this peer rounds differently than the others of its stage, so that from
+    now on the owners of parts update."""
+
+    stage: int
+    peer: PeerId
 
 
 class ReportStall(Report, frozen=True):
@@ -348,9 +397,11 @@ class Stop(Instruction, frozen=True):
 
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
     Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, RunWeightGradients, Forget,
-    DropFrames, ClearGradients, SumPart, CombineParts, DropPart, DropRound, StepOptimizer,
-    LoadState, StopLoading,
-    Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, ReportWaiting, ReportStep,
+    DropFrames, ClearGradients, SumPart, CombineParts, UpdatePart, JoinUpdate, DropPart, DropRound,
+    StepOptimizer, LoadState, StopLoading,
+    Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, KeepUnlike,
+    ReportWaiting, ReportStep,
     ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
-    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, ReportLate, ReportLeftOut, Stop,
+    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, ReportLate, ReportLeftOut,
+    ReportUnlike, Stop,
 )  # fmt: skip

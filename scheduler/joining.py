@@ -13,19 +13,19 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Literal
-
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Beacon, Hail, Standing
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.agreeing import odd_ones
 from swarmrt.scheduler.committing import SOFTWARE
+from swarmrt.scheduler.conduct import Kind
 from swarmrt.scheduler.fencing import Fencing
 from swarmrt.scheduler.instructions import Instruction, ReportPeer, Send, StartDeadline
 from swarmrt.scheduler.membership import Member, Membership
 from swarmrt.scheduler.resumption import Checkpointed, choose_version
 from swarmrt.scheduler.rollback import Rollback
 from swarmrt.scheduler.run import ANSWER_S, Phase, Run
+from swarmrt.scheduler.unlike import may_be_unlike
 
 DOUBT_S = 0.25  # half of what is between two beacons: several late ones come together
 REMIND_S = 1.0  # rarely is one lost: with the link to whom it was for, who is told all then
@@ -237,10 +237,12 @@ class Joining:
         is_ready = any(run.members.is_ready(peer, stage) for stage in range(run.num_stages))
         return not is_ready, run.trust(peer)
 
-    def _kind_of_charge(self, peer: PeerId, known: str) -> Literal["fault", "lie"]:
+    def _kind_of_charge(self, peer: PeerId, known: str) -> Kind:
         """Return the kind of charge. Whoever contradicts a second time what its admission names has
         lied: with a state of other weights it would have said that it has none."""
         member = self._run.members.get(peer)
+        if member is not None and may_be_unlike(self._run, member):
+            return "unlike"
         if not known or member is None or member.admit is None or member.admit.digest != known:
             return "fault"
         return "lie" if self._run.conduct.contradicts(peer) > 1 else "fault"

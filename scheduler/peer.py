@@ -39,6 +39,8 @@ from swarmrt.messages import (
     Refused,
     Stale,
     Standing,
+    Update,
+    Updated,
 )
 from swarmrt.scheduler.backwards import Backwards
 from swarmrt.scheduler.believing import Believing
@@ -53,6 +55,7 @@ from swarmrt.scheduler.events import (
     Moved,
     PartSummed,
     PartUnfit,
+    PartUpdated,
     PeerLost,
     Received,
     SendFailed,
@@ -61,6 +64,7 @@ from swarmrt.scheduler.events import (
     StateUnavailable,
     Stepped,
     StopRequested,
+    UpdateJoined,
     WeightGradientsDone,
 )
 from swarmrt.scheduler.forwards import Forwards
@@ -90,13 +94,14 @@ class PeerCore:
         self.seat = Seat(settings)
         self._leaving = False  # it wants to go; it may when it is draining
         self._asked_in = (-1, -1)  # epoch and term in which this peer has asked to be let go
-        self._update = (-1, 0.0)  # round and norm of the one that made this version
+        self._made_by = (-1, 0.0)  # round and norm of the one that made this version
         self._admitted_with = ""  # digest of the version that it was admitted at, where it is known
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
         self._admission: Admit | Hail | LeftOut | None = None  # that came while it was stepping
         self._link = LinkRate(settings.wire_bytes or settings.gradient_bytes)
         self.computing = Computing(self.seat)
-        self.reducing = Reducing(settings.me, settings.gradient_bytes)
+        sizes = (settings.gradient_bytes, settings.update_bytes)
+        self.reducing = Reducing(settings.me, *sizes)
         self.forwards = Forwards(self.seat, self.computing)
         self.backwards = Backwards(self.seat, self.computing, self.forwards, self.reducing)
         self.recovery = Recovery(
@@ -116,7 +121,7 @@ class PeerCore:
         match event:
             case Started(version, digest, applied, norm):
                 self.seat.version, self.seat.digest = version, digest
-                self._update = (applied, norm)
+                self._made_by = (applied, norm)
                 return [Announce("joining", version), *self._beat(now)]
             case Received(sender, message):
                 return self._received(sender, message, now)
@@ -138,6 +143,10 @@ class PeerCore:
                 ]
             case GradientCombined():
                 return self._gradient_combined(event)
+            case PartUpdated():
+                return [*self.reducing.part_updated(event), *self._reduce_on()]
+            case UpdateJoined():
+                return self._update_joined(event)
             case Stepped():
                 return self._stepped(event)
             case Moved():
@@ -204,6 +213,8 @@ class PeerCore:
                 return self._standing(message, now)
             case Prepare():
                 return self._prepare(message)
+            case Update():
+                return self._update(message)
             case Apply():
                 return self._apply(message)
             case Drain(epoch, back) if epoch == seat.epoch and self._leaving:
@@ -245,7 +256,7 @@ class PeerCore:
         seat.epoch, seat.term = message.epoch, message.term
         seat.key = bytes.fromhex(message.key)
         self._admitted_with = message.digest
-        self._update = (message.applied, message.norm)
+        self._made_by = (message.applied, message.norm)
         is_held = bool(seat.digest) and message.digest in ("", seat.digest)
         if message.version == seat.version and is_held:
             return void + self._serve()
@@ -280,7 +291,7 @@ class PeerCore:
     @property
     def update(self) -> tuple[int, float]:
         """The round and the norm of the update that made this version; -1 and 0 if not known."""
-        return self._update
+        return self._made_by
 
     def _ready(self) -> Send:
         seat = self.seat
@@ -433,7 +444,7 @@ class PeerCore:
                 seat.version,
                 seat.digest,
                 self.reducing.prepared(seat.version),
-                *self._update,
+                *self._made_by,
                 queued,
                 self.computing.done,
                 self.computing.service_s,
@@ -523,7 +534,7 @@ class PeerCore:
         instructions = self.reducing.next(seat.version)
         for step in instructions:
             if isinstance(step, StepOptimizer):
-                seat.is_stepping, self._update = True, (step.round, step.norm)
+                seat.is_stepping, self._made_by = True, (step.round, step.norm)
         return instructions
 
     def _part_unfit(self, event: PartUnfit) -> list[Instruction]:
@@ -557,6 +568,26 @@ class PeerCore:
             return []
         return [seat.to_trainer(Prepared(seat.epoch, *round_.key, *round_.combined))]
 
+    def _update(self, message: Update) -> list[Instruction]:
+        """Make the parts that this peer owns, or say again that all of them are here."""
+        if message.epoch != self.seat.epoch or message.step != self.seat.version:
+            return []
+        return self._updated(message.step) or self.reducing.update(message)
+
+    def _update_joined(self, event: UpdateJoined) -> list[Instruction]:
+        if self.reducing.joined(event) is None:
+            return [DropRound(event.step, event.round)]
+        return self._updated(event.step) + self._reduce_on()
+
+    def _updated(self, step: int) -> list[Instruction]:
+        """Say that the next version's state is here, if it is."""
+        seat = self.seat
+        round_ = self.reducing.round(step)
+        if round_ is None or round_.update is None or seat.me not in round_.members:
+            return []
+        digest = round_.update.digest
+        return [] if digest is None else [seat.to_trainer(Updated(seat.epoch, *round_.key, digest))]
+
     def _apply(self, message: Apply) -> list[Instruction]:
         seat = self.seat
         if message.epoch != seat.epoch:
@@ -577,10 +608,10 @@ class PeerCore:
         is_here = message.step == seat.version and message.round == prepared
         if seat.state != "joining" or seat.is_stepping or not is_here:
             return []
-        seat.is_stepping, self._update = True, (message.round, message.norm)
         round_ = self.reducing.round(message.step)
-        skip = round_ is not None and round_.prepare.skip
-        return [StepOptimizer(message.step, message.round, message.norm, message.snapshot, skip)]
+        assert round_ is not None
+        seat.is_stepping, self._made_by = True, (message.round, message.norm)
+        return [round_.step(message.norm, snapshot=message.snapshot)]
 
     def _stepped(self, event: Stepped) -> list[Instruction]:
         seat = self.seat

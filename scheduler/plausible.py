@@ -20,6 +20,7 @@ from swarmrt.messages import (
     Message,
     Prepared,
     Ready,
+    Updated,
 )
 
 MOST_S = 1e6  # a forward and backward that takes ten days, or a queue that does
@@ -64,6 +65,10 @@ def _prepared(message: Prepared, _: Known) -> str:
     return _digest(message.digest)
 
 
+def _updated(message: Updated, _: Known) -> str:
+    return _digest(message.digest)
+
+
 def _beacon(beacon: Beacon, _: Known) -> str:
     counts = (beacon.term, beacon.version, beacon.queued, beacon.done)
     numbers = (*counts, beacon.gradient_bytes, beacon.moved_bytes)
@@ -95,6 +100,7 @@ CHECKS: dict[type[Message], Callable[[Any, Known], str]] = {
     Claim: _loss,
     Evaluated: _loss,
     Prepared: _prepared,
+    Updated: _updated,
     Beacon: _beacon,
     Ready: _version,
     Applied: _version,

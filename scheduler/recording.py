@@ -38,6 +38,7 @@ _KINDS: tuple[type[Recorded], ...] = (
     _instructions.Output,
     _instructions.InputGrad,
     _instructions.GradientPart,
+    _instructions.UpdatedPart,
     PeerSettings,
     TrainerSettings,
 )

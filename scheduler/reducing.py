@@ -13,15 +13,14 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Apply, Part, Prepare
-from swarmrt.scheduler.events import GradientCombined, PartSummed
+from swarmrt.messages import Apply, Part, Prepare, Update
+from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUpdated, UpdateJoined
 from swarmrt.scheduler.instructions import (
     CombineParts,
     DropPart,
     DropRound,
     Instruction,
     KeepPart,
-    StepOptimizer,
 )
 from swarmrt.scheduler.rounds import NOBODY, Round
 
@@ -38,8 +37,8 @@ def most_behind(gradient_bytes: int) -> int:
 
 
 class Reducing:
-    def __init__(self, me: PeerId, gradient_bytes: int) -> None:
-        self._me, self._gradient_bytes = me, gradient_bytes
+    def __init__(self, me: PeerId, gradient_bytes: int, update_bytes: int) -> None:
+        self._me, self._sizes = me, (gradient_bytes, update_bytes)
         self.most_behind = most_behind(gradient_bytes)
         self._rounds: dict[int, Round] = {}  # by step
         self._applies: dict[int, Apply] = {}  # by step
@@ -56,7 +55,7 @@ class Reducing:
             return []
         void: list[Instruction] = [DropRound(*earlier.key)] if earlier is not None else []
         void += self._void_early(prepare.step, prepare.round)
-        round_ = self._rounds[prepare.step] = Round(self._me, prepare, self._gradient_bytes)
+        round_ = self._rounds[prepare.step] = Round(self._me, prepare, *self._sizes)
         early = [(s, p) for s, p in self._early if (p.step, p.round) == round_.key]
         for entry in early:
             del self._early[entry]
@@ -65,7 +64,8 @@ class Reducing:
             if round_.awaits(sender, part):
                 instructions += round_.part_arrived(sender, part)
             else:
-                instructions.append(DropPart(sender, *round_.key, part.index, part.summed))
+                key = (*round_.key, part.index)
+                instructions.append(DropPart(sender, *key, part.summed, part.updated))
         return instructions
 
     def _void_early(self, step: int, newest: int) -> list[Instruction]:
@@ -88,12 +88,14 @@ class Reducing:
         return [DropRound(*round_.key)]
 
     def part(self, sender: PeerId, part: Part, version: int) -> list[Instruction]:
-        keep = KeepPart(sender, part.step, part.round, part.index, part.summed)
+        key = (part.step, part.round, part.index)
+        keep = KeepPart(sender, *key, part.summed, updated=part.updated)
         round_ = self._rounds.get(part.step)
         if round_ is not None and round_.prepare.round == part.round:
             if not round_.awaits(sender, part):
                 return []
-            keep = replace(keep, parts=round_.parts)
+            updates = round_.update if part.updated else None
+            keep = replace(keep, parts=round_.parts if updates is None else updates.parts)
             return [keep, *round_.part_arrived(sender, part)]
         newer = part.round >= self._void_below.get(part.step, 0)
         near = version <= part.step <= version + self.most_behind + 1
@@ -108,7 +110,8 @@ class Reducing:
 
     def awaited(self) -> int | None:
         """Return the newest round of which parts are still to come, if there is one."""
-        return max((r.prepare.round for r in self._rounds.values() if not r.is_whole), default=None)
+        rounds = (r.prepare.round for r in self._rounds.values() if r.is_coming)
+        return max(rounds, default=None)
 
     def part_summed(self, event: PartSummed) -> list[Instruction]:
         round_ = self._rounds.get(event.step)
@@ -123,6 +126,36 @@ class Reducing:
             return None
         round_.combined = (event.digest, event.squared_norm)
         return round_
+
+    # ------------------------------------------------------------------ updates by owners
+
+    def update(self, message: Update) -> list[Instruction]:
+        """Make this peer's parts of the next version's state, once."""
+        round_ = self._rounds.get(message.step)
+        if round_ is None or round_.prepare.round != message.round or round_.combined is None:
+            return []
+        update = round_.update
+        return update.begin(message.norm) if update is not None and update.norm is None else []
+
+    def part_updated(self, event: PartUpdated) -> list[Instruction]:
+        round_ = self._of(event)
+        if round_ is None or round_.update is None:
+            return []
+        return round_.update.part_updated(event.index)
+
+    def joined(self, event: UpdateJoined) -> Round | None:
+        """The round whose owners' update is here, if it is not void by now."""
+        round_ = self._of(event)
+        if round_ is None or round_.update is None:
+            return None
+        round_.update.digest = event.digest
+        return round_
+
+    def _of(self, event: PartUpdated | UpdateJoined) -> Round | None:
+        round_ = self._rounds.get(event.step)
+        return round_ if round_ is not None and round_.prepare.round == event.round else None
+
+    # ------------------------------------------------------------------ going on
 
     def validate(self) -> None:
         """Check that what is kept for rounds to come is bounded."""
@@ -141,9 +174,9 @@ class Reducing:
         return round_.waits_for() if round_ is not None else NOBODY
 
     def prepared(self, version: int) -> int:
-        """The round whose whole gradient is here, ready to be applied to this version; or -1."""
+        """The round of which all is here that is to be applied to this version; or -1."""
         round_ = self._rounds.get(version)
-        return -1 if round_ is None or round_.combined is None else round_.prepare.round
+        return round_.prepare.round if round_ is not None and round_.is_ready else -1
 
     def next(self, version: int) -> list[Instruction]:
         """Return what brings this version on: combine its parts, or apply their sum."""
@@ -153,11 +186,12 @@ class Reducing:
         if round_.is_whole and not round_.is_combining:
             round_.is_combining = True
             return [CombineParts(*round_.key, round_.parts)]
+        if round_.update is not None and (joins := round_.update.join()):
+            return joins
         apply = self._applies.get(version)
-        if apply is None or round_.combined is None or apply.round != round_.prepare.round:
+        if apply is None or not round_.is_ready or apply.round != round_.prepare.round:
             return []
-        skip = round_.prepare.skip
-        return [StepOptimizer(*round_.key, apply.norm, apply.snapshot, skip)]
+        return [round_.step(apply.norm, snapshot=apply.snapshot)]
 
     def stepped(self, version: int) -> list[Instruction]:
         """Forget what led to this version, which is made."""
@@ -174,7 +208,7 @@ class Reducing:
     def clear(self, *, but_prepared: int | None = None) -> list[Instruction]:
         """Void all rounds, but for one that is whole at this version and only waits for Apply."""
         kept = self._rounds.get(but_prepared) if but_prepared is not None else None
-        if kept is not None and not kept.is_combining:
+        if kept is not None and not kept.is_closed:
             kept = None
         void = [round_ for round_ in self._rounds.values() if round_ is not kept]
         drops: list[Instruction] = [DropRound(*round_.key) for round_ in void]

@@ -15,7 +15,7 @@ from swarmrt.scheduler import seals
 from swarmrt.scheduler.agenda import Agenda
 from swarmrt.scheduler.books import Books
 from swarmrt.scheduler.commit import Commit, Round
-from swarmrt.scheduler.conduct import Charge, Conduct
+from swarmrt.scheduler.conduct import Charge, Conduct, Kind
 from swarmrt.scheduler.dispatch import Dispatch, Late
 from swarmrt.scheduler.estimate import Estimate, Estimates
 from swarmrt.scheduler.evaluation import Evaluation
@@ -59,6 +59,8 @@ class TrainerSettings(Recorded, frozen=True):
         ""  # of this incarnation, in hex, for the keys of members; without it they have none
     )
     not_finite: Literal["stop", "skip"] = "stop"  # what a step's data do, when they are at fault
+    by_owners: tuple[int, ...] = ()  # stages whose update is made by the parts' owners
+    state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
 
 
 class Run:
@@ -72,6 +74,7 @@ class Run:
         self.last_version = settings.steps
         self.needed = settings.needed
         self.num_stages = len(settings.needed)
+        self.by_owners = set(settings.by_owners)  # stages whose replicas round differently
         self.has_begun = False
         self.is_stopping = False
         self.known = Known(settings.microbatch_tokens, settings.least_loss)
@@ -118,11 +121,7 @@ class Run:
         return self.epoch, self.version
 
     def charge(
-        self,
-        peer: PeerId,
-        reason: str,
-        kind: Literal["fault", "cut", "lie", "slow"] = "fault",
-        waited_s: float = 0.0,
+        self, peer: PeerId, reason: str, kind: Kind = "fault", waited_s: float = 0.0
     ) -> None:
         """Hold something against a member: it is fenced once this event is dealt with."""
         self.charges.append(Charge(peer, reason, kind, waited_s))

@@ -32,6 +32,7 @@ class PeerSettings(Recorded, frozen=True):
     eval_microbatches: int = MANY  # in an evaluation
     trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
     wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
+    update_bytes: int = 0  # of parameters and moments, as owners of parts give them
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ from swarmrt.messages import (
     Refused,
     Released,
     Stale,
+    Updated,
 )
 from swarmrt.scheduler.admitting import Admitting
 from swarmrt.scheduler.committing import Committing
@@ -213,6 +214,8 @@ class TrainerCore:
                 return self.fencing.leaving(member, idle, now)
             case Prepared():
                 return self.committing.prepared(peer, message, now)
+            case Updated():
+                return self.committing.updated(peer, message, now)
             case Refused():
                 return self.committing.refused(member, message, now)
             case Applied(epoch, version, digest) if epoch == run.epoch:

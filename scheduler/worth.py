@@ -44,13 +44,21 @@ def most_missed(run: Run, newcomer: Member) -> int:
     replicas say that, who have to keep what it has not taken yet."""
     ready = run.members.of_stage(newcomer.stage, Membership.READY)
     sizes = (member.beacon.gradient_bytes for member in ready if member.beacon is not None)
-    return most_behind(max(sizes, default=0))
+    gradients = run.settings.state_gradients if newcomer.stage in run.by_owners else 1.0
+    return most_behind(int(gradients * max(sizes, default=0)))
+
+
+def following_s(run: Run, newcomer: Member) -> float:
+    """Return how long it takes over its link what a step gives it to follow: a gradient, or where
+    owners update the state that they have made; 0 while that is not known."""
+    is_state = newcomer.stage in run.by_owners
+    return newcomer.gradient_s * (run.settings.state_gradients if is_state else 1.0)
 
 
 def is_link_too_slow(run: Run, newcomer: Member) -> bool:
-    """Return whether a gradient takes longer over its link than the others take for a step."""
+    """Return whether following a step takes longer over its link than the others take for one."""
     step_s = run.step_time.mean_s
-    return bool(step_s) and newcomer.gradient_s > step_s
+    return bool(step_s) and following_s(run, newcomer) > step_s
 
 
 def step_without_s(run: Run, member: Member) -> float:
@@ -72,11 +80,13 @@ def slowest(run: Run, round_: Round) -> Member | None:
 def carrying_s(run: Run, round_: Round) -> float:
     """Return how long parts of a round are on their way, by what is known of its links."""
     found = 0.0
-    for roster, listeners in zip(round_.rosters, round_.listeners, strict=True):
+    for stage, (roster, listeners) in enumerate(zip(round_.rosters, round_.listeners, strict=True)):
         members = [m for peer, _ in roster if (m := run.members.get(peer)) is not None]
-        if len(members) > 1:
-            link_s = max(member.gradient_s for member in members)
-            found = max(found, (WAYS + len(listeners) / len(members)) * link_s)
+        made = run.settings.state_gradients if stage in round_.by_owners else 0.0
+        if len(members) > 1 or made:
+            link_s = max((member.gradient_s for member in members), default=0.0)
+            each = len(listeners) / max(1, len(members))
+            found = max(found, (WAYS + made + (made or 1.0) * each) * link_s)
     return found
 
 
@@ -93,7 +103,8 @@ def longest_round_s(run: Run, round_: Round) -> float:
     members = [m for peer in round_.members if (m := run.members.get(peer)) is not None]
     most_listeners = max(map(len, round_.listeners))
     step_s = max(step_without_s(run, member) for member in members)
-    return max(LONGEST_ROUND_S, 2 * (WAYS + most_listeners) * step_s)
+    made = run.settings.state_gradients if round_.by_owners else 0.0
+    return max(LONGEST_ROUND_S, 2 * (WAYS + made + (made or 1.0) * most_listeners) * step_s)
 
 
 def moved_bytes(run: Run, round_: Round) -> int:

@@ -161,6 +161,11 @@ class Optimizer(Section):
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="adamw")
     eps: float = Field(1e-8, gt=0, description="adamw")
     momentum: Fraction = Field(0.0, description="sgd")
+    applied_by: Literal["all", "owners"] = Field(
+        "all",
+        description="an update: each replica makes it, or the owners of parts do for all, as where "
+        'hardware is unlike: "all" | "owners"',
+    )
     not_finite: Literal["stop", "skip"] = Field(
         "stop",
         description='a step whose gradient is not finite, whoever computes it: "stop" | "skip"',

@@ -1,9 +1,10 @@
 """The messages on the wire: who says what to whom. `docs/wire.md` is the full contract.
 
 trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Recover · Standing ·
-                 Prepare · Apply · Drain · Finish · LeftOut · Welcome · NotInvited · Barred
+                 Prepare · Update · Apply · Drain · Finish · LeftOut · Welcome · NotInvited ·
+                 Barred
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
-                 Refused · Applied · Leaving · Knock
+                 Refused · Updated · Applied · Leaving · Knock
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
 anyone → anyone  Probe, answered by Probed; DialBack, answered by DialedBack · Renewed
@@ -222,12 +223,14 @@ class Prepare(Message, frozen=True):
     listeners: tuple[PeerId, ...]  # newcomers, who get the sums too
     tokens: int  # of the whole step: what the sum is divided by
     skip: bool = False  # nothing is combined: the version after it has the same weights
+    by_owners: bool = False  # the update is made by the parts' owners, and adopted by all
 
 
 class Part(Message, frozen=True):
     """A part of the reduce. payload: a flat slice.
 
-    Not summed: the sender's gradients, for the part's owner. Summed: the owner's result.
+    Not summed: the sender's gradients, for the part's owner. Summed: the owner's result. Updated:
+    the parameters and moments that the owner has made of it, where `by_owners` asks for that.
     """
 
     epoch: int
@@ -235,6 +238,7 @@ class Part(Message, frozen=True):
     round: int
     index: int  # of the part; its owner is the roster's member at index modulo their number
     summed: bool
+    updated: bool = False
 
 
 class Prepared(Message, frozen=True):
@@ -259,6 +263,25 @@ class Refused(Reasoned, frozen=True):
     unreachable: PeerId = PeerId("")  # that member, or empty
     not_finite: PeerId = PeerId("")  # that contributor, or empty
     unfit: PeerId = PeerId("")  # who sent that part, or empty
+
+
+class Update(Message, frozen=True):
+    """A word that all stages are prepared, where the parts' owners update: do so, with the global
+    norm, and keep what comes of it aside."""
+
+    epoch: int
+    step: int
+    round: int
+    norm: float
+
+
+class Updated(Message, frozen=True):
+    """The sender holds the whole state after the update, aside."""
+
+    epoch: int
+    step: int
+    round: int
+    digest: str  # of parameters and moments
 
 
 class Apply(Message, frozen=True):
@@ -439,5 +462,6 @@ ALL_MESSAGES: tuple[type[Message], ...] = (
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
     Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
     Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred, DialBack, DialedBack, LeftOut,
+    Update, Updated,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

@@ -50,6 +50,8 @@ from swarmrt.messages import (
     Stale,
     Standing,
     StateChunk,
+    Update,
+    Updated,
     Welcome,
 )
 
@@ -79,6 +81,7 @@ TO_PEER: dict[type[Message], set[Sender]] = {
     Recover: {Sender.TRAINER},
     Standing: {Sender.TRAINER},
     Prepare: {Sender.TRAINER},
+    Update: {Sender.TRAINER},
     Apply: {Sender.TRAINER},
     Drain: {Sender.TRAINER},
     Finish: {Sender.TRAINER},
@@ -117,6 +120,7 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
     Released: {Sender.MEMBER},
     Prepared: {Sender.MEMBER},
     Refused: {Sender.MEMBER},
+    Updated: {Sender.MEMBER},
     Applied: {Sender.MEMBER},
     Leaving: {Sender.MEMBER},
     GetState: {Sender.MEMBER},

@@ -99,7 +99,7 @@ def test_nothing_is_left_after_ctrl_c(internet: Internet) -> None:
             return {name for name in namespaces() if name.startswith(f"swarmrt-{process.pid}-")}
 
         wait_until(lambda: any(name.endswith("home") for name in made()), "namespaces")
-        process.send_signal(signal.SIGINT)
+        os.kill(process.pid, signal.SIGINT)
         process.wait(PATIENCE_S)
         assert not made()
 

@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,35 @@ def test_replicas_agree_whatever_their_number_of_threads(text: Path) -> None:
     finally:
         torch.set_num_threads(before)
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(kind, dtype) for kind in (ADAMW, SGD) for dtype in ("float64", "float32", "bfloat16")],
+)
+def test_update_that_is_made_in_slices_is_that_of_a_step_and_whoever_adopts_it_is_equal(
+    text: Path, kind: dict[str, Any], dtype: str, staleness: int
+) -> None:
+    """Parameters and moments. Torch rounds the ends of a slice differently, which is why all adopt
+    the same bytes."""
+    config = run(text, (4,), {**kind, "staleness": staleness}, dtype=dtype)
+    whole, owner, other = (Stage(config, 0) for _ in range(3))
+    draws = torch.Generator().manual_seed(0)
+    size = whole.num_parameters
+    cuts = [0, 1, size // 3, size // 2 + 1, size]
+    for _ in range(3):
+        reduced = torch.randn(size, generator=draws).to(whole.gradients().dtype)
+        slices = [slice(start, stop) for start, stop in pairwise(cuts)]
+        version, before = owner.version, owner.digest()
+        made = [(where, owner.updated(version, where, reduced[where], 0.3)) for where in slices]
+        assert owner.digest() == before, "nothing is changed yet"
+        assert owner.adopt(made) == other.adopt(made)
+        whole.step(reduced, 0.3)
+    states = [stage.state() for stage in (owner, other, whole)]
+    for adopted, others, stepped in zip(*(state.values() for state in states), strict=True):
+        assert torch.equal(adopted, others)
+        torch.testing.assert_close(adopted, stepped)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Part, Prepare
+from swarmrt.scheduler.cutting import MAX_PART_BYTES
 from swarmrt.scheduler.instructions import Instruction, Send, SumPart
-from swarmrt.scheduler.rounds import MAX_PART_BYTES, SLICES_AHEAD, Round
+from swarmrt.scheduler.rounds import SLICES_AHEAD, Round
 
 A, B, C, NEW = map(PeerId, ("a", "b", "c", "new"))
 ROSTERS = [

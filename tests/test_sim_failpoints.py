@@ -44,7 +44,13 @@ def eventful(seed: int) -> World:
     frames = 6 if seed % 2 else 0
     queue_s = 0.2 if seed % 3 == 0 else 5.0  # so that some are told to come later
     world = World(
-        [2, 2, 2], seed, steps=8, checkpoint_every=1, retained_frames=frames, queue_s=queue_s
+        [2, 2, 2],
+        seed,
+        steps=8,
+        checkpoint_every=1,
+        retained_frames=frames,
+        queue_s=queue_s,
+        by_owners=seed % 2 == 0,
     )
     world.run_until(version=1)
     acts: list[tuple[float, Callable[[], Any]]] = [

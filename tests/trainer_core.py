@@ -35,6 +35,8 @@ from swarmrt.messages import (
     Ready,
     Recover,
     Refused,
+    Update,
+    Updated,
 )
 from swarmrt.scheduler.events import CheckpointSaved, DeadlinePassed, Event, Received, Started
 from swarmrt.scheduler.instructions import (
@@ -112,6 +114,8 @@ class Peer:
                     return [Refused(epoch, step, number, reason, PeerId(""))]
                 self.prepared = number
                 return [Prepared(epoch, step, number, f"g{step}", 1.0)]
+            case Update(epoch, step, number):
+                return [Updated(epoch, step, number, f"u{step}")]
             case Apply(epoch, step, number) if step == self.version:
                 self.version, self.applied, self.prepared = step + 1, number, -1
                 self.digest = f"v{self.version}"

@@ -121,6 +121,7 @@ class Part:
         papers: Mapping[str, str],
         failpoints: str = "",
         alone: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """Start it with these papers, as `Launcher.start` does.
 
@@ -135,7 +136,7 @@ class Part:
         listen = f"/ip4/127.0.0.1/tcp/{self._port}"
         self.address = f"{listen}/p2p/{self.peer_id}"
         arguments = [*arguments, "--listen", listen, "--identity", str(self._identity)]
-        variables = {VARIABLE: failpoints} if failpoints else {}
+        variables = {**(variables or {}), **({VARIABLE: failpoints} if failpoints else {})}
         self.folder.mkdir(parents=True, exist_ok=True)
         self._close_input()
         with (self.folder / "output.log").open("ab") as output:

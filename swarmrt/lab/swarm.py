@@ -50,6 +50,7 @@ class LocalSwarm:
         speeds: Sequence[Sequence[Speed]] | None = None,
         link_delay_s: float = 0.0,
         forks: bool = True,
+        variables: Mapping[tuple[int, int], Mapping[str, str]] | None = None,
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
@@ -57,7 +58,8 @@ class LocalSwarm:
         like {"run.steps": 40}; `threads` are torch's in each peer, which computes on `device`. For
         experiments: `speeds` are emulated, by stage, one replica after the other; `link_delay_s`
         is how much longer every message between two processes takes; without `forks` each process
-        loads its libraries by itself, as on a machine of its own.
+        loads its libraries by itself, as on a machine of its own; `variables` are added to the
+        environment of a stage's replica of that number, which is not forked then.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         self.config = load_config(Path(config), settings)
@@ -71,7 +73,7 @@ class LocalSwarm:
         self._threads = threads or max(1, (os.cpu_count() or 1) // sum(self.replicas))
         self._device = device
         self._speeds, self._link_delay_s = speeds, link_delay_s
-        self._forks = forks
+        self._forks, self._variables = forks, variables or {}
         self._launcher: Launcher | None = None
         self._commits = Commits(self.run_dir / "metrics.jsonl")
         self.papers = LocalPapers(self.config.run.name)
@@ -293,7 +295,9 @@ class LocalSwarm:
             speeds = self._speeds[stage]
             arguments += ["--emulate", str(speeds[number % len(speeds)])]
         papers = self.papers.of_guest(join)
-        peer.start([*arguments, *self._far(), *more], papers, failpoints, alone=device != "cpu")
+        variables = self._variables.get((stage, number), {})
+        alone = device != "cpu" or bool(variables)
+        peer.start([*arguments, *self._far(), *more], papers, failpoints, alone, variables)
         return peer
 
     def _start_trainer(self, join: Sequence[str], *more: str, failpoints: str = "") -> None:

@@ -10,7 +10,7 @@ the model computes with a rounded copy (mixed precision: Micikevicius et al., 20
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,41 @@ class Flat:
             count = self._counts[is_matrices]
             values, gradient = self.masters[piece], self.gradients[piece]
             update(self._config, values, gradient, moments, count, rate, decayed=is_matrices)
+        self._round_masters()
+        self.clear_gradients()
+
+    @property
+    def rows(self) -> tuple[Tensor, ...]:
+        """Return all that an update changes value by value: the parameters, in at least float32,
+        and each of the moments."""
+        return (self.masters, *self.moments.values())
+
+    def updated(self, where: slice, reduced: Tensor, scale: float, version: int) -> Tensor:
+        """Return what an update would make of a slice of all rows, one row after the other, on the
+        host. Nothing is changed. `reduced` is that slice of the flat gradient."""
+        made = torch.stack([row[where] for row in self.rows])
+        gradient = reduced.to(made.device) * scale
+        rate = learning_rate(self._config, version)
+        for is_matrices, piece in self._pieces.items():
+            start, stop = max(piece.start, where.start), min(piece.stop, where.stop)
+            if start >= stop:
+                continue
+            here = slice(start - where.start, stop - where.start)
+            values, *rest = (row[here] for row in made)
+            moments = dict(zip(self.moments, rest, strict=True))
+            count = self._counts[is_matrices].clone()
+            args = (self._config, values, gradient[here], moments, count, rate)
+            update(*args, decayed=is_matrices)
+        return made.flatten().cpu()
+
+    def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> None:
+        """Take over what `updated` has made, of all slices. The accumulated gradients are used
+        up."""
+        for where, made in pieces:
+            for row, values in zip(self.rows, made.view(len(self.rows), -1), strict=True):
+                row[where].copy_(values)
+        for count in self._counts.values():
+            count += 1
         self._round_masters()
         self.clear_gradients()
 

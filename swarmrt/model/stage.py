@@ -12,6 +12,7 @@ section 3.1).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -252,6 +253,26 @@ class Stage:
         if new is not newest:
             new.masters.copy_(newest.masters)
         new.step(reduced, clip_scale, self.version)
+        self.version += 1
+        return self.digest()
+
+    @property
+    def state_rows(self) -> int:
+        """The number of values that an update changes for each parameter, itself included."""
+        return len(self._newest.flat.rows)
+
+    def updated(self, version: int, where: slice, reduced: Tensor, clip_scale: float) -> Tensor:
+        """Return what `step` would make of a slice of the parameters and moments of this version,
+        on the host. `reduced` is that slice of the flat gradient. Nothing is changed, so it may run
+        beside forwards and backwards."""
+        with torch.no_grad():
+            return self._copy_of(version).flat.updated(where, reduced, clip_scale, version)
+
+    def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> str:
+        """Make the next version of what `updated` has given, here or elsewhere, for all slices; the
+        digest of the new parameters. The step's accumulated gradients are cleared."""
+        with torch.no_grad():
+            self._copy_of(self.version + 1).flat.adopt(pieces)
         self.version += 1
         return self.digest()
 

@@ -20,6 +20,7 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     ReportStall,
     ReportStep,
+    ReportUnlike,
     ReportWaiting,
 )
 
@@ -120,6 +121,12 @@ def trouble_text(report: Report) -> str:
         case ReportStall(seconds, awaited):
             what = printable(awaited, MAX_WHY)
             return f"nothing has come forward for {seconds:.0f} s; waiting for {what}"
+        case ReportUnlike(stage, peer):
+            return (
+                f"stage {stage}: {peer} rounds differently than the others, as other hardware or "
+                "another build does; from now on the owners of parts update, and all adopt their "
+                "bytes"
+            )
         case ReportLate(version, seconds, awaited):
             what = printable(awaited, MAX_WHY)
             return f"the update to step {version} takes {seconds:.0f} s; waiting for {what}"

@@ -23,6 +23,7 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     ReportStall,
     ReportStep,
+    ReportUnlike,
     ReportWaiting,
 )
 
@@ -86,6 +87,8 @@ class Progress:
                 self._write(version=self.version, expelled=peer, reason=reason)
             case ReportStall(seconds, awaited):
                 self._write(version=self.version, stalled_s=seconds, awaited=awaited)
+            case ReportUnlike(stage, peer):
+                self._write(version=self.version, unlike=peer, stage=stage)
             case ReportLate(version, seconds, awaited):
                 self._write(version=version, late_s=seconds, awaited=awaited)
             case ReportCheckpointFailed(version, reason):

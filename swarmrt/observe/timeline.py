@@ -221,7 +221,8 @@ class Timeline:
                 thread = rows.brief("send", f"gradient {named(mb)}", now, end, **args)
                 rows.arrow(delivery.number, thread, now, begins=True)
             case {"is": "Part", "index": index, "summed": summed} if delivery is not None:
-                name = f"{'sum of ' if summed else ''}part {index}"
+                what = "update of " if message.get("updated") else "sum of " if summed else ""
+                name = f"{what}part {index}"
                 args = {"to": to, "step": message["step"], "round": short(message["round"])}
                 rows.brief("send", name, now, self._arrival(delivery), **args)
             case {"is": "GetFrame", "microbatch": mb, "kind": kind}:

@@ -30,6 +30,7 @@ from swarmrt.runtime.serve_options import ServeOptions
 from swarmrt.runtime.snapshot import Snapshot, read_snapshot
 from swarmrt.runtime.transfers import Arriving, Computation, Transfers
 from swarmrt.runtime.trouble import is_own_trouble, said_by
+from swarmrt.runtime.updates import NextState
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
@@ -137,6 +138,16 @@ class Computations:
         """Return the work of an update by the reduced gradient: the event, and the snapshot of the
         new state if one is asked for."""
         return partial(self._step, what, reduced)
+
+    def adopt(
+        self, what: StepOptimizer, state: NextState
+    ) -> Callable[[], tuple[Stepped, Copied | None]]:
+        """Return the work of taking over what the owners of parts have made of an update."""
+        return partial(self._adopt, what, state)
+
+    def clip_scale(self, norm: float) -> float:
+        """Return what to multiply gradients by, when the whole model's has this norm."""
+        return clip_scale(norm, self._config.optimizer.clip_norm)
 
     def snapshot(self) -> tuple[int, Copied]:
         """Begin to copy the state, and return its version and what comes of it."""
@@ -269,8 +280,11 @@ class Computations:
 
     def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, Copied | None]:
         self._copying.wait()
-        scale = clip_scale(what.norm, self._config.optimizer.clip_norm)
-        return self._made(what, self.stage.step(reduced, scale))
+        return self._made(what, self.stage.step(reduced, self.clip_scale(what.norm)))
+
+    def _adopt(self, what: StepOptimizer, state: NextState) -> tuple[Stepped, Copied | None]:
+        self._copying.wait()
+        return self._made(what, self.stage.adopt(state.pieces()))
 
     def _skip(self, what: StepOptimizer) -> tuple[Stepped, Copied | None]:
         self._copying.wait()

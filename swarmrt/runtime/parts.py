@@ -21,9 +21,9 @@ import torch
 from swarmrt.ids import PeerId
 from swarmrt.kernels.codecs import Bf16Codec, Codec, Int8Codec
 from swarmrt.kernels.digest import digest
+from swarmrt.scheduler.cutting import MAX_PART_BYTES
 from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
-from swarmrt.scheduler.rounds import MAX_PART_BYTES
 
 Precision = Literal["model", "bfloat16", "int8"]
 CODECS: dict[Precision, Codec | None] = {
@@ -170,6 +170,10 @@ class Parts:
                 return unfit
             early[index] = summed
         return early
+
+    def values(self, step: int, number: int) -> torch.Tensor:
+        """Return the mean gradient of a round that is combined."""
+        return self._means[step, number].values
 
     def take_reduced(self, step: int, number: int) -> Mean:
         """The mean gradient of a round that is combined. Give it back when it is applied."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+
 from swarmrt.config import RunConfig
 from swarmrt.errors import AccessError, SwarmError
 from swarmrt.ids import PeerId
@@ -39,6 +41,7 @@ from swarmrt.runtime.serve_options import ServeOptions, Threads
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.stopping import StopSwitch
 from swarmrt.runtime.transfers import Transfers
+from swarmrt.runtime.updates import Updates, made_of
 from swarmrt.runtime.worker import Outcome, Worker
 from swarmrt.scheduler.events import PartUnfit, Started, StateUnavailable, Stepped
 from swarmrt.scheduler.instructions import (
@@ -52,6 +55,7 @@ from swarmrt.scheduler.instructions import (
     GradientPart,
     InputGrad,
     Instruction,
+    JoinUpdate,
     KeepGradient,
     KeepInput,
     KeepPart,
@@ -66,6 +70,8 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     StopLoading,
     SumPart,
+    UpdatedPart,
+    UpdatePart,
 )
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
@@ -111,6 +117,7 @@ class Peer(Shell):
             eval_microbatches=config.evaluation.microbatches,
             trainer_gone_s=options.trainer_gone_s,
             wire_bytes=gradient_bytes(config.precision.gradients, stage.gradients()),
+            update_bytes=stage.state_rows * stage.gradients().nbytes,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         door = network.door(config, stage=options.stage)
@@ -134,6 +141,7 @@ class Peer(Shell):
             config, stage, self._transfers, self._copying, self._fitting, options
         )
         self._parts = Parts(network.me, config.precision.gradients, stage.gradients().numel())
+        self._updates = Updates(network.me, stage)
         self._loading: asyncio.Task[None] | None = None
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
             Send: self._send,
@@ -148,7 +156,9 @@ class Peer(Shell):
             ClearGradients: self._clear_gradients,
             SumPart: self._sum_part,
             CombineParts: self._combine_parts,
-            DropPart: self._parts.drop_part,
+            UpdatePart: self._update_part,
+            JoinUpdate: self._join_update,
+            DropPart: self._drop_part,
             DropRound: self._drop_round,
             StepOptimizer: self._step_optimizer,
             LoadState: self._load,
@@ -209,6 +219,8 @@ class Peer(Shell):
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
         """Return whether the tensors are what the message says."""
+        if isinstance(message, Part) and message.updated:
+            return self._updates.fits(tensors)
         if isinstance(message, Part):
             return self._parts.fits(tensors, self.stage.gradients())
         return self._fitting.fits(message, tensors)
@@ -235,6 +247,9 @@ class Peer(Shell):
         self._computations.keep_output_grad(keep.microbatch, self.process.arrived[0])
 
     def _keep_part(self, keep: KeepPart) -> None:
+        if keep.updated:
+            self._keep_updated(keep, self.process.arrived[0])
+            return
         is_ahead = keep.step > self.stage.version and self._parts.are_encoded
         if not (keep.summed and keep.parts) or is_ahead:  # decoded when their turn comes
             self._parts.keep(keep, self.process.arrived[0])
@@ -246,6 +261,17 @@ class Peer(Shell):
             return
         mean = self._parts.mean(keep.step, keep.round, keep.parts, self.stage.gradients())
         self._reduce(partial(self._parts.place, mean, keep.index, summed))
+
+    def _keep_updated(self, keep: KeepPart, part: torch.Tensor) -> None:
+        if not keep.parts:
+            self._updates.keep(keep, part)
+            return
+        unfit = self._updates.unfit(keep, keep.index, keep.sender, part)
+        if unfit is not None:
+            self.process.feed(unfit)
+            return
+        state = self._updates.state(keep.step, keep.round, keep.parts)
+        self._reduce(partial(self._updates.place, state, keep.index, part))
 
     def _run_forward(self, run: RunForward) -> None:
         self._compute(self._computations.forward(run.microbatch), self._computed)
@@ -284,12 +310,42 @@ class Peer(Shell):
         combine = partial(self._parts.combine, what, mean, early)
         self._reduce(combine, self.process.feed)
 
+    def _update_part(self, what: UpdatePart) -> None:
+        state = self._updates.state(what.step, what.round, what.parts)
+        mean = self._parts.values(what.step, what.round)
+        scale = self._computations.clip_scale(what.norm)
+        make = partial(self._updates.make, what, state, self.stage, mean, scale)
+        self._reduce(make, self.process.feed)
+
+    def _join_update(self, what: JoinUpdate) -> None:
+        early = self._updates.take_early(what)
+        if isinstance(early, PartUnfit):
+            self.process.feed(early)
+            return
+        state = self._updates.state(what.step, what.round, what.parts)
+        expected = None
+        if what.owners:
+            mean = self._parts.values(what.step, what.round)
+            scale = self._computations.clip_scale(what.norm)
+            expected = partial(made_of, self.stage, what.step, mean, scale)
+        join = partial(self._updates.join, what, state, early, expected)
+        self._reduce(join, self.process.feed)
+
+    def _drop_part(self, what: DropPart) -> None:
+        (self._updates if what.updated else self._parts).drop_part(what)
+
     def _drop_round(self, what: DropRound) -> None:
         self._parts.drop(what.step, what.round)
+        self._updates.drop(what.step, what.round)
 
     def _step_optimizer(self, what: StepOptimizer) -> None:
         if what.skip:
             self._compute(self._computations.skip(what), self._made)
+            return
+        if what.adopt:
+            self._parts.drop(what.step, what.round)
+            state = self._updates.take(what.step, what.round)
+            self._compute(self._computations.adopt(what, state), self._made)
             return
         mean = self._parts.take_reduced(what.step, what.round)
         update = self._computations.step(what, mean.values)
@@ -318,6 +374,8 @@ class Peer(Shell):
                 return (self._computations.input_grad(mb),)
             case GradientPart(step, number, index, summed=True):
                 return (self._parts.sum_of(step, number, index),)
+            case UpdatedPart(step, number, index, parts):
+                return (self._updates.state(step, number, parts).part(index),)
         raise AssertionError(f"a peer has no {payload}")
 
     def _stepped(self, mean: Mean, outcome: tuple[Stepped, Copied | None]) -> None:

@@ -24,7 +24,7 @@ from swarmrt.messages import Backward, Forward, Message, Part, Probe, Probed, Re
 from swarmrt.runtime.door import Door
 from swarmrt.runtime.rates import Bucket, Rate
 from swarmrt.runtime.state import CHUNK_BYTES
-from swarmrt.scheduler.rounds import MAX_PART_BYTES
+from swarmrt.scheduler.cutting import MAX_PART_BYTES
 from swarmrt.trust.sealing import TAG_BYTES
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, MemoryBudget

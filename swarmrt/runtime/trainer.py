@@ -45,6 +45,8 @@ from swarmrt.runtime.saving import Saves
 from swarmrt.runtime.shell import Shell, Tensors
 from swarmrt.runtime.snapshot import Snapshot, as_written_now, digest_of
 from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.runtime.unlike import read_unlike, write_unlike
+from swarmrt.runtime.updates import state_gradients
 from swarmrt.scheduler.events import (
     Expelled,
     PeersSeen,
@@ -54,6 +56,7 @@ from swarmrt.scheduler.instructions import (
     Batch,
     Expel,
     Instruction,
+    KeepUnlike,
     OfferCheckpoint,
     Payload,
     RaiseEpoch,
@@ -171,6 +174,8 @@ class Trainer(Shell):
             staleness=config.optimizer.staleness,
             microbatch_tokens=config.batch.microbatch * config.model.sequence,
             not_finite=config.optimizer.not_finite,
+            by_owners=_by_owners(config, options),
+            state_gradients=state_gradients(config),
             least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
             secret=secrets.token_hex(16),
         )
@@ -228,6 +233,8 @@ class Trainer(Shell):
                 write_epoch(self._options.run_dir, epoch)
                 self.failpoints.at("trainer.epoch.after_write")
                 self._publication.set()
+            case KeepUnlike(stages):
+                write_unlike(self._options.run_dir, stages)
             case OfferCheckpoint(version):
                 self._offer(checkpoint_of(self._options.run_dir, version))
             case Expel(peer, reason):
@@ -308,3 +315,11 @@ class Trainer(Shell):
             seen,
             self.config.links.refresh_s,
         )
+
+
+def _by_owners(config: RunConfig, options: TrainOptions) -> tuple[int, ...]:
+    """Return the stages where owners of parts update: as configured, or as was found out before."""
+    if config.optimizer.applied_by == "owners":
+        return tuple(range(config.num_stages))
+    known = read_unlike(options.run_dir) if options.resume else ()
+    return tuple(stage for stage in known if 0 <= stage < config.num_stages)

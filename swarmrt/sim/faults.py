@@ -61,6 +61,8 @@ class Scenario:
     service_s: tuple[float, float] = LONG_S  # of each peer, from this range
     sizes: Sizes | None = None
     links: tuple[tuple[PeerId, Link], ...] = ()
+    unlike_share: float = 0.0  # of the peers, that round differently
+    by_owners: bool = False  # updates are asked for so
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -71,7 +73,15 @@ class Scenario:
         )
         links = [f"{host} at {link}" for host, link in self.links]
         sizes = [str(self.sizes)] if self.sizes is not None else []
+        if self.unlike_share:
+            asked = ", owners update" if self.by_owners else ""
+            sizes.append(f"{self.unlike_share:.0%} of the peers round differently{asked}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
+
+    def rounding_of(self, peer: PeerId) -> str:
+        """Return how a peer rounds."""
+        drawn = random.Random(f"{self.seed} {peer}").random()
+        return " otherwise" if drawn < self.unlike_share else ""
 
 
 def draw(seed: int) -> Scenario:
@@ -159,6 +169,8 @@ def play(scenario: Scenario) -> Outcome:
         service_s=scenario.service_s,
         sizes=scenario.sizes,
         links=dict(scenario.links),
+        rounding_of=scenario.rounding_of if scenario.unlike_share else None,
+        by_owners=scenario.by_owners,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
@@ -174,6 +186,7 @@ def play(scenario: Scenario) -> Outcome:
     covered["rollbacks"] += len(world.disk.rollbacks)
     covered["epochs"] += world.disk.epoch - 1
     covered["steps"] += len(world.disk.steps)
+    covered["unlike"] += len(world.disk.unlike)
     return Outcome(covered)
 
 

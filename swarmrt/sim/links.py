@@ -14,7 +14,13 @@ from dataclasses import dataclass
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, Part, StateChunk
-from swarmrt.scheduler.instructions import GradientPart, InputGrad, Output, Payload
+from swarmrt.scheduler.instructions import (
+    GradientPart,
+    InputGrad,
+    Output,
+    Payload,
+    UpdatedPart,
+)
 from swarmrt.sim.clock import Clock
 from swarmrt.wire.ranks import OF_STATE, WORK_FIRST
 
@@ -50,6 +56,8 @@ class Sizes:
         match payload:
             case GradientPart(_, _, _, parts):
                 return self.gradient_bytes // parts
+            case UpdatedPart(_, _, _, parts):
+                return self.state_bytes // parts
             case Output() | InputGrad():
                 return self.activation_bytes
         return 0  # token ids are control

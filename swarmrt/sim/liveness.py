@@ -140,7 +140,10 @@ class Liveness:
             return 0.0
         members = max(len(world.live(stage)) for stage in range(world.num_stages))
         frames = 2 * world.num_stages * world.microbatches * world.sizes.activation_bytes
-        return (2 * members * world.sizes.gradient_bytes + frames) / self._slowest_link()
+        reduced = 2 * members * world.sizes.gradient_bytes
+        if world.is_unlike:
+            reduced += 2 * members * world.sizes.state_bytes
+        return (reduced + frames) / self._slowest_link()
 
     def _load_s(self) -> float:
         """Return the time that a state takes to load."""

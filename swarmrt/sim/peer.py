@@ -25,10 +25,12 @@ from swarmrt.scheduler.events import (
     GradientCombined,
     Moved,
     PartSummed,
+    PartUpdated,
     Started,
     StateLoaded,
     StateUnavailable,
     Stepped,
+    UpdateJoined,
     WeightGradientsDone,
 )
 from swarmrt.scheduler.instructions import (
@@ -42,6 +44,7 @@ from swarmrt.scheduler.instructions import (
     GradientPart,
     InputGrad,
     Instruction,
+    JoinUpdate,
     KeepGradient,
     KeepInput,
     KeepPart,
@@ -57,6 +60,8 @@ from swarmrt.scheduler.instructions import (
     Stop,
     StopLoading,
     SumPart,
+    UpdatedPart,
+    UpdatePart,
 )
 from swarmrt.scheduler.peer import PeerCore
 from swarmrt.scheduler.seat import PeerSettings
@@ -93,6 +98,7 @@ class SimulatedPeer:
         self.settings = settings
         self.stopped: Stop | None = None
         self.habit = HONEST
+        self.rounding = ""  # by its hardware: another one makes other weights of a gradient
         self.drained = False  # it was asked to leave
         self.fails_by_value = False  # what fails is not finite; else it raises an error
         self.fails: Callable[[str, MicrobatchId], bool] = lambda what, microbatch: False
@@ -115,6 +121,7 @@ class SimulatedPeer:
         self._slices: dict[tuple[Key, PeerId], Counter[str]] = {}
         self._sums: dict[Key, Counter[str]] = {}
         self._reduced: dict[tuple[int, int], Counter[str]] = {}
+        self._updated: dict[Key, History] = {}  # the next state, by each part's owner
         self._loads = 0
         self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
         self._sizes, self._exchange = sizes, None
@@ -165,9 +172,11 @@ class SimulatedPeer:
             case KeepGradient(mb):
                 assert self.process.arrived == self._frame(mb, self.settings.stage + 1), mb
                 self._gradients[mb] = self.process.arrived
-            case KeepPart(sender, step, number, index, summed):
+            case KeepPart(sender, step, number, index, summed, updated=updated):
                 key = (step, number, index)
-                if summed:
+                if updated:
+                    self._updated[key] = self.process.arrived
+                elif summed:
                     self._sums[key] = self.process.arrived
                 else:
                     self._slices[key, sender] = self.process.arrived
@@ -200,13 +209,20 @@ class SimulatedPeer:
                 self._sum(instruction)
             case CombineParts(step, number, parts):
                 self._combine(step, number, parts)
+            case UpdatePart(step, number, index):
+                self._once_moving("update", partial(self._update_part, (step, number, index)))
+            case JoinUpdate(step, number, parts):
+                self._join(step, number, parts)
             case DropPart(sender, step, number, index, summed):
                 assert not summed, "of nobody who is honest"
                 self._slices.pop(((step, number, index), sender), None)
             case DropRound(step, number):
                 self._drop_round(step, number)
+            case StepOptimizer(step, number, _, snapshot, adopt=adopt) if adopt:
+                state = self._joined(step, number, adopt)
+                self._later(0.2, lambda: self._adopt(step, state, snapshot), "update")
             case StepOptimizer(step, number, _, snapshot, skip):
-                update = () if skip else _update(self._reduced[step, number])
+                update = () if skip else self._rounded(self._reduced[step, number])
                 self._later(0.2, lambda: self._step(step, update, snapshot), "update")
             case LoadState():
                 self._load(instruction)
@@ -229,7 +245,7 @@ class SimulatedPeer:
         size = self._sizes.of(payload) if self._sizes is not None else 0
         tensors = self._tensors(payload)
         send = partial(self._network.send, self.settings.me, to, message, tensors, size)
-        if isinstance(payload, GradientPart):
+        if isinstance(payload, GradientPart | UpdatedPart):
             self._once_moving("reduce", send)
         else:
             send()
@@ -275,6 +291,8 @@ class SimulatedPeer:
         match payload:
             case GradientPart(step, number, index, _, summed=True):
                 return self._sums[step, number, index]
+            case UpdatedPart(step, number, index):
+                return self._updated[step, number, index]
             case GradientPart(step):
                 return Counter(self._accumulated[step])
             case Output(mb):
@@ -371,8 +389,34 @@ class SimulatedPeer:
 
     def _drop_round(self, step: int, number: int) -> None:
         self._reduced.pop((step, number), None)
+        self._updated = {k: v for k, v in self._updated.items() if k[:2] != (step, number)}
         self._sums = {k: v for k, v in self._sums.items() if k[:2] != (step, number)}
         self._slices = {k: v for k, v in self._slices.items() if k[0][:2] != (step, number)}
+
+    def _rounded(self, gradient: Counter[str]) -> Update:
+        """Return what this peer's arithmetic makes of a gradient."""
+        return tuple((name + self.rounding, halves) for name, halves in _update(gradient))
+
+    def _update_part(self, key: Key) -> None:
+        if key[:2] not in self._reduced:
+            return  # it is void by now
+        self._updated[key] = (*self.history, self._rounded(self._reduced[key[:2]]))
+        self.process.feed(PartUpdated(*key))
+
+    def _join(self, step: int, number: int, parts: int) -> None:
+        its_digest = digest_of(self._joined(step, number, parts))
+        joined = UpdateJoined(step, number, its_digest)
+        self._once_moving("reduce", lambda: self.process.feed(joined))
+
+    def _joined(self, step: int, number: int, parts: int) -> History:
+        """Return the state of whose parts each was made by its owner."""
+        states = [self._updated[step, number, index] for index in range(parts)]
+        assert all(state[:-1] == states[0][:-1] for state in states), "owners had other states"
+        return (*states[0][:-1], _joined_update([state[-1] for state in states]))
+
+    def _adopt(self, step: int, state: History, snapshot: bool) -> None:
+        assert state[:-1] == self.history, "the owners' state was another"
+        self._step(step, state[-1], snapshot)
 
     def _step(self, step: int, update: Update, snapshot: bool) -> None:
         self.history = (*self.history, update)
@@ -434,9 +478,20 @@ class SimulatedPeer:
     def kept(self) -> int:
         """Return how many payloads are here: nothing may pile up."""
         frames = len(self._inputs) + len(self._graphs) + len(self._outputs) + len(self._gradients)
-        parts = len(self._slices) + len(self._sums) + len(self._reduced)
+        parts = len(self._slices) + len(self._sums) + len(self._reduced) + len(self._updated)
         return frames + len(self._left) + len(self._input_grads) + parts
 
 
 def _update(gradient: Counter[str]) -> Update:
     return tuple(sorted(gradient.items()))
+
+
+def _joined_update(updates: list[Update]) -> Update:
+    """Join what owners made of one gradient: all of it, as each of them has rounded it."""
+    joined = []
+    for values in zip(*updates, strict=True):
+        names = [name.split() for name, _ in values]
+        assert len({(name[0], name[1]) for name in names}) == 1, values
+        roundings = (" ".join(name[2:]) or "-" for name in names)
+        joined.append((" ".join([*names[0][:2], *roundings]), values[0][1]))
+    return tuple(joined)

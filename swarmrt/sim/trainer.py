@@ -13,6 +13,7 @@ from swarmrt.scheduler.instructions import (
     Batch,
     Expel,
     Instruction,
+    KeepUnlike,
     OfferCheckpoint,
     RaiseEpoch,
     ReportCheckpointFailed,
@@ -26,6 +27,7 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     ReportStall,
     ReportStep,
+    ReportUnlike,
     ReportWaiting,
     SaveCheckpoint,
     Send,
@@ -54,6 +56,8 @@ class Disk:
     recoveries: Counter[str] = field(default_factory=Counter)
     fenced: Counter[str] = field(default_factory=Counter)  # whom, and why
     expelled: list[PeerId] = field(default_factory=list)
+    unlike_stages: tuple[int, ...] = ()
+    unlike: list[PeerId] = field(default_factory=list)
 
     def digests(self, version: int) -> tuple[str, ...]:
         return tuple(map(digest_of, self.checkpoints.get(version, ())))
@@ -116,6 +120,10 @@ class SimulatedTrainer:
                 self.offered = version
             case RaiseEpoch(epoch):
                 self.disk.epoch = self._epoch = epoch
+            case KeepUnlike(stages):
+                self.disk.unlike_stages = stages
+            case ReportUnlike(_, peer):
+                self.disk.unlike.append(peer)
             case ReportStep():
                 self.disk.steps.append(instruction)
                 step = instruction.version - 1

@@ -38,6 +38,9 @@ class World:
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
 
+    Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
+    start for updates by the parts' owners.
+
     With `sizes`, gradients, activations and states take the time that their bytes need on the
     `links` of the hosts: each process is at a host of its own name. Without, links have a latency
     only.
@@ -63,17 +66,23 @@ class World:
         not_finite: Literal["stop", "skip"] = "stop",
         sizes: Sizes | None = None,
         links: Mapping[PeerId, Link] | None = None,
+        rounding_of: Callable[[PeerId], str] | None = None,
+        by_owners: bool = False,
     ) -> None:
         self.clock = Clock()
         self.not_finite = not_finite
         self.rng = random.Random(seed)
         self.sizes = sizes
+        self.is_unlike = rounding_of is not None or by_owners
+        self._rounding_of = rounding_of or (lambda _: "")
         wires = Wires(self.clock, links or {}) if sizes is not None else None
         self.network = Network(self.clock, self.rng, weather, wires)
         self.num_stages = len(replicas)
         self.steps, self.microbatches, self.staleness = steps, microbatches, staleness
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.disk = Disk()
+        if by_owners:
+            self.disk.unlike_stages = tuple(range(len(replicas)))
         self.trainers: list[SimulatedTrainer] = []
         self._service_s, self._queue_s, self._seed = service_s, queue_s, seed
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
@@ -121,6 +130,7 @@ class World:
             least_loss=0.0,
             secret=f"{self._seed % (1 << 128):032x}",
             not_finite=self.not_finite,
+            by_owners=self.disk.unlike_stages,
         )
         trainer = SimulatedTrainer(
             settings,
@@ -163,6 +173,7 @@ class World:
         gradient_bytes = self._seed % 3 * (28 << 20)  # one part a member, or several
         if self.sizes is not None:
             gradient_bytes = self.sizes.gradient_bytes
+        state_bytes = 3 * gradient_bytes if self.sizes is None else self.sizes.state_bytes
         settings = PeerSettings(
             me=peer_id,
             trainer=TRAINER,
@@ -177,6 +188,7 @@ class World:
             staleness=self.staleness,
             microbatches=self.microbatches,
             eval_microbatches=self.eval_microbatches,
+            update_bytes=state_bytes,
         )
         peer = SimulatedPeer(
             settings,
@@ -192,6 +204,7 @@ class World:
         )
         peer.process.at_failpoint = self._at_failpoint
         peer.habit = habit
+        peer.rounding = self._rounding_of(peer_id)
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
         return peer_id
