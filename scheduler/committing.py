@@ -34,6 +34,7 @@ from swarmrt.scheduler.working import Working
 ROUND_S = 30.0  # for the first rounds
 ASK_AGAIN = 2 / 3  # of the time after which a round is void
 LOOK_S = 1.25  # beacons tell twice a second what moves
+FIRST_UPDATE_S = 30.0  # before it is known how long one takes
 
 SOFTWARE = "does it run the same software, on hardware that rounds in the same way?"
 
@@ -249,6 +250,8 @@ class Committing:
         run, number, reason = self._run, message.round, message.reason[:MOST_SAID]
         if number > self._rounds:
             return []  # there was no such round
+        if not all(run.members.is_ready(peer, member.stage) for peer in (member.peer, other)):
+            return []  # it is settled: the step goes on without one of them
         members = run.members.ready(member.stage)
         match self._unreachable.said(member.peer, other, number, members, now):
             case "between them":
@@ -381,11 +384,12 @@ class Committing:
         again: list[Instruction] = [
             Send(peer, commit.apply_at(commit.expected[peer])) for peer in commit.missing()
         ]
-        if not run.apply_time.samples:
+        waited_s = self._missing_updates.waited_s(now)
+        if not run.apply_time.samples and waited_s < FIRST_UPDATE_S:
             return again
         late = self._missing_updates.again(commit.suspects(), now)
         reason = "the commit waited for it again and again, in vain"
-        self._charge_all(late, reason, self._missing_updates.waited_s(now))
+        self._charge_all(late, reason, waited_s)
         if commit.retries < TWICE:
             return again
         return [*again, ReportLate(run.version, now - run.applied_at, self.awaited() or "")]

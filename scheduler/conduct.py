@@ -22,6 +22,7 @@ from swarmrt.ids import PeerId
 MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
 MAKES_UP = 8  # commits, for one fault
 WAITED_FOR = 8  # times as long as all have waited for it
+CUT_S = 20.0  # of a step, at most
 LEAST_REST_S, MOST_REST_S = 10.0, 3600.0  # of who is slow
 MOST_AT_ODDS = 64  # others that are remembered of each
 MOST_KNOWN = 4096  # peers that are remembered, the newest of them
@@ -51,6 +52,8 @@ class Record:
     rests: int = 0  # because it was slow, since it last made up for a fault or for one of these
     barred_until: int = 0  # the version before which it is not admitted again
     barred_until_s: float = -math.inf  # and the time
+    cut_until: int = 0  # a version before which it is not admitted, unless it is so late
+    cut_until_s: float = -math.inf
 
 
 class Conduct:
@@ -68,10 +71,11 @@ class Conduct:
         record.barred_until_s = now + WAITED_FOR * waited_s
         record.faults, record.commits = record.faults + 1, 0
 
-    def cut(self, peer: PeerId, version: int) -> None:
-        """Take note that this step goes on without it, which is not its fault."""
+    def cut(self, peer: PeerId, version: int, now: float) -> None:
+        """Take note that this step goes on without it, which is not its fault. If the step takes
+        long without it, it may come again: what was broken may be whole by then."""
         record = self._record(peer)
-        record.barred_until = max(record.barred_until, version + 1)
+        record.cut_until, record.cut_until_s = version + 1, now + CUT_S
 
     def rest(self, peer: PeerId, now: float, waited_s: float) -> float:
         """Bar it for a while because it is slow; for how many seconds."""
@@ -118,6 +122,7 @@ class Conduct:
         record = self._records.get(peer)
         if record is not None:
             record.barred_until, record.barred_until_s = 0, -math.inf
+            record.cut_until = 0
 
     def contradicts(self, peer: PeerId) -> int:
         """Count that it says that known weights are others; return how often by now."""
@@ -150,7 +155,8 @@ class Conduct:
         record = self._records.get(peer)
         if record is None:
             return False
-        return version < record.barred_until or now < record.barred_until_s
+        is_cut = version < record.cut_until and now < record.cut_until_s
+        return is_cut or version < record.barred_until or now < record.barred_until_s
 
     def faults(self, peer: PeerId) -> int:
         record = self._records.get(peer)

@@ -158,11 +158,11 @@ class Fencing:
         if charge.kind == "slow":
             return [] if worth.is_alone(run, member) else self.leave_out(member, "round", now)
         if charge.kind == "unlike":
-            run.conduct.cut(charge.peer, run.version)
+            run.conduct.cut(charge.peer, run.version, now)
             told = unlike.found(run, member)
             return [*told, *self.fence(member, charge.reason, now)]
         if charge.kind == "cut":
-            run.conduct.cut(charge.peer, run.version)
+            run.conduct.cut(charge.peer, run.version, now)
         elif charge.kind == "fault":
             run.conduct.fault(charge.peer, run.version, now, charge.waited_s)
         return self.fence(member, charge.reason, now)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.agreeing import odd_ones
-from swarmrt.scheduler.conduct import MAKES_UP, MOST_DOUBLINGS, MOST_KNOWN, WAITED_FOR, Conduct
+from swarmrt.scheduler.conduct import (
+    CUT_S,
+    MAKES_UP,
+    MOST_DOUBLINGS,
+    MOST_KNOWN,
+    WAITED_FOR,
+    Conduct,
+)
 from swarmrt.scheduler.disputes import CONFIRM_S, NotFinite, Unreachable
 
 A, B, C, D = map(PeerId, "abcd")
@@ -48,8 +55,9 @@ def test_acquitted_it_may_come_at_once() -> None:
 
 def test_a_cut_bars_for_this_step_and_is_no_fault() -> None:
     conduct = Conduct()
-    conduct.cut(A, 10)
+    conduct.cut(A, 10, 0.0)
     assert conduct.is_barred(A, 10, 0.0) and not conduct.is_barred(A, 11, 0.0)
+    assert not conduct.is_barred(A, 10, CUT_S), "the step takes so long that it may try again"
     assert conduct.faults(A) == 0
 
 

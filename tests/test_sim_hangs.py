@@ -6,6 +6,7 @@ A thread that hangs takes what it is given, and nothing ever comes of it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -198,6 +199,18 @@ def test_a_reduce_that_hangs_before_any_was_timed_is_found_out() -> None:
     assert not world.disk.steps
     world.run_until(1)
     assert world.clock.now < 130.0 and fenced(world) == {"s1p0"}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_update_that_hangs_before_any_was_timed_is_found_out(seed: int) -> None:
+    """Found by a soak: a trainer that has just been restarted does not know how long one takes."""
+    world = World((3, 2), seed=seed, steps=6, microbatches=3, eval_every=0, checkpoint_every=0)
+    world.run_until(1 + (seed == 2))
+    world.kill_trainer()
+    world.clock.after(4.0, world.resume_trainer)
+    world.clock.after(1.2, partial(world.hang, PeerId("s1p0"), "update", 1000.0))
+    world.run(limit_s=150.0)
+    assert world.disk.steps[-1].version == 6 and "s1p0" in fenced(world)
 
 
 def test_what_was_given_up_and_then_accumulated_waits_for_no_late_flight() -> None:

@@ -260,6 +260,10 @@ def accuses(victim: str, swarm: Swarm | None = None) -> Habit:
     return habit
 
 
+def repeats(habit: Habit, times: int) -> Habit:
+    return lambda message: [*habit(message)] * times
+
+
 def is_on_roster(swarm: Swarm, name: str) -> bool:
     round_ = swarm.core.run.round
     return round_ is not None and PeerId(name) in round_.members
@@ -273,7 +277,9 @@ def test_one_members_word_does_not_fence_another() -> None:
     assert set(swarm.fenced()) == {"s1p0"}
 
 
-def test_cut_that_both_ends_tell_of_leaves_one_of_them_out() -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_cut_that_both_ends_tell_of_leaves_one_of_them_out(times: int) -> None:
+    """However often they say so."""
     swarm = Swarm()
     swarm.run_to(3)
     cut: dict[str, Habit] = {
@@ -281,7 +287,7 @@ def test_cut_that_both_ends_tell_of_leaves_one_of_them_out() -> None:
         "s1p1": accuses("s1p0", swarm),
     }
     for name, habit in cut.items():
-        swarm.peers[PeerId(name)].habit = habit
+        swarm.peers[PeerId(name)].habit = repeats(habit, times)
     swarm.run_to(swarm.version + 1, limit_s=60.0)
     for name in cut:
         swarm.peers[PeerId(name)].habit = lambda message: [message]
