@@ -269,10 +269,6 @@ GUARDS: dict[str, Guard] = {
     "a computation that is late is found out": Guard(
         around(Health, "verdict", lambda verdict, self, now, most_s=0.0: "fine"), hang("backward")
     ),
-    "a computation takes a step at the most": Guard(
-        says(Fencing, "_computation_s", 0.0),
-        hangs.test_computation_that_hangs_before_any_was_timed_is_found_out,
-    ),
     "where nobody has a sum, who is to blame is told": Guard(
         says(Members, "waits_for", PeerId("")), hang("slices and sums")
     ),
