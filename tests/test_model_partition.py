@@ -32,12 +32,34 @@ def test_the_cut_is_the_best_of_all(costs: list[int], data: st.DataObject) -> No
     assert largest(costs, sizes) == min(largest(costs, other) for other in every)
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=9), st.data())
+def test_the_cut_is_the_best_of_those_that_train_everywhere(
+    layers: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    costs, trained = [cost for cost, _ in layers], [is_trained for _, is_trained in layers]
+    if not any(trained):
+        return
+    stages = data.draw(st.integers(1, sum(trained)))
+    sizes = balanced_cut(costs, stages, trained)
+    every = [
+        tuple(b - a for a, b in pairwise((0, *inner, len(costs))))
+        for inner in combinations(range(1, len(costs)), stages - 1)
+    ]
+
+    def trains_everywhere(cut: tuple[int, ...]) -> bool:
+        ends = [sum(cut[:i]) for i in range(len(cut) + 1)]
+        return all(any(trained[a:b]) for a, b in pairwise(ends))
+
+    assert trains_everywhere(sizes)
+    assert largest(costs, sizes) == min(largest(costs, c) for c in every if trains_everywhere(c))
+
+
 def test_a_costly_end_gets_fewer_layers() -> None:
     assert balanced_cut([1, 1, 1, 1, 1, 5], 2) == (5, 1)
 
 
 def test_layers_are_measured_and_equal_ones_once() -> None:
-    costs = measure(build_layers(run(count=2)))
+    costs = [cost.seconds for cost in measure(build_layers(run(count=2)))]
     assert len(costs) == 5 and min(costs) > 0
     assert costs[1] == costs[2] == costs[3]
 

@@ -13,6 +13,7 @@ from swarmrt.cli import (
     bench,
     bootstrap,
     chaos,
+    check,
     configs,
     doctor,
     failpoints,
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 app.command("init")(configs.init)
 app.command("config")(configs.config)
+app.command("check")(check.check)
 app.command("local")(local.local)
 app.command("bootstrap")(bootstrap.bootstrap)
 app.command("serve")(serve.serve)

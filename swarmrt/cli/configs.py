@@ -12,6 +12,9 @@ from swarmrt.errors import ConfigError
 SET = typer.Option(
     [], "--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
 )
+TRIAL = typer.Option(
+    True, "--trial/--no-trial", help="Try a builder's model, whole and cut, on a microbatch first."
+)
 ALLOW_MODEL = typer.Option(
     [],
     "--allow-model",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.configs import SET
+from swarmrt.cli.configs import SET, TRIAL
 from swarmrt.cli.train import (
     JSON,
     REPLICAS,
@@ -42,13 +42,14 @@ def local(
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
     resume: Path | None = RESUME,
     threads: int | None = typer.Option(None, min=1, help="CPU threads of each peer."),
+    trial: bool = TRIAL,
     as_json: bool = JSON,
 ) -> None:
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
     from swarmrt.model.builders import look_here
-    from swarmrt.model.partition import check_stages
+    from swarmrt.model.partition import resolve
 
     if steps is not None:
         overrides = [*overrides, f"run.steps={steps}"]
@@ -56,13 +57,13 @@ def local(
     load_resumed(config, resume)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
     look_here(config)
-    check_stages(config)
+    config = resolve(config)  # while nothing else runs here
     open_data(config)
     run_dir = run_dir or resume or new_run_dir(config)
     write_config(run_dir, config)
     cores = os.cpu_count() or 1
     threads = threads or max(1, cores // sum(numbers))
-    swarm = LocalSwarm(config, run_dir, numbers, threads, resume, as_json)
+    swarm = LocalSwarm(config, run_dir, numbers, threads, resume, as_json, trial)
     code = run(swarm.run)
     if code:
         raise typer.Exit(code)
@@ -86,11 +87,13 @@ class LocalSwarm:
         threads: int,
         resume: Path | None,
         as_json: bool,
+        trial: bool,
     ) -> None:
         from swarmrt.lab.papers import LocalPapers
 
         self.config, self.run_dir, self.replicas = config, run_dir, replicas
         self._threads, self._resume, self._as_json = threads, resume, as_json
+        self._trial = trial
         self._papers = LocalPapers(config.run.name)
         self._children: list[Child] = []
         self._launcher = Launcher(str(run_dir))
@@ -152,6 +155,8 @@ class LocalSwarm:
             arguments += ["--resume", str(self._resume)]
         if self._as_json:
             arguments += ["--json"]
+        if not self._trial:
+            arguments += ["--no-trial"]
         return self._start("trainer", arguments, self._papers.of_owner(), None)
 
     def _start(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.configs import SET
+from swarmrt.cli.configs import SET, TRIAL
 from swarmrt.cli.papers import (
     DELEGATION,
     OWNER,
@@ -59,6 +59,7 @@ def train(
     upnp: bool = UPNP,
     max_mbps: float | None = MAX_MBPS,
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory to be joined."),
+    trial: bool = TRIAL,
     as_json: bool = JSON,
     owner: Path | None = OWNER,
     delegation: Path | None = DELEGATION,
@@ -69,7 +70,7 @@ def train(
     """Publish a run, feed it, and keep its ledger. Without --join it starts a directory."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
-    from swarmrt.model.builders import look_here
+    from swarmrt.model.builders import BUILT_IN, look_here
     from swarmrt.model.partition import resolve
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
@@ -78,6 +79,7 @@ def train(
     from swarmrt.runtime.invitations import line_to_print
     from swarmrt.runtime.trainer import TrainOptions
     from swarmrt.runtime.trainer import train as run_trainer
+    from swarmrt.runtime.trial import try_model
     from swarmrt.scheduler.instructions import Report
 
     config = load_config(path, overrides)
@@ -98,6 +100,10 @@ def train(
     with open_view(progress, as_json) as view:
         view.note(f"run folder {run_dir}")
         view.note(f"data: {data.description}")
+        view.note(f"stages: {', '.join(map(str, config.stages.layers or ()))} layers")
+        if trial and config.model.kind != BUILT_IN:
+            for note in try_model(config, data):
+                view.note(note)
         options = TrainOptions(
             run_dir,
             signer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,11 @@ class Data:
         """Find the order of an epoch, which takes long where there are many windows. Whoever has
         not called it waits for that in `microbatch`. Any thread may."""
         self._order(epoch)
+
+    @cached_property
+    def largest_token(self) -> int:
+        """Return the largest of all its tokens."""
+        return int(self._tokens.max())
 
     def digest(self) -> bytes:
         """Return a SHA-256 of all that decides which tokens each microbatch has."""

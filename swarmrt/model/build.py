@@ -13,12 +13,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from swarmrt.config import Model, RunConfig
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.builders import BUILT_IN, Build, Loss, call_builder, line_of
-from swarmrt.model.draws import drawing, seed_for, seeded
+from swarmrt.model.draws import building, drawing, seed_for
 from swarmrt.model.layers import Block, Embedding, RMSNorm, head, token_losses
 
 
@@ -92,6 +93,31 @@ class Slice(nn.Module):
             self._names += [name for name, _ in layer]
             self._layers.append([part for _, part in layer])
             self.parts.extend(self._layers[-1])
+        self._refuse_shared()
+
+    def _refuse_shared(self) -> None:
+        """Check that no two layers train one parameter: as soon as a cut comes between them, it
+        would be two."""
+        owner: dict[int, int] = {}
+        for index, parts in self.layers():
+            for parameter in (p for part in parts for p in part.parameters() if p.requires_grad):
+                if owner.setdefault(id(parameter), index) != index:
+                    raise ModelError(
+                        f"{self._model.config.model.kind}: layers {owner[id(parameter)]} and "
+                        f"{index} share a parameter; tied weights are not supported"
+                    )
+
+    def layers(self) -> Iterator[tuple[int, list[nn.Module]]]:
+        """Return the modules of each layer, with its index in the whole model."""
+        return enumerate(self._layers, self.first)
+
+    def trained_layers(self) -> set[int]:
+        """Return the indexes of layers that have anything to train."""
+        return {
+            index
+            for index, parts in self.layers()
+            if any(p.requires_grad for part in parts for p in part.parameters())
+        }
 
     def forward(self, x: Tensor, microbatch: MicrobatchId) -> Tensor:
         """The last layer's output. Draws depend on the microbatch and the layer alone."""
@@ -101,7 +127,7 @@ class Slice(nn.Module):
             return self._run(x, at_layer)
 
     def _run(self, x: Tensor, at_layer: Callable[[int], None]) -> Tensor:
-        for index, layer in enumerate(self._layers, self.first):
+        for index, layer in self.layers():
             at_layer(index)
             for part in layer:
                 x = part(x)
@@ -137,7 +163,7 @@ def build_layer(model: Layered, index: int) -> Iterator[tuple[str, nn.Module]]:
     """
     config = model.config
     dtype: torch.dtype = getattr(torch, config.model.dtype)
-    with seeded(seed_for(config.run.seed, "init", index)):
+    with building(seed_for(config.run.seed, "init", index)):
         for part in model.layers[index]:
             try:
                 module = part.build()
@@ -150,4 +176,26 @@ def build_layer(model: Layered, index: int) -> Iterator[tuple[str, nn.Module]]:
                     f"{config.model.kind}: layer {index} must be an nn.Module, "
                     f"not {type(module).__name__}"
                 )
-            yield part.name, module.to(dtype)
+            _refuse_lazy(config, index, module)
+            yield part.name, _in_dtype(module, dtype)
+
+
+def _refuse_lazy(config: RunConfig, index: int, module: nn.Module) -> None:
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(tensor):
+            raise ModelError(
+                f"{config.model.kind}: layer {index} makes its {name} on first use; give all "
+                "sizes when it is made (Linear, say, and not LazyLinear)"
+            )
+
+
+def _in_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module with its parameters in the model's dtype, and those buffers that have torch's
+    usual one: others were given theirs for a reason."""
+    usual = {torch.float32, torch.get_default_dtype()}
+
+    def cast(tensor: Tensor) -> Tensor:
+        is_cast = isinstance(tensor, nn.Parameter) or tensor.dtype in usual
+        return tensor.to(dtype) if is_cast and tensor.is_floating_point() else tensor
+
+    return module._apply(cast)  # type: ignore[no-untyped-call,no-any-return]

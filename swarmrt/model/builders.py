@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from swarmrt.config import BUILDER_NAME, RunConfig
 from swarmrt.errors import ModelError, UsageError
-from swarmrt.model.draws import seed_for, seeded
+from swarmrt.model.draws import building, seed_for
 
 Build = Callable[[], nn.Module]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +74,7 @@ def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
     kind = config.model.kind
     builder = _import_builder(kind)
     try:
-        with seeded(seed_for(config.run.seed, "init")):
+        with building(seed_for(config.run.seed, "init")):
             result = builder(**config.model.options)
     except Exception as error:
         raise ModelError(f"{kind}: the builder failed: {line_of(error)}") from error
@@ -83,7 +83,7 @@ def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
             f"{kind}: the builder must return (layers, loss), not {type(result).__name__}"
         )
     layers, loss = result
-    if not isinstance(layers, Sequence | nn.ModuleList) or not len(layers):
+    if not isinstance(layers, Sequence | nn.ModuleList | nn.Sequential) or not len(layers):
         raise ModelError(f"{kind}: layers must be a list with at least one layer")
     if not callable(loss):
         raise ModelError(f"{kind}: loss must be callable, not {type(loss).__name__}")
@@ -93,7 +93,6 @@ def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
                 f"{kind}: layer {index} is {type(layer).__name__}; each must be an nn.Module or "
                 "a function that returns one"
             )
-    _refuse_shared_parameters(kind, list(layers))
     return list(layers), loss
 
 
@@ -128,18 +127,6 @@ def _refuse_libraries(kind: str) -> None:
     package = kind.partition(":")[0].partition(".")[0]
     if package in NO_BUILDERS:
         raise ModelError(f"{kind}: the package {package} has no builders of models")
-
-
-def _refuse_shared_parameters(kind: str, layers: list[Any]) -> None:
-    """Tied weights in two layers would drift apart as soon as a cut comes between them."""
-    owner: dict[int, int] = {}
-    for index, layer in enumerate(layers):
-        for parameter in layer.parameters() if isinstance(layer, nn.Module) else ():
-            if owner.setdefault(id(parameter), index) != index:
-                raise ModelError(
-                    f"{kind}: layers {owner[id(parameter)]} and {index} share a parameter; "
-                    "tied weights are not supported"
-                )
 
 
 def line_of(error: BaseException) -> str:

@@ -7,9 +7,11 @@ any cut of the model draws the same masks as the model in one piece.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from swarmrt.ids import MicrobatchId
@@ -29,6 +31,21 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     with _kept(device):
         _seed(seed, device)
         yield
+
+
+@contextmanager
+def building(seed: int) -> Iterator[None]:
+    """Draw first weights from this seed inside, whichever generator a model uses: torch's, Python's
+    or numpy's."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        with seeded(seed):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 @contextmanager

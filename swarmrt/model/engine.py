@@ -21,23 +21,24 @@ def add_gradients(end: Tensor, end_grad: Tensor | None) -> None:
     _run(end, end_grad, (), accumulate=True)
 
 
-def gradient_of(inputs: Tensor, end: Tensor, end_grad: Tensor | None) -> Tensor:
-    """Return the gradient of one tensor alone; nothing is added anywhere."""
+def gradient_of(inputs: Tensor, end: Tensor, end_grad: Tensor | None) -> Tensor | None:
+    """Return the gradient of one tensor alone, None if the end does not depend on it; nothing is
+    added anywhere."""
     (gradient,) = _run(end, end_grad, (inputs,), accumulate=False)
     return gradient
 
 
 def _run(
     end: Tensor, end_grad: Tensor | None, inputs: tuple[Tensor, ...], *, accumulate: bool
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     start = torch.ones_like(end) if end_grad is None else end_grad
-    found: tuple[Tensor, ...] = Variable._execution_engine.run_backward(
+    found: tuple[Tensor | None, ...] = Variable._execution_engine.run_backward(
         (end,),
         (start,),
         False,
         False,
         inputs,
-        allow_unreachable=accumulate,
+        allow_unreachable=True,
         accumulate_grad=accumulate,
     )
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Layered, Slice, build_layers
+from swarmrt.model.builders import line_of
 from swarmrt.model.engine import add_gradients
 
 MEASUREMENTS = 3  # of each kind of layer, after one to warm up; the least one counts
@@ -40,20 +42,36 @@ def check_stages(config: RunConfig) -> Layered:
 
 
 def cut(config: RunConfig) -> tuple[int, ...]:
-    """Layers of each stage: as configured, or by measured cost. Raises ModelError."""
+    """Layers of each stage: as configured, or by measured cost. Raises ModelError.
+
+    Each stage has something to train.
+    """
     model = check_stages(config)
     if config.stages.layers is not None:
         return config.stages.layers
     if config.num_stages == 1:
         return (len(model.layers),)
-    return balanced_cut(measure(model), config.num_stages)
+    costs = measure(model)
+    trained = [cost.is_trained for cost in costs]
+    if sum(trained) < config.num_stages:
+        raise ModelError(
+            f"{config.num_stages} stages need at least as many layers that are trained; the model "
+            f"has {sum(trained)}, and {len(trained) - sum(trained)} with nothing to train"
+        )
+    return balanced_cut([cost.seconds for cost in costs], config.num_stages, trained)
 
 
-def balanced_cut(costs: Sequence[float], stages: int) -> tuple[int, ...]:
+def balanced_cut(
+    costs: Sequence[float], stages: int, trained: Sequence[bool] = ()
+) -> tuple[int, ...]:
     """Sizes of `stages` contiguous, non-empty groups with the least possible largest sum.
 
-    Exact, by dynamic programming over prefixes: the linear partition problem.
+    Exact, by dynamic programming over prefixes: the linear partition problem. Each group has one
+    that is trained, by default all are; there must be so many.
     """
+    trains = [0]
+    for is_trained in trained or [True] * len(costs):
+        trains.append(trains[-1] + is_trained)
     total = [0.0]
     for cost in costs:
         total.append(total[-1] + cost)
@@ -62,7 +80,7 @@ def balanced_cut(costs: Sequence[float], stages: int) -> tuple[int, ...]:
     best[0][0] = 0.0
     for stage in range(1, stages + 1):
         for end in range(stage, len(costs) + 1):
-            for begin in range(stage - 1, end):
+            for begin in (b for b in range(stage - 1, end) if trains[b] < trains[end]):
                 largest = max(best[stage - 1][begin], total[end] - total[begin])
                 if largest < best[stage][end]:
                     best[stage][end], start[stage][end] = largest, begin
@@ -73,9 +91,15 @@ def balanced_cut(costs: Sequence[float], stages: int) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def measure(model: Layered) -> list[float]:
-    """Return the seconds of forward and backward of each layer on this machine, one in memory at a
-    time."""
+class Cost(NamedTuple):
+    """A layer's seconds of forward and backward on this machine."""
+
+    seconds: float
+    is_trained: bool
+
+
+def measure(model: Layered) -> list[Cost]:
+    """Return what each layer costs, with one in memory at a time."""
     batch, sequence = model.config.batch.microbatch, model.config.model.sequence
     tokens = torch.zeros(batch, sequence, dtype=torch.int64)
     known: dict[str, tuple[float, Tensor]] = {}
@@ -86,9 +110,17 @@ def measure(model: Layered) -> list[float]:
         targets = tokens if index == len(model.layers) - 1 else None
         kind = f"{layer!r} {tuple(value.shape)} {targets is None}"
         if kind not in known:
-            known[kind] = _measure_layer(model, layer, value, targets)
+            try:
+                known[kind] = _measure_layer(model, layer, value, targets)
+            except ModelError:
+                raise
+            except Exception as error:
+                raise ModelError(
+                    f"{model.config.model.kind}: layer {index} cannot compute an input of "
+                    f"{list(value.shape)}: {line_of(error)}"
+                ) from error
         seconds, value = known[kind]
-        costs.append(seconds)
+        costs.append(Cost(seconds, bool(layer.trained_layers())))
     return costs
 
 
@@ -101,7 +133,7 @@ def _measure_layer(
     times = []
     for _ in range(MEASUREMENTS + 1):
         started = time.perf_counter()
-        output: Tensor = layer(value, MicrobatchId(0, 0))
+        output: Tensor = layer(value.clone(), MicrobatchId(0, 0))
         end = output if targets is None else model.loss_sum(output, targets)
         if end.requires_grad:
             add_gradients(end, torch.ones_like(end))

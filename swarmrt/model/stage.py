@@ -25,6 +25,7 @@ from swarmrt.errors import CheckpointError, ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.digest import digest
 from swarmrt.model.build import Slice, build_layers
+from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.engine import add_gradients, gradient_of
 from swarmrt.model.flat import Flat
 from swarmrt.model.weight_gradients import Factors, WeightGradients
@@ -171,7 +172,9 @@ class Stage:
         so that it comes out the same when it is computed again."""
         mixed = torch.autocast(self.device.type, torch.bfloat16) if self._mixed else nullcontext()
         with torch.set_grad_enabled(keeps_graph), mixed:
-            output = self._copy_of(version).layers(inputs, microbatch)
+            # A layer of the user's may work in place, and these are computed from again.
+            own = inputs if self._kind == BUILT_IN else inputs.clone()
+            output = self._copy_of(version).layers(own, microbatch)
             end = self._loss_sum(output, targets) if self.is_last else output
         return end.to(self.dtype) if self._mixed else end
 
@@ -211,7 +214,7 @@ class Stage:
             if later:
                 forwarded.left = Left(graph.version, self._weight_gradients.take())
         self._copy_of(graph.version).flat.collect()
-        return None if self.is_first else graph.inputs.grad
+        return None if self.is_first else _or_zeros(graph.inputs.grad, graph.inputs)
 
     def _input_grad_only(
         self, inputs: Tensor, end: Tensor, output_grad: Tensor | None
@@ -219,7 +222,7 @@ class Stage:
         if self.is_first:
             return None
         self._weight_gradients.when = "never"
-        return gradient_of(inputs, end, output_grad)
+        return _or_zeros(gradient_of(inputs, end, output_grad), inputs)
 
     def add_weight_gradients(self, forwarded: Forwarded) -> None:
         """Add what a backward with `later` has left. Without one there is nothing to do."""
@@ -237,6 +240,11 @@ class Stage:
         """
         step = self.version if step is None else step
         return self._copy_of(step - self._staleness).flat.gradients
+
+    def named_gradients(self) -> dict[str, Tensor]:
+        """Return `gradients()` by the parameters' names in the whole model."""
+        flat = self._copy_of(self.version - self._staleness).flat
+        return dict(flat.named(flat.gradients))
 
     def clear_gradients(self) -> None:
         """Clear the gradients of all steps that are under way."""
@@ -357,6 +365,11 @@ class Stage:
                 f"{self._kind}: forward changes the buffer {name}; replicas would disagree. "
                 "Use layers without running statistics (LayerNorm or GroupNorm, not BatchNorm)"
             )
+
+
+def _or_zeros(gradient: Tensor | None, inputs: Tensor) -> Tensor:
+    """Return the gradient of inputs; none at all has reached them where a layer detaches them."""
+    return torch.zeros_like(inputs) if gradient is None else gradient
 
 
 def _copy(tensor: Tensor) -> Tensor:

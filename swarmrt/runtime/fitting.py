@@ -60,7 +60,7 @@ class Fitting:
             return self._are_tokens(tensor)
         if self._input is not None:
             return FrameShape.of(tensor) == self._input
-        return tensor.dtype.is_floating_point and tensor.shape[:1] == self._batch[:1]
+        return tensor.dtype.is_floating_point
 
     def _is_target(self, tensor: torch.Tensor) -> bool:
         sealed_bytes = self._batch.numel() * TOKENS.itemsize + TAG_BYTES

@@ -1,0 +1,256 @@
+"""A trial of a cut: one microbatch through the model as it is alone, and through its stages.
+
+What the user's code builds outside of the runtime is what counts. The stages are built as peers
+build them, each by a call of the builder of its own, and compute as peers do, also the second way
+that only faults take. What comes out is compared; what differs is an error that names the layer.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swarmrt.config import RunConfig
+from swarmrt.errors import ModelError
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.build import Layered, Slice, build_layers
+from swarmrt.model.builders import line_of
+from swarmrt.model.stage import Forwarded, Stage
+
+MICROBATCH = MicrobatchId(0, 0)
+SMALL = 1e-3  # of the whole gradient's norm: a bias before a softmax gets rounding errors alone
+TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.1}  # of what is compared, in norm
+
+
+class Alone(NamedTuple):
+    """What the model gives in one piece."""
+
+    outputs: list[Tensor]  # of each layer
+    loss_sum: float
+    gradients: dict[str, Tensor | None]
+
+
+def probe(config: RunConfig, inputs: Tensor, targets: Tensor) -> list[str]:
+    """Compare the cut model with the whole one, and return what its user should know, in sentences.
+
+    Inputs and targets are int64 [B, T]. `config.stages.layers` must be set. The whole model is
+    built, twice. Raises ModelError when the two differ, or the model cannot be computed at all.
+    """
+    optimizer = config.optimizer.model_copy(update={"staleness": 0})
+    config = config.model_copy(update={"optimizer": optimizer})
+    model = build_layers(config)
+    whole = Slice(model, 0, len(model.layers))
+    alone = _compute_alone(config, model, whole, inputs, targets)
+    stages = [Stage(config, index) for index in range(config.num_stages)]
+    _compare_tensors(config, whole, stages)
+    _compare(config, stages, alone, inputs, targets)
+    return _notes(whole, alone)
+
+
+# ---------------------------------------------------------------------- the model alone
+
+
+def _compute_alone(
+    config: RunConfig, model: Layered, whole: Slice, inputs: Tensor, targets: Tensor
+) -> Alone:
+    """Compute it as any code would that has torch and no runtime."""
+    names, parameters = set(whole.tensors()), whole.trainable()
+    outputs: list[Tensor] = []
+    with _watched(config, whole, outputs) as at:
+        try:
+            with torch.autocast("cpu", torch.bfloat16, config.precision.compute == "bfloat16"):
+                loss = model.loss_sum(whole(inputs, MICROBATCH), targets)
+        except ModelError:
+            raise
+        except Exception as error:
+            where = f"layer {at[-1]}" if len(outputs) < len(model.layers) else "the loss"
+            raise ModelError(
+                f"{config.model.kind}: {where} cannot compute a microbatch of the data, whose "
+                f"largest token is {int(max(inputs.max(), targets.max()))}: {line_of(error)}"
+            ) from error
+    new = sorted(set(whole.tensors()) - names)
+    if new:
+        raise ModelError(
+            f"{config.model.kind}: {new[0]} is made on first use; make it in the layer's __init__"
+        )
+    if not loss.requires_grad:
+        raise ModelError(f"{config.model.kind}: the loss depends on no parameter that is trained")
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return Alone(outputs, loss.item(), dict(zip(parameters, found, strict=True)))
+
+
+@contextmanager
+def _watched(config: RunConfig, whole: Slice, outputs: list[Tensor]) -> Iterator[list[int]]:
+    """Take down each layer's output inside, and the index of the layer that is computed. Raises
+    ModelError where a layer does what no replica could repeat."""
+    at = [0]
+    handles = []
+
+    def before(index: int) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            at.append(index)
+
+        return hook
+
+    def after(index: int, is_last: bool) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if _drawn() != drawn:
+                raise ModelError(
+                    f"{config.model.kind}: layer {index} draws from Python's or numpy's random "
+                    "numbers; draw from torch's, which are equal wherever it is computed"
+                )
+            now = _written(whole)
+            changed = [name for name in written if now.get(name) != written[name]]
+            if changed:
+                raise ModelError(
+                    f"{config.model.kind}: layer {index} changes {changed[0]} in its forward; "
+                    "replicas would disagree"
+                )
+            if is_last and isinstance(output, Tensor):
+                outputs.append(output.detach().clone())
+
+        return hook
+
+    drawn, written = _drawn(), _written(whole)
+    for index, parts in whole.layers():
+        for part in parts:
+            handles.append(part.register_forward_pre_hook(before(index)))
+            handles.append(part.register_forward_hook(after(index, part is parts[-1])))
+    try:
+        yield at
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _drawn() -> tuple[Any, ...]:
+    """Return the states of the generators that are not torch's."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), kind, keys.tobytes(), *rest  # type: ignore[union-attr]
+
+
+def _written(whole: Slice) -> dict[str, int]:
+    """Return torch's count of writes to each parameter."""
+    return {name: parameter._version for name, parameter in whole.trainable().items()}
+
+
+# ---------------------------------------------------------------------- the stages
+
+
+def _compare_tensors(config: RunConfig, whole: Slice, stages: list[Stage]) -> None:
+    """Check that stages have, together, exactly the whole model's tensors."""
+    cut = {name: x for stage in stages for name, x in stage.named_parameters_state().items()}
+    for name, tensor in whole.tensors().items():
+        other = cut.pop(name, None)
+        if other is None or (other.shape, other.dtype) != (tensor.shape, tensor.dtype):
+            raise ModelError(
+                f"{config.model.kind}: {name} is another one when only its stage is built; a "
+                "builder must return equal layers each time"
+            )
+        if not torch.equal(other, tensor.detach()):
+            raise ModelError(
+                f"{config.model.kind}: {name} has other values when only its stage is built; draw "
+                "them from torch's random numbers, or compute them from the configuration"
+            )
+
+
+def _compare(
+    config: RunConfig, stages: list[Stage], alone: Alone, inputs: Tensor, targets: Tensor
+) -> None:
+    layers = config.stages.layers
+    assert layers is not None
+    starts = [sum(layers[:index]) for index in range(len(layers))]
+    first = _forward(stages, inputs, targets)
+    for output, end in zip(first.sent, starts[1:], strict=True):
+        what = f"the output of layer {end - 1}"
+        _check_near(config, what, output, alone.outputs[end - 1])
+    _check_near(config, "the loss", torch.tensor(first.loss_sum), torch.tensor(alone.loss_sum))
+    passed = _backward(stages, first.kept, accumulate=True)
+    found = {name: x for stage in stages for name, x in stage.named_gradients().items()}
+    whole_norm = float(torch.stack([x.double().norm() for x in found.values()]).norm())
+    for name, gradient in found.items():
+        expected = alone.gradients[name]
+        if expected is None:
+            expected = torch.zeros_like(gradient)
+        _check_near(config, f"the gradient of {name}", gradient, expected, SMALL * whole_norm)
+    again = _forward(stages, inputs, targets)
+    for output, other, end in zip(first.sent, again.sent, starts[1:], strict=True):
+        if not torch.equal(output, other):
+            raise ModelError(
+                f"{config.model.kind}: layer {end - 1} gives another output when the microbatch is "
+                "computed again; layers must keep nothing from one call to the next"
+            )
+    passed_again = _backward(stages, again.kept, accumulate=False)
+    for one, other_one, start in zip(passed, passed_again, starts, strict=True):
+        if one is not None and other_one is not None:
+            what = f"the gradient that layer {start} passes on, computed without those of weights,"
+            _check_near(config, what, other_one, one)
+
+
+class Went(NamedTuple):
+    """What a microbatch's forward through the stages gives."""
+
+    loss_sum: float
+    sent: list[Tensor]  # from each stage to the next
+    kept: list[Forwarded]  # by stage
+
+
+def _forward(stages: list[Stage], inputs: Tensor, targets: Tensor) -> Went:
+    value, sent, kept, loss_sum = inputs, list[Tensor](), list[Forwarded](), math.nan
+    for stage in stages:
+        forwarded = stage.forward(MICROBATCH, value, targets if stage.is_last else None)
+        kept.append(forwarded)
+        if forwarded.output is not None:
+            value = forwarded.output.contiguous()
+            sent.append(value.clone())
+        if forwarded.loss_sum is not None:
+            loss_sum = forwarded.loss_sum
+    return Went(loss_sum, sent, kept)
+
+
+def _backward(stages: list[Stage], kept: list[Forwarded], accumulate: bool) -> list[Tensor | None]:
+    """Return what each stage passes on."""
+    passed: list[Tensor | None] = []
+    gradient: Tensor | None = None
+    for stage, forwarded in zip(reversed(stages), reversed(kept), strict=True):
+        gradient = stage.backward(forwarded, gradient, accumulate=accumulate, later=accumulate)
+        stage.add_weight_gradients(forwarded)
+        passed.insert(0, gradient)
+    return passed
+
+
+def _check_near(
+    config: RunConfig, what: str, found: Tensor, expected: Tensor, small: float = 1e-30
+) -> None:
+    """Check that two are equal but for rounding. A norm below `small` counts as that."""
+    if found.shape == expected.shape:
+        size = max(small, float(expected.double().norm()))
+        off = float((found.double() - expected.double()).norm()) / size
+        kinds = {config.model.dtype, config.precision.compute}
+        if off <= max(TOLERANCE.get(kind, 0.0) for kind in kinds):
+            return
+        how = f"differs by {off:.1e} of its norm"
+    else:
+        how = f"is {list(found.shape)}, not {list(expected.shape)}"
+    raise ModelError(
+        f"{config.model.kind}: cut into stages, {what} {how} from that of the model in one piece; "
+        "layers must hand all that they need on as their one output, and share nothing"
+    )
+
+
+# ---------------------------------------------------------------------- what to know
+
+
+def _notes(whole: Slice, alone: Alone) -> list[str]:
+    without = [name for name, gradient in alone.gradients.items() if gradient is None]
+    if not without:
+        return []
+    more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+    return [f"no gradient reaches {without[0]}{more}: nothing that is learned changes it"]

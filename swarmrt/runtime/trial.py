@@ -1,0 +1,33 @@
+"""The trial of a model on one microbatch of its data, before a run begins, where it has room."""
+
+from __future__ import annotations
+
+import torch
+
+from swarmrt.config import RunConfig
+from swarmrt.data import Data
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.probe import probe
+from swarmrt.model.sizing import footprint
+from swarmrt.runtime.free_memory import SHARE, describe, free_bytes
+
+COPIES = 2  # of the model: in one piece, and cut
+
+
+def try_model(config: RunConfig, data: Data) -> list[str]:
+    """Compare the cut model with the whole one on the first microbatch, with the data's largest
+    token in it. Returns what the user should know, in sentences.
+
+    `config.stages.layers` must be set. Raises ModelError when they differ.
+    """
+    stages = [footprint(config, stage) for stage in range(config.num_stages)]
+    needed = COPIES * sum(stage.state_bytes + stage.activations_bytes for stage in stages)
+    free = free_bytes("cpu")
+    if free is not None and needed > SHARE * free:
+        return [
+            f"the cut is not tried, which takes {describe(needed)}: {describe(SHARE * free)} of "
+            "memory may be used here; `swarmrt check` does it on a larger machine"
+        ]
+    inputs, targets = (torch.from_numpy(tokens) for tokens in data.microbatch(MicrobatchId(0, 0)))
+    inputs[0, 0] = targets[0, 0] = data.largest_token
+    return probe(config, inputs, targets)
