@@ -49,7 +49,7 @@ class Joining:
         """Take note of a peer that was seen in the directory."""
         run = self._run
         return [
-            Send(peer, Hail(run.epoch))
+            Send(peer, Hail(run.epoch, run.settings.fingerprint))
             for peer in self._fencing.absent.without(peers, now)
             if not run.conduct.is_expelled(peer) and run.members.see(peer, stage) is not None
         ]
@@ -80,7 +80,7 @@ class Joining:
             member.suspect = False
             instructions += self._admitting.welcome(member)
         if beacon.epoch < run.epoch:
-            return [*instructions, Send(sender, Hail(run.epoch))]
+            return [*instructions, Send(sender, Hail(run.epoch, run.settings.fingerprint))]
         return instructions + self._reconcile(member, beacon, now)
 
     def _came_on(self, member: Member, beacon: Beacon, now: float) -> None:

@@ -61,6 +61,7 @@ class TrainerSettings(Recorded, frozen=True):
     not_finite: Literal["stop", "skip"] = "stop"  # what a step's data do, when they are at fault
     by_owners: tuple[int, ...] = ()  # stages whose update is made by the parts' owners
     state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
+    fingerprint: str = ""  # of all that decides the weights; peers compare it
 
 
 class Run:

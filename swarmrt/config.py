@@ -35,6 +35,7 @@ Layers = Annotated[int, Field(gt=0, le=1 << 12)]
 Wide = Annotated[int, Field(gt=0, le=1 << 20)]
 Long = Annotated[int, Field(gt=0, le=1 << 22)]
 Many = Annotated[int, Field(gt=0, le=1 << 16)]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -85,6 +86,9 @@ class Model(Section):
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="keyword arguments of your own builder"
+    )
+    code: Fingerprint | None = Field(
+        None, description="fingerprint of your builder's code; `train` writes it down"
     )
 
     @model_validator(mode="after")
@@ -137,6 +141,9 @@ class Data(Section):
     )
     tokenizer: str | None = Field(
         None, description="a tokenizers JSON file; without one, text is read as bytes"
+    )
+    digest: Fingerprint | None = Field(
+        None, description="fingerprint of the text's tokens; `train` writes it down"
     )
     held_out: Fraction = Field(0.05, description="share of the text kept for evaluation")
 
@@ -294,6 +301,23 @@ class RunConfig(Section):
     @property
     def tokens_per_step(self) -> int:
         return self.batch.microbatch * self.batch.microbatches * self.model.sequence
+
+    def pinned(self, code: str | None, digest: str) -> RunConfig:
+        """Return this run with its builder's code and its text by content. Raises ConfigError when
+        it names others."""
+        for key, is_said, it_is in (
+            ("model.code", self.model.code, code),
+            ("data.digest", self.data.digest, digest),
+        ):
+            if is_said not in (None, it_is):
+                what = "the builder's code" if key == "model.code" else "the text"
+                raise ConfigError(
+                    f"{key} says {is_said}, but {what} here is {it_is}; use the one that is meant, "
+                    f"or leave {key} out"
+                )
+        model = self.model.model_copy(update={"code": code})
+        data = self.data.model_copy(update={"digest": digest})
+        return self.model_copy(update={"model": model, "data": data})
 
     def with_stage_layers(self, layers: tuple[int, ...]) -> RunConfig:
         """Return this run with its cut written down, as the trainer publishes it."""

@@ -10,6 +10,7 @@ SwarmError                    base; its text says what happened, to what, and wh
 │   └── AccessError           a key, an invitation or a statement that does not allow it
 ├── WireError                 bytes from another process that break the protocol: the link is closed
 └── RunError                  a run that cannot go on: the command exits with 1
+    └── RunChanged            a run that is another one than the one that is served
 """
 
 from __future__ import annotations
@@ -62,6 +63,14 @@ class RunError(SwarmError):
 def is_disk_full(error: BaseException | None) -> bool:
     """Return whether it says that a file can take no more."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RunChanged(RunError):
+    """The trainer of this epoch says that the run is another one than the one that is served."""
+
+    def __init__(self, text: str, epoch: int) -> None:
+        super().__init__(text)
+        self.epoch = epoch
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

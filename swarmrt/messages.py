@@ -51,6 +51,7 @@ class Hail(Message, frozen=True):
     """A trainer incarnation is here: stop what you do for earlier ones, and say what you hold."""
 
     epoch: int
+    fingerprint: str = ""  # of all that decides the weights, in 32 hex digits
 
 
 class Admit(Message, frozen=True):

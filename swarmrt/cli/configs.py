@@ -12,6 +12,12 @@ from swarmrt.errors import ConfigError
 SET = typer.Option(
     [], "--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
 )
+ALLOW_CHANGE = typer.Option(
+    [],
+    "--allow-change",
+    metavar="SECTION.KEY",
+    help="Go on although this differs from what the run was begun with; may be repeated.",
+)
 TRIAL = typer.Option(
     True, "--trial/--no-trial", help="Try a builder's model, whole and cut, on a microbatch first."
 )

@@ -13,18 +13,19 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.configs import SET, TRIAL
+from swarmrt.cli.configs import ALLOW_CHANGE, SET, TRIAL
 from swarmrt.cli.train import (
     JSON,
     REPLICAS,
     RESUME,
-    load_resumed,
+    check_folder,
+    load_run,
     parse_replicas,
 )
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.foreign import for_terminal
-from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.runtime.folders import claimed, new_run_dir, write_config
 from swarmrt.runtime.launching import Launched, Launcher, consent
 from swarmrt.runtime.place import LOOPBACK_HOST
 from swarmrt.runtime.stopping import StopSwitch
@@ -43,27 +44,32 @@ def local(
     resume: Path | None = RESUME,
     threads: int | None = typer.Option(None, min=1, help="CPU threads of each peer."),
     trial: bool = TRIAL,
+    allow_change: list[str] = ALLOW_CHANGE,
     as_json: bool = JSON,
 ) -> None:
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
     from swarmrt.model.builders import look_here
+    from swarmrt.model.code import code_of
     from swarmrt.model.partition import resolve
 
     if steps is not None:
         overrides = [*overrides, f"run.steps={steps}"]
-    config = load_config(path, overrides)
-    load_resumed(config, resume)
+    config, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
     look_here(config)
-    config = resolve(config)  # while nothing else runs here
-    open_data(config)
+    config = resolve(config).pinned(code_of(config), open_data(config).fingerprint)
     run_dir = run_dir or resume or new_run_dir(config)
-    write_config(run_dir, config)
+    with claimed(run_dir):  # as the trainer will, who does the rest
+        check_folder(run_dir, resume, config, checkpoint, allow_change)
+        write_config(run_dir, config)
     cores = os.cpu_count() or 1
     threads = threads or max(1, cores // sum(numbers))
-    swarm = LocalSwarm(config, run_dir, numbers, threads, resume, as_json, trial)
+    options = ["--resume", str(resume)] if resume is not None else []
+    options += ["--json"] * as_json + ["--no-trial"] * (not trial)
+    options += [part for name in allow_change for part in ("--allow-change", name)]
+    swarm = LocalSwarm(config, run_dir, numbers, threads, options)
     code = run(swarm.run)
     if code:
         raise typer.Exit(code)
@@ -85,15 +91,12 @@ class LocalSwarm:
         run_dir: Path,
         replicas: tuple[int, ...],
         threads: int,
-        resume: Path | None,
-        as_json: bool,
-        trial: bool,
+        trainer_options: list[str],
     ) -> None:
         from swarmrt.lab.papers import LocalPapers
 
         self.config, self.run_dir, self.replicas = config, run_dir, replicas
-        self._threads, self._resume, self._as_json = threads, resume, as_json
-        self._trial = trial
+        self._threads, self._trainer_options = threads, trainer_options
         self._papers = LocalPapers(config.run.name)
         self._children: list[Child] = []
         self._launcher = Launcher(str(run_dir))
@@ -151,12 +154,7 @@ class LocalSwarm:
         effective.write_text(dump_toml(self.config), encoding="utf-8")
         arguments = ["train", str(effective), "--join", join, "--run-dir", str(self.run_dir)]
         arguments += ["--replicas", ",".join(map(str, self.replicas))]
-        if self._resume is not None:
-            arguments += ["--resume", str(self._resume)]
-        if self._as_json:
-            arguments += ["--json"]
-        if not self._trial:
-            arguments += ["--no-trial"]
+        arguments += self._trainer_options
         return self._start("trainer", arguments, self._papers.of_owner(), None)
 
     def _start(

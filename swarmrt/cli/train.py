@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.configs import SET, TRIAL
+from swarmrt.cli.configs import ALLOW_CHANGE, SET, TRIAL
 from swarmrt.cli.papers import (
     DELEGATION,
     OWNER,
@@ -23,7 +23,15 @@ from swarmrt.cli.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of_t
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal
-from swarmrt.runtime.folders import new_run_dir, write_config
+from swarmrt.runtime.folders import (
+    claimed,
+    new_run_dir,
+    read_run,
+    refuse_changes,
+    refuse_used,
+    write_config,
+    write_run,
+)
 
 if TYPE_CHECKING:
     from swarmrt.observe.live import LiveView
@@ -60,6 +68,7 @@ def train(
     max_mbps: float | None = MAX_MBPS,
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory to be joined."),
     trial: bool = TRIAL,
+    allow_change: list[str] = ALLOW_CHANGE,
     as_json: bool = JSON,
     owner: Path | None = OWNER,
     delegation: Path | None = DELEGATION,
@@ -71,6 +80,7 @@ def train(
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
     from swarmrt.model.builders import BUILT_IN, look_here
+    from swarmrt.model.code import code_of
     from swarmrt.model.partition import resolve
     from swarmrt.observe.plots import plot_loss
     from swarmrt.observe.progress import Progress
@@ -82,71 +92,72 @@ def train(
     from swarmrt.runtime.trial import try_model
     from swarmrt.scheduler.instructions import Report
 
-    config = load_config(path, overrides)
-    checkpoint = load_resumed(config, resume)
-    config = config if checkpoint is None else continued(config, checkpoint)
+    config, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     name = config.run.name
     signer = signer_of_parent(name) if papers_on_stdin else owner_signer(name, owner, delegation)
     numbers = parse_replicas(replicas, config)
     data = open_data(config)
     look_here(config)
-    config = resolve(config)
+    config = resolve(config).pinned(code_of(config), data.fingerprint)
     run_dir = run_dir or resume or new_run_dir(config)
-    write_config(run_dir, config)
-    place = place_of_trainer(run_dir, join, listen, port, announce, upnp)
-    start = checkpoint.version if checkpoint else 0
-    progress = Progress(config, run_dir, start, data.unigram_loss())
-    faults = LinkFaults(link_delay_s) if with_parent or link_delay_s else None
-    with open_view(progress, as_json) as view:
-        view.note(f"run folder {run_dir}")
-        view.note(f"data: {data.description}")
-        view.note(f"stages: {', '.join(map(str, config.stages.layers or ()))} layers")
-        if trial and config.model.kind != BUILT_IN:
-            for note in try_model(config, data):
-                view.note(note)
-        options = TrainOptions(
-            run_dir,
-            signer,
-            tuple(join),
-            place,
-            identity,
-            numbers,
-            resume=resume is not None,
-            checkpoint=checkpoint,
-            failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
-            faults=faults,
-            max_mbps=max_mbps,
-            wait=wait,
-            say=view.note,
-        )
+    with claimed(run_dir):
+        check_folder(run_dir, resume, config, checkpoint, allow_change)
+        write_config(run_dir, config)
+        write_run(run_dir, config)
+        place = place_of_trainer(run_dir, join, listen, port, announce, upnp)
+        start = checkpoint.version if checkpoint else 0
+        progress = Progress(config, run_dir, start, data.unigram_loss())
+        faults = LinkFaults(link_delay_s) if with_parent or link_delay_s else None
+        with open_view(progress, as_json) as view:
+            view.note(f"run folder {run_dir}")
+            view.note(f"data: {data.description}")
+            view.note(f"stages: {', '.join(map(str, config.stages.layers or ()))} layers")
+            if trial and config.model.kind != BUILT_IN:
+                for note in try_model(config, data):
+                    view.note(note)
+            options = TrainOptions(
+                run_dir,
+                signer,
+                tuple(join),
+                place,
+                identity,
+                numbers,
+                resume=resume is not None,
+                checkpoint=checkpoint,
+                failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+                faults=faults,
+                max_mbps=max_mbps,
+                wait=wait,
+                say=view.note,
+            )
 
-        def report(what: Report) -> None:
-            progress.add(what)
-            view.update(what)
+            def report(what: Report) -> None:
+                progress.add(what)
+                view.update(what)
 
-        def published(addresses: Sequence[str]) -> None:
-            if papers_on_stdin:
-                return  # whoever has started this process invites by itself
-            line = line_to_print(run_dir, signer, config.run.access, (*addresses, *join))
-            view.note(f"peers join with:\n  swarmrt serve '{line}' --stage N")
-            if config.run.access == "open":
-                view.note(OPEN_WARNING)
+            def published(addresses: Sequence[str]) -> None:
+                if papers_on_stdin:
+                    return  # whoever has started this process invites by itself
+                line = line_to_print(run_dir, signer, config.run.access, (*addresses, *join))
+                view.note(f"peers join with:\n  swarmrt serve '{line}' --stage N")
+                if config.run.access == "open":
+                    view.note(OPEN_WARNING)
 
-        reason = run(
-            lambda switch: run_trainer(config, data, options, switch, report, published),
-            with_parent=with_parent,
-            faults=faults,
-        )
-    progress.close()
-    if progress.losses:
-        plot_loss(progress, run_dir / "loss.png")
-    say(f"{reason or 'stopped'} at step {progress.version}", as_json)
-    if progress.losses:
-        for line in progress.closing_lines():
-            say(line, as_json)
-    say(f"everything is in {run_dir}", as_json)
-    if as_json:
-        print(progress.summary.to_json(), flush=True)
+            reason = run(
+                lambda switch: run_trainer(config, data, options, switch, report, published),
+                with_parent=with_parent,
+                faults=faults,
+            )
+        progress.close()
+        if progress.losses:
+            plot_loss(progress, run_dir / "loss.png")
+        say(f"{reason or 'stopped'} at step {progress.version}", as_json)
+        if progress.losses:
+            for line in progress.closing_lines():
+                say(line, as_json)
+        say(f"everything is in {run_dir}", as_json)
+        if as_json:
+            print(progress.summary.to_json(), flush=True)
 
 
 def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
@@ -174,36 +185,57 @@ def say(text: str, as_json: bool) -> None:
             raise
 
 
-def load_resumed(config: RunConfig, resume: Path | None) -> Checkpoint | None:
-    """The newest checkpoint of the run to continue, checked whole; None if there is none yet."""
+def load_run(
+    config: RunConfig, resume: Path | None, allowed: Collection[str]
+) -> tuple[RunConfig, Checkpoint | None]:
+    """The configuration with the cut of the run to continue, and its newest checkpoint, checked
+    whole, if it has one."""
     from swarmrt.runtime.checkpoint import has_begun, newest_checkpoint
 
-    if resume is None or has_begun(resume):
-        return None
-    checkpoint = newest_checkpoint(resume)
-    for stage in range(len(checkpoint.manifest.stages)):
+    if resume is None:
+        return config, None
+    checkpoint = None if has_begun(resume) else newest_checkpoint(resume)
+    for stage in range(len(checkpoint.manifest.stages) if checkpoint is not None else 0):
+        assert checkpoint is not None
         checkpoint.read_stage(stage)
-    saved = checkpoint.config
-    for section in ("model", "optimizer", "batch"):
-        if getattr(saved, section) != getattr(config, section):
+    known = read_run(resume) or (checkpoint.config if checkpoint is not None else None)
+    layers = known.stages.layers if known is not None else None
+    if layers is not None:
+        if config.stages.layers not in (None, layers) or config.num_stages != len(layers):
             raise CheckpointError(
-                f"{checkpoint.path}: was made with another [{section}] than this configuration's"
+                f"{resume}: this run has {len(layers)} stages of {list(layers)} layers, and goes "
+                "on with them"
             )
-    if saved.run.seed != config.run.seed:
-        raise CheckpointError(f"{checkpoint.path}: was made with run.seed {saved.run.seed}")
-    return checkpoint
+        config = config.with_stage_layers(layers)
+    if "data.digest" in allowed:
+        data = config.data.model_copy(update={"digest": None})
+        config = config.model_copy(update={"data": data})
+    if "model.code" in allowed:
+        model = config.model.model_copy(update={"code": None})
+        config = config.model_copy(update={"model": model})
+    return config, checkpoint
 
 
-def continued(config: RunConfig, checkpoint: Checkpoint) -> RunConfig:
-    """The configuration with the checkpoint's cut into stages."""
-    layers = checkpoint.config.stages.layers
-    assert layers is not None
-    if config.stages.layers not in (None, layers) or config.num_stages != len(layers):
-        raise CheckpointError(
-            f"{checkpoint.path}: holds {len(layers)} stages of {list(layers)} layers; a run "
-            "continues with the same stages"
-        )
-    return config.with_stage_layers(layers)
+def check_folder(
+    run_dir: Path,
+    resume: Path | None,
+    config: RunConfig,
+    checkpoint: Checkpoint | None,
+    allowed: Collection[str],
+) -> None:
+    """Check that the folder is this run's. Raises UsageError."""
+    if resume is None or not _is_one(resume, run_dir):
+        refuse_used(run_dir)
+    if resume is not None:
+        known = read_run(resume) or (checkpoint.config if checkpoint is not None else None)
+        if known is not None:
+            refuse_changes(known, config, allowed, resume)
+    elif allowed:
+        raise UsageError("--allow-change belongs to --resume")
+
+
+def _is_one(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def parse_replicas(text: str | None, config: RunConfig) -> tuple[int, ...] | None:

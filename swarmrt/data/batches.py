@@ -23,6 +23,7 @@ from swarmrt.ids import MicrobatchId
 
 HELD_OUT_SPANS = 16
 EPOCHS_KEPT = 3  # one that ends, one that begins, and the next
+HASHED_AT_ONCE = 1 << 20  # tokens
 COUNTED_AT_ONCE = 4096  # windows: a few MB of token ids
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -87,9 +88,17 @@ class Data:
     def digest(self) -> bytes:
         """Return a SHA-256 of all that decides which tokens each microbatch has."""
         order = (self._seed, self._sequence, self._batch.microbatch, self._batch.microbatches)
-        found = hashlib.sha256(repr((order, len(self.training), str(self._tokens.dtype))).encode())
-        found.update(np.ascontiguousarray(self._tokens).data)
-        return found.digest()
+        what = (order, len(self.training), self.fingerprint)
+        return hashlib.sha256(repr(what).encode()).digest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return 32 hex digits of the tokens, however they are kept."""
+        found = hashlib.blake2b(digest_size=16)
+        for first in range(0, len(self._tokens), HASHED_AT_ONCE):
+            piece = self._tokens[first : first + HASHED_AT_ONCE]
+            found.update(np.ascontiguousarray(piece, dtype="<u4").data)
+        return found.hexdigest()
 
     def unigram_loss(self) -> float:
         """Nats a token of what is evaluated, if each token came alone.

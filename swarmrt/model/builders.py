@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -98,13 +98,7 @@ def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
 
 def _import_builder(kind: str) -> Callable[..., Any]:
     """The function, which must be the module's own: what it has imported is somebody else's."""
-    _refuse_libraries(kind)
-    module_name, _, name = kind.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        hint = NOT_FOUND if _is_missing(module_name, error) else ""
-        raise ModelError(f"{kind}: cannot import {module_name}: {line_of(error)}{hint}") from error
+    module, (module_name, _, name) = imported(kind), kind.partition(":")
     builder = vars(module).get(name)
     if not callable(builder):
         raise ModelError(f"{kind}: {module_name} has no function {name!r}")
@@ -115,6 +109,17 @@ def _import_builder(kind: str) -> Callable[..., Any]:
         f"{kind}: {name} is not a function that {module_name} defines; a builder is written with "
         "`def` in the module that is named"
     )
+
+
+def imported(kind: str) -> ModuleType:
+    """The builder's module. Raises ModelError."""
+    _refuse_libraries(kind)
+    module_name = kind.partition(":")[0]
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:
+        hint = NOT_FOUND if _is_missing(module_name, error) else ""
+        raise ModelError(f"{kind}: cannot import {module_name}: {line_of(error)}{hint}") from error
 
 
 def _is_missing(module_name: str, error: Exception) -> bool:

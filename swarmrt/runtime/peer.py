@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import AccessError, SwarmError
+from swarmrt.errors import AccessError, RunChanged, SwarmError
 from swarmrt.ids import PeerId
 from swarmrt.messages import (
     Barred,
@@ -26,6 +26,7 @@ from swarmrt.messages import (
 )
 from swarmrt.model.layout import layout_of
 from swarmrt.model.stage import Stage
+from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.computations import Computations, Computed, Copied
 from swarmrt.runtime.copying import Copying, keep_copy
 from swarmrt.runtime.faults import Thread
@@ -124,6 +125,7 @@ class Peer(Shell):
         super().__init__(config, network, door, settings, log, options.failpoints)
         self._options, self._update = options, update
         self._trainer = settings.trainer
+        self._fingerprint = fingerprint(config)
         self._membership = Membership(
             run, options.stage, network, self.links, self.door, options.kept, self._is_member
         )
@@ -211,8 +213,12 @@ class Peer(Shell):
                 return
             case Standing(stage=stage, serving=True):
                 self._presence.look_again(stage)
-            case Hail(epoch):
+            case Hail(epoch, its):
                 self._membership.hailed(epoch)
+                if its not in ("", self._fingerprint):
+                    what = "the run is another one now than the one that is served here"
+                    self.process.crash(RunChanged(what, epoch))
+                    return
             case GetState(version=version) if sender == self._trainer:
                 self._copy_for_trainer(version)
         super()._receive(sender, message, tensors)

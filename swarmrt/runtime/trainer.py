@@ -19,6 +19,7 @@ from swarmrt.data import Data
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Barred, Beacon, Knock, Message, NotInvited
+from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
@@ -178,6 +179,7 @@ class Trainer(Shell):
             state_gradients=state_gradients(config),
             least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
             secret=secrets.token_hex(16),
+            fingerprint=fingerprint(config),
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         door = network.door(config, is_trainer=True)

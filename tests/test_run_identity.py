@@ -1,0 +1,161 @@
+"""What a run is, by content: its fingerprint, its folder, and who is told when it differs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from swarmrt.config import RunConfig, parse_config
+from swarmrt.data import open_data
+from swarmrt.errors import ConfigError, UsageError
+from swarmrt.run_identity import deciding, differences, fingerprint
+from swarmrt.runtime.folders import claimed, read_run, refuse_changes, refuse_used, write_run
+from tests.processes import ROOT, environment, swarmrt
+
+
+def run(**sections: Any) -> RunConfig:
+    return parse_config(sections, "test")
+
+
+def test_everything_that_decides_the_weights_is_in_the_fingerprint() -> None:
+    plain = run()
+    others = [
+        run(run={"seed": 1}),
+        run(run={"steps": 201}),
+        run(optimizer={"lr": 1e-4}),
+        run(model={"layers": 7}),
+        run(stages={"layers": [3, 3]}),
+        run(batch={"microbatches": 4}),
+        run(precision={"gradients": "int8"}),
+        run(data={"held_out": 0.1}),
+        plain.pinned("0" * 32, "1" * 32),
+        plain.pinned("1" * 32, "1" * 32),
+    ]
+    assert len({fingerprint(config) for config in [plain, *others]}) == 1 + len(others)
+
+
+def test_what_decides_nothing_is_not() -> None:
+    """A longer wait, a file that lies elsewhere, another name."""
+    plain = run()
+    for other in (
+        run(run={"name": "another"}),
+        run(links={"queue_s": 5.0}),
+        run(checkpoint={"keep": 9}),
+        run(data={"source": "elsewhere.txt"}),
+    ):
+        assert fingerprint(other) == fingerprint(plain)
+
+
+def test_every_section_is_known_to_decide_or_not() -> None:
+    """A new one must be thought of."""
+    decides = {name.partition(".")[0] for name in deciding(run())}
+    assert decides | {"links", "evaluation", "checkpoint"} == set(RunConfig.model_fields)
+
+
+def test_what_differs_is_said_in_words(tmp_path: Path) -> None:
+    old = run().pinned(None, "0" * 32)
+    new = run(run={"seed": 7, "steps": 900}, optimizer={"lr": 0.1}).pinned(None, "1" * 32)
+    assert sorted(differences(old, new)) == ["data.digest", "optimizer.lr", "run.seed"]
+    with pytest.raises(UsageError, match=r"run\.seed was 0 and is 7.*text is not what it was"):
+        refuse_changes(old, new, ["optimizer.lr"], tmp_path)
+    refuse_changes(old, new, ["optimizer.lr", "run.seed", "data.digest"], tmp_path)
+    with pytest.raises(UsageError, match=r"optimizer\.beta.*nothing of that name"):
+        refuse_changes(old, new, ["optimizer.beta"], tmp_path)
+
+
+def test_run_of_an_earlier_version_is_gone_on_with() -> None:
+    """It has not written down what its text and code were."""
+    assert not differences(run(), run().pinned("0" * 32, "1" * 32))
+
+
+def test_configuration_that_names_another_text_is_refused() -> None:
+    pinned = run(data={"digest": "0" * 32})
+    assert pinned.pinned(None, "0" * 32).data.digest == "0" * 32
+    with pytest.raises(ConfigError, match=r"data\.digest says 0.* the text here is 1"):
+        pinned.pinned(None, "1" * 32)
+
+
+def test_text_is_known_by_its_tokens_wherever_it_lies(tmp_path: Path) -> None:
+    text = b"one two three four five six seven " * 40
+    (tmp_path / "a.txt").write_bytes(text)
+    np.save(tmp_path / "b.npy", np.frombuffer(text, dtype=np.uint8).astype(np.int64))
+    (tmp_path / "c.txt").write_bytes(text.replace(b"seven", b"seveN", 1))
+
+    def known(name: str) -> str:
+        data = {"source": str(tmp_path / name)}
+        return open_data(run(data=data, model={"sequence": 8})).fingerprint
+
+    assert known("a.txt") == known("b.npy") != known("c.txt")
+
+
+def test_folder_has_one_run_and_one_living_trainer(tmp_path: Path) -> None:
+    refuse_used(tmp_path)
+    assert read_run(tmp_path) is None
+    write_run(tmp_path, run())
+    assert read_run(tmp_path) == run()
+    with pytest.raises(UsageError, match="holds a run already.*--resume"):
+        refuse_used(tmp_path)
+    with claimed(tmp_path):
+        program = (
+            "import sys; from pathlib import Path\n"
+            "from swarmrt.runtime.folders import claimed\n"
+            "with claimed(Path(sys.argv[1])): pass"
+        )
+        other = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            check=False, capture_output=True, text=True, cwd=ROOT, env=environment(),
+        )  # fmt: skip
+        assert "another trainer is at work in this run folder" in other.stderr
+    with claimed(tmp_path):
+        pass  # it is free again
+
+
+BUILDER = """
+import torch.nn.functional as F
+from torch import nn
+import {part}
+from {part} import activation
+
+def build():
+    return [nn.Embedding(256, 8), activation(), nn.Linear(8, 256)], F.cross_entropy
+"""
+
+
+@pytest.mark.parametrize(("changed", "differs"), [("model", True), ("part", True), ("not", False)])
+def test_code_of_a_builder_is_known_by_what_it_uses(
+    tmp_path: Path, changed: str, differs: bool
+) -> None:
+    """Two folders with one builder; in one of them a file is another version."""
+    found = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        (folder / "my_model.py").write_text(BUILDER.format(part="my_part"))
+        (folder / "my_part.py").write_text("from torch.nn import GELU as activation\nSIZE = 1\n")
+        (folder / "not_used.py").write_text("SIZE = 1\n")
+        if folder.name == "b":
+            name = {"model": "my_model", "part": "my_part", "not": "not_used"}[changed]
+            with (folder / f"{name}.py").open("a") as file:
+                file.write("SIZE = 2\n")
+        program = (
+            "from swarmrt.config import parse_config; from swarmrt.model.code import code_of\n"
+            "print(code_of(parse_config({'model': {'kind': 'my_model:build'}}, 'test')))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True,
+            cwd=folder, env={**environment(), "PYTHONPATH": f"{ROOT}:{folder}"},
+        )  # fmt: skip
+        found.append(done.stdout)
+    assert (found[0] != found[1]) is differs
+
+
+def test_second_run_in_a_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", run())
+    (tmp_path / "run.toml").write_text("[model]\nlayers = 3\nwidth = 16\nheads = 2\nkv_heads = 1\n")
+    refused = swarmrt("local", tmp_path / "run.toml", "--run-dir", tmp_path / "run")
+    assert refused.returncode == 2 and "holds a run already" in refused.stderr
+    assert not (tmp_path / "run" / "config.toml").exists()
