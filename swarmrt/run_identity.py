@@ -1,4 +1,4 @@
-"""What a run is: everything in its configuration that decides the weights.
+"""The identity of a run: everything in its configuration that decides the weights.
 
 The configuration names it by content: `model.code` and `data.digest` are written down by `train`,
 as the cut is. Whoever shares a run compares its fingerprint, and says what differs.

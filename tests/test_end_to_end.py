@@ -87,11 +87,14 @@ def largest_difference(first: Path, second: Path) -> float:
     )
 
 
-def trained_difference(config: Path, tmp_path: Path, replicas: str, *overrides: str) -> float:
+def trained_difference(
+    config: Path, tmp_path: Path, replicas: str, *overrides: str, trial: bool = True
+) -> float:
     """Train in a swarm and alone, and compare the weights."""
     settings = [part for override in overrides for part in ("--set", override)]
     run_dir = tmp_path / "run"
-    result = local(config, "--replicas", replicas, "--run-dir", run_dir, *settings)
+    options = [*settings] + ["--no-trial"] * (not trial)
+    result = local(config, "--replicas", replicas, "--run-dir", run_dir, *options)
     assert result["steps"] == 20 and result["microbatches"] == 120
     assert result["replica_digests_equal"] is True
     check_metrics(run_dir, [int(number) for number in replicas.split(",")])

@@ -13,6 +13,7 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.draws import drawing, seed_for, seeded
 from swarmrt.model.export import model_names
+from swarmrt.model.probe import check_shared
 from swarmrt.model.stage import Stage
 
 BUILDERS = """
@@ -180,7 +181,6 @@ def test_seeding_leaves_the_generator_alone() -> None:
         ("own_builders:empty", "layers must be a list with at least one"),
         ("own_builders:numbers", "layer 0 is int"),
         ("own_builders:no_loss", "loss must be callable, not NoneType"),
-        ("own_builders:tied", "layers 0 and 2 share a parameter"),
     ],
 )
 def test_a_wrong_builder_is_explained(kind: str, message: str) -> None:
@@ -188,6 +188,11 @@ def test_a_wrong_builder_is_explained(kind: str, message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         Stage(config, 0)
     assert kind in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tied_weights_are_refused() -> None:
+    with pytest.raises(ModelError, match="layers 0 and 2 share a parameter"):
+        check_shared(own("tied"))
 
 
 def test_wrong_options_are_explained() -> None:

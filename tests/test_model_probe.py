@@ -75,7 +75,7 @@ def test_check_says_what_a_run_is_or_why_it_cannot_be(tmp_path: Path) -> None:
     run_file.write_text('[model]\nkind = "tests.odd_models:small_vocabulary"\n')
     env = {"PYTHONPATH": str(ROOT)}
     refused = swarmrt("check", run_file, *overrides, cwd=tmp_path, env=env)
-    assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
     assert "largest token is 226" in refused.stderr
     run_file.write_text('[model]\nkind = "tests.odd_models:frozen"\n')
     checked = swarmrt("check", run_file, *overrides, cwd=tmp_path, env=env)

@@ -1,4 +1,4 @@
-"""What a run is, by content: its fingerprint, its folder, and who is told when it differs."""
+"""The identity of a run, by content: its fingerprint, its folder, and who is told what differs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from swarmrt.data import open_data
 from swarmrt.errors import ConfigError, UsageError
 from swarmrt.run_identity import deciding, differences, fingerprint
 from swarmrt.runtime.folders import claimed, read_run, refuse_changes, refuse_used, write_run
-from tests.processes import ROOT, environment, swarmrt
+from tests.processes import PATIENCE_S, ROOT, environment, swarmrt
+from tests.test_access import Home, join_line, wait_for
+from tests.test_access import config as config
 
 
 def run(**sections: Any) -> RunConfig:
@@ -153,9 +155,39 @@ def test_code_of_a_builder_is_known_by_what_it_uses(
     assert (found[0] != found[1]) is differs
 
 
+@pytest.mark.swarm
 def test_second_run_in_a_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
     write_run(tmp_path / "run", run())
     (tmp_path / "run.toml").write_text("[model]\nlayers = 3\nwidth = 16\nheads = 2\nkv_heads = 1\n")
     refused = swarmrt("local", tmp_path / "run.toml", "--run-dir", tmp_path / "run")
     assert refused.returncode == 2 and "holds a run already" in refused.stderr
     assert not (tmp_path / "run" / "config.toml").exists()
+
+
+@pytest.mark.swarm
+def test_peers_follow_a_run_that_its_owner_has_changed(config: Path, tmp_path: Path) -> None:
+    """The trainer is killed, and goes on with another rate: only because its owner says so."""
+    owner, alice = Home(tmp_path / "owner"), Home(tmp_path / "alice")
+    run_dir, said = tmp_path / "run", [tmp_path / name for name in ("1.log", "2.log")]
+    logs = [tmp_path / "stage-0.log", tmp_path / "stage-1.log"]
+    with owner.running("train", config, "--run-dir", run_dir, log=said[0]) as trainer:
+        line = join_line(said[0])
+        with (
+            alice.running("serve", line, "--stage", 0, log=logs[0]),
+            alice.running("serve", line, "--stage", 1, log=logs[1]),
+        ):
+            wait_for(said[0], "1/100000")
+            trainer.kill()
+            trainer.wait(PATIENCE_S)
+            changed = ("train", config, "--resume", run_dir, "--set", "optimizer.lr=0.0001")
+            refused = owner.run(*changed)
+            assert (
+                refused.returncode == 2 and "optimizer.lr was 0.003 and is 0.0001" in refused.stderr
+            )
+            allowed = (*changed, "--allow-change", "optimizer.lr")
+            with owner.running(*allowed, log=said[1]) as again:
+                wait_for(said[1], "held-out")
+                assert all("has another configuration now" in log.read_text() for log in logs)
+                again.terminate()
+                again.wait(PATIENCE_S)
+    assert read_run(run_dir).optimizer.lr == 0.0001  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from swarmrt.config import RunConfig
 from swarmrt.data.codec import Codec
-from swarmrt.data.text import pieces_of, why_no_text
+from swarmrt.data.text import EMPTY, pieces_of, why_no_text
 from swarmrt.errors import DataError
 
 STDLIB_LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
@@ -52,8 +52,9 @@ def _stdlib_files(folder: Path) -> Iterator[Path]:
 
 def _read(files: list[Path], source: Path, codec: Codec) -> tuple[NDArray[Any], str]:
     """Return the text files' tokens, one after the other, and how many files those are."""
-    no_text = {file: why for file in files if (why := why_no_text(file))}
-    texts = [file for file in files if file not in no_text]
+    found = {file: why_no_text(file) for file in files}
+    texts = [file for file, why in found.items() if not why]
+    no_text = {file: why for file, why in found.items() if why and why != EMPTY}
     if not texts:
         why = "".join(f"; {file} {why}" for file, why in list(no_text.items())[:1])
         raise DataError(f"data.source {str(source)!r}: holds no text{why}")

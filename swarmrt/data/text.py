@@ -13,6 +13,7 @@ from pathlib import Path
 from swarmrt.errors import DataError
 
 PIECE_BYTES = 1 << 18
+EMPTY = "is empty"
 FORMATS = {
     b"\x1f\x8b": "compressed by gzip; unpack it",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it",
@@ -37,7 +38,7 @@ def why_no_text(file: Path) -> str:
         if b"\0" in block:
             return f"has a NUL byte at {place + block.index(0)}"
         place += len(block)
-    return "" if place else "is empty"
+    return "" if place else EMPTY
 
 
 def pieces_of(file: Path) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Layered, Slice, build_layers
 from swarmrt.model.builders import line_of
+from swarmrt.model.meta import shapes_only
 from swarmrt.model.stage import Forwarded, Stage
 
 MICROBATCH = MicrobatchId(0, 0)
@@ -30,7 +31,7 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "bfloat16": 0.1}  # of what is co
 
 
 class Alone(NamedTuple):
-    """What the model gives in one piece."""
+    """The results of the model in one piece."""
 
     outputs: list[Tensor]  # of each layer
     loss_sum: float
@@ -52,6 +53,20 @@ def probe(config: RunConfig, inputs: Tensor, targets: Tensor) -> list[str]:
     _compare_tensors(config, whole, stages)
     _compare(config, stages, alone, inputs, targets)
     return _notes(whole, alone)
+
+
+def check_shared(config: RunConfig) -> None:
+    """Check that no layers share a parameter, without memory for any. Raises ModelError."""
+    try:
+        with shapes_only():
+            _whole(config)
+    except ModelError:  # some code cannot be run for its shapes alone
+        _whole(config)
+
+
+def _whole(config: RunConfig) -> Slice:
+    model = build_layers(config)
+    return Slice(model, 0, len(model.layers))
 
 
 # ---------------------------------------------------------------------- the model alone
@@ -195,7 +210,7 @@ def _compare(
 
 
 class Went(NamedTuple):
-    """What a microbatch's forward through the stages gives."""
+    """The results of a microbatch's forward through the stages."""
 
     loss_sum: float
     sent: list[Tensor]  # from each stage to the next

@@ -29,18 +29,18 @@ from swarmrt.runtime.worker import Worker
 from swarmrt.trust.papers import GuestsPapers
 from swarmrt.trust.statements import Age, Published
 
-
 FREE_S = 300.0  # for a computation that is under way; a device that hangs would never be done
 
 
 class Held(NamedTuple):
-    """What a peer holds of a run that has become another one."""
+    """The state that a peer holds of a run that has become another one."""
 
     config: RunConfig
     tensors: dict[str, torch.Tensor]
     version: int
     update: tuple[int, float]
     age: Age  # the least one of the record that says what the run is now
+
 
 async def serve(
     options: ServeOptions, switch: StopSwitch, say: Callable[[str], None] = print

@@ -7,7 +7,7 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.ids import MicrobatchId
-from swarmrt.model.probe import probe
+from swarmrt.model.probe import check_shared, probe
 from swarmrt.model.sizing import footprint
 from swarmrt.runtime.free_memory import SHARE, describe, free_bytes
 
@@ -20,6 +20,7 @@ def try_model(config: RunConfig, data: Data) -> list[str]:
 
     `config.stages.layers` must be set. Raises ModelError when they differ.
     """
+    check_shared(config)
     stages = [footprint(config, stage) for stage in range(config.num_stages)]
     needed = COPIES * sum(stage.state_bytes + stage.activations_bytes for stage in stages)
     free = free_bytes("cpu")
