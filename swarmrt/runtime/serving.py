@@ -54,7 +54,7 @@ async def serve(
             say(network.describe())
         newest = kept.newest() if kept is not None else (0, -1)
         directory = network.directory
-        record = await find_run(directory, line.run, wait=options.wait, newer_than=newest)
+        record = await find_run(directory, line.run, wait=options.wait, newer_than=newest, say=say)
         network.relays.consider(network.reach.multiaddrs(record.addresses))
         config = _config_of(record, options)
         compute_repeatably(config, options.device)
