@@ -289,7 +289,7 @@ class Trainer(Shell):
             nonlocal told
             addresses = self.network.daemon.addresses()
             signer, until = self._options.signer, time.time() + ttl_s + CLOCK_SLACK_S
-            config = self.config.model_dump(mode="json")
+            config = self.config.told_to_others().model_dump(mode="json")
             direct, what = self.links.addresses("direct"), (self.network.me, self._epoch, config)
             published = signer.published(*what, addresses, direct, until, self._born)
             ended = signer.published(*what, (), (), until, self._born)
