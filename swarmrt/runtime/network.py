@@ -194,12 +194,13 @@ async def find_run(
             return record
         if not wait:
             raise DirectoryError(
-                f"{_why_not_found(run, record)}; start it with `swarmrt train`, or "
+                await directory.why_clocks_hide()
+                or f"{_why_not_found(run, record)}; start it with `swarmrt train`, or "
                 "pass --wait to serve it as soon as it is published"
             )
         if time.monotonic() - said_at >= SAY_S:
             said_at = time.monotonic()
-            why = _why_not_found(run, record)
+            why = await directory.why_clocks_hide() or _why_not_found(run, record)
             say(f"waiting for run {run}: {why}; it is looked for again and again")
         await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
 
@@ -215,9 +216,8 @@ async def published_run(directory: Directory, run: RunId, poll_s: float = 1.0) -
 
 
 def _why_not_found(run: RunId, record: Published | None) -> str:
-    if record is None:
-        return f"the directory knows no run {run}"
-    return f"the directory knows run {run} as a trainer of the past has published it"
+    newer = "" if record is None else " that is newer than what was seen of it before"
+    return f"the directory knows no run {run}{newer}"
 
 
 async def watch_stage(
