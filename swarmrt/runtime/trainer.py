@@ -18,7 +18,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Barred, Beacon, Knock, Message, NotInvited
+from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited
 from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
@@ -207,6 +207,8 @@ class Trainer(Shell):
         match message:
             case Knock():
                 self.links.send(sender, self._reception.answer(sender, message))
+            case Ending(reason):
+                self._lost(sender, f"it has ended: {reason}")
             case Beacon(stage=stage) if stage not in self.door.credential(sender).stages:
                 log.debug("%s has no membership for stage %d", sender, stage)
             case _:
