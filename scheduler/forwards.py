@@ -44,7 +44,7 @@ class Forwards:
         self.next = Replicas(ties, seat.settings.record_ttl_s)
         self.blame = Blame()
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._stranded: list[MicrobatchId] = []  # outputs that no replica could take
+        self._stranded: dict[MicrobatchId, None] = {}  # outputs that no replica could take
         self._accept_time = Estimates()
         self._claim_time = Estimate()
 
@@ -187,8 +187,8 @@ class Forwards:
         task.accepted, task.is_wanted = False, True
         task.pushed_to = self.next.wiring.choose(now)
         if task.pushed_to is None:
-            self._stranded.append(task.microbatch)
-            is_first = len(self._stranded) == 1 and len(self.next.wiring)
+            is_first = not self._stranded and len(self.next.wiring)
+            self._stranded[task.microbatch] = None
             return [StartDeadline("rewire", now + REWIRE_S)] if is_first else []
         task.pushed_at = now
         patience_s = SLACK * self._accept_time.patience_s(task.pushed_to, ANSWER_S, task.retries)
@@ -225,7 +225,7 @@ class Forwards:
 
     def rewire(self, now: float) -> list[Instruction]:
         """Replicas may take work again: push what none could take."""
-        stranded, self._stranded = self._stranded, []
+        stranded, self._stranded = self._stranded, {}
         tasks = [task for mb in stranded if (task := self._tasks.get(mb)) is not None]
         return [
             instruction

@@ -7,7 +7,9 @@ import sys
 def main() -> None:
     forget_start_folder()
     from swarmrt.cli.signals import leave_quietly_on_signals
+    from swarmrt.cli.unheard import go_on_unheard
 
+    go_on_unheard()
     leave_quietly_on_signals()  # the imports below take a second or two
     if sys.argv[1:2] == ["fork-server"]:
         from swarmrt.cli.forked import fork_processes

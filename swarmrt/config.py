@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from swarmrt.errors import ConfigError, did_you_mean
@@ -26,6 +27,7 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 LEAST_MESSAGE_BYTES = 5 << 20  # the largest chunk of a state or a gradient fits into it
 FRAME_SLACK_BYTES = 64  # targets are sealed, and tensors are padded
+STDLIB = "stdlib"
 MAX_NAME = 60  # characters shown of one that is unknown
 
 Positive = Annotated[int, Field(gt=0)]
@@ -137,7 +139,9 @@ class Data(Section):
     """The text that is learned."""
 
     source: str = Field(
-        "stdlib", description='"stdlib" (this Python\'s own sources), a text file, folder or .npy'
+        STDLIB,
+        description='"stdlib" (this Python\'s own sources), a text file, folder or .npy; '
+        "relative to this file",
     )
     tokenizer: str | None = Field(
         None, description="a tokenizers JSON file; without one, text is read as bytes"
@@ -319,6 +323,15 @@ class RunConfig(Section):
         data = self.data.model_copy(update={"digest": digest})
         return self.model_copy(update={"model": model, "data": data})
 
+    def told_to_others(self) -> RunConfig:
+        """Return this run as others may know it: not where its text lies on this machine."""
+        tokenizer = self.data.tokenizer
+        names = {
+            "source": Path(self.data.source).name,
+            "tokenizer": Path(tokenizer).name if tokenizer is not None else None,
+        }
+        return self.model_copy(update={"data": self.data.model_copy(update=names)})
+
     def with_stage_layers(self, layers: tuple[int, ...]) -> RunConfig:
         """Return this run with its cut written down, as the trainer publishes it."""
         stages = Stages(count=len(layers), layers=layers)
@@ -332,9 +345,13 @@ def load_config(
 ) -> RunConfig:
     """The effective configuration: file, then `SWARMRT_SECTION_KEY`, then `section.key=value`.
 
+    Paths in the file are relative to its folder; others, to the working folder. Both are absolute
+    in what is returned.
     Raises ConfigError, naming the file or variable and the nearest valid name.
     """
     values = _read_toml(path) if path is not None else {}
+    if path is not None:
+        _find_beside(path, values)
     for name, text in sorted(environment.items()):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
             section, key = _environment_key(name)
@@ -345,7 +362,20 @@ def load_config(
         if not equals or not dot:
             raise ConfigError(f"--set {override!r}: write section.key=value")
         _table(values, section, f"--set {override}")[key.strip()] = _toml_value(text)
+    _find_beside(None, values)
     return parse_config(values, str(path) if path is not None else "configuration")
+
+
+def _find_beside(path: Path | None, values: dict[str, Any]) -> None:
+    """Make paths absolute: those in a file are relative to it."""
+    data = values.get("data")
+    if not isinstance(data, dict):
+        return
+    folder = path.parent if path is not None else Path()
+    for key in ("source", "tokenizer"):
+        named = data.get(key)
+        if isinstance(named, str) and named not in ("", STDLIB):
+            data[key] = str((folder / named).absolute())
 
 
 def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
@@ -433,39 +463,30 @@ def _refuse_unknown_keys(values: Mapping[str, Any], source: str) -> None:
                 )
 
 
-def dump_toml(config: RunConfig, *, comments: bool = False) -> str:
-    """The configuration as TOML; with `comments`, each key is explained (`swarmrt init`)."""
+def dump_toml(config: RunConfig) -> str:
+    """Return the configuration as TOML. Raises ConfigError for options that it has no words for."""
+    values = config.model_dump(exclude_none=True)
+    if not values["model"]["options"]:
+        del values["model"]["options"]
+    try:
+        return tomli_w.dumps(values)
+    except TypeError as error:
+        raise ConfigError(f"model.options cannot be written as TOML: {error}") from None
+
+
+def explained_toml() -> str:
+    """Return the defaults as TOML, each key with its description."""
     lines: list[str] = []
-    for section in RunConfig.model_fields:
-        table: Section = getattr(config, section)
+    for section, values in RunConfig().model_dump().items():
         lines.append(f"[{section}]")
-        for key, field in type(table).model_fields.items():
-            value = getattr(table, key)
-            unset = value is None or value == {}
-            if unset and not comments:
-                continue
-            text = f"{key} = {_toml_text(value) if not unset else '…'}"
-            if unset:
-                text = f"# {text}"
-            if comments and field.description:
-                text = f"{text:<36} # {field.description}"
-            lines.append(text)
+        fields = _section_class(RunConfig.model_fields[section].annotation).model_fields
+        for key, value in values.items():
+            is_unset = value in (None, {})
+            text = f"# {key} = …" if is_unset else _in_one_line(tomli_w.dumps({key: value}))
+            lines.append(f"{text:<36} # {fields[key].description}")
         lines.append("")
     return "\n".join(lines)
 
 
-def _toml_text(value: Any) -> str:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return repr(value)
-        case str():
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return f'"{escaped}"'
-        case list() | tuple():
-            return f"[{', '.join(_toml_text(item) for item in value)}]"
-        case Mapping():
-            inner = ", ".join(f"{_toml_text(str(k))} = {_toml_text(v)}" for k, v in value.items())
-            return f"{{ {inner} }}"
-    raise ConfigError(f"{value!r} cannot be written as TOML")
+def _in_one_line(text: str) -> str:
+    return " ".join(line.lstrip() for line in text.strip().split("\n"))

@@ -4,7 +4,7 @@ trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Rec
                  Prepare · Update · Apply · Drain · Finish · LeftOut · Welcome · NotInvited ·
                  Barred
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
-                 Refused · Updated · Applied · Leaving · Knock
+                 Refused · Updated · Applied · Leaving · Ending · Knock
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
 anyone → anyone  Probe, answered by Probed; DialBack, answered by DialedBack · Renewed
@@ -363,6 +363,12 @@ class Leaving(Message, frozen=True):
     idle: bool  # it has drained, and holds nothing of this step
 
 
+class Ending(Reasoned, frozen=True):
+    """The sender ends with an error, and answers nobody any more."""
+
+    reason: str  # for people
+
+
 class Drain(Message, frozen=True):
     """The end of work for a peer, whose stage others serve: take nothing new, do what was accepted,
     say when nothing is left. Or the opposite: nobody else serves it any more, so serve as before.
@@ -463,6 +469,6 @@ ALL_MESSAGES: tuple[type[Message], ...] = (
     Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
     Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
     Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred, DialBack, DialedBack, LeftOut,
-    Update, Updated,
+    Update, Updated, Ending,
 )  # fmt: skip
 """In the order of their numbers on the wire, which start at 1."""

@@ -6,8 +6,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from swarmrt.config import RunConfig, dump_toml, load_config, parse_config
+from swarmrt.config import RunConfig, dump_toml, explained_toml, load_config, parse_config
 from swarmrt.errors import ConfigError
 
 
@@ -24,15 +26,61 @@ def test_override_beats_environment_beats_file(tmp_path: Path) -> None:
     assert (config.run.steps, config.run.seed, config.run.name) == (1, 2, "three")
 
 
-@pytest.mark.parametrize("comments", [False, True])
-def test_dumped_configuration_loads_to_the_same(comments: bool) -> None:
+def test_dumped_configuration_loads_to_the_same() -> None:
     config = load_config(None, ["stages.layers=[2,1,3]", "model.dtype=float64"], {})
-    again = parse_config(tomllib.loads(dump_toml(config, comments=comments)), "dump")
+    again = parse_config(tomllib.loads(dump_toml(config)), "dump")
     assert again == config
+    assert parse_config(tomllib.loads(explained_toml()), "dump") == RunConfig()
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALUES = st.recursive(
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(options=st.dictionaries(TEXTS, VALUES, max_size=4), name=TEXTS)
+@example(options={"first line\n": 'second "line"\r\n\x00\x7f\\'}, name="a\nb")
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_whatever_options_and_paths_hold_is_written_as_it_is(
+    options: dict[str, object], name: str
+) -> None:
+    values = {"model": {"kind": "mine:build", "options": options}, "data": {"source": name}}
+    config = parse_config(values, "test")
+    assert parse_config(tomllib.loads(dump_toml(config)), "dump") == config
+
+
+def test_paths_in_a_file_are_relative_to_it_and_others_to_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for each in (folder, elsewhere):
+        each.mkdir()
+    path = write(folder, "[data]\nsource = 'text.txt'\ntokenizer = '../tokenizer.json'")
+    monkeypatch.chdir(elsewhere)
+    config = load_config(Path("../project/run.toml"), [], {})
+    assert Path(config.data.source).resolve() == (folder / "text.txt").resolve()
+    assert Path(config.data.tokenizer or "").resolve() == (tmp_path / "tokenizer.json").resolve()
+    assert Path(config.data.source).is_absolute(), "a run folder's copy is read from elsewhere"
+    said = load_config(path, ["data.source=other.txt"], {"SWARMRT_DATA_TOKENIZER": "here.json"})
+    assert said.data.source == str(elsewhere / "other.txt")
+    assert said.data.tokenizer == str(elsewhere / "here.json")
+    copy = write(elsewhere, dump_toml(config))
+    assert load_config(copy, [], {}) == config
+    assert load_config(write(folder, "[data]\nsource = 'stdlib'"), [], {}).data.source == "stdlib"
+
+
+def test_others_are_not_told_where_the_text_lies() -> None:
+    data = {"source": "/home/alice/diary.txt", "tokenizer": "/home/alice/tokenizer.json"}
+    told = parse_config({"data": data}, "test").told_to_others()
+    assert (told.data.source, told.data.tokenizer) == ("diary.txt", "tokenizer.json")
+    assert told.model_copy(update={"data": RunConfig().data}) == RunConfig()
 
 
 def test_every_key_is_explained() -> None:
-    text = dump_toml(RunConfig(), comments=True)
+    text = explained_toml()
     assert all("#" in line for line in text.splitlines() if "=" in line)
 
 

@@ -163,6 +163,8 @@ def test_swarm_is_driven_through_failures_and_leaves_nothing(config: Path, tmp_p
     assert our_processes(str(run_dir)) == []
     audit = swarm.audit()
     assert audit.passed and audit.steps >= 5, audit.lines()
+    # the trainer's Ctrl-C counts; how all are ended does not
+    assert audit.faults == {"bootstrap": 1, "kill": 1, "trainer": 1, "term": 2}
     assert (run_dir / "peers" / newcomer.name / "events.jsonl").exists()
     with pytest.raises(UsageError, match="holds a run already"):
         lab.LocalSwarm(config, run_dir=run_dir)

@@ -1,5 +1,6 @@
 """Models from configurations: the decoder, users' builders, their draws and their mistakes."""
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
+from swarmrt.model.builders import call_builder, look_in
 from swarmrt.model.draws import drawing, seed_for, seeded
 from swarmrt.model.export import model_names
 from swarmrt.model.probe import check_shared
@@ -230,3 +232,40 @@ def test_frozen_parameters_stay_and_travel() -> None:
     assert torch.equal(before["layers.1.weight"], after["layers.1.weight"])
     assert not torch.equal(before["layers.2.weight"], after["layers.2.weight"])
     assert stage.num_parameters == 256 * 8 + 256 * 8 + 256
+
+
+BUILDER = """
+from torch import nn
+import tokenize_text
+def build():
+    return [nn.Linear(tokenize_text.WIDTH, 2)], nn.MSELoss(reduction="none")
+"""
+
+
+def test_no_file_beside_a_builder_passes_for_a_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("this", "networkx", "tokenize_text", "builder_of_mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (folder / f"{name}.py").write_text("WIDTH = 3\n")
+    (folder / "builder_of_mine.py").write_text(BUILDER)
+    look_in([folder])
+    found = [importlib.util.find_spec(name) for name in ("this", "networkx")]
+    assert not [spec for spec in found if spec is None or str(folder) in str(spec.origin)]
+    layers, _ = call_builder(parse_config({"model": {"kind": "builder_of_mine:build"}}, "test"))
+    assert isinstance(layers[0], torch.nn.Linear) and layers[0].in_features == 3
+
+
+def test_a_builder_that_has_the_name_of_a_library_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "networkx.py").write_text("def build():\n    return [], None\n")
+    look_in([folder])
+    with pytest.raises(ModelError, match=r"networkx\.py is meant, but networkx is also the name"):
+        call_builder(parse_config({"model": {"kind": "networkx:build"}}, "test"))

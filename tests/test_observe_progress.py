@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from swarmrt.config import RunConfig
+from swarmrt.observe.plain import PlainView
 from swarmrt.observe.progress import Progress
-from swarmrt.scheduler.instructions import ReportEvaluation, ReportRollback, ReportStep
+from swarmrt.scheduler.instructions import (
+    ReportEvaluation,
+    ReportRecovery,
+    ReportRollback,
+    ReportStep,
+)
 
 
 def step(version: int, loss: float) -> ReportStep:
@@ -31,6 +37,16 @@ def test_resumed_run_is_told_as_one(tmp_path: Path) -> None:
     assert third.evaluations == [(2, 5.0)], "that of step 3 was of work that is lost"
     assert third.summary.loss_first == 9.0
     assert third.summary.microbatches == 3 * RunConfig().batch.microbatches
+
+
+def test_a_step_has_one_number_on_the_screen_and_in_the_file(tmp_path: Path) -> None:
+    progress, said = Progress(RunConfig(), tmp_path), list[str]()
+    report = ReportRecovery(638, "skipped", 1, "no finite gradient")
+    progress.add(report)
+    PlainView(progress, said.append).update(report)
+    progress.close()
+    assert said == ["SKIPPED step 639: no finite gradient"]
+    assert '"step": 639' in (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -280,6 +281,36 @@ def test_private_directory_answers_nobody_who_was_not_invited() -> None:
             assert await asking.call_find(peer, [key]) is not None
             first.barred.add(second.me)  # turned out
             assert await asking.call_find(peer, [key]) is None
+
+    run(story())
+
+
+def test_who_waits_for_a_run_that_nobody_publishes_is_told_at_once() -> None:
+    async def story() -> None:
+        owner, told = Owner(), asyncio.Queue[str]()
+        async with open_network([], papers=owner.node()) as network:
+            looking = find_run(network.directory, owner.run, wait=True, say=told.put_nowait)
+            waiting = asyncio.create_task(looking)
+            said = await told.get()
+            assert f"waiting for run {owner.run}: the directory knows no run" in said
+            await network.directory.publish_run(owner.run, *published(owner, network), ttl_s=30)
+            assert (await waiting).trainer == network.me
+            assert told.empty(), "not more often than each half minute"
+
+    run(story())
+
+
+def test_a_long_path_for_temporary_files_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path of 104 characters."""
+    folder = tmp_path / ("x" * (103 - len(str(tmp_path))))
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+
+    async def story() -> None:
+        async with open_network([]) as network:
+            assert network.daemon.addresses()
 
     run(story())
 

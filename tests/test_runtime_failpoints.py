@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
+from swarmrt.runtime.failpoints import parse_failpoints
 from tests.processes import our_processes, swarmrt
 from tests.test_end_to_end import EXACT, largest_difference
 
@@ -17,6 +18,20 @@ DURABLE = (
     "trainer.epoch.after_write",
     "trainer.checkpoint.after_rename",
 )
+
+
+def test_a_failpoint_that_never_fired_says_so() -> None:
+    points = parse_failpoints(
+        "trainer.epoch.before_write=drop@1,trainer.epoch.after_write=drop@3,"
+        "trainer.checkpoint.before_rename=kill"
+    )
+    points.at("trainer.epoch.before_write")
+    points.at("trainer.epoch.after_write")
+    assert points.never_fired() == [
+        "the failpoint trainer.epoch.after_write=drop@3 never fired: its point was passed 1 time",
+        "the failpoint trainer.checkpoint.before_rename=kill@1 never fired: its point was passed 0 "
+        "times",
+    ]
 
 
 @pytest.mark.swarm

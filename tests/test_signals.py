@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM before anything runs end a process with exit code 0, wherever they hit it."""
+"""Signals before anything runs end a process with exit code 0, wherever they hit it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.processes import COMMAND, PATIENCE_S, ROOT, environment
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PLACES = {
     "set_name": """
         class Named:
@@ -109,3 +109,31 @@ def test_a_command_that_imports_torch_leaves_quietly(number: signal.Signals, mod
         assert process.wait(PATIENCE_S) == 0
         assert "Traceback" not in said and "ignored" not in said
         assert process.stdout.read() == ""
+
+
+DRAINING = """
+import asyncio
+from swarmrt.runtime.stopping import StopSwitch
+async def main():
+    switch, stop = StopSwitch(asyncio.current_task()), asyncio.Event()
+    switch.on_signals()
+    with switch.calls(lambda reason: (print(reason), stop.set())):
+        hit()
+        await asyncio.wait_for(stop.wait(), 5)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_asks_to_drain(tmp_path: Path, number: signal.Signals) -> None:
+    done = python(DRAINING, number, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{number.name} received\n", "")
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path: Path) -> None:
+    code = (
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nleave_quietly_on_signals()\n"
+        "hit()\nprint('it went on')"
+    )
+    # what the tests' own process ignores, its children do
+    assert python(code, signal.SIGHUP, tmp_path).stdout == "it went on\n"

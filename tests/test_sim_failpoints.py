@@ -13,6 +13,7 @@ from swarmrt.messages import (
     Barred,
     DialBack,
     DialedBack,
+    Ending,
     GetState,
     Knock,
     LeftOut,
@@ -33,7 +34,7 @@ SEEDS = range(1, 30)  # until one of them comes to it
 IN_WORLD = [point for point in all_points() if "rename" not in point and "write" not in point]
 NOT_FOR_CORES = (
     GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack,
-    Knock, Welcome, NotInvited, Renewed, Barred,
+    Knock, Welcome, NotInvited, Renewed, Barred, Ending,
 )  # fmt: skip
 NOT_HERE = (*NOT_FOR_CORES, LeftOut)  # nobody is too slow in these worlds: `test_sim_newcomers`
 MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_HERE]

@@ -42,7 +42,6 @@ def train_and_kill(job: Job, settings: Mapping[str, object]) -> LocalSwarm:
     with swarm:
         swarm.wait(KILL_AFTER, job.left_s)
         victim = swarm.peers(stage=0)[0]
-        swarm.note_fault("kill")
         victim.kill()
         swarm.finish(job.left_s)
     return swarm

@@ -24,6 +24,7 @@ from swarmrt.cli import (
     trace,
     train,
 )
+from swarmrt.cli.unexpected import show_unexpected
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.foreign import for_terminal
 
@@ -80,3 +81,6 @@ def main() -> None:
     except SwarmError as error:
         print(f"swarmrt: {for_terminal(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except Exception as error:  # noqa: BLE001 - told whole, and in one line
+        show_unexpected(error)
+        sys.exit(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.config import RunConfig, dump_toml, load_config
+from swarmrt.config import dump_toml, explained_toml, load_config
 from swarmrt.errors import ConfigError
 
 SET = typer.Option(
@@ -45,7 +45,7 @@ def init(
         raise ConfigError(f"{path} exists already; choose another name")
     header = "# A swarmrt run. Every line is optional; these are the defaults.\n\n"
     try:
-        path.write_text(header + dump_toml(RunConfig(), comments=True), encoding="utf-8")
+        path.write_text(header + explained_toml(), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"wrote {path}; try it with: swarmrt local {path}")

@@ -32,6 +32,7 @@ from swarmrt.runtime.stopping import StopSwitch
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
 POLL_S = 0.02
+SAID = "swarmrt: "  # how a command's word about its own end begins
 LEAVE_S = 20.0  # for a child to leave by itself, and again after SIGTERM
 
 
@@ -133,7 +134,7 @@ class LocalSwarm:
                 child = self._start("bootstrap", arguments, papers, log)
                 while (address := _address_in(log)) is None:
                     if child.process.poll() is not None:
-                        raise RunError(f"the directory node did not start: {_last_line(log)}")
+                        raise RunError(f"the directory node did not start: {cause_in(log)}")
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise RunError(
@@ -192,7 +193,8 @@ class LocalSwarm:
             for wait in pending:
                 wait.cancel()
         if failed is not None and failed.log is not None:
-            print(f"swarmrt: {failed.name} failed: {_last_line(failed.log)}", file=sys.stderr)
+            why = f"{cause_in(failed.log)}; all that it said is in {failed.log}"
+            print(f"swarmrt: {failed.name} failed: {why}", file=sys.stderr)
             return failed.process.returncode or 1
         return trainer_wait.result()
 
@@ -248,6 +250,9 @@ def _address_in(log: Path) -> str | None:
     return None
 
 
-def _last_line(log: Path) -> str:
+def cause_in(log: Path) -> str:
+    """Return why a process has ended: what it said of it, or its last words."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return for_terminal(lines[-1]).removeprefix("swarmrt: ") if lines else f"no output in {log}"
+    causes = [line for line in lines if line.startswith(SAID)]
+    last = (causes or lines or ["it said nothing"])[-1]
+    return for_terminal(last).removeprefix(SAID)

@@ -112,3 +112,5 @@ def serve(
             with_parent=with_parent,
             faults=options.faults,
         )
+        for text in options.failpoints.never_fired():
+            say(text, as_json=False)

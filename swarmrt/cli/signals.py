@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while there is nothing to drain yet, or nothing any more.
+"""Ctrl-C, SIGTERM and SIGHUP while there is nothing to drain yet, or nothing any more.
 
 An exception that is raised in the middle of an import may not get through: a weak reference's
 callback drops it, and Python itself makes a RuntimeError of what comes out of `__set_name__`. So
@@ -11,6 +11,8 @@ import os
 import signal
 from types import FrameType
 
+from swarmrt.runtime.stopping import stop_signals
+
 IMPORTS = "<frozen importlib"  # how the file names of the import system's own frames begin
 
 
@@ -19,7 +21,7 @@ def leave_quietly_on_signals() -> None:
 
     What is open is unwound, but for what an import has open.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, _leave)
 
 

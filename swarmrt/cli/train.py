@@ -148,6 +148,8 @@ def train(
                 with_parent=with_parent,
                 faults=faults,
             )
+        for text in options.failpoints.never_fired():
+            say(text, as_json)
         progress.close()
         if progress.losses:
             plot_loss(progress, run_dir / "loss.png")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from swarmrt.config import RunConfig
+from swarmrt.config import STDLIB, RunConfig
 from swarmrt.data.codec import Codec
 from swarmrt.data.text import EMPTY, pieces_of, why_no_text
 from swarmrt.errors import DataError
@@ -24,7 +24,7 @@ SEPARATOR = b"\n\n"
 def read_tokens(config: RunConfig, codec: Codec) -> tuple[NDArray[Any], str]:
     """Return all tokens in a fixed order, and what they are in words. Raises DataError."""
     source = config.data.source
-    if source == "stdlib":
+    if source == STDLIB:
         folder = Path(sysconfig.get_path("stdlib"))
         tokens, count = _read(list(_stdlib_files(folder)), folder, codec)
         return tokens, f"Python's own sources, {count}"

@@ -124,13 +124,13 @@ class Chaos:
             "bootstrap": self._kill_bootstrap,
         }
         try:
-            what = acts[fault.kind](fault)
+            with self._swarm.one_fault(fault.kind):
+                what = acts[fault.kind](fault)
         except (Skipped, RunError) as reason:  # RunError: it has just ended by itself
             self.skipped[fault.kind] += 1
             what = f"skipped: {reason}"
         else:
             self.done[fault.kind] += 1
-            self._swarm.note_fault(fault.kind)
         step = self._swarm.version
         self._say(f"{self._now_s:8.2f} s  step {step:>4}  {fault.kind:<13} {what}")
 

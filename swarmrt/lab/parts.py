@@ -25,13 +25,22 @@ PORTS = (20000, 32000)  # below those that systems give to outgoing connections
 LAST_LINES = 10
 MULTISTREAM = b"\x13/multistream/1.0.0\n"  # what both ends of a libp2p connection say first
 
+Note = Callable[[str], None]
+
 
 class Part:
-    """A process, with its output in FOLDER/output.log and its identity kept over restarts."""
+    """A process, with its output in FOLDER/output.log and its identity kept over restarts.
 
-    def __init__(self, name: str, folder: Path, identity: Path, launcher: Launcher) -> None:
+    What is done to it while it lives is told to `note`, by the kind of fault.
+    """
+
+    killed = "kill"  # the kind of fault that killing it is
+
+    def __init__(
+        self, name: str, folder: Path, identity: Path, launcher: Launcher, note: Note
+    ) -> None:
         self.name, self.folder, self._identity = name, folder, identity
-        self._launcher = launcher
+        self._launcher, self._note = launcher, note
         self.peer_id = open_identity(identity).peer_id
         self.address = ""  # of the last start
         self.is_draining = False
@@ -74,12 +83,16 @@ class Part:
 
     def kill(self) -> None:
         """SIGKILL; returns when the process is gone."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(KILL_S)
+        self._suffers(self.killed)
+        self._end()
 
     def terminate(self) -> None:
         """SIGTERM: it drains and leaves."""
+        self._suffers("term")
+        self.ask_to_leave()
+
+    def ask_to_leave(self) -> None:
+        """Terminate it when all is over, which is no fault."""
         self.is_draining = True
         self.signal(signal.SIGTERM)
 
@@ -147,8 +160,17 @@ class Part:
 
     def close(self) -> None:
         """Kill it if need be, and let go of it."""
-        self.kill()
+        self._end()
         self._close_input()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(KILL_S)
+
+    def _suffers(self, kind: str) -> None:
+        if self.is_alive:
+            self._note(kind)
 
     def _close_input(self) -> None:
         if self._process is not None and self._process.stdin is not None:
@@ -157,6 +179,8 @@ class Part:
 
 class Bootstrap(Part):
     """The directory node."""
+
+    killed = "bootstrap"
 
     def _next_port(self) -> int:
         """Return the port that it has had before. Raises RunError when that is not free again."""
@@ -171,15 +195,18 @@ class Bootstrap(Part):
 class Trainer(Part):
     """The process of `swarmrt train`, in one incarnation after the other."""
 
+    killed = "trainer"
+
     def __init__(
         self,
         name: str,
         folder: Path,
         identity: Path,
         launcher: Launcher,
+        note: Note,
         restart: Callable[[str], None],
     ) -> None:
-        super().__init__(name, folder, identity, launcher)
+        super().__init__(name, folder, identity, launcher, note)
         self._restart = restart
 
     def resume(self, failpoints: str = "") -> None:
@@ -197,8 +224,8 @@ class Peer(Part):
     """A process of `swarmrt serve`. While it is paused its libp2p daemon goes on: its sockets still
     answer."""
 
-    def __init__(self, name: str, folder: Path, stage: int, launcher: Launcher) -> None:
-        super().__init__(name, folder, folder / "identity", launcher)
+    def __init__(self, name: str, folder: Path, stage: int, launcher: Launcher, note: Note) -> None:
+        super().__init__(name, folder, folder / "identity", launcher, note)
         self.stage = stage
         self.is_paused = False
         self._timer: threading.Timer | None = None
@@ -211,6 +238,7 @@ class Peer(Part):
     def pause(self, seconds: float | None = None) -> None:
         """SIGSTOP, until `resume` or until this time is over."""
         self._stop_timer()
+        self._suffers("stop")
         self.is_paused = True
         self.signal(signal.SIGSTOP)
         if seconds is not None:
@@ -224,9 +252,9 @@ class Peer(Part):
         self.signal(signal.SIGCONT)
         self.is_paused = False
 
-    def kill(self) -> None:
+    def _end(self) -> None:
         self._stop_timer()
-        super().kill()
+        super()._end()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -75,6 +76,7 @@ class LocalSwarm:
         self._speeds, self._link_delay_s = speeds, link_delay_s
         self._forks, self._variables = forks, variables or {}
         self._launcher: Launcher | None = None
+        self._is_in_a_fault = False
         self._commits = Commits(self.run_dir / "metrics.jsonl")
         self.papers = LocalPapers(self.config.run.name)
         self._peers: list[Peer] = []
@@ -176,11 +178,13 @@ class LocalSwarm:
         """Break the links between two processes, and refuse new ones until then."""
         a.tell({"cut": b.peer_id, "seconds": seconds})
         b.tell({"cut": a.peer_id, "seconds": seconds})
+        self.note_fault("cut")
 
     def slow(self, a: Peer | Trainer, b: Peer | Trainer, delay_s: float, seconds: float) -> None:
         """Have messages between the two take this much longer, each way, until then."""
         a.tell({"slow": b.peer_id, "delay_s": delay_s, "seconds": seconds})
         b.tell({"slow": a.peer_id, "delay_s": delay_s, "seconds": seconds})
+        self.note_fault("slow")
 
     def still(self, peer: Peer, seconds: float) -> None:
         """Let all links of a peer stand still until then, both ways, as a radio does."""
@@ -188,10 +192,12 @@ class LocalSwarm:
         peer.tell({"still": None, "seconds": seconds})
         for other in others:
             other.tell({"still": peer.peer_id, "seconds": seconds})
+        self.note_fault("radio")
 
     def hang(self, peer: Peer, thread: str, seconds: float) -> None:
         """Let a thread of a peer, "compute" or "reduce", do nothing until then."""
         peer.tell({"hang": thread, "seconds": seconds})
+        self.note_fault("hang")
 
     def stop_directory(self, seconds: float) -> None:
         """Let all libp2p daemons stand still until then: whoever asks the directory is not
@@ -199,10 +205,12 @@ class LocalSwarm:
         for part in self._parts:
             if part.is_alive:
                 part.tell({"daemon": "still", "seconds": seconds})
+        self.note_fault("directory")
 
     def fill_disk(self, part: Part, seconds: float) -> None:
         """Let files of a process take no more until then."""
         part.tell({"disk": "full", "seconds": seconds})
+        self.note_fault("disk")
 
     def start_bootstrap(self) -> None:
         """Start the directory node, the first time and after it was killed. It joins whoever is
@@ -221,10 +229,25 @@ class LocalSwarm:
         _wait_for(self._peers, LEAVE_S)
 
     def note_fault(self, kind: str) -> None:
-        """Write down what was done to the run, for the audit to count."""
+        """Write down what was done to the run, for the audit to count.
+
+        What is done by way of this swarm and its parts is written down by itself.
+        """
+        if self._is_in_a_fault:
+            return
         line = json.dumps({"time": time.time(), "kind": kind})
         with (self.run_dir / "faults.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+    @contextmanager
+    def one_fault(self, kind: str) -> Iterator[None]:
+        """Write down what is done inside as one fault of this kind, if it succeeds."""
+        self._is_in_a_fault = True
+        try:
+            yield
+        finally:
+            self._is_in_a_fault = False
+        self.note_fault(kind)
 
     def audit(self) -> Audit:
         """Audit whether the run kept its promises, by the logs in its folder."""
@@ -249,7 +272,9 @@ class LocalSwarm:
         write_config(self.run_dir, self.config)
         self._launcher = launcher = Launcher(str(self.run_dir), self._forks)
         folder = self.run_dir / "bootstrap"
-        self.bootstrap = Bootstrap("bootstrap", folder, folder / "identity", launcher)
+        self.bootstrap = Bootstrap(
+            "bootstrap", folder, folder / "identity", launcher, self.note_fault
+        )
         self._parts.append(self.bootstrap)
         self.start_bootstrap()
         self._wait_for_bootstrap()
@@ -257,7 +282,12 @@ class LocalSwarm:
             for _ in range(number):
                 self._start_peer(stage, [self.bootstrap.address])
         self.trainer = Trainer(
-            "trainer", self.run_dir / "trainer", self.run_dir / "identity", launcher, self._resume
+            "trainer",
+            self.run_dir / "trainer",
+            self.run_dir / "identity",
+            launcher,
+            self.note_fault,
+            self._resume,
         )
         self._parts.append(self.trainer)
         replicas = ",".join(map(str, self.replicas))
@@ -285,7 +315,7 @@ class LocalSwarm:
         number = sum(peer.stage == stage for peer in self._peers)
         device = device or self._device
         name = f"stage-{stage}-{number}"
-        peer = Peer(name, self.run_dir / "peers" / name, stage, self._launcher)
+        peer = Peer(name, self.run_dir / "peers" / name, stage, self._launcher, self.note_fault)
         self._peers.append(peer)
         self._parts.append(peer)
         arguments = ["serve", "--stage", str(stage), "--wait"]
@@ -344,7 +374,7 @@ def _ask_to_leave(parts: Sequence[Part]) -> None:
         for part in parts:
             if isinstance(part, Peer):
                 part.resume()  # a paused one cannot leave
-            part.terminate()
+            part.ask_to_leave()
         _wait_for(parts, LEAVE_S)
     for part in parts:
         if part.is_alive:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -32,12 +33,16 @@ NOT_FOUND = (
     "in the working folder of other commands"
 )
 
+_looked_in: list[str] = []
+
 
 def look_in(folders: Iterable[Path]) -> None:
-    """Have modules of builders found in these folders, before all others."""
-    for folder in reversed([str(folder.resolve()) for folder in folders]):
+    """Have modules of builders found in these folders, after all others: a file that lies there by
+    chance never passes for a module of Python's or of a library's."""
+    for folder in [str(folder.resolve()) for folder in folders]:
         if folder not in sys.path:
-            sys.path.insert(0, folder)
+            sys.path.append(folder)
+            _looked_in.append(folder)
 
 
 def look_here(config: RunConfig) -> None:
@@ -99,6 +104,7 @@ def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
 def _import_builder(kind: str) -> Callable[..., Any]:
     """The function, which must be the module's own: what it has imported is somebody else's."""
     module, (module_name, _, name) = imported(kind), kind.partition(":")
+    _refuse_another(kind, module_name)
     builder = vars(module).get(name)
     if not callable(builder):
         raise ModelError(f"{kind}: {module_name} has no function {name!r}")
@@ -120,6 +126,19 @@ def imported(kind: str) -> ModuleType:
     except Exception as error:
         hint = NOT_FOUND if _is_missing(module_name, error) else ""
         raise ModelError(f"{kind}: cannot import {module_name}: {line_of(error)}{hint}") from error
+
+
+def _refuse_another(kind: str, module_name: str) -> None:
+    """Refuse an installed package of the name that the user's own file has."""
+    package = module_name.partition(".")[0]
+    own = PathFinder.find_spec(package, _looked_in)
+    used = sys.modules[package].__spec__
+    if own is None or own.origin is None or used is None or used.origin == own.origin:
+        return
+    raise ModelError(
+        f"{kind}: {own.origin} is meant, but {package} is also the name of {used.origin}, which "
+        "comes first; give yours another name"
+    )
 
 
 def _is_missing(module_name: str, error: Exception) -> bool:

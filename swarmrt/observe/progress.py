@@ -78,7 +78,8 @@ class Progress:
                 self._add_peer(report)
             case ReportRecovery(step, what, count, reason):
                 self.recoveries[what] += count
-                self._write(step=step, recovery=what, count=count, reason=reason)
+                # the screen counts steps from 1: this one leads to that version
+                self._write(step=step + 1, recovery=what, count=count, reason=reason)
             case ReportPause(stage, reason):
                 self._write(version=self.version, paused_for_stage=stage, reason=reason)
             case ReportRollback():

@@ -51,6 +51,8 @@ from swarmrt.runtime.standing_still import stand_still
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
 STOP_S = 10.0
 LOOK_S = 0.2  # between two looks at the daemon's connections
+MAX_SOCKET_BYTES = 103  # of the path of a Unix socket, on the system that allows least
+LONGEST_SOCKET = "p2pclient-XXXXXXXXXXX.sock"  # hivemind's own
 MAX_OWN = 5  # addresses of this machine that are told to others
 
 # Runs the daemon until it ends, or until the pipe that only we hold is closed: by us, or because we
@@ -97,7 +99,7 @@ class Daemon:
         for address in bootstrap:
             check_address(address, with_peer=True)
         standing = standing or standing_of(place, bootstrap, own_address)
-        folder = Path(tempfile.mkdtemp(prefix="swarmrt-"))
+        folder = new_folder()
         try:
             identity = open_identity(identity_path or folder / "identity")
             daemon = cls(folder, identity, standing)
@@ -270,6 +272,16 @@ class Daemon:
         if not ready.done():
             last = self._said[-1] if self._said else "it said nothing"
             ready.set_exception(_why_not_started(last, bootstrap))
+
+
+def new_folder() -> Path:
+    """Make a private folder with a path that is short enough for sockets in it.
+
+    Where the one for temporary files has a long path, it is in /tmp.
+    """
+    room = MAX_SOCKET_BYTES - len(f"/swarmrt-XXXXXXXX/{LONGEST_SOCKET}")
+    is_long = len(os.fsencode(tempfile.gettempdir())) > room
+    return Path(tempfile.mkdtemp(prefix="swarmrt-", dir="/tmp" if is_long else None))
 
 
 def _out_of_reach(what: str, error: Exception) -> RunError:

@@ -13,6 +13,7 @@ from hivemind.utils.timed_storage import get_dht_time
 
 from swarmrt.errors import AccessError, DirectoryError, UsageError
 from swarmrt.ids import PeerId, RunId
+from swarmrt.runtime.clocks_apart import why_clocks_hide
 from swarmrt.runtime.daemon import Daemon, no_answer
 from swarmrt.runtime.directory_access import RunAuthorizer
 from swarmrt.runtime.place import Standing
@@ -83,6 +84,9 @@ class Directory:
                     strict=False,
                 )
         except (RuntimeError, TimeoutError):
+            asked = [PeerID.from_base58(address.rpartition("/p2p/")[2]) for address in join]
+            if why := await why_clocks_hide(daemon.p2p, asked, authorizer):
+                raise DirectoryError(why) from None
             raise no_answer(join, run) from None
         node.protocol._validate_dictionary = records.keep_valid
         return cls(node, records)
@@ -126,6 +130,12 @@ class Directory:
                 if published.expires_at + CLOCK_SLACK_S > time.time() and published.addresses:
                     found.append(published)
         return max(found, key=lambda published: published.age, default=None)
+
+    async def why_clocks_hide(self) -> str:
+        """Return what is wrong with this process's clock, as others in the directory see it."""
+        protocol = self._node.protocol
+        others = protocol.routing_table.uid_to_peer_id.values()
+        return await why_clocks_hide(self._node.p2p, others, protocol.authorizer)
 
     async def announce(self, run: RunId, record: PeerRecord, ttl_s: float) -> None:
         """Store this peer's record. Raises DirectoryError."""

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 
 from hivemind.proto.auth_pb2 import AccessToken
-from hivemind.utils.auth import TokenAuthorizerBase
+from hivemind.utils.auth import AuthorizedRequestBase, TokenAuthorizerBase
 
 from swarmrt.errors import AccessError
 from swarmrt.ids import PeerId
+from swarmrt.runtime.clocks_apart import clock_here, is_far
 from swarmrt.runtime.identity import Identity, peer_of_public_key
 from swarmrt.trust.checking import Checker
 from swarmrt.trust.papers import Papers
@@ -30,6 +31,13 @@ class RunAuthorizer(TokenAuthorizerBase):  # type: ignore[misc]
         super().__init__(identity.private_key)
         self._peer_id, self._papers, self._is_barred = identity.peer_id, papers, is_barred
         self._checker = Checker(papers.run)
+
+    async def validate_request(self, request: AuthorizedRequestBase) -> bool:
+        """Return whether to answer. Raises AccessError, which says our time, for a clock that is
+        far from it."""
+        if request.auth.time and is_far(request.auth.time):
+            raise AccessError(clock_here())
+        return bool(await super().validate_request(request))
 
     async def get_token(self) -> AccessToken:
         return AccessToken(

@@ -61,6 +61,15 @@ class Failpoints:
         due = [r for r in self._rules if (r.point, r.passage) == (point, self._passages[point])]
         return all([_do(rule) for rule in due])
 
+    def never_fired(self) -> list[str]:
+        """Return a line for each rule whose passage never came."""
+        return [
+            f"the failpoint {rule.point}={rule.action}@{rule.passage} never fired: its point was "
+            f"passed {count} time{'' if count == 1 else 's'}"
+            for rule in self._rules
+            if (count := self._passages[rule.point]) < rule.passage
+        ]
+
 
 def _do(rule: Rule) -> bool:
     match rule.action:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +17,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import DirectoryError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.addresses import Reach, host_of
-from swarmrt.runtime.arriving import arrive
+from swarmrt.runtime.arriving import SAY_S, arrive
 from swarmrt.runtime.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers import Carrier
 from swarmrt.runtime.daemon import Daemon, check_address
@@ -176,22 +178,30 @@ async def find_run(
     *,
     wait: bool,
     newer_than: Age = (0, -1),
+    say: Callable[[str], None] = log.warning,
     poll_s: float = 1.0,
 ) -> Published:
     """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
 
     One that is older than `newer_than`, which was seen before, is that of a trainer of the past.
-    Who waits also waits for a directory that does not answer.
+    Who waits also waits for a directory that does not answer, and is told what for: `say` is called
+    at once, and again from time to time.
     """
+    said_at = -math.inf
     while True:
         record = await (published_run(directory, run) if wait else directory.find_run(run))
         if record is not None and record.age >= newer_than:
             return record
         if not wait:
             raise DirectoryError(
-                f"the directory knows no run {run}; start it with `swarmrt train`, or "
+                await directory.why_clocks_hide()
+                or f"{_why_not_found(run, record)}; start it with `swarmrt train`, or "
                 "pass --wait to serve it as soon as it is published"
             )
+        if time.monotonic() - said_at >= SAY_S:
+            said_at = time.monotonic()
+            why = await directory.why_clocks_hide() or _why_not_found(run, record)
+            say(f"waiting for run {run}: {why}; it is looked for again and again")
         await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
 
 
@@ -203,6 +213,11 @@ async def published_run(directory: Directory, run: RunId, poll_s: float = 1.0) -
         except DirectoryError as error:
             log.warning("looking for run %s: %s; it is tried again and again", run, error)
         await asyncio.sleep(poll_s)
+
+
+def _why_not_found(run: RunId, record: Published | None) -> str:
+    newer = "" if record is None else " that is newer than what was seen of it before"
+    return f"the directory knows no run {run}{newer}"
 
 
 async def watch_stage(

@@ -16,6 +16,7 @@ from swarmrt.errors import AccessError, RunChanged, SwarmError
 from swarmrt.ids import PeerId
 from swarmrt.messages import (
     Barred,
+    Ending,
     GetState,
     Hail,
     Message,
@@ -230,6 +231,9 @@ class Peer(Shell):
         if isinstance(message, Part):
             return self._parts.fits(tensors, self.stage.gradients())
         return self._fitting.fits(message, tensors)
+
+    def take_leave(self, cause: str) -> None:
+        self.links.send(self._trainer, Ending(cause))
 
     # ------------------------------------------------------------------ acting
 

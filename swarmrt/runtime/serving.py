@@ -82,7 +82,7 @@ async def _serve_as_it_is(
         newest = kept.newest() if kept is not None else (0, -1)
         newest = max(newest, held.age) if held is not None else newest
         directory, wait = network.directory, options.wait or held is not None
-        record = await find_run(directory, line.run, wait=wait, newer_than=newest)
+        record = await find_run(directory, line.run, wait=wait, newer_than=newest, say=say)
         network.relays.consider(network.reach.multiaddrs(record.addresses))
         config = _config_of(record, options)
         if held is not None and fingerprint(held.config) == fingerprint(config):

@@ -26,6 +26,7 @@ from swarmrt.messages import (
     Renewed,
     StateChunk,
 )
+from swarmrt.runtime.causes import cause_of
 from swarmrt.runtime.dialing_back import DialsBack
 from swarmrt.runtime.door import GuardedDoor
 from swarmrt.runtime.event_log import EventLog
@@ -138,13 +139,20 @@ class Shell(ABC):
                     stop = await self.process.stopped
                 for task in running:
                     task.cancel()
+            if stop.error:
+                raise RunError(stop.reason)
+        except Exception as error:
+            self.take_leave(cause_of(error))
+            raise
         finally:
             for duty in duties:
                 duty.close()  # one that was never begun
             await self._close()
-        if stop.error:
-            raise RunError(stop.reason)
         return stop.reason
+
+    def take_leave(self, cause: str) -> None:
+        """Tell whoever relies on this process that it ends with an error."""
+        log.debug("this process ends: %s", cause)
 
     async def _tidy_shelf(self) -> None:
         """Let go of snapshots that nobody fetches, again and again."""

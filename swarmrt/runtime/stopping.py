@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: drain first, leave at once when asked again."""
+"""Ctrl-C, SIGTERM and SIGHUP: drain first, leave at once when asked again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a process to stop. SIGHUP, of a terminal that was closed, is none
+    of them under `nohup`."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return numbers if is_ignored else (*numbers, signal.SIGHUP)
 
 
 class StopSwitch:
@@ -43,8 +51,8 @@ class StopSwitch:
             self._handler = None
 
     def on_signals(self) -> None:
-        """Throw it for SIGINT and SIGTERM of this process."""
+        """Throw it for the signals that stop this process."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             name = signal.Signals(number).name
             loop.add_signal_handler(number, self.throw, f"{name} received")

@@ -18,7 +18,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Barred, Beacon, Knock, Message, NotInvited
+from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited
 from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.address_book import AddressBook
 from swarmrt.runtime.checkpoint import (
@@ -209,6 +209,8 @@ class Trainer(Shell):
         match message:
             case Knock():
                 self.links.send(sender, self._reception.answer(sender, message))
+            case Ending(reason):
+                self._lost(sender, f"it has ended: {reason}")
             case Beacon(stage=stage) if stage not in self.door.credential(sender).stages:
                 log.debug("%s has no membership for stage %d", sender, stage)
             case _:
@@ -291,7 +293,7 @@ class Trainer(Shell):
             nonlocal told
             addresses = self.network.daemon.addresses()
             signer, until = self._options.signer, time.time() + ttl_s + CLOCK_SLACK_S
-            config = self.config.model_dump(mode="json")
+            config = self.config.told_to_others().model_dump(mode="json")
             direct, what = self.links.addresses("direct"), (self.network.me, self._epoch, config)
             published = signer.published(*what, addresses, direct, until, self._born)
             ended = signer.published(*what, (), (), until, self._born)
