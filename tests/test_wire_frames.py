@@ -208,7 +208,7 @@ NONSENSE = {
         frame(HELLO, header([1, "r" * (TEXT_CHARACTERS + 1), "", [], "", "", ""])),
         "Hello.run",
     ),
-    "large number": (frame(HAIL, header([LARGEST_NUMBER + 1])), "Hail.epoch"),
+    "large number": (frame(HAIL, header([LARGEST_NUMBER + 1, ""])), "Hail.epoch"),
     "long route": (
         frame(CLAIM, header([[[1, 0, False], 1], 1, ["Qm"] * (MOST_ITEMS + 1), 1.0, 1])),
         "Claim.route",
