@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
+from tests.processes import PATIENCE_S
 from tests.test_end_to_end import EXACT, difference_to_reference
 
 pytestmark = pytest.mark.swarm
@@ -41,24 +42,37 @@ def test_this_machine_can_be_made_to_round_differently() -> None:
     assert len(digests) == 2
 
 
-def test_unlike_replica_takes_part_where_owners_update(tmp_path: Path) -> None:
-    """It draws other weights of version 0 as well, and comes at version 1."""
-    config = tmp_path / "exact.toml"
-    config.write_text(EXACT.replace("count = 3", "count = 2").replace("steps = 20", "steps = 30"))
-    settings = {"optimizer.applied_by": "owners", "links.record_ttl_s": 15}
-    run_dir = tmp_path / "run"
-    plain = {(1, 1): PLAIN}
+@pytest.mark.parametrize("applied_by", ["owners", "all"])
+def test_unlike_newcomer_takes_part_where_owners_update(tmp_path: Path, applied_by: str) -> None:
+    """They do from the beginning, or from when its first update differs."""
+    config, run_dir = tmp_path / "exact.toml", tmp_path / "run"
+    config.write_text(EXACT.replace("count = 3", "count = 2"))
+    overrides = {
+        "optimizer.applied_by": applied_by,
+        "run.steps": 1000,
+        "batch.microbatches": 40,
+        "model.dropout": 0.0,  # what is dropped is drawn with the CPU's vector units
+    }
     with lab.LocalSwarm(
-        config, (1, 2), run_dir=run_dir, overrides=settings, variables=plain
+        config, (1, 1), run_dir=run_dir, overrides=overrides, variables={(1, 1): PLAIN}, threads=1
     ) as swarm:
-        unlike = swarm.peers(1)[1].peer_id
+        swarm.wait(step=1)
+        newcomer = swarm.spawn(stage=1)
+        swarm.wait_until(
+            lambda: newcomer.peer_id in swarm.members(1), "the newcomer in a commit", PATIENCE_S
+        )
+        swarm.wait(step=swarm.version + 5)
+        unlike, in_the_end = newcomer.peer_id, swarm.members(1)
+        swarm.trainer.terminate()
         swarm.finish()
-        audit = swarm.audit()
+    audit = swarm.audit()
     assert audit.passed, audit.lines()
+    assert unlike in in_the_end, swarm.trainer.output()
+    assert "EXPELLED" not in swarm.trainer.output()
     text = (run_dir / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-    assert not any("expelled" in line for line in lines)
     steps = [line["digests"][1] for line in lines if "digests" in line]
-    assert len(steps) == 30 and all(len(set(stage.values())) == 1 for stage in steps)
-    assert unlike in steps[-1], "it takes part"
-    assert difference_to_reference(run_dir, config, tmp_path, steps=30) < 1e-9
+    assert len(steps) == swarm.version and all(len(set(step.values())) == 1 for step in steps)
+    settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
+    difference = difference_to_reference(run_dir, config, tmp_path, *settings, steps=swarm.version)
+    assert difference < 1e-9

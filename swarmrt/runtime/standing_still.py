@@ -10,11 +10,12 @@ import subprocess
 def stand_still(pid: int, seconds: float) -> None:
     """Stop a process, or the group of this number if it is negative, and have it woken by another
     one, whatever becomes of us."""
-    subprocess.Popen(
-        ["/bin/sh", "-c", f"sleep {seconds:.3f}; kill -CONT {pid}"],
+    subprocess.run(
+        ["/bin/sh", "-c", f"(sleep {seconds:.3f}; kill -CONT {pid}) &"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        check=True,
     )
     os.kill(pid, signal.SIGSTOP)
