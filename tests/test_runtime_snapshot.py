@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from swarmrt.errors import CheckpointError
-from swarmrt.runtime.snapshot import digest_of, read_snapshot, write_snapshot
+from swarmrt.runtime import snapshot as snapshots
+from swarmrt.runtime.snapshot import digest_of, header_bytes, read_snapshot, write_snapshot
 
 TENSORS = {
     "model.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -89,3 +90,19 @@ def file_with(header: Any, tensors_bytes: int = 8) -> memoryview:
 def test_damaged_file_is_refused_with_its_name(data: memoryview) -> None:
     with pytest.raises(CheckpointError, match="version 7 of a peer is not a readable snapshot"):
         read_snapshot(data, "version 7 of a peer")
+
+
+def test_a_header_is_no_longer_than_it_is_known_to_be() -> None:
+    data, known = write_snapshot(1, 5, TENSORS), header_bytes(1, 5, TENSORS)
+    check_equal(read_snapshot(data, "it", known))
+    with pytest.raises(CheckpointError, match=f"a header of {known} bytes"):
+        read_snapshot(data, "it", known - 1)
+
+
+def test_no_header_is_written_that_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = header_bytes(1, 5, TENSORS)
+    monkeypatch.setattr(snapshots, "HEADER_BYTES", known)
+    write_snapshot(1, 5, TENSORS)
+    monkeypatch.setattr(snapshots, "HEADER_BYTES", known - 1)
+    with pytest.raises(CheckpointError, match="8 tensors, too many for one file"):
+        write_snapshot(1, 5, TENSORS)

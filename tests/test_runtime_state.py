@@ -93,6 +93,25 @@ def hurry(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(patience, "OFFER_S", seconds)
 
 
+def test_a_state_of_thousands_of_tensors_is_got_from_another() -> None:
+    """2,000 small linear layers and their optimizer's state: the header alone has 1.2 MB."""
+    names = [
+        f"{section}.layers.0.linears.{index}.{name}"
+        for index in range(2000)
+        for section in ("model", "optimizer.exp_avg", "optimizer.exp_avg_sq")
+        for name in ("weight", "bias")
+    ]
+    state = {name: torch.full((4,), 0.5) for name in names}
+    layout = Layout(0, {name: torch.empty(4, device="meta") for name in names}, (names[0],))
+    data = write_snapshot(0, 3, state)
+    donors = Donors({"a": shelf(Snapshot(0, 3, data, digest_of(data)))})
+
+    async def get() -> Snapshot:
+        return await donors.fetches.get(Wanted(layout, 3), [PeerId("a")])
+
+    assert read_snapshot(asyncio.run(get()).data, "it").keys() == state.keys()
+
+
 def test_donors_share_the_chunks() -> None:
     donors = Donors({"a": shelf(snapshot()), "b": shelf(snapshot())})
     got = asyncio.run(donors.get())

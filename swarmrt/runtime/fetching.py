@@ -20,6 +20,7 @@ from swarmrt.runtime.landing import InMemory, Landing
 from swarmrt.runtime.snapshot import (
     Snapshot,
     digest_of,
+    header_bytes,
     read_snapshot,
     snapshot_bytes,
 )
@@ -51,7 +52,9 @@ class Wanted:
     def check(self, snapshot: Snapshot) -> None:
         """Check that a snapshot is what is wanted. Raises CheckpointError when it is not."""
         source = f"the snapshot of {self}"
-        self.layout.check(read_snapshot(snapshot.data, source), self.digest, source)
+        most_bytes = header_bytes(self.stage, self.version, self.layout.tensors)
+        tensors = read_snapshot(snapshot.data, source, most_bytes)
+        self.layout.check(tensors, self.digest, source)
 
     def __str__(self) -> str:
         return f"version {self.version} of stage {self.stage}"

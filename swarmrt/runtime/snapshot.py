@@ -23,7 +23,7 @@ import torch
 from swarmrt.errors import CheckpointError
 from swarmrt.wire.tensors import new_buffer
 
-HEADER_BYTES = 1 << 20  # at the most, of a snapshot that is read
+HEADER_BYTES = 100_000_000  # at the most: the safetensors library reads no longer ones
 SIZE_BYTES = 8
 MAX_EXTENT = 1 << 48  # product of a shape's sizes that are not 0; torch overflows above 2**63
 DTYPES = {
@@ -85,14 +85,23 @@ def as_written_now(stage: int, version: int, data: memoryview) -> memoryview:
 
 def snapshot_bytes(stage: int, version: int, tensors: Mapping[str, torch.Tensor]) -> int:
     """Return how large the file of such tensors is, whatever device they are on."""
+    values_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    return SIZE_BYTES + header_bytes(stage, version, tensors) + values_bytes
+
+
+def header_bytes(stage: int, version: int, tensors: Mapping[str, torch.Tensor]) -> int:
+    """Return how long the header of such tensors' file is."""
     _, text = _header(stage, version, tensors)
-    return SIZE_BYTES + len(text) + sum(tensor.nbytes for tensor in tensors.values())
+    return len(text)
 
 
 def _header(
     stage: int, version: int, tensors: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, dict[str, Any]], bytes]:
-    """The entries of all tensors, in the order in which they lie, and the header's text."""
+    """The entries of all tensors, in the order in which they lie, and the header's text.
+
+    Raises CheckpointError when nobody would read so long a header.
+    """
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     entries: dict[str, dict[str, Any]] = {}
     end = 0
@@ -106,15 +115,26 @@ def _header(
         }
     metadata = {"__metadata__": {"swarmrt": json.dumps({"stage": stage, "version": version})}}
     text = json.dumps(metadata | entries, separators=(",", ":")).encode()
-    return entries, text + b" " * (-len(text) % SIZE_BYTES)  # so that tensors are aligned
+    text += b" " * (-len(text) % SIZE_BYTES)  # so that tensors are aligned
+    if len(text) > HEADER_BYTES:
+        raise CheckpointError(
+            f"stage {stage} has {len(tensors)} tensors, too many for one file: its header would "
+            f"take {len(text)} bytes, and {HEADER_BYTES} are read; cut the model into more stages"
+        )
+    return entries, text
 
 
-def read_snapshot(data: memoryview, source: str) -> dict[str, torch.Tensor]:
-    """Read a snapshot's tensors, which share the memory of `data`. Raises CheckpointError naming
-    the source."""
+def read_snapshot(
+    data: memoryview, source: str, most_header_bytes: int = HEADER_BYTES
+) -> dict[str, torch.Tensor]:
+    """Read a snapshot's tensors, which share the memory of `data`.
+
+    Pass the header's length where it is known: what others send is not believed to be longer.
+    Raises CheckpointError naming the source.
+    """
     try:
         size = int.from_bytes(data[:SIZE_BYTES], "little")
-        if not 0 < size <= min(HEADER_BYTES, len(data) - SIZE_BYTES):
+        if not 0 < size <= min(most_header_bytes, len(data) - SIZE_BYTES):
             raise ValueError(f"a header of {size} bytes")
         begin = SIZE_BYTES + size
         header = json.loads(bytes(data[SIZE_BYTES:begin]))
