@@ -11,15 +11,13 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
-    Draft,
     checkpoint_of,
     checkpoints_in,
-    describe_file,
     has_begun,
     newest_checkpoint,
-    read_epoch,
-    write_epoch,
 )
+from swarmrt.runtime.draft import Draft, describe_file
+from swarmrt.runtime.epochs import read_epoch, write_epoch
 from swarmrt.runtime.snapshot import Snapshot, digest_of
 
 

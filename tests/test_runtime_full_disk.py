@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from swarmrt.errors import is_disk_full
-from swarmrt.runtime.checkpoint import read_epoch, write_epoch
+from swarmrt.runtime.epochs import read_epoch, write_epoch
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.full_disk import ROOM_BYTES
 

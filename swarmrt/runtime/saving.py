@@ -11,8 +11,9 @@ from pathlib import Path
 from swarmrt.config import RunConfig
 from swarmrt.errors import SwarmError
 from swarmrt.model.layout import Layout, layout_from
-from swarmrt.runtime.checkpoint import Draft, StageFile, checkpoints_in, describe_file
+from swarmrt.runtime.checkpoint import StageFile, checkpoints_in
 from swarmrt.runtime.disk import Disk
+from swarmrt.runtime.draft import Draft, describe_file
 from swarmrt.runtime.fetching import Fetches, Wanted
 from swarmrt.runtime.landing import OnDisk
 from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved

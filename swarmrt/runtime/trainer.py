@@ -21,14 +21,9 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited
 from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.address_book import AddressBook
-from swarmrt.runtime.checkpoint import (
-    Checkpoint,
-    checkpoint_of,
-    read_born,
-    read_epoch,
-    write_epoch,
-)
+from swarmrt.runtime.checkpoint import Checkpoint, checkpoint_of
 from swarmrt.runtime.disk import Disk, DiskHangs
+from swarmrt.runtime.epochs import read_born, read_epoch, write_epoch
 from swarmrt.runtime.failpoints import Failpoints
 from swarmrt.runtime.faults import LinkFaults
 from swarmrt.runtime.feeding import Feeding
