@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from swarmrt.config import RunConfig
+from swarmrt.config import parse_config
 from swarmrt.errors import CheckpointError
 from swarmrt.runtime.checkpoint import (
     Checkpoint,
@@ -18,30 +20,45 @@ from swarmrt.runtime.checkpoint import (
 )
 from swarmrt.runtime.draft import Draft, describe_file
 from swarmrt.runtime.epochs import read_epoch, write_epoch
-from swarmrt.runtime.snapshot import Snapshot, digest_of
+from swarmrt.runtime.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
+
+CONFIG = parse_config({"model": {"layers": 1}, "stages": {"layers": [1]}}, "the test")
 
 
 class Killed(Exception):
     """Stands for a SIGKILL at a failpoint."""
 
 
-def write(run_dir: Path, version: int, text: str = "a", die_at: str = "") -> Checkpoint:
+def write(
+    run_dir: Path,
+    version: int,
+    fill: float = 1.0,
+    die_at: str = "",
+    epoch: int = 1,
+    seed: int = 0,
+) -> Checkpoint:
+    """Write a checkpoint with one value in one stage; the two newest are kept."""
+
     def passing(point: str) -> None:
         if point == die_at:
             raise Killed
 
     manifest: dict[str, Any] = {
         "run": "r",
-        "epoch": 1,
+        "epoch": epoch,
         "version": version,
-        "seed": 0,
-        "config": RunConfig().model_dump(mode="json"),
+        "seed": seed,
+        "config": CONFIG.model_dump(mode="json"),
     }
-    data = memoryview(f"{text}{version}".encode())
+    data = write_snapshot(0, version, {"values": torch.tensor([fill])})
     draft = Draft(run_dir, version)
     draft.file_of(0).write_bytes(data)
     files = [describe_file(Snapshot(0, version, data, digest_of(data)), "digest")]
     return draft.finish(manifest, files, 2, passing)
+
+
+def fill_of(checkpoint: Checkpoint) -> float:
+    return float(read_snapshot(checkpoint.read_stage(0), "it")["values"])
 
 
 def names(run_dir: Path) -> list[str]:
@@ -52,10 +69,28 @@ def test_newest_ones_are_kept(tmp_path: Path) -> None:
     for version in (5, 10, 15):
         write(tmp_path, version)
     assert names(tmp_path) == ["step-000010", "step-000015"]
-    assert bytes(newest_checkpoint(tmp_path).read_stage(0)) == b"a15"
+    assert newest_checkpoint(tmp_path).version == 15
     assert checkpoint_of(tmp_path, 10).version == 10
     with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint_of(tmp_path, 5)
+
+
+def test_numbers_of_any_length_are_in_their_order(tmp_path: Path) -> None:
+    for version in range(999_998, 1_000_003):
+        write(tmp_path, version)
+        assert newest_checkpoint(tmp_path).version == version
+    assert names(tmp_path) == ["step-1000001", "step-1000002"]
+
+
+def test_folders_with_other_names_are_no_checkpoints(tmp_path: Path) -> None:
+    write(tmp_path, 5)
+    for name in ("step-000010-of-before", "step-x", "steps", "step-"):
+        shutil.copytree(tmp_path / "checkpoints" / "step-000005", tmp_path / "checkpoints" / name)
+    assert newest_checkpoint(tmp_path).version == 5
+    for version in (6, 7):
+        write(tmp_path, version)
+    kept = ["step-", "step-000006", "step-000007", "step-000010-of-before", "step-x", "steps"]
+    assert names(tmp_path) == kept
 
 
 def test_writer_killed_before_the_end_leaves_the_earlier_one(tmp_path: Path) -> None:
@@ -71,30 +106,31 @@ def test_writer_killed_after_the_end_leaves_the_new_one(tmp_path: Path) -> None:
     write(tmp_path, 5)
     with pytest.raises(Killed):
         write(tmp_path, 10, die_at="trainer.checkpoint.after_rename")
-    assert bytes(newest_checkpoint(tmp_path).read_stage(0)) == b"a10"
+    assert newest_checkpoint(tmp_path).version == 10
 
 
 @pytest.mark.parametrize(
     ("point", "expected"),
-    [("trainer.checkpoint.before_rename", b"a5"), ("trainer.checkpoint.after_rename", b"b5")],
+    [("trainer.checkpoint.before_rename", 1.0), ("trainer.checkpoint.after_rename", 2.0)],
 )
 def test_version_that_is_written_again_is_never_missing(
-    tmp_path: Path, point: str, expected: bytes
+    tmp_path: Path, point: str, expected: float
 ) -> None:
     """After a rollback a version comes again, with other low bits."""
-    write(tmp_path, 5, "a")
+    write(tmp_path, 5, 1.0)
     with pytest.raises(Killed):
-        write(tmp_path, 5, "b", die_at=point)
-    assert bytes(newest_checkpoint(tmp_path).read_stage(0)) == expected
-    assert bytes(checkpoint_of(tmp_path, 5).read_stage(0)) == expected
-    write(tmp_path, 5, "c")
+        write(tmp_path, 5, 2.0, die_at=point, epoch=2)
+    assert fill_of(newest_checkpoint(tmp_path)) == expected
+    assert fill_of(checkpoint_of(tmp_path, 5)) == expected
+    write(tmp_path, 5, 3.0, epoch=2)
     assert names(tmp_path) == ["step-000005"]
-    assert bytes(newest_checkpoint(tmp_path).read_stage(0)) == b"c5"
+    assert fill_of(newest_checkpoint(tmp_path)) == 3.0
 
 
 def test_altered_file_is_found_by_its_digest(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, 5)
-    (checkpoint.path / "stage-0.safetensors").write_bytes(b"x5")
+    file = checkpoint.path / "stage-0.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match="corrupted"):
         newest_checkpoint(tmp_path).read_stage(0)
 

@@ -8,6 +8,7 @@ used. No state is held in memory: files are read where they are looked at.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from swarmrt.runtime.snapshot import digest_of
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had another digest of the parameters
 REPLACED = ".replaced"  # a whole checkpoint, until the one that takes its name is there
+NAME = re.compile(rf"step-([0-9]{{6,18}})({re.escape(REPLACED)})?")
 
 
 class StageFile(BaseModel):
@@ -104,7 +106,7 @@ def newest_checkpoint(run_dir: Path) -> Checkpoint:
 def checkpoint_of(run_dir: Path, version: int) -> Checkpoint:
     """The one of this version. Raises CheckpointError when it is not there or cannot be read."""
     folder = checkpoints_in(run_dir)
-    name = f"step-{version:06d}"
+    name = name_of(version)
     found = [path for path in whole_in(folder) if path.name in (name, name + REPLACED)]
     return _open(found[0] if found else folder / name)
 
@@ -126,9 +128,15 @@ def _open(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest)
 
 
+def name_of(version: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"step-{version:06d}"
+
+
 def whole_in(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first. Only whole ones have their final name."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("step-*")) if folder.is_dir() else ():
-        found.setdefault(path.name.removesuffix(REPLACED), path)  # the new one comes first
-    return list(found.values())
+    """Return checkpoint folders, oldest first. Only whole ones have their final name."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if match := NAME.fullmatch(path.name):
+            found.setdefault(int(match[1]), path)  # the new one comes first
+    return [found[version] for version in sorted(found)]

@@ -17,6 +17,7 @@ from swarmrt.runtime.checkpoint import (
     Manifest,
     StageFile,
     checkpoints_in,
+    name_of,
     whole_in,
 )
 from swarmrt.runtime.snapshot import Snapshot
@@ -32,7 +33,7 @@ class Draft:
         self._folder.mkdir(parents=True, exist_ok=True)
         for left in self._folder.glob(".step-*"):
             shutil.rmtree(left)  # of writers that were killed
-        self._name = f"step-{version:06d}"
+        self._name = name_of(version)
         self._temporary = self._folder / f".{self._name}.tmp"
         self._temporary.mkdir()
 
