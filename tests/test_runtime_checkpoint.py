@@ -71,7 +71,7 @@ def test_newest_ones_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-000010", "step-000015"]
     assert newest_checkpoint(tmp_path).version == 15
     assert checkpoint_of(tmp_path, 10).version == 10
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="no checkpoint of step 5"):
         checkpoint_of(tmp_path, 5)
 
 
@@ -163,3 +163,38 @@ def test_manifest_names_files_of_its_own_folder_alone(tmp_path: Path, file: str)
     manifest.write_text(manifest.read_text().replace("stage-0.safetensors", file))
     with pytest.raises(CheckpointError, match=r"manifest\.json: corrupted"):
         newest_checkpoint(tmp_path)
+
+
+def test_what_a_rollback_has_left_is_older_whatever_its_number(tmp_path: Path) -> None:
+    write(tmp_path, 15)
+    write(tmp_path, 20)
+    write(tmp_path, 10, epoch=2)
+    assert newest_checkpoint(tmp_path).version == 10
+    assert names(tmp_path) == ["step-000010", "step-000020"]
+    write(tmp_path, 15, epoch=2)
+    assert newest_checkpoint(tmp_path).version == 15
+    assert names(tmp_path) == ["step-000010", "step-000015"]
+
+
+def test_what_is_newer_than_what_is_written_stays(tmp_path: Path) -> None:
+    """A trainer that was left behind writes beside the one that goes on."""
+    write(tmp_path, 20, epoch=3)
+    write(tmp_path, 21, epoch=3)
+    for version in (30, 31, 32):
+        write(tmp_path, version, epoch=2)
+    assert names(tmp_path) == ["step-000020", "step-000021", "step-000031", "step-000032"]
+    assert newest_checkpoint(tmp_path).version == 21
+    with pytest.raises(CheckpointError, match=r"step-000021: .*at epoch 3; this one is at epoch 2"):
+        write(tmp_path, 21, 2.0, epoch=2)
+    assert fill_of(checkpoint_of(tmp_path, 21)) == 1.0
+
+
+def test_what_another_run_has_written_stays(tmp_path: Path) -> None:
+    for version in (4, 8, 12):
+        write(tmp_path, version, epoch=1)
+    for version in (2, 6, 10):
+        write(tmp_path, version, epoch=2, seed=99)
+    assert names(tmp_path) == ["step-000006", "step-000008", "step-000010", "step-000012"]
+    with pytest.raises(CheckpointError, match="step-000008: is another run.s"):
+        write(tmp_path, 8, 2.0, epoch=2, seed=99)
+    assert fill_of(checkpoint_of(tmp_path, 8)) == 1.0

@@ -57,6 +57,17 @@ class Checkpoint:
         return self.manifest.version
 
     @property
+    def age(self) -> tuple[int, int]:
+        """The order of a run's checkpoints: a higher epoch has gone on from one of before, and
+        has left behind what was made after that."""
+        return self.manifest.epoch, self.manifest.version
+
+    @property
+    def run(self) -> tuple[str, int]:
+        """The name and the seed, which tell its run from others in the same folder."""
+        return self.manifest.run, self.manifest.seed
+
+    @property
     def parameter_digests(self) -> tuple[str, ...]:
         """The digests of parameters by stage; empty when they are not known."""
         if self.manifest.format != FORMAT:
@@ -83,35 +94,47 @@ class Checkpoint:
         return data
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A folder that has a checkpoint's name, and nothing that can be used."""
+
+    path: Path
+    version: int
+    reason: str
+
+
 def checkpoints_in(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
 def has_begun(run_dir: Path) -> bool:
     """Return whether a trainer has begun this run, but has not come to its first checkpoint."""
-    return (run_dir / "trainer" / "epoch").exists() and not whole_in(checkpoints_in(run_dir))
+    return (run_dir / "trainer" / "epoch").exists() and not _folders(run_dir)
 
 
 def newest_checkpoint(run_dir: Path) -> Checkpoint:
     """The newest one. Raises CheckpointError when there is none or it cannot be read."""
     if not run_dir.is_dir():
         raise CheckpointError(f"{run_dir}: no such run folder")
-    folder = checkpoints_in(run_dir)
-    whole = whole_in(folder)
-    if not whole:
+    found = found_in(run_dir)
+    if not found:
         raise CheckpointError(f"{run_dir}: holds no checkpoint yet")
-    return _open(whole[-1])
+    newest = found[-1]
+    if isinstance(newest, Unreadable):
+        raise CheckpointError(newest.reason)
+    return newest
 
 
 def checkpoint_of(run_dir: Path, version: int) -> Checkpoint:
     """The one of this version. Raises CheckpointError when it is not there or cannot be read."""
-    folder = checkpoints_in(run_dir)
-    name = name_of(version)
-    found = [path for path in whole_in(folder) if path.name in (name, name + REPLACED)]
-    return _open(found[0] if found else folder / name)
+    path = _folders(run_dir).get(version)
+    if path is None:
+        raise CheckpointError(f"{run_dir}: holds no checkpoint of step {version}")
+    return open_checkpoint(path)
 
 
-def _open(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Read its manifest. Raises CheckpointError."""
     try:
         text = (path / "manifest.json").read_text(encoding="utf-8")
         manifest = Manifest.model_validate_json(text)
@@ -133,10 +156,26 @@ def name_of(version: int) -> str:
     return f"step-{version:06d}"
 
 
-def whole_in(folder: Path) -> list[Path]:
-    """Return checkpoint folders, oldest first. Only whole ones have their final name."""
+def found_in(run_dir: Path) -> list[Checkpoint | Unreadable]:
+    """Return all checkpoints, oldest first. What cannot be read is taken for one of the newest
+    epoch."""
+    found: list[Checkpoint | Unreadable] = []
+    for version, path in _folders(run_dir).items():
+        try:
+            found.append(open_checkpoint(path))
+        except CheckpointError as error:
+            found.append(Unreadable(path, version, str(error)))
+    epoch = max((one.manifest.epoch for one in found if isinstance(one, Checkpoint)), default=0)
+    return sorted(
+        found, key=lambda one: one.age if isinstance(one, Checkpoint) else (epoch, one.version)
+    )
+
+
+def _folders(run_dir: Path) -> dict[int, Path]:
+    """Return checkpoints' folders by version. Only whole ones have their final name."""
     found: dict[int, Path] = {}
+    folder = checkpoints_in(run_dir)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := NAME.fullmatch(path.name):
             found.setdefault(int(match[1]), path)  # the new one comes first
-    return [found[version] for version in sorted(found)]
+    return found

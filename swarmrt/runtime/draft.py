@@ -10,15 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from swarmrt.errors import CheckpointError
 from swarmrt.runtime.checkpoint import (
     FORMAT,
     REPLACED,
     Checkpoint,
     Manifest,
     StageFile,
+    Unreadable,
     checkpoints_in,
+    found_in,
     name_of,
-    whole_in,
 )
 from swarmrt.runtime.snapshot import Snapshot
 from swarmrt.runtime.synced import sync, write_synced
@@ -29,7 +31,7 @@ class Draft:
 
     def __init__(self, run_dir: Path, version: int) -> None:
         """Make its folder. Raises OSError."""
-        self._folder = checkpoints_in(run_dir)
+        self._run_dir, self._folder = run_dir, checkpoints_in(run_dir)
         self._folder.mkdir(parents=True, exist_ok=True)
         for left in self._folder.glob(".step-*"):
             shutil.rmtree(left)  # of writers that were killed
@@ -53,10 +55,10 @@ class Draft:
         keep: int,
         passing: Callable[[str], object] = str,
     ) -> Checkpoint:
-        """Give it its name, then drop all but the `keep` newest.
+        """Give it its name, then drop all but the `keep` newest of this run up to it.
 
         `passing(failpoint)` is told where it is. `manifest_of` has the manifest's fields but for
-        `format` and `stages`. Raises OSError.
+        `format` and `stages`. Raises OSError, and CheckpointError when its place is taken.
         """
         folder, name = self._folder, self._name
         for stage in range(len(files)):
@@ -66,6 +68,8 @@ class Draft:
         write_synced(self._temporary / "manifest.json", text.encode())
         sync(self._temporary)
         final, replaced = folder / name, folder / f"{name}{REPLACED}"
+        new = Checkpoint(final, manifest)
+        self._refuse_to_replace(new)
         if final.exists():  # of a timeline that a rollback has left
             if replaced.exists():
                 _remove(replaced)
@@ -76,9 +80,27 @@ class Draft:
         passing("trainer.checkpoint.after_rename")
         if replaced.exists():
             _remove(replaced)
-        for old in whole_in(folder)[:-keep]:
-            _remove(old)
-        return Checkpoint(final, manifest)
+        for old in self._up_to(new)[:-keep]:
+            _remove(old.path)
+        return new
+
+    def _refuse_to_replace(self, new: Checkpoint) -> None:
+        """Raise CheckpointError when what has its name is not an earlier one of this run."""
+        for one in found_in(self._run_dir):
+            if isinstance(one, Unreadable) or one.version != new.version:
+                continue
+            if one.run != new.run:
+                raise CheckpointError(f"{one.path}: is another run's; move it out of the way")
+            if one.age > new.age:
+                raise CheckpointError(
+                    f"{one.path}: was written by another trainer of this run, which goes on at "
+                    f"epoch {one.manifest.epoch}; this one is at epoch {new.manifest.epoch}"
+                )
+
+    def _up_to(self, new: Checkpoint) -> list[Checkpoint]:
+        """Return the checkpoints of this run that are not newer than this one, oldest first."""
+        found = [one for one in found_in(self._run_dir) if isinstance(one, Checkpoint)]
+        return [one for one in found if one.run == new.run and one.age <= new.age]
 
 
 def describe_file(snapshot: Snapshot, parameters_digest: str) -> StageFile:
