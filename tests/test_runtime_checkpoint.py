@@ -22,7 +22,9 @@ from swarmrt.runtime.draft import Draft, describe_file
 from swarmrt.runtime.epochs import read_epoch, write_epoch
 from swarmrt.runtime.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
 
-CONFIG = parse_config({"model": {"layers": 1}, "stages": {"layers": [1]}}, "the test")
+CONFIG = parse_config({"model": {"layers": 1}, "stages": {"layers": [1]}}, "the test").model_dump(
+    mode="json"
+)
 
 
 class Killed(Exception):
@@ -36,6 +38,9 @@ def write(
     die_at: str = "",
     epoch: int = 1,
     seed: int = 0,
+    spoilt: str = "",
+    data: memoryview | None = None,
+    config: dict[str, Any] = CONFIG,
 ) -> Checkpoint:
     """Write a checkpoint with one value in one stage; the two newest are kept."""
 
@@ -48,12 +53,13 @@ def write(
         "epoch": epoch,
         "version": version,
         "seed": seed,
-        "config": CONFIG.model_dump(mode="json"),
+        "config": config,
     }
-    data = write_snapshot(0, version, {"values": torch.tensor([fill])})
+    data = data or write_snapshot(0, version, {"values": torch.tensor([fill])})
     draft = Draft(run_dir, version)
     draft.file_of(0).write_bytes(data)
     files = [describe_file(Snapshot(0, version, data, digest_of(data)), "digest")]
+    spoil(draft.file_of(0), spoilt)
     return draft.finish(manifest, files, 2, passing)
 
 
@@ -198,3 +204,62 @@ def test_what_another_run_has_written_stays(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="step-000008: is another run.s"):
         write(tmp_path, 8, 2.0, epoch=2, seed=99)
     assert fill_of(checkpoint_of(tmp_path, 8)) == 1.0
+
+
+def spoil(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    match how:
+        case "torn":
+            file.write_bytes(content[:-1])
+        case "altered":
+            content[-1] ^= 1
+            file.write_bytes(content)
+        case "gone":
+            file.unlink()
+        case "empty":
+            file.write_bytes(b"")
+
+
+SPOILT = {
+    "torn": r"stage-0\.safetensors: torn",
+    "altered": r"stage-0\.safetensors: corrupted",
+    "empty": r"stage-0\.safetensors: torn",
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_what_cannot_be_read_again_is_no_checkpoint_and_the_older_ones_stay(
+    tmp_path: Path, how: str
+) -> None:
+    """The disk has lost something before the checkpoint has its name."""
+    write(tmp_path, 5)
+    write(tmp_path, 10)
+    with pytest.raises(CheckpointError, match=SPOILT[how]):
+        write(tmp_path, 15, spoilt=how)
+    assert names(tmp_path)[-2:] == ["step-000005", "step-000010"]
+    assert newest_checkpoint(tmp_path).version == 10
+    write(tmp_path, 15)
+    assert names(tmp_path) == ["step-000010", "step-000015"]
+
+
+def test_what_no_reader_takes_is_no_checkpoint(tmp_path: Path) -> None:
+    """Its digest is right, and still nobody could load it."""
+    write(tmp_path, 5)
+    with pytest.raises(CheckpointError, match="is not a readable snapshot"):
+        write(tmp_path, 10, data=memoryview(b"no tensors"))
+    two = parse_config({"model": {"layers": 2}, "stages": {"layers": [1, 1]}}, "the test")
+    with pytest.raises(CheckpointError, match="has 1 of 2 stages"):
+        write(tmp_path, 10, config=two.model_dump(mode="json"))
+    with pytest.raises(CheckpointError, match="layerz"):
+        write(tmp_path, 10, config={"model": {"layerz": 1}})
+    assert newest_checkpoint(tmp_path).version == 5
+
+
+@pytest.mark.parametrize("how", ["torn", "gone"])
+def test_a_torn_one_does_not_count_among_those_that_are_kept(tmp_path: Path, how: str) -> None:
+    write(tmp_path, 5)
+    spoil(write(tmp_path, 10).path / "stage-0.safetensors", how)
+    write(tmp_path, 15)
+    assert names(tmp_path) == ["step-000005", "step-000010", "step-000015"]
+    write(tmp_path, 20)
+    assert names(tmp_path) == ["step-000010", "step-000015", "step-000020"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,11 +37,16 @@ CONFIG = parse_config(
 class Story:
     """A trainer's saves of a run with one stage, and one donor that has version 3."""
 
-    def __init__(self, run_dir: Path, passing: Callable[[str], object] = str) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        passing: Callable[[str], object] = str,
+        new_disk: Callable[[], Disk] = Disk,
+    ) -> None:
         stage = Stage(CONFIG, 0)
         data = write_snapshot(0, 3, stage.live_state())
         donors = Donors({"a": shelf(Snapshot(0, 3, data, digest_of(data)))})
-        self.disk = Disk()
+        self.disk = new_disk()
         self._saves = Saves(CONFIG, run_dir, donors.fetches, self.disk, passing)
         self._digest = stage.digest()
 
@@ -61,6 +68,36 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_next_save_is_whole(
             assert not list((tmp_path / "checkpoints").iterdir())
         assert await saves.save() == CheckpointSaved(3)
         assert newest_checkpoint(tmp_path).version == 3
+
+    asyncio.run(story())
+
+
+class Losing(Disk):
+    """A disk that loses the end of a file, once, before its checkpoint has its name."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__()
+        self._files, self._loses = run_dir / "checkpoints", True
+
+    async def call(
+        self, work: Callable[[], Any], size_bytes: int = 0, answer_s: float | None = None
+    ) -> Any:
+        if getattr(work, "func", work).__name__ == "finish" and self._loses:
+            [file] = self._files.glob(".step-*/stage-0.safetensors")
+            os.truncate(file, file.stat().st_size - 1)
+            self._loses = False
+        return await super().call(work, size_bytes, answer_s)
+
+
+def test_a_checkpoint_that_the_disk_has_lost_is_reported_and_saved_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        saves = Story(tmp_path, new_disk=lambda: Losing(tmp_path))
+        failed = await saves.save()
+        assert isinstance(failed, CheckpointFailed)
+        assert "stage-0.safetensors: torn" in failed.reason
+        assert not list((tmp_path / "checkpoints").iterdir())
+        assert await saves.save() == CheckpointSaved(3)
+        newest_checkpoint(tmp_path).check()
 
     asyncio.run(story())
 

@@ -99,11 +99,7 @@ def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int
     """Configuration, joined weights and version of a run's newest checkpoint."""
     from swarmrt.model.export import join_states
     from swarmrt.runtime.checkpoint import newest_checkpoint
-    from swarmrt.runtime.snapshot import read_snapshot
 
     checkpoint = newest_checkpoint(run_dir)
-    states = [
-        read_snapshot(checkpoint.read_stage(stage), str(checkpoint.path / entry.file))
-        for stage, entry in enumerate(checkpoint.manifest.stages)
-    ]
+    states = list(map(checkpoint.read_tensors, range(len(checkpoint.manifest.stages))))
     return checkpoint.config, join_states(states), checkpoint.version

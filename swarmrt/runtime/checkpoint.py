@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.config import RunConfig, parse_config
-from swarmrt.errors import CheckpointError
+from swarmrt.errors import CheckpointError, ConfigError
 from swarmrt.runtime.landing import mapped
-from swarmrt.runtime.snapshot import digest_of
+from swarmrt.runtime.snapshot import digest_of, read_snapshot
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had another digest of the parameters
@@ -86,12 +87,29 @@ class Checkpoint:
             data = mapped(path)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-        if len(data) != entry.size_bytes or digest_of(data) != entry.sha256:
-            raise CheckpointError(
-                f"{path}: corrupted (its digest differs from the manifest's); remove the folder "
-                f"{self.path} to continue from an older checkpoint"
-            )
+        _refuse_torn(path, len(data), entry)
+        if digest_of(data) != entry.sha256:
+            raise CheckpointError(f"{path}: corrupted (its digest differs from the manifest's)")
         return data
+
+    def read_tensors(self, stage: int) -> dict[str, torch.Tensor]:
+        """Return a stage's state, which lies in its file. Raises CheckpointError."""
+        source = str(self.path / self.manifest.stages[stage].file)
+        return read_snapshot(self.read_stage(stage), source)
+
+    def check(self) -> None:
+        """Read all of it, as whoever goes on from it does. Raises CheckpointError."""
+        try:
+            num_stages = self.config.num_stages
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from None
+        if len(self.manifest.stages) != num_stages:
+            raise CheckpointError(
+                f"{self.path / 'manifest.json'}: corrupted (it has {len(self.manifest.stages)} of "
+                f"{num_stages} stages)"
+            )
+        for stage in range(num_stages):
+            self.read_tensors(stage)
 
 
 @dataclass(frozen=True)
@@ -134,7 +152,7 @@ def checkpoint_of(run_dir: Path, version: int) -> Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Read its manifest. Raises CheckpointError."""
+    """Read its manifest, and see that its files have their sizes. Raises CheckpointError."""
     try:
         text = (path / "manifest.json").read_text(encoding="utf-8")
         manifest = Manifest.model_validate_json(text)
@@ -142,13 +160,21 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path / 'manifest.json'}: cannot be read: {error}") from None
     except ValidationError as error:
         what = error.errors()[0]["msg"]
-        raise CheckpointError(
-            f"{path / 'manifest.json'}: corrupted ({what}); remove the folder {path} to continue "
-            "from an older checkpoint"
-        ) from None
+        raise CheckpointError(f"{path / 'manifest.json'}: corrupted ({what})") from None
     if manifest.format not in READABLE:
         raise CheckpointError(f"{path}: format {manifest.format}, this swarmrt reads {FORMAT}")
+    for entry in manifest.stages:
+        file = path / entry.file
+        try:
+            _refuse_torn(file, file.stat().st_size, entry)
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
     return Checkpoint(path, manifest)
+
+
+def _refuse_torn(file: Path, size_bytes: int, entry: StageFile) -> None:
+    if size_bytes != entry.size_bytes:
+        raise CheckpointError(f"{file}: torn (it has {size_bytes} of {entry.size_bytes} bytes)")
 
 
 def name_of(version: int) -> str:

@@ -21,6 +21,7 @@ from swarmrt.runtime.checkpoint import (
     checkpoints_in,
     found_in,
     name_of,
+    open_checkpoint,
 )
 from swarmrt.runtime.snapshot import Snapshot
 from swarmrt.runtime.synced import sync, write_synced
@@ -55,10 +56,11 @@ class Draft:
         keep: int,
         passing: Callable[[str], object] = str,
     ) -> Checkpoint:
-        """Give it its name, then drop all but the `keep` newest of this run up to it.
+        """Read it again, give it its name, then drop all but the `keep` newest of this run.
 
         `passing(failpoint)` is told where it is. `manifest_of` has the manifest's fields but for
-        `format` and `stages`. Raises OSError, and CheckpointError when its place is taken.
+        `format` and `stages`. Raises OSError, and CheckpointError when it cannot be read again,
+        or its place is taken.
         """
         folder, name = self._folder, self._name
         for stage in range(len(files)):
@@ -67,6 +69,7 @@ class Draft:
         text = manifest.model_dump_json(indent=1)
         write_synced(self._temporary / "manifest.json", text.encode())
         sync(self._temporary)
+        open_checkpoint(self._temporary).check()
         final, replaced = folder / name, folder / f"{name}{REPLACED}"
         new = Checkpoint(final, manifest)
         self._refuse_to_replace(new)

@@ -80,7 +80,8 @@ class Saves:
         }
         keep = self._config.checkpoint.keep
         finish = partial(draft.finish, manifest, files, keep, self._passing)
-        await self._disk.call(finish, size_bytes=sum(file.size_bytes for file in files))
+        size_bytes = sum(file.size_bytes for file in files)
+        await self._disk.call(finish, size_bytes=2 * size_bytes)  # to the disk, and read again
 
     async def _drop(self, draft: Draft) -> None:
         try:
