@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,7 @@ def test_what_no_reader_takes_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a readable snapshot"):
         write(tmp_path, 10, data=memoryview(b"no tensors"))
     two = parse_config({"model": {"layers": 2}, "stages": {"layers": [1, 1]}}, "the test")
-    with pytest.raises(CheckpointError, match="has 1 of 2 stages"):
+    with pytest.raises(CheckpointError, match="2 stages, files"):
         write(tmp_path, 10, config=two.model_dump(mode="json"))
     with pytest.raises(CheckpointError, match="layerz"):
         write(tmp_path, 10, config={"model": {"layerz": 1}})
@@ -263,3 +264,42 @@ def test_a_torn_one_does_not_count_among_those_that_are_kept(tmp_path: Path, how
     assert names(tmp_path) == ["step-000005", "step-000010", "step-000015"]
     write(tmp_path, 20)
     assert names(tmp_path) == ["step-000010", "step-000015", "step-000020"]
+
+
+def test_a_spoilt_newest_one_is_told_with_the_older_one_that_can_be_used(tmp_path: Path) -> None:
+    for version in (5, 10):
+        write(tmp_path, version)
+    stage = checkpoints_in(tmp_path) / "step-000010" / "stage-0.safetensors"
+    whole = stage.read_bytes()
+    for how in ("torn", "altered", "gone", "empty"):
+        spoil(stage, how)
+        with pytest.raises(CheckpointError) as refused:
+            newest_checkpoint(tmp_path)
+        told = str(refused.value)
+        assert re.search(r"stage-0\.safetensors: (torn|corrupted|cannot be read)", told), told
+        assert f"step 5 is whole: move {stage.parent} out of the way to use it" in told
+        stage.write_bytes(whole)
+    manifest = stage.with_name("manifest.json")
+    text = manifest.read_text()
+    for wrong in ("", "{", text.replace('"format": 2', '"format": 3')):
+        manifest.write_text(wrong)
+        with pytest.raises(CheckpointError, match=r"step 5 is whole: move .*step-000010 out"):
+            newest_checkpoint(tmp_path)
+    shutil.rmtree(stage.parent)
+    assert newest_checkpoint(tmp_path).version == 5
+
+
+def test_all_that_are_spoilt_are_named_and_that_no_other_is_whole(tmp_path: Path) -> None:
+    spoil(write(tmp_path, 10).path / "stage-0.safetensors", "altered")
+    spoil(write(tmp_path, 20, epoch=2).path / "manifest.json", "torn")
+    with pytest.raises(CheckpointError) as refused:
+        newest_checkpoint(tmp_path)
+    told = str(refused.value)
+    assert "step-000020" in told.split(";")[0] and "no other one is whole" in told
+    assert all(f"step-{n:06d}" in told for n in (10, 20)), told
+
+
+def test_an_older_one_that_is_spoilt_is_no_trouble(tmp_path: Path) -> None:
+    spoil(write(tmp_path, 5).path / "manifest.json", "empty")
+    write(tmp_path, 10)
+    assert newest_checkpoint(tmp_path).version == 10

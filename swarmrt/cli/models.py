@@ -98,8 +98,7 @@ def generate(
 def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int]:
     """Configuration, joined weights and version of a run's newest checkpoint."""
     from swarmrt.model.export import join_states
-    from swarmrt.runtime.checkpoint import newest_checkpoint
+    from swarmrt.runtime.checkpoint import load_newest
 
-    checkpoint = newest_checkpoint(run_dir)
-    states = list(map(checkpoint.read_tensors, range(len(checkpoint.manifest.stages))))
+    checkpoint, states = load_newest(run_dir)
     return checkpoint.config, join_states(states), checkpoint.version

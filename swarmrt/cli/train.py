@@ -197,9 +197,6 @@ def load_run(
     if resume is None:
         return config, None
     checkpoint = None if has_begun(resume) else newest_checkpoint(resume)
-    for stage in range(len(checkpoint.manifest.stages) if checkpoint is not None else 0):
-        assert checkpoint is not None
-        checkpoint.read_stage(stage)
     known = read_run(resume) or (checkpoint.config if checkpoint is not None else None)
     layers = known.stages.layers if known is not None else None
     if layers is not None:

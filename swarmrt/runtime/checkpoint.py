@@ -23,6 +23,7 @@ from swarmrt.runtime.snapshot import digest_of, read_snapshot
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had another digest of the parameters
+State = dict[str, torch.Tensor]
 REPLACED = ".replaced"  # a whole checkpoint, until the one that takes its name is there
 NAME = re.compile(rf"step-([0-9]{{6,18}})({re.escape(REPLACED)})?")
 
@@ -92,24 +93,20 @@ class Checkpoint:
             raise CheckpointError(f"{path}: corrupted (its digest differs from the manifest's)")
         return data
 
-    def read_tensors(self, stage: int) -> dict[str, torch.Tensor]:
-        """Return a stage's state, which lies in its file. Raises CheckpointError."""
-        source = str(self.path / self.manifest.stages[stage].file)
-        return read_snapshot(self.read_stage(stage), source)
-
-    def check(self) -> None:
-        """Read all of it, as whoever goes on from it does. Raises CheckpointError."""
+    def load(self) -> list[State]:
+        """Read all of it, and return the stages' states. Raises CheckpointError."""
         try:
             num_stages = self.config.num_stages
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
-        if len(self.manifest.stages) != num_stages:
-            raise CheckpointError(
-                f"{self.path / 'manifest.json'}: corrupted (it has {len(self.manifest.stages)} of "
-                f"{num_stages} stages)"
-            )
-        for stage in range(num_stages):
-            self.read_tensors(stage)
+        files = [entry.file for entry in self.manifest.stages]
+        if files != [file_of(stage) for stage in range(num_stages)]:
+            manifest = self.path / "manifest.json"
+            raise CheckpointError(f"{manifest}: corrupted ({num_stages} stages, files {files})")
+        return [
+            read_snapshot(self.read_stage(stage), str(self.path / entry.file))
+            for stage, entry in enumerate(self.manifest.stages)
+        ]
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,15 @@ class Unreadable:
     path: Path
     version: int
     reason: str
+
+    def load(self) -> list[State]:
+        """Raise CheckpointError, as a checkpoint does that cannot be read."""
+        raise CheckpointError(self.reason)
+
+
+def file_of(stage: int) -> str:
+    """Return the name of a stage's file."""
+    return f"stage-{stage}.safetensors"
 
 
 def checkpoints_in(run_dir: Path) -> Path:
@@ -131,16 +137,36 @@ def has_begun(run_dir: Path) -> bool:
 
 
 def newest_checkpoint(run_dir: Path) -> Checkpoint:
-    """The newest one. Raises CheckpointError when there is none or it cannot be read."""
+    """The newest one, which was read whole. Raises CheckpointError when there is none, or when it
+    cannot be read: with the older one that can."""
+    checkpoint, _ = load_newest(run_dir)
+    return checkpoint
+
+
+def load_newest(run_dir: Path) -> tuple[Checkpoint, list[State]]:
+    """Return the newest one with the states of its stages, as `newest_checkpoint` does."""
     if not run_dir.is_dir():
         raise CheckpointError(f"{run_dir}: no such run folder")
     found = found_in(run_dir)
     if not found:
         raise CheckpointError(f"{run_dir}: holds no checkpoint yet")
-    newest = found[-1]
-    if isinstance(newest, Unreadable):
-        raise CheckpointError(newest.reason)
-    return newest
+    spoilt: dict[Path, str] = {}
+    for one in reversed(found):
+        try:
+            states = one.load()
+        except CheckpointError as error:
+            spoilt[one.path] = str(error)
+            continue
+        if isinstance(one, Checkpoint) and not spoilt:
+            return one, states
+        raise _spoilt(spoilt, f"that of step {one.version} is whole", "to use it")
+    raise _spoilt(spoilt, "no other one is whole", "to go on from what the peers hold, or anew")
+
+
+def _spoilt(found: dict[Path, str], left: str, aim: str) -> CheckpointError:
+    """Return the error of checkpoints that cannot be read, with what can be done without them."""
+    first, names = next(iter(found.values())), ", ".join(map(str, found))
+    return CheckpointError(f"{first}; {left}: move {names} out of the way {aim}")
 
 
 def checkpoint_of(run_dir: Path, version: int) -> Checkpoint:

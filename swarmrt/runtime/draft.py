@@ -19,6 +19,7 @@ from swarmrt.runtime.checkpoint import (
     StageFile,
     Unreadable,
     checkpoints_in,
+    file_of,
     found_in,
     name_of,
     open_checkpoint,
@@ -42,7 +43,7 @@ class Draft:
 
     def file_of(self, stage: int) -> Path:
         """Return where the stage's snapshot file belongs."""
-        return self._temporary / f"stage-{stage}.safetensors"
+        return self._temporary / file_of(stage)
 
     def drop(self) -> None:
         """Leave nothing of it, unless it is finished."""
@@ -69,7 +70,7 @@ class Draft:
         text = manifest.model_dump_json(indent=1)
         write_synced(self._temporary / "manifest.json", text.encode())
         sync(self._temporary)
-        open_checkpoint(self._temporary).check()
+        open_checkpoint(self._temporary).load()
         final, replaced = folder / name, folder / f"{name}{REPLACED}"
         new = Checkpoint(final, manifest)
         self._refuse_to_replace(new)
@@ -109,7 +110,7 @@ class Draft:
 def describe_file(snapshot: Snapshot, parameters_digest: str) -> StageFile:
     """Return what a manifest says of a stage's file."""
     return StageFile(
-        file=f"stage-{snapshot.stage}.safetensors",
+        file=file_of(snapshot.stage),
         size_bytes=len(snapshot.data),
         sha256=snapshot.digest,
         parameters_digest=parameters_digest,
