@@ -42,6 +42,7 @@ def write(
     spoilt: str = "",
     data: memoryview | None = None,
     config: dict[str, Any] = CONFIG,
+    parameters: str = "digest",
 ) -> Checkpoint:
     """Write a checkpoint with one value in one stage; the two newest are kept."""
 
@@ -59,7 +60,7 @@ def write(
     data = data or write_snapshot(0, version, {"values": torch.tensor([fill])})
     draft = Draft(run_dir, version)
     draft.file_of(0).write_bytes(data)
-    files = [describe_file(Snapshot(0, version, data, digest_of(data)), "digest")]
+    files = [describe_file(Snapshot(0, version, data, digest_of(data)), parameters)]
     spoil(draft.file_of(0), spoilt)
     return draft.finish(manifest, files, 2, passing)
 

@@ -14,6 +14,7 @@ from swarmrt.cli import (
     bootstrap,
     chaos,
     check,
+    checkpoints,
     configs,
     doctor,
     failpoints,
@@ -54,6 +55,7 @@ app.command("doctor")(doctor.doctor)
 app.command("failpoints")(failpoints.failpoints)
 app.command("chaos")(chaos.chaos)
 app.add_typer(bench.bench, name="bench")
+app.add_typer(checkpoints.checkpoint, name="checkpoint")
 app.command("reference")(models.reference)
 app.command("export")(models.export)
 app.command("generate")(models.generate)

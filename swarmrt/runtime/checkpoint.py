@@ -53,6 +53,7 @@ class Manifest(BaseModel):
 class Checkpoint:
     path: Path
     manifest: Manifest
+    written_at: float  # in seconds since 1970
 
     @property
     def version(self) -> int:
@@ -145,13 +146,8 @@ def newest_checkpoint(run_dir: Path) -> Checkpoint:
 
 def load_newest(run_dir: Path) -> tuple[Checkpoint, list[State]]:
     """Return the newest one with the states of its stages, as `newest_checkpoint` does."""
-    if not run_dir.is_dir():
-        raise CheckpointError(f"{run_dir}: no such run folder")
-    found = found_in(run_dir)
-    if not found:
-        raise CheckpointError(f"{run_dir}: holds no checkpoint yet")
     spoilt: dict[Path, str] = {}
-    for one in reversed(found):
+    for one in reversed(all_checkpoints(run_dir)):
         try:
             states = one.load()
         except CheckpointError as error:
@@ -181,6 +177,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """Read its manifest, and see that its files have their sizes. Raises CheckpointError."""
     try:
         text = (path / "manifest.json").read_text(encoding="utf-8")
+        written_at = (path / "manifest.json").stat().st_mtime
         manifest = Manifest.model_validate_json(text)
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path / 'manifest.json'}: cannot be read: {error}") from None
@@ -195,7 +192,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             _refuse_torn(file, file.stat().st_size, entry)
         except OSError as error:
             raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
-    return Checkpoint(path, manifest)
+    return Checkpoint(path, manifest, written_at)
 
 
 def _refuse_torn(file: Path, size_bytes: int, entry: StageFile) -> None:
@@ -206,6 +203,16 @@ def _refuse_torn(file: Path, size_bytes: int, entry: StageFile) -> None:
 def name_of(version: int) -> str:
     """Return the name of a checkpoint's folder."""
     return f"step-{version:06d}"
+
+
+def all_checkpoints(run_dir: Path) -> list[Checkpoint | Unreadable]:
+    """Return what `found_in` does. Raises CheckpointError when there is none."""
+    if not run_dir.is_dir():
+        raise CheckpointError(f"{run_dir}: no such run folder")
+    found = found_in(run_dir)
+    if not found:
+        raise CheckpointError(f"{run_dir}: holds no checkpoint yet")
+    return found
 
 
 def found_in(run_dir: Path) -> list[Checkpoint | Unreadable]:

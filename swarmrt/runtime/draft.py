@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,10 @@ class Draft:
         text = manifest.model_dump_json(indent=1)
         write_synced(self._temporary / "manifest.json", text.encode())
         sync(self._temporary)
-        open_checkpoint(self._temporary).load()
+        drafted = open_checkpoint(self._temporary)
+        drafted.load()
         final, replaced = folder / name, folder / f"{name}{REPLACED}"
-        new = Checkpoint(final, manifest)
+        new = replace(drafted, path=final)
         self._refuse_to_replace(new)
         if final.exists():  # of a timeline that a rollback has left
             if replaced.exists():
