@@ -135,18 +135,25 @@ def test_unknown_device(tiny: Path, tmp_path: Path) -> None:
 
 def test_corrupted_checkpoint(tiny: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    local(tiny, "--run-dir", run_dir)
-    [checkpoint] = (run_dir / "checkpoints").iterdir()
+    local(tiny, "--run-dir", run_dir, "--set", "checkpoint.every_steps=1")
+    older, checkpoint = sorted((run_dir / "checkpoints").iterdir())
     damaged = checkpoint / "stage-1.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
+    instead = f"that of step 1 is whole: move {checkpoint} out of the way to use it"
+    expected = f"stage-1.safetensors: corrupted (its digest differs from the manifest's); {instead}"
+    out = tmp_path / "weights.safetensors"
     for command in (
         ("local", tiny, "--resume", run_dir),
-        ("export", run_dir, "--out", tmp_path / "weights.safetensors"),
+        ("export", run_dir, "--out", out),
         ("generate", run_dir),
     ):
-        refused(*command, expected="stage-1.safetensors: corrupted")
+        refused(*command, expected=expected)
     (checkpoint / "manifest.json").write_text("{")
     refused("generate", run_dir, expected="manifest.json: corrupted")
+    checkpoint.rename(run_dir / "checkpoints" / f"{checkpoint.name}-torn")
+    assert "after 1 steps" in swarmrt("export", run_dir, "--out", out).stdout
+    older.rename(run_dir / "checkpoints" / "older")
+    refused("generate", run_dir, expected="holds no checkpoint yet")
     refused("generate", tmp_path / "nowhere", expected="no such run folder")

@@ -16,7 +16,7 @@ import torch
 
 from swarmrt.config import RunConfig
 from swarmrt.data import Data
-from swarmrt.errors import RunError, UsageError
+from swarmrt.errors import CheckpointError, RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited
 from swarmrt.run_identity import fingerprint
@@ -67,6 +67,7 @@ from swarmrt.trust.signing import Signer
 
 log = logging.getLogger("swarmrt.trainer")
 
+AGAIN = "; train it again with --resume, which says whether an older checkpoint is whole"
 JoinLine = Callable[[Sequence[str]], None]
 
 
@@ -235,7 +236,7 @@ class Trainer(Shell):
             case KeepUnlike(stages):
                 write_unlike(self._options.run_dir, stages)
             case OfferCheckpoint(version):
-                self._offer(checkpoint_of(self._options.run_dir, version))
+                self._go_back_to(version)
             case Expel(peer, reason):
                 self._reception.turn_out(peer, reason)
                 self._turned_out(peer, reason)
@@ -260,6 +261,12 @@ class Trainer(Shell):
             self.shelf.promise(stage, checkpoint.version)
         self.start(self._read(checkpoint))
 
+    def _go_back_to(self, version: int) -> None:
+        try:
+            self._offer(checkpoint_of(self._options.run_dir, version))
+        except CheckpointError as error:
+            raise RunError(f"{error}{AGAIN}") from None
+
     async def _read(self, checkpoint: Checkpoint) -> None:
         version = checkpoint.version
 
@@ -270,6 +277,8 @@ class Trainer(Shell):
         for stage, file in enumerate(checkpoint.manifest.stages):
             try:
                 snapshot = await self._disk.call(partial(read, stage), file.size_bytes)
+            except CheckpointError as error:
+                raise RunError(f"{error}{AGAIN}") from None
             except DiskHangs as error:
                 raise RunError(f"{checkpoint.path}: cannot be read: {error.strerror}") from None
             self.shelf.offer(snapshot)
