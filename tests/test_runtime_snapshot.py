@@ -56,6 +56,30 @@ def test_parameters_are_copied_and_not_shared() -> None:
     assert read_snapshot(data, "it")["p"].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.uint16, torch.uint32, torch.uint64, torch.complex64),
+        *(torch.float8_e4m3fn, torch.float8_e5m2),
+    ],
+    ids=str,
+)
+def test_what_safetensors_has_a_name_for_is_written(dtype: torch.dtype) -> None:
+    """A constant buffer may be of any such dtype: rotations as complex numbers, for example."""
+    buffer = torch.arange(3.0).to(dtype)
+    tensors = {"model.buffer": buffer, "model.weight": torch.ones(5)}
+    data = write_snapshot(0, 0, tensors)
+    for read in (read_snapshot(data, "it"), safetensors.torch.load(bytes(data))):
+        assert read["model.buffer"].dtype == dtype
+        assert torch.equal(read["model.buffer"].view(torch.uint8), buffer.view(torch.uint8))
+
+
+def test_a_tensor_that_no_file_can_hold_is_named() -> None:
+    tensors = {"model.layers.1.turns": torch.ones(3, dtype=torch.complex128)}
+    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.turns is of torch\.complex128"):
+        write_snapshot(0, 0, tensors)
+
+
 def file_with(header: Any, tensors_bytes: int = 8) -> memoryview:
     text = json.dumps(header).encode()
     return memoryview(bytearray(len(text).to_bytes(8, "little") + text + bytes(tensors_bytes)))

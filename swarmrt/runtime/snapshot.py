@@ -31,6 +31,12 @@ DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -100,8 +106,14 @@ def _header(
 ) -> tuple[dict[str, dict[str, Any]], bytes]:
     """The entries of all tensors, in the order in which they lie, and the header's text.
 
-    Raises CheckpointError when nobody would read so long a header.
+    Raises CheckpointError when no file can hold them.
     """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in NAMES:
+            raise CheckpointError(
+                f"{name} is of {tensor.dtype}, which a checkpoint cannot hold; make it one of "
+                f"{', '.join(map(str, NAMES))}"
+            )
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     entries: dict[str, dict[str, Any]] = {}
     end = 0
