@@ -7,9 +7,11 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.ids import MicrobatchId
+from swarmrt.model.layout import layout_from
 from swarmrt.model.probe import check_shared, probe
 from swarmrt.model.sizing import footprint
 from swarmrt.runtime.free_memory import SHARE, describe, free_bytes
+from swarmrt.runtime.snapshot import snapshot_bytes
 
 COPIES = 2  # of the model: in one piece, and cut
 
@@ -18,9 +20,12 @@ def try_model(config: RunConfig, data: Data) -> list[str]:
     """Compare the cut model with the whole one on the first microbatch, with the data's largest
     token in it. Returns what the user should know, in sentences.
 
-    `config.stages.layers` must be set. Raises ModelError when they differ.
+    `config.stages.layers` must be set. Raises ModelError when they differ, CheckpointError when a
+    stage has what no checkpoint can hold.
     """
     check_shared(config)
+    for stage in range(config.num_stages):
+        snapshot_bytes(stage, 0, layout_from(config, stage).tensors)
     stages = [footprint(config, stage) for stage in range(config.num_stages)]
     needed = COPIES * sum(stage.state_bytes + stage.activations_bytes for stage in stages)
     free = free_bytes("cpu")
