@@ -15,7 +15,7 @@ from swarmrt.model.partition import resolve
 from swarmrt.model.probe import probe
 from tests import odd_models
 from tests.odd_models import BAD, GOOD
-from tests.processes import ROOT, swarmrt
+from tests.processes import swarmrt
 
 
 def run(builder: Callable[[], Any], stages: int = 3, **model: Any) -> RunConfig:
@@ -66,18 +66,18 @@ def test_other_dtypes_are_compared_as_exactly_as_they_are(dtype: str) -> None:
     assert tried(run(odd_models.batch_second, dtype=dtype)) == []
 
 
+@pytest.mark.swarm
 def test_check_says_what_a_run_is_or_why_it_cannot_be(tmp_path: Path) -> None:
     """The text has one typographic quote, whose bytes are beyond the embedding's rows."""
     (tmp_path / "text.txt").write_text("plain words " * 400 + "\u201d", encoding="utf-8")
     run_file = tmp_path / "run.toml"
-    settings = ["model.sequence=6", "stages.count=3", "data.source=text.txt"]
+    settings = ["model.sequence=6", "stages.count=3", f"data.source={tmp_path / 'text.txt'}"]
     overrides = [part for setting in settings for part in ("--set", setting)]
     run_file.write_text('[model]\nkind = "tests.odd_models:small_vocabulary"\n')
-    env = {"PYTHONPATH": str(ROOT)}
-    refused = swarmrt("check", run_file, *overrides, cwd=tmp_path, env=env)
+    refused = swarmrt("check", run_file, *overrides)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
     assert "largest token is 226" in refused.stderr
     run_file.write_text('[model]\nkind = "tests.odd_models:frozen"\n')
-    checked = swarmrt("check", run_file, *overrides, cwd=tmp_path, env=env)
+    checked = swarmrt("check", run_file, *overrides)
     assert checked.returncode == 0, checked.stderr
     assert "7 layers in 3 stages" in checked.stdout and "one piece" in checked.stdout
