@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from swarmrt.config import RunConfig, parse_config
+from swarmrt.data import open_data
 from swarmrt.errors import ModelError
 from swarmrt.model.partition import resolve
 from swarmrt.model.probe import probe
+from swarmrt.runtime.trial import try_model
 from tests import odd_models
 from tests.odd_models import BAD, GOOD
 from tests.processes import swarmrt
@@ -81,3 +83,16 @@ def test_check_says_what_a_run_is_or_why_it_cannot_be(tmp_path: Path) -> None:
     checked = swarmrt("check", run_file, *overrides)
     assert checked.returncode == 0, checked.stderr
     assert "7 layers in 3 stages" in checked.stdout and "one piece" in checked.stdout
+
+
+def test_cut_that_has_no_room_to_be_tried_is_not_said_to_be_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_text("plain words " * 400)
+    config = run(odd_models.frozen)
+    source = config.data.model_copy(update={"source": str(tmp_path / "text.txt")})
+    data = open_data(config.model_copy(update={"data": source}))
+    assert try_model(config, data).was_made
+    monkeypatch.setattr("swarmrt.runtime.trial.SHARE", 1e-9)
+    trial = try_model(config, data)
+    assert not trial.was_made and "is not tried" in trial.notes[0]

@@ -38,7 +38,10 @@ def check(
         span = f"layer {first}" if number == 1 else f"layers {first} to {first + number - 1}"
         print(f"stage {stage}: {span}, {needed.parameters:,} parameters; serving it takes {memory}")
         first += number
-    notes = try_model(config, data)
-    for note in notes:
+    trial = try_model(config, data)
+    for note in trial.notes:
         print(for_terminal(f"note: {note}"))
-    print("a microbatch through these stages gives what it gives through the model in one piece")
+    if trial.was_made:
+        print(
+            "a microbatch through these stages gives what it gives through the model in one piece"
+        )

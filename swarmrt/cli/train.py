@@ -113,7 +113,7 @@ def train(
             view.note(f"data: {data.description}")
             view.note(f"stages: {', '.join(map(str, config.stages.layers or ()))} layers")
             if trial and config.model.kind != BUILT_IN:
-                for note in try_model(config, data):
+                for note in try_model(config, data).notes:
                     view.note(note)
             options = TrainOptions(
                 run_dir,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from swarmrt.config import RunConfig
@@ -16,9 +18,16 @@ from swarmrt.runtime.snapshot import snapshot_bytes
 COPIES = 2  # of the model: in one piece, and cut
 
 
-def try_model(config: RunConfig, data: Data) -> list[str]:
+class Trial(NamedTuple):
+    """The outcome of a trial that found nothing wrong."""
+
+    was_made: bool
+    notes: list[str]  # what the user should know, in sentences
+
+
+def try_model(config: RunConfig, data: Data) -> Trial:
     """Compare the cut model with the whole one on the first microbatch, with the data's largest
-    token in it. Returns what the user should know, in sentences.
+    token in it.
 
     `config.stages.layers` must be set. Raises ModelError when they differ, CheckpointError when a
     stage has what no checkpoint can hold.
@@ -30,10 +39,11 @@ def try_model(config: RunConfig, data: Data) -> list[str]:
     needed = COPIES * sum(stage.state_bytes + stage.activations_bytes for stage in stages)
     free = free_bytes("cpu")
     if free is not None and needed > SHARE * free:
-        return [
+        why = (
             f"the cut is not tried, which takes {describe(needed)}: {describe(SHARE * free)} of "
             "memory may be used here; `swarmrt check` does it on a larger machine"
-        ]
+        )
+        return Trial(False, [why])
     inputs, targets = (torch.from_numpy(tokens) for tokens in data.microbatch(MicrobatchId(0, 0)))
     inputs[0, 0] = targets[0, 0] = data.largest_token
-    return probe(config, inputs, targets)
+    return Trial(True, probe(config, inputs, targets))
