@@ -60,7 +60,8 @@ def local(
     config, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
     look_here(config)
-    config = resolve(config).pinned(code_of(config), open_data(config).fingerprint)
+    builder_code = code_of(config)  # before the builder runs, as at a peer
+    config = resolve(config).pinned(builder_code, open_data(config).fingerprint)
     run_dir = run_dir or resume or new_run_dir(config)
     with claimed(run_dir):  # as the trainer will, who does the rest
         check_folder(run_dir, resume, config, checkpoint, allow_change)

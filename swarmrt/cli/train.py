@@ -98,7 +98,8 @@ def train(
     numbers = parse_replicas(replicas, config)
     data = open_data(config)
     look_here(config)
-    config = resolve(config).pinned(code_of(config), data.fingerprint)
+    builder_code = code_of(config)  # before the builder runs, as at a peer
+    config = resolve(config).pinned(builder_code, data.fingerprint)
     run_dir = run_dir or resume or new_run_dir(config)
     with claimed(run_dir):
         check_folder(run_dir, resume, config, checkpoint, allow_change)
