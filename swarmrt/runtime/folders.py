@@ -7,6 +7,7 @@ ever decided a second time.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -50,7 +51,9 @@ def claimed(run_dir: Path) -> Iterator[None]:
     try:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which no child of ours inherits
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise UsageError(f"{path}: cannot be locked: {error.strerror}") from None
             raise UsageError(
                 f"{run_dir}: another trainer is at work in this run folder; name another one with "
                 "--run-dir, or stop that one first"
