@@ -56,11 +56,13 @@ class Membership:
         """Take the trainer's answer. Raises AccessError when it ends this peer's membership."""
         self._admission.answered(message)
 
-    def hailed(self, epoch: int) -> None:
-        """Remember the trainer's epoch, so that no record of an earlier one is believed."""
+    def hailed(self, epoch: int) -> bool:
+        """Remember the trainer's epoch, so that no record of an earlier one is believed. Returns
+        whether it is the newest: a word of an earlier one may come late."""
         if epoch > self._epoch:
             self._epoch = epoch
             self._remember(lambda kept: kept.keep_newest((self._born, epoch)))
+        return epoch == self._epoch
 
     def bar(self, peers: tuple[PeerId, ...]) -> None:
         """Shut out the peers that the owner has turned out."""

@@ -215,8 +215,8 @@ class Peer(Shell):
             case Standing(stage=stage, serving=True):
                 self._presence.look_again(stage)
             case Hail(epoch, its):
-                self._membership.hailed(epoch)
-                if its not in ("", self._fingerprint):
+                is_newest = self._membership.hailed(epoch)
+                if is_newest and its not in ("", self._fingerprint):
                     what = "the run is another one now than the one that is served here"
                     self.process.crash(RunChanged(what, epoch))
                     return

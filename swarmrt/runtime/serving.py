@@ -121,12 +121,24 @@ async def _serve_as_it_is(
                     what = f"version {peer.stage.version} of stage {options.stage}"
                     say(await leave_state(torch_thread, leave, what, left.folder))
             if changed_in >= 0:
-                async with asyncio.timeout(FREE_S):
-                    tensors = await torch_thread.call(peer.stage.state)
+                tensors = await _state_of(torch_thread, peer)
                 age = (record.born, changed_in)
                 return Held(config, tensors, peer.stage.version, peer.update, age)
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
             return None
+
+
+async def _state_of(thread: Worker, peer: Peer) -> dict[str, torch.Tensor]:
+    """Return the state that a peer holds. Raises RunError when its device does not answer."""
+    try:
+        async with asyncio.timeout(FREE_S):
+            state: dict[str, torch.Tensor] = await thread.call(peer.stage.state)
+            return state
+    except TimeoutError:
+        raise RunError(
+            f"the run has another configuration now, and the device has not answered for "
+            f"{FREE_S:.0f} s; start this peer again"
+        ) from None
 
 
 def _epoch_of(group: BaseExceptionGroup[RunChanged]) -> int:
