@@ -18,7 +18,7 @@ its place times their constant gamma. The second word goes through one more roun
 
 It is no guard against somebody who looks for a collision: nothing is secret, and sums can be solved
 for. What comes from others over the wire or from disk is checked by SHA-256
-(`swarmrt.runtime.snapshot`).
+(`swarmrt.runtime.state.snapshot`).
 """
 
 from __future__ import annotations

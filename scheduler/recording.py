@@ -23,10 +23,10 @@ from swarmrt.recorded import KIND, Recorded
 from swarmrt.scheduler import instructions as _instructions
 from swarmrt.scheduler.events import ALL_EVENTS, Event
 from swarmrt.scheduler.instructions import ALL_INSTRUCTIONS, Instruction
-from swarmrt.scheduler.peer import PeerCore
-from swarmrt.scheduler.run import TrainerSettings
-from swarmrt.scheduler.seat import PeerSettings
-from swarmrt.scheduler.trainer import TrainerCore
+from swarmrt.scheduler.peer.core import PeerCore
+from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.trainer.core import TrainerCore
+from swarmrt.scheduler.trainer.run import TrainerSettings
 
 _ENCODER = msgspec.json.Encoder()
 

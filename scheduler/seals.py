@@ -17,7 +17,7 @@ import msgspec
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Backward, Path
-from swarmrt.scheduler.seat import Seat
+from swarmrt.scheduler.peer.seat import Seat
 
 BYTES = 6  # of a seal: it cannot be tried out but by messages
 NONE = bytes(BYTES)  # for whoever is no member

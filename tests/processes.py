@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from swarmrt.runtime.forking import Forked, ForkServer, can_fork
+from swarmrt.runtime.launching.forking import Forked, ForkServer, can_fork
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "swarmrt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import graphlib
 import subprocess
 import sys
@@ -50,7 +51,7 @@ FORBIDDEN = {  # by package: what it must not import, however low that is
 
 def sources() -> dict[str, Path]:
     files = [*ROOT.glob("swarmrt/**/*.py")]
-    files += [*ROOT.glob("kernels/*.py"), *ROOT.glob("scheduler/*.py")]
+    files += [*ROOT.glob("kernels/*.py"), *ROOT.glob("scheduler/**/*.py")]
     modules = {}
     for file in files:
         parts = file.relative_to(ROOT).with_suffix("").parts
@@ -112,3 +113,14 @@ def test_commands_begin_without_what_only_some_of_them_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_setup_lists_every_package() -> None:
+    """A package that setup.cfg leaves out is missing from a wheel, and from nothing else."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = {
+        module if file.name == "__init__.py" else module.rpartition(".")[0]
+        for module, file in MODULES.items()
+    }
+    assert setup["options"]["packages"].split() == sorted(packages)

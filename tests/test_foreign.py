@@ -18,9 +18,9 @@ from swarmrt.errors import ConfigError
 from swarmrt.foreign import MAX_CHARACTERS, for_terminal, printable
 from swarmrt.ids import PeerId
 from swarmrt.messages import ALL_MESSAGES, Finish, Message, Reasoned, Refused, Released
-from swarmrt.observe.live import LiveView
-from swarmrt.observe.plain import PlainView
-from swarmrt.observe.progress import Progress
+from swarmrt.observe.live.plain import PlainView
+from swarmrt.observe.live.progress import Progress
+from swarmrt.observe.live.table import LiveView
 from swarmrt.scheduler.instructions import (
     Report,
     ReportCheckpointFailed,

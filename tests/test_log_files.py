@@ -10,7 +10,7 @@ import pytest
 from swarmrt.errors import UsageError
 from swarmrt.log_files import compress, is_whole, read_lines, turn_over
 from swarmrt.observe.audit import audit, read_log
-from swarmrt.runtime.event_log import EventLog
+from swarmrt.runtime.process.event_log import EventLog
 
 
 def numbers(log: Path) -> list[int]:

@@ -11,7 +11,7 @@ from swarmrt.errors import UsageError
 from swarmrt.log_files import compress, turn_over
 from swarmrt.log_writer import LogWriter
 from swarmrt.observe.audit import Gap, audit, read_log
-from swarmrt.runtime.event_log import EventLog
+from swarmrt.runtime.process.event_log import EventLog
 from tests.disks import full_after
 
 

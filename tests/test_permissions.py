@@ -24,8 +24,8 @@ from swarmrt.messages import (
     Renewed,
 )
 from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
-from swarmrt.runtime.door import GuardedDoor
-from swarmrt.runtime.quotas import Quotas
+from swarmrt.runtime.access.door import GuardedDoor
+from swarmrt.runtime.limits.quotas import Quotas
 from swarmrt.wire.limits import Limits
 from tests.papers import Owner
 
@@ -147,7 +147,7 @@ def test_whoever_has_a_link_is_remembered_however_many_come(
 ) -> None:
     """In a run that is open to all anybody makes up as many members as it likes."""
     most = 16
-    monkeypatch.setattr("swarmrt.runtime.door.MOST_GONE", most)
+    monkeypatch.setattr("swarmrt.runtime.access.door.MOST_GONE", most)
     doors = Doors(is_open=True, is_trainer=True)
     quotas = Quotas(Limits.of(1 << 20), 4, door=doors.door)
     quota = quotas.enter(OTHER, print)

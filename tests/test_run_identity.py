@@ -14,10 +14,16 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import ConfigError, UsageError
 from swarmrt.run_identity import deciding, differences, fingerprint
-from swarmrt.runtime.folders import claimed, read_run, refuse_changes, refuse_used, write_run
+from swarmrt.runtime.trainer.folders import (
+    claimed,
+    read_run,
+    refuse_changes,
+    refuse_used,
+    write_run,
+)
+from tests.cli.test_access import Home, join_line, wait_for
+from tests.cli.test_access import config as config
 from tests.processes import PATIENCE_S, ROOT, environment, swarmrt
-from tests.test_access import Home, join_line, wait_for
-from tests.test_access import config as config
 
 
 def run(**sections: Any) -> RunConfig:
@@ -105,7 +111,7 @@ def test_folder_has_one_run_and_one_living_trainer(tmp_path: Path) -> None:
     with claimed(tmp_path):
         program = (
             "import sys; from pathlib import Path\n"
-            "from swarmrt.runtime.folders import claimed\n"
+            "from swarmrt.runtime.trainer.folders import claimed\n"
             "with claimed(Path(sys.argv[1])): pass"
         )
         other = subprocess.run(

@@ -21,7 +21,7 @@ from swarmrt.config import RunConfig
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.model.stage import Forwarded, Stage
-from swarmrt.runtime.transfers import Transfers
+from swarmrt.runtime.computing.transfers import Transfers
 
 MICROBATCHES = 6
 AHEAD = 2  # forwards before the first backward, as in a pipeline of three stages

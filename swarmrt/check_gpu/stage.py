@@ -16,7 +16,7 @@ from swarmrt.check_gpu.models import Sections, batch, decoder
 from swarmrt.config import RunConfig
 from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.model.stage import Stage
-from swarmrt.runtime.snapshot import read_snapshot, write_snapshot
+from swarmrt.runtime.state.snapshot import read_snapshot, write_snapshot
 
 MICROBATCHES = 3
 PRECISIONS: dict[str, Sections] = {

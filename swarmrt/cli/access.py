@@ -34,9 +34,9 @@ def invite(
 ) -> None:
     """Print a join line, which is a secret: whoever has it may join, as often as it allows."""
     from swarmrt.config import load_config
-    from swarmrt.runtime.daemon import check_address
-    from swarmrt.runtime.invitations import printed_line
-    from swarmrt.runtime.reception import AccessFile
+    from swarmrt.runtime.access.invitations import printed_line
+    from swarmrt.runtime.access.reception import AccessFile
+    from swarmrt.runtime.daemon.daemon import check_address
     from swarmrt.trust.book import Invited
     from swarmrt.trust.checking import check
     from swarmrt.trust.joining_line import JoinLine
@@ -68,7 +68,7 @@ def invite(
 
 def members(run_dir: Path = RUN_DIR) -> None:
     """Print who was let in, by which invitation, since when, and at how many commits it was."""
-    from swarmrt.observe.members import describe_members
+    from swarmrt.observe.live.members import describe_members
 
     for line in describe_members(run_dir, _book(run_dir)):
         print(line)
@@ -83,7 +83,7 @@ def revoke(
 
     A trainer that is running takes it in within a second. It cannot be taken back.
     """
-    from swarmrt.runtime.reception import AccessFile
+    from swarmrt.runtime.access.reception import AccessFile
     from swarmrt.trust.book import Revoked
 
     book = _book(run_dir)
@@ -99,7 +99,7 @@ def revoke(
 
 def _book(run_dir: Path) -> AccessBook:
     from swarmrt.config import load_config
-    from swarmrt.runtime.reception import AccessFile
+    from swarmrt.runtime.access.reception import AccessFile
     from swarmrt.trust.book import AccessBook
 
     config = load_config(run_dir / "config.toml")

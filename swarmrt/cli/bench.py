@@ -50,7 +50,7 @@ def recovery(
     """Time a SIGKILL or SIGSTOP to the receipt of the first recovered microbatch. Count those who
     are fenced though they were there."""
     from swarmrt import lab
-    from swarmrt.lab.recovery import disturb, false_alarms, recoveries
+    from swarmrt.lab.bench.recovery import disturb, false_alarms, recoveries
 
     with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
         config = Path(folder) / "bench.toml"
@@ -101,7 +101,7 @@ def memory(
 ) -> None:
     """Measure what a peer takes beyond its stage, with 20 million parameters and two replicas."""
     from swarmrt import lab
-    from swarmrt.lab.memory import measure
+    from swarmrt.lab.bench.memory import measure
 
     with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
         config = Path(folder) / "bench.toml"
@@ -126,7 +126,7 @@ def trainer(
 ) -> None:
     """Measure how many microbatches a second the trainer takes through claim, receipts and
     commit."""
-    from swarmrt.lab.trainer_load import microbatches_per_s
+    from swarmrt.lab.bench.trainer_load import microbatches_per_s
 
     with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
         log = Path(folder) / "events.jsonl"
@@ -158,7 +158,7 @@ def pipeline(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """Measure 4 stages x 2 replicas of emulated devices: throughput over the best they could do."""
-    from swarmrt.lab.pipeline import SETTINGS, changed, measure
+    from swarmrt.lab.bench.pipeline import SETTINGS, changed, measure
 
     names = settings or list(SETTINGS)
     unknown = [name for name in names if name not in SETTINGS]
@@ -192,7 +192,7 @@ def link(
 ) -> None:
     """Links between two processes on loopback, beside what they are made of."""
     from swarmrt.cli.running import new_loop
-    from swarmrt.lab.linking import RATIOS, measure
+    from swarmrt.lab.bench.linking import RATIOS, measure
 
     found = measure(rounds, messages, pings, new_loop)
     if as_json:
@@ -214,7 +214,7 @@ def codec(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """Codecs and digests on one thread of this CPU, beside copying the same fp32 values."""
-    from swarmrt.lab.codecs import measure
+    from swarmrt.lab.bench.codecs import measure
 
     found = measure(mebibytes, rounds)
     if as_json:

@@ -14,7 +14,7 @@ import typer
 from swarmrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from swarmrt.lab.home_joining import Joined
+    from swarmrt.lab.homes.joining import Joined
 
 CONFIG = """
 [run]
@@ -62,7 +62,7 @@ def join(
     if bandwidth is None:
         _join_here(as_json)
         return
-    from swarmrt.lab.home_joining import CASES, check_here, measure, parse_bandwidth
+    from swarmrt.lab.homes.joining import CASES, check_here, measure, parse_bandwidth
 
     bytes_per_s = parse_bandwidth(bandwidth)
     names = cases or list(CASES)
@@ -116,7 +116,7 @@ def _line(label: str, found: Joined) -> str:
 
 def _join_here(as_json: bool) -> None:
     from swarmrt import lab
-    from swarmrt.lab.joining import join as measure
+    from swarmrt.lab.bench.joining import join as measure
 
     with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
         config = Path(folder) / "bench.toml"

@@ -17,7 +17,7 @@ from swarmrt.cli.papers import (
     owner_signer,
 )
 from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
-from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.runtime.process.stopping import StopSwitch
 
 JOIN = typer.Option(
     [], "--join", metavar="ADDR", help="Address of a process of the swarm; may be repeated."
@@ -58,8 +58,8 @@ def bootstrap(
     those who belong to it. Without, it is open to all, and only to runs with open access.
     """
     from swarmrt.cli.running import run
-    from swarmrt.runtime.faults import LinkFaults
-    from swarmrt.runtime.network import open_network
+    from swarmrt.runtime.directory.network import open_network
+    from swarmrt.runtime.faults.faults import LinkFaults
     from swarmrt.trust.papers import GuestsPapers, OwnersPapers, Papers
 
     papers: Papers | None = None

@@ -16,8 +16,8 @@ from swarmrt.config import load_config
 from swarmrt.errors import RunError
 
 if TYPE_CHECKING:
-    from swarmrt.lab.chaos import Chaos
-    from swarmrt.lab.swarm import LocalSwarm
+    from swarmrt.lab.chaos.chaos import Chaos
+    from swarmrt.lab.swarm.swarm import LocalSwarm
 
 
 def chaos(
@@ -43,9 +43,9 @@ def chaos(
     no trace, or when the audit finds a gradient that was lost or counted twice, or replicas that
     differ.
     """
-    from swarmrt.lab.chaos import Chaos
-    from swarmrt.lab.schedule import checked, draw
-    from swarmrt.lab.swarm import LocalSwarm
+    from swarmrt.lab.chaos.chaos import Chaos
+    from swarmrt.lab.chaos.schedule import checked, draw
+    from swarmrt.lab.swarm.swarm import LocalSwarm
 
     asked = checked(kind.strip() for kind in kinds.split(","))
     config = load_config(path, overrides)

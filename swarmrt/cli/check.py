@@ -20,8 +20,8 @@ def check(
     from swarmrt.model.builders import look_here
     from swarmrt.model.partition import resolve
     from swarmrt.model.sizing import footprint
-    from swarmrt.runtime.free_memory import describe
-    from swarmrt.runtime.trial import try_model
+    from swarmrt.runtime.computing.free_memory import describe
+    from swarmrt.runtime.trainer.trial import try_model
 
     config = load_config(path, overrides)
     data = open_data(config)

@@ -14,7 +14,7 @@ from swarmrt.errors import CheckpointError
 from swarmrt.foreign import for_terminal
 
 if TYPE_CHECKING:
-    from swarmrt.runtime.checkpoint import Checkpoint, Unreadable
+    from swarmrt.runtime.checkpoints.checkpoint import Checkpoint, Unreadable
 
 checkpoint = typer.Typer(
     help="The checkpoints in a run's folder: list them, see that they can be used.",
@@ -29,7 +29,7 @@ def list_all(
     as_json: bool = typer.Option(False, "--json", help="Print them as one JSON array."),
 ) -> None:
     """Print all of them, oldest first; nothing is read but manifests and sizes."""
-    from swarmrt.runtime.checkpoint import all_checkpoints
+    from swarmrt.runtime.checkpoints.checkpoint import all_checkpoints
 
     rows = [_row(one) for one in all_checkpoints(run_dir)]
     if as_json:
@@ -57,7 +57,7 @@ def verify(
     """Read all of them, and compare each with the layout of its run's model. Exits with 1 when one
     cannot be used."""
     from swarmrt.model.builders import check_names, look_in
-    from swarmrt.runtime.checkpoint import all_checkpoints
+    from swarmrt.runtime.checkpoints.checkpoint import all_checkpoints
 
     check_names(allow_model)
     look_in(model_path)
@@ -77,7 +77,7 @@ def verify(
 
 
 def _row(one: Checkpoint | Unreadable) -> dict[str, Any]:
-    from swarmrt.runtime.checkpoint import Unreadable
+    from swarmrt.runtime.checkpoints.checkpoint import Unreadable
 
     row: dict[str, Any] = {"version": one.version, "path": str(one.path)}
     if isinstance(one, Unreadable):
@@ -95,7 +95,7 @@ def _verified(one: Checkpoint | Unreadable, allowed: list[str]) -> str:
     """Return in words what was found to be right. Raises CheckpointError naming what is not."""
     from swarmrt.model.builders import BUILT_IN, check_consent
     from swarmrt.model.layout import layout_from
-    from swarmrt.runtime.checkpoint import Unreadable
+    from swarmrt.runtime.checkpoints.checkpoint import Unreadable
 
     states = one.load()
     assert not isinstance(one, Unreadable), "loading it has raised an error"

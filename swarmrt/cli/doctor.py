@@ -34,8 +34,8 @@ def doctor(
     """Tell what works from here, and why not where it does not. Fails if something cannot be
     reached."""
     from swarmrt.cli.running import new_loop, run
-    from swarmrt.lab.doctor import examine_carriers, examine_machine, examine_swarm
-    from swarmrt.lab.findings import Finding
+    from swarmrt.lab.doctor.doctor import examine_carriers, examine_machine, examine_swarm
+    from swarmrt.lab.doctor.findings import Finding
 
     line = given_line(line_text)
     findings: list[Finding] = []

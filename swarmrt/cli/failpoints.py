@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def failpoints() -> None:
     """List the named places at which SWARMRT_FAILPOINTS can kill, pause, delay or drop."""
-    from swarmrt.runtime.failpoints import VARIABLE
+    from swarmrt.runtime.faults.failpoints import VARIABLE
     from swarmrt.scheduler.failpoints import all_points
 
     print(f"{VARIABLE}=POINT=kill|pause[:SECONDS]|delay[:SECONDS]|drop[@PASSAGE],…\n")

@@ -7,16 +7,16 @@ import importlib
 import socket
 import sys
 
-from swarmrt.runtime.forking import serve
+from swarmrt.runtime.launching.forking import serve
 
 LIBRARIES = (
     "swarmrt.cli.app",
     "swarmrt.cli.running",
-    "swarmrt.lab.emulation",
-    "swarmrt.observe.live",
-    "swarmrt.observe.plain",
-    "swarmrt.runtime.serving",
-    "swarmrt.runtime.trainer",
+    "swarmrt.lab.bench.emulation",
+    "swarmrt.observe.live.table",
+    "swarmrt.observe.live.plain",
+    "swarmrt.runtime.peer.serving",
+    "swarmrt.runtime.trainer.trainer",
     "uvloop",
 )
 """What `bootstrap`, `serve` and `train` import. One that is missing here costs time, no more."""

@@ -25,10 +25,10 @@ from swarmrt.cli.train import (
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.foreign import for_terminal
-from swarmrt.runtime.folders import claimed, new_run_dir, write_config
-from swarmrt.runtime.launching import Launched, Launcher, consent
-from swarmrt.runtime.place import LOOPBACK_HOST
-from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.runtime.launching.launching import Launched, Launcher, consent
+from swarmrt.runtime.process.stopping import StopSwitch
+from swarmrt.runtime.reach.place import LOOPBACK_HOST
+from swarmrt.runtime.trainer.folders import claimed, new_run_dir, write_config
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
 POLL_S = 0.02
@@ -95,7 +95,7 @@ class LocalSwarm:
         threads: int,
         trainer_options: list[str],
     ) -> None:
-        from swarmrt.lab.papers import LocalPapers
+        from swarmrt.lab.swarm.papers import LocalPapers
 
         self.config, self.run_dir, self.replicas = config, run_dir, replicas
         self._threads, self._trainer_options = threads, trainer_options

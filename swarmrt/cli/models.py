@@ -98,7 +98,7 @@ def generate(
 def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int]:
     """Configuration, joined weights and version of a run's newest checkpoint."""
     from swarmrt.model.export import join_states
-    from swarmrt.runtime.checkpoint import load_newest
+    from swarmrt.runtime.checkpoints.checkpoint import load_newest
 
     checkpoint, states = load_newest(run_dir)
     return checkpoint.config, join_states(states), checkpoint.version

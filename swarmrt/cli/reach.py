@@ -8,9 +8,9 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.runtime.address_book import AddressBook
-from swarmrt.runtime.addresses import host_of
-from swarmrt.runtime.place import LOOPBACK_HOST, Place, everywhere, parse_place, pick_port
+from swarmrt.runtime.reach.address_book import AddressBook
+from swarmrt.runtime.reach.addresses import host_of
+from swarmrt.runtime.reach.place import LOOPBACK_HOST, Place, everywhere, parse_place, pick_port
 
 LISTEN = typer.Option(
     [],

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from swarmrt.cli.signals import leave_quietly_on_signals
 from swarmrt.errors import SwarmError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal, printable
-from swarmrt.runtime.loop_watch import watching_loop
-from swarmrt.runtime.open_files import allow_many_files
-from swarmrt.runtime.stopping import StopSwitch
+from swarmrt.runtime.limits.open_files import allow_many_files
+from swarmrt.runtime.process.loop_watch import watching_loop
+from swarmrt.runtime.process.stopping import StopSwitch
 
 if TYPE_CHECKING:
-    from swarmrt.runtime.faults import LinkFaults  # it brings torch with it
+    from swarmrt.runtime.faults.faults import LinkFaults  # it brings torch with it
 
 T = TypeVar("T")
 

@@ -67,15 +67,15 @@ def serve(
 
     from swarmrt.cli.running import run
     from swarmrt.cli.train import say
-    from swarmrt.lab.emulation import EmulatedStage, parse_speed
+    from swarmrt.lab.bench.emulation import EmulatedStage, parse_speed
     from swarmrt.model.builders import check_names, look_in
     from swarmrt.model.stage import Stage
-    from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
-    from swarmrt.runtime.faults import LinkFaults
-    from swarmrt.runtime.free_memory import parse_size
-    from swarmrt.runtime.kept_runs import keeping, kept_line
-    from swarmrt.runtime.serve_options import ServeOptions
-    from swarmrt.runtime.serving import serve as serve_peer
+    from swarmrt.runtime.access.kept_runs import keeping, kept_line
+    from swarmrt.runtime.computing.free_memory import parse_size
+    from swarmrt.runtime.faults.failpoints import VARIABLE, parse_failpoints
+    from swarmrt.runtime.faults.faults import LinkFaults
+    from swarmrt.runtime.peer.serve_options import ServeOptions
+    from swarmrt.runtime.peer.serving import serve as serve_peer
 
     check_device(device)
     check_names(allow_model)

@@ -11,7 +11,7 @@ import os
 import signal
 from types import FrameType
 
-from swarmrt.runtime.stopping import stop_signals
+from swarmrt.runtime.process.stopping import stop_signals
 
 IMPORTS = "<frozen importlib"  # how the file names of the import system's own frames begin
 

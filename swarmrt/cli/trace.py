@@ -14,7 +14,7 @@ def trace(
     out: Path = typer.Option(Path("trace.json"), "--out", help="The file to write."),
 ) -> None:
     """Write a timeline of what every process did, for https://ui.perfetto.dev."""
-    from swarmrt.observe.trace import trace as write
+    from swarmrt.observe.trace.trace import trace as write
 
     written = write(run_dir, out)
     print(f"wrote {out}")

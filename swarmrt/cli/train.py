@@ -23,7 +23,7 @@ from swarmrt.cli.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of_t
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal
-from swarmrt.runtime.folders import (
+from swarmrt.runtime.trainer.folders import (
     claimed,
     new_run_dir,
     read_run,
@@ -34,10 +34,10 @@ from swarmrt.runtime.folders import (
 )
 
 if TYPE_CHECKING:
-    from swarmrt.observe.live import LiveView
-    from swarmrt.observe.plain import PlainView
-    from swarmrt.observe.progress import Progress
-    from swarmrt.runtime.checkpoint import Checkpoint
+    from swarmrt.observe.live.plain import PlainView
+    from swarmrt.observe.live.progress import Progress
+    from swarmrt.observe.live.table import LiveView
+    from swarmrt.runtime.checkpoints.checkpoint import Checkpoint
 
 JSON = typer.Option(False, "--json", help="Print the result as one JSON object, last.")
 RESUME = typer.Option(
@@ -82,14 +82,14 @@ def train(
     from swarmrt.model.builders import BUILT_IN, look_here
     from swarmrt.model.code import code_of
     from swarmrt.model.partition import resolve
-    from swarmrt.observe.plots import plot_loss
-    from swarmrt.observe.progress import Progress
-    from swarmrt.runtime.failpoints import VARIABLE, parse_failpoints
-    from swarmrt.runtime.faults import LinkFaults
-    from swarmrt.runtime.invitations import line_to_print
-    from swarmrt.runtime.trainer import TrainOptions
-    from swarmrt.runtime.trainer import train as run_trainer
-    from swarmrt.runtime.trial import try_model
+    from swarmrt.observe.live.plots import plot_loss
+    from swarmrt.observe.live.progress import Progress
+    from swarmrt.runtime.access.invitations import line_to_print
+    from swarmrt.runtime.faults.failpoints import VARIABLE, parse_failpoints
+    from swarmrt.runtime.faults.faults import LinkFaults
+    from swarmrt.runtime.trainer.trainer import TrainOptions
+    from swarmrt.runtime.trainer.trainer import train as run_trainer
+    from swarmrt.runtime.trainer.trial import try_model
     from swarmrt.scheduler.instructions import Report
 
     config, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
@@ -167,8 +167,8 @@ def open_view(progress: Progress, as_json: bool) -> LiveView | PlainView:
     """A live table in a terminal, plain lines elsewhere."""
     from rich.console import Console
 
-    from swarmrt.observe.live import LiveView
-    from swarmrt.observe.plain import PlainView
+    from swarmrt.observe.live.plain import PlainView
+    from swarmrt.observe.live.table import LiveView
 
     console = Console()
     if console.is_terminal and not as_json:
@@ -193,7 +193,7 @@ def load_run(
 ) -> tuple[RunConfig, Checkpoint | None]:
     """The configuration with the cut of the run to continue, and its newest checkpoint, checked
     whole, if it has one."""
-    from swarmrt.runtime.checkpoint import has_begun, newest_checkpoint
+    from swarmrt.runtime.checkpoints.checkpoint import has_begun, newest_checkpoint
 
     if resume is None:
         return config, None

@@ -7,7 +7,7 @@ import sys
 import traceback
 
 from swarmrt.foreign import for_terminal
-from swarmrt.runtime.causes import cause_of
+from swarmrt.runtime.peer.causes import cause_of
 
 
 def show_unexpected(error: Exception) -> None:

@@ -10,9 +10,9 @@ with lab.LocalSwarm("run.toml", replicas=[2, 3, 2]) as swarm:
 report = swarm.audit()
 """
 
-from swarmrt.lab.chaos import Chaos
-from swarmrt.lab.parts import Bootstrap, Peer, Trainer
-from swarmrt.lab.schedule import KINDS, Fault, draw
-from swarmrt.lab.swarm import LocalSwarm
+from swarmrt.lab.chaos.chaos import Chaos
+from swarmrt.lab.chaos.schedule import KINDS, Fault, draw
+from swarmrt.lab.swarm.parts import Bootstrap, Peer, Trainer
+from swarmrt.lab.swarm.swarm import LocalSwarm
 
 __all__ = ["KINDS", "Bootstrap", "Chaos", "Fault", "LocalSwarm", "Peer", "Trainer", "draw"]

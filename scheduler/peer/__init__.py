@@ -1,0 +1,1 @@
+"""A peer's decisions: its core, its seat, and whom it believes."""

@@ -1,0 +1,1 @@
+"""The trainer's decisions: its core, and the run from its start to its end."""

@@ -1,0 +1,233 @@
+"""The trainer's side of a commit: the round that is being prepared, and the version that is being
+applied.
+
+Rules:
+- A round that misses a member, or is late, is void; the next one has a higher number.
+- Where a stage's replicas are unlike, owners of parts update once the norm is known, and the round
+  is whole when all of that is everywhere.
+- A version is committed once every live replica that was told to apply it has said so.
+- Replicas of a stage say the same. Who does not is done without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec.structs import replace
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Apply, Prepare, Prepared, Roster, Update, Updated
+from swarmrt.scheduler.instructions import ReportStep
+from swarmrt.scheduler.trainer.agreeing import odd_ones
+from swarmrt.scheduler.trainer.plausible import is_finite
+
+NORMS_DIFFER = 1e-9  # of a norm, by which hardware may round a sum in float64 differently
+
+Digests = tuple[tuple[tuple[PeerId, str], ...], ...]  # by stage, in roster order
+
+
+@dataclass(slots=True)
+class Round:
+    """A round of Prepare, in all stages at once."""
+
+    epoch: int
+    step: int
+    number: int
+    rosters: tuple[Roster, ...]  # by stage
+    listeners: tuple[tuple[PeerId, ...], ...]  # by stage
+    tokens: int
+    began_at: float
+    skip: bool = False  # the step: nothing is combined
+    by_owners: frozenset[int] = frozenset()  # stages whose update is made by the parts' owners
+    norm: float | None = None  # of the whole model, once all are prepared
+    prepared: dict[PeerId, Prepared] = field(default_factory=dict)
+    updated: dict[PeerId, Updated] = field(default_factory=dict)
+    waits_for: dict[PeerId, PeerId] = field(default_factory=dict)  # by the word of each, its last
+
+    def prepares(self) -> list[tuple[PeerId, Prepare]]:
+        """Return what to tell everyone who takes part or listens."""
+        told = []
+        for stage, (roster, listeners) in enumerate(zip(self.rosters, self.listeners, strict=True)):
+            how = (self.tokens, self.skip, stage in self.by_owners)
+            prepare = Prepare(self.epoch, self.step, self.number, roster, listeners, *how)
+            told += [(peer, prepare) for peer, _ in roster]
+            told += [(peer, prepare) for peer in listeners]
+        return told
+
+    @property
+    def members(self) -> dict[PeerId, int]:
+        """Peer → stage, without listeners."""
+        return {peer: stage for stage, roster in enumerate(self.rosters) for peer, _ in roster}
+
+    @property
+    def audience(self) -> list[tuple[PeerId, int]]:
+        """Everyone who takes part or listens, with the stage."""
+        told = []
+        for stage, (roster, listeners) in enumerate(zip(self.rosters, self.listeners, strict=True)):
+            told += [(peer, stage) for peer in (*dict(roster), *listeners)]
+        return told
+
+    def updates(self) -> list[tuple[PeerId, Update]]:
+        """Return what to tell those whose stages update now. Listeners get what comes of it."""
+        assert self.norm is not None
+        update = Update(self.epoch, self.step, self.number, self.norm)
+        return [(peer, update) for stage in self.by_owners for peer, _ in self.rosters[stage]]
+
+    @property
+    def is_prepared(self) -> bool:
+        return len(self.prepared) == len(self.members)
+
+    def has_answered(self, peer: PeerId) -> bool:
+        """Return whether a member has said what it was last asked for."""
+        if self.norm is None or self.members[peer] not in self.by_owners:
+            return peer in self.prepared
+        return peer in self.updated
+
+    def says(self, peer: PeerId, waits_for: PeerId) -> None:
+        """Take a member's word on whose parts it lacks."""
+        stage = self.members.get(peer)
+        if stage is not None and waits_for != peer and self.members.get(waits_for) == stage:
+            self.waits_for[peer] = waits_for
+
+    def missing(self) -> list[PeerId]:
+        return sorted(peer for peer in self.members if not self.has_answered(peer))
+
+    def whole_norm(self) -> float:
+        """Return the norm of the whole model's mean gradient. All replicas of a stage say the same,
+        but for the last bits."""
+        return math.sqrt(sum(self.prepared[roster[0][0]].squared_norm for roster in self.rosters))
+
+    def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Return who holds another gradient than the others of its stage, or says that its norm is
+        another: all sum the same parts in the same order."""
+
+        def rank(peer: PeerId) -> tuple[bool, Any]:
+            return not is_finite(self.prepared[peer].squared_norm), trust(peer)
+
+        odd: list[PeerId] = []
+        for roster in self.rosters:
+            odd += odd_ones(self._words(roster), rank)
+        return odd
+
+    def _words(self, roster: Roster) -> dict[PeerId, tuple[str, float]]:
+        """Return what members say. Norms that differ in their last bits are one and the same:
+        unlike replicas add squares in another order."""
+        words: dict[PeerId, tuple[str, float]] = {}
+        for peer, _ in roster:
+            prepared = self.prepared[peer]
+            norm = prepared.squared_norm if is_finite(prepared.squared_norm) else math.inf
+            word = (prepared.digest, norm)
+            words[peer] = next((w for w in words.values() if _is_close(w, word)), word)
+        return words
+
+    def odd_updates(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Return who holds another state than the others of its stage, though all adopt the owners'
+        bytes."""
+        odd: list[PeerId] = []
+        for stage in sorted(self.by_owners):
+            words = {peer: self.updated[peer].digest for peer, _ in self.rosters[stage]}
+            odd += odd_ones(words, trust)
+        return odd
+
+    def not_finite(self) -> int | None:
+        """The last stage whose gradient is not finite: those before it are given what it has."""
+        for stage, roster in reversed(list(enumerate(self.rosters))):
+            if any(not is_finite(self.prepared[peer].squared_norm) for peer, _ in roster):
+                return stage
+        return None
+
+    def suspects(self, blamed: Callable[[list[PeerId]], list[PeerId]]) -> list[PeerId]:
+        """Return who is waited for, and could be done without. Where some have answered, all sums
+        are there. Where nobody has, anybody may be the one that keeps its sums to itself."""
+        found: list[PeerId] = []
+        for roster in self.rosters:
+            missing = [peer for peer, _ in roster if not self.has_answered(peer)]
+            if len(missing) < len(roster):
+                found += missing
+            elif len(roster) > 1:
+                found += blamed(missing)
+        return found
+
+    def alone(self) -> list[int]:
+        """Stages whose only member has not answered."""
+        lone = [stage for stage, roster in enumerate(self.rosters) if len(roster) == 1]
+        return [stage for stage in lone if not self.has_answered(self.rosters[stage][0][0])]
+
+
+def _is_close(one: tuple[str, float], other: tuple[str, float]) -> bool:
+    return one[0] == other[0] and math.isclose(one[1], other[1], rel_tol=NORMS_DIFFER)
+
+
+@dataclass(slots=True)
+class Commit:
+    version: int
+    num_stages: int
+    expected: dict[PeerId, int]  # peer → stage
+    apply: Apply
+    copied_stages: frozenset[int]  # whose replicas keep a snapshot of it
+    loss: float
+    tokens: int
+    seconds: float
+    checkpoint: bool
+    skipped: bool = False
+    patience_s: float = 0.0  # before it is asked for the first time again
+    retries: int = 0
+    applied: dict[PeerId, str] = field(default_factory=dict)  # peer → digest
+
+    def is_copied_by(self, peer: PeerId) -> bool:
+        """Return whether this replica keeps a snapshot of it."""
+        return self.expected.get(peer) in self.copied_stages
+
+    def apply_at(self, stage: int) -> Apply:
+        """Return what replicas of a stage, and newcomers that follow it, are told."""
+        return replace(self.apply, snapshot=True) if stage in self.copied_stages else self.apply
+
+    def without(self, peer: PeerId) -> None:
+        """The dead are not waited for."""
+        self.expected.pop(peer, None)
+        self.applied.pop(peer, None)
+
+    def missing(self) -> list[PeerId]:
+        return [peer for peer in self.expected if peer not in self.applied]
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.applied) == len(self.expected)
+
+    @property
+    def digests(self) -> Digests:
+        return tuple(
+            tuple(
+                (peer, self.applied[peer])
+                for peer, its_stage in sorted(self.expected.items())
+                if its_stage == stage
+            )
+            for stage in range(self.num_stages)
+        )
+
+    def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+        """Return who has come to other weights than the others of its stage."""
+        return [peer for replicas in self.digests for peer in odd_ones(dict(replicas), trust)]
+
+    def suspects(self) -> list[PeerId]:
+        """Return who is waited for, and could be done without: another of its stage has applied it.
+        Where nobody has, it may take long; none of them waits for another one."""
+        done = {stage for peer, stage in self.expected.items() if peer in self.applied}
+        return [peer for peer in self.missing() if self.expected[peer] in done]
+
+    def report(self) -> ReportStep:
+        digests = self.digests
+        equal = all(len({digest for _, digest in replicas}) <= 1 for replicas in digests)
+        return ReportStep(
+            self.version,
+            self.loss,
+            self.tokens,
+            self.apply.norm,
+            self.seconds,
+            digests,
+            equal,
+            self.skipped,
+        )

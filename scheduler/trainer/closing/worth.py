@@ -1,0 +1,113 @@
+"""The cost of a member's link to the others, and whether it is worth that.
+
+Rules:
+- A newcomer follows the steps that it misses. If a gradient takes longer over its link than the
+  others take for a step it never catches up; if too many have gone by, it keeps no more of them.
+- A member takes part in rounds, which wait for the slowest link. Who makes them so long, again and
+  again, that steps are longer by half than without it is left out.
+- Who is alone in its stage is not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from swarmrt.scheduler.peer.updating.sync import most_behind
+from swarmrt.scheduler.trainer.closing.version import Round
+from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.run import Run
+
+WAYS = 2  # a gradient goes to its owners in slices, and comes back in sums, or the other way round
+SLACK = 1.5  # times as long as without it may a step take with a member
+DEAR = 2  # rounds that take longer, one after the other: a link may stall once
+LEAST_DEAR_S = 2.0  # of a round: less is hardly a link's
+LONGEST_ROUND_S = 10.0  # at the least, before somebody is left out of it
+UNKNOWN_S = 120.0  # the same, before anything is known of the step time
+
+
+def is_alone(run: Run, member: Member) -> bool:
+    """Return whether the stage has no ready replica beside this one."""
+    return not run.has_others(member.peer, member.stage)
+
+
+def is_too_far_behind(run: Run, newcomer: Member) -> bool:
+    """Return whether it cannot keep what it misses any more."""
+    return behind(run, newcomer) >= most_missed(run, newcomer)
+
+
+def behind(run: Run, newcomer: Member) -> int:
+    return run.version - newcomer.reached
+
+
+def most_missed(run: Run, newcomer: Member) -> int:
+    """Return how many steps a newcomer may miss, by the size of its stage's gradients. The ready
+    replicas say that, who have to keep what it has not taken yet."""
+    ready = run.members.of_stage(newcomer.stage, Membership.READY)
+    sizes = (member.beacon.gradient_bytes for member in ready if member.beacon is not None)
+    gradients = run.settings.state_gradients if newcomer.stage in run.by_owners else 1.0
+    return most_behind(int(gradients * max(sizes, default=0)))
+
+
+def following_s(run: Run, newcomer: Member) -> float:
+    """Return how long it takes over its link what a step gives it to follow: a gradient, or where
+    owners update the state that they have made; 0 while that is not known."""
+    is_state = newcomer.stage in run.by_owners
+    return newcomer.gradient_s * (run.settings.state_gradients if is_state else 1.0)
+
+
+def is_link_too_slow(run: Run, newcomer: Member) -> bool:
+    """Return whether following a step takes longer over its link than the others take for one."""
+    step_s = run.step_time.mean_s
+    return bool(step_s) and following_s(run, newcomer) > step_s
+
+
+def step_without_s(run: Run, member: Member) -> float:
+    """Return the seconds of a step without this ready member; 0 while that is not known."""
+    replicas = len(run.members.ready(member.stage))
+    others_work_s = run.work_time.mean_s * replicas / max(1, replicas - 1)
+    return max(member.step_before_s, others_work_s)
+
+
+def slowest(run: Run, round_: Round) -> Member | None:
+    """Return whom the round waits for by the word of most who wait, and could do without. Of two
+    that wait for each other it is who came last: both see the same slow path."""
+    named = Counter(round_.waits_for.values())
+    members = [m for peer in named if (m := run.members.get(peer)) is not None]
+    members = [m for m in members if not is_alone(run, m)]
+    return max(members, key=lambda m: (named[m.peer], run.trust(m.peer)), default=None)
+
+
+def carrying_s(run: Run, round_: Round) -> float:
+    """Return how long parts of a round are on their way, by what is known of its links."""
+    found = 0.0
+    for stage, (roster, listeners) in enumerate(zip(round_.rosters, round_.listeners, strict=True)):
+        members = [m for peer, _ in roster if (m := run.members.get(peer)) is not None]
+        made = run.settings.state_gradients if stage in round_.by_owners else 0.0
+        if len(members) > 1 or made:
+            link_s = max((member.gradient_s for member in members), default=0.0)
+            each = len(listeners) / max(1, len(members))
+            found = max(found, (WAYS + made + (made or 1.0) * each) * link_s)
+    return found
+
+
+def most_round_s(run: Run, member: Member) -> float:
+    """Return how long rounds with this member may take: steps are longer by half at the most."""
+    step_s = step_without_s(run, member)
+    return max(LEAST_DEAR_S, SLACK * step_s - run.work_time.mean_s) if step_s else UNKNOWN_S
+
+
+def longest_round_s(run: Run, round_: Round) -> float:
+    """Return how long a round may take, while its parts move, before it goes without somebody."""
+    if not run.step_time.samples:
+        return UNKNOWN_S
+    members = [m for peer in round_.members if (m := run.members.get(peer)) is not None]
+    most_listeners = max(map(len, round_.listeners))
+    step_s = max(step_without_s(run, member) for member in members)
+    made = run.settings.state_gradients if round_.by_owners else 0.0
+    return max(LONGEST_ROUND_S, 2 * (WAYS + made + (made or 1.0) * most_listeners) * step_s)
+
+
+def moved_bytes(run: Run, round_: Round) -> int:
+    """Return what has come to the members of a round and gone from them, by their own word."""
+    members = (run.members.get(peer) for peer in round_.members)
+    return sum(m.beacon.moved_bytes for m in members if m is not None and m.beacon is not None)

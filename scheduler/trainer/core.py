@@ -1,0 +1,280 @@
+"""TrainerCore: every decision of the trainer. Events in, instructions out.
+
+Rules:
+- The run begins when every stage has the replicas that were asked for.
+- What becomes of peers is decided in `joining` and `fencing`, of microbatches in `working`, of
+  steps in `committing`, of a lost state in `rollback`, and when it is over in `ending`. Here each
+  event finds its part; after it, whatever is possible now is done.
+- Whatever is awaited is asked for again when it is overdue. Deadlines are learned.
+
+    HAILING → WAITING → TRAINING ⇄ PREPARING → … → CLOSING → (Stop)
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.messages import (
+    Accepted,
+    Accumulated,
+    Admit,
+    Applied,
+    Beacon,
+    Busy,
+    Claim,
+    Evaluated,
+    Forward,
+    Hail,
+    Leaving,
+    Message,
+    Prepared,
+    Ready,
+    Refused,
+    Released,
+    Stale,
+    Updated,
+)
+from swarmrt.scheduler.events import (
+    CheckpointFailed,
+    CheckpointSaved,
+    DeadlinePassed,
+    Event,
+    Expelled,
+    PeerLost,
+    PeersSeen,
+    Received,
+    SendFailed,
+    Started,
+    StopRequested,
+)
+from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
+from swarmrt.scheduler.trainer.closing.sync import Committing
+from swarmrt.scheduler.trainer.ending import Ending
+from swarmrt.scheduler.trainer.membership.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.fencing import Fencing
+from swarmrt.scheduler.trainer.membership.joining import Joining
+from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.plausible import CHECKS
+from swarmrt.scheduler.trainer.rollback import Rollback
+from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run, TrainerSettings
+from swarmrt.scheduler.trainer.work.dispatch import REWIRE_S
+from swarmrt.scheduler.trainer.work.ledger import NOBODY
+from swarmrt.scheduler.trainer.work.microbatches import Working
+
+OF_WORK = frozenset({Accepted, Accumulated, Busy, Claim, Evaluated, Stale})
+"""Messages that bring no newcomer to the version of the others; most are of these."""
+
+RECEIPTS = frozenset({Accepted, Accumulated})
+"""Messages by which a peer says that it has taken or done its part of a microbatch."""
+
+
+class TrainerCore:
+    def __init__(self, settings: TrainerSettings) -> None:
+        run = self.run = Run(settings)
+        admitting = Admitting(run)
+        self.working = Working(run)
+        self.committing = Committing(run, admitting, self.working)
+        self.fencing = Fencing(run, admitting, self.committing)
+        self.joining = Joining(run, admitting, Rollback(run, admitting), self.fencing)
+        self.ending = Ending(run, self.working, self.committing)
+
+    # ------------------------------------------------------------------ the door
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Return what to do about an event. Answers that are no longer waited for give []."""
+        if self.run.phase is Phase.CLOSING:
+            return []
+        if now > self.fencing.looks_by:
+            self.fencing.notice_sleep(now)
+        if isinstance(event, Received):
+            instructions = self._heard(event.sender, event.message, now)
+            if type(event.message) in RECEIPTS and not self._may_go_on(instructions):
+                return [*self.run.agenda.arm()]
+        else:
+            instructions = self._handle(event, now)
+        if self.run.charges:
+            instructions += self._judge(now)
+        if not (isinstance(event, Received) and type(event.message) in OF_WORK):
+            instructions += self.joining.let_in(now)
+            if self.run.charges:
+                instructions += self._judge(now)
+        return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
+
+    def _may_go_on(self, instructions: list[Instruction]) -> bool:
+        """Return whether a receipt has made anything possible: most forwards and backwards go on at
+        another peer."""
+        return bool(instructions or self.run.charges or self.working.has_landed)
+
+    def _judge(self, now: float) -> list[Instruction]:
+        """Deal with what the event has shown of members, and with what that shows of others."""
+        run, instructions = self.run, list[Instruction]()
+        while run.charges and run.phase is not Phase.CLOSING:
+            instructions += self.fencing.judge(run.charges.pop(0), now)
+        return instructions
+
+    def _go_on(self, now: float) -> list[Instruction]:
+        """Do whatever the event has made possible."""
+        run = self.run
+        if run.phase is Phase.CLOSING:
+            return []
+        if run.phase is Phase.HAILING:
+            return self.joining.settle_if_known(now)
+        if run.phase is Phase.WAITING and self._is_served:
+            self.working.begin(now)
+        work = self.working.go_on(now)
+        if run.phase is not Phase.TRAINING or not run.evaluation.is_complete:
+            return work
+        if not run.evaluation.is_reported:
+            work += run.evaluation.report()
+        is_done = run.ledger.complete or run.version in run.skipped
+        if run.version != run.last_version and not is_done:
+            return work
+        return [*work, *self._commit_or_end(now)]
+
+    def _commit_or_end(self, now: float) -> list[Instruction]:
+        """Commit or end if it is time to. This version is evaluated, where it is to be."""
+        run = self.run
+        if run.is_last_version:
+            return self.ending.finish()
+        return self.committing.prepare(now) if run.commit is None else []
+
+    @property
+    def _is_served(self) -> bool:
+        """Return whether every stage has the replicas that were asked for."""
+        missing = zip(self.run.members.counts, self.run.needed, strict=True)
+        return all(ready >= needed for ready, needed in missing)
+
+    def _handle(self, event: Event, now: float) -> list[Instruction]:
+        match event:
+            case Started():
+                return self._started(now)
+            case PeersSeen(stage, peers):
+                return self.joining.seen(stage, peers, now)
+            case SendFailed(to, Forward(work=work)):
+                self.run.dispatch.refused(to, work, now + REWIRE_S)
+            case SendFailed(to, Hail() | Admit()):
+                return self.fencing.lost(to, "it cannot be reached", now)
+            case PeerLost(peer, reason):
+                return self.fencing.lost(peer, reason, now)
+            case CheckpointSaved(version):
+                self.run.saving.done(version)
+            case CheckpointFailed(version, reason):
+                return self.ending.checkpoint_failed(version, reason, now)
+            case DeadlinePassed(name):
+                return self._deadline_passed(name, now)
+            case StopRequested(reason):
+                return self.ending.stop_requested(reason)
+            case Expelled(peer, reason):
+                return self.fencing.expelled(peer, reason, now)
+        return []
+
+    def _started(self, now: float) -> list[Instruction]:
+        return [
+            StartDeadline("waiting", now + WAITING_S),
+            self.fencing.start(now),
+            self.ending.start(now),
+        ]
+
+    def _heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
+        """A word of anybody: of a stranger only what it is, of nobody what cannot be true."""
+        run, member = self.run, self.run.members.get(sender)
+        check = CHECKS.get(type(message))
+        if check is not None and (flaw := check(message, run.known)):
+            if member is not None and member.state is not Membership.SEEN:
+                run.charge(sender, flaw, "lie")
+            return []
+        if type(message) is Beacon:
+            if run.conduct.is_expelled(sender):
+                return []
+            return self.joining.beacon(sender, message, now)
+        return self._received(member, message, now) if member is not None else []
+
+    def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
+        run, peer = self.run, member.peer
+        match message:
+            case Accumulated():  # most are of these two: a pattern of fields would take longer
+                is_its = message.stage == member.stage
+                if is_its and run.is_current(member, message.epoch, message.term):
+                    self.working.receipt(member, message.microbatch, now)
+            case Accepted():
+                run.dispatch.wiring.observe(peer, message.service_s, message.backlog_s)
+            case Busy(work, service_s):
+                run.dispatch.wiring.observe(peer, service_s)
+                run.dispatch.refused(peer, work, now + max(REWIRE_S, service_s))
+            case Stale(work):
+                run.dispatch.refused(peer, work, now + REWIRE_S)
+            case Claim():
+                return self.working.claim(member, message, now)
+            case Evaluated():
+                self.working.evaluated(member, message, now)
+            case Released(epoch, term) if run.is_current(member, epoch, term):
+                return self.working.released(member, message)
+            case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
+                return self.joining.ready(member, version, digest, now)
+            case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):
+                return self.fencing.leaving(member, idle, now)
+            case Prepared():
+                return self.committing.prepared(peer, message, now)
+            case Updated():
+                return self.committing.updated(peer, message, now)
+            case Refused():
+                return self.committing.refused(member, message, now)
+            case Applied(epoch, version, digest) if epoch == run.epoch:
+                if member.state is Membership.ADMITTED:
+                    return self.joining.followed(member, version, digest, now)
+                return self.committing.applied(member, version, digest, now)
+        return []
+
+    # ------------------------------------------------------------------ deadlines
+
+    def _deadline_passed(self, name: str, now: float) -> list[Instruction]:
+        match name:
+            case "waiting":
+                return self._report_waiting(now)
+            case "health":
+                return self.fencing.look_after_members(now)
+            case "settle":
+                return self.joining.settle(now)
+            case "save":
+                self.run.saving.rests = False
+            case "stall":
+                return self.ending.watch(now)
+            case "overdue":
+                return [i for key in self.run.agenda.due(now) for i in self._overdue(*key, now)]
+        return []
+
+    def _overdue(self, what: str, microbatch: MicrobatchId | None, now: float) -> list[Instruction]:
+        """Ask again for what is late."""
+        match what:
+            case "flight" if microbatch is not None:
+                return self.working.flight_is_late(microbatch, now)
+            case "receipt" if microbatch is not None:
+                return self.working.receipt_is_late(microbatch, now)
+            case "ask":
+                return self.committing.prepare_again()
+            case "round":
+                return self.committing.round_is_late(now)
+            case "apply":
+                return self.committing.apply_again(now)
+        return []
+
+    def _report_waiting(self, now: float) -> list[Instruction]:
+        run = self.run
+        if run.phase not in (Phase.WAITING, Phase.HAILING):
+            return []
+        report = ReportWaiting(run.members.counts, run.needed)
+        return [report, StartDeadline("waiting", now + WAITING_S)]
+
+    # ------------------------------------------------------------------ invariants
+
+    def validate(self) -> None:
+        """Check what always holds between events."""
+        run = self.run
+        run.books.validate()
+        run.dispatch.validate()
+        assert run.books.steps[0] == run.version
+        assert len(run.books.steps) <= 1 + run.settings.staleness
+        assert (run.phase is Phase.PREPARING) == (run.round is not None) or (
+            run.phase is Phase.CLOSING
+        )
+        for ledger, index, stage in run.books.vacancies():
+            assert ledger.grant_to_owners(index).path[stage] == NOBODY

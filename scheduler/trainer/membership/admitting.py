@@ -1,0 +1,95 @@
+"""The admission of peers: what a peer must have to take part, and how it is told.
+
+Rules:
+- The version that counts is the one that is trained on, not one of the same number from before a
+  rollback: it is known by its digest, or by the round that made it.
+- Each admission has a term of its own. What a peer did in an earlier one is void.
+- Whose computation hangs is not let in again before it gets on.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Admit, Beacon, Standing
+from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.scheduler.trainer.membership.health import Verdict
+from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.run import Run
+
+
+class Admitting:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def admit(self, member: Member, donors: tuple[PeerId, ...], now: float) -> Send:
+        """Let it take part, with the state that it has or that a donor gives it."""
+        run = self._run
+        member.state, member.term = Membership.ADMITTED, run.members.next_term()
+        member.reached, member.suspect = run.version, False
+        member.leaving = member.draining = False
+        member.held = (-1, "")
+        member.doubted_at, member.admitted_at, member.came_on_at = None, now, now
+        member.holds, member.dear, member.left_out = 0, 0, None
+        member.step_before_s = run.step_time.mean_s
+        digest = run.digests[member.stage]
+        key = run.key_of(member.peer)
+        member.key = bytes.fromhex(key)
+        member.admit = Admit(run.epoch, member.term, run.version, digest, *run.update, donors, key)
+        return self.tell(member)
+
+    def tell(self, member: Member) -> Send:
+        """Return the message of its newest admission, the first time or again."""
+        assert member.admit is not None
+        return Send(member.peer, member.admit)
+
+    def welcome(self, member: Member) -> list[Instruction]:
+        """Tell those before it that they may give it work, and those after it that they take work
+        from it."""
+        if member.state is not Membership.READY or member.draining:
+            return []
+        run = self._run
+        if member.stage == 0:
+            run.dispatch.wiring.add(member.peer)
+        told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
+        standing = Standing(run.epoch, member.stage, member.peer, True)
+        return [Send(peer, standing) for peer in told]
+
+    def holds_version(self, stage: int, beacon: Beacon) -> bool:
+        run = self._run
+        if beacon.version != run.version or not beacon.digest:
+            return False
+        known = run.digests[stage]
+        return beacon.digest == known if known else beacon.applied == run.update[0] >= 0
+
+    def could_serve(self, member: Member) -> bool:
+        """Return whether it is here, and holds the version."""
+        beacon = member.beacon
+        if beacon is None or beacon.epoch != self._run.epoch:
+            return False
+        return self._run.version == 0 or self.holds_version(member.stage, beacon)
+
+    def verdict(self, member: Member, now: float) -> Verdict:
+        """Judge its health. A computation takes no longer than it says, and than a step."""
+        step_s = self._run.step_time.mean_s
+        said_s = member.beacon.service_s if member.beacon is not None else 0.0
+        return member.health.verdict(now, min(said_s or step_s, step_s))
+
+    def is_stuck(self, member: Member, now: float) -> bool:
+        """Return whether it has work and gets on with none: it would be fenced again at once."""
+        return self.verdict(member, now) is Verdict.GONE
+
+    def can_go_on(self, member: Member, now: float) -> bool:
+        """Return whether it has the version, or has prepared what leads to it."""
+        run, beacon = self._run, member.beacon
+        if beacon is None or run.conduct.is_barred(member.peer, run.version, now):
+            return False
+        is_prepared = beacon.version == run.version - 1 and beacon.prepared == run.update[0] >= 0
+        return self.holds_version(member.stage, beacon) or is_prepared
+
+    def may_join(self, member: Member, version: int, now: float) -> bool:
+        """Return whether it is a newcomer that could get the state of that version."""
+        beacon = member.beacon
+        if beacon is None or beacon.epoch != self._run.epoch or beacon.state == "leaving":
+            return False
+        is_barred = self._run.conduct.is_barred(member.peer, version, now)
+        return not is_barred and not self.is_stuck(member, now)

@@ -1,0 +1,109 @@
+"""The health of a peer: if it is alive and at work, by its beacons. No constant decides it.
+
+A peer is suspected when its next beacon, or its next finished computation while it has some to do,
+is later than it ever was likely to be (mean + 4 deviations of what was seen). That costs next to
+nothing, so it comes early. It is given up at twice its deadline, which leaves room for what happens
+to everybody now and then: two beacons that are lost, a radio that stalls for four of them, a
+computation that takes six times as long. A late beacon that comes after all widens the deadline.
+
+Computations are counted one by one, however many of them lie between two beacons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from swarmrt.scheduler.timing.estimate import Estimate
+
+
+class Verdict(StrEnum):
+    FINE = "fine"
+    SUSPECT = "suspect"
+    GONE = "gone"
+
+
+LEAST_SAMPLES = 3  # of a kind, before it can be late
+BURST_S = 0.25  # half of a beat: several hails are answered at once, or nearly
+EARLY = 1.5  # of a mean: a thing that always took equally long may still take half as long again
+LEAST_BEATS = 3  # in a deadline: two may be lost, and at twice it a radio has stalled for four
+LEAST_COMPUTATIONS = 4  # in a deadline: at twice it, one has taken eight times as long
+MOST_DEADLINES = 4  # that a gap counts for: one long absence does not make patient for ever
+
+
+@dataclass(slots=True)
+class Health:
+    heard_at: float | None = None
+    progress_at: float = 0.0
+    done: int = 0
+    queued: int = 0
+    beacons: Estimate = field(default_factory=Estimate)
+    progress: Estimate = field(default_factory=Estimate)  # of one computation
+
+    def beacon(self, now: float, queued: int, done: int) -> None:
+        """Take down how much it has to do, and how much it has done since its start."""
+        shortest_s = max(self.beacons.mean_s / 2, BURST_S)
+        if self.heard_at is not None and now - self.heard_at > shortest_s:
+            self._add_gap(now - self.heard_at)  # and not a burst that was held up
+        self.heard_at = now
+        if done != self.done and self.queued and now > self.progress_at:
+            self.progress.add((now - self.progress_at) / max(1, done - self.done))
+        if done != self.done or not self.queued:
+            self.progress_at = now
+        self.done, self.queued = done, queued
+
+    def _add_gap(self, seconds: float) -> None:
+        known = self.beacons.samples >= LEAST_SAMPLES
+        self.beacons.add(min(seconds, MOST_DEADLINES * self.deadline_s) if known else seconds)
+
+    def slept(self, seconds: float, now: float) -> None:
+        """Forgive a silence in which the listener itself stood still. It ends now, at the latest:
+        whoever was heard meanwhile gets no credit for later."""
+        if self.heard_at is not None:
+            self.heard_at = max(self.heard_at, min(now, self.heard_at + seconds))
+        self.progress_at = max(self.progress_at, min(now, self.progress_at + seconds))
+
+    @property
+    def deadline_s(self) -> float:
+        """The time within which the next beacon is due, as it is learned."""
+        return _deadline_s(self.beacons, LEAST_BEATS)
+
+    def verdict(self, now: float, most_s: float = 0.0) -> Verdict:
+        """Judge it. A computation takes `most_s` at most, where it has shown no other time; 0 if
+        that is not known."""
+        if self._lateness(now, LEAST_BEATS, most_s) >= 2:
+            return Verdict.GONE
+        is_fine = self._lateness(now, EARLY, most_s) < 1
+        return Verdict.FINE if is_fine else Verdict.SUSPECT
+
+    def is_silent(self, now: float) -> bool:
+        """Return whether it would be given up for its beacons alone."""
+        if self.heard_at is None or self.beacons.samples < LEAST_SAMPLES:
+            return False
+        return (now - self.heard_at) / _deadline_s(self.beacons, LEAST_BEATS) >= 2
+
+    def late_s(self, now: float) -> float:
+        """Return for how long nothing has been heard of it, or of its progress."""
+        if self.heard_at is None:
+            return 0.0
+        return now - min(self.heard_at, self.progress_at if self.queued else self.heard_at)
+
+    def _lateness(self, now: float, beats: float, most_s: float) -> float:
+        """Return how late it is, as a share of its deadline."""
+        if self.heard_at is None:
+            return 0.0
+        late = 0.0
+        beat_s = _deadline_s(self.beacons, beats)
+        if self.beacons.samples >= LEAST_SAMPLES:
+            late = (now - self.heard_at) / beat_s
+        computing_s = LEAST_COMPUTATIONS * most_s
+        if self.progress.samples >= LEAST_SAMPLES:
+            computing_s = _deadline_s(self.progress, LEAST_COMPUTATIONS)
+        if self.queued and computing_s:
+            # It is known only by beacons, so it may be one beacon older than it seems.
+            late = max(late, (now - self.progress_at) / (computing_s + beat_s))
+        return late
+
+
+def _deadline_s(estimate: Estimate, least_means: float) -> float:
+    return max(estimate.deadline_s, least_means * estimate.mean_s)

@@ -1,0 +1,169 @@
+"""The members that serve each stage, as the trainer sees them.
+
+SEEN ── admitted ──→ ADMITTED ── has the version ──→ READY
+  ↑                     │                              │
+  └───────────── fenced: what it did is void ──────────┘     lost, at any time: forgotten
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Admit, Beacon, LeftOut, Path
+from swarmrt.scheduler.trainer.membership.health import Health
+
+MOST_SEEN = 1000  # that are not admitted, in all stages: anybody may send a beacon
+
+
+class Membership(StrEnum):
+    SEEN = "seen"
+    ADMITTED = "joining"
+    READY = "ready"
+
+
+@dataclass(slots=True)
+class Member:
+    peer: PeerId
+    stage: int
+    state: Membership = Membership.SEEN
+    term: int = 0  # of its newest admission
+    admit: Admit | None = None  # its newest
+    key: bytes = b""  # of seals for it, once it is admitted
+    admitted_at: float = 0.0
+    worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
+    ready_at: float = -math.inf  # when it was last let in
+    late_since: float = -math.inf  # when the first flight began that was late since it last worked
+    late_at: float = -math.inf  # when that was found late
+    reached: int = 0  # the version that it has come to since
+    came_on_at: float = 0.0  # when it last came to one, or bytes of what it lacks did
+    holds: int = 0  # commits that were held for it since its admission
+    dear: int = 0  # rounds in a row that it made longer than it is worth
+    step_before_s: float = 0.0  # a step's time when it was let in; 0 when that was not known
+    left_out: LeftOut | None = None  # why it has to wait, until it is admitted again
+    held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
+    has_agreed: bool = False  # its weights were those of the others, after an update
+    leaving: bool = False  # it wants to go, once others serve
+    draining: bool = False  # it may: it gets nothing new, and goes after the commit
+    suspect: bool = False  # gets nothing new until it is heard again
+    doubted_at: float | None = None  # since then its beacons were of another term, all of them
+    beacon: Beacon | None = None  # its newest
+    reminders: int = 0  # of its neighbours
+    reminded_at: float = 0.0
+    health: Health = field(default_factory=Health)
+
+    @property
+    def idle_since(self) -> float:
+        """Return since when nothing has come of its work, for all that could."""
+        return max(self.worked_at, self.ready_at)
+
+    @property
+    def gradient_s(self) -> float:
+        """Return the seconds that a gradient takes over its link, by its own word, or 0."""
+        return self.beacon.gradient_s if self.beacon is not None else 0.0
+
+    def says_of(self, version: int) -> str:
+        """Return the digest that it has named for this version; empty for none."""
+        if self.held[0] == version:
+            return self.held[1]
+        if self.beacon is not None and self.beacon.version == version:
+            return self.beacon.digest
+        return ""
+
+
+class Members:
+    """The members of all stages. A peer serves one stage."""
+
+    def __init__(self, num_stages: int) -> None:
+        self.num_stages = num_stages
+        self._members: dict[PeerId, Member] = {}
+        self._forgotten: list[Member] = []
+        self._terms = 0
+
+    def next_term(self) -> int:
+        self._terms += 1
+        return self._terms
+
+    def get(self, peer: PeerId) -> Member | None:
+        return self._members.get(peer)
+
+    def see(self, peer: PeerId, stage: int) -> Member | None:
+        """The new member, or None if it is known."""
+        if peer in self._members:
+            return None
+        if len(self._members) >= MOST_SEEN:
+            self._forget_a_silent_one()
+        member = self._members[peer] = Member(peer, stage)
+        return member
+
+    def _forget_a_silent_one(self) -> None:
+        """Forget, of those that are only seen, the longest silent one, if there are too many."""
+        seen = self.in_state(Membership.SEEN)
+        if len(seen) >= MOST_SEEN:
+            silent = min(seen, key=lambda member: member.health.heard_at or -math.inf)
+            self._forgotten += [silent] if silent.beacon is not None else []
+            self.lose(silent.peer)
+
+    def take_forgotten(self) -> list[Member]:
+        """Return whom there were too many to remember, since this was asked last."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
+
+    def lose(self, peer: PeerId) -> Member | None:
+        return self._members.pop(peer, None)
+
+    def of_stage(self, stage: int, *states: Membership) -> list[Member]:
+        """Return the members of the stage in roster order."""
+        return sorted(
+            (
+                member
+                for member in self._members.values()
+                if member.stage == stage and (not states or member.state in states)
+            ),
+            key=lambda member: member.peer,
+        )
+
+    def bare_stages(self) -> list[int]:
+        """Stages that nobody serves or is about to."""
+        return [stage for stage in range(self.num_stages) if not self.holders(stage)]
+
+    def in_state(self, state: Membership) -> list[Member]:
+        return [member for member in self._members.values() if member.state is state]
+
+    def is_ready(self, peer: PeerId, stage: int) -> bool:
+        """Return whether it takes work of this stage."""
+        member = self._members.get(peer)
+        return member is not None and member.stage == stage and member.state is Membership.READY
+
+    def is_astray(self, route: Path) -> bool:
+        """Return whether a route passes somebody at a stage who takes work of another one."""
+        for stage, peer in enumerate(route):
+            member = self._members.get(peer)
+            if member is not None and member.stage != stage and member.state is Membership.READY:
+                return True
+        return False
+
+    def waits_for(self, peer: PeerId) -> PeerId:
+        """Return whom it says that it waits for in a round: itself, another one, or nobody."""
+        member = self._members.get(peer)
+        beacon = member.beacon if member is not None else None
+        return beacon.waits_for if beacon is not None else PeerId("")
+
+    def ready(self, stage: int) -> tuple[PeerId, ...]:
+        return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
+
+    def holders(self, stage: int) -> list[Member]:
+        """Return who has the stage's current version, or follows it from a state that it was
+        given."""
+        return self.of_stage(stage, Membership.ADMITTED, Membership.READY)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Ready replicas by stage."""
+        return tuple(len(self.ready(stage)) for stage in range(self.num_stages))
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(list(self._members.values()))

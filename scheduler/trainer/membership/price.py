@@ -1,0 +1,26 @@
+"""The price of going on without a member: its work of the open steps is done again by others.
+
+Whoever has been silent for so long is likely to be silent for as long again. So waiting is dearer
+than doing its work again once it has been waited for longer than that would take.
+"""
+
+from __future__ import annotations
+
+from swarmrt.scheduler.trainer.membership.members import Member
+from swarmrt.scheduler.trainer.run import Run
+
+
+def is_too_dear(run: Run, member: Member, waited_s: float) -> bool:
+    """Return whether waiting for a member that is still heard has cost more than going on without
+    it: nobody is done without sooner than for silence."""
+    return waited_s > max(2 * member.health.deadline_s, redo_s(run, member))
+
+
+def redo_s(run: Run, member: Member) -> float:
+    """Return the seconds that the others of its stage need for what it has of the open steps.
+
+    It follows from how long steps take, which the trainer measures, and not from what peers say.
+    """
+    replicas = len(run.members.ready(member.stage))
+    share = run.books.num_owned(member.peer) / run.settings.microbatches
+    return run.step_time.mean_s * share * replicas / max(1, replicas - 1)

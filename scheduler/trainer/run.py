@@ -1,0 +1,212 @@
+"""The knowledge that the trainer has of its run. The parts of its core share it, as those of a peer
+a seat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from enum import StrEnum
+from typing import Literal
+
+from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.messages import Finish
+from swarmrt.recorded import Recorded
+from swarmrt.scheduler import seals
+from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
+from swarmrt.scheduler.timing.agenda import Agenda
+from swarmrt.scheduler.timing.estimate import Estimate, Estimates
+from swarmrt.scheduler.trainer.closing.version import Commit, Round
+from swarmrt.scheduler.trainer.evaluation import Evaluation
+from swarmrt.scheduler.trainer.membership.conduct import Charge, Conduct, Kind
+from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
+from swarmrt.scheduler.trainer.plausible import Known
+from swarmrt.scheduler.trainer.saving import Saving
+from swarmrt.scheduler.trainer.work.books import Books
+from swarmrt.scheduler.trainer.work.dispatch import Dispatch, Late
+from swarmrt.scheduler.trainer.work.ledger import Grant, Ledger
+from swarmrt.scheduler.trainer.work.receipts import Receipts
+
+WAITING_S = 1.0  # between reports of who is missing
+ANSWER_S = 5.0  # for the first answers of a kind, before it is known how long they take
+
+
+class Phase(StrEnum):
+    HAILING = "hailing"
+    WAITING = "waiting"
+    TRAINING = "training"
+    PREPARING = "preparing"
+    CLOSING = "closing"
+
+
+class TrainerSettings(Recorded, frozen=True):
+    me: PeerId
+    seed: int
+    epoch: int
+    start_version: int  # of the checkpoint that is resumed, or 0
+    steps: int  # the version at which the run is done
+    microbatches: int
+    eval_every: int  # versions; 0 evaluates only the last one
+    eval_microbatches: int
+    checkpoint_every: int  # versions; 0 keeps only the last one
+    needed: tuple[int, ...]  # replicas to wait for, by stage
+    start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
+    record_ttl_s: float  # how long the directory may name a peer that is gone
+    resume: bool  # go on from what the peers hold, if that is newer
+    staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    microbatch_tokens: int = 0  # targets of each; 0 when a log does not say
+    least_loss: float = -math.inf  # that a microbatch can have
+    secret: str = (
+        ""  # of this incarnation, in hex, for the keys of members; without it they have none
+    )
+    not_finite: Literal["stop", "skip"] = "stop"  # what a step's data do, when they are at fault
+    by_owners: tuple[int, ...] = ()  # stages whose update is made by the parts' owners
+    state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
+    fingerprint: str = ""  # of all that decides the weights; peers compare it
+
+
+class Run:
+    def __init__(self, settings: TrainerSettings) -> None:
+        self.settings = settings
+        self.phase = Phase.HAILING if settings.resume else Phase.WAITING
+        self.epoch = settings.epoch
+        self.version = settings.start_version
+        self.digests = settings.start_digests or ("",) * len(settings.needed)  # of the version
+        self.update = (-1, 0.0)  # round and norm of the one that made this version, if known
+        self.last_version = settings.steps
+        self.needed = settings.needed
+        self.num_stages = len(settings.needed)
+        self.by_owners = set(settings.by_owners)  # stages whose replicas round differently
+        self.has_begun = False
+        self.is_stopping = False
+        self.known = Known(settings.microbatch_tokens, settings.least_loss)
+        self.members = Members(len(settings.needed))
+        self._secret = bytes.fromhex(settings.secret)
+        self.conduct = Conduct()
+        self.charges: list[Charge] = []  # to be dealt with before anything else goes on
+        self.books = Books(settings.microbatches, len(settings.needed))
+        self.books.open(self.version)
+        self.dispatch = Dispatch(settings.seed)
+        self.evaluation = Evaluation(self.version, 0)
+        self.round: Round | None = None
+        self.round_began_at = 0.0  # the newest
+        self.void_rounds = 0  # of this step
+        self.skipped: set[int] = set()  # open steps whose gradient is never finite
+        self.commit: Commit | None = None
+        self.saving = Saving(settings.start_version, self.digests)
+        self.offered = settings.start_version or None  # the checkpoint that newcomers can get
+        self.step_time = Estimate()
+        self.work_time = Estimate()  # of steps, until all is accumulated
+        self.was_held_up = False  # this step, by attempts that were late
+        self.apply_time = Estimate()
+        self.apply_times = {snapshot: Estimates() for snapshot in (False, True)}  # of each member
+        self.load_time = Estimate()  # of newcomers, from their admission
+        self.step_began_at = 0.0
+        self.applied_at = 0.0
+        self.progress_at = 0.0
+        self._came: set[Hashable] = set()  # in this step
+        self.agenda: Agenda[Late] = Agenda("overdue")
+        self.receipts = Receipts(self.agenda)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the step that is next to be committed."""
+        return self.books[self.version]
+
+    @property
+    def is_last_version(self) -> bool:
+        return self.version == self.last_version
+
+    @property
+    def current(self) -> tuple[int, int]:
+        """Epoch and step of what is next to be committed."""
+        return self.epoch, self.version
+
+    def charge(
+        self, peer: PeerId, reason: str, kind: Kind = "fault", waited_s: float = 0.0
+    ) -> None:
+        """Hold something against a member: it is fenced once this event is dealt with."""
+        self.charges.append(Charge(peer, reason, kind, waited_s))
+
+    def trust(self, peer: PeerId) -> tuple[int, int, PeerId]:
+        """The less, the more: by its faults, then by how long ago it was admitted."""
+        member = self.members.get(peer)
+        return self.conduct.faults(peer), member.term if member is not None else 0, peer
+
+    def key_of(self, peer: PeerId) -> str:
+        """Return the key of seals for a member, in hex; empty when grants have none."""
+        return seals.key_of(self._secret, peer) if self._secret else ""
+
+    def seals_of(self, microbatch: MicrobatchId, grant: Grant) -> str:
+        """Return the seals of a grant, one for each peer of its path."""
+        if not self._secret:
+            return ""
+        what = seals.sealed(self.epoch, microbatch, grant.path, grant.need)
+        members = [self.members.get(peer) for peer in grant.path]
+        made = [seals.seal(m.key, what) if m is not None else seals.NONE for m in members]
+        return b"".join(made).hex()
+
+    def has_others(self, peer: PeerId, stage: int) -> bool:
+        """Return whether the stage has a ready replica beside this one."""
+        return any(other != peer for other in self.members.ready(stage))
+
+    def is_current(self, member: Member, epoch: int, term: int) -> bool:
+        """Return whether that is what the member was admitted in."""
+        return (epoch, term) == (self.epoch, member.term) and member.state is not Membership.SEEN
+
+    def came(self, what: Hashable, now: float) -> None:
+        """Take note of something that leads to the next version. It is progress the first time in a
+        step: what is lost and done again, over and over, is none."""
+        if what not in self._came:
+            self._came.add(what)
+            self.progress_at = now
+
+    def step_took(self, seconds: float) -> None:
+        """Learn from a step that is over. If it was held up, that is not how long steps take:
+        whoever waits for so long next time is held up for even longer."""
+        if self.was_held_up and self.step_time.samples:
+            seconds = min(seconds, 2 * self.step_time.mean_s)
+        self.step_time.add(seconds)
+
+    def work_took(self, seconds: float) -> None:
+        """All of a step is accumulated."""
+        if self.was_held_up and self.work_time.samples:
+            seconds = min(seconds, 2 * self.work_time.mean_s)
+        self.work_time.add(seconds)
+
+    def begin_step(self) -> None:
+        """Go on to another step, the next to be committed."""
+        self.void_rounds, self.was_held_up = 0, False
+        self._came.clear()
+
+    def begin_books(self) -> None:
+        """Open the books of the current step, of which nothing is done."""
+        self.books.clear()
+        self.skipped.clear()
+        self.books.open(self.version)
+        self.receipts.clear()
+        self.begin_step()
+
+    def leave(self, reason: str) -> list[Instruction]:
+        """End the run. Peers are told that it is over if a checkpoint has all that they hold; else
+        they keep it for the next incarnation."""
+        is_saved = self.phase is not Phase.HAILING and self.saving.version == self.version
+        told = self.members if is_saved else ()
+        self.phase = Phase.CLOSING
+        return [*(Send(member.peer, Finish(reason)) for member in told), Stop(reason, error=False)]
+
+    def is_not_finite(self, step: int, reason: str) -> list[Instruction]:
+        """A step's gradient or loss is not finite, whoever computes it: it is what it is computed
+        from. Skip the step, or give up, as the run's owner wants it."""
+        if self.settings.not_finite == "stop":
+            return [self.give_up(reason)]
+        self.skipped.add(step)
+        for microbatch in self.books.restart(step):
+            self.agenda.cancel(("receipt", microbatch))
+            self.agenda.cancel(("flight", microbatch))
+        self.dispatch.drop(step, but_held_out=True)
+        self.receipts.drop(step)
+        return [ReportRecovery(step, "skipped", 1, reason)]
+
+    def give_up(self, reason: str) -> Stop:
+        self.phase = Phase.CLOSING
+        return Stop(reason, error=True)

@@ -1,0 +1,79 @@
+"""The ledgers of all steps that are open.
+
+With a staleness of 0 that is the step of the current version alone. With 1 the next step is open as
+well: it runs on the same weights as the step whose gradients are being reduced.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.scheduler.trainer.work.ledger import Ledger
+
+
+class Books:
+    def __init__(self, microbatches: int, num_stages: int) -> None:
+        self._microbatches, self._num_stages = microbatches, num_stages
+        self._ledgers: dict[int, Ledger] = {}  # by step, oldest first
+
+    def __getitem__(self, step: int) -> Ledger:
+        return self._ledgers[step]
+
+    @property
+    def steps(self) -> list[int]:
+        return list(self._ledgers)
+
+    def open(self, step: int) -> list[MicrobatchId]:
+        """A new step, after the others; what it consists of."""
+        self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
+        return [MicrobatchId(step, index) for index in range(self._microbatches)]
+
+    def restart(self, step: int) -> list[MicrobatchId]:
+        """Forget all that is done of an open step, in its place; what it consists of."""
+        self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
+        return [MicrobatchId(step, index) for index in range(self._microbatches)]
+
+    def close(self, step: int) -> None:
+        del self._ledgers[step]
+
+    def clear(self) -> None:
+        self._ledgers.clear()
+
+    def of(self, microbatch: MicrobatchId) -> Ledger | None:
+        """The ledger that it belongs to; None when its step is not open, or has no such one."""
+        is_known = not microbatch.held_out and 0 <= microbatch.index < self._microbatches
+        return self._ledgers.get(microbatch.step) if is_known else None
+
+    def fence(self, peer: PeerId) -> int:
+        """Void all that this peer has in them; return how many (microbatch, stage) that was."""
+        return sum(ledger.fence(peer) for ledger in self._ledgers.values())
+
+    def num_owned(self, peer: PeerId) -> int:
+        """Return how many (microbatch, stage) of the open steps this peer owns."""
+        return sum(len(ledger.owned_by(peer)) for ledger in self._ledgers.values())
+
+    def load(self, stage: int) -> Counter[PeerId]:
+        """Return how much each owner of a stage has yet to accumulate."""
+        loads = [ledger.load(stage) for ledger in self._ledgers.values()]
+        return sum(loads, Counter())
+
+    @property
+    def has_vacancies(self) -> bool:
+        for ledger in self._ledgers.values():  # asked after every event: `any` would take longer
+            if ledger.has_vacancies:
+                return True
+        return False
+
+    def vacancies(self) -> list[tuple[Ledger, int, int]]:
+        """Return what nobody owns, oldest first: (ledger, microbatch index, stage)."""
+        return [
+            (ledger, index, stage)
+            for ledger in self._ledgers.values()
+            for index, stage in ledger.vacancies()
+        ]
+
+    def validate(self) -> None:
+        for step, ledger in self._ledgers.items():
+            assert step == ledger.step
+            ledger.validate()

@@ -1,0 +1,196 @@
+"""The trainer's side of forward: which microbatches are on their way, and to whom they were given.
+
+A flight begins with its first dispatch and ends when it is finished, whatever attempts it takes.
+A microbatch goes again when its replica refused it, was lost, or is late with its claim.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.messages import Forward
+from swarmrt.scheduler.instructions import Batch, Send
+from swarmrt.scheduler.timing.agenda import Agenda
+from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.trainer.work.window import Window
+from swarmrt.scheduler.wiring.stochastic import Wiring
+
+REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
+SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
+IN_VAIN = 2  # attempts that were late, before somebody keeps what he is given
+CLAIM_S = 10.0  # for the first claims, before it is known how long they take
+
+
+Late = tuple[str, MicrobatchId | None]  # what is overdue
+WAKE: Late = ("rewire", None)  # replicas may take work again
+
+
+@dataclass(slots=True)
+class Flight:
+    attempt: int
+    peer: PeerId  # of stage 0, that the newest attempt was given to
+    sent_at: float
+    began_at: float
+    claim_s: float = CLAIM_S  # in which a claim of its newest attempt was expected
+    claimed: bool = False  # the newest attempt has come to its end
+    retries: int = 0
+
+
+class Dispatch:
+    def __init__(self, seed: int) -> None:
+        self.wiring = Wiring(random.Random(seed))
+        self._pending: OrderedDict[MicrobatchId, None] = OrderedDict()  # the first goes next
+        self._flights: dict[MicrobatchId, Flight] = {}
+        self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
+        self.window = Window()
+        self._claim_time = Estimate()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._pending and not self._flights
+
+    def open(self, microbatches: Iterable[MicrobatchId]) -> None:
+        """Add microbatches, to be sent as the window allows, after those that there are."""
+        self._pending.update(dict.fromkeys(microbatches))
+
+    def drop(self, step: int, *, but_held_out: bool = False) -> None:
+        """Drop whatever is left of a step, or all of it that is trained on."""
+
+        def stays(microbatch: MicrobatchId) -> bool:
+            return microbatch.step != step or (but_held_out and microbatch.held_out)
+
+        self._pending = OrderedDict((mb, None) for mb in self._pending if stays(mb))
+        self._flights = {mb: flight for mb, flight in self._flights.items() if stays(mb)}
+        self._attempts = {mb: number for mb, number in self._attempts.items() if stays(mb)}
+
+    def clear(self) -> None:
+        self._pending.clear()
+        self._flights.clear()
+        self._attempts.clear()
+
+    def fill(self, epoch: int, overdue: Agenda[Late], now: float, step_s: float) -> list[Send]:
+        """Send while the window has room. A step takes about `step_s`."""
+        sends: list[Send] = []
+        while self.has_room:
+            peer = self.wiring.choose(now)
+            if peer is None:
+                if len(self.wiring) and WAKE not in overdue:
+                    overdue.set(WAKE, now + REWIRE_S)
+                return sends
+            microbatch = self._pending.popitem(last=False)[0]
+            flight = self._send(microbatch, peer, now)
+            flight.claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), step_s)
+            overdue.set(("flight", microbatch), now + SLACK * flight.claim_s)
+            forward = Forward(Work(microbatch, flight.attempt), epoch, ())
+            sends.append(Send(peer, forward, Batch(microbatch)))
+        return sends
+
+    @property
+    def has_room(self) -> bool:
+        """Return whether there is room for the one that goes next. Only first attempts wait: what
+        fills the window may be behind later ones."""
+        if not self._pending:
+            return False
+        return len(self._flights) < self.window.size or next(iter(self._pending)) in self._attempts
+
+    def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
+        attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
+        flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now, now))
+        flight.attempt, flight.peer, flight.sent_at, flight.claimed = attempt, peer, now, False
+        return flight
+
+    def again(self, microbatch: MicrobatchId) -> bool:
+        """Ask for one more attempt, unless one is on its way. Returns whether there will be one."""
+        flight = self._flights.get(microbatch)
+        if microbatch in self._pending or (flight is not None and not flight.claimed):
+            return False
+        self._goes_next(microbatch)
+        return True
+
+    def goes_again(self, microbatch: MicrobatchId) -> None:
+        """Queue it again: its newest attempt has come to an end that does not count."""
+        flight = self._flights.get(microbatch)
+        if flight is not None and not flight.claimed and microbatch not in self._pending:
+            self._goes_next(microbatch)
+
+    def refused(self, peer: PeerId, work: Work, until: float) -> None:
+        """A replica of stage 0 did not take a microbatch: it goes elsewhere."""
+        self.wiring.block(peer, until)
+        flight = self._flights.get(work.microbatch)
+        if flight is None:
+            return
+        is_newest = (flight.attempt, flight.peer) == (work.attempt, peer)
+        if is_newest and not flight.claimed and work.microbatch not in self._pending:
+            self._goes_next(work.microbatch)
+
+    def lost(self, peer: PeerId) -> None:
+        """Give to others what it had been given and nobody has claimed."""
+        self.wiring.remove(peer)
+        self.window.remove(peer)
+        for microbatch, flight in self._flights.items():
+            if flight.peer == peer and not flight.claimed and microbatch not in self._pending:
+                self._goes_next(microbatch)
+
+    def was_sent(self, work: Work) -> bool:
+        """Return whether there is such an attempt, of a step that is open."""
+        return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
+
+    def began_at(self, microbatch: MicrobatchId) -> float:
+        """Return when a flight's first attempt was sent."""
+        return self._flights[microbatch].began_at
+
+    def oldest_began_at(self) -> float | None:
+        """Return when the first of the flights began that wait for a claim."""
+        waiting = (flight.began_at for flight in self._flights.values() if not flight.claimed)
+        return min(waiting, default=None)
+
+    def is_in_vain(self, microbatch: MicrobatchId) -> bool:
+        """Return whether attempt after attempt of a flight was late."""
+        return self._flights[microbatch].retries >= IN_VAIN
+
+    def is_late(self, microbatch: MicrobatchId) -> bool:
+        """Return whether its newest attempt is overdue: another one goes, unless it waits to go
+        anyway."""
+        flight = self._flights.get(microbatch)
+        if flight is None or flight.claimed or microbatch in self._pending:
+            return False
+        flight.retries += 1
+        self.wiring.never_came(flight.peer)
+        self._goes_next(microbatch)
+        return True
+
+    def claimed(self, microbatch: MicrobatchId, first: PeerId, now: float, since: float) -> None:
+        """An attempt of it has come to its end, by way of that replica of stage 0. How long one
+        takes is learned from those that were sent since then: others waited for their version."""
+        flight = self._flights.get(microbatch)
+        if flight is None or flight.claimed:
+            return
+        if flight.peer == first:
+            self.wiring.came_back(first, flight.sent_at, now)
+        if flight.attempt == 1 and flight.sent_at >= since:
+            self._claim_time.add_answer(now - flight.sent_at, flight.claim_s)
+        flight.claimed = True
+        self._pending.pop(microbatch, None)
+
+    def landed(self, microbatch: MicrobatchId, now: float) -> None:
+        """End a flight, which is finished."""
+        flight = self._flights.get(microbatch)
+        if flight is not None:
+            if not flight.claimed:  # a held-out one ends without a claim
+                self.wiring.came_back(flight.peer, flight.sent_at, now)
+            self.window.landed(len(self._flights), more=bool(self._pending))
+            del self._flights[microbatch]
+        self._pending.pop(microbatch, None)
+
+    def _goes_next(self, microbatch: MicrobatchId) -> None:
+        self._pending[microbatch] = None
+        self._pending.move_to_end(microbatch, last=False)
+
+    def validate(self) -> None:
+        self.wiring.validate()
+        begun = [microbatch in self._attempts for microbatch in self._pending]
+        assert begun == sorted(begun, reverse=True), "one that was begun waits behind a new one"

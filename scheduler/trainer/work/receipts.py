@@ -1,0 +1,74 @@
+"""The times at which the next receipt of each claimed microbatch is due.
+
+Backward goes from stage to stage, so after a grant or a receipt another one follows. How long that
+takes is learned for each owner, and one that is late is asked again, after twice as long each
+time. What was asked for again counts too, from the beginning: next to nothing is ever lost, so an
+answer that comes late shows that too little was expected, and would be asked for again for ever.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.scheduler.timing.agenda import Agenda
+from swarmrt.scheduler.timing.estimate import Estimates
+from swarmrt.scheduler.trainer.work.dispatch import Late
+
+IN_VAIN = 6  # times: then 63 times as long was waited as it ever takes
+ANSWER_S = 5.0  # for the first ones, before it is known how long they take
+
+
+@dataclass(slots=True)
+class Awaited:
+    stage: int
+    owner: PeerId
+    since: float
+    patience_s: float  # before it is asked for again
+    retries: int = 0
+
+
+class Receipts:
+    def __init__(self, overdue: Agenda[Late]) -> None:
+        self._overdue = overdue
+        self._times: defaultdict[int, Estimates] = defaultdict(Estimates)  # by stage, of owners:
+        # from a grant or receipt to the receipt of the stage
+        self._awaited: dict[MicrobatchId, Awaited] = {}
+
+    def expect(self, microbatch: MicrobatchId, stage: int, owner: PeerId, now: float) -> None:
+        """The one of this stage is due some time."""
+        patience_s = self._times[stage].patience_s(owner, ANSWER_S)
+        self._awaited[microbatch] = Awaited(stage, owner, now, patience_s)
+        self._overdue.set(("receipt", microbatch), now + patience_s)
+
+    def came(self, microbatch: MicrobatchId, stage: int, owner: PeerId, now: float) -> None:
+        awaited = self._awaited.get(microbatch)
+        if awaited is not None:
+            self._times[stage].add_answer(owner, now - awaited.since, awaited.patience_s)
+
+    def late(self, microbatch: MicrobatchId, now: float) -> bool:
+        """Ask its owner again now. Returns whether that was done in vain, and often."""
+        awaited = self._awaited.get(microbatch)
+        if awaited is None:
+            return False
+        awaited.retries += 1
+        times = self._times[awaited.stage]
+        patience_s = times.patience_s(awaited.owner, ANSWER_S, awaited.retries)
+        self._overdue.set(("receipt", microbatch), now + patience_s)
+        return awaited.retries >= IN_VAIN and times.samples > 0
+
+    def waited_s(self, microbatch: MicrobatchId, now: float) -> float:
+        """Return for how long the receipt that is next has been due."""
+        awaited = self._awaited.get(microbatch)
+        return now - awaited.since if awaited is not None else 0.0
+
+    def finished(self, microbatch: MicrobatchId) -> None:
+        self._overdue.cancel(("receipt", microbatch))
+
+    def drop(self, step: int) -> None:
+        """A step is committed."""
+        self._awaited = {mb: awaited for mb, awaited in self._awaited.items() if mb.step != step}
+
+    def clear(self) -> None:
+        self._awaited.clear()

@@ -1,0 +1,1 @@
+"""Stochastic wiring: which replica of the next stage gets the next microbatch."""

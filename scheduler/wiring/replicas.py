@@ -1,0 +1,78 @@
+"""The neighbouring stages' replicas, as a peer knows them: by the trainer's word alone, and by what
+happened on the way to them. The directory only tells where they are."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from swarmrt.ids import PeerId
+from swarmrt.scheduler.wiring.stochastic import Wiring
+
+
+class Absent:
+    """Peers that were lost a short while ago: the directory still names them until their record
+    has expired."""
+
+    def __init__(self, record_ttl_s: float) -> None:
+        self._record_ttl_s = record_ttl_s
+        self._until: dict[PeerId, float] = {}
+
+    def add(self, peer: PeerId, now: float) -> None:
+        self._until[peer] = now + self._record_ttl_s
+
+    def discard(self, peer: PeerId) -> None:
+        """Take note that it is back."""
+        self._until.pop(peer, None)
+
+    def without(self, peers: tuple[PeerId, ...], now: float) -> tuple[PeerId, ...]:
+        """Return those that are not known to be gone."""
+        self._until = {peer: until for peer, until in self._until.items() if until > now}
+        return tuple(peer for peer in peers if peer not in self._until)
+
+
+class Replicas:
+    """The replicas of the next stage. Only whom the trainer vouches for, in this epoch, is given
+    work."""
+
+    def __init__(self, rng: random.Random, record_ttl_s: float) -> None:
+        self.wiring = Wiring(rng, is_only_sender=False)
+        self._absent = Absent(record_ttl_s)
+        self._vouched: dict[PeerId, None] = {}
+
+    def __contains__(self, peer: PeerId) -> bool:
+        """Return whether the trainer vouches for it."""
+        return peer in self._vouched
+
+    def __iter__(self) -> Iterator[PeerId]:
+        return iter(self._vouched)
+
+    def vouch(self, peer: PeerId, now: float) -> None:
+        """The trainer says that it takes work. Where that is no news, and the link to it has just
+        broken, it is not tried again yet."""
+        if peer not in self._vouched:
+            self._vouched[peer] = None
+            self._absent.discard(peer)
+        if self._absent.without((peer,), now):
+            self.wiring.add(peer)
+
+    def fenced(self, peer: PeerId) -> None:
+        """The trainer says that nothing is to be had from it."""
+        self._vouched.pop(peer, None)
+        self.wiring.remove(peer)
+
+    def lost(self, peer: PeerId, now: float) -> None:
+        """The link to it is broken."""
+        self._absent.add(peer, now)
+        self.wiring.remove(peer)
+
+    def clear(self) -> None:
+        """Forget what the trainer has said, which is of an earlier admission."""
+        for peer in self._vouched:
+            self.wiring.remove(peer)
+        self._vouched.clear()
+
+    def refused(self, peer: PeerId, service_s: float, until: float) -> None:
+        """Give nothing more until then to a replica that did not take work."""
+        self.wiring.observe(peer, service_s)
+        self.wiring.block(peer, until)

@@ -1,0 +1,1 @@
+"""Faults that are drawn from a seed, and made in a swarm."""

@@ -1,0 +1,39 @@
+"""Traces that faults leave behind. What has left none was made in vain, and proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from swarmrt.lab.swarm.parts import Part, Peer
+from swarmrt.log_writer import AGAIN
+from swarmrt.observe.audit import read_log
+
+ROOM_AGAIN = f"events.jsonl: {AGAIN}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The trace of a fault: looked for when the run is over, if it `counts` then."""
+
+    what: str  # is missing, if it is
+    is_there: Callable[[], bool]
+    counts: Callable[[], bool]
+
+
+def held_up(part: Part) -> Callable[[], bool]:
+    """Return what tells later whether the log of a process was held up by its disk from now on."""
+    so_far = part.output().count(ROOM_AGAIN)
+    return lambda: part.output().count(ROOM_AGAIN) > so_far
+
+
+def was_in(peer: Peer) -> bool:
+    """Return whether a newcomer has given parts of gradients, or was told that its link is too
+    slow."""
+    log = peer.folder / "events.jsonl"
+    return log.exists() and any(
+        instruction["is"] == "ReportLeftOut"
+        or (instruction["is"] == "Send" and instruction["message"]["is"] == "Part")
+        for entry in read_log(log)
+        for instruction in entry.get("instructions", ())
+    )

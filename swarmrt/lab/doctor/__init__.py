@@ -1,0 +1,1 @@
+"""The examination of what works from here, and why not."""

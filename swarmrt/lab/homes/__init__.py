@@ -1,0 +1,1 @@
+"""Home networks on this machine: namespaces, narrow links, routers that translate."""

@@ -1,0 +1,1 @@
+"""The swarms of real processes on this machine."""

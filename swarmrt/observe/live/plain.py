@@ -1,0 +1,136 @@
+"""Progress as plain lines, for logs and pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from swarmrt.foreign import for_terminal, printable
+from swarmrt.ids import PeerId
+from swarmrt.observe.live.progress import Progress
+from swarmrt.scheduler.instructions import (
+    Report,
+    ReportCheckpointFailed,
+    ReportEvaluation,
+    ReportExpelled,
+    ReportHandOver,
+    ReportLate,
+    ReportPause,
+    ReportPeer,
+    ReportRecovery,
+    ReportRollback,
+    ReportStall,
+    ReportStep,
+    ReportUnlike,
+    ReportWaiting,
+)
+
+LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
+MAX_WHY = 400  # characters of a reason: a peer's, with what the trainer has put around it
+
+
+class PlainView:
+    """Say what changed. Repeated waiting lines are said once."""
+
+    def __init__(self, progress: Progress, say: Callable[[str], None]) -> None:
+        self._progress = progress
+        self._say_raw = say
+        self._said = ""
+        self._known: set[PeerId] = set()
+        steps = progress.config.run.steps - progress.start_version
+        self._every = max(1, steps // LINES_OF_A_RUN)
+
+    def __enter__(self) -> PlainView:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def update(self, report: Report) -> None:
+        match report:
+            case ReportWaiting():
+                self._say_once(waiting_text(report))
+            case ReportPeer():
+                self._peer(report)
+            case ReportStep():
+                self._step(report)
+            case ReportEvaluation(version, loss):
+                self._say(f"step {version:>5}  held-out loss {loss:.4f}")
+            case _ if text := trouble_text(report):
+                self._say(text)
+
+    def _peer(self, report: ReportPeer) -> None:
+        """Tell who comes and goes; beacons of those that are known say nothing new."""
+        is_news = (report.peer in self._known) == (report.state == "lost")
+        if is_news and report.state in ("ready", "lost"):
+            self._known ^= {report.peer}
+            self._say(f"stage {report.stage}: {report.peer} {report.state}")
+
+    def _step(self, report: ReportStep) -> None:
+        last = self._progress.config.run.steps
+        if report.version % self._every == 0 or report.version in (1, last):
+            rate = self._progress.recent_tokens_per_s
+            self._say(
+                f"step {report.version:>5}/{last}  loss {report.loss:.4f}  "
+                f"norm {report.norm:.3f}  {rate:,.0f} tokens/s"
+            )
+
+    def _say(self, text: str) -> None:
+        self._say_raw(for_terminal(text))
+
+    def _say_once(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._say(text)
+
+
+def waiting_text(report: ReportWaiting) -> str:
+    """Return which stages are not served yet."""
+    missing = [
+        f"stage {stage} ({ready} of {needed})"
+        for stage, (ready, needed) in enumerate(zip(report.ready, report.needed, strict=True))
+        if ready < needed
+    ]
+    return f"waiting for peers: {', '.join(missing)}"
+
+
+def trouble_text(report: Report) -> str:
+    """Return what went wrong, and what is done about it; empty for other reports."""
+    match report:
+        case ReportRecovery(step, "fenced", count, reason):
+            again = f"; {count} of its gradients are computed again" if count else ""
+            return f"step {step + 1}: without {printable(reason, MAX_WHY)}{again}"
+        case ReportRecovery(step, "skipped", _, reason):
+            return f"SKIPPED step {step + 1}: {printable(reason, MAX_WHY)}"
+        case ReportPause(stage, reason):
+            why = printable(reason, MAX_WHY)
+            return f"PAUSED: stage {stage} has no replica left ({why}); waiting for one"
+        case ReportHandOver(stage, peer):
+            return (
+                f"stage {stage}: its last replica {peer} wants to leave; it stays until "
+                "another one takes over, or its owner insists"
+            )
+        case ReportRollback(version, lost_steps, reason):
+            why = printable(reason, MAX_WHY)
+            return f"ROLLED BACK to step {version}: {why}; {lost_steps} steps are done again"
+        case ReportExpelled(peer, reason):
+            why = printable(reason, MAX_WHY)
+            return f"EXPELLED: {peer} does not take part in this run any more: {why}"
+        case ReportStall(seconds, awaited):
+            what = printable(awaited, MAX_WHY)
+            return f"nothing has come forward for {seconds:.0f} s; waiting for {what}"
+        case ReportUnlike(stage, peer):
+            return (
+                f"stage {stage}: {peer} rounds differently than the others, as other hardware or "
+                "another build does; from now on the owners of parts update, and all adopt their "
+                "bytes"
+            )
+        case ReportLate(version, seconds, awaited):
+            what = printable(awaited, MAX_WHY)
+            return f"the update to step {version} takes {seconds:.0f} s; waiting for {what}"
+        case ReportCheckpointFailed(version, reason):
+            why = printable(reason, MAX_WHY)
+            return f"the checkpoint of step {version} failed, another one follows: {why}"
+    return ""

@@ -1,0 +1,1 @@
+"""The timeline of all processes of a run."""

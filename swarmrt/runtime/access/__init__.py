@@ -1,0 +1,1 @@
+"""The identity of a process, and who is let in."""

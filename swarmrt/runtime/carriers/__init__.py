@@ -1,0 +1,1 @@
+"""Carriers of links and datagrams: TCP and TLS, libp2p, UDP."""

@@ -1,0 +1,1 @@
+"""The computations of a stage, and the tensors on their way to and from the device."""

@@ -1,0 +1,1 @@
+"""The directory: records in hivemind's DHT, and who may write them."""

@@ -1,0 +1,102 @@
+"""A peer's place in the directory: it writes its own record there, and reads those of others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from swarmrt.config import RunConfig
+from swarmrt.ids import RunId
+from swarmrt.runtime.directory.keeping import keep_written
+from swarmrt.runtime.directory.network import Network, watch_stage
+from swarmrt.runtime.directory.records import PeerRecord
+from swarmrt.runtime.links.links import Links
+from swarmrt.runtime.reach.addresses import MAX_ADDRESSES
+from swarmrt.scheduler.instructions import Announce
+from swarmrt.trust.papers import GuestsPapers
+
+
+class Presence:
+    """A peer's record, kept up to date, and the addresses of the peers that it deals with.
+
+    Who is given work is the trainer's word: the directory only says where they are.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        stage: int,
+        network: Network,
+        links: Links,
+        papers: GuestsPapers,
+    ) -> None:
+        self._config, self._stage, self._network = config, stage, network
+        self._links, self._papers = links, papers
+        self._announced: Announce | None = None
+        self._changed = asyncio.Event()
+        self._look_again: dict[int, asyncio.Event] = {}  # by stage
+        network.relays.on_change(self._changed.set)
+
+    @property
+    def _run(self) -> RunId:
+        return self._papers.run
+
+    def announce(self, what: Announce) -> None:
+        """Show this status and version from now on."""
+        self._announced = what
+        self._changed.set()
+
+    def renew(self) -> None:
+        """Write the record again: what it shows of this peer has changed."""
+        self._changed.set()
+
+    def look_again(self, stage: int) -> None:
+        """Read a stage's records soon, if it is watched: somebody has come to it."""
+        if stage in self._look_again:
+            self._look_again[stage].set()
+
+    async def keep_announced(self) -> None:
+        """Write this peer's record when it changes, and before it expires, again and again."""
+        await keep_written(self._write, self._changed, self._config.links.record_ttl_s / 3)
+
+    async def _write(self) -> None:
+        if self._announced is None:
+            return
+        ttl_s = self._config.links.record_ttl_s
+        record = PeerRecord(
+            run=str(self._run),
+            stage=self._stage,
+            peer=self._network.me,
+            status=self._announced.status,
+            version=self._announced.version,
+            membership=self._papers.membership,
+            life_s=ttl_s,
+            addresses=self._network.daemon.addresses()[:MAX_ADDRESSES],
+            direct=self._links.addresses("direct"),
+        )
+        await self._network.directory.announce(self._run, record, ttl_s)
+
+    def watches(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what learns again and again where others are: replicas, for reduces and for the
+        state; those of the stages on both sides, for frames, which whoever recovers gets again."""
+        before, mine, after = self._stage - 1, self._stage, self._stage + 1
+        around = frozenset({"serving", "leaving"})
+        watches = [self._watch(mine, around | {"joining"})]
+        if before >= 0:
+            watches.append(self._watch(before, around))
+        if after < self._config.num_stages:
+            watches.append(self._watch(after, around))
+        return watches
+
+    async def _watch(self, stage: int, statuses: frozenset[str]) -> None:
+        await watch_stage(
+            self._network.directory,
+            self._links,
+            self._run,
+            stage,
+            statuses,
+            lambda stage, peers: None,
+            self._config.links.refresh_s,
+            self._look_again.setdefault(stage, asyncio.Event()),
+        )

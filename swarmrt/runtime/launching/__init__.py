@@ -1,0 +1,1 @@
+"""Processes that swarmrt starts by itself."""

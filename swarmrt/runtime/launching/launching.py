@@ -1,0 +1,88 @@
+"""The processes that swarmrt starts by itself, for swarms on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from swarmrt.config import RunConfig
+from swarmrt.runtime.launching.forking import Forked, ForkServer, can_fork
+
+COMMAND = (sys.executable, "-P", "-m", "swarmrt")
+"""`-P`: no file of the working folder passes for a module."""
+
+Launched = subprocess.Popen[bytes] | Forked
+
+
+class Launcher:
+    """Starts the processes of a swarm, which leave when we are gone."""
+
+    def __init__(self, title: str, forks: bool = True) -> None:
+        """With `forks`, all are forked from one process where the system can.
+
+        `title` is in their command lines then, in place of their arguments.
+        """
+        self._server: ForkServer | None = None
+        if forks and can_fork():
+            self._server = ForkServer(COMMAND, environment(), title)
+
+    def is_ready(self) -> bool:
+        """Return whether `start` would begin at once. Raises RunError."""
+        return self._server is None or self._server.is_ready()
+
+    def start(
+        self,
+        arguments: Sequence[str],
+        papers: Mapping[str, str],
+        output: IO[bytes] | None,
+        variables: Mapping[str, str] | None = None,
+        alone: bool = False,
+    ) -> Launched:
+        """Run swarmrt in a session of its own: it hears of Ctrl-C from us, in our order.
+
+        `papers` are what it shows to the others, and go to its standard input. Without `output`
+        it has ours. One that is `alone` is not forked: it uses a device. Raises RunError.
+        """
+        arguments = [*arguments, "--with-parent", "--papers-on-stdin"]
+        process: Launched
+        if self._server is not None and not alone:
+            process = self._server.start(arguments, variables or {}, output)
+        else:
+            process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdin=subprocess.PIPE,  # its end tells the process that we are gone
+                stdout=output,
+                stderr=output,
+                env={**environment(), **(variables or {})},
+                start_new_session=True,
+                bufsize=0,
+            )
+        assert process.stdin is not None
+        os.write(process.stdin.fileno(), json.dumps(papers).encode() + b"\n")
+        return process
+
+    def close(self) -> None:
+        """Let go, when all processes have ended."""
+        if self._server is not None:
+            self._server.close()
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment without settings: those of the run are in its
+    configuration."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
+
+
+def consent(config: RunConfig) -> list[str]:
+    """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
+    from swarmrt.model.builders import BUILT_IN  # loads torch
+
+    arguments = ["--max-memory", "none"]
+    if config.model.kind != BUILT_IN:
+        arguments += ["--allow-model", config.model.kind, "--model-path", str(Path.cwd())]
+    return arguments

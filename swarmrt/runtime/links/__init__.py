@@ -1,0 +1,1 @@
+"""Links: persistent, encrypted, framed connections to other processes."""

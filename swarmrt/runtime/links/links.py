@@ -1,0 +1,563 @@
+"""Links: persistent, encrypted, framed connections to other processes.
+
+One a pair, used both ways; whoever needs it first dials. When both dial at once there are two: both
+are read, and each side goes on writing to the one it had first, or to the other when that breaks.
+The other end's identity is what the carrier has proved. Where a link is too narrow, `streams` adds
+connections to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from swarmrt.errors import AccessError, RunError, WireError
+from swarmrt.foreign import printable
+from swarmrt.ids import PeerId
+from swarmrt.messages import Beacon, Message
+from swarmrt.runtime.access.door import Door
+from swarmrt.runtime.carriers.beacons import Beacons
+from swarmrt.runtime.carriers.carriers import Carrier, Connection
+from swarmrt.runtime.faults.faults import Late, LinkFaults
+from swarmrt.runtime.limits.quotas import Quotas
+from swarmrt.runtime.limits.uplink import Uplink
+from swarmrt.runtime.links.dialing import Dialer
+from swarmrt.runtime.links.open_links import Link, OpenLinks
+from swarmrt.runtime.links.outbox import Gathering, Outbox
+from swarmrt.runtime.links.streams import Streams
+from swarmrt.runtime.reach.addresses import Reach
+from swarmrt.wire.frames import (
+    PROTOCOL,
+    FrameReader,
+    FrameWriter,
+    Hello,
+    Join,
+    Outgoing,
+    Tally,
+    encode,
+)
+from swarmrt.wire.limits import GREETING, Limits
+
+log = logging.getLogger("swarmrt.links")
+
+DIALS = 3
+HELLO_S = 30.0  # of who has dialed: it may come from far away
+
+OnMessage = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
+OnLost = Callable[[PeerId, str], None]
+OnSendFailed = Callable[[PeerId, Message], None]
+
+
+class Links:
+    """All links of a process. `start` first, `close` at the end."""
+
+    def __init__(
+        self,
+        carriers: Sequence[Carrier],
+        door: Door,
+        max_message_bytes: int,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        on_send_failed: OnSendFailed,
+        faults: LinkFaults | None = None,
+        beacons: Beacons | None = None,
+        streams: int = 1,
+        before_gathered: Callable[[], None] = lambda: None,
+        quotas: Quotas | None = None,
+        reach: Reach | None = None,
+        uplink: Uplink | None = None,
+    ) -> None:
+        """`carriers` in the order of preference; the `door` decides from whom what is taken;
+        without `beacons` those go over links too.
+        `streams` is how many connections one link may have, each way. `before_gathered` is called
+        before messages leave that were gathered. Without `quotas` everybody may say as much as he
+        likes of what the door lets through; without `reach` any address is dialed; without `uplink`
+        frames go as fast as they can."""
+        self._carriers, self._door, self._max_bytes = carriers, door, max_message_bytes
+        self.quotas = quotas or Quotas(Limits.of(max_message_bytes), streams, door=door)
+        self._dialer = Dialer(carriers, reach, self.quotas.refused)
+        self._on_message, self._on_lost = on_message, on_lost
+        self._on_send_failed = on_send_failed
+        self._faults, self._beacons = faults, beacons
+        self.tally = Tally()
+        self._outboxes: dict[PeerId, Outbox] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._links = OpenLinks(self.quotas, streams)
+        self._streams, self._uplink = streams, uplink
+        self._closing = False
+        self._process = secrets.token_hex(8)  # by which others know that this one has started anew
+        self._gathering = Gathering(self._write_gathered, before_gathered)
+        if faults is not None:
+            faults.on_cut(self._cut)
+
+    async def start(self) -> None:
+        """Take incoming links from now on."""
+        if self._beacons is not None:
+            await self._beacons.start()
+        for carrier in self._carriers:
+            await carrier.start(self._welcome)
+        self._spawn(self._links.look_again_and_again())
+
+    def addresses(self, carrier: str) -> list[str]:
+        """Return where others reach this process by the carrier of that name, if it is used."""
+        return [a for known in self._carriers if known.name == carrier for a in known.addresses()]
+
+    def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
+        """Learn a peer's addresses from its record, by the carrier's name."""
+        self._dialer.know(peer, addresses)
+
+    def known_addresses(self, peer: PeerId, carrier: str) -> Sequence[str]:
+        """Return where a peer can be dialed by the carrier of that name, as far as that is
+        known."""
+        return self._dialer.known(peer, carrier)
+
+    def host_of(self, peer: PeerId) -> str | None:
+        """The IP address from which a peer's link comes, where that is the peer's own."""
+        hosts = (link.connection.host() for link in self._links if link.connection.peer == peer)
+        return next((host for host in hosts if host is not None), None)
+
+    def send(self, peer: PeerId, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
+        """Queue it; never blocks. Tensors must stay as they are until they are written.
+
+        What cannot be sent comes back through `on_send_failed`, later. Raises RunError for a
+        message that no process of this run would take: sending it again cannot help.
+        """
+        if self._closing:
+            return
+        if isinstance(message, Beacon) and self._beacons is not None:
+            if self._beacons.send(peer, message):
+                return
+        outgoing = encode(message, tensors)
+        if outgoing.left_bytes > self._max_bytes:
+            raise RunError(
+                f"{type(message).__name__} has {outgoing.left_bytes} bytes, but "
+                f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
+            )
+        outbox = self._outbox(peer)
+        if outbox.is_on_its_way(outgoing):
+            return
+        if outbox.is_full_for(outgoing):
+            asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
+            return
+        if self._faults is not None and self._is_late(peer, outbox, outgoing):
+            return
+        self._push(peer, outbox, outgoing)
+
+    @property
+    def together(self) -> Gathering:
+        """A context: small messages that are sent within it leave at its end, in one piece for
+        each link."""
+        return self._gathering
+
+    @property
+    def is_gathering(self) -> bool:
+        return self._gathering.depth > 0
+
+    def _write_gathered(self, gathered: dict[PeerId, Outbox]) -> None:
+        for peer, outbox in gathered.items():
+            if self._outboxes.get(peer) is outbox:  # else it is broken, and told
+                self._write_now(peer, outbox)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to go, to all peers."""
+        return sum(outbox.queued_bytes for outbox in self._outboxes.values())
+
+    def came_state_bytes(self, peer: PeerId) -> int:
+        """Return how many bytes of states have come over the links that a peer has now."""
+        return self._links.came_state_bytes(peer)
+
+    def peers(self) -> set[PeerId]:
+        """Return who is at the other end of an open link."""
+        return {link.connection.peer for link in self._links if link.greeted}
+
+    def drop(self, peer: PeerId) -> None:
+        """End all connections of a peer as they are. `on_lost` is told."""
+        self._cut(peer)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until everything queued is written, but not longer than this."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while any(len(outbox) for outbox in self._outboxes.values()):
+                    await asyncio.sleep(0.01)  # only at the very end of a process
+        except TimeoutError:
+            log.debug("messages were left unsent")
+
+    async def close(self) -> None:
+        """Close all links. Nothing is reported as lost by it."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        links = [further for link in self._links for further in (link, *link.joined)]
+        streams = [outbox.streams for outbox in self._outboxes.values() if outbox.streams]
+        for link in links:
+            link.connection.close()
+        for opened in streams:
+            opened.close()
+        await asyncio.gather(
+            *(link.connection.wait_closed() for link in links),
+            *(opened.wait_closed() for opened in streams),
+        )
+        for carrier in self._carriers:
+            await carrier.close()
+        if self._beacons is not None:
+            await self._beacons.close()
+        for outbox in self._outboxes.values():
+            if outbox.late is not None:
+                outbox.late.take_all()
+        self._outboxes.clear()
+
+    # ------------------------------------------------------------------ writing
+
+    def _outbox(self, peer: PeerId) -> Outbox:
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            outbox = self._outboxes[peer] = Outbox(self.tally)
+        return outbox
+
+    def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
+        outbox.frames.push(outgoing)
+        if self._gathering.depth:
+            self._gathering.outboxes[peer] = outbox
+        else:
+            self._write_now(peer, outbox)
+
+    def _write_now(self, peer: PeerId, outbox: Outbox) -> None:
+        """Write as much as goes out at once: waking a task up takes longer than that."""
+        frames, connection = outbox.frames, outbox.connection
+        if connection is not None and connection.may_write:
+            if self._uplink is None:
+                connection.write(frames.next_frames())
+            else:
+                self._uplink.put_control(frames, partial(_put, connection, frames))
+        if not len(frames):
+            return
+        outbox.wake.set()
+        if outbox.streams is not None:
+            outbox.streams.pushed()
+        if outbox.task is None:
+            outbox.task = self._spawn(self._write(peer, outbox))
+
+    def _is_late(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> bool:
+        """Return whether the link is slow: then it is pushed later, and after what is late
+        already."""
+        assert self._faults is not None
+        delay_s = self._faults.delay_s(peer)
+        if not delay_s and not outbox.late:
+            return False
+        if outbox.late is None:
+            outbox.late = Late(partial(self._push, peer, outbox), self.together)
+        outbox.late.hold(outgoing, delay_s)
+        return True
+
+    async def _write(self, peer: PeerId, outbox: Outbox) -> None:
+        """Dial if need be, then write frame by frame, as fast as the other end reads."""
+        try:
+            if outbox.connection is None:
+                await self._dial(peer, outbox)
+            assert outbox.connection is not None
+            while True:
+                while not len(outbox.frames):
+                    outbox.wake.clear()
+                    await outbox.wake.wait()
+                connection = outbox.connection
+                put = partial(_put, connection, outbox.frames)
+                if self._uplink is None:
+                    put()
+                else:
+                    await self._uplink.turn(outbox.share, outbox.frames, put)
+                try:
+                    await connection.drain()
+                except OSError:
+                    if outbox.connection is connection:
+                        raise
+                    continue  # another one has taken its place
+        except (OSError, RunError) as error:
+            self._broken(peer, outbox, str(error) or type(error).__name__)
+        except Exception as error:  # nobody would write any more, and nobody would know
+            self._broken(peer, outbox, f"writing to it failed: {error or type(error).__name__}")
+            raise
+
+    async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
+        """Get a connection to the peer. Raises RunError when it cannot be reached, at once if that
+        has just been tried: whoever wants to send decides anew, and does not wait.
+
+        A peer that cannot be dialed may have dialed us meanwhile, which is as good.
+        """
+        self._dialer.check_due(peer)
+        for attempt in range(1, DIALS + 1):
+            try:
+                if self._faults is not None:
+                    self._faults.check_not_cut(peer)
+                connection = await self._dialer.dial(peer)
+                break
+            except RunError:
+                if outbox.connection is not None:
+                    return
+                if attempt == DIALS:
+                    raise
+                await asyncio.sleep(0.1 * 2**attempt)  # a peer that starts is not there at once
+        if outbox.connection is None:
+            outbox.connection = connection
+        self._begin(connection, incoming=False)
+
+    # ------------------------------------------------------------------ reading
+
+    def _welcome(self, connection: Connection) -> None:
+        """Take a connection that another process has dialed."""
+        cut = self._faults is not None and self._faults.is_cut(connection.peer)
+        if self._closing or cut:
+            connection.close()
+        elif not self._links.has_room_for(connection.peer):
+            self.quotas.refused["links"] += 1
+            connection.close()
+        else:
+            self._begin(connection, incoming=True)
+
+    def _begin(self, connection: Connection, incoming: bool) -> None:
+        """Say hello, and take messages until the connection ends."""
+        beacons = self._beacons
+        agreement = beacons.offer(connection.peer) if beacons is not None else None
+        takes_streams = self._streams > 1 and connection.carrier_with_streams is not None
+        stream_key = secrets.token_hex(16) if takes_streams else ""
+        peer = connection.peer
+        quota = self.quotas.enter(peer, partial(self._evict, peer))
+        link = Link(connection, incoming, quota, agreement, stream_key)
+        self._links.add(link)
+        within_s = HELLO_S if incoming else self._dialer.most_patience_s(peer)
+        link.timer = asyncio.get_running_loop().call_later(
+            within_s, connection.end, f"did not say hello in {within_s:.0f} s"
+        )
+        frames = FrameWriter()
+        key = agreement.ours.secret.hex() if agreement is not None else ""
+        addresses = tuple(beacons.addresses()) if beacons is not None else ()
+        shown, process = self._door.shown(), self._process
+        hello = Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown, process)
+        frames.push(encode(hello))
+        connection.write(frames.next_frames())
+        connection.begin(
+            FrameReader(GREETING, quota.account, partial(self._may_come, link), self.tally),
+            partial(self._received, link),
+            partial(self._ended, link),
+            self.together,
+        )
+
+    def _may_come(self, link: Link, message: Message, payload_bytes: int) -> bool:
+        """Asked about each message before its payload is. Raises WireError."""
+        if not link.greeted:
+            return True  # `_received` looks at it
+        frames, quota = link.connection.frames, link.quota
+        if quota.is_stranger:  # or was, before its last message
+            frames.limits = self.quotas.limits(quota)
+        return self.quotas.check(quota, message, payload_bytes, frames.header_bytes)
+
+    def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
+        """Take a message. Raises WireError when the first one is not the hello of this run."""
+        if link.greeted:
+            self._on_message(link.connection.peer, message, tensors)
+            return
+        if isinstance(message, Join) and link.incoming:
+            self._join(link, message)
+            return
+        hello = self._checked_hello(link.connection.peer, message)
+        link.their_stream_key, link.process = hello.stream_key, hello.process
+        self._greeted(link)
+        self._go_on_without(self._links.of_earlier(link))
+        if self._beacons is not None and link.agreement is not None:
+            self._beacons.agree(link.agreement, hello, link.connection.host())
+        if link.incoming:
+            self._adopt(link.connection)
+        self._offer_streams(link)
+
+    def _greeted(self, link: Link) -> None:
+        link.greeted = True
+        link.timer.cancel()
+        link.connection.frames.limits = self.quotas.limits(link.quota)
+        if link.quota.is_stranger:
+            self._links.greeted()
+
+    def _join(self, link: Link, join: Join) -> None:
+        """Make what has come in a further connection of a link. Raises WireError when it is not."""
+        peer, is_stranger = link.connection.peer, link.quota.is_stranger
+        of = next(
+            (other for other in self._links.of(peer) if other.stream_key == join.stream_key), None
+        )
+        takes_more = of is not None and len(of.joined) < self._streams - 1
+        if not join.stream_key or of is None or of is link or not takes_more or is_stranger:
+            raise WireError("it joins no link that takes another connection")
+        self._forget(link)
+        link.of = of
+        self._greeted(link)
+        of.joined.add(link)
+        frames = FrameWriter()
+        frames.push(encode(join))
+        link.connection.write(frames.next_frames())
+
+    def _offer_streams(self, link: Link) -> None:
+        """Widen the link that is written to, when there is need and the other end takes more."""
+        peer, name = link.connection.peer, link.connection.carrier_with_streams
+        outbox = self._outboxes.get(peer)
+        if outbox is None or outbox.connection is not link.connection:
+            return
+        if self._streams < 2 or not link.their_stream_key or name is None:
+            return
+        outbox.streams = Streams(
+            outbox.frames,
+            self._streams - 1,
+            link.their_stream_key,
+            partial(self._dial_again, peer, name),
+            partial(self._broken, peer, outbox),
+            self._spawn,
+            None if self._uplink is None else partial(self._uplink.turn, outbox.share),
+        )
+        outbox.streams.pushed()
+
+    async def _dial_again(self, peer: PeerId, carrier: str) -> Connection:
+        """Open a further connection. Raises RunError or OSError."""
+        if self._faults is not None:
+            self._faults.check_not_cut(peer)
+        return await self._dialer.dial_again(peer, carrier)
+
+    def _forget(self, link: Link) -> None:
+        """Forget a connection that is no link, or none any more."""
+        self._links.discard(link)
+        link.timer.cancel()
+        if self._beacons is not None and link.agreement is not None:
+            self._beacons.forget(link.agreement)
+
+    def _ended(self, link: Link, reason: str) -> None:
+        self.quotas.leave(link.quota)
+        if link.of is not None:
+            link.of.joined.discard(link)
+            whole = link.connection.ended_well and link.connection.frames.is_between_messages
+            if not whole and link.of in self._links:
+                link.of.connection.end(f"a further connection of it broke: {reason}")
+            return
+        self._forget(link)
+        for further in list(link.joined):
+            further.connection.abort()
+        peer = link.connection.peer
+        outbox = self._outboxes.get(peer)
+        if outbox is None or outbox.connection is not link.connection:
+            return
+        another = next((other for other in self._links.of(peer) if other.greeted), None)
+        if another is None:
+            self._broken(peer, outbox, reason)
+        else:
+            self._write_to_another(outbox, another)
+
+    def _write_to_another(self, outbox: Outbox, link: Link) -> None:
+        """Go on where the connection that was written to has broken and there is another one. What
+        was under way comes back. The peer is not lost: what it has not got is said again when no
+        answer comes."""
+        peer = link.connection.peer
+        lost = [*outbox.frames.take_begun(), *outbox.on_streams()]
+        if outbox.streams is not None:
+            outbox.streams.abort()
+            outbox.streams = None
+        outbox.connection = link.connection
+        self._offer_streams(link)
+        for message in lost:
+            self._on_send_failed(peer, message)
+        if len(outbox.frames):
+            self._write_now(peer, outbox)
+
+    def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
+        """Check that the other end is of this run, and shows nothing false. Raises WireError."""
+        if not isinstance(message, Hello):
+            raise WireError(f"{type(message).__name__} came before the hello")
+        if (message.protocol, message.run) != (PROTOCOL, self._door.run):
+            raise WireError(
+                f"it is of run {message.run!r:.80} and protocol {message.protocol}, "
+                f"this process of run {self._door.run!r} and protocol {PROTOCOL}"
+            )
+        try:
+            self._door.greet(peer, message.shown)
+        except AccessError as error:
+            raise WireError(f"it is not let in: {error}") from None
+        return message
+
+    def _adopt(self, connection: Connection) -> None:
+        """Write to an incoming connection if there is none to this peer yet."""
+        self._dialer.reached(connection.peer)
+        outbox = self._outbox(connection.peer)
+        if outbox.connection is None:
+            outbox.connection = connection
+
+    def _broken(self, peer: PeerId, outbox: Outbox, reason: str) -> None:
+        """Report what was not written, and the loss, once."""
+        if self._closing or self._outboxes.get(peer) is not outbox:
+            return
+        del self._outboxes[peer]
+        if outbox.task is not None and outbox.task is not asyncio.current_task():
+            outbox.task.cancel()
+        if outbox.connection is not None:
+            outbox.connection.abort()
+        late = outbox.late.take_all() if outbox.late is not None else []
+        unsent = [*outbox.frames.unsent(), *outbox.on_streams()]
+        if outbox.streams is not None:
+            outbox.streams.abort()
+        for message in [*unsent, *(outgoing.message for outgoing in late)]:
+            self._on_send_failed(peer, message)
+        is_nobody = self.quotas.was_stranger(peer) and not unsent and not late
+        if not is_nobody:  # whom nobody has written to, nobody misses
+            self._on_lost(peer, printable(reason))
+
+    def _go_on_without(self, links: Sequence[Link]) -> None:
+        """Give up links to a process that is gone, though they have not broken."""
+        for link in links:
+            peer = link.connection.peer
+            outbox = self._outboxes.get(peer)
+            if outbox is not None and outbox.connection is link.connection:
+                self._broken(peer, outbox, "it has started anew")
+            link.connection.abort()
+
+    def _evict(self, peer: PeerId, reason: str) -> None:
+        """End a peer's links soon: another one needs the memory, and is in the middle of a
+        message."""
+        self.quotas.refused["memory"] += 1
+        asyncio.get_running_loop().call_soon(self._end_all, peer, reason)
+
+    def _end_all(self, peer: PeerId, reason: str) -> None:
+        for link in self._links.of(peer):
+            link.connection.end(reason)
+
+    def _cut(self, peer: PeerId) -> None:
+        """Drop all connections of a peer as they are, with what is in them."""
+        for link in self._links.of(peer):
+            link.connection.abort()
+        outbox = self._outboxes.get(peer)
+        if outbox is not None:
+            self._broken(peer, outbox, "the link was cut")
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        """A task of ours; a bug in it reaches the loop's exception handler."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                task.get_loop().call_exception_handler(
+                    {"message": "a link failed", "exception": error, "task": task}
+                )
+
+        task.add_done_callback(done)
+        return task
+
+
+def _put(connection: Connection, frames: FrameWriter) -> int:
+    """Write what is next, if anything is, and return how many bytes that is."""
+    if not len(frames):
+        return 0
+    buffers = frames.next_frames()
+    connection.write(buffers)
+    return sum(map(len, buffers))

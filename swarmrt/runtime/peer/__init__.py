@@ -1,0 +1,1 @@
+"""A peer: its core's instructions, done with real tensors and links."""

@@ -1,0 +1,282 @@
+"""The pieces of a stage's gradient on their way through a reduce, as they go over the wire.
+
+Sums go straight into one buffer of the whole mean gradient, on the CPU: a peer's own are added up
+in it, those of others are written into it as they come. What is sent of it are views.
+
+With a codec, slices and sums travel encoded. An owner takes the sum as everyone else does, from the
+encoded bytes, so that all replicas hold equal bits (promise P2). Encoding is a function of the
+accumulator alone: a round that is void is repeated with the same outcome. Error feedback would need
+a memory of what was sent, which churn would tear; the codecs offer it for other uses.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+
+from swarmrt.ids import PeerId
+from swarmrt.kernels.codecs import Bf16Codec, Codec, Int8Codec
+from swarmrt.kernels.digest import digest
+from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUnfit
+from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
+from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
+
+Precision = Literal["model", "bfloat16", "int8"]
+CODECS: dict[Precision, Codec | None] = {
+    "model": None,
+    "bfloat16": Bf16Codec(),
+    "int8": Int8Codec(),
+}
+
+
+log = logging.getLogger("swarmrt.parts")
+
+NOBODY = PeerId("")
+SQUARED_AT_ONCE = 1 << 16  # values: their squares, in float64, stay in the cache
+
+
+class Mean:
+    """The mean gradient of a round, while its parts come together."""
+
+    def __init__(self, parts: int, values: torch.Tensor) -> None:
+        self.parts = parts
+        self.values = values
+        self.was_sent = False  # links may hold on to parts of it
+        self.encoded: dict[int, torch.Tensor] = {}  # this peer's own sums, as they go to the others
+        self.is_shared = False  # there are parts of other peers
+        self._squares = [math.nan] * parts  # of each part's norm
+
+    def part(self, index: int) -> torch.Tensor:
+        """A view."""
+        return self.values[part_range(len(self.values), index, self.parts)]
+
+    def filled(self, index: int) -> None:
+        """Square the values of a part that has just got them, while they are in the cache."""
+        pieces = torch.split(self.part(index), SQUARED_AT_ONCE)
+        norms = [float(torch.linalg.vector_norm(p, dtype=torch.float64)) for p in pieces]
+        self._squares[index] = sum(norm * norm for norm in norms)
+
+    def is_finite(self, index: int) -> bool:
+        """Return whether this part is finite, once it has its values."""
+        return math.isfinite(self._squares[index])
+
+    @property
+    def squared_norm(self) -> float:
+        """The squared norm, equal for all replicas, whatever the order in which the parts came."""
+        return sum(self._squares)
+
+
+class Parts:
+    """The parts that a peer holds of its rounds.
+
+    The methods that compute are given all that they need, and may run on another thread: one at a
+    time, in the order of the instructions. They may run beside the model's own computations; what
+    they make of an accumulator that changes meanwhile belongs to a round that is void.
+    """
+
+    def __init__(self, me: PeerId, precision: Precision, numel: int) -> None:
+        """`numel` is the size of the stage's gradient."""
+        self._me, self._numel = me, numel
+        self._codec = CODECS[precision]
+        self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
+        self._early_sums: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
+        self._means: dict[tuple[int, int], Mean] = {}  # (step, round) → mean gradient
+        self._used: torch.Tensor | None = None  # memory for the next one; fresh pages are dear
+
+    @property
+    def are_encoded(self) -> bool:
+        return self._codec is not None
+
+    # ------------------------------------------------------------------ what is here
+
+    def fits(self, tensors: Sequence[torch.Tensor], gradients: torch.Tensor) -> bool:
+        """Return whether a message's tensors may be a part of such gradients. The exact length is
+        known once its round is."""
+        if len(tensors) != 1 or tensors[0].dim() != 1:
+            return False
+        most_bytes = min(gradients.nbytes, MAX_PART_BYTES + gradients.itemsize)
+        if self._codec is None:
+            return tensors[0].dtype == gradients.dtype and tensors[0].nbytes <= most_bytes
+        most = self._codec.encoded_bytes(most_bytes // gradients.itemsize)
+        return tensors[0].dtype == torch.uint8 and tensors[0].nbytes <= most
+
+    def unfit(
+        self,
+        what: KeepPart | SumPart | CombineParts,
+        index: int,
+        sender: PeerId,
+        part: torch.Tensor,
+    ) -> PartUnfit | None:
+        """Return what is wrong with a part of this round, if anything is."""
+        size = _length(part_range(self._numel, index, what.parts))
+        if self._codec is not None:
+            size = self._codec.encoded_bytes(size)
+        if len(part) == size:
+            return None
+        reason = f"has {len(part)} values where {size} belong"
+        return PartUnfit(what.step, what.round, sender, reason)
+
+    def keep(self, what: KeepPart, tensor: torch.Tensor) -> None:
+        """A slice that has come, or a sum of a round that is not known yet."""
+        key = (what.step, what.round, what.index)
+        if what.summed:
+            self._early_sums[(*key, what.sender)] = tensor
+        else:
+            self._slices[(*key, what.sender)] = tensor
+
+    def mean(self, step: int, number: int, parts: int, gradients: torch.Tensor) -> Mean:
+        """Return the mean gradient of a round that is under way; `gradients` says what it is
+        like."""
+        if (step, number) not in self._means:
+            values, self._used = self._used, None
+            if values is None or values.shape != gradients.shape:
+                values = torch.empty(gradients.shape, dtype=gradients.dtype)
+            self._means[step, number] = Mean(parts, values)
+        return self._means[step, number]
+
+    def sum_of(self, step: int, number: int, index: int) -> torch.Tensor:
+        """Return a sum as it goes to the others. It stays as it is for as long as anybody holds
+        it."""
+        mean = self._means[step, number]
+        mean.was_sent = True
+        return mean.part(index) if self._codec is None else mean.encoded[index]
+
+    def take_slices(self, what: SumPart) -> list[torch.Tensor | None] | PartUnfit:
+        """The contributors', in roster order; None stands for this peer's own. Or that one of them
+        cannot be used."""
+        key = (what.step, what.round, what.index)
+        slices: list[torch.Tensor | None] = []
+        for peer in what.contributors:
+            piece = None if peer == self._me else self._slices.pop((*key, peer))
+            unfit = self.unfit(what, what.index, peer, piece) if piece is not None else None
+            if unfit is not None:
+                return unfit
+            slices.append(piece)
+        return slices
+
+    def take_early_sums(self, what: CombineParts) -> dict[int, torch.Tensor] | PartUnfit:
+        """Take the sums that came before the Prepare, by index; or say that one of them cannot be
+        used."""
+        keys = [key for key in self._early_sums if key[:2] == (what.step, what.round)]
+        early: dict[int, torch.Tensor] = {}
+        for key in keys:
+            index, sender, summed = key[2], key[3], self._early_sums.pop(key)
+            unfit = self.unfit(what, index, sender, summed)
+            if unfit is not None:
+                return unfit
+            early[index] = summed
+        return early
+
+    def values(self, step: int, number: int) -> torch.Tensor:
+        """Return the mean gradient of a round that is combined."""
+        return self._means[step, number].values
+
+    def take_reduced(self, step: int, number: int) -> Mean:
+        """The mean gradient of a round that is combined. Give it back when it is applied."""
+        return self._means.pop((step, number))
+
+    def give_back(self, mean: Mean) -> None:
+        if not mean.was_sent:
+            self._used = mean.values
+
+    def drop_part(self, what: DropPart) -> None:
+        """Forget one that came early, and is none of its round."""
+        key = (what.step, what.round, what.index, what.sender)
+        (self._early_sums if what.summed else self._slices).pop(key, None)
+
+    def drop(self, step: int, number: int) -> None:
+        """Forget a round."""
+        self._means.pop((step, number), None)
+        for part in [key for key in self._early_sums if key[:2] == (step, number)]:
+            del self._early_sums[part]
+        for piece in [key for key in self._slices if key[:2] == (step, number)]:
+            del self._slices[piece]
+
+    # ------------------------------------------------------------------ computing
+
+    def encode(self, piece: torch.Tensor) -> torch.Tensor:
+        """A slice of the accumulator, for its owner."""
+        return piece.cpu() if self._codec is None else self._codec.encode(piece.cpu())
+
+    def sum_up(
+        self,
+        what: SumPart,
+        mean: Mean,
+        slices: Sequence[torch.Tensor | None],
+        mine: torch.Tensor,
+    ) -> PartSummed:
+        """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
+        total = mean.part(what.index)
+        for place, piece in enumerate(slices):
+            self._add(mine if piece is None else piece, total, piece is not None, first=not place)
+        total.div_(what.tokens)
+        if self._codec is not None:
+            mean.encoded[what.index] = self._codec.encode(total)
+            self._codec.decode(mean.encoded[what.index], total)
+        mean.filled(what.index)
+        culprit = NOBODY
+        if not mean.is_finite(what.index):
+            culprit = self._whose_is_not_finite(what, slices, mine)
+        return PartSummed(what.step, what.round, what.index, culprit)
+
+    def _add(
+        self, piece: torch.Tensor, total: torch.Tensor, is_received: bool, *, first: bool
+    ) -> None:
+        if is_received and self._codec is not None:
+            add = self._codec.decode if first else self._codec.decode_accumulate
+            add(piece, total)
+        elif first:
+            total.copy_(piece.view_as(total))
+        else:
+            total.add_(piece.cpu().view_as(total))
+
+    def _whose_is_not_finite(
+        self, what: SumPart, slices: Sequence[torch.Tensor | None], mine: torch.Tensor
+    ) -> PeerId:
+        """The first contributor whose slice is not finite; nobody if it is only the sum."""
+        for peer, piece in zip(what.contributors, slices, strict=True):
+            if piece is None or self._codec is None:
+                values = mine if piece is None else piece
+            else:
+                values = self._codec.decode(piece, torch.empty(mine.shape, dtype=mine.dtype))
+            if not values.isfinite().all():
+                log.warning("the gradient of step %d by %s is not finite", what.step + 1, peer)
+                return peer
+        return NOBODY
+
+    def place(self, mean: Mean, index: int, summed: torch.Tensor) -> None:
+        """Take another owner's sum."""
+        if self._codec is None:
+            mean.part(index).copy_(summed.view_as(mean.part(index)))
+        else:
+            self._codec.decode(summed, mean.part(index))
+        mean.is_shared = True
+        mean.filled(index)
+
+    def combine(
+        self, what: CombineParts, mean: Mean, early: Mapping[int, torch.Tensor]
+    ) -> GradientCombined:
+        """Return the digest and norm of the whole mean: all sums are here."""
+        for index, summed in early.items():
+            self.place(mean, index, summed)
+        its_digest = digest(mean.values) if mean.is_shared else ""  # alone, nothing to compare
+        return GradientCombined(what.step, what.round, its_digest, mean.squared_norm)
+
+
+def gradient_bytes(precision: Precision, gradients: torch.Tensor) -> int:
+    """Return how many bytes such gradients have on their way."""
+    codec = CODECS[precision]
+    return gradients.nbytes if codec is None else codec.encoded_bytes(gradients.numel())
+
+
+def part_range(numel: int, index: int, parts: int) -> slice:
+    """The slice of a flat gradient that part `index` covers; sizes differ by at most one."""
+    return slice(index * numel // parts, (index + 1) * numel // parts)
+
+
+def _length(where: slice) -> int:
+    return int(where.stop - where.start)

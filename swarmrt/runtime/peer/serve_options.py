@@ -1,0 +1,50 @@
+"""The start of a peer: what its user asked for, and the threads beside its event loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from swarmrt.config import RunConfig
+from swarmrt.model.stage import Stage
+from swarmrt.runtime.access.kept_runs import KeptRun
+from swarmrt.runtime.directory.network import LOOPBACK
+from swarmrt.runtime.faults.failpoints import Failpoints
+from swarmrt.runtime.faults.faults import LinkFaults
+from swarmrt.runtime.process.worker import Worker
+from swarmrt.runtime.reach.place import Place
+from swarmrt.trust.joining_line import JoinLine
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of `swarmrt serve`."""
+
+    line: JoinLine  # of the run
+    stage: int
+    kept: KeptRun | None = None  # where this machine keeps what it knows of the run
+    place: Place = LOOPBACK
+    identity: Path | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    allow_models: frozenset[str] = frozenset()  # builders that may run here
+    max_memory_bytes: float | None = None  # of the device; None for a share of what is free
+    max_mbps: float | None = None  # of the uplink, that links may use
+    wait: bool = False
+    state_dir: Path | None = None  # where its state is left, and taken up again
+    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
+    log_dir: Path | None = None
+    failpoints: Failpoints = field(default_factory=Failpoints)
+    faults: LinkFaults | None = None
+    new_stage: Callable[[RunConfig, int, str], Stage] = Stage
+
+
+class Threads(NamedTuple):
+    """The threads to which a peer's event loop leaves what takes time."""
+
+    torch: Worker
+    reduce: Worker
+    to_host: Worker  # waits for copies from CUDA

@@ -1,0 +1,1 @@
+"""A real process around a core: its loop, threads, signals and logs."""

@@ -1,0 +1,219 @@
+"""Relays to be reached through: places that this process reserves at them, and keeps.
+
+Who is behind a router cannot be dialed. It asks processes that can be, the relays, to let others
+through to it; their daemons do the work. It asks again and again, because a relay forgets who has
+lost its connection, and those that have gone come back. libp2p's own way of doing this tries a
+relay that has failed it again only an hour later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from asyncio import StreamReader
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from swarmrt.errors import RunError
+from swarmrt.ids import PeerId
+from swarmrt.runtime.daemon.daemon import Daemon
+from swarmrt.runtime.reach.addresses import host_of, is_global
+from swarmrt.runtime.reach.multiaddrs import CIRCUIT, peer_of_address
+from swarmrt.runtime.reach.place import Standing
+
+log = logging.getLogger("swarmrt.relays")
+
+PROTOCOL = "/libp2p/circuit/relay/0.2.0/hop"
+RESERVE = b"\x02\x08\x00"  # a message of two bytes: its type, the field with number 1, is 0
+STATUS_OK = 100
+MIN_RELAYED_BYTES = 1 << 30  # of one connection: what ends sooner is of no use for training
+MAX_ANSWER_BYTES = 4096
+ASK_S = 10.0  # for one relay
+LOOK_S = 30.0  # for a round of them, with an own daemon that may hang
+EVERY_S = 15.0
+MAX_AVOID_S = 300.0  # until a relay that has refused is asked again; doubled by each refusal
+MAX_RELAYS = 4  # that are asked at a time
+MAX_KNOWN = 32
+NO_RELAY = (
+    "this machine is behind a router, and none of the processes that it knows relays to it: peers "
+    "behind other routers cannot reach it; `swarmrt doctor` says what helps"
+)
+
+
+@dataclass
+class Relay:
+    addresses: tuple[str, ...]  # multiaddrs that end with its peer id
+    holds: bool = False  # a place for this process
+    refusals: int = 0
+    ask_at: float = field(default_factory=time.monotonic)
+
+
+class Relays:
+    """Relays that may let others through to this process. `start` first, `close` at the end."""
+
+    def __init__(
+        self, daemon: Daemon, join: Sequence[str], found: Callable[[PeerId], Awaitable[None]]
+    ) -> None:
+        """`found` is called with each relay that answers, again and again."""
+        self._daemon, self._found = daemon, found
+        self._relays: dict[PeerId, Relay] = {}
+        self._on_change: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._said = False
+        if daemon.standing in (Standing.PUBLIC, Standing.BEHIND):
+            self.consider(join)
+
+    def consider(self, addresses: Sequence[str]) -> None:
+        """Consider these processes, which others can reach, as relays."""
+        by_peer: dict[PeerId, list[str]] = {}
+        for address in addresses:
+            host, peer = host_of(address), peer_of_address(address)
+            if host is not None and peer is not None and CIRCUIT not in address:
+                if is_global(host) and peer != self._daemon.peer_id:
+                    by_peer.setdefault(peer, []).append(address)
+        for peer, its in by_peer.items():
+            known = self._relays.get(peer)
+            if known is not None:
+                known.addresses = tuple(its)
+            elif len(self._relays) < MAX_KNOWN:
+                self._relays[peer] = Relay(tuple(its))
+
+    def on_change(self, told: Callable[[], None]) -> None:
+        """Call this whenever the daemon's addresses are others than before."""
+        self._on_change.append(told)
+
+    async def start(self) -> None:
+        """Ask once, and again and again from then on."""
+        if self._daemon.standing is Standing.HERE:
+            return
+        await self._look()
+        self._task = asyncio.create_task(self._look_again_and_again())
+        self._task.add_done_callback(_report)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._look()
+            except TimeoutError:
+                log.info("the daemon does not say where others see it; it is asked again")
+
+    async def _look(self) -> None:
+        """Renew what is held, and try others while there is too little of it."""
+        now = time.monotonic()
+        due = [peer for peer, relay in self._relays.items() if relay.ask_at <= now]
+        due.sort(key=lambda peer: not self._relays[peer].holds)
+        await asyncio.gather(*(self._ask(peer) for peer in due[:MAX_RELAYS]))
+        held = [relay for relay in self._relays.values() if relay.holds][:MAX_RELAYS]
+        relayed = [_through(relay, self._daemon.peer_id) for relay in held]
+        changed = await self._daemon.look_again()
+        if changed or relayed != list(self._daemon.relayed):
+            self._daemon.relayed = relayed
+            for told in self._on_change:
+                told()
+        if self._daemon.standing is Standing.BEHIND:
+            self._say(bool(held))
+
+    async def _ask(self, peer: PeerId) -> None:
+        relay = self._relays[peer]
+        try:
+            async with asyncio.timeout(ASK_S):
+                await self._daemon.connect(peer, relay.addresses)
+                await reserve(self._daemon, peer)
+                await self._found(peer)
+        except (RunError, OSError, EOFError) as error:
+            why = str(error) or f"no answer in {ASK_S:.0f} s"
+            log.info("%s relays nothing to this process: %s", peer, why)
+            relay.holds = False
+            relay.ask_at = time.monotonic() + min(EVERY_S * 2**relay.refusals, MAX_AVOID_S)
+            relay.refusals = min(relay.refusals + 1, 10)
+        else:
+            relay.holds, relay.refusals, relay.ask_at = True, 0, 0.0
+
+    def _say(self, is_held: bool) -> None:
+        """Say it once when nobody relays to a process that needs it."""
+        if not is_held and not self._said:
+            log.warning("%s", NO_RELAY)
+        self._said = not is_held
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """A bug in it reaches the loop's exception handler."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": "looking for relays failed", "exception": error, "task": task}
+        )
+
+
+def _through(relay: Relay, me: PeerId) -> str:
+    return f"{relay.addresses[0]}{CIRCUIT}/p2p/{me}"
+
+
+async def reserve(daemon: Daemon, peer: PeerId) -> None:
+    """Reserve a place at a relay, or renew it. Raises RunError when it gives none, or OSError."""
+    reader, writer = await daemon.open_stream(peer, PROTOCOL)
+    try:
+        writer.write(RESERVE)
+        await writer.drain()
+        answer = await _read_message(reader)
+    finally:
+        writer.close()
+    fields = _parse(answer)
+    status, limit = fields.get(5), fields.get(4, b"")
+    if status != STATUS_OK:
+        raise RunError(f"it refuses with status {status!r}")
+    data = _parse(limit).get(2, 0) if isinstance(limit, bytes) else 0
+    if isinstance(data, int) and 0 < data < MIN_RELAYED_BYTES:
+        raise RunError(f"it ends connections after {data} bytes")
+
+
+async def _read_message(reader: StreamReader) -> bytes:
+    """Return a message that follows its length. Raises RunError or EOFError."""
+    prefix = b""
+    while not prefix or prefix[-1] & 0x80:
+        if len(prefix) > 2:
+            raise RunError("its answer is too long")
+        prefix += await reader.readexactly(1)
+    size, _ = _varint(prefix, 0)
+    if size > MAX_ANSWER_BYTES:
+        raise RunError(f"its answer has {size} bytes")
+    return await reader.readexactly(size)
+
+
+def _parse(message: bytes) -> dict[int, int | bytes]:
+    """Return the numbers and byte strings of a protobuf message, by field. Raises RunError."""
+    found: dict[int, int | bytes] = {}
+    at = 0
+    try:
+        while at < len(message):
+            tag, at = _varint(message, at)
+            value, at = _varint(message, at)
+            match tag & 7:
+                case 0:
+                    found[tag >> 3] = value
+                case 2:
+                    found[tag >> 3] = message[at : at + value]
+                    at += value
+                case kind:
+                    raise RunError(f"its answer has a field of kind {kind}")
+    except IndexError:
+        raise RunError("its answer is cut off") from None
+    return found
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """Return a number, and where the next one begins. Raises IndexError."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at

@@ -1,0 +1,1 @@
+"""The trainer: its core's instructions, done with real data and checkpoints."""

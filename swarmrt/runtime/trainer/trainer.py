@@ -1,0 +1,333 @@
+"""The trainer: the TrainerCore with real data, links, a directory and checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from swarmrt.config import RunConfig
+from swarmrt.data import Data
+from swarmrt.errors import CheckpointError, RunError, UsageError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited
+from swarmrt.run_identity import fingerprint
+from swarmrt.runtime.access.reception import AccessFile, Reception
+from swarmrt.runtime.checkpoints.checkpoint import Checkpoint, checkpoint_of
+from swarmrt.runtime.checkpoints.disk import Disk, DiskHangs
+from swarmrt.runtime.checkpoints.epochs import read_born, read_epoch, write_epoch
+from swarmrt.runtime.checkpoints.saving import Saves
+from swarmrt.runtime.directory.keeping import keep_written
+from swarmrt.runtime.directory.network import (
+    LOOPBACK,
+    Network,
+    open_network,
+    published_run,
+    watch_stage,
+)
+from swarmrt.runtime.faults.failpoints import Failpoints
+from swarmrt.runtime.faults.faults import LinkFaults
+from swarmrt.runtime.peer.updates import state_gradients
+from swarmrt.runtime.process.shell import Shell, Tensors
+from swarmrt.runtime.process.stopping import StopSwitch
+from swarmrt.runtime.reach.address_book import AddressBook
+from swarmrt.runtime.reach.place import Place
+from swarmrt.runtime.state.snapshot import Snapshot, as_written_now, digest_of
+from swarmrt.runtime.trainer.feeding import Feeding
+from swarmrt.runtime.trainer.unlike import read_unlike, write_unlike
+from swarmrt.scheduler.events import (
+    Expelled,
+    PeersSeen,
+    Started,
+)
+from swarmrt.scheduler.instructions import (
+    Batch,
+    Expel,
+    Instruction,
+    KeepUnlike,
+    OfferCheckpoint,
+    Payload,
+    RaiseEpoch,
+    Report,
+    SaveCheckpoint,
+    Send,
+)
+from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.trust.checking import CLOCK_SLACK_S
+from swarmrt.trust.papers import OwnersPapers
+from swarmrt.trust.signing import Signer
+
+log = logging.getLogger("swarmrt.trainer")
+
+AGAIN = "; train it again with --resume, which says whether an older checkpoint is whole"
+JoinLine = Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of `swarmrt train`, beside the run's configuration."""
+
+    run_dir: Path
+    signer: Signer  # in the name of the run's owner
+    join: tuple[str, ...] = ()
+    place: Place = LOOPBACK
+    identity: Path | None = None
+    replicas: tuple[int, ...] | None = None  # to wait for, by stage; one each by default
+    resume: bool = False  # go on from what the peers hold, or from the checkpoint
+    checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
+    failpoints: Failpoints = field(default_factory=Failpoints)
+    faults: LinkFaults | None = None
+    max_mbps: float | None = None  # of the uplink, that links may use
+    wait: bool = False  # for the directory
+    say: Callable[[str], None] = lambda text: None
+
+
+async def train(
+    config: RunConfig,
+    data: Data,
+    options: TrainOptions,
+    switch: StopSwitch,
+    report: Callable[[Report], None],
+    on_published: JoinLine,
+) -> str:
+    """Publish the run, train it to its last step, and say why it ended.
+
+    `config` has its stages resolved. `on_published` gets the addresses that others join at.
+    Raises RunError when the run cannot go on, UsageError when its name is taken.
+    """
+    identity = options.identity or options.run_dir / "identity"
+    papers = OwnersPapers(options.signer, is_trainer=True)
+    book = AddressBook(options.run_dir)
+    async with open_network(
+        options.join,
+        options.place,
+        identity,
+        options.faults,
+        papers,
+        private=config.run.access == "invited",
+        remembered=book.addresses if options.resume else (),
+        waiting=options.say if options.wait else None,
+        max_mbps=options.max_mbps,
+    ) as network:
+        if not options.place.is_loopback:
+            options.say(network.describe())
+            book.keep_ports(options.place.ports)
+        published = await published_run(network.directory, papers.run)
+        if published is not None and published.trainer != network.me:
+            raise UsageError(
+                f"your run {papers.run} is already published by {published.trainer}; "
+                "choose another run.name, or wait a minute until its record has expired"
+            )
+        epoch = 1 + max(
+            options.checkpoint.manifest.epoch if options.checkpoint else 0,
+            published.epoch if published and published.born == read_born(options.run_dir) else 0,
+            read_epoch(options.run_dir),
+        )
+        options.failpoints.at("trainer.epoch.before_write")
+        write_epoch(options.run_dir, epoch)
+        options.failpoints.at("trainer.epoch.after_write")
+        start = options.checkpoint.version if options.checkpoint else 0
+        feeding = await Feeding.open(data, options.signer, start)
+        trainer = Trainer(config, feeding, network, epoch, options, report, book)
+        return await trainer.run(switch, on_published)
+
+
+class Trainer(Shell):
+    """A shell with data and checkpoints."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        feeding: Feeding,
+        network: Network,
+        epoch: int,
+        options: TrainOptions,
+        report: Callable[[Report], None],
+        book: AddressBook,
+    ) -> None:
+        start = options.checkpoint.version if options.checkpoint else 0
+        settings = TrainerSettings(
+            me=network.me,
+            seed=config.run.seed,
+            epoch=epoch,
+            start_version=start,
+            steps=max(config.run.steps, start),
+            microbatches=config.batch.microbatches,
+            eval_every=config.evaluation.every_steps,
+            eval_microbatches=config.evaluation.microbatches,
+            checkpoint_every=config.checkpoint.every_steps,
+            needed=options.replicas or (1,) * config.num_stages,
+            start_digests=options.checkpoint.parameter_digests if options.checkpoint else (),
+            record_ttl_s=config.links.record_ttl_s,
+            resume=options.resume,
+            staleness=config.optimizer.staleness,
+            microbatch_tokens=config.batch.microbatch * config.model.sequence,
+            not_finite=config.optimizer.not_finite,
+            by_owners=_by_owners(config, options),
+            state_gradients=state_gradients(config),
+            least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
+            secret=secrets.token_hex(16),
+            fingerprint=fingerprint(config),
+        )
+        log = options.run_dir / "trainer" / "events.jsonl"
+        door = network.door(config, is_trainer=True)
+        super().__init__(config, network, door, settings, log, options.failpoints)
+        self._feeding, self._options, self._epoch, self._report = feeding, options, epoch, report
+        self._disk = Disk()
+        self._saves = Saves(config, options.run_dir, self.fetches, self._disk, self.failpoints.at)
+        self._publication = asyncio.Event()
+        self._born = read_born(options.run_dir)
+        access = AccessFile(options.run_dir)
+        self._reception = Reception(config, options.signer, door, access, feeding.targets_key)
+        network.relays.on_change(self._publication.set)
+        self._book = book
+        if options.checkpoint is not None:
+            self._offer(options.checkpoint)
+
+    async def run(self, switch: StopSwitch, on_published: JoinLine) -> str:
+        """Train until the core stops; return the reason. Raises RunError when it is an error."""
+        duties = [self._publish_again_and_again(on_published)]
+        duties += [self._watch(stage) for stage in range(self.config.num_stages)]
+        duties.append(self._reception.watch(self._turned_out))
+        return await self.live(switch, Started(), duties)
+
+    # ------------------------------------------------------------------ who may come in
+
+    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        match message:
+            case Knock():
+                self.links.send(sender, self._reception.answer(sender, message))
+            case Ending(reason):
+                self._lost(sender, f"it has ended: {reason}")
+            case Beacon(stage=stage) if stage not in self.door.credential(sender).stages:
+                log.debug("%s has no membership for stage %d", sender, stage)
+            case _:
+                super()._receive(sender, message, tensors)
+
+    def _turned_out(self, peer: PeerId, why: str) -> None:
+        """Tell a peer that is no member any more why; it leaves by itself."""
+        self.process.feed(Expelled(peer, why))
+        self.links.send(peer, NotInvited(why))
+        for member in self.links.peers() - {peer}:
+            self.links.send(member, Barred((peer,)))
+
+    # ------------------------------------------------------------------ acting
+
+    def act(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(to, message, payload):
+                self.links.send(to, message, self._tensors(payload))
+            case SaveCheckpoint():
+                self.start(self._save(instruction))
+            case RaiseEpoch(epoch):
+                self._epoch = epoch
+                self.failpoints.at("trainer.epoch.before_write")
+                write_epoch(self._options.run_dir, epoch)
+                self.failpoints.at("trainer.epoch.after_write")
+                self._publication.set()
+            case KeepUnlike(stages):
+                write_unlike(self._options.run_dir, stages)
+            case OfferCheckpoint(version):
+                self._go_back_to(version)
+            case Expel(peer, reason):
+                self._reception.turn_out(peer, reason)
+                self._turned_out(peer, reason)
+            case Report():
+                self._report(instruction)
+            case _:
+                raise AssertionError(f"a trainer cannot {instruction}")
+
+    def _tensors(self, payload: Payload | None) -> Sequence[torch.Tensor]:
+        match payload:
+            case None:
+                return ()
+            case Batch(microbatch):
+                return self._feeding.batch(microbatch)
+        raise AssertionError(f"a trainer has no {payload}")
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _offer(self, checkpoint: Checkpoint) -> None:
+        """Be the donor of a checkpoint's states, as soon as each is read once."""
+        for stage in range(self.config.num_stages):
+            self.shelf.promise(stage, checkpoint.version)
+        self.start(self._read(checkpoint))
+
+    def _go_back_to(self, version: int) -> None:
+        try:
+            self._offer(checkpoint_of(self._options.run_dir, version))
+        except CheckpointError as error:
+            raise RunError(f"{error}{AGAIN}") from None
+
+    async def _read(self, checkpoint: Checkpoint) -> None:
+        version = checkpoint.version
+
+        def read(stage: int) -> Snapshot:
+            data = as_written_now(stage, version, checkpoint.read_stage(stage))
+            return Snapshot(stage, version, data, digest_of(data))
+
+        for stage, file in enumerate(checkpoint.manifest.stages):
+            try:
+                snapshot = await self._disk.call(partial(read, stage), file.size_bytes)
+            except CheckpointError as error:
+                raise RunError(f"{error}{AGAIN}") from None
+            except DiskHangs as error:
+                raise RunError(f"{checkpoint.path}: cannot be read: {error.strerror}") from None
+            self.shelf.offer(snapshot)
+
+    async def _save(self, what: SaveCheckpoint) -> None:
+        self.process.feed(await self._saves.save(what))
+
+    # ------------------------------------------------------------------ the directory
+
+    async def _publish_again_and_again(self, on_published: JoinLine) -> None:
+        """Write the run's record, and again before it expires."""
+        ttl_s = self.config.links.record_ttl_s
+        told = False
+
+        async def publish() -> None:
+            nonlocal told
+            addresses = self.network.daemon.addresses()
+            signer, until = self._options.signer, time.time() + ttl_s + CLOCK_SLACK_S
+            config = self.config.told_to_others().model_dump(mode="json")
+            direct, what = self.links.addresses("direct"), (self.network.me, self._epoch, config)
+            published = signer.published(*what, addresses, direct, until, self._born)
+            ended = signer.published(*what, (), (), until, self._born)
+            await self.network.directory.publish_run(signer.run, published, ended, ttl_s)
+            if not told:
+                on_published(addresses)
+                told = True
+
+        await keep_written(publish, self._publication, ttl_s / 3)
+
+    async def _watch(self, stage: int) -> None:
+        def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
+            for peer in peers:
+                self._book.keep(peer, self.links.known_addresses(peer, "libp2p"))
+            self.process.feed(PeersSeen(stage, peers))
+
+        await watch_stage(
+            self.network.directory,
+            self.links,
+            self._options.signer.run,
+            stage,
+            frozenset({"joining", "serving"}),
+            seen,
+            self.config.links.refresh_s,
+        )
+
+
+def _by_owners(config: RunConfig, options: TrainOptions) -> tuple[int, ...]:
+    """Return the stages where owners of parts update: as configured, or as was found out before."""
+    if config.optimizer.applied_by == "owners":
+        return tuple(range(config.num_stages))
+    known = read_unlike(options.run_dir) if options.resume else ()
+    return tuple(stage for stage in known if 0 <= stage < config.num_stages)

@@ -1,0 +1,1 @@
+"""The simulated world without what it is for: time, links and processes."""

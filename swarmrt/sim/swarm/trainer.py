@@ -1,0 +1,201 @@
+"""A simulated trainer: the production TrainerCore, its disk, and what it reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from swarmrt.ids import PeerId
+from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Expelled, Started
+from swarmrt.scheduler.instructions import (
+    Batch,
+    Expel,
+    Instruction,
+    KeepUnlike,
+    OfferCheckpoint,
+    RaiseEpoch,
+    ReportCheckpointFailed,
+    ReportEvaluation,
+    ReportExpelled,
+    ReportHandOver,
+    ReportLate,
+    ReportPause,
+    ReportPeer,
+    ReportRecovery,
+    ReportRollback,
+    ReportStall,
+    ReportStep,
+    ReportUnlike,
+    ReportWaiting,
+    SaveCheckpoint,
+    Send,
+    Stop,
+)
+from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.sim.engine.clock import Clock
+from swarmrt.sim.engine.links import Sizes
+from swarmrt.sim.engine.network import Network
+from swarmrt.sim.engine.process import Process
+from swarmrt.sim.swarm.fetching import Exchange, History, digest_of
+
+
+@dataclass
+class Disk:
+    """The files that outlive a trainer's incarnations."""
+
+    epoch: int = 0
+    checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)
+    steps: list[ReportStep] = field(default_factory=list)
+    skipped: set[int] = field(default_factory=set)  # steps of which nothing was applied
+    committed_at: list[float] = field(default_factory=list)  # each of the steps
+    evaluations: list[ReportEvaluation] = field(default_factory=list)
+    rollbacks: list[ReportRollback] = field(default_factory=list)
+    pauses: list[ReportPause] = field(default_factory=list)
+    recoveries: Counter[str] = field(default_factory=Counter)
+    fenced: Counter[str] = field(default_factory=Counter)  # whom, and why
+    expelled: list[PeerId] = field(default_factory=list)
+    unlike_stages: tuple[int, ...] = ()
+    unlike: list[PeerId] = field(default_factory=list)
+
+    def digests(self, version: int) -> tuple[str, ...]:
+        return tuple(map(digest_of, self.checkpoints.get(version, ())))
+
+
+class SimulatedTrainer:
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        clock: Clock,
+        network: Network,
+        snapshot_of: Callable[[PeerId, int, int], History | None],
+        disk: Disk,
+        clock_offset_s: float = 0.0,
+        clock_rate: float = 1.0,
+        sizes: Sizes | None = None,
+    ) -> None:
+        self.settings = settings
+        self.disk = disk
+        self.stopped: Stop | None = None
+        self.offered = settings.start_version  # version of the checkpoint that it gives to peers
+        self._epoch = settings.epoch
+        self._clock, self._network = clock, network
+        self._snapshot_of = snapshot_of
+        self.process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
+        self._exchange = None
+        self._disk_hangs_until = self._disk_full_until = 0.0
+        if sizes is None:
+            network.connect(settings.me, self.process.feed)
+        else:
+            size = sizes.state_bytes
+            self._exchange = Exchange(self.process, clock, network, size, self._give)
+
+    def hang_saving(self, seconds: float) -> None:
+        """Make whatever is written to its disk take so much longer."""
+        self._disk_hangs_until = self._clock.now + seconds
+
+    def fill_disk(self, seconds: float) -> None:
+        """Have its disk take nothing for so long."""
+        self._disk_full_until = self._clock.now + seconds
+
+    @property
+    def is_disk_hung(self) -> bool:
+        return self._disk_hangs_until > self._clock.now
+
+    def start(self) -> None:
+        self.process.feed(Started())
+
+    def _act(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(to, message, payload):
+                frame = None
+                if isinstance(payload, Batch):
+                    frame = f"{payload.microbatch} of stage -1 in epoch {self._epoch}"
+                self._network.send(self.settings.me, to, message, frame)
+            case SaveCheckpoint():
+                self._save(instruction)
+            case OfferCheckpoint(version):
+                assert version in self.disk.checkpoints
+                self.offered = version
+            case RaiseEpoch(epoch):
+                self.disk.epoch = self._epoch = epoch
+            case KeepUnlike(stages):
+                self.disk.unlike_stages = stages
+            case ReportUnlike(_, peer):
+                self.disk.unlike.append(peer)
+            case ReportStep():
+                self.disk.steps.append(instruction)
+                step = instruction.version - 1
+                (self.disk.skipped.add if instruction.skipped else self.disk.skipped.discard)(step)
+                self.disk.committed_at.append(self._clock.now)
+            case ReportEvaluation():
+                self.disk.evaluations.append(instruction)
+            case ReportRollback():
+                self.disk.rollbacks.append(instruction)
+            case ReportPause():
+                self.disk.pauses.append(instruction)
+            case ReportRecovery(_, what, count, reason):
+                if what == "fenced":
+                    self.disk.fenced[reason] += 1
+                self.disk.recoveries[what] += 1 if what == "fenced" else count
+            case Expel(peer):
+                self.disk.expelled.append(peer)
+                self.process.feed(Expelled(peer, instruction.reason))
+            case ReportWaiting() | ReportPeer() | ReportCheckpointFailed() | ReportHandOver():
+                pass
+            case ReportExpelled() | ReportStall() | ReportLate():
+                pass
+            case Stop():
+                self.stopped = instruction
+                self.process.alive = False
+            case _:
+                raise AssertionError(f"a trainer cannot {instruction}")
+
+    def _give(self, stage: int, version: int) -> History | None:
+        """Return what peers ask for, if it is offered."""
+        return self.disk.checkpoints[version][stage] if self.offered == version else None
+
+    def _save(self, what: SaveCheckpoint) -> None:
+        """Collect one state a stage: without sizes, in half a second."""
+        stages = range(len(what.donors))
+        found: dict[int, History | None] = {}
+
+        def got(stage: int, state: History | None) -> None:
+            found[stage] = state
+            if self._exchange is not None:
+                self._exchange.forget(stage, what.version)
+            if len(found) == len(stages):
+                self._write(what, [found[stage] for stage in stages])
+
+        if self._exchange is not None:
+            for stage in stages:
+                donors, digest = what.donors[stage], what.digests[stage]
+                done = partial(got, stage)
+                self._exchange.get(stage, what.version, digest, donors, done)
+            return
+
+        def find() -> None:
+            for stage in stages:
+                states = (self._snapshot_of(d, stage, what.version) for d in what.donors[stage])
+                got(stage, next((state for state in states if state is not None), None))
+
+        self._clock.after(0.5, find)
+
+    def _write(self, what: SaveCheckpoint, found: list[History | None]) -> None:
+        hung_s = self._disk_hangs_until - self._clock.now
+        if hung_s > 0:
+            self._clock.after(hung_s, lambda: self._write(what, found))
+            return
+        if not self.process.alive:
+            return
+        if self._clock.now < self._disk_full_until:
+            self.process.feed(CheckpointFailed(what.version, "no space is left on the disk"))
+            return
+        whole = tuple(state for state in found if state is not None)
+        if len(whole) < len(found):
+            self.process.feed(CheckpointFailed(what.version, "no donor has it"))
+            return
+        assert tuple(map(digest_of, whole)) == what.digests
+        self.disk.checkpoints[what.version] = whole
+        self.process.feed(CheckpointSaved(what.version))

@@ -1,0 +1,352 @@
+"""A whole swarm in one process and in virtual time: the production cores, to the byte
+reproducible from a seed, and checked as it runs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from swarmrt.errors import RunError
+from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.scheduler.events import PeersSeen, StopRequested
+from swarmrt.scheduler.instructions import Announce
+from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.trainer.core import TrainerCore
+from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.sim.engine.clock import Clock
+from swarmrt.sim.engine.links import Link, Sizes, Wires
+from swarmrt.sim.engine.network import Network, Weather
+from swarmrt.sim.engine.process import Process
+from swarmrt.sim.swarm.dishonest import HONEST, Habit
+from swarmrt.sim.swarm.fetching import History
+from swarmrt.sim.swarm.peer import FRAME_BYTES, TOKENS, SimulatedPeer, Thread
+from swarmrt.sim.swarm.trainer import Disk, SimulatedTrainer
+
+RECORD_TTL_S = 15.0
+DIRECTORY_S = 1.0  # between two reads of the directory by one process
+TRAINER = PeerId("trainer")
+
+
+def _nothing() -> None:
+    """Do nothing, where nobody wants to know."""
+
+
+class World:
+    """A world with one trainer and `replicas[s]` peers of each stage s.
+
+    `service_s` is drawn for each peer from this range of seconds of a forward; every process's
+    clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
+
+    Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
+    start for updates by the parts' owners.
+
+    With `sizes`, gradients, activations and states take the time that their bytes need on the
+    `links` of the hosts: each process is at a host of its own name. Without, links have a latency
+    only.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[int],
+        seed: int,
+        *,
+        steps: int = 5,
+        microbatches: int = 6,
+        eval_every: int = 2,
+        eval_microbatches: int = 3,
+        checkpoint_every: int = 2,
+        service_s: tuple[float, float] = (0.05, 0.4),
+        queue_s: float = 5.0,
+        retained_frames: int = 1000,
+        staleness: int = 0,
+        weather: Weather = Weather(),  # noqa: B008 - it is frozen
+        skew_s: float = 0.0,
+        drift: float = 0.0,
+        not_finite: Literal["stop", "skip"] = "stop",
+        sizes: Sizes | None = None,
+        links: Mapping[PeerId, Link] | None = None,
+        rounding_of: Callable[[PeerId], str] | None = None,
+        by_owners: bool = False,
+    ) -> None:
+        self.clock = Clock()
+        self.not_finite = not_finite
+        self.rng = random.Random(seed)
+        self.sizes = sizes
+        self.is_unlike = rounding_of is not None or by_owners
+        self._rounding_of = rounding_of or (lambda _: "")
+        wires = Wires(self.clock, links or {}) if sizes is not None else None
+        self.network = Network(self.clock, self.rng, weather, wires)
+        self.num_stages = len(replicas)
+        self.steps, self.microbatches, self.staleness = steps, microbatches, staleness
+        self.peers: dict[PeerId, SimulatedPeer] = {}
+        self.disk = Disk()
+        if by_owners:
+            self.disk.unlike_stages = tuple(range(len(replicas)))
+        self.trainers: list[SimulatedTrainer] = []
+        self._service_s, self._queue_s, self._seed = service_s, queue_s, seed
+        frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
+        self._retain_bytes = retained_frames * frame_bytes
+        self.eval_microbatches = eval_microbatches
+        self._eval_every = eval_every
+        self._checkpoint_every = checkpoint_every
+        self._skew_s, self._drift = skew_s, drift
+        self.at_change: Callable[[], None] = _nothing  # something has befallen somebody, or is over
+        self.at_event: Callable[[], None] = _nothing  # that has happened while it runs
+        self._at_failpoint: Callable[[Process, str], None] | None = None
+        self._directory_fails_until = 0.0
+        self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
+        self._start_trainer(tuple(replicas), resume=False)
+        for stage, number in enumerate(replicas):
+            for _ in range(number):
+                self.spawn(stage, after_s=self.rng.uniform(0, 3))
+
+    @property
+    def trainer(self) -> SimulatedTrainer:
+        """The newest incarnation of the trainer."""
+        return self.trainers[-1]
+
+    # ------------------------------------------------------------------ who comes and goes
+
+    def _start_trainer(self, needed: tuple[int, ...], *, resume: bool) -> None:
+        self.disk.epoch += 1
+        start = max(self.disk.checkpoints, default=0) if resume else 0
+        settings = TrainerSettings(
+            me=TRAINER,
+            seed=self._seed,
+            epoch=self.disk.epoch,
+            start_version=start,
+            steps=self.steps,
+            microbatches=self.microbatches,
+            eval_every=self._eval_every,
+            eval_microbatches=self.eval_microbatches,
+            checkpoint_every=self._checkpoint_every,
+            needed=needed,
+            start_digests=self.disk.digests(start),
+            record_ttl_s=RECORD_TTL_S,
+            resume=resume,
+            staleness=self.staleness,
+            microbatch_tokens=TOKENS,
+            least_loss=0.0,
+            secret=f"{self._seed % (1 << 128):032x}",
+            not_finite=self.not_finite,
+            by_owners=self.disk.unlike_stages,
+        )
+        trainer = SimulatedTrainer(
+            settings,
+            self.clock,
+            self.network,
+            self._snapshot,
+            self.disk,
+            *self._clock_error(),
+            self.sizes,
+        )
+        trainer.process.at_failpoint = self._at_failpoint
+        self.trainers.append(trainer)
+        trainer.start()
+        self._read_directory(trainer.process)
+
+    def kill_trainer(self) -> None:
+        self.trainer.process.alive = False
+        self.network.disconnect(TRAINER)
+
+    def resume_trainer(self) -> None:
+        """A new incarnation, from what its disk holds."""
+        if self.trainer.process.alive or self.trainer.stopped is not None:
+            return
+        self._start_trainer((1,) * self.num_stages, resume=True)
+
+    def spawn(
+        self,
+        stage: int,
+        after_s: float = 0.0,
+        habit: Habit = HONEST,
+        link: Link | None = None,
+        service_s: float | None = None,
+    ) -> PeerId:
+        """A peer that starts so much later."""
+        number = sum(p.settings.stage == stage for p in self.peers.values())
+        peer_id = PeerId(f"s{stage}p{number}")
+        if link is not None:
+            assert self.network.wires is not None, "links are for worlds with sizes"
+            self.network.wires.links[peer_id] = link
+        gradient_bytes = self._seed % 3 * (28 << 20)  # one part a member, or several
+        if self.sizes is not None:
+            gradient_bytes = self.sizes.gradient_bytes
+        state_bytes = 3 * gradient_bytes if self.sizes is None else self.sizes.state_bytes
+        settings = PeerSettings(
+            me=peer_id,
+            trainer=TRAINER,
+            stage=stage,
+            num_stages=self.num_stages,
+            seed=self._seed,
+            queue_s=self._queue_s,
+            gradient_bytes=gradient_bytes,
+            retain_bytes=self._retain_bytes,
+            record_ttl_s=RECORD_TTL_S,
+            most_left=stage,
+            staleness=self.staleness,
+            microbatches=self.microbatches,
+            eval_microbatches=self.eval_microbatches,
+            update_bytes=state_bytes,
+        )
+        peer = SimulatedPeer(
+            settings,
+            self.clock,
+            self.network,
+            self.rng,
+            self._announce,
+            self._snapshot,
+            self.kill,
+            self.rng.uniform(*self._service_s) if service_s is None else service_s,
+            *self._clock_error(),
+            self.sizes,
+        )
+        peer.process.at_failpoint = self._at_failpoint
+        peer.habit = habit
+        peer.rounding = self._rounding_of(peer_id)
+        self.peers[peer_id] = peer
+        self.clock.after(after_s, peer.start)
+        return peer_id
+
+    def _clock_error(self) -> tuple[float, float]:
+        if not self._skew_s and not self._drift:
+            return 0.0, 1.0
+        return self.rng.uniform(0, self._skew_s), 1 + self.rng.uniform(-self._drift, self._drift)
+
+    def live(self, stage: int) -> list[PeerId]:
+        """Peers that run, or are paused."""
+        return [
+            peer_id
+            for peer_id, peer in self.peers.items()
+            if peer.settings.stage == stage and peer.process.alive
+        ]
+
+    def drain(self, peer: PeerId) -> None:
+        """Ask it to leave, as by SIGTERM."""
+        self.peers[peer].drained = True
+        self.peers[peer].process.feed(StopRequested("drained"))
+
+    def pause(self, peer: PeerId, seconds: float) -> None:
+        """Stop it for a while, as by SIGSTOP and SIGCONT."""
+        process = self.trainer.process if peer == TRAINER else self.peers[peer].process
+        process.pause()
+        self.clock.after(seconds, process.go_on)
+        wires = self.network.wires
+        if wires is not None:
+            wires.hold(peer)
+            self.clock.after(seconds, lambda: wires.let_go(peer))
+
+    def hang(self, peer: PeerId, thread: Thread, seconds: float) -> None:
+        """Hang one of its threads: the process beacons on."""
+        self.peers[peer].hang(thread, seconds)
+
+    def directory_fails(self, seconds: float) -> None:
+        """Let no read succeed meanwhile; what is written is tried again until it is over."""
+        self._directory_fails_until = self.clock.now + seconds
+
+    @property
+    def is_directory_away(self) -> bool:
+        return self._directory_fails_until > self.clock.now
+
+    def kill(self, peer: PeerId) -> None:
+        """Stop it at once; the others see its links break, its record expires later."""
+        if not self.peers[peer].process.alive:
+            return
+        self.peers[peer].process.alive = False
+        self.network.disconnect(peer)
+        self.clock.after(RECORD_TTL_S, lambda: self._expire(peer))
+
+    def _expire(self, peer: PeerId) -> None:
+        self._directory[self.peers[peer].settings.stage].pop(peer, None)
+
+    # ------------------------------------------------------------------ running
+
+    @property
+    def at_failpoint(self) -> Callable[[Process, str], None] | None:
+        """Called with every process that passes a failpoint, and its name."""
+        return self._at_failpoint
+
+    @at_failpoint.setter
+    def at_failpoint(self, called: Callable[[Process, str], None]) -> None:
+        self._at_failpoint = called
+        for process in (self.trainer.process, *(p.process for p in self.peers.values())):
+            process.at_failpoint = called
+
+    def run(self, limit_s: float = 3600.0) -> None:
+        """Run until the trainer stops. Raises RunError when it stops with an error, or not at
+        all."""
+        while self.trainer.stopped is None:
+            if not self.clock.step() or self.clock.now > limit_s:
+                raise RunError(f"the swarm is stuck at {self.clock.now:.1f} s: {self.state()}")
+            self.at_event()
+        if self.trainer.stopped.error:
+            raise RunError(self.trainer.stopped.reason)
+        self.check()
+
+    def run_until(self, version: int) -> None:
+        """Run until that version is committed."""
+        while not any(report.version >= version for report in self.disk.steps):
+            if not self.clock.step() or self.trainer.stopped is not None:
+                raise RunError(f"version {version} was never committed")
+
+    def check(self) -> None:
+        """Exactly once, and equal replicas (promises P1 and P2)."""
+        for report in self.disk.steps:
+            assert report.digests_equal, f"replicas differ at version {report.version}"
+        for peer_id, peer in self.peers.items():
+            self._check_history(str(peer_id), peer.history)
+        for version, states in self.disk.checkpoints.items():
+            for stage, history in enumerate(states):
+                assert len(history) == version
+                self._check_history(f"checkpoint {version} of stage {stage}", history)
+
+    def _check_history(self, whose: str, history: History) -> None:
+        for step, update in enumerate(history):
+            names = (str(MicrobatchId(step, i)) for i in range(self.microbatches))
+            expected = sorted((name, 2) for name in names)
+            if step in self.disk.skipped:
+                expected = []
+            applied = sorted((name.split()[0], halves) for name, halves in update)
+            assert applied == expected, f"{whose} applied {update} as step {step}"
+
+    def log(self) -> dict[str, list[dict[str, object]]]:
+        """Return what every process recorded, by name."""
+        logs = {f"trainer-{i}": t.process.log() for i, t in enumerate(self.trainers)}
+        return logs | {str(peer_id): peer.process.log() for peer_id, peer in self.peers.items()}
+
+    def state(self) -> str:
+        """Return what may explain why nothing goes on."""
+        core = self.trainer.process.core
+        assert isinstance(core, TrainerCore)
+        return f"{core.run.phase} at version {core.run.version}"
+
+    # ------------------------------------------------------------------ the directory
+
+    def _announce(self, peer: PeerId, stage: int, announce: Announce) -> None:
+        away_s = self._directory_fails_until - self.clock.now
+        if away_s > 0:
+            self.clock.after(away_s, lambda: self._announce(peer, stage, announce))
+            return
+        if not self.peers[peer].process.alive and announce.status != "leaving":
+            return
+        self._directory[stage][peer] = announce
+
+    def _read_directory(self, process: Process) -> None:
+        """The trainer sees all that joins or serves."""
+        if not process.alive:
+            return
+        for stage in () if self.is_directory_away else range(self.num_stages):
+            records = self._directory[stage].items()
+            seen = (peer for peer, record in records if record.status in ("joining", "serving"))
+            process.feed(PeersSeen(stage, tuple(sorted(seen))))
+        self.clock.after(DIRECTORY_S, lambda: self._read_directory(process))
+
+    def _snapshot(self, donor: PeerId, stage: int, version: int) -> History | None:
+        if donor == TRAINER:
+            offered = self.trainer.process.alive and self.trainer.offered == version
+            return self.disk.checkpoints[version][stage] if offered else None
+        peer = self.peers[donor]
+        if not peer.process.alive or peer.process.paused or peer.settings.stage != stage:
+            return None
+        return peer.snapshots.get(version)

@@ -1,0 +1,231 @@
+"""What a stage will take in memory, against what stages take, and what cannot be had at all."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swarmrt.config import RunConfig, parse_config
+from swarmrt.errors import CheckpointError, ModelError, UsageError
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.generate import load_whole
+from swarmrt.model.sizing import Footprint, footprint
+from swarmrt.model.stage import Stage
+from swarmrt.runtime.computing import free_memory
+from swarmrt.runtime.computing.free_memory import check_fits, describe, free_bytes, parse_size
+from tests.processes import ROOT
+
+OWN = """
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+def each(logits, targets):
+    return cross_entropy(logits.mT, targets, reduction="none")
+class Looking(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) if x.sum().item() < 1e9 else x
+def lazy(middle=nn.Linear):
+    return [lambda: nn.Embedding(256, 64), lambda: nn.Sequential(nn.Linear(64, 64), nn.Tanh()),
+            lambda: middle(64, 64), lambda: nn.Linear(64, 256)], each
+def eager():
+    return [build() for build in lazy()[0]], each
+def looking():
+    return lazy(Looking)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_sizes.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_sizes", raising=False)
+
+
+def run(cut: tuple[int, ...] = (4,), microbatches: int = 1, **sections: Any) -> RunConfig:
+    shape = {"layers": 4, "width": 64, "heads": 4, "kv_heads": 2, "sequence": 64}
+    sections["model"] = shape | sections.get("model", {})
+    batch = {"microbatch": 4, "microbatches": microbatches}
+    return parse_config({**sections, "stages": {"layers": cut}, "batch": batch}, "test")
+
+
+def saved_bytes(config: RunConfig, stage_index: int) -> int:
+    """What autograd saves in the forward of a stage on the CPU, without its parameters."""
+    stage = Stage(config, stage_index)
+    tokens = torch.zeros(config.batch.microbatch, config.model.sequence, dtype=torch.int64)
+    activations = torch.zeros(*tokens.shape, config.model.width, dtype=stage.dtype)
+    inputs = tokens if stage.is_first else activations
+    own = {tensor.untyped_storage().data_ptr() for tensor in stage.live_state().values()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forwarded = stage.forward(MicrobatchId(0, 0), inputs, tokens)
+    assert forwarded.graph is not None
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dropout": {"model": {"dropout": 0.1}},
+    "float64": {"model": {"dtype": "float64"}},
+    "bfloat16": {"model": {"dtype": "bfloat16"}},
+    "own": {"model": {"kind": "own_sizes:lazy"}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("stage", [0, 1])
+def test_activations_are_what_autograd_saves(kind: dict[str, Any], stage: int) -> None:
+    config = run((1, 3), **kind)
+    told = footprint(config, stage).activations_bytes
+    assert told == pytest.approx(saved_bytes(config, stage), rel=0.15)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("optimizer", [{}, {"staleness": 1}, {"kind": "sgd"}], ids=str)
+def test_state_is_what_a_stage_keeps(dtype: str, optimizer: dict[str, Any]) -> None:
+    config = run(model={"dtype": dtype}, optimizer=optimizer)
+    stage = Stage(config, 0)
+    buffers = {tensor.untyped_storage().data_ptr(): tensor for tensor in _buffers(stage)}
+    kept = sum(tensor.untyped_storage().nbytes() for tensor in buffers.values())
+    told = footprint(config, 0)
+    reduced = stage.gradients().nbytes  # arrives with each update
+    assert told.parameters == stage.num_parameters
+    assert told.state_bytes == pytest.approx(kept + reduced, rel=0.01)
+
+
+def _buffers(stage: Stage) -> list[torch.Tensor]:
+    steps = range(stage.version, stage.version + len(stage._copies))
+    copies = [copy.flat for copy in stage._copies]
+    tensors = [*stage.live_state().values(), *map(stage.gradients, steps)]
+    for flat in copies:
+        tensors += [flat._values, flat._added, flat.masters, *flat.moments.values()]
+    return tensors
+
+
+def test_more_microbatches_are_under_way_before_later_stages() -> None:
+    config = run((1, 1, 1, 1), microbatches=8)
+    one = run((1, 1, 1, 1), microbatches=1)
+    first, alone = (footprint(c, 1).activations_bytes for c in (config, one))
+    assert first == 3 * alone
+
+
+def test_recomputing_keeps_inputs() -> None:
+    keeping, again = (footprint(run((1,) * 4, 8, model={"recompute": r}), 0) for r in (False, True))
+    assert again.activations_bytes < keeping.activations_bytes / 2
+
+
+def test_frames_that_are_retained_count_up_to_their_bound() -> None:
+    config = run((2, 2), microbatches=8)
+    assert footprint(config, 0).frames_bytes == 8 * 4 * 64 * 64 * 4
+    bounded = run((2, 2), microbatches=8, links={"retain_bytes": 1000})
+    assert footprint(bounded, 0).frames_bytes == 1000
+
+
+def test_layers_that_a_builder_makes_at_once_count_for_every_stage() -> None:
+    eager, lazy = (run((2, 2), model={"kind": f"own_sizes:{b}"}) for b in ("eager", "lazy"))
+    whole = sum(tensor.nbytes for tensor in Stage(lazy, 0).named_parameters_state().values())
+    whole += sum(tensor.nbytes for tensor in Stage(lazy, 1).named_parameters_state().values())
+    assert footprint(eager, 0).whole_model_bytes == whole
+    assert footprint(lazy, 0).whole_model_bytes == 0
+
+
+def test_code_that_looks_at_values_is_sized_without_activations() -> None:
+    told = footprint(run(model={"kind": "own_sizes:looking"}), 0)
+    assert told.parameters > 0 and told.activations_bytes == 0
+    Stage(run(model={"kind": "own_sizes:looking"}), 0)
+
+
+def test_telling_takes_no_memory_and_no_compiler() -> None:
+    """In a process of its own: a stage of 10^14 bytes, in a few megabytes."""
+    script = """
+import sys
+from swarmrt.config import parse_config
+from swarmrt.model.sizing import footprint
+from swarmrt.runtime.process.vitals import resident_bytes
+shape = {"layers": 64, "width": 1 << 18, "heads": 64, "kv_heads": 64, "vocab": 1 << 22}
+batch = {"microbatch": 1}
+config = parse_config({"model": shape, "batch": batch, "stages": {"layers": [32, 32]}}, "test")
+before = resident_bytes()
+assert footprint(config, 0).state_bytes > 10**14
+assert before is None or resident_bytes() - before < 20e6, resident_bytes() - before
+assert "sympy" not in sys.modules and "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_weights_that_do_not_fit_their_configuration_are_refused_before_it_is_built() -> None:
+    tensors = {name: torch.zeros(1) for name in Stage(run(), 0).named_parameters_state()}
+    wide = run(model={"width": 1 << 17, "vocab": 1 << 22})  # a terabyte of embeddings and more
+    with pytest.raises(CheckpointError, match="of another model: embed.weight does not fit"):
+        load_whole(wide, tensors)
+
+
+# ---------------------------------------------------------------------- what there is
+
+
+SIZES = {
+    "8GB": 8e9,
+    "500MB": 5e8,
+    "1.5GiB": 1.5 * 2**30,
+    "12 gb": 12e9,
+    "100": 100,
+    "none": math.inf,
+}
+
+
+@pytest.mark.parametrize(("text", "size"), SIZES.items())
+def test_sizes_are_read(text: str, size: float) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "8 XB", "-3GB", "0", "0GB", "1e9", "8GBB", "٣GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="write a size like 8GB"):
+        parse_size(text)
+
+
+def needs(size: int) -> Footprint:
+    return Footprint(1000, size // 2, size // 4, 0, size // 4)
+
+
+def test_what_does_not_fit_is_refused_with_both_figures() -> None:
+    check_fits(needs(10**9), "cpu", 10**9, stage=1)
+    with pytest.raises(ModelError, match=r"stage 1 needs 2\.0 GB on cpu .* allows 1\.0 GB;"):
+        check_fits(needs(2 * 10**9), "cpu", 10**9, stage=1)
+    free = free_bytes("cpu")
+    assert free is not None
+    check_fits(needs(free // 2), "cpu", None, stage=1)
+    with pytest.raises(ModelError, match="80% of what is free is"):
+        check_fits(needs(free), "cpu", None, stage=1)
+
+
+def test_a_container_has_what_its_group_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest bound of all groups around it counts, and the cache of files is free."""
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    for folder, limit, current in ((inner, "max", 700), (inner.parent, "1000", 800)):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{current}\n")
+        (folder / "memory.stat").write_text("anon 300\ninactive_file 150\n")
+    monkeypatch.setattr(free_memory, "CGROUPS", tmp_path)
+    assert free_memory.free_of_groups("0::/outer/inner\n") == [350]
+    assert free_memory.free_of_groups("0::/elsewhere\n") == []
+    assert free_memory.free_of_groups("1:memory:/outer\n") == []
+
+
+def test_sizes_are_described() -> None:
+    said = [describe(size) for size in (1.5e12, 8e9, 5e8, 1000)]
+    assert said == ["1.5 TB", "8.0 GB", "500.0 MB", "1 KB"]

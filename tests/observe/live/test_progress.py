@@ -1,0 +1,61 @@
+"""What a run has done so far, over all incarnations of its trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swarmrt.config import RunConfig
+from swarmrt.observe.live.plain import PlainView
+from swarmrt.observe.live.progress import Progress
+from swarmrt.scheduler.instructions import (
+    ReportEvaluation,
+    ReportRecovery,
+    ReportRollback,
+    ReportStep,
+)
+
+
+def step(version: int, loss: float) -> ReportStep:
+    return ReportStep(version, loss, 100, 1.0, 0.5, (), True)
+
+
+def test_resumed_run_is_told_as_one(tmp_path: Path) -> None:
+    first = Progress(RunConfig(), tmp_path)
+    for version in (1, 2, 3):
+        first.add(step(version, 10.0 - version))
+    first.add(ReportEvaluation(2, 5.0))
+    first.add(ReportEvaluation(3, 4.0))
+    first.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"time": 1.0, "version": 4, "lo')  # killed while it wrote
+    second = Progress(RunConfig(), tmp_path, start_version=2)
+    second.add(step(3, 6.5))
+    second.close()
+    third = Progress(RunConfig(), tmp_path, start_version=2)
+    third.close()
+    assert third.losses == second.losses == [(1, 9.0), (2, 8.0), (3, 6.5)]
+    assert third.evaluations == [(2, 5.0)], "that of step 3 was of work that is lost"
+    assert third.summary.loss_first == 9.0
+    assert third.summary.microbatches == 3 * RunConfig().batch.microbatches
+
+
+def test_a_step_has_one_number_on_the_screen_and_in_the_file(tmp_path: Path) -> None:
+    progress, said = Progress(RunConfig(), tmp_path), list[str]()
+    report = ReportRecovery(638, "skipped", 1, "no finite gradient")
+    progress.add(report)
+    PlainView(progress, said.append).update(report)
+    progress.close()
+    assert said == ["SKIPPED step 639: no finite gradient"]
+    assert '"step": 639' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:
+    progress = Progress(RunConfig(), tmp_path)
+    for version in (1, 2, 3):
+        progress.add(step(version, 10.0 - version))
+    progress.add(ReportRollback(1, 2, "a stage is lost"))
+    progress.add(step(2, 8.5))
+    progress.close()
+    again = Progress(RunConfig(), tmp_path)
+    again.close()
+    assert again.losses == progress.losses == [(1, 9.0), (2, 8.5)]

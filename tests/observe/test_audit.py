@@ -1,0 +1,161 @@
+"""The auditor believes nobody: logs that were tampered with do not pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmrt.errors import UsageError
+from swarmrt.ids import PeerId
+from swarmrt.observe.audit import Audit, audit
+from swarmrt.sim.swarm.world import World
+
+Log = list[dict[str, Any]]
+
+
+@pytest.fixture(params=[0, 1], ids=["", "stale"])
+def logs(request: pytest.FixtureRequest) -> dict[str, Log]:
+    """Of a run in which a peer was killed and its work recovered."""
+    world = World([2, 2], seed=2, steps=6, microbatches=8, staleness=request.param)
+    world.run_until(version=3)
+    world.clock.after(1.5, lambda: world.kill(PeerId("s1p0")))
+    world.run()
+    assert world.disk.recoveries["recovered"]
+    plain: dict[str, Log] = json.loads(json.dumps(world.log()))
+    return plain
+
+
+def audited(logs: dict[str, Log], run_dir: Path) -> Audit:
+    for name, log in logs.items():
+        folder = "trainer" if name.startswith("trainer") else f"peers/{name}"
+        path = run_dir / folder / "events.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in log))
+    return audit(run_dir)
+
+
+def test_run_that_kept_its_promises_passes(logs: dict[str, Log], tmp_path: Path) -> None:
+    result = audited(logs, tmp_path)
+    assert result.passed and not result.unchecked, result.violations
+    assert (result.steps, result.microbatches) == (6, 48)
+    assert result.fenced == 1 and result.recovered > 0
+    assert 0.5 < result.goodput < 1 and result.lost_time_s > 0
+
+
+def accumulate_twice(log: Log) -> None:
+    """As if a backward had been added twice."""
+    at = next(i for i, entry in enumerate(log) if _event(entry) == "BackwardDone")
+    mb = log[at]["event"]["microbatch"]
+    run = next(entry for entry in log[:at][::-1] if _told(entry, "RunBackward", microbatch=mb))
+    log[at + 1 : at + 1] = [run, log[at]]
+
+
+def forget_one(log: Log) -> None:
+    """As if a backward that has its receipt had never run."""
+    at = next(i for i, entry in enumerate(log) if _event(entry) == "BackwardDone")
+    del log[at]
+
+
+def add_weights_twice(log: Log) -> None:
+    """As if what a backward had left had been added twice."""
+    at = next(i for i, entry in enumerate(log) if _event(entry) == "WeightGradientsDone")
+    mb = log[at]["event"]["microbatch"]
+    run = next(e for e in log[:at][::-1] if _told(e, "RunWeightGradients", microbatch=mb))
+    log[at + 1 : at + 1] = [run, log[at]]
+
+
+def forget_weights(log: Log) -> None:
+    """As if only the first half of a backward had been added."""
+    at = next(i for i, entry in enumerate(log) if _event(entry) == "WeightGradientsDone")
+    del log[at]
+
+
+def other_weights(log: Log) -> None:
+    stepped = next(entry for entry in log if _event(entry) == "Stepped")
+    stepped["event"]["digest"] = "something else"
+
+
+def _event(entry: dict[str, Any]) -> str:
+    return str(entry.get("event", {}).get("is"))
+
+
+def _told(entry: dict[str, Any], what: str, **fields: Any) -> bool:
+    wanted = {"is": what, **fields}
+    return any(
+        wanted == {key: instruction.get(key) for key in wanted}
+        for instruction in entry.get("instructions", ())
+    )
+
+
+@pytest.mark.parametrize(
+    ("whose", "tamper"),
+    [
+        ("s0p0", accumulate_twice),
+        ("s0p0", forget_one),
+        ("s1p1", add_weights_twice),
+        ("s1p1", forget_weights),
+    ],
+)
+def test_violation_names_the_microbatch_and_tells_its_history(
+    logs: dict[str, Log], tmp_path: Path, whose: str, tamper: Callable[[Log], None]
+) -> None:
+    tamper(logs[whose])
+    result = audited(logs, tmp_path)
+    assert not result.passed
+    assert "in its accumulator" in result.violations[0]
+    name = result.violations[0].split()[1].rstrip(":")
+    at = result.violations.index(f"history of microbatch {name}:")
+    assert any("BackwardDone" in line for line in result.violations[at:])
+
+
+def test_roster_that_leaves_a_microbatch_out(logs: dict[str, Log], tmp_path: Path) -> None:
+    for entry in logs["trainer-0"]:
+        for instruction in entry.get("instructions", ()):
+            if instruction.get("message", {}).get("is") == "Prepare":
+                instruction["message"]["roster"][0][1] = []
+    result = audited(logs, tmp_path)
+    assert any("entered stage" in violation for violation in result.violations)
+
+
+def test_replicas_that_differ(logs: dict[str, Log], tmp_path: Path) -> None:
+    other_weights(logs["s0p0"])
+    result = audited(logs, tmp_path)
+    assert result.digest_mismatches == 1 and not result.passed
+
+
+def test_missing_logs_are_said_to_be_missing(logs: dict[str, Log], tmp_path: Path) -> None:
+    del logs["s0p1"]
+    result = audited(logs, tmp_path)
+    assert result.passed and result.unchecked == 6
+    assert any("NOT CHECKED: 6" in line for line in result.lines())
+
+
+def test_version_that_a_resumed_run_gave_up_is_not_committed(
+    logs: dict[str, Log], tmp_path: Path
+) -> None:
+    """Announced by a trainer that died; the next one went back, and was stopped before it."""
+    log = logs["trainer-0"]
+    settings = {**log[0]["settings"], "resume": True, "epoch": log[0]["settings"]["epoch"] + 1}
+    admit = {"is": "Send", "to": "s0p0", "message": {"is": "Admit", "version": 4}}
+    log += [
+        {**log[0], "settings": settings},
+        {**log[-1], "now": log[-1]["now"] + 1, "instructions": [admit]},
+    ]
+    result = audited(logs, tmp_path)
+    assert result.passed and result.steps == 4
+
+
+def test_line_that_a_kill_has_torn_is_left_out(logs: dict[str, Log], tmp_path: Path) -> None:
+    audited(logs, tmp_path)
+    with (tmp_path / "peers" / "s1p0" / "events.jsonl").open("a") as file:
+        file.write('{"now": 12.5, "event": {"is": "Forw')
+    assert audit(tmp_path).passed
+
+
+def test_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is .* a run folder"):
+        audit(tmp_path)

@@ -1,0 +1,52 @@
+"""What a peer learns of others from the directory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+import pytest
+
+from swarmrt.config import RunConfig
+from swarmrt.runtime.access.door import UnguardedDoor
+from swarmrt.runtime.directory.network import open_network
+from swarmrt.runtime.directory.presence import Presence
+from swarmrt.runtime.links.links import Links
+from tests.papers import Owner
+from tests.runtime.directory.test_directory import record
+from tests.runtime.links.test_links import run, until
+
+pytestmark = pytest.mark.swarm
+
+
+@pytest.mark.parametrize(("stage", "learns"), [(0, {0, 1}), (1, {0, 1, 2}), (2, {1, 2})])
+def test_peer_learns_where_those_on_both_sides_are(stage: int, learns: set[int]) -> None:
+    """It knew of no peer of the stage before: a gradient could not go back when a link broke."""
+
+    async def story() -> None:
+        owner = Owner()
+        async with open_network([], papers=owner.node()) as network:
+            at = network.daemon.addresses()
+            for there in sorted(learns):
+                async with open_network(at, papers=owner.guest()) as other:
+                    membership = owner.signer.membership(other.me, (there,), time.time() + 600)
+                    changes = {"stage": there, "membership": membership, "status": "leaving"}
+                    await other.directory.announce(owner.run, record(owner, other, **changes), 30)
+                    links = Links(
+                        network.carriers("auto"),
+                        UnguardedDoor("test"),
+                        1 << 20,
+                        on_message=lambda peer, message, tensors: None,
+                        on_lost=lambda peer, reason: None,
+                        on_send_failed=lambda peer, message: None,
+                    )
+                    presence = Presence(RunConfig(), stage, network, links, owner.guest())
+                    async with asyncio.TaskGroup() as tasks:
+                        watches = [tasks.create_task(watch) for watch in presence.watches()]
+                        await until(partial(links.known_addresses, other.me, "libp2p"))
+                        for watch in watches:
+                            watch.cancel()
+                    assert len(watches) == len(learns)
+
+    run(story())

@@ -1,0 +1,176 @@
+"""A bounded uplink: bytes are counted, and what is urgent goes first."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+import torch
+
+from swarmrt.ids import MicrobatchId, Work
+from swarmrt.messages import Finish, Forward, Message, Part, StateChunk
+from swarmrt.runtime.limits.uplink import Share, Uplink
+from swarmrt.runtime.links.outbox import MAX_QUEUED_CHUNKS, Outbox
+from swarmrt.wire.frames import CHUNK_BYTES, FrameWriter, Tally, encode
+from tests.runtime.links.test_links import Link, both_carriers, run, two_ends, until
+
+RATE = 4e6  # bytes a second
+SLOWER = 12e6  # than one frame in the time of a burst
+BULK = torch.zeros(1 << 20, dtype=torch.uint8)
+PART = Part(1, 1, 1, 0, False)
+
+
+def chunk(number: int) -> StateChunk:
+    return StateChunk(0, 1, number * len(BULK), 1 << 30, "d" * 32)
+
+
+@pytest.mark.swarm
+@both_carriers
+def test_links_send_no_more_than_they_may(link: Link) -> None:
+    """With several connections too. Without a bound all of it went at once."""
+
+    async def story() -> None:
+        async with two_ends(link) as (first, second):
+            uplink = first.links._uplink = Uplink(RATE)
+            began = asyncio.get_running_loop().time()
+            for number in range(4):
+                first.links.send(second.me, Part(1, 1, 1, number, False), [BULK])
+            first.links.send(second.me, Finish("control"))
+            await until(lambda: len(second.got) == 5)
+            elapsed_s = asyncio.get_running_loop().time() - began
+            assert 4 * len(BULK) <= uplink.most_ahead_bytes + RATE * elapsed_s
+            assert second.messages()[-1] != Finish("control")
+
+    run(story())
+
+
+class Peer:
+    """What waits for one."""
+
+    def __init__(self, name: str, uplink: Uplink, sent: list[str]) -> None:
+        self.name, self.uplink, self.sent = name, uplink, sent
+        self.frames, self.share = FrameWriter(), Share()
+
+    def push(self, message: Message) -> None:
+        tensors = [] if isinstance(message, Finish) else [BULK]
+        self.frames.push(encode(message, tensors))
+
+    def put(self) -> int:
+        kind = "CWS"[self.frames.rank]
+        size = sum(map(len, self.frames.next_frames()))
+        self.sent.append(kind + self.name)
+        return size
+
+    async def write(self) -> None:
+        while len(self.frames):
+            await self.uplink.turn(self.share, self.frames, self.put)
+
+
+def sent_by(*queues: list[Message]) -> list[str]:
+    """Return the senders of all frames, in their order, to peers 0, 1, …"""
+
+    async def story() -> list[str]:
+        uplink, sent = Uplink(SLOWER), list[str]()
+        peers = [Peer(str(number), uplink, sent) for number in range(len(queues))]
+        for peer, queue in zip(peers, queues, strict=True):
+            for message in queue:
+                peer.push(message)
+        uplink._bucket.left = -SLOWER / 5  # so that all of them wait
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            for peer in peers:
+                tasks.create_task(peer.write())
+        return sent
+
+    return asyncio.run(story())
+
+
+def test_control_comes_before_work_and_work_before_state() -> None:
+    frames = len(BULK) // CHUNK_BYTES
+    sent = sent_by([chunk(0)], [PART], [Finish("")])
+    assert sent == ["C2", *["W1"] * 3, "S0", *["W1"] * (frames - 3), *["S0"] * (frames - 1)]
+
+
+def test_state_goes_to_all_who_ask_in_equal_shares() -> None:
+    """Peers get equal shares of the state, though one of them asks for much more."""
+    sent = sent_by([chunk(number) for number in range(8)], [chunk(0)], [chunk(0)])
+    for peer in ("S0", "S1", "S2"):
+        assert sent[:12].count(peer) == 4
+    assert set(sent[12:]) == {"S0"}
+
+
+def test_one_peer_with_many_connections_has_one_share() -> None:
+    async def story() -> list[str]:
+        uplink, sent = Uplink(SLOWER), list[str]()
+        peers = [Peer(name, uplink, sent) for name in "aaab"]
+        for peer in peers:
+            peer.push(chunk(0))
+            peer.share = peers[3].share if peer.name == "b" else peers[0].share
+        uplink._bucket.left = -SLOWER / 5  # so that all of them wait
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            for peer in peers:
+                tasks.create_task(peer.write())
+        return sent
+
+    assert asyncio.run(story())[:8].count("Sb") == 4
+
+
+@pytest.mark.swarm
+def test_who_waits_for_state_sees_from_whom_it_comes_before_it_is_whole() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            first.links._uplink = Uplink(RATE)
+            first.links.send(second.me, PART, [BULK])
+            first.links.send(second.me, chunk(0), [BULK])
+            await until(lambda: 0 < second.links.came_state_bytes(first.me) < len(BULK))
+            await until(lambda: len(second.got) == 2)
+            assert second.links.came_state_bytes(first.me) == len(BULK)
+            assert second.links.came_state_bytes(second.me) == 0
+
+    run(story())
+
+
+@pytest.mark.swarm
+def test_state_that_is_on_its_way_is_not_sent_again() -> None:
+    """A chunk that is asked for again while it waits on a narrow link is sent once."""
+
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            second.links.send(first.me, Finish("hello"))
+            await until(lambda: first.got)
+            first.links._uplink = Uplink(RATE)
+            for _ in range(100):
+                first.links.send(second.me, chunk(0), [BULK])
+            for number in range(1, 100):
+                first.links.send(second.me, chunk(number), [BULK])
+            await until(lambda: len(first.failed) == 100 - MAX_QUEUED_CHUNKS)
+            await until(lambda: len(second.got) == MAX_QUEUED_CHUNKS)
+            first.links.send(second.me, chunk(0), [BULK])
+            await until(lambda: len(second.got) == MAX_QUEUED_CHUNKS + 1)
+
+    run(story())
+
+
+def test_work_that_is_on_its_way_is_not_sent_again_either() -> None:
+    outbox = Outbox(Tally())
+    forward = Forward(Work(MicrobatchId(0, 1), 1), 1, ())
+    again = Forward(Work(MicrobatchId(0, 1), 2), 1, ())
+    outbox.frames.push(encode(forward, [BULK]))
+    assert outbox.is_on_its_way(encode(forward, [BULK]))
+    assert not outbox.is_on_its_way(encode(again, [BULK])), "another attempt"
+    while len(outbox.frames):
+        outbox.frames.next_frames()
+    assert not outbox.is_on_its_way(encode(forward, [BULK])), "it may be lost"
+
+
+def test_writer_that_fails_is_told_so() -> None:
+    async def story() -> None:
+        def fail() -> int:
+            raise OSError("gone")
+
+        uplink, frames = Uplink(1e6), FrameWriter()
+        frames.push(encode(PART, [BULK]))
+        with pytest.raises(OSError, match="gone"):
+            await uplink.turn(Share(), frames, partial(fail))
+
+    asyncio.run(story())

@@ -1,0 +1,423 @@
+"""Each guard of liveness is needed: where it is switched off, a story that ends well does not.
+
+A guard stands beside the story which needs it. The stories are tests of their own, where they are
+played with all guards; here they are played without one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from swarmrt.errors import RunError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Finish
+from swarmrt.scheduler.instructions import Instruction, Send, Stop, StopLoading
+from swarmrt.scheduler.peer.core import PeerCore
+from swarmrt.scheduler.peer.updating.sync import Reducing
+from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.timing import estimate, link_rate
+from swarmrt.scheduler.trainer.closing import holding, worth
+from swarmrt.scheduler.trainer.closing import sync as committing
+from swarmrt.scheduler.trainer.closing.disputes import NotFinite
+from swarmrt.scheduler.trainer.closing.holding import Holding
+from swarmrt.scheduler.trainer.closing.missing import Missing
+from swarmrt.scheduler.trainer.closing.sync import Committing
+from swarmrt.scheduler.trainer.membership import fencing, health, joining, price
+from swarmrt.scheduler.trainer.membership.conduct import Conduct
+from swarmrt.scheduler.trainer.membership.fencing import Fencing
+from swarmrt.scheduler.trainer.membership.health import Health
+from swarmrt.scheduler.trainer.membership.joining import Joining
+from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
+from swarmrt.scheduler.trainer.resumption import Checkpointed, Plan
+from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.saving import Saving
+from swarmrt.scheduler.trainer.work import failures as scheduler_failures
+from swarmrt.scheduler.trainer.work.failures import Failures
+from swarmrt.scheduler.trainer.work.microbatches import Working
+from swarmrt.scheduler.wiring import stochastic as wiring
+from swarmrt.scheduler.wiring.stochastic import Wiring
+from tests.scheduler.peer import test_peer as peers
+from tests.scheduler.timing import test_patience as patience
+from tests.scheduler.trainer import test_paused as paused
+from tests.scheduler.trainer.membership import test_health as beats
+from tests.scheduler.trainer.membership import test_joining as joiners
+from tests.scheduler.trainer.membership import test_newcomers as newcomers
+from tests.scheduler.trainer.membership import test_price as prices
+from tests.scheduler.trainer.work import test_failures as failures
+from tests.scheduler.wiring import test_wiring as wirings
+from tests.sim import test_draining as draining
+from tests.sim import test_failures as failing
+from tests.sim import test_hangs as hangs
+from tests.sim import test_newcomers as at_home
+from tests.sim import test_stopping as stopping
+from tests.sim import test_stories as stories
+from tests.sim import test_swarm as swarms
+from tests.sim.schedules import test_hardships as hardships
+from tests.trust import test_trainer as trainer
+
+Off = Callable[[pytest.MonkeyPatch], None]
+ENDS_BADLY = (AssertionError, RunError, ValueError)  # of a word that did not come, or came twice
+
+
+def says(owner: Any, name: str, answer: Any) -> Off:
+    """Let a method, or a function of a module, give the same answer whatever it is asked."""
+
+    def off(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(owner, name, lambda *_, **__: answer)
+
+    return off
+
+
+def has(owner: Any, name: str, value: Any) -> Off:
+    """Let a constant or a property be another."""
+
+    def off(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(owner, name, value)
+
+    return off
+
+
+def around(owner: Any, name: str, instead: Callable[..., Any]) -> Off:
+    """Let a method be another, which is given the original first."""
+
+    def off(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **keys: instead(original, *args, **keys))
+
+    return off
+
+
+def forgets_that_it_was_left_out(
+    reconcile: Callable[..., Any], joining: Joining, member: Member, *rest: Any
+) -> Any:
+    member.left_out = None
+    return reconcile(joining, member, *rest)
+
+
+def goes_on_loading(left_out: Callable[..., Any], *args: Any) -> list[Instruction]:
+    return [i for i in left_out(*args) if not isinstance(i, StopLoading)]
+
+
+def counts_all_between_two_beacons_as_one(
+    beacon: Callable[..., Any], self: Health, now: float, queued: int, done: int
+) -> None:
+    beacon(self, now, queued, self.done + min(1, done - self.done))
+
+
+def looks_at_members_alone(
+    look_after: Callable[..., Any], fencing: Fencing, member: Member, now: float
+) -> Any:
+    return [] if member.state is Membership.SEEN else look_after(fencing, member, now)
+
+
+def takes_whatever_comes_for_progress(
+    came: Callable[..., Any], run: Run, what: Any, now: float
+) -> None:
+    run.progress_at = now
+
+
+def goes_back_to_the_checkpoint(
+    choose: Callable[..., Any], holdings: Any, checkpoint: Checkpointed, *rest: Any
+) -> Plan:
+    return Plan(checkpoint.version, False, -1, 0.0, checkpoint.digests)
+
+
+def sends_all_home(leave: Callable[..., Any], run: Run, reason: str) -> list[Instruction]:
+    run.phase = Phase.CLOSING
+    told = [Send(member.peer, Finish(reason)) for member in run.members]
+    return [*told, Stop(reason, error=False)]
+
+
+def draws_alike(init: Callable[..., None], self: Wiring, rng: Any, **keys: Any) -> None:
+    init(self, random.Random(0), **keys)
+
+
+def hang(what: str) -> Callable[[], None]:
+    return partial(hangs.test_hang_is_found_out_and_the_others_go_on, what, *hangs.VICTIMS[0])
+
+
+EVER_MORE = itertools.count()
+
+
+class Guard(NamedTuple):
+    off: Off
+    story: Callable[[], None]
+
+
+GUARDS: dict[str, Guard] = {
+    # ------------------------------------------------------------ deadlines of this round
+    "a round is waited for as long as its links need": Guard(
+        says(worth, "carrying_s", 0.0),
+        newcomers.test_a_round_is_waited_for_the_longer_the_slower_its_members_links_are,
+    ),
+    "doubling comes to minutes": Guard(
+        has(estimate, "MOST_DOUBLED_S", 0.0),
+        patience.test_doubling_comes_to_minutes_however_short_the_answers_were,
+    ),
+    "what others need says little of one": Guard(
+        has(estimate, "UNKNOWN", 1),
+        patience.test_what_others_need_says_little_of_one_who_has_not_answered_yet,
+    ),
+    "one late answer counts for twice its patience": Guard(
+        has(estimate, "MOST_WAITED", 10**6),
+        patience.test_an_hour_that_somebody_stood_still_does_not_make_patient_for_hours,
+    ),
+    "what moves is not sent again": Guard(
+        says(worth, "moved_bytes", 0),
+        newcomers.test_a_round_is_not_void_while_its_parts_move,
+    ),
+    "what does not move is sent again": Guard(
+        around(worth, "moved_bytes", lambda *_: next(EVER_MORE)),
+        newcomers.test_a_round_in_which_nothing_moves_is_repeated,
+    ),
+    "who makes rounds dear is left out": Guard(
+        has(worth, "DEAR", 10**6),
+        newcomers.test_who_makes_rounds_longer_than_it_is_worth_is_left_out_and_told,
+    ),
+    "one dear round is no reason": Guard(
+        has(worth, "DEAR", 1), newcomers.test_a_link_that_stalls_once_is_no_reason
+    ),
+    "the first bytes say nothing of a link": Guard(
+        has(link_rate, "MEASURED_S", 0.0),
+        newcomers.test_a_short_burst_says_nothing_and_a_slow_other_end_little,
+    ),
+    "a round goes on without whose link has become slow": Guard(
+        says(worth, "longest_round_s", math.inf),
+        at_home.test_whose_link_becomes_slow_in_a_round_is_left_out_of_it,
+    ),
+    # ------------------------------------------------------------ newcomers
+    "a commit is held for a newcomer, a little": Guard(
+        says(Holding, "is_held", False),
+        newcomers.test_a_newcomer_that_has_its_state_and_could_keep_up_gets_the_time_of_a_gradient,
+    ),
+    "who cannot keep up is left out": Guard(
+        says(Fencing, "_is_too_slow", None),
+        partial(newcomers.test_a_link_that_carries_no_gradient_in_a_step_is_told_so_at_once, 2),
+    ),
+    "who has missed too many steps is told": Guard(
+        says(worth, "is_too_far_behind", False),
+        partial(
+            newcomers.test_commits_go_on_while_a_state_loads_and_when_too_many_have_gone_by_it_is_told,
+            2,
+        ),
+    ),
+    "who is left out rests": Guard(
+        around(Conduct, "rest", lambda rest, self, peer, now, waited_s: 10.0),
+        partial(newcomers.test_a_link_that_carries_no_gradient_in_a_step_is_told_so_at_once, 2),
+    ),
+    "the word that one is left out is said again": Guard(
+        around(Joining, "_reconcile", forgets_that_it_was_left_out),
+        newcomers.test_who_has_not_heard_that_it_is_left_out_is_told_again,
+    ),
+    "who is left out loads no more": Guard(
+        around(PeerCore, "_left_out", goes_on_loading),
+        newcomers.test_who_is_left_out_while_it_loads_stops_and_tells_its_owner,
+    ),
+    "who is alone is never too slow": Guard(
+        says(worth, "is_alone", False),
+        at_home.test_who_cannot_is_let_in_all_the_same_where_nobody_else_is_left,
+    ),
+    "a newcomer keeps what it misses": Guard(
+        around(
+            Reducing,
+            "begin",
+            lambda begin, self, prepare: (
+                [] if self._me in prepare.listeners else begin(self, prepare)
+            ),
+        ),
+        peers.test_newcomer_follows_the_commits_that_it_misses_while_it_loads,
+    ),
+    "a commit is held for one newcomer a few times": Guard(
+        has(holding, "MOST_HOLDS", 10**6),
+        at_home.test_who_follows_while_it_loads_for_a_minute_holds_up_eight_commits_and_no_more,
+    ),
+    # ------------------------------------------------------------ saving
+    "what is being saved keeps its copies": Guard(
+        has(Saving, "leaves_room", True),
+        stories.test_newcomers_do_not_take_the_copies_of_a_checkpoint_that_takes_a_minute_to_collect,
+    ),
+    "only what others are to get is copied": Guard(
+        around(
+            Committing,
+            "_copied_stages",
+            lambda _, self, now: frozenset(range(self._run.num_stages)),
+        ),
+        swarms.test_only_the_stage_that_a_newcomer_comes_to_copies_its_state,
+    ),
+    # ------------------------------------------------------------ whatever hangs
+    "who is missing twice in rounds is done without": Guard(
+        says(Missing, "again", []), hang("sums")
+    ),
+    "who is missing twice in updates is done without": Guard(
+        says(Missing, "again", []),
+        hangs.test_update_that_hangs_is_found_out_though_its_peer_has_nothing_else_to_do,
+    ),
+    "a computation that is late is found out": Guard(
+        around(Health, "verdict", lambda verdict, self, now, most_s=0.0: "fine"), hang("backward")
+    ),
+    "where nobody has a sum, who is to blame is told": Guard(
+        says(Members, "waits_for", PeerId("")), hang("slices and sums")
+    ),
+    "who was done without in vain is called again": Guard(
+        says(Committing, "_call_others", []),
+        partial(
+            hangs.test_innocent_one_is_called_again_when_the_other_is_late_alone,
+            (2, 2),
+            "s1p0",
+            1,
+        ),
+    ),  # fmt: skip
+    "who rests is called when the other one hangs": Guard(
+        says(Committing, "_lone_ones_beside_others", []),
+        hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
+    ),
+    "who is alone and heard is waited for": Guard(
+        around(
+            Fencing,
+            "_is_too_dear",
+            lambda _, self, member, now: (
+                member.health.late_s(now) > price.redo_s(self._run, member)
+            ),
+        ),
+        partial(hangs.test_a_lone_replica_whose_device_hangs_is_waited_for, 0),
+    ),
+    "what is done again is no progress": Guard(
+        around(Run, "came", takes_whatever_comes_for_progress),
+        hangs.test_a_run_that_nobody_can_go_on_with_ends_though_the_others_repeat_what_they_did,
+    ),
+    "of two that wait for each other the one that says so goes": Guard(
+        has(committing, "blamed", lambda missing, _, trust: [max(missing, key=trust)]),
+        hang("slices and sums"),
+    ),
+    "an attempt whose frames are gone is refused": Guard(
+        says(Forwards, "_would_forget", False),
+        hardships.test_another_attempt_is_not_taken_and_forgotten,
+    ),
+    "what is accumulated and nobody owns is claimed again": Guard(
+        says(Working, "_owns_it_after_all", None),
+        hangs.test_what_was_given_up_and_then_accumulated_waits_for_no_late_flight,
+    ),
+    # ------------------------------------------------------------ price
+    "a peer is waited for as long as its work takes": Guard(
+        says(fencing, "redo_s", 0.0),
+        prices.test_peer_with_much_of_the_step_is_waited_for_as_long_as_that_takes,
+    ),
+    "two beacons may be lost": Guard(
+        has(health, "LEAST_BEATS", 0), beats.test_nobody_is_given_up_for_what_happens_to_everybody
+    ),
+    "a computation may take six times as long once": Guard(
+        has(health, "LEAST_COMPUTATIONS", 1),
+        beats.test_nobody_is_given_up_for_what_happens_to_everybody,
+    ),
+    "computations are counted one by one": Guard(
+        around(Health, "beacon", counts_all_between_two_beacons_as_one),
+        beats.test_computations_between_two_beacons_are_counted_one_by_one,
+    ),
+    "one long absence counts for four": Guard(
+        has(health, "MOST_DEADLINES", 10**6),
+        beats.test_one_long_absence_does_not_make_patient_for_ever,
+    ),
+    # ------------------------------------------------------------ stopping and resuming
+    "a resumed run goes on from what peers hold": Guard(
+        around(
+            joining,
+            "choose_version",
+            goes_back_to_the_checkpoint,
+        ),
+        stopping.test_a_trainer_that_dies_between_the_last_update_and_its_checkpoint_goes_on_there,
+    ),
+    "peers keep what no checkpoint has": Guard(
+        around(Run, "leave", sends_all_home),
+        stopping.test_a_stop_while_a_resumed_trainer_hails_leaves_the_peers_with_what_they_hold,
+    ),
+    "a peer whose trainer is gone stays": Guard(
+        around(PeerCore, "_trainer_lost", lambda *_: [Stop("the trainer is gone", error=False)]),
+        stopping.test_a_trainer_that_dies_between_the_last_update_and_its_checkpoint_goes_on_there,
+    ),
+    "the last one of a stage may come whatever it has done": Guard(
+        says(Fencing, "_pardon_if_bare", None),
+        joiners.test_the_only_one_that_is_left_of_a_stage_is_let_in_whatever_it_was_barred_for,
+    ),
+    # ------------------------------------------------------------ drains
+    "a drain is taken back": Guard(
+        says(Fencing, "_stays", []), partial(draining.test_drain_one_lose_the_other, 0, 0)
+    ),
+    "a lone one stays": Guard(
+        says(Fencing, "_others_stay", True),
+        draining.test_lone_replica_that_wants_to_leave_serves_to_the_end_if_nobody_comes,
+    ),
+    "who drains hears that it stays": Guard(
+        around(PeerCore, "_drain", lambda drain, self, drains: drain(self, True)),
+        draining.test_drain_that_is_taken_back_is_one_no_more,
+    ),
+    # ------------------------------------------------------------ one bad machine
+    "a newcomer has the weights of the others": Guard(
+        says(Joining, "_has_the_weights", True),
+        trainer.test_newcomer_with_other_weights_does_not_end_the_run,
+    ),
+    "a share that is not finite is traced": Guard(
+        says(NotFinite, "named", None),
+        trainer.test_share_of_whose_slice_is_not_finite_is_computed_by_others,
+    ),
+    "a loss that is not finite is computed again": Guard(
+        says(Working, "_loss_is_not_finite", []),
+        trainer.test_loss_that_is_not_finite_by_one_claimant_is_claimed_by_another,
+    ),
+    "who gave the gradient is done without first": Guard(
+        says(Working, "_goes_on_without_giver", False),
+        failures.test_whoever_gave_a_gradient_that_nobody_can_use_is_done_without_first,
+    ),
+    "a step is skipped where its owner wants it": Guard(
+        around(Run, "is_not_finite", lambda _, run, step, reason: [run.give_up(reason)]),
+        failing.test_newcomer_and_a_trainer_that_is_killed_get_over_a_skipped_step,
+    ),
+    "what works now and then is not hopeless": Guard(
+        says(Failures, "worked", None),
+        failures.test_a_stage_that_computes_now_and_then_goes_on,
+    ),
+    "what fails with all that it is given is hopeless": Guard(
+        has(scheduler_failures, "MORE", 10**6),
+        failures.test_a_stage_that_can_compute_nothing_ends_the_run_soon,
+    ),
+    "what is not open cannot fail": Guard(
+        says(Working, "_is_open", True), failures.test_failures_with_what_is_not_open_do_not_count
+    ),
+    # ------------------------------------------------------------ small ones
+    "the listener's own sleep is nobody's fault": Guard(
+        says(Fencing, "notice_sleep", None),
+        prices.test_beacon_that_waited_while_the_trainer_slept_is_no_late_one,
+    ),
+    "senders draw their own ties": Guard(
+        around(Wiring, "__init__", draws_alike), peers.test_senders_do_not_all_choose_alike
+    ),
+    "parts of void rounds do not stay": Guard(
+        says(Reducing, "_void_early", []), peers.test_parts_of_void_rounds_do_not_stay
+    ),
+    "what is no time enters no mean": Guard(
+        has(wiring, "MOST_S", float("inf")),
+        partial(wirings.test_what_is_no_time_enters_no_mean, float("inf")),
+    ),
+    "who is gone leaves the view": Guard(
+        around(Fencing, "_look_after", looks_at_members_alone),
+        paused.test_who_was_only_seen_leaves_the_view_when_it_is_gone,
+    ),
+    "a claim names replicas of their own stages": Guard(
+        says(Members, "is_astray", False),
+        trainer.test_claim_names_replicas_of_their_own_stages_alone,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_each_guard_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = GUARDS[name]
+    with monkeypatch.context() as mutated, pytest.raises(ENDS_BADLY):
+        guard.off(mutated)
+        guard.story()
