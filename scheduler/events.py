@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import FailedIn, Message
 from swarmrt.recorded import Recorded
 
 
-class Event(Recorded, frozen=True):
+class EventBase(Recorded, frozen=True):
     """Base of all events."""
 
 
-class Started(Event, frozen=True):
+class Started(EventBase, frozen=True):
     """The process is up. A peer holds this version of its stage, with this digest."""
 
     version: int = 0
@@ -20,35 +22,35 @@ class Started(Event, frozen=True):
     norm: float = 0.0  # of that update
 
 
-class Received(Event, frozen=True):
+class Received(EventBase, frozen=True):
     """A message arrived over an authenticated link. Its payload is kept by the world."""
 
     sender: PeerId
     message: Message
 
 
-class SendFailed(Event, frozen=True):
+class SendFailed(EventBase, frozen=True):
     """A message certainly did not go out."""
 
     to: PeerId
     message: Message
 
 
-class PeerLost(Event, frozen=True):
+class PeerLost(EventBase, frozen=True):
     """The link to a peer broke. What was sent and not answered may or may not have arrived."""
 
     peer: PeerId
     reason: str
 
 
-class PeersSeen(Event, frozen=True):
+class PeersSeen(EventBase, frozen=True):
     """The directory's view of a stage: who announces to serve it."""
 
     stage: int
     peers: tuple[PeerId, ...]
 
 
-class ForwardDone(Event, frozen=True):
+class ForwardDone(EventBase, frozen=True):
     microbatch: MicrobatchId
     seconds: float
     loss_sum: float  # last stage only, else 0
@@ -56,7 +58,7 @@ class ForwardDone(Event, frozen=True):
     frame_bytes: int  # of the output and what rides along
 
 
-class BackwardDone(Event, frozen=True):
+class BackwardDone(EventBase, frozen=True):
     """The gradient is in the accumulator if that was asked; the input gradient is kept."""
 
     microbatch: MicrobatchId
@@ -64,14 +66,14 @@ class BackwardDone(Event, frozen=True):
     frame_bytes: int  # of the input gradient
 
 
-class WeightGradientsDone(Event, frozen=True):
+class WeightGradientsDone(EventBase, frozen=True):
     """The end of what backward had left: it is in the accumulator too."""
 
     microbatch: MicrobatchId
     seconds: float
 
 
-class ComputeFailed(Event, frozen=True):
+class ComputeFailed(EventBase, frozen=True):
     """A forward, a backward, or what backward had left, raised an error. What it was to add to the
     accumulator may be in it in part."""
 
@@ -81,7 +83,7 @@ class ComputeFailed(Event, frozen=True):
     not_finite: bool = False  # nothing was raised: what came of it is not finite
 
 
-class PartUnfit(Event, frozen=True):
+class PartUnfit(EventBase, frozen=True):
     """A part of this round cannot be used: its length, its encoding or its values are wrong."""
 
     step: int
@@ -90,14 +92,14 @@ class PartUnfit(Event, frozen=True):
     reason: str
 
 
-class PartSummed(Event, frozen=True):
+class PartSummed(EventBase, frozen=True):
     step: int
     round: int
     index: int
     not_finite: PeerId = PeerId("")  # the first contributor whose slice was not, if any
 
 
-class GradientCombined(Event, frozen=True):
+class GradientCombined(EventBase, frozen=True):
     """The stage's whole mean gradient is here."""
 
     step: int
@@ -106,7 +108,7 @@ class GradientCombined(Event, frozen=True):
     squared_norm: float
 
 
-class PartUpdated(Event, frozen=True):
+class PartUpdated(EventBase, frozen=True):
     """A part of the next version's state is made here, for everyone."""
 
     step: int
@@ -114,7 +116,7 @@ class PartUpdated(Event, frozen=True):
     index: int
 
 
-class UpdateJoined(Event, frozen=True):
+class UpdateJoined(EventBase, frozen=True):
     """The whole state after the update is here, aside."""
 
     step: int
@@ -122,24 +124,24 @@ class UpdateJoined(Event, frozen=True):
     digest: str
 
 
-class Stepped(Event, frozen=True):
+class Stepped(EventBase, frozen=True):
     """The optimizer has made this version."""
 
     version: int
     digest: str
 
 
-class StateLoaded(Event, frozen=True):
+class StateLoaded(EventBase, frozen=True):
     version: int
     digest: str
 
 
-class StateUnavailable(Event, frozen=True):
+class StateUnavailable(EventBase, frozen=True):
     version: int
     reason: str
 
 
-class Moved(Event, frozen=True):
+class Moved(EventBase, frozen=True):
     """Bytes of states and of parts that have come and gone since the start of this process. Told
     about twice a second while any come or go."""
 
@@ -148,37 +150,38 @@ class Moved(Event, frozen=True):
     left_bytes: int  # that wait to go
 
 
-class CheckpointSaved(Event, frozen=True):
+class CheckpointSaved(EventBase, frozen=True):
     version: int
 
 
-class CheckpointFailed(Event, frozen=True):
+class CheckpointFailed(EventBase, frozen=True):
     version: int
     reason: str
 
 
-class Expelled(Event, frozen=True):
+class Expelled(EventBase, frozen=True):
     """The run's owner has taken this peer's membership."""
 
     peer: PeerId
     reason: str
 
 
-class DeadlinePassed(Event, frozen=True):
+class DeadlinePassed(EventBase, frozen=True):
     """A deadline that StartDeadline asked for. The newest of a name counts."""
 
     name: str
 
 
-class StopRequested(Event, frozen=True):
+class StopRequested(EventBase, frozen=True):
     """The user or the system asks this process to leave."""
 
     reason: str
 
 
-ALL_EVENTS: tuple[type[Event], ...] = (
-    Started, Received, SendFailed, PeerLost, PeersSeen, ForwardDone, BackwardDone,
-    WeightGradientsDone, PartSummed, GradientCombined, Stepped, StateLoaded, StateUnavailable,
-    CheckpointSaved, CheckpointFailed, DeadlinePassed, StopRequested, ComputeFailed, PartUnfit,
-    Expelled, Moved, PartUpdated, UpdateJoined,
+Event = (
+    Started | Received | SendFailed | PeerLost | PeersSeen | ForwardDone | BackwardDone
+    | WeightGradientsDone | PartSummed | GradientCombined | Stepped | StateLoaded
+    | StateUnavailable | CheckpointSaved | CheckpointFailed | DeadlinePassed | StopRequested
+    | ComputeFailed | PartUnfit | Expelled | Moved | PartUpdated | UpdateJoined
 )  # fmt: skip
+ALL_EVENTS: tuple[type[Event], ...] = get_args(Event)

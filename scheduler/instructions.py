@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message, TooSlow
 from swarmrt.recorded import Recorded
 
 
-class Instruction(Recorded, frozen=True):
+class InstructionBase(Recorded, frozen=True):
     """Base of all instructions."""
 
 
-class Report(Instruction, frozen=True):
+class Report(InstructionBase, frozen=True):
     """Base of all that is only told: to people, views and metrics."""
 
 
-class Payload(Recorded, frozen=True):
+class PayloadBase(Recorded, frozen=True):
     """Base of the names of tensors that travel with a message."""
 
 
-class Batch(Payload, frozen=True):
+class Batch(PayloadBase, frozen=True):
     """Token ids and targets of a microbatch, from the trainer's data."""
 
     microbatch: MicrobatchId
 
 
-class Output(Payload, frozen=True):
+class Output(PayloadBase, frozen=True):
     """A stage's output and the targets that ride along."""
 
     microbatch: MicrobatchId
 
 
-class InputGrad(Payload, frozen=True):
+class InputGrad(PayloadBase, frozen=True):
     """The gradient of a stage's input. At the last stage of a one-stage run there is none."""
 
     microbatch: MicrobatchId
 
 
-class UpdatedPart(Payload, frozen=True):
+class UpdatedPart(PayloadBase, frozen=True):
     """Part `index` of `parts` of the state that this round's owners have made."""
 
     step: int
@@ -48,7 +48,7 @@ class UpdatedPart(Payload, frozen=True):
     parts: int
 
 
-class GradientPart(Payload, frozen=True):
+class GradientPart(PayloadBase, frozen=True):
     """Slice `index` of `parts` of this stage's accumulated gradients, or of the summed ones."""
 
     step: int
@@ -58,13 +58,16 @@ class GradientPart(Payload, frozen=True):
     summed: bool
 
 
-class Send(Instruction, frozen=True):
+Payload = Batch | Output | InputGrad | UpdatedPart | GradientPart
+
+
+class Send(InstructionBase, frozen=True):
     to: PeerId
     message: Message
     payload: Payload | None = None
 
 
-class KeepInput(Instruction, frozen=True):
+class KeepInput(InstructionBase, frozen=True):
     """Keep the payload of the message that has just come: a microbatch's input and targets.
 
     A payload is dropped unless an instruction says to keep it.
@@ -73,13 +76,13 @@ class KeepInput(Instruction, frozen=True):
     microbatch: MicrobatchId
 
 
-class KeepGradient(Instruction, frozen=True):
+class KeepGradient(InstructionBase, frozen=True):
     """Keep the payload that has just come: the gradient of this stage's output."""
 
     microbatch: MicrobatchId
 
 
-class KeepPart(Instruction, frozen=True):
+class KeepPart(InstructionBase, frozen=True):
     """Keep the payload that has just come: a part of a round."""
 
     sender: PeerId
@@ -91,7 +94,7 @@ class KeepPart(Instruction, frozen=True):
     updated: bool = False
 
 
-class DropPart(Instruction, frozen=True):
+class DropPart(InstructionBase, frozen=True):
     """Forget a part that was kept before its round was known, of which it is none."""
 
     sender: PeerId
@@ -102,13 +105,13 @@ class DropPart(Instruction, frozen=True):
     updated: bool = False
 
 
-class RunForward(Instruction, frozen=True):
+class RunForward(InstructionBase, frozen=True):
     """Compute; the outcome is ForwardDone."""
 
     microbatch: MicrobatchId
 
 
-class RunBackward(Instruction, frozen=True):
+class RunBackward(InstructionBase, frozen=True):
     """Compute, and add to the accumulator or not; the outcome is BackwardDone.
 
     `later`: the weights' gradients may be left for RunWeightGradients.
@@ -119,29 +122,29 @@ class RunBackward(Instruction, frozen=True):
     later: bool = False
 
 
-class RunWeightGradients(Instruction, frozen=True):
+class RunWeightGradients(InstructionBase, frozen=True):
     """Add what backward has left to the accumulator; the outcome is WeightGradientsDone."""
 
     microbatch: MicrobatchId
 
 
-class Forget(Instruction, frozen=True):
+class Forget(InstructionBase, frozen=True):
     """Drop whatever is kept of a microbatch: input, graph, output, gradients of activations."""
 
     microbatch: MicrobatchId
 
 
-class DropFrames(Instruction, frozen=True):
+class DropFrames(InstructionBase, frozen=True):
     """Drop the frames that are retained of a microbatch: output and input gradient."""
 
     microbatch: MicrobatchId
 
 
-class ClearGradients(Instruction, frozen=True):
+class ClearGradients(InstructionBase, frozen=True):
     """Clear what this peer accumulated, which is void: an earlier epoch's, or fenced."""
 
 
-class SumPart(Instruction, frozen=True):
+class SumPart(InstructionBase, frozen=True):
     """Add the contributors' slices in roster order, divide by tokens; the outcome is PartSummed.
 
     The slice of this peer itself comes from its own accumulator.
@@ -155,7 +158,7 @@ class SumPart(Instruction, frozen=True):
     tokens: int
 
 
-class CombineParts(Instruction, frozen=True):
+class CombineParts(InstructionBase, frozen=True):
     """Join the summed parts, which are all here; the outcome is GradientCombined."""
 
     step: int
@@ -163,7 +166,7 @@ class CombineParts(Instruction, frozen=True):
     parts: int
 
 
-class UpdatePart(Instruction, frozen=True):
+class UpdatePart(InstructionBase, frozen=True):
     """Clip by the global norm, and update this part of the parameters and moments beside those that
     count; the outcome is PartUpdated."""
 
@@ -174,7 +177,7 @@ class UpdatePart(Instruction, frozen=True):
     norm: float
 
 
-class JoinUpdate(Instruction, frozen=True):
+class JoinUpdate(InstructionBase, frozen=True):
     """Join the updated parts, which are all here; the outcome is UpdateJoined. A member looks at
     them as well: what another owner could not have made of the gradient is PartUnfit."""
 
@@ -185,14 +188,14 @@ class JoinUpdate(Instruction, frozen=True):
     norm: float = 0.0
 
 
-class DropRound(Instruction, frozen=True):
+class DropRound(InstructionBase, frozen=True):
     """Forget the parts and the sum of a round that is void. The accumulators stay as they are."""
 
     step: int
     round: int
 
 
-class StepOptimizer(Instruction, frozen=True):
+class StepOptimizer(InstructionBase, frozen=True):
     """Clip by the global norm, update with the round's sum, clear the accumulators; the outcome is
     Stepped. Or adopt the state that the round's owners have made, with `adopt` so many parts of it.
     """
@@ -205,7 +208,7 @@ class StepOptimizer(Instruction, frozen=True):
     adopt: int = 0
 
 
-class LoadState(Instruction, frozen=True):
+class LoadState(InstructionBase, frozen=True):
     """Get and load a version; the outcome is StateLoaded or StateUnavailable.
 
     No donors: version 0, built from the run's seed. It replaces one that is under way.
@@ -216,28 +219,28 @@ class LoadState(Instruction, frozen=True):
     digest: str = ""  # of the version's parameters, where it is known
 
 
-class StopLoading(Instruction, frozen=True):
+class StopLoading(InstructionBase, frozen=True):
     """Do not go on loading what LoadState has asked for: no outcome is waited for."""
 
 
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
 
 
-class Announce(Instruction, frozen=True):
+class Announce(InstructionBase, frozen=True):
     """Write this peer's state to the directory."""
 
     status: PeerStatus
     version: int
 
 
-class StartDeadline(Instruction, frozen=True):
+class StartDeadline(InstructionBase, frozen=True):
     """Answer with DeadlinePassed(name) at this time. It replaces the earlier one of that name."""
 
     name: str
     at: float
 
 
-class SaveCheckpoint(Instruction, frozen=True):
+class SaveCheckpoint(InstructionBase, frozen=True):
     """Collect one snapshot a stage; the outcome is CheckpointSaved or CheckpointFailed."""
 
     version: int
@@ -246,25 +249,25 @@ class SaveCheckpoint(Instruction, frozen=True):
     digests: tuple[str, ...]  # of the parameters, by stage
 
 
-class RaiseEpoch(Instruction, frozen=True):
+class RaiseEpoch(InstructionBase, frozen=True):
     """Write the epoch down, for the next incarnation to be higher, before going on."""
 
     epoch: int
 
 
-class KeepUnlike(Instruction, frozen=True):
+class KeepUnlike(InstructionBase, frozen=True):
     """Write down of which stages the replicas are unlike, for the next incarnation to know."""
 
     stages: tuple[int, ...]
 
 
-class OfferCheckpoint(Instruction, frozen=True):
+class OfferCheckpoint(InstructionBase, frozen=True):
     """Be the donor of the checkpoint of this version, for every stage."""
 
     version: int
 
 
-class Expel(Instruction, frozen=True):
+class Expel(InstructionBase, frozen=True):
     """Take this peer's membership and drop its link: it has said what no honest peer says."""
 
     peer: PeerId
@@ -388,20 +391,20 @@ class ReportLeftOut(Report, frozen=True):
     rest_s: float  # before it is tried again
 
 
-class Stop(Instruction, frozen=True):
+class Stop(InstructionBase, frozen=True):
     """Leave. An error is shown to the user and makes the exit code non-zero."""
 
     reason: str
     error: bool
 
 
-ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = (
-    Send, KeepInput, KeepGradient, KeepPart, RunForward, RunBackward, RunWeightGradients, Forget,
-    DropFrames, ClearGradients, SumPart, CombineParts, UpdatePart, JoinUpdate, DropPart, DropRound,
-    StepOptimizer, LoadState, StopLoading,
-    Announce, StartDeadline, SaveCheckpoint, OfferCheckpoint, RaiseEpoch, KeepUnlike,
-    ReportWaiting, ReportStep,
-    ReportEvaluation, ReportPeer, ReportRollback, ReportPause, ReportHandOver, ReportRecovery,
-    ReportCheckpointFailed, Expel, ReportExpelled, ReportStall, ReportLate, ReportLeftOut,
-    ReportUnlike, Stop,
+Instruction = (
+    Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
+    | Forget | DropFrames | ClearGradients | SumPart | CombineParts | UpdatePart | JoinUpdate
+    | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce | StartDeadline
+    | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | ReportWaiting | ReportStep
+    | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
+    | ReportRecovery | ReportCheckpointFailed | Expel | ReportExpelled | ReportStall | ReportLate
+    | ReportLeftOut | ReportUnlike | Stop
 )  # fmt: skip
+ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = get_args(Instruction)

@@ -20,7 +20,7 @@ are void. Every handler may be called twice with the same message, and may miss 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -35,11 +35,11 @@ Path = tuple[PeerId, ...]
 """For each stage, the peer that a microbatch's backward passes."""
 
 
-class Message(Recorded, frozen=True):
+class MessageBase(Recorded, frozen=True):
     """Base of all messages."""
 
 
-class Reasoned(Message, frozen=True):
+class Reasoned(MessageBase, frozen=True):
     """A message that tells people why: in one short line, fit to be shown, whoever made it."""
 
     def __post_init__(self) -> None:
@@ -47,14 +47,14 @@ class Reasoned(Message, frozen=True):
         msgspec.structs.force_setattr(self, "reason", printable(reason))
 
 
-class Hail(Message, frozen=True):
+class Hail(MessageBase, frozen=True):
     """A trainer incarnation is here: stop what you do for earlier ones, and say what you hold."""
 
     epoch: int
     fingerprint: str = ""  # of all that decides the weights, in 32 hex digits
 
 
-class Admit(Message, frozen=True):
+class Admit(MessageBase, frozen=True):
     """Serve, at this version. What this peer did in an earlier term or epoch is void.
 
     Without donors the peer has the version already, or builds version 0 from the seed.
@@ -70,7 +70,7 @@ class Admit(Message, frozen=True):
     key: str = ""  # of seals for this peer, in hex; without it gradients need none
 
 
-class Ready(Message, frozen=True):
+class Ready(MessageBase, frozen=True):
     """A peer's word that it has this version, and takes work."""
 
     epoch: int
@@ -79,7 +79,7 @@ class Ready(Message, frozen=True):
     digest: str  # of its parameters
 
 
-class Forward(Message, frozen=True):
+class Forward(MessageBase, frozen=True):
     """Compute this stage. payload: inputs (token ids [B, T] or activations), targets [B, T]."""
 
     work: Work
@@ -87,7 +87,7 @@ class Forward(Message, frozen=True):
     route: tuple[PeerId, ...]  # peers passed so far, by stage
 
 
-class Accepted(Message, frozen=True):
+class Accepted(MessageBase, frozen=True):
     """The answer to a Forward that was taken: its frame need not be sent elsewhere."""
 
     work: Work
@@ -95,7 +95,7 @@ class Accepted(Message, frozen=True):
     backlog_s: float  # estimated seconds of work queued before this one
 
 
-class Busy(Message, frozen=True):
+class Busy(MessageBase, frozen=True):
     """The answer to a Forward that was not taken."""
 
     work: Work
@@ -103,7 +103,7 @@ class Busy(Message, frozen=True):
     backlog_s: float
 
 
-class Claim(Message, frozen=True):
+class Claim(MessageBase, frozen=True):
     """The last stage has the loss, and asks whether this route may run backward."""
 
     work: Work
@@ -113,7 +113,7 @@ class Claim(Message, frozen=True):
     tokens: int
 
 
-class Granted(Message, frozen=True):
+class Granted(MessageBase, frozen=True):
     """Run backward along this path. The stages in `need` accumulate, the others pass it on."""
 
     epoch: int
@@ -123,13 +123,13 @@ class Granted(Message, frozen=True):
     seals: str = ""  # one for each peer of the path, one after the other
 
 
-class Stale(Message, frozen=True):
+class Stale(MessageBase, frozen=True):
     """A word that this attempt is not needed: drop it."""
 
     work: Work
 
 
-class Evaluated(Message, frozen=True):
+class Evaluated(MessageBase, frozen=True):
     """The last stage's loss of a held-out microbatch."""
 
     work: Work
@@ -138,7 +138,7 @@ class Evaluated(Message, frozen=True):
     tokens: int
 
 
-class Backward(Message, frozen=True):
+class Backward(MessageBase, frozen=True):
     """Run backward. payload: the gradient of this stage's output."""
 
     epoch: int
@@ -148,7 +148,7 @@ class Backward(Message, frozen=True):
     seals: str = ""  # as they were granted
 
 
-class Accumulated(Message, frozen=True):
+class Accumulated(MessageBase, frozen=True):
     """A receipt: this stage's gradient of the microbatch is in the sender's accumulator."""
 
     epoch: int
@@ -157,7 +157,7 @@ class Accumulated(Message, frozen=True):
     stage: int
 
 
-class Recover(Message, frozen=True):
+class Recover(MessageBase, frozen=True):
     """A word to the new owner of this (microbatch, stage): get what you lack from your neighbours
     on the path.
 
@@ -188,7 +188,7 @@ class Released(Reasoned, frozen=True):
 FrameKind = Literal["output", "gradient"]
 
 
-class GetFrame(Message, frozen=True):
+class GetFrame(MessageBase, frozen=True):
     """Send again, to me, what a stage sent: its output as a Forward, or its input gradient as a
     Backward."""
 
@@ -197,7 +197,7 @@ class GetFrame(Message, frozen=True):
     kind: FrameKind
 
 
-class NoFrame(Message, frozen=True):
+class NoFrame(MessageBase, frozen=True):
     """The sender does not retain that frame, and will not have it."""
 
     epoch: int
@@ -205,7 +205,7 @@ class NoFrame(Message, frozen=True):
     kind: FrameKind
 
 
-class Standing(Message, frozen=True):
+class Standing(MessageBase, frozen=True):
     """The trainer's word on a peer: it takes work; or it is fenced, so wait for nothing from it."""
 
     epoch: int
@@ -214,7 +214,7 @@ class Standing(Message, frozen=True):
     serving: bool
 
 
-class Prepare(Message, frozen=True):
+class Prepare(MessageBase, frozen=True):
     """Combine the stage's gradients over this roster, and keep the result aside."""
 
     epoch: int
@@ -227,7 +227,7 @@ class Prepare(Message, frozen=True):
     by_owners: bool = False  # the update is made by the parts' owners, and adopted by all
 
 
-class Part(Message, frozen=True):
+class Part(MessageBase, frozen=True):
     """A part of the reduce. payload: a flat slice.
 
     Not summed: the sender's gradients, for the part's owner. Summed: the owner's result. Updated:
@@ -242,7 +242,7 @@ class Part(Message, frozen=True):
     updated: bool = False
 
 
-class Prepared(Message, frozen=True):
+class Prepared(MessageBase, frozen=True):
     """The sender holds the stage's whole mean gradient."""
 
     epoch: int
@@ -266,7 +266,7 @@ class Refused(Reasoned, frozen=True):
     unfit: PeerId = PeerId("")  # who sent that part, or empty
 
 
-class Update(Message, frozen=True):
+class Update(MessageBase, frozen=True):
     """A word that all stages are prepared, where the parts' owners update: do so, with the global
     norm, and keep what comes of it aside."""
 
@@ -276,7 +276,7 @@ class Update(Message, frozen=True):
     norm: float
 
 
-class Updated(Message, frozen=True):
+class Updated(MessageBase, frozen=True):
     """The sender holds the whole state after the update, aside."""
 
     epoch: int
@@ -285,7 +285,7 @@ class Updated(Message, frozen=True):
     digest: str  # of parameters and moments
 
 
-class Apply(Message, frozen=True):
+class Apply(MessageBase, frozen=True):
     """A word that all stages are prepared: clip by the global norm and step the optimizer."""
 
     epoch: int
@@ -295,7 +295,7 @@ class Apply(Message, frozen=True):
     snapshot: bool  # keep a copy of the new state for GetState
 
 
-class Applied(Message, frozen=True):
+class Applied(MessageBase, frozen=True):
     """The update is done."""
 
     epoch: int
@@ -303,7 +303,7 @@ class Applied(Message, frozen=True):
     digest: str  # of the parameters
 
 
-class GetState(Message, frozen=True):
+class GetState(MessageBase, frozen=True):
     """Send this range of the snapshot. A peer's own stage, or the one asked of a checkpoint."""
 
     stage: int
@@ -312,7 +312,7 @@ class GetState(Message, frozen=True):
     length_bytes: int
 
 
-class StateChunk(Message, frozen=True):
+class StateChunk(MessageBase, frozen=True):
     """A piece of a snapshot. payload: bytes of a safetensors file that is equal on all replicas."""
 
     stage: int
@@ -322,7 +322,7 @@ class StateChunk(Message, frozen=True):
     digest: str  # of the whole file
 
 
-class NoState(Message, frozen=True):
+class NoState(MessageBase, frozen=True):
     """The sender does not hold that snapshot."""
 
     stage: int
@@ -333,7 +333,7 @@ class NoState(Message, frozen=True):
 PeerState = Literal["joining", "loading", "serving", "leaving"]
 
 
-class Beacon(Message, frozen=True):
+class Beacon(MessageBase, frozen=True):
     """The state of a peer: what it is and holds, and its load and progress. Whoever misses a
     message finds out by the next beacon."""
 
@@ -355,7 +355,7 @@ class Beacon(Message, frozen=True):
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
 
 
-class Leaving(Message, frozen=True):
+class Leaving(MessageBase, frozen=True):
     """The sender wants to go. Until it is told to drain it serves as before."""
 
     epoch: int
@@ -369,7 +369,7 @@ class Ending(Reasoned, frozen=True):
     reason: str  # for people
 
 
-class Drain(Message, frozen=True):
+class Drain(MessageBase, frozen=True):
     """The end of work for a peer, whose stage others serve: take nothing new, do what was accepted,
     say when nothing is left. Or the opposite: nobody else serves it any more, so serve as before.
     """
@@ -388,7 +388,7 @@ TooSlow = Literal["link", "state", "round"]
 """What takes too long: a gradient over a newcomer's link, its state, or rounds with a member."""
 
 
-class LeftOut(Message, frozen=True):
+class LeftOut(MessageBase, frozen=True):
     """The run goes on without this peer for a while: waiting for it costs more than it gives."""
 
     epoch: int
@@ -399,14 +399,14 @@ class LeftOut(Message, frozen=True):
     rest_s: float  # before it is tried again
 
 
-class Probe(Message, frozen=True):
+class Probe(MessageBase, frozen=True):
     """Answer this. payload: any bytes, to see how long they take."""
 
     number: int
     answer_bytes: int  # of payload in the answer
 
 
-class Probed(Message, frozen=True):
+class Probed(MessageBase, frozen=True):
     """The answer to a Probe. payload: as many zeros as were asked for."""
 
     number: int
@@ -414,13 +414,13 @@ class Probed(Message, frozen=True):
     affordable: bool  # otherwise there is no payload, because there have been too many probes
 
 
-class Knock(Message, frozen=True):
+class Knock(MessageBase, frozen=True):
     """The sender wants to serve these stages. Its greeting shows why it may."""
 
     stages: tuple[int, ...]
 
 
-class Welcome(Message, frozen=True):
+class Welcome(MessageBase, frozen=True):
     """The answer to a Knock: the sender of it is a member until its membership ends."""
 
     membership: str  # a statement of the run's owner, to be shown in greetings
@@ -433,19 +433,19 @@ class NotInvited(Reasoned, frozen=True):
     reason: str  # for people
 
 
-class Renewed(Message, frozen=True):
+class Renewed(MessageBase, frozen=True):
     """The sender is a member for longer than its greeting has said."""
 
     membership: str
 
 
-class Barred(Message, frozen=True):
+class Barred(MessageBase, frozen=True):
     """The peers that have been turned out: take nothing from them, whatever they show."""
 
     peers: tuple[PeerId, ...]
 
 
-class DialBack(Message, frozen=True):
+class DialBack(MessageBase, frozen=True):
     """Dial the sender at the address from which this link comes, and nowhere else."""
 
     number: int
@@ -454,7 +454,7 @@ class DialBack(Message, frozen=True):
     udp: int
 
 
-class DialedBack(Message, frozen=True):
+class DialedBack(MessageBase, frozen=True):
     """The answer to a DialBack. Whether a datagram has come its receiver knows best."""
 
     number: int
@@ -464,11 +464,12 @@ class DialedBack(Message, frozen=True):
     affordable: bool  # otherwise nothing was dialed, because there have been too many requests
 
 
-ALL_MESSAGES: tuple[type[Message], ...] = (
-    Hail, Admit, Ready, Forward, Accepted, Busy, Claim, Granted, Stale, Evaluated, Backward,
-    Accumulated, Recover, Released, GetFrame, NoFrame, Standing, Prepare, Part, Prepared, Refused,
-    Apply, Applied, GetState, StateChunk, NoState, Beacon, Leaving, Drain, Finish,
-    Probe, Probed, Knock, Welcome, NotInvited, Renewed, Barred, DialBack, DialedBack, LeftOut,
-    Update, Updated, Ending,
+Message = (
+    Hail | Admit | Ready | Forward | Accepted | Busy | Claim | Granted | Stale | Evaluated
+    | Backward | Accumulated | Recover | Released | GetFrame | NoFrame | Standing | Prepare | Part
+    | Prepared | Refused | Apply | Applied | GetState | StateChunk | NoState | Beacon | Leaving
+    | Drain | Finish | Probe | Probed | Knock | Welcome | NotInvited | Renewed | Barred | DialBack
+    | DialedBack | LeftOut | Update | Updated | Ending
 )  # fmt: skip
+ALL_MESSAGES: tuple[type[Message], ...] = get_args(Message)
 """In the order of their numbers on the wire, which start at 1."""

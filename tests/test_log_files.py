@@ -9,12 +9,13 @@ import pytest
 
 from swarmrt.errors import UsageError
 from swarmrt.log_files import compress, is_whole, read_lines, turn_over
-from swarmrt.observe.audit import audit, read_log
+from swarmrt.observe.audit import audit
+from swarmrt.observe.log import read_entries
 from swarmrt.runtime.process.event_log import EventLog
 
 
 def numbers(log: Path) -> list[int]:
-    return [entry["line"] for entry in read_log(log)]
+    return [entry["line"] for entry in read_entries(log)]
 
 
 def test_a_log_in_parts_reads_as_one(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from swarmrt.errors import UsageError
 from swarmrt.log_files import compress, turn_over
 from swarmrt.log_writer import LogWriter
-from swarmrt.observe.audit import Gap, audit, read_log
+from swarmrt.observe.audit import audit
+from swarmrt.observe.log import Gap, read_entries
 from swarmrt.runtime.process.event_log import EventLog
 from tests.disks import full_after
 
@@ -20,7 +21,7 @@ def line(number: int) -> bytes:
 
 
 def numbers(path: Path) -> list[int]:
-    return [entry["line"] for entry in read_log(path)]
+    return [entry["line"] for entry in read_entries(path)]
 
 
 def test_what_a_full_disk_does_not_take_is_written_when_there_is_room(

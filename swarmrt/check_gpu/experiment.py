@@ -14,7 +14,7 @@ import safetensors.torch
 from swarmrt.check_gpu.job import Job
 from swarmrt.check_gpu.wheels import ROOT
 from swarmrt.lab import LocalSwarm
-from swarmrt.observe.audit import read_log
+from swarmrt.observe.log import read_entries
 
 STEPS = 30
 KILL_AFTER = 8  # steps
@@ -75,7 +75,7 @@ def judge(job: Job, swarm: LocalSwarm, bound: float) -> None:
 
 def commits(run_dir: Path) -> list[dict[str, Any]]:
     """Return what the trainer wrote of each committed step: `digests` are by stage and peer."""
-    return [line for line in read_log(run_dir / "metrics.jsonl") if "digests" in line]
+    return [line for line in read_entries(run_dir / "metrics.jsonl") if "digests" in line]
 
 
 def _difference(job: Job, swarm: LocalSwarm) -> float:

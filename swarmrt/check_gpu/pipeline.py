@@ -21,12 +21,13 @@ from swarmrt.check_gpu.training import data_sheet_flops_per_s
 from swarmrt.config import RunConfig, dump_toml
 from swarmrt.lab import LocalSwarm
 from swarmrt.model.layers import Block
-from swarmrt.observe.audit import read_log
+from swarmrt.observe.log import what_happened
+from swarmrt.scheduler.events import BackwardDone, ForwardDone, WeightGradientsDone
 
 WARM_UP = 2  # steps: links are dialed, memory is made room in
 MEASURED = 4
 SAMPLE_MS = 200
-COMPUTING = ("ForwardDone", "BackwardDone", "WeightGradientsDone")
+Computed = ForwardDone | BackwardDone | WeightGradientsDone
 
 
 def check(job: Job) -> None:
@@ -84,9 +85,9 @@ def _computing(run_dir: Path, began_at: float, ended_at: float) -> dict[str, flo
     """The share of the time in which each peer computed, by its log; clocks are the machine's."""
     shares = {}
     for log in sorted(run_dir.glob("peers/*/events.jsonl")):
-        events = (e for e in read_log(log) if began_at <= e.get("now", 0.0) <= ended_at)
-        done = (e["event"] for e in events if e["event"]["is"] in COMPUTING)
-        shares[log.parent.name] = sum(e["seconds"] for e in done) / (ended_at - began_at)
+        events = (r.event for r in what_happened(log) if began_at <= r.now <= ended_at)
+        done = (event.seconds for event in events if isinstance(event, Computed))
+        shares[log.parent.name] = sum(done) / (ended_at - began_at)
     return shares
 
 

@@ -10,16 +10,43 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from swarmrt.errors import UsageError
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.log_files import is_whole, read_lines
-from swarmrt.log_writer import LOST
+from swarmrt.messages import Admit, Apply, Part, Prepare, Roster
+from swarmrt.observe.log import Gap, read_entries, read_records
+from swarmrt.scheduler.events import (
+    BackwardDone,
+    ComputeFailed,
+    Event,
+    ForwardDone,
+    StateLoaded,
+    Stepped,
+    WeightGradientsDone,
+)
+from swarmrt.scheduler.instructions import (
+    ClearGradients,
+    Instruction,
+    RaiseEpoch,
+    ReportPeer,
+    ReportRecovery,
+    ReportRollback,
+    ReportStep,
+    ReportUnlike,
+    RunBackward,
+    RunWeightGradients,
+    Send,
+    StepOptimizer,
+    SumPart,
+)
+from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.recording import Header, Record
+from swarmrt.scheduler.trainer.run import TrainerSettings
 
-Plain = dict[str, Any]
 Microbatch = tuple[int, int]  # step, index
 MAX_STORY = 40  # lines of a microbatch's history
 
@@ -89,14 +116,14 @@ def audit(run_dir: Path) -> Audit:
             "cannot be followed"
         )
     trainer = _Trainer()
-    for entry in read_log(log):
-        trainer.add(entry)
+    for record in read_records(log):
+        trainer.add(record)
     peers = {}
     for path in filter(is_whole, sorted(run_dir.glob("peers/*/events.jsonl"))):
         peer = _Peer()
         try:
-            for entry in read_log(path):
-                peer.add(entry)
+            for record in read_records(path):
+                peer.add(record)
         except Gap:
             continue
         if peer.me:
@@ -110,35 +137,12 @@ def audit(run_dir: Path) -> Audit:
     return result
 
 
-class Gap(UsageError):
-    """A log of which something is missing."""
-
-
-def read_log(path: Path) -> Iterator[Plain]:
-    """Yield a log's records in order. A line that a kill has torn is left out.
-
-    Raises Gap where some were lost for want of room.
-    """
-    for line in read_lines(path):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            if entry.keys() == {LOST}:
-                raise Gap(
-                    f"{path}: {entry[LOST]} bytes of it were lost while its disk was full; what "
-                    "came of gradients cannot be followed"
-                )
-            yield entry
-
-
 @dataclass
 class _Commit:
     """A version as the trainer announced it."""
 
     round: int
-    rosters: dict[int, list[tuple[str, list[int]]]]  # by stage
+    rosters: dict[int, Roster]  # by stage
     skipped: bool = False  # nothing was to be in it
 
 
@@ -154,49 +158,51 @@ class _Trainer:
         self.unlike: list[tuple[int, str, int]] = []  # stage, peer, and in which version it showed
         self.counts: Counter[str] = Counter()
         self.longest_gap_s = 0.0
-        self._prepared: dict[int, dict[int, list[tuple[str, list[int]]]]] = {}
+        self._prepared: dict[int, dict[int, Roster]] = {}
         self._skips: set[int] = set()  # rounds that combine nothing
         self._resuming = False
 
-    def add(self, entry: Plain) -> None:
-        if "settings" in entry:
-            self._incarnation(entry["settings"])
+    def add(self, record: Header | Record) -> None:
+        if isinstance(record, Header):
+            if isinstance(record.settings, TrainerSettings):
+                self._incarnation(record.settings)
             return
-        stages = self._stages
-        for instruction in entry["instructions"]:
-            match instruction:
-                case {"is": "Send", "to": to, "message": {"is": "Prepare"} as message}:
-                    roster = [(peer, indices) for peer, indices in message["roster"]]
-                    stage = stages.get(to)
-                    if message.get("skip"):
-                        self._skips.add(message["round"])
-                    if stage is not None and any(peer == to for peer, _ in roster):
-                        self._prepared.setdefault(message["round"], {})[stage] = roster
-                case {"is": "Send", "message": {"is": "Admit", "version": version}}:
-                    self._goes_on(version)
-                case {"is": "Send", "message": {"is": "Apply"} as message}:
-                    version = message["step"] + 1
-                    if message["round"] in self._prepared:
-                        rosters = self._prepared[message["round"]]
-                        known = self.commits.get(version)
-                        if known is None or known.round != message["round"]:
-                            skipped = message["round"] in self._skips
-                            self.commits[version] = _Commit(message["round"], rosters, skipped)
-                case {"is": "ReportPeer", "peer": peer, "stage": stage}:
-                    stages[peer] = stage
-                case {"is": "ReportStep", "version": version, "digests_equal": equal}:
-                    self._step(equal, entry["now"])
-                case {"is": "ReportUnlike", "stage": stage, "peer": peer}:
-                    self.unlike.append((stage, peer, max(self.commits, default=0)))
-                case {"is": "ReportRollback", "version": version}:
-                    self.counts["rollbacks"] += 1
-                    self._back_to(version)
-                case {"is": "ReportRecovery", "what": "fenced"}:
-                    self.counts["fenced"] += 1
-                case {"is": "ReportRecovery", "what": what, "count": count}:
-                    self.counts[what] += count
-                case {"is": "RaiseEpoch", "epoch": epoch}:
-                    self.epochs.add(epoch)
+        for instruction in record.instructions:
+            self._decided(instruction, record.now)
+
+    def _decided(self, instruction: Instruction, now: float) -> None:
+        match instruction:
+            case Send(to, Prepare() as message):
+                self._prepares(to, message)
+            case Send(_, Admit(version=version)):
+                self._goes_on(version)
+            case Send(_, Apply(step=step, round=number)) if number in self._prepared:
+                known = self.commits.get(step + 1)
+                if known is None or known.round != number:
+                    rosters, skipped = self._prepared[number], number in self._skips
+                    self.commits[step + 1] = _Commit(number, rosters, skipped)
+            case ReportPeer(peer=peer, stage=stage):
+                self._stages[peer] = stage
+            case ReportStep(digests_equal=equal):
+                self._step(equal, now)
+            case ReportUnlike(stage=stage, peer=peer):
+                self.unlike.append((stage, peer, max(self.commits, default=0)))
+            case ReportRollback(version=version):
+                self.counts["rollbacks"] += 1
+                self._back_to(version)
+            case ReportRecovery(what="fenced"):
+                self.counts["fenced"] += 1
+            case ReportRecovery(what=what, count=count):
+                self.counts[what] += count
+            case RaiseEpoch(epoch=epoch):
+                self.epochs.add(epoch)
+
+    def _prepares(self, to: PeerId, message: Prepare) -> None:
+        if message.skip:
+            self._skips.add(message.round)
+        stage = self._stages.get(to)
+        if stage is not None and any(peer == to for peer, _ in message.roster):
+            self._prepared.setdefault(message.round, {})[stage] = message.roster
 
     def was_unlike(self, peer: str, stage: int, version: int) -> bool:
         """Return whether what a peer made of a version was known not to count: it rounds
@@ -208,13 +214,13 @@ class _Trainer:
             for its_stage, named, until in self.unlike
         )
 
-    def _incarnation(self, settings: Plain) -> None:
-        self.microbatches = settings["microbatches"]
-        self.stages = len(settings["needed"])
-        self.epochs.add(settings["epoch"])
-        self._stages: dict[str, int] = {}
+    def _incarnation(self, settings: TrainerSettings) -> None:
+        self.microbatches = settings.microbatches
+        self.stages = len(settings.needed)
+        self.epochs.add(settings.epoch)
+        self._stages: dict[PeerId, int] = {}
         self._last_commit_at: float | None = None
-        self._resuming = settings["resume"]
+        self._resuming = settings.resume
         if not self._resuming:
             self.commits.clear()
 
@@ -249,69 +255,69 @@ class _Peer:
         self._accumulating: set[Microbatch] = set()  # that a started computation is to add
         self._stepping: int | None = None
 
-    def add(self, entry: Plain) -> None:
-        if "settings" in entry:
-            self.me, self.stage = entry["settings"]["me"], entry["settings"]["stage"]
+    def add(self, record: Header | Record) -> None:
+        if isinstance(record, Header):
+            if isinstance(record.settings, PeerSettings):
+                self.me, self.stage = record.settings.me, record.settings.stage
             return
-        self._happened(entry["event"])
-        for instruction in entry["instructions"]:
+        self._happened(record.event)
+        for instruction in record.instructions:
             self._told(instruction)
 
-    def _happened(self, event: Plain) -> None:
+    def _happened(self, event: Event) -> None:
         match event:
-            case {"is": "ForwardDone", "microbatch": mb, "seconds": seconds}:
+            case ForwardDone(microbatch=mb, seconds=seconds):
                 self._computed("forward", mb, seconds)
-            case {"is": "BackwardDone", "microbatch": mb, "seconds": seconds}:
+            case BackwardDone(microbatch=mb, seconds=seconds):
                 self._computed("backward", mb, seconds)
                 self._added(mb)
-            case {"is": "WeightGradientsDone", "microbatch": mb, "seconds": seconds}:
+            case WeightGradientsDone(microbatch=mb, seconds=seconds):
                 self._computed("weights", mb, seconds)
                 self._added(mb)
-            case {"is": "ComputeFailed", "microbatch": mb}:
-                self._accumulating.discard((mb[0], mb[1]))
-            case {"is": "Stepped", "version": version, "digest": digest}:
+            case ComputeFailed(microbatch=mb):
+                self._accumulating.discard((mb.step, mb.index))
+            case Stepped(version=version, digest=digest):
                 if self._stepping is not None:
                     self.made[version, self._stepping] = digest
                 self._stepping = None
                 self._accumulator = Counter(
                     {mb: times for mb, times in self._accumulator.items() if mb[0] >= version}
                 )
-            case {"is": "StateLoaded"}:
+            case StateLoaded():
                 self._accumulator.clear()
 
-    def _told(self, instruction: Plain) -> None:
+    def _told(self, instruction: Instruction) -> None:
         match instruction:
-            case {"is": "RunBackward", "microbatch": mb, "accumulate": accumulate}:
-                if accumulate and not instruction.get("later"):  # else in the accumulator in part
-                    self._accumulating.add((mb[0], mb[1]))
-            case {"is": "RunWeightGradients", "microbatch": mb}:
-                self._accumulating.add((mb[0], mb[1]))
-            case {"is": "ClearGradients"}:
+            case RunBackward(microbatch=mb, accumulate=True, later=False):
+                self._accumulating.add((mb.step, mb.index))  # `later`, it is there in part
+            case RunWeightGradients(microbatch=mb):
+                self._accumulating.add((mb.step, mb.index))
+            case ClearGradients():
                 self._accumulator.clear()
-            case {"is": "Send", "message": {"is": "Part", "summed": False} as part}:
-                self._gives(part["step"], part["round"])
-            case {"is": "SumPart", "step": step, "round": number}:
+            case Send(_, Part(summed=False, step=step, round=number)):
                 self._gives(step, number)
-            case {"is": "StepOptimizer", "round": number}:
+            case SumPart(step=step, round=number):
+                self._gives(step, number)
+            case StepOptimizer(round=number):
                 self._stepping = number
 
-    def _added(self, mb: list[Any]) -> None:
+    def _added(self, mb: MicrobatchId) -> None:
         """The whole gradient, if this is what adds it."""
-        if (mb[0], mb[1]) in self._accumulating:
-            self._accumulator[mb[0], mb[1]] += 1
-            self._accumulating.remove((mb[0], mb[1]))
+        if (mb.step, mb.index) in self._accumulating:
+            self._accumulator[mb.step, mb.index] += 1
+            self._accumulating.remove((mb.step, mb.index))
 
     def _gives(self, step: int, number: int) -> None:
         """Give what the peer has of the step into the round."""
         its = {mb: times for mb, times in self._accumulator.items() if mb[0] == step}
         self.given.setdefault(number, Counter(its))
 
-    def _computed(self, what: str, mb: list[Any], seconds: float) -> None:
+    def _computed(self, what: str, mb: MicrobatchId, seconds: float) -> None:
         self.all_seconds += seconds
-        if mb[2]:
-            self.evaluation_seconds[mb[0], mb[1]] = seconds
+        if mb.held_out:
+            self.evaluation_seconds[mb.step, mb.index] = seconds
         else:
-            self.seconds[what, (mb[0], mb[1])].append(seconds)
+            self.seconds[what, (mb.step, mb.index)].append(seconds)
 
 
 def _check_steps(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> None:
@@ -327,7 +333,7 @@ def _check_steps(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> N
             continue
         result.microbatches += trainer.microbatches
         for stage in range(trainer.stages):
-            roster = commit.rosters.get(stage, [])
+            roster = commit.rosters.get(stage, ())
             result.violations += _roster_faults(version - 1, stage, roster, trainer.microbatches)
             for peer, indices in roster:
                 if peer not in peers:
@@ -339,9 +345,7 @@ def _check_steps(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> N
                     )
 
 
-def _roster_faults(
-    step: int, stage: int, roster: list[tuple[str, list[int]]], microbatches: int
-) -> Iterator[str]:
+def _roster_faults(step: int, stage: int, roster: Roster, microbatches: int) -> Iterator[str]:
     listed = Counter(index for _, indices in roster for index in indices)
     for index in range(microbatches):
         if listed[index] != 1:
@@ -349,7 +353,7 @@ def _roster_faults(
 
 
 def _contribution_faults(
-    step: int, stage: int, peer: str, indices: list[int], given: Counter[Microbatch] | None
+    step: int, stage: int, peer: str, indices: Sequence[int], given: Counter[Microbatch] | None
 ) -> Iterator[str]:
     """The roster's word against the peer's own computations."""
     expected = Counter({(step, index): 1 for index in indices})
@@ -410,7 +414,7 @@ def _faults(run_dir: Path) -> dict[str, int]:
     path = run_dir / "faults.jsonl"
     if not path.is_file():
         return {}
-    return dict(Counter(str(entry.get("kind")) for entry in read_log(path)))
+    return dict(Counter(str(entry.get("kind")) for entry in read_entries(path)))
 
 
 def _named(violation: str) -> str:

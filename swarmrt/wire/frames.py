@@ -16,11 +16,12 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 
 from swarmrt.errors import WireError
-from swarmrt.messages import ALL_MESSAGES, Message, Part, StateChunk
+from swarmrt.messages import ALL_MESSAGES, Message, MessageBase, Part, StateChunk
 from swarmrt.wire.headers import HeaderFormat
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, unlimited
@@ -40,7 +41,7 @@ JOIN = 254
 HELLO = 255
 
 
-class Hello(Message, frozen=True):
+class Hello(MessageBase, frozen=True):
     """The first frame each way."""
 
     protocol: int
@@ -52,13 +53,14 @@ class Hello(Message, frozen=True):
     process: str = ""  # a word that another process of this peer does not have; or empty
 
 
-class Join(Message, frozen=True):
+class Join(MessageBase, frozen=True):
     """The first frame of a further connection for a link, in place of a hello; and its answer."""
 
     stream_key: str
 
 
-_NUMBERS: dict[type[Message], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
+Framed = Message | Hello | Join
+_NUMBERS: dict[type[MessageBase], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
 _NUMBERS[Join] = JOIN
 _NUMBERS[Hello] = HELLO
 _FORMATS = {number: HeaderFormat(kind) for kind, number in _NUMBERS.items()}
@@ -104,18 +106,19 @@ class Outgoing:
 _NO_PIECES: deque[memoryview] = deque(maxlen=0)
 
 
-def encode(message: Message, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
+def encode(message: Framed, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
     """Ready to be pushed into a FrameWriter. Tensors must stay as they are until written."""
     number = _NUMBERS[type(message)]
     header = _FORMATS[number].encode(message, tensors)
+    said = cast(Message, message)  # nobody asks what has become of a greeting
     if not tensors:
-        return Outgoing(message, number, header, _NO_PIECES, 0, CONTROL)
+        return Outgoing(said, number, header, _NO_PIECES, 0, CONTROL)
     pieces = encode_tensors(tensors)
     left = sum(piece.nbytes for piece in pieces)
     rank = STATE if isinstance(message, OF_STATE) else WORK
     if left <= CHUNK_BYTES // 4:
         rank = CONTROL
-    return Outgoing(message, number, header, deque(pieces), left, rank)
+    return Outgoing(said, number, header, deque(pieces), left, rank)
 
 
 class FrameWriter:

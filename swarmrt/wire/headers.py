@@ -11,14 +11,14 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 import torch
 
 from swarmrt.errors import WireError
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message
+from swarmrt.messages import Message, MessageBase
 from swarmrt.wire.tensors import MAX_DIMENSIONS, MAX_TENSORS, Descriptor, describe
 
 ID_CHARACTERS = 128
@@ -40,7 +40,7 @@ _DESCRIPTORS = Annotated[
 class HeaderFormat:
     """The way in which the header of one kind of message is written and read."""
 
-    def __init__(self, kind: type[Message]) -> None:
+    def __init__(self, kind: type[MessageBase]) -> None:
         hints = typing.get_type_hints(kind)
         self._kind = kind
         self._names = kind.__struct_fields__
@@ -52,7 +52,7 @@ class HeaderFormat:
         ]
         self._decoder = msgspec.msgpack.Decoder(_tuple((_tuple(self._types), _DESCRIPTORS)))
 
-    def encode(self, message: Message, tensors: Sequence[torch.Tensor]) -> bytes:
+    def encode(self, message: MessageBase, tensors: Sequence[torch.Tensor]) -> bytes:
         values = msgspec.structs.astuple(message)
         return _ENCODER.encode((values, describe(tensors) if tensors else ()))
 
@@ -66,7 +66,7 @@ class HeaderFormat:
             values = list(values)
             for place, restore in self._named_tuples:
                 values[place] = restore(values[place])
-        return self._kind(*values), descriptors
+        return cast(Message, self._kind(*values)), descriptors
 
     def _refusal(self, header: bytes | memoryview, error: Exception) -> WireError:
         """Return what is wrong with a header that was not taken."""

@@ -11,7 +11,10 @@ import pytest
 
 from swarmrt.errors import UsageError
 from swarmrt.ids import PeerId
+from swarmrt.messages import Admit
 from swarmrt.observe.audit import Audit, audit
+from swarmrt.scheduler.instructions import Send
+from swarmrt.scheduler.recording import to_plain
 from swarmrt.sim.swarm.world import World
 
 Log = list[dict[str, Any]]
@@ -140,7 +143,7 @@ def test_version_that_a_resumed_run_gave_up_is_not_committed(
     """Announced by a trainer that died; the next one went back, and was stopped before it."""
     log = logs["trainer-0"]
     settings = {**log[0]["settings"], "resume": True, "epoch": log[0]["settings"]["epoch"] + 1}
-    admit = {"is": "Send", "to": "s0p0", "message": {"is": "Admit", "version": 4}}
+    admit = to_plain(Send(PeerId("s0p0"), Admit(2, 1, 4, "", -1, 0.0, ())))
     log += [
         {**log[0], "settings": settings},
         {**log[-1], "now": log[-1]["now"] + 1, "instructions": [admit]},

@@ -65,13 +65,13 @@ class Story:
     def version_when_loaded(self) -> int:
         """The version of the others when it had its first state."""
         history = self.world.peers[self.newcomer].process.history
-        loaded_at = next(at for at, event, _ in history if isinstance(event, StateLoaded))
+        loaded_at = next(r.now for r in history if isinstance(r.event, StateLoaded))
         return sum(at <= loaded_at for at in self.world.disk.committed_at)
 
     def told(self) -> list[tuple[float, ReportLeftOut]]:
         """What its owner is told, and how long after it has come."""
         history = self.world.peers[self.newcomer].process.history
-        reports = [(at, i) for at, _, done in history for i in done]
+        reports = [(record.now, i) for record in history for i in record.instructions]
         return [(at - self.came_at_s, i) for at, i in reports if isinstance(i, ReportLeftOut)]
 
 

@@ -103,9 +103,9 @@ def test_a_newcomer_loads_as_long_as_its_bytes_take() -> None:
     newcomer = world.peers[world.spawn(1, link=HOME)]
     world.run_until(30)
     asked, loaded = list[float](), list[float]()
-    for at, event, instructions in newcomer.process.history:
-        asked += [at for instruction in instructions if isinstance(instruction, LoadState)]
-        loaded += [at] if isinstance(event, StateLoaded) else []
+    for record in newcomer.process.history:
+        asked += [record.now for told in record.instructions if isinstance(told, LoadState)]
+        loaded += [record.now] if isinstance(record.event, StateLoaded) else []
     assert loaded[0] - asked[0] == pytest.approx(24.0, rel=0.1)
 
 

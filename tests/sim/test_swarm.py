@@ -6,10 +6,11 @@ import json
 import random
 from functools import partial
 
+import msgspec
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.recording import replay
+from swarmrt.scheduler.recording import Header, Record, of_json, replay
 from swarmrt.sim.swarm.world import World
 
 SHAPES = ([1], [1, 1, 1], [2, 3, 2], [1, 4], [3, 1, 1, 2])
@@ -81,21 +82,27 @@ def test_same_seed_same_run_to_the_byte() -> None:
     assert log() == log()
 
 
+def read(log: list[dict[str, object]]) -> tuple[Header, list[Record]]:
+    header, *records = map(of_json, map(json.dumps, log))
+    assert isinstance(header, Header)
+    return header, [record for record in records if isinstance(record, Record)]
+
+
 def test_recorded_run_replays_to_the_same_instructions() -> None:
     world = World([2, 3, 2], seed=5)
     world.run()
-    for records in json.loads(json.dumps(world.log())).values():
-        for entry, again in replay(records):
-            assert again == entry["instructions"], entry["event"]
+    for log in world.log().values():
+        for record, again in replay(*read(log)):
+            assert again == record.instructions, record.event
 
 
 def test_replay_sees_a_core_that_decides_otherwise() -> None:
     world = World([1, 1], seed=5)
     world.run()
-    records = json.loads(json.dumps(world.log()["s1p0"]))
-    records[0]["settings"]["num_stages"] = 3  # the last stage now thinks it is in the middle
-    records[0]["settings"]["stage"] = 1
-    assert any(again != entry["instructions"] for entry, again in replay(records))
+    header, records = read(world.log()["s1p0"])
+    settings = msgspec.structs.replace(header.settings, num_stages=3, stage=1)
+    in_the_middle = Header(settings)  # what is the last stage
+    assert any(again != record.instructions for record, again in replay(in_the_middle, records))
 
 
 def test_stop_commits_the_step_and_saves_it() -> None:

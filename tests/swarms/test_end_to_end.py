@@ -18,8 +18,8 @@ import safetensors.torch
 
 from swarmrt import lab
 from swarmrt.lab.bench.emulation import Speed
-from swarmrt.observe.audit import read_log
-from swarmrt.scheduler.recording import replay
+from swarmrt.observe.log import read_entries, read_records
+from swarmrt.scheduler.recording import Header, Record, replay
 from tests.processes import (
     COMMAND,
     ROOT,
@@ -133,18 +133,19 @@ def check_logs(run_dir: Path) -> None:
     logs = [*run_dir.glob("peers/*/events.jsonl"), run_dir / "trainer" / "events.jsonl"]
     assert len(logs) >= 4
     for log in logs:
-        for records in incarnations(log):
-            for entry, again in replay(records):
-                assert json.loads(json.dumps(again)) == entry["instructions"], log
+        for header, records in incarnations(log):
+            for record, again in replay(header, records):
+                assert repr(again) == repr(record.instructions), log
 
 
-def incarnations(log: Path) -> list[list[dict[str, object]]]:
+def incarnations(log: Path) -> list[tuple[Header, list[Record]]]:
     """A process's records; a trainer that was resumed goes on in the same file."""
-    found: list[list[dict[str, object]]] = []
-    for entry in read_log(log):
-        if "settings" in entry:
-            found.append([])
-        found[-1].append(entry)
+    found: list[tuple[Header, list[Record]]] = []
+    for record in read_records(log):
+        if isinstance(record, Header):
+            found.append((record, []))
+        else:
+            found[-1][1].append(record)
     return found
 
 
@@ -327,7 +328,9 @@ def test_peers_that_were_all_stopped_go_on_from_what_they_have_left(
             for peer in (first, second):
                 said, _ = peer.communicate(timeout=60)
                 assert peer.returncode == 0 and "is taken up from" in said
-    made = [entry["version"] for entry in read_log(run_dir / "metrics.jsonl") if "digests" in entry]
+    made = [
+        entry["version"] for entry in read_entries(run_dir / "metrics.jsonl") if "digests" in entry
+    ]
     assert made.count(1) == 1, "it did not begin anew"
     assert difference_to_reference(run_dir, exact, tmp_path) < 1e-9
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from swarmrt.observe.audit import read_log
+from swarmrt.observe.log import what_happened
+from swarmrt.scheduler.events import ComputeFailed, Event
+from swarmrt.scheduler.instructions import ReportStep
 from tests.processes import swarmrt
 from tests.swarms.test_end_to_end import difference_to_reference, trained_difference
 
@@ -40,10 +42,10 @@ def failing(tmp_path: Path, times: int) -> Path:
     return path
 
 
-def events(run_dir: Path, name: str) -> int:
+def events(run_dir: Path, kind: type[Event]) -> int:
     """How many of them the peers have recorded."""
     logs = run_dir.glob("peers/*/events.jsonl")
-    return sum(entry.get("event", {}).get("is") == name for log in logs for entry in read_log(log))
+    return sum(isinstance(record.event, kind) for log in logs for record in what_happened(log))
 
 
 @pytest.mark.parametrize("replicas", ["1,1,1", "2,2,1"])
@@ -51,7 +53,7 @@ def test_what_cannot_be_computed_is_computed_again_elsewhere(tmp_path: Path, rep
     """Three forwards and three backwards raise an error, with a part of a gradient added."""
     config = failing(tmp_path, times=3)
     assert trained_difference(config, tmp_path, replicas, trial=False) < 1e-9
-    assert events(tmp_path / "run", "ComputeFailed") == 6
+    assert events(tmp_path / "run", ComputeFailed) == 6
 
 
 @pytest.mark.parametrize("replicas", ["1,1,1", "1,2,1"])
@@ -103,11 +105,11 @@ def test_steps_whose_data_have_no_finite_gradient_are_skipped_as_by_the_referenc
     assert difference_to_reference(run_dir, config, tmp_path) < 1e-9
     audit = swarmrt("audit", run_dir)
     assert audit.returncode == 0, audit.stdout
-    log = read_log(tmp_path / "run" / "trainer" / "events.jsonl")
-    reports = [i for entry in log for i in entry.get("instructions", ()) if i["is"] == "ReportStep"]
-    skipped = [report["version"] for report in reports if report.get("skipped")]
+    log = what_happened(tmp_path / "run" / "trainer" / "events.jsonl")
+    reports = [i for record in log for i in record.instructions if isinstance(i, ReportStep)]
+    skipped = [report.version for report in reports if report.skipped]
     assert 0 < len(skipped) < 10, skipped
-    assert [report["version"] for report in reports] == list(range(1, 21))
+    assert [report.version for report in reports] == list(range(1, 21))
 
 
 def test_run_stops_at_a_gradient_that_is_not_finite_and_names_who_made_it(tmp_path: Path) -> None:

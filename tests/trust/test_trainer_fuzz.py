@@ -16,7 +16,7 @@ import pytest
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import ALL_MESSAGES, Message, Roster
 from swarmrt.scheduler.events import Received
-from swarmrt.scheduler.recording import record, to_json
+from swarmrt.scheduler.recording import Record, to_json
 from swarmrt.scheduler.trainer.membership.members import MOST_SEEN
 from tests.scheduler.trainer_core import Swarm
 
@@ -107,7 +107,7 @@ def hostile_run(events: int, seed: int, burst: int = 3, **settings: Any) -> Swar
             for _ in range(fuzz.rng.randint(1, burst)):
                 message, said = fuzz.message(), said + 1
                 instructions = swarm.feed(Received(sender, message))
-                to_json(record(swarm.now, Received(sender, message), instructions))
+                to_json(Record(swarm.now, Received(sender, message), instructions))
         swarm.run(PAUSE_S)
         assert swarm.stopped is None, swarm.stopped
         swarm.told.clear()

@@ -35,6 +35,7 @@ from swarmrt.wire.frames import (
     MAGIC,
     PREFIX,
     PROTOCOL,
+    Framed,
     FrameReader,
     FrameWriter,
     encode,
@@ -89,7 +90,7 @@ loaded: st.SearchStrategy[tuple[Message, list[torch.Tensor]]] = st.one_of(
 )
 
 
-def written(*outgoing: tuple[Message, list[torch.Tensor]]) -> bytes:
+def written(*outgoing: tuple[Framed, list[torch.Tensor]]) -> bytes:
     writer = FrameWriter()
     for message, its_tensors in outgoing:
         writer.push(encode(message, its_tensors))

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 import torch
 
 from swarmrt.errors import WireError
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import ALL_MESSAGES, Message
+from swarmrt.messages import ALL_MESSAGES, Beacon, Message
 from swarmrt.runtime.process.vitals import resident_bytes
 from swarmrt.wire.datagrams import HEAD, Key, key_name
 from swarmrt.wire.frames import (
@@ -25,6 +26,7 @@ from swarmrt.wire.frames import (
     MAGIC,
     PREFIX,
     PROTOCOL,
+    Framed,
     FrameReader,
     FrameWriter,
     Hello,
@@ -46,9 +48,9 @@ ATOMS: list[Any] = [
 ]  # fmt: skip
 
 
-def samples() -> list[tuple[Message, list[torch.Tensor]]]:
+def samples() -> list[tuple[Framed, list[torch.Tensor]]]:
     """Some message of each kind, with tensors where it may have any."""
-    found: list[tuple[Message, list[torch.Tensor]]] = []
+    found: list[tuple[Framed, list[torch.Tensor]]] = []
     for kind in ALL_MESSAGES:
         message = _message_of(kind)
         found.append((message, []))
@@ -67,7 +69,8 @@ def _message_of(kind: type[Message]) -> Message:
             values[name] = plain.get(hint)
             if values[name] is None:
                 values[name] = _plain_value(hint)
-    return kind(**values)
+    made: Message = msgspec.convert(values, type=kind)
+    return made
 
 
 def _plain_value(hint: Any) -> Any:
@@ -87,7 +90,7 @@ def _plain_value(hint: Any) -> Any:
     return (1, 2) if "int" in text else (PeerId("QmPeer"), PeerId("QmOther"))
 
 
-def written(message: Message, tensors: list[torch.Tensor]) -> bytes:
+def written(message: Framed, tensors: list[torch.Tensor]) -> bytes:
     writer, data = FrameWriter(), b""
     writer.push(encode(message, tensors))
     while len(writer):
@@ -101,6 +104,7 @@ class Mutations:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.samples = samples()
+        self.beacon = _message_of(Beacon)
         self.frames = [written(*sample) for sample in self.samples]
         self.headers = [
             (encode(*sample).kind, msgpack.unpackb(encode(*sample).header))
@@ -209,7 +213,7 @@ def open_datagrams(number: int, seed: int) -> tuple[int, int]:
     refused = opened = 0
     for counter in range(number):
         if rng.random() < 0.5:
-            datagram = bytearray(key.seal(counter, mutations.samples[26][0]))
+            datagram = bytearray(key.seal(counter, mutations.beacon))
             datagram[rng.randrange(len(datagram))] ^= 1 << rng.randrange(8)
             datagram = datagram[: rng.choice([len(datagram), rng.randrange(len(datagram) + 1)])]
         else:  # sealed by one who has the key

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarmrt.lab.swarm.swarm import LocalSwarm
-from swarmrt.observe.audit import audit, read_log
+from swarmrt.messages import Forward
+from swarmrt.observe.audit import audit
+from swarmrt.observe.log import received, what_happened
+from swarmrt.scheduler.events import Event, Started, StateLoaded
 
 FIRST_S = 300.0  # for the newcomer's first microbatch
 
@@ -29,10 +32,10 @@ def join(swarm: LocalSwarm, stage: int) -> Joined:
     started = time.monotonic()
     newcomer = swarm.spawn(stage)
     log = newcomer.folder / "events.jsonl"
-    swarm.wait_until(lambda: _first(log, "Forward") is not None, "its first microbatch", FIRST_S)
+    swarm.wait_until(lambda: _first_forward(log) is not None, "its first microbatch", FIRST_S)
     swarm.wait(swarm.version + 5)
-    up_at, state_at = _first(log, "Started"), _first(log, "StateLoaded")
-    first_at = _first(log, "Forward")
+    up_at, state_at = _first(log, Started), _first(log, StateLoaded)
+    first_at = _first_forward(log)
     assert up_at is not None and first_at is not None
     gaps = _gaps(swarm.run_dir)
     return Joined(
@@ -44,15 +47,13 @@ def join(swarm: LocalSwarm, stage: int) -> Joined:
     )
 
 
-def _first(log: Path, what: str) -> float | None:
-    """Return when this event, or a message of this kind, first came."""
-    if not log.exists():
-        return None
-    for entry in read_log(log):
-        event = entry.get("event", {})
-        if what in (event.get("is"), event.get("message", {}).get("is")):
-            return float(entry["now"])
-    return None
+def _first(log: Path, what: type[Event]) -> float | None:
+    """Return when an event of this kind first came."""
+    return next((r.now for r in what_happened(log) if isinstance(r.event, what)), None)
+
+
+def _first_forward(log: Path) -> float | None:
+    return next((now for now, _, _ in received(log, Forward)), None)
 
 
 def _gaps(run_dir: Path) -> list[float]:

@@ -12,10 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from swarmrt.ids import MicrobatchId
 from swarmrt.lab.swarm.swarm import LocalSwarm
-from swarmrt.observe.audit import read_log
+from swarmrt.messages import Accumulated, Beacon, Recover
+from swarmrt.observe.log import what_happened
+from swarmrt.scheduler.events import Received
+from swarmrt.scheduler.instructions import ReportRecovery, Send
+from swarmrt.scheduler.recording import Record
 from swarmrt.scheduler.trainer.membership.health import Health
 
 KINDS = ("kill", "stop", "stall")
@@ -82,48 +86,48 @@ def false_alarms(run_dir: Path, disturbances: Sequence[Disturbance]) -> list[str
     gone = [d for d in disturbances if d.kind != "stall"]
     return [
         reason
-        for entry in read_log(run_dir / "trainer" / "events.jsonl")
-        for reason in _fences(entry)
-        if not any(d.peer in reason and d.at <= entry["now"] <= d.over_at for d in gone)
+        for record in what_happened(run_dir / "trainer" / "events.jsonl")
+        for reason in _fences(record)
+        if not any(d.peer in reason and d.at <= record.now <= d.over_at for d in gone)
     ]
 
 
 def recoveries(run_dir: Path, disturbances: Sequence[Disturbance]) -> list[Recovery]:
     """Return what the trainer's log says of each recovery; those that hit nobody's work are left
     out."""
-    entries = [e for e in read_log(run_dir / "trainer" / "events.jsonl") if "event" in e]
+    records = list(what_happened(run_dir / "trainer" / "events.jsonl"))
     faults = (disturbance for disturbance in disturbances if disturbance.kind != "stall")
-    found = (_recovery(entries, fault) for fault in faults)
+    found = (_recovery(records, fault) for fault in faults)
     return [recovery for recovery in found if recovery is not None]
 
 
-def _recovery(entries: list[dict[str, Any]], fault: Disturbance) -> Recovery | None:
+def _recovery(records: list[Record], fault: Disturbance) -> Recovery | None:
     health, service_s = Health(), 0.0
     fenced_at: float | None = None
-    awaited: set[tuple[int, int]] = set()
+    awaited: set[MicrobatchId] = set()
     first_at = last_at = 0.0
     total = 0
-    for entry in entries:
-        now, event = entry["now"], entry["event"]
-        message = event.get("message", {})
-        if message.get("is") == "Beacon" and fenced_at is None:
-            if event["sender"] == fault.peer and now < fault.at:
-                health.beacon(now, message["queued"], message["done"])
-            if message["stage"] == fault.stage:
-                service_s = max(message["service_s"], 0.0) or service_s
+    for record in records:
+        now, event = record.now, record.event
+        match event:
+            case Received(sender, Beacon() as beacon) if fenced_at is None:
+                if sender == fault.peer and now < fault.at:
+                    health.beacon(now, beacon.queued, beacon.done)
+                if beacon.stage == fault.stage:
+                    service_s = max(beacon.service_s, 0.0) or service_s
         if now < fault.at:
             continue
-        if fenced_at is None and any(fault.peer in reason for reason in _fences(entry)):
+        if fenced_at is None and any(fault.peer in reason for reason in _fences(record)):
             fenced_at = now
-            awaited = set(_recovered(entry, fault.stage))
+            awaited = set(_recovered(record, fault.stage))
             total = len(awaited)
             if not awaited:
                 return None
-        elif fenced_at is not None and message.get("is") == "Accumulated":
-            step, index, _ = message["microbatch"]
-            if message["stage"] == fault.stage and (step, index) in awaited:
-                awaited.remove((step, index))
-                first_at, last_at = first_at or now, now
+        elif fenced_at is not None:
+            match event:
+                case Received(_, Accumulated(stage=fault.stage, microbatch=mb)) if mb in awaited:
+                    awaited.remove(mb)
+                    first_at, last_at = first_at or now, now
         if fenced_at is not None and not awaited:
             break
     if fenced_at is None or not first_at:
@@ -140,20 +144,16 @@ def _recovery(entries: list[dict[str, Any]], fault: Disturbance) -> Recovery | N
     )
 
 
-def _fences(entry: dict[str, Any]) -> list[str]:
+def _fences(record: Record) -> list[str]:
     """Return why peers were fenced, with their names."""
     return [
-        instruction["reason"]
-        for instruction in entry.get("instructions", ())
-        if instruction["is"] == "ReportRecovery" and instruction["what"] == "fenced"
+        instruction.reason
+        for instruction in record.instructions
+        if isinstance(instruction, ReportRecovery) and instruction.what == "fenced"
     ]
 
 
-def _recovered(entry: dict[str, Any], stage: int) -> list[tuple[int, int]]:
+def _recovered(record: Record, stage: int) -> list[MicrobatchId]:
     """Microbatches that new owners of the stage are told to recover."""
-    messages = [i["message"] for i in entry["instructions"] if i["is"] == "Send"]
-    return [
-        (message["microbatch"][0], message["microbatch"][1])
-        for message in messages
-        if message["is"] == "Recover" and stage in message["need"]
-    ]
+    messages = [i.message for i in record.instructions if isinstance(i, Send)]
+    return [m.microbatch for m in messages if isinstance(m, Recover) and stage in m.need]

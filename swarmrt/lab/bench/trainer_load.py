@@ -48,7 +48,7 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
     Stop,
 )
-from swarmrt.scheduler.recording import record
+from swarmrt.scheduler.recording import Record
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.run import TrainerSettings
 from swarmrt.wire.frames import FrameReader, FrameWriter, encode
@@ -142,7 +142,7 @@ def microbatches_per_s(steps: int, microbatches: int, log: Path | None = None) -
             began = time.perf_counter()
         instructions = core.handle(event, now)
         if log is not None:
-            event_log.write(record(now, event, instructions))
+            event_log.write(Record(now, event, instructions))
             for instruction in instructions:
                 if isinstance(instruction, Send):
                     _frame(writer, instruction.message)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from swarmrt.lab.swarm.parts import Part, Peer
 from swarmrt.log_writer import AGAIN
-from swarmrt.observe.audit import read_log
+from swarmrt.messages import Part as PartOfReduce
+from swarmrt.observe.log import what_happened
+from swarmrt.scheduler.instructions import ReportLeftOut, Send
 
 ROOM_AGAIN = f"events.jsonl: {AGAIN}"
 
@@ -30,10 +32,9 @@ def held_up(part: Part) -> Callable[[], bool]:
 def was_in(peer: Peer) -> bool:
     """Return whether a newcomer has given parts of gradients, or was told that its link is too
     slow."""
-    log = peer.folder / "events.jsonl"
-    return log.exists() and any(
-        instruction["is"] == "ReportLeftOut"
-        or (instruction["is"] == "Send" and instruction["message"]["is"] == "Part")
-        for entry in read_log(log)
-        for instruction in entry.get("instructions", ())
+    return any(
+        isinstance(instruction, ReportLeftOut)
+        or (isinstance(instruction, Send) and isinstance(instruction.message, PartOfReduce))
+        for record in what_happened(peer.folder / "events.jsonl")
+        for instruction in record.instructions
     )

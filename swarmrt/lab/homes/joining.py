@@ -10,17 +10,19 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.lab.bench.emulation import MODEL, Speed
 from swarmrt.lab.homes.namespaces import Internet, why_not_here
 from swarmrt.lab.homes.swarm import HomeSwarm
-from swarmrt.observe.audit import read_log
+from swarmrt.messages import Accumulated, Beacon
+from swarmrt.observe.log import read_records, received, what_happened
+from swarmrt.scheduler.events import Started
+from swarmrt.scheduler.instructions import ReportLeftOut
+from swarmrt.scheduler.recording import Header
 
 NEEDED = ("ip", "tc", "nsenter")
 BEFORE = 4  # commits, before somebody comes
@@ -182,18 +184,15 @@ def _gaps(commits: list[_Commit]) -> list[float]:
     return [later.at - earlier.at for earlier, later in itertools.pairwise(commits)]
 
 
-def _entries(log: Path) -> Iterator[dict[str, Any]]:
-    return read_log(log) if log.exists() else iter(())
-
-
 def _up_at(log: Path) -> float | None:
-    started = (e["now"] for e in _entries(log) if e.get("event", {}).get("is") == "Started")
-    return next(started, None)
+    return next((r.now for r in what_happened(log) if isinstance(r.event, Started)), None)
 
 
 def _newcomer(swarm: HomeSwarm) -> PeerId:
     """Return the newcomer's id, which its settings name."""
-    return PeerId(next(_entries(swarm.log_of("newcomer")))["settings"]["me"])
+    header = next(read_records(swarm.log_of("newcomer")))
+    assert isinstance(header, Header)
+    return header.settings.me
 
 
 def _result(
@@ -249,29 +248,23 @@ def _first_in(since: list[_Commit], peer: PeerId) -> int | None:
 def _share(swarm: HomeSwarm, newcomer: PeerId, step: int) -> float:
     """Return the share of a step's microbatches that it has accumulated, by the trainer's log."""
     owners = {
-        event["message"]["microbatch"][1]: event["sender"]
-        for event in _messages(swarm, "Accumulated")
-        if event["message"]["microbatch"][0] == step and event["message"].get("stage", 0) == 0
+        receipt.microbatch.index: sender
+        for _, sender, receipt in received(swarm.run_dir / "trainer" / "events.jsonl", Accumulated)
+        if receipt.microbatch.step == step and receipt.stage == 0
     }
     return list(owners.values()).count(newcomer) / len(owners)
 
 
 def _gradient_bytes(swarm: HomeSwarm, newcomer: PeerId) -> int:
-    beacons = (e["message"] for e in _messages(swarm, "Beacon") if e["sender"] == newcomer)
-    return int(next(size for b in beacons if (size := b.get("gradient_bytes", 0))))
-
-
-def _messages(swarm: HomeSwarm, kind: str) -> Iterator[dict[str, Any]]:
-    for entry in read_log(swarm.run_dir / "trainer" / "events.jsonl"):
-        event = entry.get("event", {})
-        if event.get("message", {}).get("is") == kind:
-            yield event
+    beacons = received(swarm.run_dir / "trainer" / "events.jsonl", Beacon)
+    said = (beacon.gradient_bytes for _, sender, beacon in beacons if sender == newcomer)
+    return next(filter(None, said))
 
 
 def _told(swarm: HomeSwarm) -> tuple[float | None, str | None]:
     """Return when the newcomer's owner was told that it is left out, and in which words."""
-    for entry in _entries(swarm.log_of("newcomer")):
-        if any(one["is"] == "ReportLeftOut" for one in entry.get("instructions", ())):
+    for record in what_happened(swarm.log_of("newcomer")):
+        if any(isinstance(instruction, ReportLeftOut) for instruction in record.instructions):
             said = swarm.said("newcomer")
-            return float(entry["now"]), said[said.index(SENTENCE) :].splitlines()[0]
+            return record.now, said[said.index(SENTENCE) :].splitlines()[0]
     return None, None

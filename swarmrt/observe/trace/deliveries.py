@@ -12,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from swarmrt.observe.audit import read_log
-
-Plain = dict[str, Any]
+from swarmrt.messages import Message
+from swarmrt.observe.log import read_records
+from swarmrt.scheduler.events import Received
+from swarmrt.scheduler.instructions import Send
+from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.recording import Header, Record
+from swarmrt.scheduler.trainer.run import TrainerSettings
 
 
 @dataclass
@@ -52,12 +55,12 @@ class Talk:
         self._base = 0
         self._sent_again = self._got_again = 0
 
-    def sent(self, message: Plain, at: float, by: int) -> None:
+    def sent(self, message: Message, at: float, by: int) -> None:
         self._sent_keys.append(_key(message))
         self._sent_at.append(at)
         self._sent_by.append(by)
 
-    def got(self, message: Plain, at: float, by: int) -> None:
+    def got(self, message: Message, at: float, by: int) -> None:
         self._got_keys.append(_key(message))
         self._got_at.append(at)
         self._got_by.append(by)
@@ -114,9 +117,8 @@ class Talk:
         return None if origin < 0 else self._base + origin
 
 
-def _key(message: Plain) -> int:
-    """Return a key that is equal on either side, where the fields were written in the same
-    order."""
+def _key(message: Message) -> int:
+    """Return a key that is equal on either side; of what is not a number as well."""
     return hash(repr(message))
 
 
@@ -128,16 +130,16 @@ class Deliveries:
         self.talks: dict[tuple[str, str], Talk] = {}  # by sender and receiver
         self._logs, self._lengths = logs, dict[Path, int]()
         self._starts: dict[str, int] = {}
-        for number, entry in self.records():
-            if "settings" in entry:
-                self._begin(entry["settings"])
+        for number, record in self.records():
+            if isinstance(record, Header):
+                self._begin(record.settings)
             else:
-                self._add(number, entry)
+                self._add(number, record)
         base = 0
         for talk in self.talks.values():
             base = talk.match(base)
 
-    def records(self) -> Iterator[tuple[int, Plain]]:
+    def records(self) -> Iterator[tuple[int, Header | Record]]:
         """All of them, each with the number of the incarnation that wrote it, from 0.
 
         Settings begin another one. Records that nobody's settings precede are left out; so are,
@@ -146,28 +148,29 @@ class Deliveries:
         number = -1
         for log in self._logs:
             headed, length = False, 0
-            for entry in islice(read_log(log), self._lengths.get(log)):
+            for record in islice(read_records(log), self._lengths.get(log)):
                 length += 1
-                if "settings" in entry:
+                if isinstance(record, Header):
                     number, headed = number + 1, True
                 if headed:
-                    yield number, entry
+                    yield number, record
             self._lengths.setdefault(log, length)
 
-    def _begin(self, settings: Plain) -> None:
-        me = settings["me"]
+    def _begin(self, settings: PeerSettings | TrainerSettings) -> None:
+        me = settings.me
         self._starts[me] = self._starts.get(me, 0) + 1
-        self.incarnations.append(Incarnation(me, settings.get("stage"), self._starts[me]))
+        stage = settings.stage if isinstance(settings, PeerSettings) else None
+        self.incarnations.append(Incarnation(me, stage, self._starts[me]))
 
-    def _add(self, number: int, entry: Plain) -> None:
-        mine, now, event = self.incarnations[number], entry["now"], entry["event"]
+    def _add(self, number: int, record: Record) -> None:
+        mine, now = self.incarnations[number], record.now
         mine.first, mine.last = (mine.first if mine.records else now), now
         mine.records += 1
-        if event["is"] == "Received":
-            self._talk(event["sender"], mine.me).got(event["message"], now, number)
-        for instruction in entry["instructions"]:
-            if instruction["is"] == "Send":
-                self._talk(mine.me, instruction["to"]).sent(instruction["message"], now, number)
+        if isinstance(record.event, Received):
+            self._talk(record.event.sender, mine.me).got(record.event.message, now, number)
+        for instruction in record.instructions:
+            if isinstance(instruction, Send):
+                self._talk(mine.me, instruction.to).sent(instruction.message, now, number)
 
     def _talk(self, sender: str, receiver: str) -> Talk:
         talk = self.talks.get((sender, receiver))

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from swarmrt.errors import UsageError
-from swarmrt.observe.audit import read_log
+from swarmrt.observe.log import read_entries
 from swarmrt.observe.trace.clocks import Offset, align
 from swarmrt.observe.trace.deliveries import Deliveries, Delivery, Incarnation
 from swarmrt.observe.trace.rows import Rows
 from swarmrt.observe.trace.timeline import Timeline
+from swarmrt.scheduler.instructions import ReportStep
+from swarmrt.scheduler.recording import Record
 
 NAME_CHARS = 8  # of a peer's identity
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -103,15 +105,15 @@ class _Writing:
     def write(self, run_dir: Path) -> Trace:
         self._file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         timeline, current = None, -1
-        for number, entry in self._deliveries.records():
+        for number, record in self._deliveries.records():
             if timeline is None or number != current:
                 if timeline is not None:
                     timeline.end()
                 timeline, current = self._timeline(number), number
-            if "settings" not in entry:
-                now = self._common(entry["now"], number)
-                timeline.add(entry, now)
-                self._note_commits(entry, now)
+            if isinstance(record, Record):
+                now = self._common(record.now, number)
+                timeline.add(record, now)
+                self._note_commits(record, now)
         if timeline is not None:
             timeline.end()
         self._write_faults(run_dir)
@@ -159,10 +161,10 @@ class _Writing:
 
     # ------------------------------------------------------------------ faults made on purpose
 
-    def _note_commits(self, entry: dict[str, Any], now: int) -> None:
-        for instruction in entry["instructions"]:
-            if instruction["is"] == "ReportStep":
-                self._committed[instruction["version"]] = now
+    def _note_commits(self, record: Record, now: int) -> None:
+        for instruction in record.instructions:
+            if isinstance(instruction, ReportStep):
+                self._committed[instruction.version] = now
 
     def _write_faults(self, run_dir: Path) -> None:
         """Write faults. They are noted by the time of day, which the metrics note of every commit
@@ -171,14 +173,14 @@ class _Writing:
         if not faults.is_file() or not metrics.is_file():
             return
         days = {
-            m["version"]: m["time"] for m in read_log(metrics) if "time" in m and "version" in m
+            m["version"]: m["time"] for m in read_entries(metrics) if "time" in m and "version" in m
         }
         both = days.keys() & self._committed.keys()
         if not both:
             return
         zero = statistics.median(days[v] - self._committed[v] / 1e6 for v in both)
         rows = Rows(len(self._processes) + 1, "faults made on purpose", 0, self._emit)
-        for fault in read_log(faults):
+        for fault in read_entries(faults):
             rows.instant(str(fault["kind"]), round((fault["time"] - zero) * 1e6))
 
 

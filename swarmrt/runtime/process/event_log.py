@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from swarmrt.log_files import PART_BYTES, compress, turn_over
 from swarmrt.log_writer import LogWriter
@@ -42,7 +41,7 @@ class EventLog:
         self._compressor: Aside | None = None
         self._compressing: Future[None] | None = None
 
-    def write(self, entry: dict[str, Any]) -> None:
+    def write(self, entry: object) -> None:
         if self._writer is None:
             return
         self._held += to_json(entry)

@@ -15,7 +15,7 @@ from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
 from swarmrt.scheduler.peer.seat import PeerSettings
-from swarmrt.scheduler.recording import header, new_core, record
+from swarmrt.scheduler.recording import Header, Record, new_core
 from swarmrt.scheduler.trainer.run import TrainerSettings
 
 
@@ -44,7 +44,7 @@ class Process:
         self.arrived: Sequence[torch.Tensor] = ()
         self._waiting: deque[tuple[Event, Sequence[torch.Tensor]]] = deque()
         self._busy = False
-        log.write(header(settings))
+        log.write(Header(settings))
 
     def feed(self, event: Event, payload: Sequence[torch.Tensor] = ()) -> None:
         self._waiting.append((event, payload))
@@ -72,7 +72,7 @@ class Process:
     def _handle(self, event: Event) -> None:
         now = self._deadlines.now
         instructions = self.core.handle(event, now)
-        self._log.write(record(now, event, instructions))
+        self._log.write(Record(now, event, instructions))
         for instruction in instructions:
             match instruction:
                 case StartDeadline():

@@ -11,7 +11,7 @@ from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.failpoints import Role, point_of
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.peer.seat import PeerSettings
-from swarmrt.scheduler.recording import header, new_core, record, to_plain
+from swarmrt.scheduler.recording import Header, Record, new_core, to_plain
 from swarmrt.scheduler.trainer.run import TrainerSettings
 from swarmrt.sim.engine.clock import Clock
 
@@ -36,7 +36,7 @@ class Process:
         self.alive = True
         self.paused = False
         self.arrived: Any = None  # payload of the message that is being handled
-        self.history: list[tuple[float, Event, list[Instruction]]] = []
+        self.history: list[Record] = []
         self.at_failpoint: Callable[[Process, str], None] | None = None
         self._clock = clock
         self._offset_s, self._rate = clock_offset_s, clock_rate
@@ -69,8 +69,7 @@ class Process:
 
     def log(self) -> list[dict[str, Any]]:
         """Return the log as it would be on disk."""
-        entries = [header(self.settings), *(record(*entry) for entry in self.history)]
-        return [to_plain(entry) for entry in entries]
+        return [to_plain(record) for record in (Header(self.settings), *self.history)]
 
     def _work_off(self) -> None:
         """Handle one event at a time: what is fed meanwhile waits for its turn."""
@@ -83,7 +82,7 @@ class Process:
     def _handle(self, event: Event) -> None:
         now = self.now
         instructions = self.core.handle(event, now)
-        self.history.append((now, event, instructions))
+        self.history.append(Record(now, event, instructions))
         self.core.validate()
         for instruction in instructions:
             if isinstance(instruction, StartDeadline):

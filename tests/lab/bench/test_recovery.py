@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.lab.bench.recovery import Disturbance, Recovery, false_alarms, recoveries
+from swarmrt.messages import Accumulated, Beacon, Recover
+from swarmrt.scheduler.events import DeadlinePassed, Received
+from swarmrt.scheduler.instructions import ReportRecovery, Send
+from swarmrt.scheduler.recording import Record, to_json
 
 SERVICE_S = 0.1
+OTHER = PeerId("other")
 
 
-def beacon(now: float, peer: str) -> dict[str, Any]:
-    message = {"is": "Beacon", "stage": 1, "queued": 1, "done": int(now / SERVICE_S)}
-    event = {"is": "Received", "sender": peer, "message": message | {"service_s": SERVICE_S}}
-    return {"now": now, "event": event, "instructions": []}
+def beacon(now: float, peer: str) -> Record:
+    done = int(now / SERVICE_S)
+    message = Beacon(
+        1, 1, 1, "serving", 7, "", -1, -1, 0.0, queued=1, done=done, service_s=SERVICE_S
+    )
+    return Record(now, Received(PeerId(peer), message), [])
 
 
-def fenced(now: float, peer: str, recovered: int = 0) -> dict[str, Any]:
-    report = {"is": "ReportRecovery", "what": "fenced", "reason": f"stage 1, {peer}: silent"}
+def fenced(now: float, peer: str, recovered: int = 0) -> Record:
+    report = ReportRecovery(7, "fenced", 1, f"stage 1, {peer}: silent")
     sent = [
-        {"is": "Send", "message": {"is": "Recover", "microbatch": [7, index, False], "need": [1]}}
+        Send(OTHER, Recover(1, MicrobatchId(7, index), (OTHER,), (1,)))
         for index in range(recovered)
     ]
-    return {"now": now, "event": {"is": "DeadlinePassed"}, "instructions": [report, *sent]}
+    return Record(now, DeadlinePassed("beacons"), [report, *sent])
 
 
-def receipt(now: float, index: int) -> dict[str, Any]:
-    message = {"is": "Accumulated", "microbatch": [7, index, False], "stage": 1}
-    event = {"is": "Received", "sender": "other", "message": message}
-    return {"now": now, "event": event, "instructions": []}
+def receipt(now: float, index: int) -> Record:
+    return Record(now, Received(OTHER, Accumulated(1, 1, MicrobatchId(7, index), 1)), [])
 
 
-def run_of(folder: Path, entries: list[dict[str, Any]]) -> Path:
+def run_of(folder: Path, records: list[Record]) -> Path:
     (folder / "trainer").mkdir()
-    lines = [json.dumps(entry) + "\n" for entry in sorted(entries, key=lambda entry: entry["now"])]
-    (folder / "trainer" / "events.jsonl").write_text("".join(lines))
+    lines = [to_json(record) + b"\n" for record in sorted(records, key=lambda record: record.now)]
+    (folder / "trainer" / "events.jsonl").write_bytes(b"".join(lines))
     return folder
 
 
-def beacons_until(end: float, *peers: str) -> list[dict[str, Any]]:
+def beacons_until(end: float, *peers: str) -> list[Record]:
     return [beacon(0.5 * beat, peer) for peer in peers for beat in range(int(2 * end))]
 
 

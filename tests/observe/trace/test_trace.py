@@ -12,17 +12,35 @@ from typing import Any
 import pytest
 
 from swarmrt.errors import UsageError
-from swarmrt.ids import PeerId
+from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.messages import Granted, Hail
 from swarmrt.observe.trace.clocks import align, between
 from swarmrt.observe.trace.deliveries import Deliveries
 from swarmrt.observe.trace.trace import Trace, logs_of, trace
+from swarmrt.scheduler.events import BackwardDone, DeadlinePassed, Received, Started
+from swarmrt.scheduler.instructions import Forget, RunBackward, Send
+from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.recording import Header, Record, to_plain
+from swarmrt.scheduler.trainer.run import TrainerSettings
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.swarm.world import World
 from tests.processes import swarmrt
 
 Events = list[dict[str, Any]]
 Log = list[dict[str, Any]]
+TRAINER, PEER = PeerId("t"), PeerId("p")
 STORM = Weather(lost=0.05, doubled=0.2, late=0.2, late_s=0.5)
+
+
+def plain(record: Header | Record) -> dict[str, Any]:
+    found: dict[str, Any] = to_plain(record)
+    return found
+
+
+TRAINERS = plain(
+    Header(TrainerSettings(TRAINER, 0, 1, 0, 4, 2, 0, 0, 0, (1,), (), 30.0, resume=False))
+)
+PEERS = plain(Header(PeerSettings(PEER, TRAINER, 0, 1, 0, 1.0, 4, 100, 30.0)))
 
 
 def write_logs(logs: dict[str, Log], run_dir: Path) -> Path:
@@ -141,21 +159,15 @@ def test_every_accumulated_microbatch_has_its_backward(world: World, tmp_path: P
 
 def test_grant_that_comes_again_is_not_queued_again(tmp_path: Path) -> None:
     """A claim was late and repeated, and so was its answer."""
-    mb = [0, 3, False]
-    granted = {"is": "Received", "sender": "t", "message": {"is": "Granted", "microbatch": mb}}
-    done = {"is": "BackwardDone", "microbatch": mb, "seconds": 0.5, "frame_bytes": 0}
-    log: Log = [
-        {"settings": {"me": "p", "stage": 0}},
-        {"now": 1.0, "event": granted, "instructions": []},
-        {
-            "now": 1.25,
-            "event": {"is": "DeadlinePassed", "name": "overdue"},
-            "instructions": [{"is": "RunBackward", "microbatch": mb, "accumulate": True}],
-        },
-        {"now": 1.5, "event": granted, "instructions": []},
-        {"now": 2.0, "event": done, "instructions": [{"is": "Forget", "microbatch": mb}]},
+    mb = MicrobatchId(0, 3)
+    granted = Received(TRAINER, Granted(1, mb, (PEER,), (0,)))
+    records = [
+        Record(1.0, granted, []),
+        Record(1.25, DeadlinePassed("overdue"), [RunBackward(mb, accumulate=True)]),
+        Record(1.5, granted, []),
+        Record(2.0, BackwardDone(mb, 0.5, 0), [Forget(mb)]),
     ]
-    write_logs({"trainer": [{"settings": {"me": "t"}}], "p": log}, tmp_path)
+    write_logs({"trainer": [TRAINERS], "p": [PEERS, *map(plain, records)]}, tmp_path)
     _, events = traced(tmp_path)
     [queued], [computed] = spans_of(events, "queue"), spans_of(events, "compute")
     assert (queued["name"], queued["ts"], queued["dur"]) == ("backward 0.3", 0, 250_000)
@@ -205,11 +217,11 @@ def test_messages_one_way_only_give_no_bound() -> None:
 
 
 def test_process_that_nobody_heard_begins_with_the_trainer(tmp_path: Path) -> None:
-    started = {"event": {"is": "Started"}, "instructions": []}
-    logs: dict[str, Log] = {
-        "trainer": [{"settings": {"me": "t"}}, {"now": 5.0, **started}, {"now": 6.0, **started}],
-        "p": [{"settings": {"me": "p", "stage": 0}}, {"now": 9e5, **started}],
-    }
+    trainers, peers = (
+        [Record(5.0, Started(), []), Record(6.0, Started(), [])],
+        Record(9e5, Started(), []),
+    )
+    logs = {"trainer": [TRAINERS, *map(plain, trainers)], "p": [PEERS, plain(peers)]}
     written, _ = traced(write_logs(logs, tmp_path))
     assert written.offsets[1] is None and written.seconds == pytest.approx(1.0)
     assert "clock not known" in written.lines()[2]
@@ -219,22 +231,15 @@ def test_process_that_was_started_again_has_another_clock(tmp_path: Path) -> Non
     """As after a reboot of its machine. What both incarnations said alike tells nothing."""
 
     def sends(now: float, to: str, what: int) -> dict[str, Any]:
-        send = {"is": "Send", "to": to, "message": {"is": "Hail", "epoch": what}}
-        event = {"is": "DeadlinePassed", "name": "beacon"}
-        return {"now": now, "event": event, "instructions": [send]}
+        send = Send(PeerId(to), Hail(what))
+        return plain(Record(now, DeadlinePassed("beacon"), [send]))
 
     def gets(now: float, sender: str, what: int) -> dict[str, Any]:
-        message = {"is": "Hail", "epoch": what}
-        return {
-            "now": now,
-            "event": {"is": "Received", "sender": sender, "message": message},
-            "instructions": [],
-        }
+        return plain(Record(now, Received(PeerId(sender), Hail(what)), []))
 
-    peer = {"settings": {"is": "PeerSettings", "me": "p", "stage": 0}}
     logs = {
         "trainer": [
-            {"settings": {"is": "TrainerSettings", "me": "t"}},
+            TRAINERS,
             sends(10.0, "p", 1),
             *[gets(10.2, "p", 2), gets(10.2, "p", 5)],
             sends(20.0, "p", 3),
@@ -242,8 +247,8 @@ def test_process_that_was_started_again_has_another_clock(tmp_path: Path) -> Non
             gets(20.3, "p", 2),
         ],
         "p": [
-            *[peer, gets(510.1, "t", 1), sends(510.1, "t", 2), sends(510.1, "t", 5)],
-            *[peer, gets(7.1, "t", 3), sends(7.1, "t", 4), sends(7.2, "t", 2)],
+            *[PEERS, gets(510.1, "t", 1), sends(510.1, "t", 2), sends(510.1, "t", 5)],
+            *[PEERS, gets(7.1, "t", 3), sends(7.1, "t", 4), sends(7.2, "t", 2)],
         ],
     }
     written, _ = traced(write_logs(logs, tmp_path))
@@ -290,7 +295,7 @@ def test_folder_without_a_run(tmp_path: Path) -> None:
 
 
 def test_run_that_has_only_begun(tmp_path: Path) -> None:
-    write_logs({"trainer": [{"settings": {"me": "t"}}]}, tmp_path)
+    write_logs({"trainer": [TRAINERS]}, tmp_path)
     with pytest.raises(UsageError, match="no events yet"):
         trace(tmp_path, tmp_path / "trace.json")
 

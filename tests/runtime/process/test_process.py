@@ -7,16 +7,16 @@ from pathlib import Path
 
 from swarmrt.runtime.process.event_log import EventLog
 from swarmrt.scheduler.events import CheckpointFailed
-from swarmrt.scheduler.recording import from_plain, record
+from swarmrt.scheduler.recording import Record, of_json
 
 
 def test_text_that_is_no_utf8_is_logged(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "events.jsonl")
     event = CheckpointFailed(3, "cannot write /data/\udcff")
-    log.write(record(1.0, event, []))
+    log.write(Record(1.0, event, []))
     log.close()
     [line] = (tmp_path / "events.jsonl").read_text().splitlines()
-    assert from_plain(json.loads(line)["event"]) == event
+    assert of_json(line) == Record(1.0, CheckpointFailed(3, r"cannot write /data/\udcff"), [])
 
 
 def test_log_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ class Story:
     def loads(self) -> list[float]:
         """Return when it was told to load."""
         history = self.world.peers[self.newcomer].process.history
-        return [at for at, _, what in history for each in what if isinstance(each, LoadState)]
+        return [r.now for r in history for what in r.instructions if isinstance(what, LoadState)]
 
     @property
     def is_loaded(self) -> bool:
         history = self.world.peers[self.newcomer].process.history
-        return any(isinstance(event, StateLoaded) for _, event, _ in history)
+        return any(isinstance(record.event, StateLoaded) for record in history)
 
     def load(self, at: float, then: Callable[[], None]) -> None:
         """Load, and let something happen when that share of it is here."""
