@@ -19,8 +19,7 @@ from dataclasses import dataclass
 
 from swarmrt.errors import UsageError, did_you_mean
 from swarmrt.runtime.faults.standing_still import stand_still
-from swarmrt.scheduler.failpoints import Role, all_points, point_of
-from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.failpoints import all_points
 
 VARIABLE = "SWARMRT_FAILPOINTS"
 PAUSE_S = 2.0
@@ -44,16 +43,6 @@ class Failpoints:
 
     def __bool__(self) -> bool:
         return bool(self._rules)
-
-    def before(self, role: Role, instruction: Instruction) -> bool:
-        """Pass the point before an act. False: skip the act."""
-        name = point_of(role, instruction, "before")
-        return self.at(name) if name else True
-
-    def after(self, role: Role, instruction: Instruction) -> None:
-        name = point_of(role, instruction, "after")
-        if name:
-            self.at(name)
 
     def at(self, point: str) -> bool:
         """Pass a point. False: skip the act."""

@@ -1,9 +1,8 @@
-"""A real process around a core: its deadlines, and one event at a time."""
+"""A real process around a core: its deadlines, its log, and the end of its work."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import torch
@@ -11,20 +10,18 @@ import torch
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.process.clock import Deadlines
 from swarmrt.runtime.process.event_log import EventLog
-from swarmrt.scheduler.events import DeadlinePassed, Event
-from swarmrt.scheduler.failpoints import Role
+from swarmrt.scheduler.events import DeadlinePassed
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
 from swarmrt.scheduler.peer.seat import PeerSettings
-from swarmrt.scheduler.recording import Header, Record, new_core
+from swarmrt.scheduler.recording import Header, Record
 from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.turns import Turns
 
 
-class Process:
-    """Feed, take instructions, act. `stopped` has the core's Stop once it has come.
+class Process(Turns[Sequence[torch.Tensor]]):
+    """A core that is fed. `stopped` has its Stop once it has come.
 
-    An event fed while another is being acted on waits for its turn, so that instructions are
-    carried out in the order in which the core gave them. `arrived` is the payload of the message
-    that is being acted on. A bug anywhere ends the process: `stopped` then raises it.
+    A bug anywhere ends the process: `stopped` then raises it.
     """
 
     def __init__(
@@ -34,31 +31,13 @@ class Process:
         log: EventLog,
         failpoints: Failpoints,
     ) -> None:
-        self.core = new_core(settings)
+        super().__init__(settings, nothing=())
         self.stopped: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
-        self._act = act
+        self._carry_out = act
         self._failpoints = failpoints
-        self._role: Role = "peer" if isinstance(settings, PeerSettings) else "trainer"
         self._log = log
         self._deadlines = Deadlines(lambda name: self.feed(DeadlinePassed(name)))
-        self.arrived: Sequence[torch.Tensor] = ()
-        self._waiting: deque[tuple[Event, Sequence[torch.Tensor]]] = deque()
-        self._busy = False
         log.write(Header(settings))
-
-    def feed(self, event: Event, payload: Sequence[torch.Tensor] = ()) -> None:
-        self._waiting.append((event, payload))
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            while self._waiting and not self.stopped.done():
-                event, self.arrived = self._waiting.popleft()
-                self._handle(event)
-        except Exception as bug:  # noqa: BLE001 - carried to whoever awaits `stopped`
-            self.crash(bug)
-        finally:
-            self._busy, self.arrived = False, ()
 
     def crash(self, bug: BaseException) -> None:
         """End the process with this exception."""
@@ -69,23 +48,35 @@ class Process:
         self._deadlines.close()
         self._log.close()
 
-    def _handle(self, event: Event) -> None:
-        now = self._deadlines.now
-        instructions = self.core.handle(event, now)
-        self._log.write(Record(now, event, instructions))
-        for instruction in instructions:
-            match instruction:
-                case StartDeadline():
-                    self._deadlines.start(instruction)
-                case Stop():
-                    if not self.stopped.done():
-                        self.stopped.set_result(instruction)
-                case _ if self._failpoints:
-                    self._act_or_fail(instruction)
-                case _:
-                    self._act(instruction)
+    @property
+    def now(self) -> float:
+        return self._deadlines.now
 
-    def _act_or_fail(self, instruction: Instruction) -> None:
-        if self._failpoints.before(self._role, instruction):
-            self._act(instruction)
-            self._failpoints.after(self._role, instruction)
+    @property
+    def _goes_on(self) -> bool:
+        return not self.stopped.done()
+
+    def _work_off(self) -> None:
+        try:
+            super()._work_off()
+        except Exception as bug:  # noqa: BLE001 - carried to whoever awaits `stopped`
+            self.crash(bug)
+
+    @property
+    def _has_failpoints(self) -> bool:
+        return bool(self._failpoints)
+
+    def _passes(self, point: str) -> bool:
+        return not point or self._failpoints.at(point)
+
+    def _note(self, record: Record) -> None:
+        self._log.write(record)
+
+    def _start(self, deadline: StartDeadline) -> None:
+        self._deadlines.start(deadline)
+
+    def _act(self, instruction: Instruction) -> None:
+        if not isinstance(instruction, Stop):
+            self._carry_out(instruction)
+        elif not self.stopped.done():
+            self.stopped.set_result(instruction)
