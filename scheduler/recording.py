@@ -17,9 +17,8 @@ from swarmrt.errors import UsageError
 from swarmrt.scheduler.events import Event
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
-from swarmrt.scheduler.trainer.run import TrainerSettings
 
 
 class Core(Protocol):

@@ -13,9 +13,8 @@ from typing import Generic, TypeVar
 from swarmrt.scheduler.events import Event
 from swarmrt.scheduler.failpoints import Role, point_of
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
-from swarmrt.scheduler.peer.seat import PeerSettings
 from swarmrt.scheduler.recording import Record, new_core
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 
 P = TypeVar("P")
 

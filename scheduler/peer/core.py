@@ -77,13 +77,14 @@ from swarmrt.scheduler.instructions import (
     StopLoading,
 )
 from swarmrt.scheduler.peer.believing import Believing
-from swarmrt.scheduler.peer.seat import PeerSettings, Seat
+from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.sync import Reducing
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.recovery import Recovery
 from swarmrt.scheduler.peer.work.tasks import Phase
+from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.scheduler.timing.link_rate import LinkRate
 
 BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing

@@ -5,34 +5,12 @@ The parts of a peer's core share it. Only the core itself changes it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message, PeerState
-from swarmrt.recorded import Recorded
 from swarmrt.scheduler.instructions import Send
-
-MANY = 1 << 31  # where a log's settings do not say how many
-
-
-class PeerSettings(Recorded, frozen=True):
-    me: PeerId
-    trainer: PeerId
-    stage: int
-    num_stages: int
-    seed: int
-    queue_s: float
-    gradient_bytes: int  # of the stage
-    retain_bytes: int  # frames kept for recovery
-    record_ttl_s: float  # how long the directory may name a peer that is gone
-    most_left: int = 0  # microbatches whose weights' gradients backward may leave for later
-    staleness: int = 0  # versions between the weights that a step runs on and those it updates
-    microbatches: int = MANY  # in a step
-    eval_microbatches: int = MANY  # in an evaluation
-    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
-    wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
-    update_bytes: int = 0  # of parameters and moments, as owners of parts give them
+from swarmrt.scheduler.settings import PeerSettings
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ from swarmrt.scheduler.events import (
     StopRequested,
 )
 from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.closing.sync import Committing
 from swarmrt.scheduler.trainer.ending import Ending
 from swarmrt.scheduler.trainer.membership.admitting import Admitting
@@ -55,7 +56,7 @@ from swarmrt.scheduler.trainer.membership.joining import Joining
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.plausible import CHECKS
 from swarmrt.scheduler.trainer.rollback import Rollback
-from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run, TrainerSettings
+from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
 from swarmrt.scheduler.trainer.work.dispatch import REWIRE_S
 from swarmrt.scheduler.trainer.work.ledger import NOBODY
 from swarmrt.scheduler.trainer.work.microbatches import Working

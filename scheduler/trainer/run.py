@@ -3,16 +3,14 @@ a seat."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from enum import StrEnum
-from typing import Literal
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Finish
-from swarmrt.recorded import Recorded
 from swarmrt.scheduler import seals
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate, Estimates
 from swarmrt.scheduler.trainer.closing.version import Commit, Round
@@ -36,32 +34,6 @@ class Phase(StrEnum):
     TRAINING = "training"
     PREPARING = "preparing"
     CLOSING = "closing"
-
-
-class TrainerSettings(Recorded, frozen=True):
-    me: PeerId
-    seed: int
-    epoch: int
-    start_version: int  # of the checkpoint that is resumed, or 0
-    steps: int  # the version at which the run is done
-    microbatches: int
-    eval_every: int  # versions; 0 evaluates only the last one
-    eval_microbatches: int
-    checkpoint_every: int  # versions; 0 keeps only the last one
-    needed: tuple[int, ...]  # replicas to wait for, by stage
-    start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
-    record_ttl_s: float  # how long the directory may name a peer that is gone
-    resume: bool  # go on from what the peers hold, if that is newer
-    staleness: int = 0  # versions between the weights that a step runs on and those it updates
-    microbatch_tokens: int = 0  # targets of each; 0 when a log does not say
-    least_loss: float = -math.inf  # that a microbatch can have
-    secret: str = (
-        ""  # of this incarnation, in hex, for the keys of members; without it they have none
-    )
-    not_finite: Literal["stop", "skip"] = "stop"  # what a step's data do, when they are at fault
-    by_owners: tuple[int, ...] = ()  # stages whose update is made by the parts' owners
-    state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
-    fingerprint: str = ""  # of all that decides the weights; peers compare it
 
 
 class Run:

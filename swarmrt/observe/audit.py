@@ -43,9 +43,8 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     SumPart,
 )
-from swarmrt.scheduler.peer.seat import PeerSettings
 from swarmrt.scheduler.recording import Header, Record
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 
 Microbatch = tuple[int, int]  # step, index
 MAX_STORY = 40  # lines of a microbatch's history

@@ -16,7 +16,7 @@ from swarmrt.scheduler.events import (
 )
 from swarmrt.scheduler.instructions import Instruction, Send, StartDeadline
 from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.settings import PeerSettings
 
 ME, TRAINER, UP, UP2, A, B = map(PeerId, ["me", "trainer", "up", "up2", "a", "b"])
 MB = MicrobatchId(0, 0)

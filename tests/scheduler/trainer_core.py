@@ -50,9 +50,9 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
     Stop,
 )
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.membership.members import Membership
-from swarmrt.scheduler.trainer.run import TrainerSettings
 from swarmrt.wire.frames import encode
 
 TOKENS = 100  # of a microbatch

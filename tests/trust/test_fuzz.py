@@ -71,7 +71,7 @@ from swarmrt.scheduler.instructions import (
     SumPart,
 )
 from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.wire.frames import encode
 
 STAGES, MICROBATCHES, EVALUATED = 3, 4, 2

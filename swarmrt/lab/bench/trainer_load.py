@@ -49,8 +49,8 @@ from swarmrt.scheduler.instructions import (
     Stop,
 )
 from swarmrt.scheduler.recording import Record
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
-from swarmrt.scheduler.trainer.run import TrainerSettings
 from swarmrt.wire.frames import FrameReader, FrameWriter, encode
 from swarmrt.wire.limits import Limits
 

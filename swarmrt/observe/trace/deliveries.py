@@ -17,9 +17,8 @@ from swarmrt.messages import Message
 from swarmrt.observe.log import read_records
 from swarmrt.scheduler.events import Received
 from swarmrt.scheduler.instructions import Send
-from swarmrt.scheduler.peer.seat import PeerSettings
 from swarmrt.scheduler.recording import Header, Record
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 
 
 @dataclass

@@ -76,7 +76,7 @@ from swarmrt.scheduler.instructions import (
     UpdatePart,
 )
 from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.trust.sealing import key_of
 from swarmrt.trust.statements import Published
 
@@ -103,23 +103,15 @@ class Peer(Shell):
         update: tuple[int, float] = (-1, 0.0),
     ) -> None:
         """Take a stage, and the round and norm of the `update` that made its version, if known."""
-        settings = PeerSettings(
-            me=network.me,
-            trainer=PeerId(run.trainer),
-            stage=options.stage,
-            num_stages=config.num_stages,
-            seed=config.run.seed,
-            queue_s=config.links.queue_s,
+        settings = PeerSettings.of(
+            config,
+            network.me,
+            PeerId(run.trainer),
+            options.stage,
             gradient_bytes=stage.gradients().nbytes,
-            retain_bytes=config.links.retain_bytes,
-            record_ttl_s=config.links.record_ttl_s,
-            most_left=options.stage if config.model.split_backward else 0,
-            staleness=config.optimizer.staleness,
-            microbatches=config.batch.microbatches,
-            eval_microbatches=config.evaluation.microbatches,
-            trainer_gone_s=options.trainer_gone_s,
             wire_bytes=gradient_bytes(config.precision.gradients, stage.gradients()),
             update_bytes=stage.state_rows * stage.gradients().nbytes,
+            trainer_gone_s=options.trainer_gone_s,
         )
         log = options.log_dir / "events.jsonl" if options.log_dir else None
         door = network.door(config, stage=options.stage)

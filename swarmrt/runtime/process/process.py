@@ -12,9 +12,8 @@ from swarmrt.runtime.process.clock import Deadlines
 from swarmrt.runtime.process.event_log import EventLog
 from swarmrt.scheduler.events import DeadlinePassed
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
-from swarmrt.scheduler.peer.seat import PeerSettings
 from swarmrt.scheduler.recording import Header, Record
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.scheduler.turns import Turns
 
 

@@ -42,8 +42,7 @@ from swarmrt.runtime.state.fetching import Fetches
 from swarmrt.runtime.state.offering import Shelf
 from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
 from swarmrt.scheduler.instructions import Instruction
-from swarmrt.scheduler.peer.seat import PeerSettings
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.wire.limits import Limits
 
 log = logging.getLogger("swarmrt.shell")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +59,7 @@ from swarmrt.scheduler.instructions import (
     SaveCheckpoint,
     Send,
 )
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.trust.checking import CLOCK_SLACK_S
 from swarmrt.trust.papers import OwnersPapers
 from swarmrt.trust.signing import Signer
@@ -153,28 +152,17 @@ class Trainer(Shell):
         report: Callable[[Report], None],
         book: AddressBook,
     ) -> None:
-        start = options.checkpoint.version if options.checkpoint else 0
-        settings = TrainerSettings(
-            me=network.me,
-            seed=config.run.seed,
-            epoch=epoch,
-            start_version=start,
-            steps=max(config.run.steps, start),
-            microbatches=config.batch.microbatches,
-            eval_every=config.evaluation.every_steps,
-            eval_microbatches=config.evaluation.microbatches,
-            checkpoint_every=config.checkpoint.every_steps,
+        settings = TrainerSettings.of(
+            config,
+            network.me,
+            epoch,
             needed=options.replicas or (1,) * config.num_stages,
+            start_version=options.checkpoint.version if options.checkpoint else 0,
             start_digests=options.checkpoint.parameter_digests if options.checkpoint else (),
-            record_ttl_s=config.links.record_ttl_s,
             resume=options.resume,
-            staleness=config.optimizer.staleness,
-            microbatch_tokens=config.batch.microbatch * config.model.sequence,
-            not_finite=config.optimizer.not_finite,
+            secret=secrets.token_hex(16),
             by_owners=_by_owners(config, options),
             state_gradients=state_gradients(config),
-            least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
-            secret=secrets.token_hex(16),
             fingerprint=fingerprint(config),
         )
         log = options.run_dir / "trainer" / "events.jsonl"

@@ -8,9 +8,8 @@ from typing import Any
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
-from swarmrt.scheduler.peer.seat import PeerSettings
 from swarmrt.scheduler.recording import Header, Record, to_plain
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.scheduler.turns import Turns
 from swarmrt.sim.engine.clock import Clock
 

@@ -64,7 +64,7 @@ from swarmrt.scheduler.instructions import (
     UpdatePart,
 )
 from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Sizes
 from swarmrt.sim.engine.network import Network

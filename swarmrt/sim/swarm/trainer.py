@@ -33,7 +33,7 @@ from swarmrt.scheduler.instructions import (
     Send,
     Stop,
 )
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Sizes
 from swarmrt.sim.engine.network import Network

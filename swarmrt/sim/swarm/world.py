@@ -7,13 +7,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
-from swarmrt.scheduler.peer.seat import PeerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
-from swarmrt.scheduler.trainer.run import TrainerSettings
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Link, Sizes, Wires
 from swarmrt.sim.engine.network import Network, Weather
@@ -70,7 +70,6 @@ class World:
         by_owners: bool = False,
     ) -> None:
         self.clock = Clock()
-        self.not_finite = not_finite
         self.rng = random.Random(seed)
         self.sizes = sizes
         self.is_unlike = rounding_of is not None or by_owners
@@ -84,12 +83,25 @@ class World:
         if by_owners:
             self.disk.unlike_stages = tuple(range(len(replicas)))
         self.trainers: list[SimulatedTrainer] = []
-        self._service_s, self._queue_s, self._seed = service_s, queue_s, seed
+        self._service_s, self._seed = service_s, seed
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
-        self._retain_bytes = retained_frames * frame_bytes
+        self.config = RunConfig.model_validate(
+            {
+                "run": {"seed": seed % (1 << 63), "steps": steps},
+                "model": {"sequence": TOKENS},
+                "stages": {"count": len(replicas)},
+                "batch": {"microbatch": 1, "microbatches": microbatches},
+                "optimizer": {"staleness": staleness, "not_finite": not_finite},
+                "evaluation": {"every_steps": eval_every, "microbatches": eval_microbatches},
+                "links": {
+                    "queue_s": queue_s,
+                    "retain_bytes": retained_frames * frame_bytes,
+                    "record_ttl_s": RECORD_TTL_S,
+                },
+                "checkpoint": {"every_steps": checkpoint_every},
+            }
+        )
         self.eval_microbatches = eval_microbatches
-        self._eval_every = eval_every
-        self._checkpoint_every = checkpoint_every
         self._skew_s, self._drift = skew_s, drift
         self.at_change: Callable[[], None] = _nothing  # something has befallen somebody, or is over
         self.at_event: Callable[[], None] = _nothing  # that has happened while it runs
@@ -111,25 +123,15 @@ class World:
     def _start_trainer(self, needed: tuple[int, ...], *, resume: bool) -> None:
         self.disk.epoch += 1
         start = max(self.disk.checkpoints, default=0) if resume else 0
-        settings = TrainerSettings(
-            me=TRAINER,
-            seed=self._seed,
-            epoch=self.disk.epoch,
-            start_version=start,
-            steps=self.steps,
-            microbatches=self.microbatches,
-            eval_every=self._eval_every,
-            eval_microbatches=self.eval_microbatches,
-            checkpoint_every=self._checkpoint_every,
+        settings = TrainerSettings.of(
+            self.config,
+            TRAINER,
+            self.disk.epoch,
             needed=needed,
+            start_version=start,
             start_digests=self.disk.digests(start),
-            record_ttl_s=RECORD_TTL_S,
             resume=resume,
-            staleness=self.staleness,
-            microbatch_tokens=TOKENS,
-            least_loss=0.0,
             secret=f"{self._seed % (1 << 128):032x}",
-            not_finite=self.not_finite,
             by_owners=self.disk.unlike_stages,
         )
         trainer = SimulatedTrainer(
@@ -174,20 +176,12 @@ class World:
         if self.sizes is not None:
             gradient_bytes = self.sizes.gradient_bytes
         state_bytes = 3 * gradient_bytes if self.sizes is None else self.sizes.state_bytes
-        settings = PeerSettings(
-            me=peer_id,
-            trainer=TRAINER,
-            stage=stage,
-            num_stages=self.num_stages,
-            seed=self._seed,
-            queue_s=self._queue_s,
+        settings = PeerSettings.of(
+            self.config,
+            peer_id,
+            TRAINER,
+            stage,
             gradient_bytes=gradient_bytes,
-            retain_bytes=self._retain_bytes,
-            record_ttl_s=RECORD_TTL_S,
-            most_left=stage,
-            staleness=self.staleness,
-            microbatches=self.microbatches,
-            eval_microbatches=self.eval_microbatches,
             update_bytes=state_bytes,
         )
         peer = SimulatedPeer(

@@ -19,9 +19,8 @@ from swarmrt.observe.trace.deliveries import Deliveries
 from swarmrt.observe.trace.trace import Trace, logs_of, trace
 from swarmrt.scheduler.events import BackwardDone, DeadlinePassed, Received, Started
 from swarmrt.scheduler.instructions import Forget, RunBackward, Send
-from swarmrt.scheduler.peer.seat import PeerSettings
 from swarmrt.scheduler.recording import Header, Record, to_plain
-from swarmrt.scheduler.trainer.run import TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.swarm.world import World
 from tests.processes import swarmrt

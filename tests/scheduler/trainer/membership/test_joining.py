@@ -6,9 +6,9 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Applied, Apply, Beacon, Message, Ready
 from swarmrt.scheduler.events import DeadlinePassed, PeerLost, Received, Started
 from swarmrt.scheduler.instructions import ReportRecovery, Send
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.membership.members import Membership
-from swarmrt.scheduler.trainer.run import TrainerSettings
 from tests.scheduler.trainer_core import Swarm, silent_about
 
 PEER = PeerId("peer")

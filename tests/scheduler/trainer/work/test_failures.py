@@ -20,9 +20,9 @@ from swarmrt.messages import (
 )
 from swarmrt.scheduler.events import Received, Started
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
+from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.membership.members import Membership
-from swarmrt.scheduler.trainer.run import TrainerSettings
 from swarmrt.scheduler.trainer.work.failures import TRIES_ALONE, Failures
 
 MB = MicrobatchId(0, 0)

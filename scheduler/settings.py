@@ -1,0 +1,130 @@
+"""The settings of a core: what a run's configuration, and the process itself, say of it.
+
+Both worlds make them here of a configuration, so that a key which a core needs stands in one place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from swarmrt.config import RunConfig
+from swarmrt.ids import PeerId
+from swarmrt.recorded import Recorded
+
+MANY = 1 << 31  # where a log's settings do not say how many
+
+
+class PeerSettings(Recorded, frozen=True):
+    me: PeerId
+    trainer: PeerId
+    stage: int
+    num_stages: int
+    seed: int
+    queue_s: float
+    gradient_bytes: int  # of the stage
+    retain_bytes: int  # frames kept for recovery
+    record_ttl_s: float  # how long the directory may name a peer that is gone
+    most_left: int = 0  # microbatches whose weights' gradients backward may leave for later
+    staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    microbatches: int = MANY  # in a step
+    eval_microbatches: int = MANY  # in an evaluation
+    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
+    wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
+    update_bytes: int = 0  # of parameters and moments, as owners of parts give them
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        me: PeerId,
+        trainer: PeerId,
+        stage: int,
+        *,
+        gradient_bytes: int,
+        wire_bytes: int = 0,
+        update_bytes: int = 0,
+        trainer_gone_s: float = math.inf,
+    ) -> PeerSettings:
+        return cls(
+            me=me,
+            trainer=trainer,
+            stage=stage,
+            num_stages=config.num_stages,
+            seed=config.run.seed,
+            queue_s=config.links.queue_s,
+            gradient_bytes=gradient_bytes,
+            retain_bytes=config.links.retain_bytes,
+            record_ttl_s=config.links.record_ttl_s,
+            most_left=stage if config.model.split_backward else 0,
+            staleness=config.optimizer.staleness,
+            microbatches=config.batch.microbatches,
+            eval_microbatches=config.evaluation.microbatches,
+            trainer_gone_s=trainer_gone_s,
+            wire_bytes=wire_bytes,
+            update_bytes=update_bytes,
+        )
+
+
+class TrainerSettings(Recorded, frozen=True):
+    me: PeerId
+    seed: int
+    epoch: int
+    start_version: int  # of the checkpoint that is resumed, or 0
+    steps: int  # the version at which the run is done
+    microbatches: int
+    eval_every: int  # versions; 0 evaluates only the last one
+    eval_microbatches: int
+    checkpoint_every: int  # versions; 0 keeps only the last one
+    needed: tuple[int, ...]  # replicas to wait for, by stage
+    start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
+    record_ttl_s: float  # how long the directory may name a peer that is gone
+    resume: bool  # go on from what the peers hold, if that is newer
+    staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    microbatch_tokens: int = 0  # targets of each; 0 when a log does not say
+    least_loss: float = -math.inf  # that a microbatch can have
+    secret: str = ""  # of this incarnation, in hex, for members' keys; without it they have none
+    not_finite: Literal["stop", "skip"] = "stop"  # what a step's data do, when they are at fault
+    by_owners: tuple[int, ...] = ()  # stages whose update is made by the parts' owners
+    state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
+    fingerprint: str = ""  # of all that decides the weights; peers compare it
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        me: PeerId,
+        epoch: int,
+        *,
+        needed: tuple[int, ...],
+        start_version: int = 0,
+        start_digests: tuple[str, ...] = (),
+        resume: bool = False,
+        secret: str = "",
+        by_owners: tuple[int, ...] = (),
+        state_gradients: float = 3.0,
+        fingerprint: str = "",
+    ) -> TrainerSettings:
+        return cls(
+            me=me,
+            seed=config.run.seed,
+            epoch=epoch,
+            start_version=start_version,
+            steps=max(config.run.steps, start_version),
+            microbatches=config.batch.microbatches,
+            eval_every=config.evaluation.every_steps,
+            eval_microbatches=config.evaluation.microbatches,
+            checkpoint_every=config.checkpoint.every_steps,
+            needed=needed,
+            start_digests=start_digests,
+            record_ttl_s=config.links.record_ttl_s,
+            resume=resume,
+            staleness=config.optimizer.staleness,
+            microbatch_tokens=config.batch.microbatch * config.model.sequence,
+            least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
+            secret=secret,
+            not_finite=config.optimizer.not_finite,
+            by_owners=by_owners,
+            state_gradients=state_gradients,
+            fingerprint=fingerprint,
+        )
