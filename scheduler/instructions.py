@@ -398,13 +398,17 @@ class Stop(InstructionBase, frozen=True):
     error: bool
 
 
-Instruction = (
+PeerInstruction = (
     Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
     | Forget | DropFrames | ClearGradients | SumPart | CombineParts | UpdatePart | JoinUpdate
     | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce | StartDeadline
-    | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | ReportWaiting | ReportStep
-    | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
-    | ReportRecovery | ReportCheckpointFailed | Expel | ReportExpelled | ReportStall | ReportLate
-    | ReportLeftOut | ReportUnlike | Stop
+    | ReportLeftOut | Stop
 )  # fmt: skip
+TrainerInstruction = (
+    Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting
+    | ReportStep | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
+    | ReportRecovery | ReportCheckpointFailed | ReportExpelled | ReportStall | ReportLate
+    | ReportUnlike | StartDeadline | Stop
+)  # fmt: skip
+Instruction = PeerInstruction | TrainerInstruction
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = get_args(Instruction)
