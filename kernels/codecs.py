@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
@@ -202,3 +202,17 @@ def _check_encoded(encoded: torch.Tensor, size: int, alignment: int, flat: torch
         )
     if encoded.data_ptr() % alignment:
         raise ValueError(f"an encoded tensor must begin at a multiple of {alignment} bytes")
+
+
+Precision = Literal["model", "bfloat16", "int8"]  # of what goes over the wire
+CODECS: dict[Precision, Codec | None] = {
+    "model": None,
+    "bfloat16": Bf16Codec(),
+    "int8": Int8Codec(),
+}
+
+
+def wire_bytes(precision: Precision, count: int, item_bytes: int) -> int:
+    """Return the size of so many values on their way, each of which has `item_bytes` here."""
+    codec = CODECS[precision]
+    return count * item_bytes if codec is None else codec.encoded_bytes(count)

@@ -350,7 +350,7 @@ class Beacon(MessageBase, frozen=True):
     done: int  # forwards and backwards computed since the start
     service_s: float
     waits_for: PeerId = PeerId("")  # in a round: a member, itself for a sum of its own, or empty
-    gradient_bytes: int = 0  # of its stage, as it keeps them
+    gradient_bytes: int = 0  # of its stage, as they travel
     moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
 

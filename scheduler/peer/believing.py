@@ -46,7 +46,6 @@ from swarmrt.messages import (
     Update,
 )
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.sync import most_behind
 from swarmrt.scheduler.peer.work.tasks import Tasks
 from swarmrt.scheduler.seals import is_granted, is_key
 from swarmrt.scheduler.timing.estimate import is_duration
@@ -61,7 +60,7 @@ class Believing:
         self.refused: Counter[str] = Counter()  # by kind of message
         self._seat, self._tasks = seat, tasks
         self._stages = tuple(range(seat.settings.num_stages))
-        self._most_behind = most_behind(seat.settings.gradient_bytes)
+        self._most_behind = seat.store.most_steps(by_owners=False)
         self._from_peers: dict[type[Message], Callable[[PeerId, Any], bool]] = {
             Forward: self._forward,
             Backward: self._backward,

@@ -99,10 +99,11 @@ class PeerCore:
         self._admitted_with = ""  # digest of the version that it was admitted at, where it is known
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
         self._admission: Admit | Hail | LeftOut | None = None  # that came while it was stepping
-        self._link = LinkRate(settings.wire_bytes or settings.gradient_bytes)
+        store = self.seat.store
+        self._link = LinkRate(store.gradient_bytes)
         self.computing = Computing(self.seat)
         sizes = (settings.gradient_bytes, settings.update_bytes)
-        self.reducing = Reducing(settings.me, *sizes)
+        self.reducing = Reducing(settings.me, *sizes, store)
         self.forwards = Forwards(self.seat, self.computing)
         self.backwards = Backwards(self.seat, self.computing, self.forwards, self.reducing)
         self.recovery = Recovery(
@@ -450,7 +451,7 @@ class PeerCore:
                 self.computing.done,
                 self.computing.service_s,
                 self.reducing.waits_for(seat.version) if seat.is_serving else PeerId(""),
-                seat.settings.gradient_bytes,
+                self._link.gradient_bytes,
                 self._link.moved_bytes,
                 self._link.gradient_s,
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Message, PeerState
+from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.instructions import Send
 from swarmrt.scheduler.settings import PeerSettings
 
@@ -25,6 +26,13 @@ class Seat:
     is_draining: bool = False  # takes no new work
     is_stepping: bool = False  # the optimizer runs
     skipping: int = -1  # the step of which nothing is to be computed any more
+
+    @property
+    def store(self) -> Store:
+        """Return what a newcomer keeps here."""
+        settings = self.settings
+        gradient_bytes = settings.wire_bytes or settings.gradient_bytes
+        return Store(gradient_bytes, settings.update_bytes)
 
     @property
     def me(self) -> PeerId:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from swarmrt.config import RunConfig
+from swarmrt.kernels.codecs import wire_bytes
 from swarmrt.model.build import Layered, Slice
 from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.layers import feed_forward_width
 from swarmrt.model.meta import META, shapes_only
 from swarmrt.model.optimizer import slots
 from swarmrt.model.partition import check_stages
+from swarmrt.scheduler.following import Store
 
 log = logging.getLogger("swarmrt.sizing")
 
@@ -34,6 +36,7 @@ class Footprint:
     activations_bytes: int  # left for backward by as many microbatches as are under way
     whole_model_bytes: int  # of layers that a builder makes at once, whoever serves them
     frames_bytes: int  # kept until the step is committed, so that others can recover
+    joining_bytes: int  # of the state that a newcomer loads, and of the steps that it misses
 
     @property
     def device_bytes(self) -> int:
@@ -41,13 +44,14 @@ class Footprint:
 
     @property
     def host_bytes(self) -> int:
-        return self.whole_model_bytes + self.frames_bytes
+        return self.whole_model_bytes + self.frames_bytes + self.joining_bytes
 
     def __str__(self) -> str:
         parts = [f"{self.parameters:,} parameters with their gradients and moments"]
         parts += ["activations"] if self.activations_bytes else []
         parts += ["all layers of its builder"] if self.whole_model_bytes else []
         parts += ["frames for others"] if self.frames_bytes else []
+        parts += ["what a newcomer loads and keeps of steps that it misses"]
         return ", ".join(parts)
 
 
@@ -74,6 +78,7 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
         activations_bytes=under_way * needs.kept_bytes + needs.again_bytes,
         whole_model_bytes=model.built_bytes,
         frames_bytes=min(config.links.retain_bytes, frames * needs.frame_bytes),
+        joining_bytes=fixed_bytes + _joining_bytes(config, sum(trained)),
     )
 
 
@@ -81,10 +86,24 @@ def _bytes_per_parameter(config: RunConfig) -> int:
     """Beyond the weights themselves: accumulators, the reduced gradient, moments, and with
     staleness the other copy."""
     dtype: torch.dtype = getattr(torch, config.model.dtype)
-    exact = torch.promote_types(dtype, torch.float32).itemsize
+    exact = _exact_bytes(config)
     gradients = dtype.itemsize + (2 * exact if dtype.itemsize < exact else 0)  # and masters
     again = config.optimizer.staleness * (dtype.itemsize + gradients)
     return gradients + exact + len(slots(config)) * exact + again
+
+
+def _exact_bytes(config: RunConfig) -> int:
+    """Return the size of a value that is added up: a gradient's, or a moment's."""
+    return torch.promote_types(getattr(torch, config.model.dtype), torch.float32).itemsize
+
+
+def _joining_bytes(config: RunConfig, count: int) -> int:
+    """Return what so many parameters have a newcomer load beside them, and keep of steps."""
+    exact = _exact_bytes(config)
+    moments_bytes = len(slots(config)) * count * exact
+    gradient_bytes = wire_bytes(config.precision.gradients, count, exact)
+    store = Store(gradient_bytes, count * exact + moments_bytes)
+    return moments_bytes + store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
 
 
 # ---------------------------------------------------------------------- activations

@@ -14,11 +14,14 @@ import torch
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
+from swarmrt.kernels.codecs import Precision
 from swarmrt.model.generate import load_whole
 from swarmrt.model.sizing import Footprint, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computing import free_memory
 from swarmrt.runtime.computing.free_memory import check_fits, describe, free_bytes, parse_size
+from swarmrt.runtime.peer.parts import gradient_bytes
+from swarmrt.scheduler.following import MOST_STEPS, Store
 from tests.processes import ROOT
 
 OWN = """
@@ -132,6 +135,25 @@ def test_frames_that_are_retained_count_up_to_their_bound() -> None:
     assert footprint(bounded, 0).frames_bytes == 1000
 
 
+@pytest.mark.parametrize("applied_by", ["all", "owners"])
+@pytest.mark.parametrize("precision", ["model", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_newcomer_loads_and_keeps_counts_as_it_travels(
+    dtype: str, precision: Precision, applied_by: str
+) -> None:
+    how: dict[str, Any] = {"precision": {"gradients": precision}}
+    config = run(model={"dtype": dtype}, optimizer={"applied_by": applied_by}, **how)
+    stage = Stage(config, 0)
+    gradients = stage.gradients()
+    store = Store(gradient_bytes(precision, gradients), stage.state_rows * gradients.nbytes)
+    loads_bytes = sum(tensor.nbytes for tensor in stage.state().values())
+    kept_bytes = footprint(config, 0).joining_bytes - loads_bytes
+    bound_bytes = store.bound_bytes(by_owners=applied_by == "owners")
+    assert kept_bytes == pytest.approx(bound_bytes, rel=0.01)
+    floats_bytes = (MOST_STEPS + 1) * gradients.nbytes
+    assert precision == "model" or applied_by == "owners" or kept_bytes < 0.51 * floats_bytes
+
+
 def test_layers_that_a_builder_makes_at_once_count_for_every_stage() -> None:
     eager, lazy = (run((2, 2), model={"kind": f"own_sizes:{b}"}) for b in ("eager", "lazy"))
     whole = sum(tensor.nbytes for tensor in Stage(lazy, 0).named_parameters_state().values())
@@ -196,7 +218,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 def needs(size: int) -> Footprint:
-    return Footprint(1000, size // 2, size // 4, 0, size // 4)
+    return Footprint(1000, size // 2, size // 4, 0, size // 8, size // 8)
 
 
 def test_what_does_not_fit_is_refused_with_both_figures() -> None:

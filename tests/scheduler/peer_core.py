@@ -41,6 +41,9 @@ class Peer:
         key: str = "",
         trainer_gone_s: float = math.inf,
         me: PeerId = ME,
+        gradient_bytes: int = 1000,
+        wire_bytes: int = 0,
+        update_bytes: int = 0,
     ) -> None:
         settings = PeerSettings(
             me=me,
@@ -49,7 +52,7 @@ class Peer:
             num_stages=num_stages,
             seed=0,
             queue_s=queue_s,
-            gradient_bytes=1000,
+            gradient_bytes=gradient_bytes,
             retain_bytes=retain_bytes,
             record_ttl_s=15.0,
             most_left=most_left,
@@ -57,6 +60,8 @@ class Peer:
             microbatches=microbatches,
             eval_microbatches=2,
             trainer_gone_s=trainer_gone_s,
+            wire_bytes=wire_bytes,
+            update_bytes=update_bytes,
         )
         self.core = PeerCore(settings)
         self.now = 0.0

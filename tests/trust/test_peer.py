@@ -39,6 +39,7 @@ from swarmrt.scheduler.events import (
     StateLoaded,
     WeightGradientsDone,
 )
+from swarmrt.scheduler.following import MOST_STEPS
 from swarmrt.scheduler.instructions import (
     ClearGradients,
     DropPart,
@@ -50,7 +51,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Send,
 )
-from swarmrt.scheduler.peer.updating.sync import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS, MOST_BEHIND
+from swarmrt.scheduler.peer.updating.sync import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
 from tests.scheduler.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 SECRET = bytes(16)
@@ -341,11 +342,11 @@ def test_roster_without_this_peer_is_refused() -> None:
 
 def test_what_is_kept_of_steps_to_come_is_bounded() -> None:
     peer = Peer()
-    for step in range(MOST_BEHIND + 100):
+    for step in range(MOST_STEPS + 100):
         peer.get(Prepare(1, step, step, ((OTHER, ()),), (ME,), 10))
         peer.get(Apply(1, step, step, 1.0, False))
     reducing = peer.core.reducing
-    assert reducing.round(MOST_BEHIND + 2) is None
+    assert reducing.round(MOST_STEPS + 2) is None
     assert len(reducing._applies) <= reducing.most_behind + 2
 
 

@@ -4,6 +4,7 @@ Rules:
 - The newest round of a step replaces the earlier ones, whose parts are dropped.
 - A peer combines a round, and applies it, when its version is that round's step. One that still
   loads its state keeps the sums and the Applies of the steps that it misses, and catches up.
+- What a newcomer keeps so has a bound in bytes (`following`).
 - Parts may come before the Prepare that explains them; of each sender a few are kept, and a bounded
   number in all, each of which has at most `MAX_PART_BYTES`.
 """
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply, Part, Prepare, Update
 from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUpdated, UpdateJoined
+from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.instructions import (
     CombineParts,
     DropPart,
@@ -24,22 +26,15 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.peer.updating.rounds import NOBODY, Round
 
-LEAST_BEHIND = 8  # steps that a newcomer may miss while it loads, whatever their gradients take
-MOST_BEHIND = 512  # and however small they are
-KEPT_BYTES = 256 << 20  # of the gradients of such steps
 MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
 MAX_EARLY_PARTS = 256  # of all senders together: 1 GiB
 
 
-def most_behind(gradient_bytes: int) -> int:
-    """Return how many steps a newcomer may miss: it keeps the gradients of all of them."""
-    return min(MOST_BEHIND, max(LEAST_BEHIND, KEPT_BYTES // max(1, gradient_bytes)))
-
-
 class Reducing:
-    def __init__(self, me: PeerId, gradient_bytes: int, update_bytes: int) -> None:
-        self._me, self._sizes = me, (gradient_bytes, update_bytes)
-        self.most_behind = most_behind(gradient_bytes)
+    def __init__(self, me: PeerId, gradient_bytes: int, update_bytes: int, store: Store) -> None:
+        """`store` is that of a newcomer at this stage."""
+        self._me, self._sizes, self._store = me, (gradient_bytes, update_bytes), store
+        self.most_behind = store.most_steps(by_owners=False)
         self._rounds: dict[int, Round] = {}  # by step
         self._applies: dict[int, Apply] = {}  # by step
         self._early: dict[tuple[PeerId, Part], None] = {}
@@ -52,6 +47,8 @@ class Reducing:
         """Take part in a round, or listen to it."""
         earlier = self._rounds.get(prepare.step)
         if earlier is not None and prepare.round <= earlier.prepare.round:
+            return []
+        if self._me in prepare.listeners and not self._has_room_for_step(prepare):
             return []
         void: list[Instruction] = [DropRound(*earlier.key)] if earlier is not None else []
         void += self._void_early(prepare.step, prepare.round)
@@ -67,6 +64,12 @@ class Reducing:
                 key = (*round_.key, part.index)
                 instructions.append(DropPart(sender, *key, part.summed, part.updated))
         return instructions
+
+    def _has_room_for_step(self, prepare: Prepare) -> bool:
+        """Return whether a newcomer keeps one more step: the trainer asks nobody for too many."""
+        others = (r.prepare for step, r in self._rounds.items() if step != prepare.step)
+        kept_bytes = sum(self._store.step_bytes(by_owners=p.by_owners) for p in others)
+        return self._store.has_room(kept_bytes, by_owners=prepare.by_owners)
 
     def _void_early(self, step: int, newest: int) -> list[Instruction]:
         """Drop what has come for earlier rounds of the step than this one: they are void, though

@@ -49,5 +49,5 @@ class Holding:
             return 0.0
         if gradient_s:
             is_loaded = newcomer.beacon is not None and newcomer.beacon.state == "serving"
-            return gradient_s if behind >= (1 if is_loaded else FAR_BEHIND) else 0.0
+            return gradient_s if behind >= (1 if is_loaded else min(FAR_BEHIND, most - 1)) else 0.0
         return step_s if behind == most - 1 else 0.0

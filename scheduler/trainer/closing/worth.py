@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from swarmrt.scheduler.peer.updating.sync import most_behind
+from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.trainer.closing.version import Round
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
@@ -40,12 +40,13 @@ def behind(run: Run, newcomer: Member) -> int:
 
 
 def most_missed(run: Run, newcomer: Member) -> int:
-    """Return how many steps a newcomer may miss, by the size of its stage's gradients. The ready
-    replicas say that, who have to keep what it has not taken yet."""
+    """Return how many steps a newcomer may miss, by the size of its stage's gradients as they
+    travel. The ready replicas say that, who have to keep what it has not taken yet."""
     ready = run.members.of_stage(newcomer.stage, Membership.READY)
     sizes = (member.beacon.gradient_bytes for member in ready if member.beacon is not None)
-    gradients = run.settings.state_gradients if newcomer.stage in run.by_owners else 1.0
-    return most_behind(int(gradients * max(sizes, default=0)))
+    gradient_bytes = max(sizes, default=0)
+    store = Store(gradient_bytes, int(run.settings.state_gradients * gradient_bytes))
+    return store.most_steps(by_owners=newcomer.stage in run.by_owners)
 
 
 def following_s(run: Run, newcomer: Member) -> float:

@@ -14,24 +14,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 
 from swarmrt.ids import PeerId
-from swarmrt.kernels.codecs import Bf16Codec, Codec, Int8Codec
+from swarmrt.kernels.codecs import CODECS, Precision, wire_bytes
 from swarmrt.kernels.digest import digest
 from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
-
-Precision = Literal["model", "bfloat16", "int8"]
-CODECS: dict[Precision, Codec | None] = {
-    "model": None,
-    "bfloat16": Bf16Codec(),
-    "int8": Int8Codec(),
-}
-
 
 log = logging.getLogger("swarmrt.parts")
 
@@ -269,8 +260,7 @@ class Parts:
 
 def gradient_bytes(precision: Precision, gradients: torch.Tensor) -> int:
     """Return how many bytes such gradients have on their way."""
-    codec = CODECS[precision]
-    return gradients.nbytes if codec is None else codec.encoded_bytes(gradients.numel())
+    return wire_bytes(precision, gradients.numel(), gradients.itemsize)
 
 
 def part_range(numel: int, index: int, parts: int) -> slice:

@@ -9,7 +9,8 @@ import torch
 
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
-from swarmrt.runtime.peer.parts import CODECS, Parts, Precision, part_range
+from swarmrt.kernels.codecs import CODECS, Precision
+from swarmrt.runtime.peer.parts import Parts, part_range
 from swarmrt.scheduler.events import GradientCombined, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.sim.swarm.peer import SimulatedPeer

@@ -6,10 +6,13 @@ import statistics
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Admit, Apply, LeftOut, Message, Prepare, Prepared, Ready
 from swarmrt.scheduler.events import Moved, StateLoaded
+from swarmrt.scheduler.following import ALWAYS_BYTES, LEAST_STATES, LEAST_STEPS, MOST_STEPS, Store
 from swarmrt.scheduler.instructions import (
     Instruction,
     LoadState,
@@ -17,8 +20,8 @@ from swarmrt.scheduler.instructions import (
     ReportRecovery,
     StopLoading,
 )
-from swarmrt.scheduler.peer.updating.sync import LEAST_BEHIND, MOST_BEHIND, most_behind
 from swarmrt.scheduler.timing.link_rate import LinkRate
+from swarmrt.scheduler.trainer.closing.holding import MOST_HOLDS
 from tests.scheduler.peer_core import ME, Peer, sent
 from tests.scheduler.trainer_core import Habit, Swarm, silent_about
 from tests.trust.test_trainer import gaps
@@ -51,15 +54,48 @@ def test_commits_go_on_while_a_state_loads_and_when_too_many_have_gone_by_it_is_
     replicas: int,
 ) -> None:
     swarm = swarm_with_newcomer(replicas)
-    swarm.run(30.0)
+    swarm.run(15.0)
     (told,) = swarm.peers[PeerId(NEWCOMER)].left_out
-    assert told.what == "state" and told.takes_s > LEAST_BEHIND * told.step_s > 0
+    assert told.what == "state" and told.takes_s > LEAST_STEPS * told.step_s > 0
     assert max(gaps(swarm)) < 2.5 * statistics.median(gaps(swarm))
 
 
 def test_small_gradients_let_a_newcomer_miss_more_steps() -> None:
-    assert most_behind(1 << 30) == LEAST_BEHIND and most_behind(0) == MOST_BEHIND
-    assert most_behind(10 << 20) == 25
+    assert Store(1 << 30, 3 << 30).most_steps(by_owners=False) == LEAST_STEPS
+    assert Store(0, 0).most_steps(by_owners=False) == MOST_STEPS
+    assert Store(10 << 20, 30 << 20).most_steps(by_owners=False) == 25
+
+
+@given(st.integers(0, 1 << 40), st.integers(1, 9), st.booleans())
+def test_what_a_newcomer_keeps_is_bounded_in_bytes(size: int, rows: int, by_owners: bool) -> None:
+    store = Store(size, rows * size)
+    step_bytes = store.step_bytes(by_owners=by_owners)
+    most = max(
+        ALWAYS_BYTES, rows * size, LEAST_STEPS * size, LEAST_STATES * rows * size * by_owners
+    )
+    assert store.most_steps(by_owners=by_owners) * step_bytes <= most
+    assert store.bound_bytes(by_owners=by_owners) <= most + step_bytes
+    assert store.most_steps(by_owners=by_owners) >= (LEAST_STATES if by_owners else LEAST_STEPS)
+
+
+@pytest.mark.parametrize("by_owners", [False, True])
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_a_newcomer_keeps_no_more_than_that_whatever_its_trainer_asks(
+    bits: int, by_owners: bool
+) -> None:
+    exact_bytes, state_bytes = 1 << 30, 3 << 30
+    wire_bytes = exact_bytes * bits // 32
+    peer = Peer(gradient_bytes=exact_bytes, wire_bytes=wire_bytes, update_bytes=state_bytes)
+    store = peer.core.seat.store
+    kept = 0
+    for step in range(30):
+        peer.get(Prepare(1, step, step, ((A, (0,)),), (ME,), 10, by_owners=by_owners))
+        kept += peer.core.reducing.round(step) is not None
+    kept_bytes = kept * store.step_bytes(by_owners=by_owners)
+    assert kept >= store.most_steps(by_owners=by_owners)
+    assert kept_bytes <= store.bound_bytes(by_owners=by_owners)
+    if bits < 32 and not by_owners:
+        assert kept_bytes < LEAST_STEPS * exact_bytes, "less than as many sums of float32"
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -105,7 +141,7 @@ def test_a_newcomer_that_has_its_state_and_could_keep_up_gets_the_time_of_a_grad
     swarm.run(20.0)
     held = [gap for gap in gaps(swarm)[before:] if gap > usual_s + 0.3]
     assert held and max(gaps(swarm)) < usual_s + 0.5 + 0.2
-    assert len(held) <= LEAST_BEHIND
+    assert len(held) <= MOST_HOLDS
 
 
 def test_a_newcomer_takes_part_as_soon_as_it_has_applied_what_the_others_have() -> None:
@@ -281,7 +317,7 @@ def test_what_is_said_of_an_earlier_admission_or_by_others_counts_for_nothing() 
 
 def test_a_newcomer_follows_what_it_misses_though_its_sums_come_late() -> None:
     peer = loading()
-    for step in range(7, 7 + LEAST_BEHIND):
+    for step in range(7, 7 + LEAST_STEPS):
         peer.get(Prepare(1, step, 10 + step, ((A, (0,)),), (ME,), 10))
         peer.get(Apply(1, step, 10 + step, 1.0, False))
     assert not sent(peer.feed(StateLoaded(7, "d")), Prepared)
