@@ -267,12 +267,17 @@ class PeerCore:
         return [*void, LoadState(message.version, message.donors, message.digest)]
 
     def _state_loaded(self, version: int, digest: str) -> list[Instruction]:
+        """Serve with the state that is here. If the trainer was lost meanwhile, it is kept for the
+        next admission."""
         seat = self.seat
-        if seat.state != "loading" or version != seat.version:
+        is_awaited = seat.state == "loading" or (seat.state == "joining" and not seat.digest)
+        if not is_awaited or version != seat.version:
             return []
         if self._admitted_with not in ("", digest):
             return self._state_unavailable(version)
         seat.digest = digest
+        if seat.state == "joining":
+            return [self._beacon()]
         return self._serve() + self._reduce_on()
 
     def _state_unavailable(self, version: int) -> list[Instruction]:

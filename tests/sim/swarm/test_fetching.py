@@ -92,6 +92,44 @@ def test_a_trainer_that_restarts_goes_on_giving_its_checkpoint() -> None:
     assert story.came_bytes <= STATE_BYTES + OWED_BYTES and len(story.loads) == 2
 
 
+def checkpointed() -> Story:
+    """The version that the newcomer loads is also that of the checkpoint."""
+    story = Story(1, checkpoint_every=8)
+    story.world.run_until(7)
+    story.comes()
+    return story
+
+
+def kill_donors(story: Story) -> None:
+    for peer in set(story.world.live(1)) - {story.newcomer}:
+        story.world.kill(peer)
+
+
+@pytest.mark.parametrize("gone_s", [3.0, 200.0])
+def test_what_has_landed_outlasts_the_trainer_and_all_donors(gone_s: float) -> None:
+    story = checkpointed()
+
+    def lose_all() -> None:
+        story.world.kill_trainer()
+        kill_donors(story)
+        story.world.clock.after(gone_s, story.world.resume_trainer)
+
+    story.load(0.4, lose_all)
+    assert story.came_bytes <= STATE_BYTES + OWED_BYTES and len(story.loads) == 2
+
+
+def test_a_state_that_has_landed_while_the_trainer_was_gone_is_not_got_again() -> None:
+    """Nobody else has it any more when the next trainer comes."""
+    story = checkpointed()
+    story.load(0.4, story.world.kill_trainer)
+    kill_donors(story)
+    before = len(story.world.disk.steps)
+    story.world.resume_trainer()
+    while len(story.world.disk.steps) < before + 3:
+        assert story.world.clock.step() and story.world.clock.now < 300
+    assert len(story.loads) == 1 and story.came_bytes < STATE_BYTES + OWED_BYTES
+
+
 @pytest.mark.parametrize("slow", [Link(up_bytes_per_s=250_000), Link(up_bytes_per_s=2_500)])
 def test_a_slow_donor_holds_nobody_up(slow: Link) -> None:
     """Two others give it in half a second."""
