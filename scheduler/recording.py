@@ -1,8 +1,9 @@
 """Recorded runs: every (now, event, instructions) of a core as a line of JSON, and their replay.
 
 A log starts with the core's settings. Fed to a fresh core, its events must give the same
-instructions again, so a recorded incident is a test. Numbers that JSON lacks, infinities and
-not-a-number, are written as their names.
+instructions again, so a recorded incident is a test. So it is with states that are fetched, each of
+which has a small core of its own. Numbers that JSON lacks, infinities and not-a-number, are written
+as their names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Any, Protocol
 import msgspec
 
 from swarmrt.errors import UsageError
+from swarmrt.ids import PeerId
 from swarmrt.scheduler.events import Event
+from swarmrt.scheduler.fetching.events import FetchBegan, FetchEvent, Key
+from swarmrt.scheduler.fetching.fetch import Fetching, Step
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
@@ -41,10 +45,20 @@ class Record(msgspec.Struct, frozen=True):
     instructions: list[Instruction]
 
 
+class FetchRecord(msgspec.Struct, frozen=True):
+    """A record about a state that is fetched."""
+
+    fetch: Key
+    now: float
+    event: FetchEvent
+    instructions: list[Step]
+
+
 _ENCODER = msgspec.json.Encoder()
 _HEADER = msgspec.json.Decoder(Header, strict=False)  # so that names of numbers are numbers
 _RECORD = msgspec.json.Decoder(Record, strict=False)
-_HEADER_BEGINS = b'{"settings"'
+_FETCH = msgspec.json.Decoder(FetchRecord, strict=False)
+_HEADER_BEGINS, _FETCH_BEGINS = b'{"settings"', b'{"fetch"'
 
 
 def to_json(record: Any) -> bytes:
@@ -77,7 +91,7 @@ def _named(plain: Any) -> Any:
     return plain
 
 
-def of_json(line: bytes | str) -> Header | Record:
+def of_json(line: bytes | str) -> Header | Record | FetchRecord:
     """Return the record of a line.
 
     Raises UsageError when it is of another version, and msgspec.DecodeError when it is no JSON.
@@ -86,6 +100,8 @@ def of_json(line: bytes | str) -> Header | Record:
     try:
         if data.startswith(_HEADER_BEGINS):
             return _HEADER.decode(data)
+        if data.startswith(_FETCH_BEGINS):
+            return _FETCH.decode(data)
         return _RECORD.decode(data)
     except msgspec.ValidationError as error:
         raise UsageError(f"no record of this version of swarmrt: {error}") from None
@@ -97,13 +113,38 @@ def new_core(settings: PeerSettings | TrainerSettings) -> PeerCore | TrainerCore
     return TrainerCore(settings)
 
 
-def replay(header: Header, records: Iterable[Record]) -> Iterator[tuple[Record, list[Instruction]]]:
+class Fetchings:
+    """The states that a process fetches, as its log tells it."""
+
+    def __init__(self) -> None:
+        self._distrusted: set[PeerId] = set()
+        self._cores: dict[Key, Fetching] = {}
+
+    def handle(self, record: FetchRecord) -> list[Step]:
+        event = record.event
+        if isinstance(event, FetchBegan):
+            sizes = (event.size_bytes, event.chunk_bytes)
+            self._cores[record.fetch] = Fetching(*sizes, self._distrusted)
+            return []
+        core = self._cores[record.fetch]
+        steps = core.handle(event, record.now)
+        core.validate()
+        return steps
+
+
+Replayed = tuple[Record, list[Instruction]] | tuple[FetchRecord, list[Step]]
+
+
+def replay(header: Header, records: Iterable[Record | FetchRecord]) -> Iterator[Replayed]:
     """Feed a log to a fresh core: yields each record with the instructions given this time.
 
     They are equal to the recorded ones if the core decides as it did.
     """
-    core = new_core(header.settings)
+    core, fetchings = new_core(header.settings), Fetchings()
     for record in records:
+        if isinstance(record, FetchRecord):
+            yield record, fetchings.handle(record)
+            continue
         again = core.handle(record.event, record.now)
         core.validate()
         yield record, again

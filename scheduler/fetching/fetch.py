@@ -18,13 +18,23 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import inf as _NEVER
-from typing import Literal
 
 from swarmrt.ids import PeerId
+from swarmrt.recorded import Recorded
 from swarmrt.scheduler.fetching.chunks import Chunks
 from swarmrt.scheduler.fetching.donors import Donor, Standing
+from swarmrt.scheduler.fetching.events import (
+    ChunkCame,
+    ChunkWritten,
+    DonorLost,
+    DonorRefused,
+    DonorsAreLate,
+    DonorsNamed,
+    FetchEvent,
+    FileChecked,
+    Verdict,
+)
 from swarmrt.scheduler.fetching.sharing import Ask, Sharing
 
 MOST_DONORS = 16  # of one file: more are not asked
@@ -32,36 +42,31 @@ MOST_TIMES = 4  # that one donor is asked for as many bytes as the file has
 LATER_S = 0.25  # at least, for donors that say later than the first one which file they have
 MOST_AWAY_S = 60.0  # for which all donors are waited for
 
-Verdict = Literal["right", "damaged", "other"]
 
-
-@dataclass(frozen=True)
-class Keep:
+class Keep(Recorded, frozen=True):
     """Write the chunk that has just come, and tell `written`."""
 
     offset_bytes: int
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Recorded, frozen=True):
     """See whether what has landed has this digest and is what is wanted, and tell `checked`."""
 
     digest: str
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(Recorded, frozen=True):
     """The file is here, and is what was wanted."""
 
     digest: str
 
 
-@dataclass(frozen=True)
-class GiveUp:
+class GiveUp(Recorded, frozen=True):
     reason: str
 
 
 Step = Ask | Keep | Check | Fetched | GiveUp
+ALL_STEPS: tuple[type[Step], ...] = (Ask, Keep, Check, Fetched, GiveUp)
 
 
 class Phase(enum.Enum):
@@ -106,6 +111,25 @@ class Fetching:
         return min(self._decide_at, self._sharing.hedge_at, self._lost_at, *deadlines)
 
     # ------------------------------------------------------------------ events
+
+    def handle(self, event: FetchEvent, now: float) -> list[Step]:
+        """Return what is to be done about an event, whichever it is."""
+        match event:
+            case DonorsNamed(donors):
+                return self.ask(donors, now)
+            case ChunkCame(peer, offset, length, digest, total_bytes):
+                return self.chunk_came(peer, offset, length, digest, total_bytes, now)
+            case ChunkWritten(offset):
+                return self.written(offset, now)
+            case FileChecked(verdict, reason):
+                return self.checked(verdict, reason, now)
+            case DonorLost(peer, reason):
+                return self.donor_lost(peer, reason, now)
+            case DonorRefused(peer, reason):
+                return self.donor_refused(peer, reason, now)
+            case DonorsAreLate(came_bytes):
+                return self.deadline_passed(dict(came_bytes), now)
+        return []  # it has just begun
 
     def ask(self, donors: Iterable[PeerId], now: float) -> list[Step]:
         """Begin, or begin anew with what has landed.

@@ -7,9 +7,9 @@ link carries. In the end, what a slow one owes is asked of a faster one as well.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from swarmrt.ids import PeerId
+from swarmrt.recorded import Recorded
 from swarmrt.scheduler.fetching.chunks import Chunks
 from swarmrt.scheduler.fetching.donors import CHUNK_S, OF_ONE, Donor
 from swarmrt.scheduler.timing.estimate import Estimate
@@ -18,8 +18,7 @@ IN_ALL = 8  # chunks asked for at once, or being written: so much memory is take
 HEDGE = 2  # times as fast is whoever is asked for a chunk that another one owes
 
 
-@dataclass(frozen=True)
-class Ask:
+class Ask(Recorded, frozen=True):
     """Ask a donor for these bytes; the first byte alone is asked for to learn which file it has."""
 
     donor: PeerId

@@ -15,7 +15,7 @@ from swarmrt.log_files import read_lines
 from swarmrt.log_writer import LOST
 from swarmrt.messages import MessageBase
 from swarmrt.scheduler.events import Received
-from swarmrt.scheduler.recording import Header, Record, of_json
+from swarmrt.scheduler.recording import FetchRecord, Header, Record, of_json
 
 M = TypeVar("M", bound=MessageBase)
 
@@ -25,6 +25,13 @@ class Gap(UsageError):
 
 
 def read_records(log: Path) -> Iterator[Header | Record]:
+    """Yield the records of a core's log in order, without those about states that are fetched."""
+    for record in read_all(log):
+        if not isinstance(record, FetchRecord):
+            yield record
+
+
+def read_all(log: Path) -> Iterator[Header | Record | FetchRecord]:
     """Yield the records of a core's log in order. A line that a kill has torn is left out.
 
     Raises Gap where some were lost for want of room, and UsageError where a record is of another

@@ -18,8 +18,8 @@ import safetensors.torch
 
 from swarmrt import lab
 from swarmrt.lab.bench.emulation import Speed
-from swarmrt.observe.log import read_entries, read_records
-from swarmrt.scheduler.recording import Header, Record, replay
+from swarmrt.observe.log import read_all, read_entries
+from swarmrt.scheduler.recording import FetchRecord, Header, Record, replay
 from tests.processes import (
     COMMAND,
     ROOT,
@@ -138,10 +138,10 @@ def check_logs(run_dir: Path) -> None:
                 assert repr(again) == repr(record.instructions), log
 
 
-def incarnations(log: Path) -> list[tuple[Header, list[Record]]]:
+def incarnations(log: Path) -> list[tuple[Header, list[Record | FetchRecord]]]:
     """A process's records; a trainer that was resumed goes on in the same file."""
-    found: list[tuple[Header, list[Record]]] = []
-    for record in read_records(log):
+    found: list[tuple[Header, list[Record | FetchRecord]]] = []
+    for record in read_all(log):
         if isinstance(record, Header):
             found.append((record, []))
         else:

@@ -88,7 +88,7 @@ class Shell(ABC):
             reach=network.reach,
             uplink=network.uplink,
         )
-        self.fetches = Fetches(self.links.send, self.links.came_state_bytes)
+        self.fetches = Fetches(self.links.send, self.links.came_state_bytes, event_log.write)
         self.shelf = Shelf()
         self.answers = Answers()
         self.unfit: Counter[str] = Counter()  # messages whose tensors did not fit, by kind

@@ -25,9 +25,24 @@ from swarmrt.runtime.state.snapshot import (
     read_snapshot,
     snapshot_bytes,
 )
-from swarmrt.scheduler.fetching.fetch import Check, Fetched, Fetching, GiveUp, Keep, Step, Verdict
+from swarmrt.scheduler.fetching.events import (
+    ChunkCame,
+    ChunkWritten,
+    DonorLost,
+    DonorRefused,
+    DonorsAreLate,
+    DonorsNamed,
+    FetchBegan,
+    FetchEvent,
+    FileChecked,
+    Key,
+    Verdict,
+)
+from swarmrt.scheduler.fetching.fetch import Check, Fetched, Fetching, GiveUp, Keep, Step
 from swarmrt.scheduler.fetching.sharing import Ask
+from swarmrt.scheduler.recording import FetchRecord
 
+Handle = Callable[[FetchEvent], list[Step]]
 NewLanding = Callable[[int], Landing]  # for a file of so many bytes; called beside the loop
 Beside = Callable[[Callable[[], Any]], Awaitable[Any]]
 CameBytes = Callable[[PeerId], int]  # of states, from a process so far, also of parts of chunks
@@ -64,11 +79,17 @@ class Fetch:
     """A file on its way to its landing. Feed it the answers while `snapshot` is awaited."""
 
     def __init__(
-        self, landing: Landing, core: Fetching, send: Send, came: CameBytes, beside: Beside
+        self,
+        landing: Landing,
+        handle: Handle,
+        core: Fetching,
+        send: Send,
+        came: CameBytes,
+        beside: Beside,
     ) -> None:
-        self._landing, self._core, self._send, self._came = landing, core, send, came
-        self._beside = beside
-        self._now = asyncio.get_running_loop().time
+        """`handle` feeds an event to the core, and writes it down."""
+        self._landing, self._handle, self._core = landing, handle, core
+        self._send, self._came, self._beside = send, came, beside
         self._wanted: Wanted
         self._arrived: memoryview | None = None  # the chunk that is being handled
         self._to_check = ""  # digest of what has landed
@@ -86,15 +107,15 @@ class Fetch:
             if self._to_check:
                 await self._check()
             elif not await self._comes_by(self._core.wake_at):
-                came = {donor: self._came(donor) for donor in donors}
-                self._act(self._core.deadline_passed(came, self._now()))
+                came = ((donor, self._came(donor)) for donor in donors)
+                self._act(self._handle(DonorsAreLate(tuple(came))))
         if isinstance(self._outcome, Snapshot):
             return self._outcome
         raise self._outcome
 
     def _begin(self, wanted: Wanted, donors: Sequence[PeerId]) -> None:
         self._wanted, self._outcome, self._to_check = wanted, None, ""
-        self._act(self._core.ask(donors, self._now()))
+        self._act(self._handle(DonorsNamed(tuple(donors))))
 
     async def _comes_by(self, deadline: float) -> bool:
         """Return whether anything comes before."""
@@ -109,7 +130,7 @@ class Fetch:
         """See what has landed, beside the loop."""
         self._to_check, digest = "", self._to_check
         snapshot, verdict, reason = await self._beside(partial(self._look, digest))
-        self._act(self._core.checked(verdict, reason, self._now()), snapshot)
+        self._act(self._handle(FileChecked(verdict, reason)), snapshot)
 
     def _look(self, digest: str) -> tuple[Snapshot, Verdict, str]:
         data = self._landing.data()
@@ -141,7 +162,7 @@ class Fetch:
 
     def _written(self, offset: int, error: OSError | None) -> None:
         if error is None:
-            self._act(self._core.written(offset, self._now()))
+            self._act(self._handle(ChunkWritten(offset)))
         else:
             self._outcome = error
             self._change.set()
@@ -154,23 +175,29 @@ class Fetch:
             return
         self._arrived = payload.numpy().data
         told = (chunk.offset_bytes, len(payload), chunk.digest, chunk.total_bytes)
-        self._act(self._core.chunk_came(sender, *told, self._now()))
+        self._act(self._handle(ChunkCame(sender, *told)))
         self._arrived = None
 
     def donor_refused(self, donor: PeerId, reason: str) -> None:
-        self._act(self._core.donor_refused(donor, reason, self._now()))
+        self._act(self._handle(DonorRefused(donor, reason)))
 
     def donor_lost(self, donor: PeerId, reason: str) -> None:
-        self._act(self._core.donor_lost(donor, reason, self._now()))
+        self._act(self._handle(DonorLost(donor, reason)))
 
 
 class Fetches:
     """All snapshots on their way to this process, and what has landed of them."""
 
-    def __init__(self, send: Send, came: CameBytes = lambda donor: 0) -> None:
+    def __init__(
+        self,
+        send: Send,
+        came: CameBytes = lambda donor: 0,
+        write: Callable[[FetchRecord], None] = lambda record: None,
+    ) -> None:
+        """`write` puts a record into this process's log."""
         self.distrusted: set[PeerId] = set()  # donors whose file was not what it had to be
-        self._send, self._came = send, came
-        self._fetches: dict[tuple[int, int], Fetch] = {}
+        self._send, self._came, self._write = send, came, write
+        self._fetches: dict[Key, Fetch] = {}
 
     async def get(
         self,
@@ -191,12 +218,22 @@ class Fetches:
         if fetch is None:
             landing = await beside(partial(new_landing, wanted.size_bytes))
             core = Fetching(wanted.size_bytes, CHUNK_BYTES, self.distrusted)
-            fetch = self._fetches[key] = Fetch(landing, core, self._send, self._came, beside)
+            handle = partial(self._handle, key, core)
+            handle(FetchBegan(wanted.size_bytes, CHUNK_BYTES))
+            fetch = Fetch(landing, handle, core, self._send, self._came, beside)
+            self._fetches[key] = fetch
         snapshot = await fetch.snapshot(wanted, donors)
         self._fetches.pop(key, None)  # nothing may write into it any more
         return snapshot
 
-    def let_go(self, but: tuple[int, int] | None = None) -> None:
+    def _handle(self, key: Key, core: Fetching, event: FetchEvent) -> list[Step]:
+        """Feed an event to a core, and write it down."""
+        now = asyncio.get_running_loop().time()
+        steps = core.handle(event, now)
+        self._write(FetchRecord(key, now, event, steps))
+        return steps
+
+    def let_go(self, but: Key | None = None) -> None:
         """Free what has landed, but for this stage and version."""
         self._fetches = {key: fetch for key, fetch in self._fetches.items() if key == but}
 

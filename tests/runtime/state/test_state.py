@@ -19,7 +19,11 @@ from swarmrt.runtime.state.offering import CHUNK_BYTES, MOST_TIMES, Shelf
 from swarmrt.runtime.state.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
 from swarmrt.scheduler.fetching import donors as patience
 from swarmrt.scheduler.fetching.donors import MISSES
+from swarmrt.scheduler.fetching.events import DonorLost, FetchBegan, FileChecked
+from swarmrt.scheduler.recording import FetchRecord, Header, of_json, replay, to_json
+from tests.scheduler.peer_core import Peer
 
+HEADER = Header(Peer().core.seat.settings)
 ME = PeerId("me")
 SIZE = int(2.5 * CHUNK_BYTES / 4)
 LAYOUT = Layout(0, {"values": torch.empty(SIZE, device="meta")}, ("values",))
@@ -40,7 +44,8 @@ class Donors:
 
     def __init__(self, shelves: dict[str, Shelf]) -> None:
         self.came_bytes = 0  # of chunks that are not whole, too
-        self.fetches = Fetches(self.send, lambda donor: self.came_bytes)
+        self.records: list[FetchRecord] = []
+        self.fetches = Fetches(self.send, lambda donor: self.came_bytes, self.records.append)
         self.asked: list[str] = []
         self.answer_s: dict[str, float] = {}
         self.dead: set[str] = set()
@@ -195,6 +200,29 @@ def test_a_fetch_that_has_failed_goes_on_with_another_donor() -> None:
 
     assert asyncio.run(story()) == snapshot()
     assert len(donors.chunks) <= 4 and donors.asked.count("b") == 2
+
+
+def test_what_is_written_down_of_fetches_replays_and_has_none_of_their_bytes() -> None:
+    """One donor dies, one gives what it does not name, and what comes first is a liar's."""
+    good = snapshot()
+    donors = Donors({"liar": shelf(snapshot(2.0)), "a": shelf(good), "b": shelf(good)})
+    donors.dead.add("b")
+
+    async def main() -> None:
+        await donors.get(parameters())
+        donors.fetches.let_go()
+        donors.put("c", shelf(good))
+        await donors.get()
+
+    asyncio.run(main())
+    lines = [to_json(record) for record in donors.records]
+    records = [of_json(line) for line in lines]
+    assert records == donors.records
+    again = [told == record.instructions for record, told in replay(HEADER, donors.records)]
+    assert len(again) == len(lines) and all(again)
+    kinds = {type(record.event) for record in donors.records}
+    assert {FetchBegan, DonorLost, FileChecked} < kinds
+    assert max(map(len, lines)) < 1000 and sum(map(len, lines)) < 20_000
 
 
 def test_another_file_does_not_go_on_with_what_has_landed() -> None:
