@@ -9,10 +9,13 @@ oldest go.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -27,8 +30,59 @@ def read_lines(log: Path) -> Iterator[str]:
     What is no UTF-8 is replaced. Raises OSError.
     """
     for part in [*(part for _, part in _parts(log)), log]:
-        with _open(part) as lines:
+        with TextIOWrapper(_open(part), encoding="utf-8", errors="replace") as lines:
             yield from lines
+
+
+def json_lines(log: Path) -> Iterator[dict[str, Any]]:
+    """Yield the log's records. A line that a killed writer has torn is left out. Raises OSError."""
+    for line in read_lines(log):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+class Follower:
+    """A reader of what goes into a log, into whichever of its files."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._number = 1  # of the file that is being read, once it is full
+        self._offset = 0  # in it
+
+    def read(self) -> bytes:
+        """Return what has come since the last call; nothing while there is no log. Raises
+        OSError."""
+        found = b""
+        while True:
+            parts = _parts(self._log)
+            try:
+                newest = self._log.open("rb")
+            except FileNotFoundError:
+                return found  # it has just got its number, or was never written
+            with newest:
+                if _parts(self._log) != parts:
+                    continue  # this may be one of them by now
+                for number, part in parts:
+                    if number >= self._number:
+                        found += self._rest_of(number, part)
+                self._turn_to(max((number for number, _ in parts), default=0) + 1)
+                newest.seek(self._offset)
+                data = newest.read()
+            self._offset += len(data)
+            return found + data
+
+    def _rest_of(self, number: int, part: Path) -> bytes:
+        self._turn_to(number)
+        with _open(part) as file:
+            return file.read()[self._offset :]
+
+    def _turn_to(self, number: int) -> None:
+        if number != self._number:
+            self._number, self._offset = number, 0
 
 
 def is_whole(log: Path) -> bool:
@@ -38,8 +92,21 @@ def is_whole(log: Path) -> bool:
 
 def turn_over(log: Path) -> None:
     """Give the file that was written its number: what comes next is another one. Raises OSError."""
-    newest = max((number for number, _ in _parts(log)), default=0)
-    log.rename(log.with_suffix(f".{newest + 1}{log.suffix}"))
+    log.rename(log.with_suffix(f".{_newest(log) + 1}{log.suffix}"))
+
+
+def copy_out(log: Path) -> None:
+    """Give a copy of the file the next number, and empty the file: others who append to it keep it
+    open. What they write between the two is lost. Raises OSError."""
+    copy = log.with_suffix(f".{_newest(log) + 1}{log.suffix}")
+    try:
+        with log.open("rb") as source, copy.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        shutil.copymode(log, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
+        raise
+    os.truncate(log, 0)
 
 
 def compress(log: Path, kept_bytes: int = KEPT_BYTES) -> None:
@@ -75,15 +142,19 @@ def _parts(log: Path) -> list[tuple[int, Path]]:
     return sorted(found.items())
 
 
-def _open(part: Path) -> TextIO:
+def _newest(log: Path) -> int:
+    """Return the number of the newest full part, or 0."""
+    return max((number for number, _ in _parts(log)), default=0)
+
+
+def _open(part: Path) -> BinaryIO:
     """Open a part. One that is not compressed may just have been."""
     packed = part.with_name(part.name + COMPRESSED)
     if part.suffix != COMPRESSED:
         try:
-            return part.open(encoding="utf-8", errors="replace")
+            return part.open("rb")
         except FileNotFoundError:
             if not packed.exists():
                 raise
             part = packed
-    text = zstandard.open(part, "rt", encoding="utf-8", errors="replace")
-    return cast(TextIO, text)
+    return cast(BinaryIO, zstandard.open(part, "rb"))

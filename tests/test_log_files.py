@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from swarmrt.config import RunConfig
 from swarmrt.errors import UsageError
-from swarmrt.log_files import compress, is_whole, read_lines, turn_over
+from swarmrt.ids import PeerId
+from swarmrt.lab.swarm.commits import Commits
+from swarmrt.log_files import Follower, compress, is_whole, read_lines, turn_over
 from swarmrt.observe.audit import audit
+from swarmrt.observe.live import progress
+from swarmrt.observe.live.members import describe_members
 from swarmrt.observe.log import read_entries
+from swarmrt.runtime.launching.outputs import Outputs
 from swarmrt.runtime.process.event_log import EventLog
+from swarmrt.runtime.process.turning_log import TurningLog
+from swarmrt.scheduler.instructions import ReportStep
+from swarmrt.trust.book import AccessBook, Joined
 
 
 def numbers(log: Path) -> list[int]:
@@ -69,3 +81,67 @@ def test_the_oldest_go_when_there_is_no_room_and_an_audit_says_so(tmp_path: Path
     assert 1 < len(kept) < 9 and kept == list(range(kept[0], 10)) and not is_whole(path)
     with pytest.raises(UsageError, match="its beginning was let go"):
         audit(tmp_path)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_follower_reads_each_line_once_into_whichever_file_it_went(
+    tmp_path: Path, packs: bool
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    follower, read = Follower(path), b""
+    assert follower.read() == b""
+    for number in range(40):
+        with path.open("a") as file:
+            file.write(json.dumps({"line": number}) + "\n")
+        if number % 3 == 0:
+            read += follower.read()
+        if number % 5 == 0:
+            turn_over(path)
+            read += follower.read() if number % 2 else b""  # there is no newest one
+            path.touch()
+            if packs:
+                compress(path)
+    read += follower.read()
+    assert [json.loads(line)["line"] for line in read.splitlines()] == list(range(40))
+    assert follower.read() == b""
+
+
+def test_what_a_trainer_tells_of_its_steps_is_in_parts_and_is_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next incarnation, whoever follows the run, and `swarmrt members`."""
+    monkeypatch.setattr(progress, "TurningLog", partial(TurningLog, part_bytes=2000))
+    commits = Commits(tmp_path / "metrics.jsonl")
+    for start in (0, 50):
+        steps = progress.Progress(RunConfig(), tmp_path, start_version=start)
+        for version in range(start + 1, start + 51):
+            digests = (((PeerId("A"), "x"),), ((PeerId("B"), "y"),))
+            steps.add(ReportStep(version, 1.0 * version, 100, 1.0, 0.5, digests, True))
+            if version % 7 == 0:
+                commits.read()
+        steps.close()
+    commits.read()
+    assert len(list(tmp_path.glob("metrics.*.jsonl.zst"))) >= 1
+    assert (commits.number, commits.version, commits.members(1)) == (100, 100, ("B",))
+    last = progress.Progress(RunConfig(), tmp_path, start_version=100)
+    assert last.losses == [(version, version) for version in range(1, 101)]
+    last.close()
+    book = AccessBook("open", 2)
+    book.read([Joined(0.0, PeerId("A"), "")])
+    assert "100 of 100" in "".join(describe_members(tmp_path, book))
+
+
+def test_what_processes_print_is_kept_short_while_they_print(tmp_path: Path) -> None:
+    path = tmp_path / "output.log"
+    outputs = Outputs(look_s=0.01, part_bytes=1000)
+    outputs.watch(path)
+    with path.open("ab", buffering=0) as file:
+        for number in range(300):
+            file.write(b"line %d\n" % number)
+            if number % 100 == 99:
+                while os.fstat(file.fileno()).st_size >= 1000:
+                    time.sleep(0.01)
+    outputs.close()
+    said = "".join(read_lines(path)).splitlines()
+    assert path.stat().st_size < 1000 and list(tmp_path.glob("output.*.log*"))
+    assert said == sorted(set(said), key=said.index) and said[0] == "line 0"

@@ -25,6 +25,7 @@ from swarmrt.cli.train import (
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.foreign import for_terminal
+from swarmrt.log_files import read_lines
 from swarmrt.runtime.launching.launching import Launched, Launcher, consent
 from swarmrt.runtime.process.stopping import StopSwitch
 from swarmrt.runtime.reach.place import LOOPBACK_HOST
@@ -253,7 +254,7 @@ def _address_in(log: Path) -> str | None:
 
 def cause_in(log: Path) -> str:
     """Return why a process has ended: what it said of it, or its last words."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = "".join(read_lines(log)).strip().splitlines()
     causes = [line for line in lines if line.startswith(SAID)]
     last = (causes or lines or ["it said nothing"])[-1]
     return for_terminal(last).removeprefix(SAID)

@@ -11,7 +11,7 @@ import msgspec
 
 from swarmrt.errors import UsageError
 from swarmrt.ids import PeerId
-from swarmrt.log_files import read_lines
+from swarmrt.log_files import json_lines, read_lines
 from swarmrt.log_writer import LOST
 from swarmrt.messages import MessageBase
 from swarmrt.scheduler.events import Received
@@ -74,11 +74,6 @@ def read_entries(log: Path) -> Iterator[dict[str, Any]]:
 
     Raises Gap where some were lost for want of room.
     """
-    for line in read_lines(log):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            _refuse_gap(log, entry)
-            yield entry
+    for entry in json_lines(log):
+        _refuse_gap(log, entry)
+        yield entry

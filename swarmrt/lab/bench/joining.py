@@ -3,12 +3,12 @@ others notice of it."""
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarmrt.lab.swarm.swarm import LocalSwarm
+from swarmrt.log_files import json_lines
 from swarmrt.messages import Forward
 from swarmrt.observe.audit import audit
 from swarmrt.observe.log import received, what_happened
@@ -57,6 +57,6 @@ def _first_forward(log: Path) -> float | None:
 
 
 def _gaps(run_dir: Path) -> list[float]:
-    lines = filter(None, (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    times = [line["time"] for line in map(json.loads, lines) if "digests" in line]
+    lines = json_lines(run_dir / "metrics.jsonl")
+    times = [line["time"] for line in lines if "digests" in line]
     return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]

@@ -8,7 +8,6 @@ the first of these commits are warm-up: links are dialed, and estimates learned.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import networkx
 
 from swarmrt.lab.bench.emulation import MODEL, Speed
 from swarmrt.lab.swarm.swarm import LocalSwarm
+from swarmrt.log_files import json_lines
 
 WARM_UP_STEPS = 2
 PATIENCE = 4  # times the ideal, before a setting has failed
@@ -153,8 +153,8 @@ def _history(metrics: Path, last: int) -> tuple[dict[int, float], dict[str, int]
     """Return when each version was committed, and how much had to be done again in the measured
     steps, by kind: nothing, one hopes."""
     commits_at, recoveries = {0: -math.inf}, Counter[str]()
-    for line in filter(None, metrics.read_text(encoding="utf-8").splitlines()):
-        match json.loads(line):
+    for entry in json_lines(metrics):
+        match entry:
             case {"version": version, "digests": _, "time": time}:
                 commits_at[version] = time
             case {"recovery": what, "count": count} if WARM_UP_STEPS in commits_at and (

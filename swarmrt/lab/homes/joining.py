@@ -7,7 +7,6 @@ emulated. What counts is read from logs: their clock is the machine's monotonic 
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from swarmrt.ids import PeerId
 from swarmrt.lab.bench.emulation import MODEL, Speed
 from swarmrt.lab.homes.namespaces import Internet, why_not_here
 from swarmrt.lab.homes.swarm import HomeSwarm
+from swarmrt.log_files import json_lines
 from swarmrt.messages import Accumulated, Beacon
 from swarmrt.observe.log import read_records, received, what_happened
 from swarmrt.scheduler.events import Started
@@ -171,8 +171,7 @@ def _commits(swarm: HomeSwarm) -> list[_Commit]:
     metrics = swarm.run_dir / "metrics.jsonl"
     if not metrics.exists():
         return []
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    found = [json.loads(line) for line in lines if line.endswith("\n") and '"digests"' in line]
+    found = [entry for entry in json_lines(metrics) if "digests" in entry]
     ahead_s = time.time() - time.monotonic()
     return [
         _Commit(line["version"], line["time"] - ahead_s, tuple(map(PeerId, line["digests"][0])))

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from swarmrt.ids import PeerId
+from swarmrt.log_files import Follower
 
 
 class Commits:
     """The commits that the metrics tell so far. `read` takes in what has been written since."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
+        self._metrics = Follower(path)
         self._rest = b""
         self._members: tuple[tuple[PeerId, ...], ...] = ()
         self.number = 0  # of commits, those of all the trainer's incarnations together
@@ -28,13 +28,7 @@ class Commits:
         return self._members[stage] if self._members else ()
 
     def read(self) -> None:
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        self._offset += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._rest = (self._rest + self._metrics.read()).split(b"\n")
         for line in lines:
             if (parsed := _parsed(line)) is not None:
                 self._add(parsed)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from swarmrt.errors import RunError
+from swarmrt.log_files import read_lines
 from swarmrt.runtime.access.identity import open_identity
 from swarmrt.runtime.faults.failpoints import VARIABLE, parse_failpoints
 from swarmrt.runtime.launching.launching import Launched, Launcher
@@ -122,7 +123,7 @@ class Part:
     def output(self) -> str:
         """The text that it has printed."""
         path = self.folder / "output.log"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return "".join(read_lines(path)) if path.exists() else ""
 
     def last_lines(self) -> str:
         lines = self.output().strip().splitlines()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from swarmrt.ids import PeerId
+from swarmrt.log_files import json_lines
 from swarmrt.trust.book import AccessBook, Joined
 
 
@@ -38,11 +38,8 @@ def _commits(path: Path) -> tuple[Counter[PeerId], int]:
     commits = 0
     if not path.exists():
         return taken, commits
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if '"digests"' not in line or not line.endswith("\n"):
-                continue
-            digests = json.loads(line)["digests"]
+    for entry in json_lines(path):
+        if (digests := entry.get("digests")) is not None:
             commits += 1
             taken.update({PeerId(peer) for replicas in digests for peer in replicas})
     return taken, commits

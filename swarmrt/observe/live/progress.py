@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
-from swarmrt.log_writer import LogWriter
+from swarmrt.log_files import json_lines
+from swarmrt.runtime.process.turning_log import TurningLog
 from swarmrt.scheduler.instructions import (
     Report,
     ReportCheckpointFailed,
@@ -68,7 +70,7 @@ class Progress:
     def __post_init__(self) -> None:
         self.version = self.start_version
         self._read_earlier(self.run_dir / "metrics.jsonl")
-        self._metrics = LogWriter(self.run_dir / "metrics.jsonl")
+        self._metrics = TurningLog(self.run_dir / "metrics.jsonl")
 
     def add(self, report: Report) -> None:
         match report:
@@ -103,17 +105,10 @@ class Progress:
     def _read_earlier(self, path: Path) -> None:
         """Read what earlier incarnations of this run's trainer have written, line by line: of a
         month it is a gigabyte."""
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                self._add_earlier(line)
+        for values in json_lines(path) if path.exists() else ():
+            self._add_earlier(values)
 
-    def _add_earlier(self, line: str) -> None:
-        try:
-            values = json.loads(line)
-        except ValueError:
-            return  # a killed writer has torn it
+    def _add_earlier(self, values: dict[str, Any]) -> None:
         match values:
             case {"version": int(version), "loss": float(loss)}:
                 self._add_loss(version, loss)

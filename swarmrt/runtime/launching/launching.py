@@ -12,6 +12,7 @@ from typing import IO
 
 from swarmrt.config import RunConfig
 from swarmrt.runtime.launching.forking import Forked, ForkServer, can_fork
+from swarmrt.runtime.launching.outputs import Outputs
 
 COMMAND = (sys.executable, "-P", "-m", "swarmrt")
 """`-P`: no file of the working folder passes for a module."""
@@ -28,6 +29,7 @@ class Launcher:
         `title` is in their command lines then, in place of their arguments.
         """
         self._server: ForkServer | None = None
+        self._outputs = Outputs()
         if forks and can_fork():
             self._server = ForkServer(COMMAND, environment(), title)
 
@@ -46,9 +48,12 @@ class Launcher:
         """Run swarmrt in a session of its own: it hears of Ctrl-C from us, in our order.
 
         `papers` are what it shows to the others, and go to its standard input. Without `output`
-        it has ours. One that is `alone` is not forked: it uses a device. Raises RunError.
+        it has ours; else that is a file, open for appending, which is kept short. One that is
+        `alone` is not forked: it uses a device. Raises RunError.
         """
         arguments = [*arguments, "--with-parent", "--papers-on-stdin"]
+        if output is not None:
+            self._outputs.watch(Path(output.name))
         process: Launched
         if self._server is not None and not alone:
             process = self._server.start(arguments, variables or {}, output)
@@ -68,6 +73,7 @@ class Launcher:
 
     def close(self) -> None:
         """Let go, when all processes have ended."""
+        self._outputs.close()
         if self._server is not None:
             self._server.close()
 

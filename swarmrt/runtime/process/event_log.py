@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 
-from swarmrt.log_files import PART_BYTES, compress, turn_over
-from swarmrt.log_writer import LogWriter
-from swarmrt.runtime.process.aside import Aside
+from swarmrt.log_files import PART_BYTES
+from swarmrt.runtime.process.turning_log import TurningLog
 from swarmrt.scheduler.recording import to_json
-
-log = logging.getLogger("swarmrt.event_log")
 
 MOST_HELD_BYTES = 1 << 20
 OWNERS = 0o600  # a log is for its owner alone: it has the keys of seals
@@ -35,14 +29,11 @@ class EventLog:
         part_bytes: int = PART_BYTES,
     ) -> None:
         """`waits` tells whether messages are being held back."""
-        self._path, self._waits, self._part_bytes = path, waits, part_bytes
-        self._held = bytearray()
-        self._writer = LogWriter(path, mode=OWNERS) if path is not None else None
-        self._compressor: Aside | None = None
-        self._compressing: Future[None] | None = None
+        self._waits, self._held = waits, bytearray()
+        self._log = TurningLog(path, OWNERS, part_bytes) if path is not None else None
 
     def write(self, entry: object) -> None:
-        if self._writer is None:
+        if self._log is None:
             return
         self._held += to_json(entry)
         self._held += b"\n"
@@ -51,46 +42,20 @@ class EventLog:
 
     def flush(self) -> None:
         """Bring what was held back into the file."""
-        if self._writer is not None and self._held:
-            self._writer.append(self._held)
+        if self._log is not None and self._held:
+            self._log.append(self._held)
             self._held.clear()
-            if self._writer.size_bytes >= self._part_bytes and not self._writer.waits:
-                self._turn_over()
 
     def lacks_room(self) -> bool:
         """Try to write what waits for room; return whether some is left."""
-        if self._writer is None:
+        if self._log is None:
             return False
         self.flush()
-        self._writer.append(b"")
-        return self._writer.waits
-
-    def _turn_over(self) -> None:
-        """Go on in another file. The full one is compressed beside; one at a time."""
-        if self._path is None or self._writer is None:
-            return
-        if self._compressing is not None:
-            if not self._compressing.done():
-                return  # a little later, then
-            if (error := self._compressing.exception()) is not None:
-                log.warning("%s: its parts stay as they are: %s", self._path, error)
-        try:
-            if self._path.exists():
-                turn_over(self._path)
-            writer = LogWriter(self._path, mode=OWNERS)
-        except OSError as error:  # what is open is written on, whatever its name is by now
-            log.warning("%s: cannot be divided yet: %s", self._path, error)
-            return
-        self._writer.close()
-        self._writer = writer
-        if self._compressor is None:
-            self._compressor = Aside("log")
-        self._compressing = self._compressor.submit(partial(compress, self._path))
+        self._log.append(b"")
+        return self._log.waits
 
     def close(self) -> None:
         self.flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._compressor is not None:
-            self._compressor.close()
+        if self._log is not None:
+            self._log.close()
+            self._log = None

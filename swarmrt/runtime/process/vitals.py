@@ -21,6 +21,7 @@ from swarmrt.log_writer import LogWriter
 
 TICK_S = 0.05  # between two looks at the lag
 LINE_S = 5.0  # between two lines
+KEPT_BYTES = PART_BYTES  # of what is compressed: a year of lines
 STATM = Path("/proc/self/statm")  # where there is one
 
 
@@ -32,7 +33,7 @@ async def watch_vitals(path: Path, refused: Mapping[str, int]) -> None:
             while writer.size_bytes < PART_BYTES:
                 await _write_line(writer, refused)
         turn_over(path)
-        await asyncio.to_thread(compress, path)
+        await asyncio.to_thread(compress, path, KEPT_BYTES)
 
 
 async def _write_line(writer: LogWriter, refused: Mapping[str, int]) -> None:
