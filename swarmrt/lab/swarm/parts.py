@@ -19,12 +19,12 @@ from swarmrt.log_files import read_lines
 from swarmrt.runtime.access.identity import open_identity
 from swarmrt.runtime.faults.failpoints import VARIABLE, parse_failpoints
 from swarmrt.runtime.launching.launching import Launched, Launcher
+from swarmrt.runtime.links.first_contact import MULTISTREAM
 
 POLL_S = 0.05
 KILL_S = 60.0  # for the kernel to end a killed process
 PORTS = (20000, 32000)  # below those that systems give to outgoing connections
 LAST_LINES = 10
-MULTISTREAM = b"\x13/multistream/1.0.0\n"  # what both ends of a libp2p connection say first
 
 Note = Callable[[str], None]
 

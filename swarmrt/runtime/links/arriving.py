@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from swarmrt.errors import DirectoryError
+from swarmrt.runtime.links.first_contact import answering
 
 T = TypeVar("T")
 
@@ -21,16 +22,20 @@ async def arrive(
     join: Sequence[str],
     remembered: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
+    look: Callable[[Sequence[str]], Awaitable[list[str]]] = answering,
 ) -> T:
     """Return what `attempt(addresses)` returns once it gets into the directory.
 
     Who was given no address to join at, and remembers some that do not answer, is the first one.
-    With `say`, the directory is waited for, and `say` is told so. Raises DirectoryError.
+    With `say`, the directory is waited for, and `say` is told so. `look` tells which of many
+    addresses answer: if none does, those that were given are tried all the same. Raises
+    DirectoryError.
     """
+    known = [*join, *(a for a in remembered if a not in join)]
     pause_s, said_at = FIRST_PAUSE_S, float("-inf")
     while True:
         try:
-            return await attempt([*join, *(a for a in remembered if a not in join)])
+            return await attempt(await look(known) or join)
         except DirectoryError as error:
             if remembered and not join:
                 return await attempt([])

@@ -14,8 +14,9 @@ from swarmrt.messages import DialBack, DialedBack
 from swarmrt.runtime.access.identity import open_identity
 from swarmrt.runtime.carriers.direct import DirectCarrier
 from swarmrt.runtime.daemon.daemon import Daemon
-from swarmrt.runtime.links import arriving
 from swarmrt.runtime.links.arriving import arrive
+from swarmrt.runtime.links.first_contact import MULTISTREAM, answering
+from swarmrt.runtime.links.links import arriving
 from swarmrt.runtime.reach.dialing_back import EVERY_S, RATE_OF_ALL, DialsBack, datagram
 from swarmrt.runtime.reach.place import Place
 
@@ -60,6 +61,82 @@ def test_a_dead_address_is_an_error_unless_it_is_waited_for(
     assert asyncio.run(arrive(directory.enter, ["given"], say=said.append)) == "given"
     assert len(directory.tried) == 5
     assert said == ["waiting: no directory answers at given"]  # and again after half a minute
+
+
+class Hosts:
+    """Sockets that are dialed. Those that speak do so once all have been dialed."""
+
+    def __init__(self) -> None:
+        self._servers: list[asyncio.Server] = []
+        self._dialed = 0
+        self._all_are = asyncio.Event()
+
+    async def add(self, *, speaks: bool) -> str:
+        async def came(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._dialed += 1
+            if self._dialed == len(self._servers):
+                self._all_are.set()
+            await self._all_are.wait()
+            if speaks:
+                writer.write(MULTISTREAM)
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(came, "127.0.0.1", 0)
+        self._servers.append(server)
+        port = server.sockets[0].getsockname()[1]
+        return f"/ip4/127.0.0.1/tcp/{port}/p2p/{ASKER}"
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+            await server.wait_closed()
+
+
+def test_of_many_addresses_those_that_answer_are_found_together() -> None:
+    """Twenty hosts say nothing, two ports are closed, and the one that answers is dialed last."""
+
+    async def story() -> None:
+        hosts, others = Hosts(), Hosts()
+        silent = [await hosts.add(speaks=False) for _ in range(20)]
+        closed = [await others.add(speaks=False) for _ in range(2)]
+        await others.close()
+        there = await hosts.add(speaks=True)
+        name = f"/dns4/example.invalid/tcp/1/p2p/{ASKER}"  # only a daemon asks name servers
+        assert await answering([*silent, *closed, name, there]) == [name, there]
+        assert await answering(closed) == []
+        assert await answering(silent[:1]) == silent[:1], "there is nothing to choose"
+        await hosts.close()
+
+    asyncio.run(story())
+
+
+def test_a_daemon_does_not_wait_for_those_that_do_not_answer(tmp_path: Path) -> None:
+    """It is up with the one that does, and what is given is tried though nobody answers."""
+
+    async def nobody(addresses: Sequence[str]) -> list[str]:
+        return []
+
+    async def story() -> None:
+        daemon = await Daemon.start(None, Place(), [])
+        hosts = Hosts()
+        silent = [await hosts.add(speaks=False) for _ in range(4)]
+        joined: list[Sequence[str]] = []
+
+        async def enter(addresses: Sequence[str]) -> Daemon:
+            joined.append(addresses)
+            return await Daemon.start(None, Place(), addresses)
+
+        other = await arrive(enter, silent[:1], [*silent[1:], *daemon.addresses()])
+        assert joined == [daemon.addresses()]
+        await other.close()
+        await hosts.close()
+        await daemon.close()
+
+    asyncio.run(story())
+    directory = Directory("given")
+    assert asyncio.run(arrive(directory.enter, ["given"], ["old"], look=nobody)) == "given"
+    assert directory.tried == [["given"]]
 
 
 class Asked:
