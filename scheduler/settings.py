@@ -6,7 +6,7 @@ Both worlds make them here of a configuration, so that a key which a core needs 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
@@ -66,6 +66,13 @@ class PeerSettings(Recorded, frozen=True):
         )
 
 
+class StepTold(NamedTuple):
+    """A step that an earlier incarnation has committed."""
+
+    seconds: float
+    members: tuple[PeerId, ...]
+
+
 class TrainerSettings(Recorded, frozen=True):
     me: PeerId
     seed: int
@@ -88,6 +95,7 @@ class TrainerSettings(Recorded, frozen=True):
     by_owners: tuple[int, ...] = ()  # stages whose update is made by the parts' owners
     state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
     fingerprint: str = ""  # of all that decides the weights; peers compare it
+    told: tuple[StepTold, ...] = ()  # the last steps of the incarnation before
 
     @classmethod
     def of(
@@ -104,6 +112,7 @@ class TrainerSettings(Recorded, frozen=True):
         by_owners: tuple[int, ...] = (),
         state_gradients: float = 3.0,
         fingerprint: str = "",
+        told: tuple[StepTold, ...] = (),
     ) -> TrainerSettings:
         return cls(
             me=me,
@@ -127,4 +136,5 @@ class TrainerSettings(Recorded, frozen=True):
             by_owners=by_owners,
             state_gradients=state_gradients,
             fingerprint=fingerprint,
+            told=told,
         )

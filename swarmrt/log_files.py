@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -35,8 +35,21 @@ def read_lines(log: Path) -> Iterator[str]:
 
 
 def json_lines(log: Path) -> Iterator[dict[str, Any]]:
-    """Yield the log's records. A line that a killed writer has torn is left out. Raises OSError."""
-    for line in read_lines(log):
+    """Yield a log's records. A line that a killed writer has torn is left out. Raises OSError."""
+    return _entries_in(read_lines(log))
+
+
+def last_entries(log: Path, most_bytes: int) -> Iterator[dict[str, Any]]:
+    """Yield the records at the end of the newest file, if there is one. Raises OSError."""
+    if not log.exists():
+        return
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - most_bytes))
+        yield from _entries_in(line.decode(errors="replace") for line in file)
+
+
+def _entries_in(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
         try:
             entry = json.loads(line)
         except ValueError:

@@ -384,8 +384,9 @@ class Finish(Reasoned, frozen=True):
     reason: str
 
 
-TooSlow = Literal["link", "state", "round"]
-"""What takes too long: a gradient over a newcomer's link, its state, or rounds with a member."""
+TooSlow = Literal["link", "state", "round", "step"]
+"""What takes too long: a gradient over a newcomer's link, its state, a member's rounds, or whole
+steps with it."""
 
 
 class LeftOut(MessageBase, frozen=True):

@@ -23,7 +23,7 @@ from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.peer.updating.sync import Reducing
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.timing import estimate, link_rate
-from swarmrt.scheduler.trainer.closing import holding, worth
+from swarmrt.scheduler.trainer.closing import comparing, holding, worth
 from swarmrt.scheduler.trainer.closing import sync as committing
 from swarmrt.scheduler.trainer.closing.disputes import NotFinite
 from swarmrt.scheduler.trainer.closing.holding import Holding
@@ -43,6 +43,7 @@ from swarmrt.scheduler.trainer.work.failures import Failures
 from swarmrt.scheduler.trainer.work.microbatches import Working
 from swarmrt.scheduler.wiring import stochastic as wiring
 from swarmrt.scheduler.wiring.stochastic import Wiring
+from swarmrt.sim.swarm.trainer import Disk
 from tests.scheduler.peer import test_peer as peers
 from tests.scheduler.timing import test_patience as patience
 from tests.scheduler.trainer import test_paused as paused
@@ -180,6 +181,14 @@ GUARDS: dict[str, Guard] = {
     "who makes rounds dear is left out": Guard(
         has(worth, "DEAR", 10**6),
         newcomers.test_who_makes_rounds_longer_than_it_is_worth_is_left_out_and_told,
+    ),
+    "who makes steps longer is left out": Guard(
+        has(comparing, "LONGER", 10**6),
+        partial(at_home.test_who_makes_steps_long_is_left_out_by_the_next_trainer_as_well, False),
+    ),
+    "what steps took is known after a resume": Guard(
+        has(Disk, "told", ()),
+        partial(at_home.test_who_makes_steps_long_is_left_out_by_the_next_trainer_as_well, True),
     ),
     "one dear round is no reason": Guard(
         has(worth, "DEAR", 1), newcomers.test_a_link_that_stalls_once_is_no_reason

@@ -123,6 +123,31 @@ def test_whose_uplink_shows_only_in_rounds_is_left_out_after_two_of_them() -> No
     assert max(story.gaps()) < 2 * statistics.median(story.gaps()) + story.round_s
 
 
+@pytest.mark.parametrize("resumes", [False, True])
+def test_who_makes_steps_long_is_left_out_by_the_next_trainer_as_well(resumes: bool) -> None:
+    """Activations of 4 MB take its link 1.6 s each, which no reduce shows: steps of 10 s take 18 s.
+
+    The trainer is killed just before it comes in: with the next one it is there from the first step
+    on, and of steps without it nothing is known but what was told.
+    """
+    sizes = Sizes(state_bytes=22_000_000, gradient_bytes=7_000_000, activation_bytes=4_000_000)
+    slow = PeerId("s0p0")
+    world = World((2, 1), seed=5, steps=16, microbatches=16, sizes=sizes, links={slow: HOME},
+                  service_s=(0.02, 0.02), eval_every=0, checkpoint_every=0)  # fmt: skip
+    for peer in world.live(0):
+        world.peers[peer].service_s = 0.2
+    world.run_until(3)
+    assert not any(slow in dict(report.digests[0]) for report in world.disk.steps)
+    if resumes:
+        world.kill_trainer()
+        world.clock.after(2.0, world.resume_trainer)
+    world.run(limit_s=2000)
+    told, *_ = world.peers[slow].left_out
+    assert told.what == "step" and told.takes_s > 15 and told.step_s < 11
+    gaps = [later - earlier for earlier, later in itertools.pairwise(world.disk.committed_at)]
+    assert max(gaps[-3:]) < 12
+
+
 def test_who_cannot_is_let_in_all_the_same_where_nobody_else_is_left() -> None:
     """The only replica of stage 0 dies; then the one at home is better than none."""
     world = World((1, 1), seed=3, steps=8, microbatches=4, sizes=CANNOT, service_s=(0.05, 0.05),

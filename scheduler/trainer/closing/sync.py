@@ -20,6 +20,7 @@ from swarmrt.messages import Apply, Prepared, Refused, Updated
 from swarmrt.scheduler.instructions import Instruction, ReportLate, ReportRecovery, Send
 from swarmrt.scheduler.timing.estimate import LONGEST_S, Estimate
 from swarmrt.scheduler.trainer.closing import worth
+from swarmrt.scheduler.trainer.closing.comparing import Comparing
 from swarmrt.scheduler.trainer.closing.disputes import CONFIRM_S, NotFinite, Unreachable
 from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.missing import TWICE, Missing, blamed
@@ -46,7 +47,7 @@ class Committing:
         self._round_time = Estimate()
         self._newest: Round | None = None  # that was begun, though it may be void by now
         self._moved_bytes = 0  # of the round, when it was last looked at
-        self._holding = Holding(run)
+        self._holding, self._comparing = Holding(run), Comparing(run.settings.told)
         self._missing = Missing(run)  # in rounds
         self._missing_updates = Missing(run)
         self._begin_step(0.0)
@@ -203,6 +204,19 @@ class Committing:
         slowest.dear = slowest.dear + 1 if is_dear else 0
         if slowest.dear >= worth.DEAR:
             run.charge(slowest.peer, f"the reduce has waited {seconds:.0f} s for it", "slow")
+
+    def _step_took(self, round_: Round, seconds: float) -> None:
+        """Charge whoever makes steps longer than it is worth, by whatever it is slow in."""
+        run = self._run
+        counts = not (run.was_held_up or run.void_rounds)
+        longer = self._comparing.step_took(round_.members.keys(), seconds, counts=counts)
+        member = run.members.get(longer.peer) if longer is not None else None
+        if longer is None or member is None:
+            return
+        _, takes_s, before_s = longer
+        member.longer_s = takes_s, before_s
+        reason = f"steps take {takes_s:.0f} s with it, and took {before_s:.0f} s before it came"
+        run.charge(member.peer, reason, "longer")
 
     def _charge_all(self, peers: list[PeerId], reason: str, waited_s: float = 0.0) -> None:
         for peer in peers:
@@ -363,6 +377,7 @@ class Committing:
         )
         self._round_is_over()
         self._round_took(round_, now)
+        self._step_took(round_, run.commit.seconds)
         run.commit.patience_s = self._apply_patience_s(run.commit)
         run.agenda.set(("apply", None), now + run.commit.patience_s)
         run.applied_at, run.update = now, (round_.number, norm)

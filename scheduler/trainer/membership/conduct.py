@@ -28,9 +28,9 @@ MOST_AT_ODDS = 64  # others that are remembered of each
 MOST_KNOWN = 4096  # peers that are remembered, the newest of them
 
 
-Kind = Literal["fault", "cut", "unlike", "lie", "slow"]
+Kind = Literal["fault", "cut", "unlike", "lie", "slow", "longer"]
 """Barred for longer and longer; this step; this step, and the others of its stage do not compare
-updates any more; expelled; resting."""
+updates any more; expelled; resting, for rounds or for whole steps."""
 
 
 class Charge(NamedTuple):

@@ -30,6 +30,7 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
 )
 from swarmrt.scheduler.trainer.closing import unlike, worth
+from swarmrt.scheduler.trainer.closing.comparing import LONGER
 from swarmrt.scheduler.trainer.closing.sync import Committing
 from swarmrt.scheduler.trainer.membership.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.conduct import Charge
@@ -45,6 +46,7 @@ _TOO_SLOW: dict[TooSlow, str] = {
     "link": "a gradient over its link",
     "state": "the state that it loads",
     "round": "a reduce with it",
+    "step": "a step with it",
 }
 WHILE_IT_COMES = 16  # times as long a state may take of which bytes still come
 
@@ -142,6 +144,9 @@ class Fencing:
             case "round":
                 takes_s, since = now - run.round_began_at, run.round_began_at
                 step_s = worth.step_without_s(run, member)
+            case "step":
+                takes_s, step_s = member.longer_s
+                since = now - LONGER * takes_s
         rest_s = run.conduct.rest(member.peer, now, now - since)
         member.left_out = LeftOut(run.epoch, member.term, what, takes_s, step_s, rest_s)
         reason = f"{_TOO_SLOW[what]} takes {takes_s:.1f} s, and a step {step_s:.1f} s without it"
@@ -155,8 +160,9 @@ class Fencing:
             return [expel, *self.expelled(charge.peer, charge.reason, now)]
         if member is None or member.state is Membership.SEEN:
             return []
-        if charge.kind == "slow":
-            return [] if worth.is_alone(run, member) else self.leave_out(member, "round", now)
+        if charge.kind in ("slow", "longer"):
+            what: TooSlow = "round" if charge.kind == "slow" else "step"
+            return [] if worth.is_alone(run, member) else self.leave_out(member, what, now)
         if charge.kind == "unlike":
             run.conduct.cut(charge.peer, run.version, now)
             told = unlike.found(run, member)

@@ -43,6 +43,7 @@ class Member:
     holds: int = 0  # commits that were held for it since its admission
     dear: int = 0  # rounds in a row that it made longer than it is worth
     step_before_s: float = 0.0  # a step's time when it was let in; 0 when that was not known
+    longer_s: tuple[float, float] = (0.0, 0.0)  # that steps take with it, and took before
     left_out: LeftOut | None = None  # why it has to wait, until it is admitted again
     held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
     has_agreed: bool = False  # its weights were those of the others, after an update

@@ -12,6 +12,7 @@ def left_out_text(report: ReportLeftOut) -> str:
         "link": f"a gradient of {report.gradient_bytes / 1e6:.0f} MB over its link of {rate}",
         "state": "the state that it loads",
         "round": f"a reduce with it, over its link of {rate},",
+        "step": "a step with it",
     }[report.what]
     times = f"takes {report.takes_s:.1f} s, and a step without it {report.step_s:.1f} s"
     again = f"It is tried again in {report.rest_s:.0f} s."

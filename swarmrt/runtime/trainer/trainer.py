@@ -41,6 +41,7 @@ from swarmrt.runtime.reach.address_book import AddressBook
 from swarmrt.runtime.reach.place import Place
 from swarmrt.runtime.state.snapshot import Snapshot, as_written_now, digest_of
 from swarmrt.runtime.trainer.feeding import Feeding
+from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.runtime.trainer.unlike import read_unlike, write_unlike
 from swarmrt.scheduler.events import (
     Expelled,
@@ -164,6 +165,7 @@ class Trainer(Shell):
             by_owners=_by_owners(config, options),
             state_gradients=state_gradients(config),
             fingerprint=fingerprint(config),
+            told=steps_told(options.run_dir) if options.resume else (),
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         door = network.door(config, is_trainer=True)

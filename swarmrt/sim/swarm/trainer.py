@@ -33,7 +33,8 @@ from swarmrt.scheduler.instructions import (
     Send,
     Stop,
 )
-from swarmrt.scheduler.settings import TrainerSettings
+from swarmrt.scheduler.settings import StepTold, TrainerSettings
+from swarmrt.scheduler.trainer.closing.comparing import TOLD
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Sizes
 from swarmrt.sim.engine.network import Network
@@ -58,6 +59,14 @@ class Disk:
     expelled: list[PeerId] = field(default_factory=list)
     unlike_stages: tuple[int, ...] = ()
     unlike: list[PeerId] = field(default_factory=list)
+
+    @property
+    def told(self) -> tuple[StepTold, ...]:
+        """Return the steps that are told of."""
+        return tuple(
+            StepTold(step.seconds, tuple(peer for stage in step.digests for peer, _ in stage))
+            for step in self.steps[-TOLD:]
+        )
 
     def digests(self, version: int) -> tuple[str, ...]:
         return tuple(map(digest_of, self.checkpoints.get(version, ())))

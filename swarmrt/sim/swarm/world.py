@@ -133,6 +133,7 @@ class World:
             resume=resume,
             secret=f"{self._seed % (1 << 128):032x}",
             by_owners=self.disk.unlike_stages,
+            told=self.disk.told,
         )
         trainer = SimulatedTrainer(
             settings,

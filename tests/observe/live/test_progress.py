@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from swarmrt.config import RunConfig
+from swarmrt.ids import PeerId
 from swarmrt.observe.live.plain import PlainView
 from swarmrt.observe.live.progress import Progress
+from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportRecovery,
     ReportRollback,
     ReportStep,
 )
+from swarmrt.scheduler.settings import StepTold
+from swarmrt.scheduler.trainer.closing.comparing import TOLD
 
 
 def step(version: int, loss: float) -> ReportStep:
@@ -59,3 +63,18 @@ def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:
     again = Progress(RunConfig(), tmp_path)
     again.close()
     assert again.losses == progress.losses == [(1, 9.0), (2, 8.5)]
+
+
+def test_the_last_steps_are_found_by_the_next_incarnation(tmp_path: Path) -> None:
+    assert steps_told(tmp_path) == ()
+    progress = Progress(RunConfig(), tmp_path)
+    a, b = PeerId("A"), PeerId("B")
+    for version in range(1, 51):
+        its = (((a, "x"), (b, "x")), ((a, "y"),))
+        progress.add(ReportStep(version, 1.0, 100, 1.0, 0.5 * version, its, True))
+        progress.add(ReportEvaluation(version, 5.0))
+    progress.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"time": 1.0, "version": 51, "seconds": 3.0, "dig')  # killed while it wrote
+    told = steps_told(tmp_path)
+    assert len(told) == TOLD and told[-1] == StepTold(25.0, (a, b, a))

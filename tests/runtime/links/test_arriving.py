@@ -14,9 +14,9 @@ from swarmrt.messages import DialBack, DialedBack
 from swarmrt.runtime.access.identity import open_identity
 from swarmrt.runtime.carriers.direct import DirectCarrier
 from swarmrt.runtime.daemon.daemon import Daemon
+from swarmrt.runtime.links import arriving
 from swarmrt.runtime.links.arriving import arrive
 from swarmrt.runtime.links.first_contact import MULTISTREAM, answering
-from swarmrt.runtime.links.links import arriving
 from swarmrt.runtime.reach.dialing_back import EVERY_S, RATE_OF_ALL, DialsBack, datagram
 from swarmrt.runtime.reach.place import Place
 
