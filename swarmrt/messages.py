@@ -293,6 +293,7 @@ class Apply(MessageBase, frozen=True):
     round: int
     norm: float
     snapshot: bool  # keep a copy of the new state for GetState
+    digest: str = ""  # of the gradient that the stage has agreed on, or of what owners made of it
 
 
 class Applied(MessageBase, frozen=True):

@@ -52,6 +52,7 @@ from swarmrt.scheduler.timing.estimate import is_duration
 
 MAX_ATTEMPTS = 1 << 20  # of one microbatch; a trainer makes more only if nothing ever comes back
 MAX_NAME = 128  # characters of a peer's id, which has 46 or 52
+MAX_DIGEST = 64  # characters
 MAX_NUMBER = 1 << 62  # of steps, epochs, rounds and tokens: whatever is counted stays sendable
 
 
@@ -159,7 +160,8 @@ class Believing:
 
     def _apply(self, message: Update | Apply) -> bool:
         counts = _is_number(message.epoch) and _is_number(message.round)
-        return counts and self._is_near(message.step) and _is_norm(message.norm)
+        is_named = isinstance(message, Update) or len(message.digest) <= MAX_DIGEST
+        return counts and is_named and self._is_near(message.step) and _is_norm(message.norm)
 
     def _prepare(self, prepare: Prepare) -> bool:
         """A roster has everybody once, and every microbatch at most once."""

@@ -538,6 +538,8 @@ class PeerCore:
         seat = self.seat
         if not seat.is_serving or seat.is_stepping:
             return []
+        if self.reducing.is_spoilt(seat.version):
+            return [*self.reducing.clear(), *self._begin_again(), self._beacon()]
         instructions = self.reducing.next(seat.version)
         for step in instructions:
             if isinstance(step, StepOptimizer):

@@ -83,6 +83,11 @@ class Round:
         """True if all that the update needs is here."""
         return (self.combined if self.update is None else self.update.digest) is not None
 
+    def is_not(self, agreed: str) -> bool:
+        """Return whether what is here is not what the stage has agreed on, as far as is known."""
+        own = self.update.digest if self.update is not None else (self.combined or ("", 0.0))[0]
+        return bool(agreed and own) and own != agreed
+
     def step(self, norm: float, *, snapshot: bool) -> StepOptimizer:
         """Return what makes the next version of it."""
         adopt = 0 if self.update is None else self.update.parts

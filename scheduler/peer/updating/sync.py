@@ -196,6 +196,14 @@ class Reducing:
             return []
         return [round_.step(apply.norm, snapshot=apply.snapshot)]
 
+    def is_spoilt(self, version: int) -> bool:
+        """Return whether what is to be applied to this version is not what others apply: somebody
+        has given this peer other parts than them."""
+        round_, apply = self._rounds.get(version), self._applies.get(version)
+        if round_ is None or apply is None or apply.round != round_.prepare.round:
+            return False
+        return round_.is_not(apply.digest)
+
     def stepped(self, version: int) -> list[Instruction]:
         """Forget what led to this version, which is made."""
         past = [step for step in self._rounds if step < version]

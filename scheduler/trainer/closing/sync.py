@@ -368,6 +368,7 @@ class Committing:
             num_stages=run.num_stages,
             expected=round_.members,
             apply=apply,
+            agreed=tuple(map(round_.agreed, range(run.num_stages))),
             copied_stages=copied_stages,
             loss=run.ledger.loss,
             tokens=run.ledger.tokens,

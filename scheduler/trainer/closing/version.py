@@ -132,6 +132,13 @@ class Round:
             odd += odd_ones(words, trust)
         return odd
 
+    def agreed(self, stage: int) -> str:
+        """Return the digest of what a stage applies, which all of its members have named; empty
+        where its only one had nothing to compare."""
+        first = self.rosters[stage][0][0]
+        words = self.updated if stage in self.by_owners else self.prepared
+        return words[first].digest
+
     def not_finite(self) -> int | None:
         """The last stage whose gradient is not finite: those before it are given what it has."""
         for stage, roster in reversed(list(enumerate(self.rosters))):
@@ -167,6 +174,7 @@ class Commit:
     num_stages: int
     expected: dict[PeerId, int]  # peer → stage
     apply: Apply
+    agreed: tuple[str, ...]  # digests of what is applied, by stage
     copied_stages: frozenset[int]  # whose replicas keep a snapshot of it
     loss: float
     tokens: int
@@ -183,7 +191,8 @@ class Commit:
 
     def apply_at(self, stage: int) -> Apply:
         """Return what replicas of a stage, and newcomers that follow it, are told."""
-        return replace(self.apply, snapshot=True) if stage in self.copied_stages else self.apply
+        is_copied = stage in self.copied_stages
+        return replace(self.apply, snapshot=is_copied, digest=self.agreed[stage])
 
     def without(self, peer: PeerId) -> None:
         """The dead are not waited for."""

@@ -10,14 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Admit, Apply, LeftOut, Message, Prepare, Prepared, Ready
-from swarmrt.scheduler.events import Moved, StateLoaded
+from swarmrt.messages import (
+    Admit,
+    Apply,
+    Beacon,
+    LeftOut,
+    Message,
+    Part,
+    Prepare,
+    Prepared,
+    Ready,
+)
+from swarmrt.scheduler.events import GradientCombined, Moved, StateLoaded, UpdateJoined
 from swarmrt.scheduler.following import ALWAYS_BYTES, LEAST_STATES, LEAST_STEPS, MOST_STEPS, Store
 from swarmrt.scheduler.instructions import (
+    DropRound,
     Instruction,
     LoadState,
     ReportLeftOut,
     ReportRecovery,
+    Send,
+    StepOptimizer,
     StopLoading,
 )
 from swarmrt.scheduler.timing.link_rate import LinkRate
@@ -323,3 +336,37 @@ def test_a_newcomer_follows_what_it_misses_though_its_sums_come_late() -> None:
         peer.get(Apply(1, step, 10 + step, 1.0, False))
     assert not sent(peer.feed(StateLoaded(7, "d")), Prepared)
     assert peer.core.seat.is_serving and peer.core.reducing.round(7) is not None
+
+
+@pytest.mark.parametrize("by_owners", [False, True])
+@pytest.mark.parametrize("agreed", ["given", "another", ""])
+def test_a_newcomer_that_was_given_other_parts_than_the_others_applies_nothing(
+    by_owners: bool, agreed: str
+) -> None:
+    """It gets the state once more, and nobody holds it against it."""
+    peer = loading()
+    peer.feed(StateLoaded(7, "d"))
+    peer.get(Prepare(1, 7, 17, ((A, (0,)),), (ME,), 10, by_owners=by_owners))
+    peer.get(Part(1, 7, 17, 0, True, by_owners), A)
+    peer.feed(UpdateJoined(7, 17, "given") if by_owners else GradientCombined(7, 17, "given", 1.0))
+    told = peer.get(Apply(1, 7, 17, 1.0, False, agreed))
+    if agreed != "another":
+        assert _only(told, StepOptimizer)
+        return
+    assert not _only(told, StepOptimizer) and _only(told, DropRound) == [DropRound(7, 17)]
+    ((_, beacon),) = sent(told, Beacon)
+    assert (beacon.state, beacon.version, beacon.digest) == ("joining", 7, "d")
+    assert _only(peer.get(Admit(1, 3, 9, "e", 5, 1.0, (A,))), LoadState)
+
+
+@pytest.mark.parametrize("by_owners", [(), (1,)])
+def test_apply_names_what_the_stage_has_agreed_on(by_owners: tuple[int, ...]) -> None:
+    swarm = Swarm(latency_s=0.05, by_owners=by_owners)
+    swarm.run_to(3)
+    applies = [(i.to, i.message) for _, i in swarm.told if isinstance(i, Send)]
+    named = {(to[:2], m.step, m.digest) for to, m in applies if isinstance(m, Apply)}
+    letters = ["u" if stage in by_owners else "g" for stage in range(3)]
+    assert named >= {
+        (f"s{n}", step, f"{c}{step}") for n, c in enumerate(letters) for step in (0, 1)
+    }
+    assert len(named) == 3 * len({step for _, step, _ in named})

@@ -55,7 +55,7 @@ def test_update_that_nobody_of_a_stage_has_made_is_nobodys_fault() -> None:
     """None of them waits for another one. Where one has made it, the others are late."""
     apply = Apply(1, 0, 1, 1.0, False)
     stages = {PeerId("a"): 0, PeerId("b"): 0, PeerId("c"): 1, PeerId("d"): 1}
-    commit = Commit(1, 2, stages, apply, frozenset(), 1.0, 10, 1.0, checkpoint=False)
+    commit = Commit(1, 2, stages, apply, ("", ""), frozenset(), 1.0, 10, 1.0, False)
     assert commit.suspects() == []
     commit.applied[PeerId("c")] = "digest"
     assert commit.suspects() == ["d"]
