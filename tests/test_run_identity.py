@@ -13,6 +13,7 @@ import pytest
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import ConfigError, UsageError
+from swarmrt.model.code import sources_of
 from swarmrt.run_identity import deciding, differences, fingerprint
 from swarmrt.runtime.trainer.folders import (
     claimed,
@@ -126,39 +127,84 @@ def test_folder_has_one_run_and_one_living_trainer(tmp_path: Path) -> None:
 BUILDER = """
 import torch.nn.functional as F
 from torch import nn
-import {part}
-from {part} import activation
+import random, my_part
+from my_part import activation
 
 def build():
+    import my_package.inner
+    from my_package import late
     return [nn.Embedding(256, 8), activation(), nn.Linear(8, 256)], F.cross_entropy
 """
+USER_CODE = {
+    "my_model.py": BUILDER,
+    "my_part.py": "from torch.nn import GELU as activation\n",
+    "my_package/__init__.py": "",
+    "my_package/inner.py": "class Inner:\n    def new(self):\n        from . import deep\n",
+    "my_package/late.py": "from importlib import import_module\nimport_module('named')\n",
+    "my_package/deep.py": "SIZE = 1\n",
+    "named.py": "SIZE = 1\n",
+    "not_used.py": "SIZE = 1\n",
+    "random.py": "SIZE = 1\n",  # which is Python's own for whoever imports it
+}
+ITS_CODE = (
+    "from swarmrt.config import parse_config; from swarmrt.model.code import code_of\n"
+    "print(code_of(parse_config({'model': {'kind': 'my_model:build'}}, 'test')))\n"
+)
 
 
-@pytest.mark.parametrize(("changed", "differs"), [("model", True), ("part", True), ("not", False)])
-def test_code_of_a_builder_is_known_by_what_it_uses(
-    tmp_path: Path, changed: str, differs: bool
+def write_code(folder: Path, part: str = "") -> Path:
+    """Write a builder's code, with this at the end of one of its files."""
+    for name, text in USER_CODE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text + (part if name == "named.py" else ""))
+    return folder
+
+
+def said_in(folder: Path, program: str) -> str:
+    """Return what a program prints that finds the builder in this folder."""
+    program = (
+        "from pathlib import Path; from swarmrt.model.builders import look_in\n"
+        f"look_in([Path.cwd()])\n{program}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], check=True, capture_output=True, text=True,
+        cwd=folder, env=environment(),
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_code_of_a_builder_is_all_of_the_users_own_that_it_can_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two folders with one builder; in one of them a file is another version."""
-    found = []
-    for folder in (tmp_path / "a", tmp_path / "b"):
-        folder.mkdir()
-        (folder / "my_model.py").write_text(BUILDER.format(part="my_part"))
-        (folder / "my_part.py").write_text("from torch.nn import GELU as activation\nSIZE = 1\n")
-        (folder / "not_used.py").write_text("SIZE = 1\n")
-        if folder.name == "b":
-            name = {"model": "my_model", "part": "my_part", "not": "not_used"}[changed]
-            with (folder / f"{name}.py").open("a") as file:
-                file.write("SIZE = 2\n")
-        program = (
-            "from swarmrt.config import parse_config; from swarmrt.model.code import code_of\n"
-            "print(code_of(parse_config({'model': {'kind': 'my_model:build'}}, 'test')))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program], check=True, capture_output=True, text=True,
-            cwd=folder, env={**environment(), "PYTHONPATH": f"{ROOT}:{folder}"},
-        )  # fmt: skip
-        found.append(done.stdout)
-    assert (found[0] != found[1]) is differs
+    monkeypatch.syspath_prepend(write_code(tmp_path))
+    found = set(sources_of("my_model:build").values())
+    assert found == {tmp_path / name for name in USER_CODE} - {
+        tmp_path / "not_used.py",
+        tmp_path / "random.py",
+    }
+    assert not {"my_model", "my_part"} & set(sys.modules), "nothing of it has run"
+
+
+def test_code_of_an_installed_builder_is_its_package_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_code(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(folder)
+    assert set(sources_of("my_model:build")) == {"my_model"}
+    assert set(sources_of("my_package.inner:build")) == {
+        "my_package", "my_package.inner", "my_package.deep"
+    }  # fmt: skip
+
+
+def test_code_of_a_builder_is_what_runs_whatever_was_imported_or_is_written_anew(
+    tmp_path: Path,
+) -> None:
+    plain = said_in(write_code(tmp_path / "plain"), ITS_CODE)
+    before = "import my_part, my_package.late, not_used\n"
+    again = "Path('named.py').write_text('SIZE = 3')\n"
+    folder = write_code(tmp_path / "again")
+    assert said_in(folder, before + ITS_CODE + again + ITS_CODE) == 2 * plain
+    assert said_in(folder, ITS_CODE) != plain
 
 
 @pytest.mark.swarm
