@@ -12,9 +12,20 @@ import pytest
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.data import open_data
-from swarmrt.errors import ConfigError, UsageError
+from swarmrt.errors import ConfigError, ModelError, UsageError
 from swarmrt.model.code import sources_of
-from swarmrt.run_identity import deciding, differences, fingerprint
+from swarmrt.model.same_state import check_same_state, check_state_fits
+from swarmrt.model.stage import Stage
+from swarmrt.run_identity import (
+    RELEASE,
+    check_release,
+    deciding,
+    differences,
+    fingerprint,
+    library_notes,
+    pinned,
+    without_pins,
+)
 from swarmrt.runtime.trainer.folders import (
     claimed,
     read_run,
@@ -42,8 +53,8 @@ def test_everything_that_decides_the_weights_is_in_the_fingerprint() -> None:
         run(batch={"microbatches": 4}),
         run(precision={"gradients": "int8"}),
         run(data={"held_out": 0.1}),
-        plain.pinned("0" * 32, "1" * 32),
-        plain.pinned("1" * 32, "1" * 32),
+        pinned(plain, "0" * 32, "1" * 32),
+        pinned(plain, "1" * 32, "1" * 32),
     ]
     assert len({fingerprint(config) for config in [plain, *others]}) == 1 + len(others)
 
@@ -67,8 +78,8 @@ def test_every_section_is_known_to_decide_or_not() -> None:
 
 
 def test_what_differs_is_said_in_words(tmp_path: Path) -> None:
-    old = run().pinned(None, "0" * 32)
-    new = run(run={"seed": 7, "steps": 900}, optimizer={"lr": 0.1}).pinned(None, "1" * 32)
+    old = pinned(run(), None, "0" * 32)
+    new = pinned(run(run={"seed": 7, "steps": 900}, optimizer={"lr": 0.1}), None, "1" * 32)
     assert sorted(differences(old, new)) == ["data.digest", "optimizer.lr", "run.seed"]
     with pytest.raises(UsageError, match=r"run\.seed was 0 and is 7.*text is not what it was"):
         refuse_changes(old, new, ["optimizer.lr"], tmp_path)
@@ -77,16 +88,78 @@ def test_what_differs_is_said_in_words(tmp_path: Path) -> None:
         refuse_changes(old, new, ["optimizer.beta"], tmp_path)
 
 
+SMALL = {"layers": 3, "width": 16, "heads": 4, "kv_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_fault"),
+    [
+        ({"optimizer": {"lr": 0.1, "kind": "sgd"}, "run": {"seed": 3}}, "optimizer.kind"),
+        ({"model": {**SMALL, "width": 32}}, "model.width"),
+        ({"model": {**SMALL, "layers": 4}}, "model.layers"),
+        ({"model": {**SMALL, "kv_heads": 4, "dtype": "float64"}}, "model.kv_heads, model.dtype"),
+        ({"optimizer": {"staleness": 1}}, "optimizer.staleness"),
+        ({"optimizer": {"lr": 0.1, "eps": 1e-6}, "run": {"seed": 3}}, ""),
+        ({"model": {**SMALL, "dropout": 0.1, "recompute": True}}, ""),
+        ({"precision": {"compute": "bfloat16"}, "batch": {"microbatch": 2}}, ""),
+    ],
+)
+def test_what_makes_other_tensors_cannot_be_changed_for_a_state_that_exists(
+    changes: dict[str, Any], at_fault: str
+) -> None:
+    cut = {"layers": [1, 2]}
+    known = run(model=SMALL, stages=cut)
+    new = run(**{"model": SMALL, "stages": cut, **changes})
+    if not at_fault:
+        return check_same_state(known, new)
+    with pytest.raises(ModelError, match=rf"^{at_fault} cannot be changed .* begin another run"):
+        check_same_state(known, new)
+
+
+def test_code_that_makes_other_tensors_does_not_fit_a_state_that_exists() -> None:
+    config = run(model=SMALL, stages={"layers": [1, 2]})
+    states = [Stage(config, stage).state() for stage in range(2)]
+    check_state_fits(config, states)
+    states[1]["model.head.weight"] = states[1]["model.head.weight"][:-1]
+    with pytest.raises(ModelError, match=r"of stage 1, which exists, has not the tensor .*head"):
+        check_state_fits(config, states)
+
+
 def test_run_of_an_earlier_version_is_gone_on_with() -> None:
     """It has not written down what its text and code were."""
-    assert not differences(run(), run().pinned("0" * 32, "1" * 32))
+    assert not differences(run(), pinned(run(), "0" * 32, "1" * 32))
 
 
 def test_configuration_that_names_another_text_is_refused() -> None:
-    pinned = run(data={"digest": "0" * 32})
-    assert pinned.pinned(None, "0" * 32).data.digest == "0" * 32
+    named = run(data={"digest": "0" * 32})
+    assert pinned(named, None, "0" * 32).data.digest == "0" * 32
     with pytest.raises(ConfigError, match=r"data\.digest says 0.* the text here is 1"):
-        pinned.pinned(None, "1" * 32)
+        pinned(named, None, "1" * 32)
+
+
+def test_release_of_swarmrt_decides_and_those_of_libraries_are_told() -> None:
+    here = pinned(run(), None, "0" * 32)
+    assert here.run.swarmrt == RELEASE
+    other = run(run={"swarmrt": "99.1", "libraries": "torch 9.9"}, data={"digest": "0" * 32})
+    assert differences(here, other) == {
+        "run.swarmrt": f"run.swarmrt was {here.run.swarmrt!r} and is '99.1'"
+    }
+    with pytest.raises(ConfigError, match=r"run\.swarmrt says 99\.1, but swarmrt here is"):
+        pinned(other, None, "0" * 32)
+    allowed = pinned(without_pins(other, ["run.swarmrt"]), None, "0" * 32)
+    assert allowed == here, "its libraries are those that are here"
+    assert not library_notes(here, "the trainer") and not library_notes(run(), "the trainer")
+    (note,) = library_notes(other, "the trainer")
+    assert note.startswith("the trainer has torch 9.9, and here is torch")
+
+
+def test_record_of_another_release_is_named_before_anything_of_it_is_read() -> None:
+    """It may have settings that are unknown here."""
+    nothing_said: list[dict[str, Any]] = [{}, {"run": {}}, {"run": 7}, {"run": {"swarmrt": None}}]
+    for record in nothing_said:
+        check_release(record, "run 'x'")
+    with pytest.raises(ConfigError, match=r"run 'x' is made by swarmrt 0\.99\\n, and here is"):
+        check_release({"run": {"swarmrt": "0.99\n"}, "new": {"key": 1}}, "run 'x'")
 
 
 def test_text_is_known_by_its_tokens_wherever_it_lies(tmp_path: Path) -> None:

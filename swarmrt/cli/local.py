@@ -19,6 +19,7 @@ from swarmrt.cli.train import (
     REPLICAS,
     RESUME,
     check_folder,
+    identified,
     load_run,
     parse_replicas,
 )
@@ -51,20 +52,15 @@ def local(
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
-    from swarmrt.model.builders import look_here
-    from swarmrt.model.code import code_of
-    from swarmrt.model.partition import resolve
 
     if steps is not None:
         overrides = [*overrides, f"run.steps={steps}"]
-    config, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
+    config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
-    look_here(config)
-    builder_code = code_of(config)  # before the builder runs, as at a peer
-    config = resolve(config).pinned(builder_code, open_data(config).fingerprint)
+    config = identified(config, open_data(config), known, checkpoint)
     run_dir = run_dir or resume or new_run_dir(config)
     with claimed(run_dir):  # as the trainer will, who does the rest
-        check_folder(run_dir, resume, config, checkpoint, allow_change)
+        check_folder(run_dir, resume, config, known, allow_change)
         write_config(run_dir, config)
     cores = os.cpu_count() or 1
     threads = threads or max(1, cores // sum(numbers))
