@@ -125,7 +125,7 @@ def train(
                 numbers,
                 resume=resume is not None,
                 checkpoint=checkpoint,
-                failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+                failpoints=parse_failpoints(os.environ.get(VARIABLE, ""), run_dir / "trainer"),
                 faults=faults,
                 max_mbps=max_mbps,
                 wait=wait,
