@@ -17,7 +17,7 @@ from swarmrt.config import parse_config
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.trust.joining_line import JoinLine
 from tests.papers import Owner
-from tests.processes import PATIENCE_S, environment, patience, running, swarmrt
+from tests.processes import PATIENCE_S, ROOT, environment, patience, running, swarmrt
 
 pytestmark = pytest.mark.swarm
 
@@ -132,6 +132,30 @@ def test_a_scripts_folder_is_no_place_for_modules(folder: Path) -> None:
         command, check=True, cwd=folder.parent, env=environment(), stdout=subprocess.PIPE
     )
     assert not (folder / "shadowed").exists()
+
+
+@pytest.mark.parametrize("path", [f":{ROOT}", f"{ROOT}:", f"{ROOT}::"])
+def test_nothing_between_two_colons_is_no_place_for_modules(folder: Path, path: str) -> None:
+    """The usual `PYTHONPATH=$PYTHONPATH:…` has one where that was empty."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "swarmrt", "failpoints"], check=False, cwd=folder,
+        env={**environment(), "PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "shadowed").exists()
+
+
+def test_module_of_pythons_own_name_in_the_working_folder_is_not_run(folder: Path) -> None:
+    """`local` starts its processes there, with the builder that lies in it."""
+    for name in ("tokenize", "random", "uuid"):
+        (folder / f"{name}.py").write_text((folder / "typer.py").read_text())
+    (folder / "run.toml").write_text(
+        '[run]\nsteps = 1\n[model]\nkind = "own_model:build"\nsequence = 8\n[stages]\n'
+        "layers = [1, 1]\n[batch]\nmicrobatches = 1\n"
+    )
+    done = swarmrt("local", folder / "run.toml", cwd=folder, fresh=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "imported").exists() and not (folder / "shadowed").exists()
 
 
 def test_an_allowed_builder_is_served(folder: Path) -> None:
