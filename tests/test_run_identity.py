@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from swarmrt.cli.train import load_run
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.data import open_data
-from swarmrt.errors import ConfigError, ModelError, UsageError
+from swarmrt.errors import CheckpointError, ConfigError, ModelError, UsageError
 from swarmrt.model.code import sources_of
 from swarmrt.model.same_state import check_same_state, check_state_fits
 from swarmrt.model.stage import Stage
@@ -26,6 +27,7 @@ from swarmrt.run_identity import (
     pinned,
     without_pins,
 )
+from swarmrt.runtime.checkpoints.epochs import write_epoch
 from swarmrt.runtime.trainer.folders import (
     claimed,
     read_run,
@@ -195,6 +197,19 @@ def test_folder_has_one_run_and_one_living_trainer(tmp_path: Path) -> None:
         assert "another trainer is at work in this run folder" in other.stderr
     with claimed(tmp_path):
         pass  # it is free again
+
+
+def test_cut_is_the_one_that_was_published_though_no_checkpoint_has_it(tmp_path: Path) -> None:
+    """The trainer was killed before its first one; the file asks for a number of stages."""
+    write_run(tmp_path, run(model={"layers": 7}, stages={"layers": [1, 1, 5]}))
+    write_epoch(tmp_path, 1)
+    asked = run(model={"layers": 7}, stages={"count": 3})
+    found, known, checkpoint = load_run(asked, tmp_path, [])
+    assert found.stages.layers == (1, 1, 5) and known == read_run(tmp_path) and checkpoint is None
+    with pytest.raises(CheckpointError, match=r"this run has 3 stages of \[1, 1, 5\] layers"):
+        load_run(run(model={"layers": 7}, stages={"layers": [1, 3, 3]}), tmp_path, [])
+    with pytest.raises(UsageError, match="--allow-change belongs to --resume"):
+        load_run(asked, None, ["run.seed"])
 
 
 BUILDER = """

@@ -165,6 +165,21 @@ def test_an_allowed_builder_is_served(folder: Path) -> None:
     assert (folder / "imported").exists() and not (folder / "shadowed").exists()
 
 
+def test_builder_in_another_version_than_the_trainers_is_refused_before_it_runs(
+    folder: Path,
+) -> None:
+    asked = ["--allow-model", "own_model:build", "--model-path", folder]
+    done = serve(record("own_model:build", model={"code": "0" * 32}), *asked, cwd=folder)
+    file = str(folder / "own_model.py")
+    assert is_refused(done, "own_model:build, which is in", file, "not what the trainer has"), done
+    assert not (folder / "imported").exists()
+
+
+def test_run_of_another_release_is_refused(folder: Path) -> None:
+    done = serve(record(run={"name": NAME, "swarmrt": "99.0"}), cwd=folder)
+    assert is_refused(done, f"run {NAME}@", "is made by swarmrt 99.0, and here is"), done
+
+
 def test_a_name_that_is_none_is_refused(folder: Path) -> None:
     done = serve(record(), "--allow-model", "own_model", cwd=folder)
     assert is_refused(done, "--allow-model 'own_model': write package.module:function"), done

@@ -48,7 +48,8 @@ def try_model(config: RunConfig, data: Data) -> Trial:
         device = accelerator()
         if device is not None:
             return _try_on(device, needed, config, inputs, targets)
-        return Trial(False, [f"the cut is not tried, as the model computes elsewhere: {error}"])
+        why = f"the cut is not tried: the model computes on no CPU, and there is no GPU: {error}"
+        return Trial(False, [why])
 
 
 def _try_on(
