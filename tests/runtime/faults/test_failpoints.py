@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_failpoints_are_on_in_the_processes_of_local(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert audit(run_dir).faults == {"failpoint delay": 4}, "one in each process"
-    assert "stages: 2, 2, 2 layers" in done.stdout, "the cut is told"
+    assert re.search(r"^stages: \d, \d, \d layers$", done.stdout, re.M), "the cut is told"
     told = [line for line in done.stdout.splitlines() if "never fired" in line]
     assert len(told) == 2 and "peer.announce.before=kill@99999 never fired" in told[1]
     assert "trainer.epoch.before_write=drop@7 never fired" in told[0]
