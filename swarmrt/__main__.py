@@ -21,16 +21,25 @@ def main() -> None:
 
 
 def forget_start_folder() -> None:
-    """Drop what the interpreter itself has put first on the path: the working folder, or that of
-    the script. Nobody has named it, so none of its files shall pass for a module."""
-    if sys.flags.safe_path or not sys.path:
-        return
+    """Drop what nobody has named from the path, so that none of its files passes for a module: the
+    working folder, or that of the script, which the interpreter itself has put first, and the
+    working folder as the nothing between two colons of PYTHONPATH.
+
+    What the interpreter has imported before is beyond us: only `python -P` is safe from that.
+    """
     try:
-        start = {"", os.getcwd(), os.path.dirname(os.path.realpath(sys.argv[0]))}
+        here = os.getcwd()
     except FileNotFoundError:
         return  # a folder that was removed has no files
-    if sys.path[0] in start:
+    start = {"", here, os.path.dirname(os.path.realpath(sys.argv[0]))}
+    if not sys.flags.safe_path and sys.path[:1] and sys.path[0] in start:
         del sys.path[0]
+    variable = os.environ.get("PYTHONPATH", "")
+    named = variable.split(os.pathsep) if variable else []
+    if "" in named:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, named))  # as for our processes
+        if here not in named and here in sys.path:
+            sys.path.remove(here)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ Wide = Annotated[int, Field(gt=0, le=1 << 20)]
 Long = Annotated[int, Field(gt=0, le=1 << 22)]
 Many = Annotated[int, Field(gt=0, le=1 << 16)]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Release = Annotated[str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}$")]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -53,6 +54,12 @@ class Run(Section):
     steps: Positive = Field(200, description="optimizer steps")
     access: Literal["invited", "open"] = Field(
         "invited", description='"open" lets anybody in, and read what a member can read'
+    )
+    swarmrt: Release | None = Field(
+        None, description="release of swarmrt that makes the run; `train` writes it down"
+    )
+    libraries: str | None = Field(
+        None, max_length=200, description="releases that the trainer has; `train` writes it down"
     )
 
     @model_validator(mode="after")
@@ -305,23 +312,6 @@ class RunConfig(Section):
     @property
     def tokens_per_step(self) -> int:
         return self.batch.microbatch * self.batch.microbatches * self.model.sequence
-
-    def pinned(self, code: str | None, digest: str) -> RunConfig:
-        """Return this run with its builder's code and its text by content. Raises ConfigError when
-        it names others."""
-        for key, is_said, it_is in (
-            ("model.code", self.model.code, code),
-            ("data.digest", self.data.digest, digest),
-        ):
-            if is_said not in (None, it_is):
-                what = "the builder's code" if key == "model.code" else "the text"
-                raise ConfigError(
-                    f"{key} says {is_said}, but {what} here is {it_is}; use the one that is meant, "
-                    f"or leave {key} out"
-                )
-        model = self.model.model_copy(update={"code": code})
-        data = self.data.model_copy(update={"digest": digest})
-        return self.model_copy(update={"model": model, "data": data})
 
     def told_to_others(self) -> RunConfig:
         """Return this run as others may know it: not where its text lies on this machine."""

@@ -14,6 +14,10 @@ from torch import Tensor
 from swarmrt.check_gpu.job import Job
 from swarmrt.check_gpu.models import Sections, batch, decoder
 from swarmrt.config import RunConfig
+from swarmrt.errors import ModelError
+from swarmrt.model.build import build_layers
+from swarmrt.model.partition import measure
+from swarmrt.model.probe import probe
 from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.state.snapshot import read_snapshot, write_snapshot
@@ -54,6 +58,7 @@ def check(job: Job) -> None:
     _ways_of_backward(job)
     _update(job)
     _draws(job)
+    _trial(job)
     job.book.say(f"{len(PRECISIONS)} precisions on {job.device}")
 
 
@@ -165,3 +170,15 @@ def _draws(job: Job) -> None:
     plain = compute(_built(job), _config(job))
     apart = difference(dropped.outputs, plain.outputs)
     job.book.expect(apart > 0.01, "dropout drops nothing")
+
+
+def _trial(job: Job) -> None:
+    """Try a cut, as is done before a run with a model that computes on an accelerator alone."""
+    config = _config(job, {"model": {"dropout": 0.2}})
+    _, tokens, targets = batch(config, 0)
+    try:
+        probe(config, tokens, targets, job.device)
+    except ModelError as error:
+        job.book.expect(False, f"the trial of a cut: {error}")
+    costs = measure(build_layers(config), job.device)
+    job.book.expect(all(cost.seconds > 0 for cost in costs), "a layer costs nothing")

@@ -25,7 +25,7 @@ def check(
 
     config = load_config(path, overrides)
     data = open_data(config)
-    print(for_terminal(f"data: {data.description}"))
+    print(for_terminal(f"data: {data.description}"), flush=True)
     look_here(config)
     config = resolve(config)
     layers = config.stages.layers
@@ -36,7 +36,8 @@ def check(
         needed = footprint(config, stage)
         memory = describe(needed.device_bytes + needed.host_bytes)
         span = f"layer {first}" if number == 1 else f"layers {first} to {first + number - 1}"
-        print(f"stage {stage}: {span}, {needed.parameters:,} parameters; serving it takes {memory}")
+        what = f"{needed.parameters:,} parameters; serving it takes {memory}"
+        print(f"stage {stage}: {span}, {what}", flush=True)
         first += number
     trial = try_model(config, data)
     for note in trial.notes:

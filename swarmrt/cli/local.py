@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +20,28 @@ from swarmrt.cli.train import (
     REPLICAS,
     RESUME,
     check_folder,
+    identified,
     load_run,
     parse_replicas,
+    say,
 )
 from swarmrt.config import RunConfig, dump_toml, load_config
 from swarmrt.errors import RunError
 from swarmrt.foreign import for_terminal
 from swarmrt.log_files import read_lines
+from swarmrt.runtime.faults.failpoints import (
+    VARIABLE,
+    Rule,
+    as_variables,
+    read_rules,
+    rules_for,
+    unfired,
+)
 from swarmrt.runtime.launching.launching import Launched, Launcher, consent
 from swarmrt.runtime.process.stopping import StopSwitch
 from swarmrt.runtime.reach.place import LOOPBACK_HOST
 from swarmrt.runtime.trainer.folders import claimed, new_run_dir, write_config
+from swarmrt.scheduler.failpoints import Role
 
 START_S = 120.0  # for the directory node to come up, even on a loaded machine
 POLL_S = 0.02
@@ -52,28 +64,26 @@ def local(
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
-    from swarmrt.model.builders import look_here
-    from swarmrt.model.code import code_of
-    from swarmrt.model.partition import resolve
 
+    rules = read_rules(os.environ.get(VARIABLE, ""))
     if steps is not None:
         overrides = [*overrides, f"run.steps={steps}"]
-    config, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
+    config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
-    look_here(config)
-    builder_code = code_of(config)  # before the builder runs, as at a peer
-    config = resolve(config).pinned(builder_code, open_data(config).fingerprint)
+    config = identified(config, open_data(config), known, checkpoint)
     run_dir = run_dir or resume or new_run_dir(config)
     with claimed(run_dir):  # as the trainer will, who does the rest
-        check_folder(run_dir, resume, config, checkpoint, allow_change)
+        check_folder(run_dir, resume, config, known, allow_change)
         write_config(run_dir, config)
     cores = os.cpu_count() or 1
     threads = threads or max(1, cores // sum(numbers))
     options = ["--resume", str(resume)] if resume is not None else []
     options += ["--json"] * as_json + ["--no-trial"] * (not trial)
     options += [part for name in allow_change for part in ("--allow-change", name)]
-    swarm = LocalSwarm(config, run_dir, numbers, threads, options)
+    swarm = LocalSwarm(config, run_dir, numbers, threads, options, rules)
     code = run(swarm.run)
+    for text in swarm.never_fired():
+        say(text, as_json)
     if code:
         raise typer.Exit(code)
 
@@ -95,11 +105,13 @@ class LocalSwarm:
         replicas: tuple[int, ...],
         threads: int,
         trainer_options: list[str],
+        failpoints: Sequence[Rule] = (),
     ) -> None:
         from swarmrt.lab.swarm.papers import LocalPapers
 
         self.config, self.run_dir, self.replicas = config, run_dir, replicas
         self._threads, self._trainer_options = threads, trainer_options
+        self._failpoints, self._began_at = failpoints, time.time()
         self._papers = LocalPapers(config.run.name)
         self._children: list[Child] = []
         self._launcher = Launcher(str(run_dir))
@@ -124,6 +136,11 @@ class LocalSwarm:
                 await self._end_all()
             finally:
                 self._launcher.close()
+
+    def never_fired(self) -> list[str]:
+        """Return a line for each failpoint that has fired in no peer; the trainer tells its own."""
+        rules = rules_for("peer", self._failpoints)
+        return unfired(rules, self.run_dir.glob("peers/*"), self._began_at)
 
     async def _start_bootstrap(self) -> str:
         log = self.run_dir / "bootstrap" / "output.log"
@@ -150,7 +167,7 @@ class LocalSwarm:
         arguments = ["serve", "--stage", str(stage), "--wait", *consent(self.config)]
         arguments += ["--threads", str(self._threads), "--log-dir", str(folder)]
         papers = self._papers.of_guest([join])
-        self._start(name, arguments, papers, folder / "output.log")
+        self._start(name, arguments, papers, folder / "output.log", "peer")
 
     def _start_trainer(self, join: str) -> Child:
         effective = self.run_dir / "config.toml"
@@ -158,19 +175,26 @@ class LocalSwarm:
         arguments = ["train", str(effective), "--join", join, "--run-dir", str(self.run_dir)]
         arguments += ["--replicas", ",".join(map(str, self.replicas))]
         arguments += self._trainer_options
-        return self._start("trainer", arguments, self._papers.of_owner(), None)
+        return self._start("trainer", arguments, self._papers.of_owner(), None, "trainer")
 
     def _start(
-        self, name: str, arguments: list[str], papers: Mapping[str, str], log: Path | None
+        self,
+        name: str,
+        arguments: list[str],
+        papers: Mapping[str, str],
+        log: Path | None,
+        role: Role | None = None,
     ) -> Child:
-        """Start one more process. Without a log it has our own output."""
+        """Start one more process, with the failpoints of its role. Without a log it has our own
+        output."""
         arguments = [*arguments, "--listen", LOOPBACK_HOST]
+        variables = as_variables(rules_for(role, self._failpoints)) if role is not None else {}
         if log is None:
-            process = self._launcher.start(arguments, papers, None)
+            process = self._launcher.start(arguments, papers, None, variables)
         else:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
-                process = self._launcher.start(arguments, papers, output)
+                process = self._launcher.start(arguments, papers, output, variables)
         child = Child(name, process, log)
         self._children.append(child)
         return child

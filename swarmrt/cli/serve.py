@@ -103,7 +103,7 @@ def serve(
             state_dir=state,
             trainer_gone_s=math.inf if trainer_gone is None else trainer_gone,
             log_dir=log_dir,
-            failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+            failpoints=parse_failpoints(os.environ.get(VARIABLE, ""), log_dir),
             faults=LinkFaults(link_delay_s) if with_parent or link_delay_s else None,
             new_stage=Stage if emulate is None else partial(EmulatedStage, parse_speed(emulate)),
         )

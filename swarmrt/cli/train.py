@@ -23,6 +23,7 @@ from swarmrt.cli.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of_t
 from swarmrt.config import RunConfig, load_config
 from swarmrt.errors import CheckpointError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal
+from swarmrt.run_identity import library_notes, pinned, without_pins
 from swarmrt.runtime.trainer.folders import (
     claimed,
     new_run_dir,
@@ -34,6 +35,7 @@ from swarmrt.runtime.trainer.folders import (
 )
 
 if TYPE_CHECKING:
+    from swarmrt.data import Data
     from swarmrt.observe.live.plain import PlainView
     from swarmrt.observe.live.progress import Progress
     from swarmrt.observe.live.table import LiveView
@@ -79,9 +81,7 @@ def train(
     """Publish a run, feed it, and keep its ledger. Without --join it starts a directory."""
     from swarmrt.cli.running import run
     from swarmrt.data import open_data
-    from swarmrt.model.builders import BUILT_IN, look_here
-    from swarmrt.model.code import code_of
-    from swarmrt.model.partition import resolve
+    from swarmrt.model.builders import BUILT_IN
     from swarmrt.observe.live.plots import plot_loss
     from swarmrt.observe.live.progress import Progress
     from swarmrt.runtime.access.invitations import line_to_print
@@ -92,17 +92,15 @@ def train(
     from swarmrt.runtime.trainer.trial import try_model
     from swarmrt.scheduler.instructions import Report
 
-    config, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
+    config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     name = config.run.name
     signer = signer_of_parent(name) if papers_on_stdin else owner_signer(name, owner, delegation)
     numbers = parse_replicas(replicas, config)
     data = open_data(config)
-    look_here(config)
-    builder_code = code_of(config)  # before the builder runs, as at a peer
-    config = resolve(config).pinned(builder_code, data.fingerprint)
+    config = identified(config, data, known, checkpoint)
     run_dir = run_dir or resume or new_run_dir(config)
     with claimed(run_dir):
-        check_folder(run_dir, resume, config, checkpoint, allow_change)
+        check_folder(run_dir, resume, config, known, allow_change)
         write_config(run_dir, config)
         write_run(run_dir, config)
         place = place_of_trainer(run_dir, join, listen, port, announce, upnp)
@@ -113,6 +111,8 @@ def train(
             view.note(f"run folder {run_dir}")
             view.note(f"data: {data.description}")
             view.note(f"stages: {', '.join(map(str, config.stages.layers or ()))} layers")
+            for note in library_notes(known, "what was trained before") if known else ():
+                view.note(note)
             if trial and config.model.kind != BUILT_IN:
                 for note in try_model(config, data).notes:
                     view.note(note)
@@ -125,7 +125,7 @@ def train(
                 numbers,
                 resume=resume is not None,
                 checkpoint=checkpoint,
-                failpoints=parse_failpoints(os.environ.get(VARIABLE, "")),
+                failpoints=parse_failpoints(os.environ.get(VARIABLE, ""), run_dir / "trainer"),
                 faults=faults,
                 max_mbps=max_mbps,
                 wait=wait,
@@ -190,13 +190,15 @@ def say(text: str, as_json: bool) -> None:
 
 def load_run(
     config: RunConfig, resume: Path | None, allowed: Collection[str]
-) -> tuple[RunConfig, Checkpoint | None]:
-    """The configuration with the cut of the run to continue, and its newest checkpoint, checked
-    whole, if it has one."""
+) -> tuple[RunConfig, RunConfig | None, Checkpoint | None]:
+    """Return the configuration, with the cut of the run to continue; what that run was when it went
+    on last, if it is written down; and its newest checkpoint, checked whole, if it has one."""
     from swarmrt.runtime.checkpoints.checkpoint import has_begun, newest_checkpoint
 
     if resume is None:
-        return config, None
+        if allowed:
+            raise UsageError("--allow-change belongs to --resume")
+        return config, None, None
     checkpoint = None if has_begun(resume) else newest_checkpoint(resume)
     known = read_run(resume) or (checkpoint.config if checkpoint is not None else None)
     layers = known.stages.layers if known is not None else None
@@ -207,31 +209,40 @@ def load_run(
                 "on with them"
             )
         config = config.with_stage_layers(layers)
-    if "data.digest" in allowed:
-        data = config.data.model_copy(update={"digest": None})
-        config = config.model_copy(update={"data": data})
-    if "model.code" in allowed:
-        model = config.model.model_copy(update={"code": None})
-        config = config.model_copy(update={"model": model})
-    return config, checkpoint
+    return without_pins(config, allowed), known, checkpoint
+
+
+def identified(
+    config: RunConfig, data: Data, known: RunConfig | None, checkpoint: Checkpoint | None
+) -> RunConfig:
+    """Return the configuration with the cut, and all that the run is by content. Raises UsageError
+    when a state of what the run was cannot be one of it."""
+    from swarmrt.model.builders import look_here
+    from swarmrt.model.code import code_of
+    from swarmrt.model.partition import resolve
+    from swarmrt.model.same_state import check_same_state, check_state_fits
+
+    look_here(config)
+    code = code_of(config)  # before the builder runs, as at a peer
+    if known is not None:
+        check_same_state(known, config)
+        if checkpoint is not None and known.model.code not in (None, code):
+            check_state_fits(config, checkpoint.load())
+    return pinned(resolve(config), code, data.fingerprint)
 
 
 def check_folder(
     run_dir: Path,
     resume: Path | None,
     config: RunConfig,
-    checkpoint: Checkpoint | None,
+    known: RunConfig | None,
     allowed: Collection[str],
 ) -> None:
     """Check that the folder is this run's. Raises UsageError."""
     if resume is None or not _is_one(resume, run_dir):
         refuse_used(run_dir)
-    if resume is not None:
-        known = read_run(resume) or (checkpoint.config if checkpoint is not None else None)
-        if known is not None:
-            refuse_changes(known, config, allowed, resume)
-    elif allowed:
-        raise UsageError("--allow-change belongs to --resume")
+    if resume is not None and known is not None:
+        refuse_changes(known, config, allowed, resume)
 
 
 def _is_one(one: Path, other: Path) -> bool:

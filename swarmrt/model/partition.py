@@ -12,6 +12,7 @@ from torch import Tensor
 from swarmrt.config import RunConfig
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
+from swarmrt.model.accelerators import NeedsAccelerator, accelerator, error_of, wait_for
 from swarmrt.model.build import Layered, Slice, build_layers
 from swarmrt.model.builders import line_of
 from swarmrt.model.engine import add_gradients
@@ -51,7 +52,7 @@ def cut(config: RunConfig) -> tuple[int, ...]:
         return config.stages.layers
     if config.num_stages == 1:
         return (len(model.layers),)
-    costs = measure(model)
+    costs = _measure_somewhere(model)
     trained = [cost.is_trained for cost in costs]
     if sum(trained) < config.num_stages:
         raise ModelError(
@@ -98,15 +99,29 @@ class Cost(NamedTuple):
     is_trained: bool
 
 
-def measure(model: Layered) -> list[Cost]:
+def _measure_somewhere(model: Layered) -> list[Cost]:
+    """Return what each layer costs, on an accelerator if it computes nowhere else."""
+    try:
+        return measure(model)
+    except NeedsAccelerator as error:
+        device = accelerator()
+        if device is None:
+            raise ModelError(
+                f"{error}; to cut a model by measured cost needs a device on which it computes: "
+                f"say in stages.layers how many of its {len(model.layers)} layers each stage has"
+            ) from None
+        return measure(model, device)
+
+
+def measure(model: Layered, device: str = "cpu") -> list[Cost]:
     """Return what each layer costs, with one in memory at a time."""
     batch, sequence = model.config.batch.microbatch, model.config.model.sequence
-    tokens = torch.zeros(batch, sequence, dtype=torch.int64)
+    tokens = torch.zeros(batch, sequence, dtype=torch.int64, device=device)
     known: dict[str, tuple[float, Tensor]] = {}
     costs = []
     value = tokens
     for index in range(len(model.layers)):
-        layer = Slice(model, index, index + 1)
+        layer = Slice(model, index, index + 1).to(device)
         targets = tokens if index == len(model.layers) - 1 else None
         kind = f"{layer!r} {tuple(value.shape)} {targets is None}"
         if kind not in known:
@@ -115,9 +130,10 @@ def measure(model: Layered) -> list[Cost]:
             except ModelError:
                 raise
             except Exception as error:
-                raise ModelError(
+                raise error_of(
+                    error,
                     f"{model.config.model.kind}: layer {index} cannot compute an input of "
-                    f"{list(value.shape)}: {line_of(error)}"
+                    f"{list(value.shape)}: {line_of(error)}",
                 ) from error
         seconds, value = known[kind]
         costs.append(Cost(seconds, bool(layer.trained_layers())))
@@ -137,5 +153,6 @@ def _measure_layer(
         end = output if targets is None else model.loss_sum(output, targets)
         if end.requires_grad:
             add_gradients(end, torch.ones_like(end))
+        wait_for(value.device)
         times.append(time.perf_counter() - started)
     return min(times[1:]), output.detach()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from swarmrt.config import RunConfig
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
+from swarmrt.model.accelerators import error_of
 from swarmrt.model.build import Layered, Slice, build_layers
 from swarmrt.model.builders import line_of
 from swarmrt.model.meta import shapes_only
@@ -38,18 +39,19 @@ class Alone(NamedTuple):
     gradients: dict[str, Tensor | None]
 
 
-def probe(config: RunConfig, inputs: Tensor, targets: Tensor) -> list[str]:
+def probe(config: RunConfig, inputs: Tensor, targets: Tensor, device: str = "cpu") -> list[str]:
     """Compare the cut model with the whole one, and return what its user should know, in sentences.
 
     Inputs and targets are int64 [B, T]. `config.stages.layers` must be set. The whole model is
-    built, twice. Raises ModelError when the two differ, or the model cannot be computed at all.
+    built, twice. Raises ModelError when the two differ, or the model cannot be computed at all;
+    NeedsAccelerator when it cannot on a CPU.
     """
     optimizer = config.optimizer.model_copy(update={"staleness": 0})
     config = config.model_copy(update={"optimizer": optimizer})
-    model = build_layers(config)
-    whole = Slice(model, 0, len(model.layers))
+    model, (inputs, targets) = build_layers(config), (inputs.to(device), targets.to(device))
+    whole = Slice(model, 0, len(model.layers)).to(device)
     alone = _compute_alone(config, model, whole, inputs, targets)
-    stages = [Stage(config, index) for index in range(config.num_stages)]
+    stages = [Stage(config, index, device) for index in range(config.num_stages)]
     _compare_tensors(config, whole, stages)
     _compare(config, stages, alone, inputs, targets)
     return _notes(whole, alone)
@@ -78,17 +80,19 @@ def _compute_alone(
     """Compute it as any code would that has torch and no runtime."""
     names, parameters = set(whole.tensors()), whole.trainable()
     outputs: list[Tensor] = []
+    mixed = config.precision.compute == "bfloat16"
     with _watched(config, whole, outputs) as at:
         try:
-            with torch.autocast("cpu", torch.bfloat16, config.precision.compute == "bfloat16"):
+            with torch.autocast(inputs.device.type, torch.bfloat16, mixed):
                 loss = model.loss_sum(whole(inputs, MICROBATCH), targets)
         except ModelError:
             raise
         except Exception as error:
             where = f"layer {at[-1]}" if len(outputs) < len(model.layers) else "the loss"
-            raise ModelError(
+            raise error_of(
+                error,
                 f"{config.model.kind}: {where} cannot compute a microbatch of the data, whose "
-                f"largest token is {int(max(inputs.max(), targets.max()))}: {line_of(error)}"
+                f"largest token is {int(max(inputs.max(), targets.max()))}: {line_of(error)}",
             ) from error
     new = sorted(set(whole.tensors()) - names)
     if new:
@@ -97,7 +101,11 @@ def _compute_alone(
         )
     if not loss.requires_grad:
         raise ModelError(f"{config.model.kind}: the loss depends on no parameter that is trained")
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    try:
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    except Exception as error:
+        what = f"{config.model.kind}: the gradient cannot be computed: {line_of(error)}"
+        raise error_of(error, what) from error
     return Alone(outputs, loss.item(), dict(zip(parameters, found, strict=True)))
 
 
@@ -169,7 +177,7 @@ def _compare_tensors(config: RunConfig, whole: Slice, stages: list[Stage]) -> No
                 f"{config.model.kind}: {name} is another one when only its stage is built; a "
                 "builder must return equal layers each time"
             )
-        if not torch.equal(other, tensor.detach()):
+        if not torch.equal(other, tensor.detach().cpu()):
             raise ModelError(
                 f"{config.model.kind}: {name} has other values when only its stage is built; draw "
                 "them from torch's random numbers, or compute them from the configuration"
@@ -197,7 +205,7 @@ def _compare(
         _check_near(config, f"the gradient of {name}", gradient, expected, SMALL * whole_norm)
     again = _forward(stages, inputs, targets)
     for output, other, end in zip(first.sent, again.sent, starts[1:], strict=True):
-        if not torch.equal(output, other):
+        if not _is_same(output, other):
             raise ModelError(
                 f"{config.model.kind}: layer {end - 1} gives another output when the microbatch is "
                 "computed again; layers must keep nothing from one call to the next"
@@ -239,6 +247,13 @@ def _backward(stages: list[Stage], kept: list[Forwarded], accumulate: bool) -> l
         stage.add_weight_gradients(forwarded)
         passed.insert(0, gradient)
     return passed
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Return whether they are equal: to the bit on a CPU; others may add in another order."""
+    if one.device.type == "cpu":
+        return torch.equal(one, other)
+    return torch.allclose(one, other, rtol=SMALL, atol=SMALL * float(one.abs().max()))
 
 
 def _check_near(

@@ -18,7 +18,7 @@ from swarmrt.errors import UsageError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.log_files import is_whole, read_lines
 from swarmrt.messages import Admit, Apply, Part, Prepare, Roster
-from swarmrt.observe.log import Gap, read_entries, read_records
+from swarmrt.observe.log import Gap, read_faults, read_records
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
@@ -59,7 +59,7 @@ class Audit:
     violations: list[str] = field(default_factory=list)
     digest_mismatches: int = 0
     unchecked: int = 0  # contributions of peers whose logs are not here
-    faults: dict[str, int] = field(default_factory=dict)  # by kind, as the lab made them
+    faults: dict[str, int] = field(default_factory=dict)  # made on purpose, by kind
     recovered: int = 0
     reattempted: int = 0
     fenced: int = 0
@@ -409,11 +409,8 @@ def _useful_seconds(trainer: _Trainer, peers: dict[str, _Peer]) -> float:
 
 
 def _faults(run_dir: Path) -> dict[str, int]:
-    """Return what the lab did to the run, as it wrote it down."""
-    path = run_dir / "faults.jsonl"
-    if not path.is_file():
-        return {}
-    return dict(Counter(str(entry.get("kind")) for entry in read_entries(path)))
+    """Count what was done to the run on purpose, by kind."""
+    return dict(Counter(str(fault.get("kind")) for fault in read_faults(run_dir)))
 
 
 def _named(violation: str) -> str:

@@ -77,3 +77,10 @@ def read_entries(log: Path) -> Iterator[dict[str, Any]]:
     for entry in json_lines(log):
         _refuse_gap(log, entry)
         yield entry
+
+
+def read_faults(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the lab did to the run, and processes to themselves, as they wrote it down."""
+    for pattern in ("faults.jsonl", "trainer/faults.jsonl", "peers/*/faults.jsonl"):
+        for path in sorted(run_dir.glob(pattern)):
+            yield from read_entries(path)

@@ -241,3 +241,37 @@ BAD = {
     another_each_time: r"layers\.1\.weight has other values when only its stage is built",
     nothing_to_learn: r"the loss depends on no parameter",
 }
+
+
+# ---------------------------------------------------------------------- these need a device
+
+
+def on_cuda() -> Layers:
+    return chain(Apply(lambda x, inner: inner(x.cuda())))
+
+
+class Backward(torch.autograd.Function):
+    """The identity, with a backward that is another's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.its_backward = backward
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.its_backward(gradient), None
+
+
+def backward_on_cuda() -> Layers:
+    return chain(Apply(lambda x, inner: Backward.apply(inner(x), lambda g: g.cuda())))  # type: ignore[no-untyped-call]
+
+
+def no_way_back() -> Layers:
+    """An error that is the model's own, wherever it is computed."""
+
+    def fail(gradient: Tensor) -> Tensor:
+        raise ValueError("no way")
+
+    back = Apply(lambda x, inner: Backward.apply(inner(x), fail))  # type: ignore[no-untyped-call]
+    return chain(back, nn.Linear(WIDTH, WIDTH))

@@ -53,6 +53,38 @@ def test_model_that_cannot_be_cut_is_told_why(builder: Callable[[], Any]) -> Non
     assert "\n" not in str(caught.value) and odd_models.__name__ in str(caught.value)
 
 
+@pytest.mark.parametrize("builder", [odd_models.on_cuda, odd_models.backward_on_cuda])
+def test_model_that_computes_elsewhere_is_not_tried_and_goes_on(
+    tmp_path: Path, builder: Callable[[], Any]
+) -> None:
+    """There is no GPU here. What it costs cannot be measured either, so it is cut by hand."""
+    if torch.cuda.is_available():
+        pytest.skip("it is tried where there is one")
+    (tmp_path / "text.txt").write_text("plain words " * 400)
+    kind = f"{odd_models.__name__}:{builder.__name__}"
+    sections = {
+        "model": {"kind": kind, "sequence": 6},
+        "data": {"source": str(tmp_path / "text.txt")},
+        "batch": {"microbatch": 2},
+    }
+    config = parse_config({**sections, "stages": {"layers": [1, 1, 1]}}, "test")
+    trial = try_model(resolve(config), open_data(config))
+    assert not trial.was_made
+    assert trial.notes[0].startswith("the cut is not tried: the model computes on no CPU, and")
+    by_cost = parse_config({**sections, "stages": {"count": 3}}, "test")
+    with pytest.raises(ModelError, match=r"say in stages\.layers how many of its 3 layers"):
+        resolve(by_cost)
+
+
+def test_model_that_fails_anywhere_is_an_error() -> None:
+    kind = f"{odd_models.__name__}:no_way_back"
+    by_hand = {"model": {"kind": kind, "sequence": 6}, "stages": {"layers": [1, 2, 1]}}
+    with pytest.raises(ModelError, match="the gradient cannot be computed: ValueError: no way"):
+        tried(resolve(parse_config(by_hand, "test")))
+    with pytest.raises(ModelError, match="layer 1 cannot compute .*: ValueError: no way"):
+        run(odd_models.no_way_back)
+
+
 def test_frozen_layers_lie_with_trained_ones() -> None:
     cut = run(odd_models.frozen).stages.layers
     assert cut is not None and sum(cut) == 7 and cut[1] >= 1

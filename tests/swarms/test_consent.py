@@ -17,7 +17,7 @@ from swarmrt.config import parse_config
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.trust.joining_line import JoinLine
 from tests.papers import Owner
-from tests.processes import PATIENCE_S, environment, patience, running, swarmrt
+from tests.processes import PATIENCE_S, ROOT, environment, patience, running, swarmrt
 
 pytestmark = pytest.mark.swarm
 
@@ -134,11 +134,50 @@ def test_a_scripts_folder_is_no_place_for_modules(folder: Path) -> None:
     assert not (folder / "shadowed").exists()
 
 
+@pytest.mark.parametrize("path", [f":{ROOT}", f"{ROOT}:", f"{ROOT}::"])
+def test_nothing_between_two_colons_is_no_place_for_modules(folder: Path, path: str) -> None:
+    """The usual `PYTHONPATH=$PYTHONPATH:…` has one where that was empty."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "swarmrt", "failpoints"], check=False, cwd=folder,
+        env={**environment(), "PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "shadowed").exists()
+
+
+def test_module_of_pythons_own_name_in_the_working_folder_is_not_run(folder: Path) -> None:
+    """`local` starts its processes there, with the builder that lies in it."""
+    for name in ("tokenize", "random", "uuid"):
+        (folder / f"{name}.py").write_text((folder / "typer.py").read_text())
+    (folder / "run.toml").write_text(
+        '[run]\nsteps = 1\n[model]\nkind = "own_model:build"\nsequence = 8\n[stages]\n'
+        "layers = [1, 1]\n[batch]\nmicrobatches = 1\n"
+    )
+    done = swarmrt("local", folder / "run.toml", cwd=folder, fresh=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "imported").exists() and not (folder / "shadowed").exists()
+
+
 def test_an_allowed_builder_is_served(folder: Path) -> None:
     asked = ["--allow-model", "own_model:build", "--model-path", folder]
     done = serve(record("own_model:build"), *asked, cwd=folder, fresh=True)
     assert done.returncode == 0 and "2,048 parameters" in done.stdout, done
     assert (folder / "imported").exists() and not (folder / "shadowed").exists()
+
+
+def test_builder_in_another_version_than_the_trainers_is_refused_before_it_runs(
+    folder: Path,
+) -> None:
+    asked = ["--allow-model", "own_model:build", "--model-path", folder]
+    done = serve(record("own_model:build", model={"code": "0" * 32}), *asked, cwd=folder)
+    file = str(folder / "own_model.py")
+    assert is_refused(done, "own_model:build, which is in", file, "not what the trainer has"), done
+    assert not (folder / "imported").exists()
+
+
+def test_run_of_another_release_is_refused(folder: Path) -> None:
+    done = serve(record(run={"name": NAME, "swarmrt": "99.0"}), cwd=folder)
+    assert is_refused(done, f"run {NAME}@", "is made by swarmrt 99.0, and here is"), done
 
 
 def test_a_name_that_is_none_is_refused(folder: Path) -> None:

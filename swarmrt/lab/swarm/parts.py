@@ -17,7 +17,7 @@ from pathlib import Path
 from swarmrt.errors import RunError
 from swarmrt.log_files import read_lines
 from swarmrt.runtime.access.identity import open_identity
-from swarmrt.runtime.faults.failpoints import VARIABLE, parse_failpoints
+from swarmrt.runtime.faults.failpoints import Rule, as_variables, read_rules, unfired
 from swarmrt.runtime.launching.launching import Launched, Launcher
 from swarmrt.runtime.links.first_contact import MULTISTREAM
 
@@ -47,6 +47,7 @@ class Part:
         self.is_draining = False
         self._port = 0
         self._process: Launched | None = None
+        self._failpoints: list[tuple[list[Rule], float]] = []  # and since when, by start
 
     def __repr__(self) -> str:
         return f"<{self.name}: {'running' if self.is_alive else 'ended'}>"
@@ -145,12 +146,13 @@ class Part:
         daemon of an earlier one may still hold its own; a directory node, at which others join,
         waits for its own.
         """
-        parse_failpoints(failpoints)
+        rules = read_rules(failpoints)
+        self._failpoints.append((rules, time.time()))
         self._port, self.is_draining = self._next_port(), False
         listen = f"/ip4/127.0.0.1/tcp/{self._port}"
         self.address = f"{listen}/p2p/{self.peer_id}"
         arguments = [*arguments, "--listen", listen, "--identity", str(self._identity)]
-        variables = {**(variables or {}), **({VARIABLE: failpoints} if failpoints else {})}
+        variables = {**(variables or {}), **as_variables(rules)}
         self.folder.mkdir(parents=True, exist_ok=True)
         self._close_input()
         with (self.folder / "output.log").open("ab") as output:
@@ -158,6 +160,14 @@ class Part:
 
     def _next_port(self) -> int:
         return _free_port()
+
+    def never_fired(self) -> list[str]:
+        """Return a line for each failpoint that has never fired in it, since it was on."""
+        return [
+            line
+            for rules, since in self._failpoints
+            for line in unfired(rules, [self.folder], since)
+        ]
 
     def close(self) -> None:
         """Kill it if need be, and let go of it."""

@@ -264,6 +264,9 @@ class LocalSwarm:
                 part.close()
             if self._launcher is not None:
                 self._launcher.close()
+            for part in self._parts:
+                for text in part.never_fired():
+                    print(f"swarmrt: {part.name}: {text}", file=sys.stderr)
             self._wait_for_daemons()
 
     # ------------------------------------------------------------------ starting

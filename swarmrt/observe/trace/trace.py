@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from swarmrt.errors import UsageError
-from swarmrt.observe.log import read_entries
+from swarmrt.observe.log import read_entries, read_faults
 from swarmrt.observe.trace.clocks import Offset, align
 from swarmrt.observe.trace.deliveries import Deliveries, Delivery, Incarnation
 from swarmrt.observe.trace.rows import Rows
@@ -169,8 +169,8 @@ class _Writing:
     def _write_faults(self, run_dir: Path) -> None:
         """Write faults. They are noted by the time of day, which the metrics note of every commit
         too."""
-        faults, metrics = run_dir / "faults.jsonl", run_dir / "metrics.jsonl"
-        if not faults.is_file() or not metrics.is_file():
+        faults, metrics = list(read_faults(run_dir)), run_dir / "metrics.jsonl"
+        if not faults or not metrics.is_file():
             return
         days = {
             m["version"]: m["time"] for m in read_entries(metrics) if "time" in m and "version" in m
@@ -180,7 +180,7 @@ class _Writing:
             return
         zero = statistics.median(days[v] - self._committed[v] / 1e6 for v in both)
         rows = Rows(len(self._processes) + 1, "faults made on purpose", 0, self._emit)
-        for fault in read_entries(faults):
+        for fault in faults:
             rows.instant(str(fault["kind"]), round((fault["time"] - zero) * 1e6))
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError, ConfigError
+from swarmrt.run_identity import RELEASE, fingerprint
 from swarmrt.runtime.state.landing import mapped
 from swarmrt.runtime.state.snapshot import digest_of, read_snapshot
 
@@ -45,6 +46,7 @@ class Manifest(BaseModel):
     epoch: int
     version: int  # updates applied, which is also the data position, in steps
     seed: int
+    fingerprint: str = ""  # of the configuration, as its writer's release of swarmrt knows it
     config: dict[str, Any]
     stages: list[StageFile]
 
@@ -97,12 +99,15 @@ class Checkpoint:
     def load(self) -> list[State]:
         """Read all of it, and return the stages' states. Raises CheckpointError."""
         try:
-            num_stages = self.config.num_stages
+            config = self.config
         except ConfigError as error:
             raise CheckpointError(str(error)) from None
+        manifest, num_stages = self.path / "manifest.json", config.num_stages
+        is_ours = config.run.swarmrt == RELEASE
+        if is_ours and self.manifest.fingerprint not in ("", fingerprint(config)):
+            raise CheckpointError(f"{manifest}: corrupted (its configuration is another run's)")
         files = [entry.file for entry in self.manifest.stages]
         if files != [file_of(stage) for stage in range(num_stages)]:
-            manifest = self.path / "manifest.json"
             raise CheckpointError(f"{manifest}: corrupted ({num_stages} stages, files {files})")
         return [
             read_snapshot(self.read_stage(stage), str(self.path / entry.file))

@@ -11,6 +11,7 @@ from pathlib import Path
 from swarmrt.config import RunConfig
 from swarmrt.errors import SwarmError
 from swarmrt.model.layout import Layout, layout_from
+from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.checkpoints.checkpoint import StageFile, checkpoints_in
 from swarmrt.runtime.checkpoints.disk import Disk
 from swarmrt.runtime.checkpoints.draft import Draft, describe_file
@@ -76,6 +77,7 @@ class Saves:
             "epoch": what.epoch,
             "version": what.version,
             "seed": self._config.run.seed,
+            "fingerprint": fingerprint(self._config),
             "config": self._config.model_dump(mode="json"),
         }
         keep = self._config.checkpoint.keep

@@ -18,7 +18,7 @@ from swarmrt.model.code import check_code
 from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.model.sizing import footprint
 from swarmrt.model.stage import Stage
-from swarmrt.run_identity import fingerprint
+from swarmrt.run_identity import check_release, differences, fingerprint, library_notes
 from swarmrt.runtime.computing.free_memory import check_fits
 from swarmrt.runtime.directory.network import find_run, open_network
 from swarmrt.runtime.peer.peer import Peer
@@ -90,6 +90,10 @@ async def _serve_as_it_is(
                 f"the trainer of run {line.run} says that it is another run than its record; it "
                 "may have another version of swarmrt"
             )
+        for what in differences(held.config, config).values() if held is not None else ():
+            say(f"of the run that was served before, {what}")
+        for note in library_notes(config, f"the trainer of run {line.run}"):
+            say(note)
         compute_repeatably(config, options.device)
         async with (
             Worker("torch", in_groups=True) as torch_thread,
@@ -164,6 +168,7 @@ async def leave_state(
 def _config_of(record: Published, options: ServeOptions) -> RunConfig:
     """Return what the record asks for, if it makes sense and this machine's owner allows it."""
     whose = f"run {options.line.run}"
+    check_release(record.config, whose)
     config = parse_config(record.config, whose)
     check_consent(config, options.allow_models, whose)
     check_code(config, whose)

@@ -138,7 +138,9 @@ def test_commits_are_read_as_they_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.swarm
-def test_swarm_is_driven_through_failures_and_leaves_nothing(config: Path, tmp_path: Path) -> None:
+def test_swarm_is_driven_through_failures_and_leaves_nothing(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A newcomer, a killed and a drained peer, a killed trainer and no directory node."""
     run_dir = tmp_path / "run"
     with lab.LocalSwarm(config, replicas=[1, 2], run_dir=run_dir, threads=1) as swarm:
@@ -148,7 +150,8 @@ def test_swarm_is_driven_through_failures_and_leaves_nothing(config: Path, tmp_p
         with pytest.raises(RunError, match="the trainer is running"):
             swarm.trainer.resume()
         swarm.bootstrap.kill()
-        newcomer = swarm.spawn(stage=0)  # joins at the others
+        failpoints = "peer.prepare.before_prepared=delay:0.01,peer.announce.before=drop@99999"
+        newcomer = swarm.spawn(stage=0, failpoints=failpoints)  # joins at the others
         swarm.wait_for_member(newcomer)
         swarm.peers(stage=1)[0].kill()
         swarm.wait(swarm.version + 2)
@@ -164,7 +167,11 @@ def test_swarm_is_driven_through_failures_and_leaves_nothing(config: Path, tmp_p
     audit = swarm.audit()
     assert audit.passed and audit.steps >= 5, audit.lines()
     # the trainer's Ctrl-C counts; how all are ended does not
-    assert audit.faults == {"bootstrap": 1, "kill": 1, "trainer": 1, "term": 2}
+    asked = {"bootstrap": 1, "kill": 1, "trainer": 1, "term": 2}
+    assert audit.faults == asked | {"failpoint delay": 1}
+    never = f"{newcomer.name}: the failpoint peer.announce.before=drop@99999 never fired"
+    said = capsys.readouterr().err
+    assert never in said and said.count("never fired") == 1
     assert (run_dir / "peers" / newcomer.name / "events.jsonl").exists()
     with pytest.raises(UsageError, match="holds a run already"):
         lab.LocalSwarm(config, run_dir=run_dir)

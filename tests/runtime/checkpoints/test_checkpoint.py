@@ -12,6 +12,7 @@ import torch
 
 from swarmrt.config import parse_config
 from swarmrt.errors import CheckpointError
+from swarmrt.run_identity import fingerprint, pinned
 from swarmrt.runtime.checkpoints.checkpoint import (
     Checkpoint,
     checkpoint_of,
@@ -43,6 +44,7 @@ def write(
     data: memoryview | None = None,
     config: dict[str, Any] = CONFIG,
     parameters: str = "digest",
+    its_fingerprint: str = "",
 ) -> Checkpoint:
     """Write a checkpoint with one value in one stage; the two newest are kept."""
 
@@ -55,6 +57,7 @@ def write(
         "epoch": epoch,
         "version": version,
         "seed": seed,
+        "fingerprint": its_fingerprint,
         "config": config,
     }
     data = data or write_snapshot(0, version, {"values": torch.tensor([fill])})
@@ -71,6 +74,17 @@ def fill_of(checkpoint: Checkpoint) -> float:
 
 def names(run_dir: Path) -> list[str]:
     return sorted(path.name for path in checkpoints_in(run_dir).iterdir())
+
+
+def test_manifest_whose_configuration_is_another_runs_is_found_out(tmp_path: Path) -> None:
+    config = pinned(parse_config(CONFIG, "test"), None, "0" * 32)
+    plain = config.model_dump(mode="json")
+    whole = write(tmp_path, 5, config=plain, its_fingerprint=fingerprint(config))
+    assert whole.load()
+    manifest = whole.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"lr": 0.003', '"lr": 0.3', 1))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: corrupted \(its configuration is"):
+        newest_checkpoint(tmp_path)
 
 
 def test_newest_ones_are_kept(tmp_path: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from swarmrt import lab
-from swarmrt.runtime.faults.failpoints import parse_failpoints
-from tests.processes import our_processes, swarmrt
+from swarmrt.observe.audit import audit
+from swarmrt.observe.log import read_faults
+from swarmrt.runtime.faults.failpoints import parse_failpoints, read_rules, unfired
+from tests.processes import environment, our_processes, swarmrt
 from tests.swarms.test_end_to_end import EXACT, largest_difference
 
 DURABLE = (
@@ -32,6 +38,56 @@ def test_a_failpoint_that_never_fired_says_so() -> None:
         "the failpoint trainer.checkpoint.before_rename=kill@1 never fired: its point was passed 0 "
         "times",
     ]
+
+
+def test_what_a_failpoint_does_is_on_record_before_it_is_done(tmp_path: Path) -> None:
+    peer, trainer = tmp_path / "peers" / "one", tmp_path / "trainer"
+    rules = "trainer.apply.before_send=drop@2,trainer.epoch.after_write=delay:0.01"
+    points = parse_failpoints(rules, trainer)
+    assert [points.at("trainer.apply.before_send") for _ in range(3)] == [True, False, True]
+    assert unfired(read_rules(rules), [peer, trainer], 0.0) == [
+        "the failpoint trainer.epoch.after_write=delay:0.01@1 never fired"
+    ]
+    assert points.at("trainer.epoch.after_write")
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from swarmrt.runtime.faults.failpoints import parse_failpoints\n"
+        "parse_failpoints('peer.leave.before_send=kill', Path(sys.argv[1]))"
+        ".at('peer.leave.before_send')"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program, str(peer)], check=False, env=environment()
+    )
+    assert killed.returncode == -signal.SIGKILL
+    kinds = [fault["kind"] for fault in read_faults(tmp_path)]
+    assert kinds == ["failpoint drop", "failpoint delay", "failpoint kill"]
+    assert unfired(read_rules(rules), [peer, trainer], time.time() + 1), "these were earlier"
+
+
+def test_folder_that_takes_nothing_changes_no_failpoint(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    points = parse_failpoints("trainer.apply.before_send=drop", tmp_path / "file")
+    assert not points.at("trainer.apply.before_send")
+
+
+@pytest.mark.swarm
+def test_failpoints_are_on_in_the_processes_of_local(tmp_path: Path) -> None:
+    config, run_dir = tmp_path / "exact.toml", tmp_path / "run"
+    config.write_text(EXACT)
+    rules = (
+        "peer.accumulate.before_receipt=delay:0.01@2,peer.announce.before=kill@99999,"
+        "trainer.apply.before_send=delay:0.01,trainer.epoch.before_write=drop@7"
+    )
+    done = swarmrt(
+        "local", config, "--steps", 2, "--run-dir", run_dir,
+        env={**environment(), "SWARMRT_FAILPOINTS": rules},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert audit(run_dir).faults == {"failpoint delay": 4}, "one in each process"
+    assert re.search(r"^stages: \d, \d, \d layers$", done.stdout, re.M), "the cut is told"
+    told = [line for line in done.stdout.splitlines() if "never fired" in line]
+    assert len(told) == 2 and "peer.announce.before=kill@99999 never fired" in told[1]
+    assert "trainer.epoch.before_write=drop@7 never fired" in told[0]
 
 
 @pytest.mark.swarm
