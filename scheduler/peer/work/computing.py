@@ -169,8 +169,10 @@ class Computing:
         return microbatch in self._adding
 
     def is_accumulated(self, microbatch: MicrobatchId) -> bool:
-        """Return whether it is in the accumulators, or on its way into them."""
-        return any(microbatch in known for known in (self.record, self._adding, self._left))
+        """Return whether it is in the accumulators, or on its way into them. What is void and still
+        runs is cleared from them."""
+        is_being_added = microbatch in self._adding and self.tasks.is_started(microbatch)
+        return is_being_added or microbatch in self.record or microbatch in self._left
 
     def is_brief(self, seconds: float) -> bool:
         """Return whether a device may stand still for it."""

@@ -146,6 +146,11 @@ class Tasks:
         """Computations whose outcome has not come."""
         return len(self._started)
 
+    def is_started(self, microbatch: MicrobatchId) -> bool:
+        """Return whether a computation of its task is under way, and not one that is void."""
+        _, task = self._started.get(microbatch, (None, None))
+        return task is not None and self._tasks.get(microbatch) is task
+
     def may_start(self, ahead: int) -> bool:
         """Return whether there is room for one, when so many are handed over before their turn."""
         return len(self._started) <= ahead and not self._voided

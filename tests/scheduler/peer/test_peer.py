@@ -296,6 +296,31 @@ def test_given_up_microbatch_is_owned_again_by_a_new_grant() -> None:
     assert sent(peer.get(recover), Accumulated)
 
 
+def test_another_attempt_is_not_taken_and_forgotten() -> None:
+    """Found by a soak: it came while the backward of an earlier one ran that had no frames left,
+    was accepted, and forgotten; the trainer waited for it for 85 s."""
+    peer = Peer(retain_bytes=0)
+    to = peer.pushed()
+    peer.get(Accepted(Work(MB, 1), 1.0, 0.0), to)
+    assert RunBackward(MB, True) in peer.get(Backward(1, MB, (UP, ME, to), (0, 1, 2)), to)
+    told = peer.get(Forward(Work(MB, 2), 1, (UP2,)), UP2)
+    assert sent(told, Busy) and not sent(told, Accepted)
+
+
+def test_what_is_owned_anew_is_computed_though_its_void_backward_still_runs() -> None:
+    """Found by a soak: a device hung in the backward of an earlier admission. In the next one the
+    peer took the microbatch for accumulated, and said nothing of it any more."""
+    peer = Peer(num_stages=1, stage=0)
+    peer.get(Recover(1, MB, (ME,), (0,)))
+    assert RunBackward(MB, True) in peer.computed()
+    peer.get(Admit(1, 2, 0, "initial", -1, 0.0, ()))
+    assert KeepInput(MB) in peer.get(Recover(1, MB, (ME,), (0,)))
+    assert peer.feed(BackwardDone(MB, 1.0, 100)) == [ClearGradients(), RunForward(MB)]
+    assert RunBackward(MB, True) in peer.computed()
+    [(_, receipt)] = sent(peer.feed(BackwardDone(MB, 1.0, 100)), Accumulated)
+    assert receipt.term == 2
+
+
 def test_change_of_the_record_voids_the_round_under_way() -> None:
     """What others add up must be what this peer sent at the beginning of the round."""
     peer = Peer()
