@@ -3,6 +3,8 @@
 Rules:
 - Bytes count while a state or a round is awaited, or while some wait to go. In between a link may
   just have nothing to carry.
+- Of what comes only the time counts in which something does: in between it may be the other end
+  that has nothing to give, or waits for another one. What waits to go waits for a link.
 - How fast the other end is counts too. A link is at least as fast as the fastest that it was seen,
   and what was seen long ago counts less and less.
 """
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from swarmrt.scheduler.events import Moved
 
 MEASURED_S = 3.0  # of carrying, before it counts: the first bytes fill buffers on the way
+LONGEST_WORD_S = 1.0  # between two words of what moves: twice a second, unless nothing does
 FORGETS = 1 / 16  # of what was seen before, with each later time of carrying
 
 
@@ -23,7 +26,7 @@ class LinkRate:
         """`gradient_bytes`: of the stage's gradient, as it travels."""
         self.moved_bytes = 0
         self.gradient_bytes = gradient_bytes
-        self._coming, self._going = _Direction(), _Direction()
+        self._coming, self._going = Direction(pauses=True), Direction(pauses=False)
 
     @property
     def bytes_per_s(self) -> float:
@@ -38,7 +41,7 @@ class LinkRate:
 
     def forget(self) -> None:
         """Begin to measure anew."""
-        self._coming, self._going = _Direction(), _Direction()
+        self._coming, self._going = Direction(pauses=True), Direction(pauses=False)
 
     def moved(self, event: Moved, awaited: Hashable, now: float) -> None:
         """Take the world's word. `awaited` names what is to come here; None for nothing."""
@@ -48,21 +51,30 @@ class LinkRate:
 
 
 @dataclass(slots=True)
-class _Direction:
+class Direction:
+    """One of a link's two ways, and what it carries."""
+
+    pauses: bool  # when the other end does: time in which nothing moves is not the link's
     bytes_per_s: float = 0.0  # 0 while that is not known
     what: Hashable = None  # that is under way; None for nothing
-    since: float = 0.0
-    from_bytes: int = 0
+    total_bytes: int = 0  # by the last word
+    told_at: float = 0.0
+    bytes: int = 0  # of what is under way
+    seconds: float = 0.0  # that they took
     earlier: float | None = None  # what was known before this was measured
 
     def carried(self, total_bytes: int, what: Hashable, now: float) -> None:
         """Note how much has been carried in all, and `what` is under way now."""
+        new_bytes, elapsed_s = total_bytes - self.total_bytes, now - self.told_at
+        self.total_bytes, self.told_at = total_bytes, now
         if what is None or what != self.what:
-            self.what, self.since, self.from_bytes, self.earlier = what, now, total_bytes, None
-        elif total_bytes == self.from_bytes:
-            self.since = now  # its first byte has yet to come
-        elif now - self.since >= MEASURED_S:
+            self.what, self.bytes, self.seconds, self.earlier = what, 0, 0.0, None
+            return
+        if not new_bytes and (self.pauses or not self.bytes):
+            return  # it pauses, or the first byte has yet to move
+        self.bytes += new_bytes
+        self.seconds += min(elapsed_s, LONGEST_WORD_S) if self.pauses else elapsed_s
+        if self.seconds >= MEASURED_S:
             if self.earlier is None:
                 self.earlier = (1 - FORGETS) * self.bytes_per_s
-            seen = (total_bytes - self.from_bytes) / (now - self.since)
-            self.bytes_per_s = max(seen, self.earlier)
+            self.bytes_per_s = max(self.bytes / self.seconds, self.earlier)

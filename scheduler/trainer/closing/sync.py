@@ -47,6 +47,7 @@ class Committing:
         self._round_time = Estimate()
         self._newest: Round | None = None  # that was begun, though it may be void by now
         self._moved_bytes = 0  # of the round, when it was last looked at
+        self._has_looked = False  # since it was begun: what moved before may have come to a stop
         self._holding, self._comparing = Holding(run), Comparing(run.settings.told)
         self._missing = Missing(run)  # in rounds
         self._missing_updates = Missing(run)
@@ -93,7 +94,7 @@ class Committing:
     def _wait_for(self, round_: Round, now: float) -> None:
         """Begin to wait for what the members of a round have just been asked for."""
         run = self._run
-        self._moved_bytes = worth.moved_bytes(run, round_)
+        self._moved_bytes, self._has_looked = worth.moved_bytes(run, round_), False
         patience_s = self._patience_s(round_)
         run.agenda.set(("ask", None), now + ASK_AGAIN * patience_s)
         look_s = LOOK_S * 2.0 ** min(run.void_rounds, 20)
@@ -141,10 +142,11 @@ class Committing:
         run, round_ = self._run, self._run.round
         if round_ is None:
             return []
-        moved_bytes = worth.moved_bytes(run, round_)
+        moved_bytes, moves_on = worth.moved_bytes(run, round_), self._has_looked
+        self._has_looked = True
         if moved_bytes != self._moved_bytes:  # what is on its way is not sent again
             self._moved_bytes = moved_bytes
-            if now - round_.began_at >= worth.longest_round_s(run, round_):
+            if moves_on and now - round_.began_at >= worth.longest_round_s(run, round_):
                 return self._go_on_without_the_slowest(round_, now)
             run.agenda.set(("round", None), now + LOOK_S)
             return self.prepare_again()
@@ -403,7 +405,7 @@ class Committing:
         waited_s = self._missing_updates.waited_s(now)
         if not run.apply_time.samples and waited_s < FIRST_UPDATE_S:
             return again
-        late = self._missing_updates.again(commit.suspects(), now)
+        late = self._missing_updates.again(self.suspects(), now)
         reason = "the commit waited for it again and again, in vain"
         self._charge_all(late, reason, waited_s)
         if commit.retries < TWICE:
@@ -491,7 +493,19 @@ class Committing:
         run = self._run
         if run.round is not None:
             return run.round.suspects(lambda peers: blamed(peers, run.members.waits_for, run.trust))
-        return run.commit.suspects() if run.commit is not None else []
+        if run.commit is None:
+            return []
+        return [*run.commit.suspects(), *self._late_beside_newcomers(run.commit)]
+
+    def _late_beside_newcomers(self, commit: Commit) -> list[PeerId]:
+        """Return who has not applied a version that none of its stage has, but for newcomers who
+        are let in once it is committed."""
+        run = self._run
+        done = {commit.expected[peer] for peer in commit.applied}
+        stages = {commit.expected[peer] for peer in commit.missing()} - done
+        admitted = [m for m in run.members.in_state(Membership.ADMITTED) if m.stage in stages]
+        served = {m.stage for m in admitted if self._admitting.could_serve(m)}
+        return [peer for peer in commit.missing() if commit.expected[peer] in served]
 
     def awaited(self) -> str | None:
         """Return what a commit that is under way is waiting for."""

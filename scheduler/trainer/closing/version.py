@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,19 @@ class Round:
         stage = self.members.get(peer)
         if stage is not None and waits_for != peer and self.members.get(waits_for) == stage:
             self.waits_for[peer] = waits_for
+
+    def named(self) -> Counter[PeerId]:
+        """Return how many words each is waited for by, in the stages that hold the round up. Who
+        has not all sums where another one has is in its own way. Once all have answered, it is the
+        stage that was last, by what its members said before."""
+        missing = self.missing()
+        if not missing:
+            last = self.members[next(reversed(self.updated or self.prepared))]
+            return Counter(o for peer, o in self.waits_for.items() if self.members[peer] == last)
+        done = {stage for peer, stage in self.members.items() if peer not in missing}
+        own = {peer: peer for peer in missing if self.members[peer] in done}
+        words = self.waits_for | own
+        return Counter(words[peer] for peer in missing if peer in words)
 
     def missing(self) -> list[PeerId]:
         return sorted(peer for peer in self.members if not self.has_answered(peer))

@@ -10,8 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections import Counter
-
+from swarmrt.ids import PeerId
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.trainer.closing.version import Round
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
@@ -71,11 +70,17 @@ def step_without_s(run: Run, member: Member) -> float:
 
 def slowest(run: Run, round_: Round) -> Member | None:
     """Return whom the round waits for by the word of most who wait, and could do without. Of two
-    that wait for each other it is who came last: both see the same slow path."""
-    named = Counter(round_.waits_for.values())
+    that wait for each other it is who says so itself, else who came last: both see the same slow
+    path."""
+    named = round_.named()
     members = [m for peer in named if (m := run.members.get(peer)) is not None]
     members = [m for m in members if not is_alone(run, m)]
-    return max(members, key=lambda m: (named[m.peer], run.trust(m.peer)), default=None)
+
+    def rank(member: Member) -> tuple[int, bool, tuple[int, int, PeerId]]:
+        peer = member.peer
+        return named[peer], run.members.waits_for(peer) == peer, run.trust(peer)
+
+    return max(members, key=rank, default=None)
 
 
 def carrying_s(run: Run, round_: Round) -> float:
@@ -109,6 +114,8 @@ def longest_round_s(run: Run, round_: Round) -> float:
 
 
 def moved_bytes(run: Run, round_: Round) -> int:
-    """Return what has come to the members of a round and gone from them, by their own word."""
-    members = (run.members.get(peer) for peer in round_.members)
+    """Return what has come to the members of the stages that hold a round up, and gone from them,
+    by their own word."""
+    late = {round_.members[peer] for peer in round_.missing()}
+    members = (run.members.get(peer) for peer, stage in round_.members.items() if stage in late)
     return sum(m.beacon.moved_bytes for m in members if m is not None and m.beacon is not None)

@@ -230,6 +230,41 @@ def test_who_makes_rounds_longer_than_it_is_worth_is_left_out_and_told() -> None
     assert set(swarm.fenced()) == {"s1p0"}
 
 
+def test_who_holds_a_round_up_is_of_a_stage_that_has_not_answered() -> None:
+    """Found by a soak: the members of a stage that was done had waited for each other before, and
+    one of them was left out for what another stage took."""
+    swarm = Swarm(latency_s=0.05)
+    swarm.run_to(20)
+    for name, other in (("s0p0", "s0p1"), ("s0p1", "s0p0"), ("s1p1", "s1p0")):
+        swarm.peers[PeerId(name)].waits_for = PeerId(other)
+    swarm.core.run.members.get(PeerId("s0p1")).term += 10  # type: ignore[union-attr]
+    swarm.peers[PeerId("s0p1")].term += 10
+    swarm.peers[PeerId("s1p0")].habit = moving(swarm, "s1p0", 1000.0)
+    swarm.run(30.0)
+    assert set(swarm.fenced()) == {"s1p0"}
+    assert [told.what for told in swarm.peers[PeerId("s1p0")].left_out] == ["round"]
+
+
+def test_what_came_to_a_stop_is_missing_and_not_slow() -> None:
+    """Its parts moved at first. The link by which a round is waited for is slow, so it is longer
+    under way than it is worth when it is looked at for the first time."""
+    swarm = Swarm(latency_s=0.05)
+    swarm.run_to(20)
+    for name in ("s1p0", "s1p1"):
+        swarm.peers[PeerId(name)].gradient_s = 10.0
+        swarm.say(name, swarm.peers[PeerId(name)].beacon())
+    hung, other = swarm.peers[PeerId("s1p0")], swarm.peers[PeerId("s1p1")]
+    hung.waits_for = other.waits_for = hung.name
+    for peer in (hung, other):
+        peer.habit = silent_about(Prepared)
+    swarm.run(0.5)
+    hung.moved_bytes += 1000
+    swarm.run(100.0)
+    told = [told for _, told in swarm.told if isinstance(told, ReportRecovery)]
+    fenced = [recovery.reason for recovery in told if recovery.what == "fenced"]
+    assert fenced and "s1p0: the reduce waited for it again and again" in fenced[0]
+
+
 def test_a_link_that_stalls_once_is_no_reason() -> None:
     swarm = Swarm(latency_s=0.05)
     swarm.run_to(20)
@@ -286,6 +321,16 @@ def test_a_short_burst_says_nothing_and_a_slow_other_end_little() -> None:
     for tick in range(12, 32):  # a round with somebody who is ten times as slow
         link.moved(Moved(int(22e6 + 0.4e6 * (tick - 11) / 2), 0, 0), 3, tick / 2)
     assert fast_s < link.gradient_s < 1.1 * fast_s
+
+
+def test_a_link_is_no_slower_for_the_pauses_of_the_other_end() -> None:
+    """Found by a soak: whoever waited for one that hung seemed to have a slow link from then on,
+    and rounds were waited for as long as that would take."""
+    link = LinkRate(gradient_bytes=10_000_000)
+    for tick in range(81):  # 2 MB/s for a second, and then nothing for three
+        now, came_s = tick / 2, tick // 8 + min(tick % 8 / 2, 1.0)
+        link.moved(Moved(int(2e6 * came_s), 0, 0), 7, now)
+    assert link.gradient_s == pytest.approx(5.0, rel=0.1)
 
 
 # ---------------------------------------------------------------------- a peer that is left out
