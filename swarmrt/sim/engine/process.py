@@ -32,6 +32,7 @@ class Process(Turns[Any]):
         self.me: PeerId = settings.me
         self.alive = True
         self.paused = False
+        self._goes_on_at = 0.0
         self.history: list[Record] = []
         self.at_failpoint: Callable[[Process, str], None] | None = None
         self._clock = clock
@@ -48,12 +49,14 @@ class Process(Turns[Any]):
         if self.alive:
             super().feed(event, payload)
 
-    def pause(self) -> None:
-        """Stop it as by SIGSTOP: its links stay, and whatever comes waits."""
+    def pause(self, seconds: float) -> None:
+        """Stop it for a while as by SIGSTOP: its links stay, and whatever comes waits."""
         self.paused = True
+        self._goes_on_at = max(self._goes_on_at, self._clock.now + seconds)
+        self._clock.after(seconds, self._go_on)
 
-    def go_on(self) -> None:
-        if self.paused:
+    def _go_on(self) -> None:
+        if self.paused and self._clock.now >= self._goes_on_at:
             self.paused = False
             self._work_off()
 

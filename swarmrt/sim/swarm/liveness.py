@@ -97,7 +97,7 @@ class Liveness:
 
     def _is_serving(self, peer_id: PeerId) -> bool:
         """Return whether it has the state, and takes part or has done nothing for which it is
-        kept out."""
+        kept out. Who rounds otherwise may hold other weights of the version."""
         core = self._world.peers[peer_id].process.core
         trainer = self._world.trainer.process.core
         assert isinstance(core, PeerCore) and isinstance(trainer, TrainerCore)
@@ -106,7 +106,9 @@ class Liveness:
         run, member = trainer.run, trainer.run.members.get(peer_id)
         if member is not None and member.state is not Membership.SEEN:
             return True
-        return core.seat.version == run.version and not run.conduct.faults(peer_id)
+        known = run.digests[core.seat.settings.stage]
+        has_state = core.seat.version == run.version and known in ("", core.seat.digest)
+        return has_state and not run.conduct.faults(peer_id)
 
     def _works(self, peer_id: PeerId) -> bool:
         network, peer = self._world.network, self._world.peers[peer_id]

@@ -149,7 +149,8 @@ class SimulatedPeer:
 
     def hang(self, thread: Thread, seconds: float) -> None:
         """Make what it does there take so much longer, while the process beacons as before."""
-        self._hung_until[thread] = self._clock.now + seconds
+        until = self._clock.now + seconds
+        self._hung_until[thread] = max(until, self._hung_until.get(thread, 0.0))
 
     @property
     def is_hung(self) -> bool:
@@ -220,6 +221,7 @@ class SimulatedPeer:
                 self._drop_round(step, number)
             case StepOptimizer(step, number, _, snapshot, adopt=adopt) if adopt:
                 state = self._joined(step, number, adopt)
+                self._check_adopted(step, state)
                 self._later(0.2, lambda: self._adopt(step, state, snapshot), "update")
             case StepOptimizer(step, number, _, snapshot, skip):
                 update = () if skip else self._rounded(self._reduced[step, number])
@@ -414,8 +416,15 @@ class SimulatedPeer:
         assert all(state[:-1] == states[0][:-1] for state in states), "owners had other states"
         return (*states[0][:-1], _joined_update([state[-1] for state in states]))
 
+    def _check_adopted(self, step: int, state: History) -> None:
+        """Check that a member's state led to it. A newcomer's may be another of the version."""
+        assert isinstance(self.process.core, PeerCore)
+        round_ = self.process.core.reducing.round(step)
+        if round_ is not None and self.settings.me in round_.members:
+            assert state[:-1] == self.history, "the owners' state was another"
+
     def _adopt(self, step: int, state: History, snapshot: bool) -> None:
-        assert state[:-1] == self.history, "the owners' state was another"
+        self.history = state[:-1]
         self._step(step, state[-1], snapshot)
 
     def _step(self, step: int, update: Update, snapshot: bool) -> None:

@@ -225,8 +225,7 @@ class World:
     def pause(self, peer: PeerId, seconds: float) -> None:
         """Stop it for a while, as by SIGSTOP and SIGCONT."""
         process = self.trainer.process if peer == TRAINER else self.peers[peer].process
-        process.pause()
-        self.clock.after(seconds, process.go_on)
+        process.pause(seconds)
         wires = self.network.wires
         if wires is not None:
             wires.hold(peer)
@@ -238,7 +237,8 @@ class World:
 
     def directory_fails(self, seconds: float) -> None:
         """Let no read succeed meanwhile; what is written is tried again until it is over."""
-        self._directory_fails_until = self.clock.now + seconds
+        until = self.clock.now + seconds
+        self._directory_fails_until = max(until, self._directory_fails_until)
 
     @property
     def is_directory_away(self) -> bool:

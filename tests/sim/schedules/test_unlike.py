@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.trainer.core import TrainerCore
+from swarmrt.sim.engine.links import Sizes
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.schedules.shrinking import failure_of, shrink
 from swarmrt.sim.schedules.unlike import draw
+from swarmrt.sim.swarm.liveness import Liveness
 from swarmrt.sim.swarm.world import World
 
 OTHER = " fma"
@@ -78,6 +81,44 @@ def test_owner_that_is_lost_while_it_updates_voids_the_round_and_nothing_else(se
     swarm.run()
     assert lost and swarm.disk.recoveries["void round"] >= 1
     assert [report.version for report in swarm.disk.steps] == list(range(1, 6))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_newcomer_adopts_what_owners_make_though_it_holds_other_weights(seed: int) -> None:
+    """Found by a soak: a resumed trainer does not know which weights of the version count, and one
+    that holds others stands still before it could say so. It follows a round, and is as the others
+    are."""
+    swarm = world((1, 2), seed, only("s1p1"), steps=8)
+    swarm.run_until(1)
+    assert swarm.disk.unlike_stages == (1,)
+    outside = next(iter({"s1p0", "s1p1"} - set(dict(swarm.disk.steps[0].digests[1]))))
+    swarm.kill_trainer()
+    swarm.clock.after(1.0, swarm.resume_trainer)
+    while not _is_admitted(swarm, PeerId(outside)):
+        swarm.clock.step()
+    swarm.pause(PeerId(outside), 6.0)
+    swarm.run()
+    assert len(swarm.trainers) == 2 and not swarm.disk.rollbacks
+    assert len(dict(swarm.disk.steps[-1].digests[1])) == 2
+
+
+def _is_admitted(swarm: World, peer: PeerId) -> bool:
+    core = swarm.trainer.process.core
+    assert isinstance(core, TrainerCore)
+    member = core.run.members.get(peer)
+    return len(swarm.trainers) == 2 and member is not None and member.state == "joining"
+
+
+def test_who_holds_other_weights_of_a_version_could_not_take_over() -> None:
+    """Found by a soak: a commit was called overdue while the only one with its weights hung."""
+    sizes = Sizes(state_bytes=3000, gradient_bytes=1000, activation_bytes=1000)
+    swarm = world((2, 1), 1, only("s0p1"), steps=20, sizes=sizes)
+    swarm.run_until(1)
+    (holds,) = (peer for peer, _ in swarm.disk.steps[0].digests[0])
+    liveness = Liveness(swarm)
+    assert liveness.is_able()
+    swarm.hang(holds, "compute", 100.0)
+    assert not liveness.is_able()
 
 
 @pytest.mark.parametrize("first", [0, 10])
