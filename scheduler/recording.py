@@ -123,8 +123,8 @@ class Fetchings:
     def handle(self, record: FetchRecord) -> list[Step]:
         event = record.event
         if isinstance(event, FetchBegan):
-            sizes = (event.size_bytes, event.chunk_bytes)
-            self._cores[record.fetch] = Fetching(*sizes, self._distrusted)
+            how = (event.size_bytes, event.chunk_bytes, self._distrusted, event.at_once)
+            self._cores[record.fetch] = Fetching(*how)
             return []
         core = self._cores[record.fetch]
         steps = core.handle(event, record.now)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from swarmrt.ids import PeerId
 from swarmrt.recorded import Recorded
+from swarmrt.scheduler.fetching.sharing import IN_ALL
 
 Verdict = Literal["right", "damaged", "other"]
 Key = tuple[int, int]  # stage, version
@@ -17,6 +18,7 @@ class FetchBegan(Recorded, frozen=True):
 
     size_bytes: int
     chunk_bytes: int
+    at_once: int = IN_ALL  # chunks that are asked for
 
 
 class DonorsNamed(Recorded, frozen=True):

@@ -35,7 +35,7 @@ from swarmrt.scheduler.fetching.events import (
     FileChecked,
     Verdict,
 )
-from swarmrt.scheduler.fetching.sharing import Ask, Sharing
+from swarmrt.scheduler.fetching.sharing import IN_ALL, Ask, Sharing
 
 MOST_DONORS = 16  # of one file: more are not asked
 MOST_TIMES = 4  # that one donor is asked for as many bytes as the file has
@@ -83,14 +83,19 @@ class Fetching:
     """
 
     def __init__(
-        self, size_bytes: int, chunk_bytes: int, distrusted: set[PeerId] | None = None
+        self,
+        size_bytes: int,
+        chunk_bytes: int,
+        distrusted: set[PeerId] | None = None,
+        at_once: int = IN_ALL,
     ) -> None:
-        """`distrusted` are donors whose file was not what it had to be; it is added to."""
+        """`distrusted` are donors whose file was not what it had to be; it is added to. `at_once`
+        chunks are asked for."""
         self.phase = Phase.OVER
         self.digest = ""  # of the file that is on its way
         self.chunks = Chunks(size_bytes, chunk_bytes)
         self._distrusted = set[PeerId]() if distrusted is None else distrusted
-        self._sharing = Sharing(self.chunks)
+        self._sharing = Sharing(self.chunks, at_once)
         self._given_up: set[str] = set()  # files that are not it, or that nobody gives
         self._is_apart = False  # one donor at a time gives all that counts
         self._alone: PeerId | None = None  # that one

@@ -15,6 +15,7 @@ from swarmrt.scheduler.fetching.donors import CHUNK_S, OF_ONE, Donor
 from swarmrt.scheduler.timing.estimate import Estimate
 
 IN_ALL = 8  # chunks asked for at once, or being written: so much memory is taken
+UNHURRIED = 1  # the same, where nobody waits for the file: what comes beside it waits for one chunk
 HEDGE = 2  # times as fast is whoever is asked for a chunk that another one owes
 
 
@@ -27,7 +28,8 @@ class Ask(Recorded, frozen=True):
 
 
 class Sharing:
-    def __init__(self, chunks: Chunks) -> None:
+    def __init__(self, chunks: Chunks, at_once: int) -> None:
+        self._at_once = at_once
         self.donors: dict[PeerId, Donor] = {}
         self.hedge_at = math.inf  # when what somebody owes is to be asked of others, too
         self._chunks = chunks
@@ -97,12 +99,12 @@ class Sharing:
 
     def _has_room(self) -> bool:
         owed = sum(len(donor.owes) for donor in self.donors.values())
-        return owed + len(self._chunks.writing) < IN_ALL
+        return owed + len(self._chunks.writing) < self._at_once
 
     def validate(self) -> None:
         """Check what must hold between events."""
         owed = [offset for donor in self.donors.values() for offset in donor.owes]
-        assert len(owed) <= IN_ALL
+        assert len(owed) <= self._at_once
         for donor in self.donors.values():
             donor.validate()
         self._chunks.validate(set(owed))

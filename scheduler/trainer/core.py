@@ -39,6 +39,7 @@ from swarmrt.scheduler.events import (
     DeadlinePassed,
     Event,
     Expelled,
+    Moved,
     PeerLost,
     PeersSeen,
     Received,
@@ -156,6 +157,8 @@ class TrainerCore:
                 return self.fencing.lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
                 return self.fencing.lost(peer, reason, now)
+            case Moved():
+                self.run.own_link.moved(event, self.run.saving.under_way, now)
             case CheckpointSaved(version):
                 self.run.saving.done(version)
             case CheckpointFailed(version, reason):
@@ -197,7 +200,7 @@ class TrainerCore:
                 if is_its and run.is_current(member, message.epoch, message.term):
                     self.working.receipt(member, message.microbatch, now)
             case Accepted():
-                run.dispatch.wiring.observe(peer, message.service_s, message.backlog_s)
+                run.dispatch.accepted(peer, message)
             case Busy(work, service_s):
                 run.dispatch.wiring.observe(peer, service_s)
                 run.dispatch.refused(peer, work, now + max(REWIRE_S, service_s))

@@ -17,6 +17,7 @@ from swarmrt.scheduler.trainer.closing.version import Commit, Round
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.conduct import Charge, Conduct, Kind
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
+from swarmrt.scheduler.trainer.own_link import OwnLink
 from swarmrt.scheduler.trainer.plausible import Known
 from swarmrt.scheduler.trainer.saving import Saving
 from swarmrt.scheduler.trainer.work.books import Books
@@ -50,6 +51,7 @@ class Run:
         self.by_owners = set(settings.by_owners)  # stages whose replicas round differently
         self.has_begun = False
         self.is_stopping = False
+        self.hears_nobody = False  # its own link is at fault: whoever is late may not be
         self.known = Known(settings.microbatch_tokens, settings.least_loss)
         self.members = Members(len(settings.needed))
         self._secret = bytes.fromhex(settings.secret)
@@ -65,6 +67,7 @@ class Run:
         self.skipped: set[int] = set()  # open steps whose gradient is never finite
         self.commit: Commit | None = None
         self.saving = Saving(settings.start_version, self.digests)
+        self.own_link = OwnLink()
         self.offered = settings.start_version or None  # the checkpoint that newcomers can get
         self.step_time = Estimate()
         self.work_time = Estimate()  # of steps, until all is accumulated

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,32 +19,44 @@ import pytest
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Finish
+from swarmrt.scheduler.fetching import fetch
+from swarmrt.scheduler.fetching.donors import Donor
+from swarmrt.scheduler.fetching.sharing import IN_ALL, Sharing
 from swarmrt.scheduler.instructions import Instruction, Send, Stop, StopLoading
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.peer.updating.sync import Reducing
 from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.peer.work.tasks import Tasks
 from swarmrt.scheduler.timing import estimate, link_rate
+from swarmrt.scheduler.timing.link_rate import Direction
 from swarmrt.scheduler.trainer.closing import comparing, holding, worth
 from swarmrt.scheduler.trainer.closing import sync as committing
-from swarmrt.scheduler.trainer.closing.disputes import NotFinite
+from swarmrt.scheduler.trainer.closing.disputes import NotFinite, Unreachable
 from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.missing import Missing
 from swarmrt.scheduler.trainer.closing.sync import Committing
-from swarmrt.scheduler.trainer.membership import fencing, health, joining, price
+from swarmrt.scheduler.trainer.closing.version import Round
+from swarmrt.scheduler.trainer.ending import Ending
+from swarmrt.scheduler.trainer.membership import admitting, fencing, health, joining, price
 from swarmrt.scheduler.trainer.membership.conduct import Conduct
 from swarmrt.scheduler.trainer.membership.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.health import Health
 from swarmrt.scheduler.trainer.membership.joining import Joining
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
+from swarmrt.scheduler.trainer.own_link import OwnLink
 from swarmrt.scheduler.trainer.resumption import Checkpointed, Plan
 from swarmrt.scheduler.trainer.run import Phase, Run
 from swarmrt.scheduler.trainer.saving import Saving
 from swarmrt.scheduler.trainer.work import failures as scheduler_failures
+from swarmrt.scheduler.trainer.work.dispatch import Dispatch
 from swarmrt.scheduler.trainer.work.failures import Failures
 from swarmrt.scheduler.trainer.work.microbatches import Working
 from swarmrt.scheduler.wiring import stochastic as wiring
+from swarmrt.scheduler.wiring.replicas import Absent
 from swarmrt.scheduler.wiring.stochastic import Wiring
+from swarmrt.sim.swarm import trainer as sim_trainer
 from swarmrt.sim.swarm.trainer import Disk
+from tests.scheduler.fetching import test_fetching as fetching
 from tests.scheduler.peer import test_peer as peers
 from tests.scheduler.timing import test_patience as patience
 from tests.scheduler.trainer import test_paused as paused
@@ -57,10 +70,10 @@ from tests.sim import test_draining as draining
 from tests.sim import test_failures as failing
 from tests.sim import test_hangs as hangs
 from tests.sim import test_newcomers as at_home
+from tests.sim import test_stalls as stalls
 from tests.sim import test_stopping as stopping
 from tests.sim import test_stories as stories
 from tests.sim import test_swarm as swarms
-from tests.sim.schedules import test_hardships as hardships
 from tests.trust import test_trainer as trainer
 
 Off = Callable[[pytest.MonkeyPatch], None]
@@ -144,6 +157,23 @@ def hang(what: str) -> Callable[[], None]:
     return partial(hangs.test_hang_is_found_out_and_the_others_go_on, what, *hangs.VICTIMS[0])
 
 
+def counts_pauses(carried: Callable[..., None], self: Direction, *rest: Any) -> None:
+    self.pauses = False
+    carried(self, *rest)
+
+
+def takes_it_for_looked_at(
+    wait_for: Callable[..., None], committing_: Committing, round_: Round, now: float
+) -> None:
+    wait_for(committing_, round_, now)
+    committing_._has_looked = True
+
+
+def whom_no_other_rule_finds() -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        hangs.test_whom_no_other_rule_finds_is_done_without_at_last(monkeypatch)
+
+
 EVER_MORE = itertools.count()
 
 
@@ -200,6 +230,18 @@ GUARDS: dict[str, Guard] = {
     "a round goes on without whose link has become slow": Guard(
         says(worth, "longest_round_s", math.inf),
         at_home.test_whose_link_becomes_slow_in_a_round_is_left_out_of_it,
+    ),
+    "who has answered holds nobody up": Guard(
+        around(Round, "named", lambda _, round_: Counter(round_.waits_for.values())),
+        newcomers.test_who_holds_a_round_up_is_of_a_stage_that_has_not_answered,
+    ),
+    "what came to a stop is not slow": Guard(
+        around(Committing, "_wait_for", takes_it_for_looked_at),
+        newcomers.test_what_came_to_a_stop_is_missing_and_not_slow,
+    ),
+    "a link is no slower for the pauses of the other end": Guard(
+        around(Direction, "carried", counts_pauses),
+        newcomers.test_a_link_is_no_slower_for_the_pauses_of_the_other_end,
     ),
     # ------------------------------------------------------------ newcomers
     "a commit is held for a newcomer, a little": Guard(
@@ -305,9 +347,33 @@ GUARDS: dict[str, Guard] = {
         has(committing, "blamed", lambda missing, _, trust: [max(missing, key=trust)]),
         hang("slices and sums"),
     ),
+    "a computation is found out before a step was timed": Guard(
+        has(admitting, "UNTIMED_S", math.inf),
+        hangs.test_computation_that_hangs_before_a_restarted_trainer_has_timed_any_is_found_out,
+    ),
+    "an update is not waited for where a newcomer has the version": Guard(
+        says(Committing, "_late_beside_newcomers", []),
+        hangs.test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version,
+    ),
+    "whom no other rule finds is done without": Guard(
+        says(Ending, "_try_without", None),
+        whom_no_other_rule_finds,
+    ),
+    "who rests is called though it was a slow one": Guard(
+        says(Committing, "_call_others", []),
+        hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
+    ),
+    "what is void is not accumulated": Guard(
+        says(Tasks, "is_started", True),
+        peers.test_what_is_owned_anew_is_computed_though_its_void_backward_still_runs,
+    ),
+    "what is not answered is sent again": Guard(
+        says(Dispatch, "unanswered", []),
+        failures.test_what_the_first_stage_does_not_answer_is_sent_again_while_it_is_heard,
+    ),
     "an attempt whose frames are gone is refused": Guard(
         says(Forwards, "_would_forget", False),
-        hardships.test_another_attempt_is_not_taken_and_forgotten,
+        peers.test_another_attempt_is_not_taken_and_forgotten,
     ),
     "what is accumulated and nobody owns is claimed again": Guard(
         says(Working, "_owns_it_after_all", None),
@@ -332,6 +398,50 @@ GUARDS: dict[str, Guard] = {
     "one long absence counts for four": Guard(
         has(health, "MOST_DEADLINES", 10**6),
         beats.test_one_long_absence_does_not_make_patient_for_ever,
+    ),
+    "who is late gets nothing new before it is given up": Guard(
+        has(health, "EARLY", 10**6), beats.test_silence_is_judged_by_how_often_it_was_heard
+    ),
+    # ------------------------------------------------------------ the directory and its weather
+    "who was lost is not hailed because its record is there": Guard(
+        around(Absent, "without", lambda _, self, peers, now: peers),
+        joiners.test_who_was_lost_is_not_hailed_while_the_directory_still_names_it,
+    ),
+    # ------------------------------------------------------------ links
+    "who hears nobody holds that against nobody": Guard(
+        says(Fencing, "_hears_nobody", False),
+        partial(stalls.test_trainer_whose_own_radio_stalls_holds_that_against_nobody, 0),
+    ),
+    "what its own link delays is held against nobody": Guard(
+        says(OwnLink, "look", None),
+        stories.test_a_trainer_behind_half_a_megabit_knows_that_what_it_hears_is_late,
+    ),
+    "a checkpoint leaves room for words": Guard(
+        has(sim_trainer, "UNHURRIED", IN_ALL),
+        partial(
+            stories.test_a_trainer_behind_two_megabits_that_collects_a_checkpoint_fences_nobody,
+            (2, 2, 2),
+            0.15,
+        ),
+    ),
+    "of two that cannot reach each other one goes": Guard(
+        says(Unreachable, "said", "nobody"),
+        partial(trainer.test_cut_that_both_ends_tell_of_leaves_one_of_them_out, 1),
+    ),
+    # ------------------------------------------------------------ state transfer
+    "what a slow donor owes in the end is asked of others": Guard(
+        says(Sharing, "_hedge", []), fetching.test_the_last_chunks_are_not_left_to_the_slowest
+    ),
+    "donors that are away are waited for": Guard(
+        has(fetch, "MOST_AWAY_S", 0.0),
+        fetching.test_donors_that_are_away_are_waited_for_as_long_as_it_took_so_far,
+    ),
+    "what moves of a state is not asked for again": Guard(
+        says(Donor, "looked_at", None), fetching.test_what_still_moves_is_not_asked_for_again
+    ),
+    "a donor whose link broke is asked again": Guard(
+        around(Donor, "leave", lambda _, self, now: self.expel()),
+        fetching.test_a_donor_that_was_away_goes_on_where_it_was,
     ),
     # ------------------------------------------------------------ stopping and resuming
     "a resumed run goes on from what peers hold": Guard(

@@ -24,9 +24,10 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     SumPart,
 )
+from swarmrt.scheduler.trainer.closing.missing import Missing
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.swarm.dishonest import Habit
-from swarmrt.sim.swarm.world import World
+from swarmrt.sim.swarm.world import TRAINER, World
 
 
 def _no_slices(message: Message) -> Iterable[Message]:
@@ -158,6 +159,15 @@ def test_a_run_that_nobody_can_go_on_with_ends_though_the_others_repeat_what_the
         world.run(limit_s=2000.0)
 
 
+def test_whom_no_other_rule_finds_is_done_without_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reduce hangs, and nobody counts who is missing: nothing comes forward for five minutes."""
+    monkeypatch.setattr(Missing, "again", lambda *_: [])
+    world = swarm_in_which("s1p0", HANGS["sums"], (2, 2), seed=1)
+    began_at = world.clock.now
+    world.run(limit_s=began_at + 600.0)
+    assert fenced(world) == {"s1p0"} and any("nothing has come" in w for w in world.disk.fenced)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_lone_replica_whose_device_hangs_is_waited_for(seed: int) -> None:
     """Nobody could do its work, and what it has accumulated is not thrown away."""
@@ -175,8 +185,27 @@ def test_a_lone_replica_whose_device_hangs_is_waited_for(seed: int) -> None:
 def test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs() -> None:
     """Found by a soak: the one that hung was alone then, and was waited for until it moved again.
 
-    The link of s1p0 is the slow one. The reduce of s1p1 hangs for longer than anybody waits.
+    The link of s1p0 becomes slow, so one of the two is left out. Then the reduce of the other one
+    hangs for longer than anybody waits.
     """
+    sizes = Sizes(state_bytes=24_000_000, gradient_bytes=8_000_000, activation_bytes=1000)
+    world = World((1, 2), seed=1, steps=40, microbatches=4, eval_every=0, checkpoint_every=0,
+                  service_s=(0.005, 0.005), sizes=sizes)  # fmt: skip
+    world.run_until(20)
+    assert world.network.wires is not None
+    world.network.wires.links[PeerId("s1p0")] = Link(up_bytes_per_s=0.5e6)
+    while not world.disk.fenced:
+        world.clock.step()
+    (left_out,) = fenced(world)
+    assert all("a reduce with it takes" in why for why in world.disk.fenced)
+    (other,) = set(world.live(1)) - {left_out}
+    world.hang(other, "reduce", 1000.0)
+    world.run(limit_s=world.clock.now + 100.0)
+    assert world.disk.steps[-1].version == 40 and not world.disk.rollbacks
+
+
+def test_who_hangs_beside_a_slow_link_goes_alone() -> None:
+    """The slow link is of the same stage: its rounds have always been that long."""
     slow, hung = PeerId("s1p0"), PeerId("s1p1")
     cable = Link(up_bytes_per_s=5e6, down_bytes_per_s=25e6, latency_s=0.01)
     sizes = Sizes(state_bytes=24_000_000, gradient_bytes=8_000_000, activation_bytes=1000)
@@ -184,10 +213,8 @@ def test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs() -> N
                   service_s=(0.005, 0.005), sizes=sizes, links={slow: cable})  # fmt: skip
     world.run_until(30)
     world.hang(hung, "reduce", 1000.0)
-    began_at = world.clock.now
-    world.run(limit_s=began_at + 100.0)
-    assert any("s1p0: a reduce with it takes" in why for why in world.disk.fenced)
-    assert world.disk.steps[-1].version == 40 and not world.disk.rollbacks
+    world.run(limit_s=world.clock.now + 100.0)
+    assert world.disk.steps[-1].version == 40 and fenced(world) == {hung}
 
 
 def test_a_reduce_that_hangs_before_any_was_timed_is_found_out() -> None:
@@ -210,6 +237,44 @@ def test_update_that_hangs_before_any_was_timed_is_found_out(seed: int) -> None:
     world.clock.after(4.0, world.resume_trainer)
     world.clock.after(1.2, partial(world.hang, PeerId("s1p0"), "update", 1000.0))
     world.run(limit_s=150.0)
+    assert world.disk.steps[-1].version == 6 and "s1p0" in fenced(world)
+
+
+def test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version() -> None:
+    """Found by a soak: of two, one has made the update and is lost a moment later, and comes again
+    with it. The other one hangs in it, and was waited for: nobody else of its commit had it."""
+    world = World((2, 1), seed=1, steps=12, eval_every=0, checkpoint_every=0)
+    world.run_until(8)
+    world.hang(PeerId("s0p1"), "update", 1000.0)
+    while len(world.peers[PeerId("s0p0")].history) < 9:
+        world.clock.step()
+    assert len(world.disk.steps) == 8
+    world.network.cut(PeerId("s0p0"), TRAINER, 2.0)
+    world.run(limit_s=world.clock.now + 60.0)
+    assert world.disk.steps[-1].version == 12 and "s0p1" in fenced(world)
+    assert not world.disk.rollbacks
+
+
+def test_second_hang_does_not_end_the_first() -> None:
+    """Found by a soak: a computation went on later than its peer was said to hang."""
+    world = World((1, 1), seed=1, steps=8, eval_every=0, checkpoint_every=0)
+    world.run_until(3)
+    world.hang(PeerId("s1p0"), "compute", 30.0)
+    world.hang(PeerId("s1p0"), "compute", 5.0)
+    began_at = world.clock.now
+    world.run_until(5)
+    assert began_at + 30.0 < world.clock.now < began_at + 45.0
+    assert not world.peers[PeerId("s1p0")].is_hung
+
+
+def test_computation_that_hangs_before_a_restarted_trainer_has_timed_any_is_found_out() -> None:
+    """Found by a soak: what a computation takes was known to the peers alone."""
+    world = World((1, 3), seed=1, steps=6, eval_every=0, checkpoint_every=0)
+    world.run_until(2)
+    world.kill_trainer()
+    world.clock.after(0.5, world.resume_trainer)
+    world.clock.after(1.5, partial(world.hang, PeerId("s1p0"), "compute", 1000.0))
+    world.run(limit_s=world.clock.now + 80.0)
     assert world.disk.steps[-1].version == 6 and "s1p0" in fenced(world)
 
 

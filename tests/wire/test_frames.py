@@ -29,6 +29,7 @@ from swarmrt.messages import (
     Stale,
     TooSlow,
 )
+from swarmrt.scheduler.trainer.own_link import FRAME_BYTES
 from swarmrt.wire.frames import (
     CHUNK_BYTES,
     HELLO,
@@ -272,3 +273,7 @@ def test_garbage_raises_nothing_but_wire_errors(garbage: bytes, after_prefix: bo
         list(FrameReader(LIMITS).feed(data))
     except WireError:
         pass
+
+
+def test_the_trainer_knows_how_much_a_word_waits_for() -> None:
+    assert FRAME_BYTES == CHUNK_BYTES

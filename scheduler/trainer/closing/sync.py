@@ -104,7 +104,7 @@ class Committing:
         """Return how long a round is waited for: by what others took, and what its links take."""
         learned_s = self._round_time.patience_s(ROUND_S, self._run.void_rounds)
         carrying_s = worth.carrying_s(self._run, round_) * 2.0 ** min(self._run.void_rounds, 20)
-        return min(LONGEST_S, learned_s + carrying_s)
+        return min(LONGEST_S, learned_s + carrying_s + self._run.own_link.delay_s)
 
     def _copied_stages(self, now: float) -> frozenset[int]:
         """Return the stages whose version after this step others are to get: nobody else copies."""

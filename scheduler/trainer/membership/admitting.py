@@ -16,6 +16,8 @@ from swarmrt.scheduler.trainer.membership.health import Verdict
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 
+UNTIMED_S = 4.0  # that a computation may take before a step was timed: late after half a minute
+
 
 class Admitting:
     def __init__(self, run: Run) -> None:
@@ -69,10 +71,14 @@ class Admitting:
         return self._run.version == 0 or self.holds_version(member.stage, beacon)
 
     def verdict(self, member: Member, now: float) -> Verdict:
-        """Judge its health. A computation takes no longer than it says, and than a step."""
+        """Judge its health. A computation takes no longer than it says, and than a step; before a
+        step was timed here, what it says may be of short ones alone."""
         step_s = self._run.step_time.mean_s
         said_s = member.beacon.service_s if member.beacon is not None else 0.0
-        return member.health.verdict(now, min(said_s or step_s, step_s))
+        said_at = now - self._run.own_link.delay_s
+        if not step_s and said_s:
+            return member.health.verdict(said_at, max(said_s, UNTIMED_S))
+        return member.health.verdict(said_at, min(said_s or step_s, step_s))
 
     def is_stuck(self, member: Member, now: float) -> bool:
         """Return whether it has work and gets on with none: it would be fenced again at once."""

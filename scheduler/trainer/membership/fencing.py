@@ -3,6 +3,7 @@
 Rules:
 - A suspect gets nothing new. Who is silent for longer, or makes no progress, is fenced once that is
   cheaper than waiting for it (`price`): what it did in the step is void, and others do it.
+- Whoever hears nobody at all has lost its own link. That is held against nobody.
 - So is a member that is charged with something. By its own fault it is barred as well, for longer
   each time; who has lied is expelled.
 - A newcomer of a stage that has nobody else has to load its state in the time that it took others,
@@ -55,6 +56,7 @@ class Fencing:
     def __init__(self, run: Run, admitting: Admitting, committing: Committing) -> None:
         self.absent = Absent(run.settings.record_ttl_s)
         self._run, self._admitting, self._committing = run, admitting, committing
+        self._looked_at = 0.0
         self.looks_by = HEALTH_S  # at members again: later, this process has stood still
 
     def start(self, now: float) -> StartDeadline:
@@ -64,11 +66,25 @@ class Fencing:
     def look_after_members(self, now: float) -> list[Instruction]:
         """Suspect who is late, and fence who is very late."""
         self.notice_sleep(now)
+        self._run.own_link.look(now)
         instructions: list[Instruction] = [self.start(now)]
+        if self._hears_nobody(now):
+            return instructions
         instructions += [_lost(member) for member in self._run.members.take_forgotten()]
         for member in self._run.members:
             instructions += self._look_after(member, now)
         return instructions
+
+    def _hears_nobody(self, now: float) -> bool:
+        """Return whether all are silent at once, which is held against none of them. One alone is
+        silent by itself."""
+        run, quiet_s, self._looked_at = self._run, now - self._looked_at, now
+        heard = [m.health for m in run.members if m.health.heard_at is not None]
+        run.hears_nobody = len(heard) > 1 and all(h.misses_beats(now) for h in heard)
+        if run.hears_nobody:
+            for health in heard:
+                health.slept(quiet_s, now)
+        return run.hears_nobody
 
     def notice_sleep(self, now: float) -> None:
         """Hold against nobody that this process stood still. Call it before anything is made of
@@ -108,10 +124,11 @@ class Fencing:
     def _is_too_dear(self, member: Member, now: float) -> bool:
         """Return whether waiting for it costs more than doing its work again. Who is alone and is
         heard is waited for: nobody could do that work."""
+        said_at = now - self._run.own_link.delay_s
         alone = not self._run.has_others(member.peer, member.stage)
-        if alone and member.state is Membership.READY and not member.health.is_silent(now):
+        if alone and member.state is Membership.READY and not member.health.is_silent(said_at):
             return False
-        return member.health.late_s(now) > redo_s(self._run, member)
+        return member.health.late_s(said_at) > redo_s(self._run, member)
 
     def _is_waited_for(self, newcomer: Member, now: float) -> bool:
         """Return whether the run cannot go on before it has its state, and has waited for long."""

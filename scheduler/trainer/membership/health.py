@@ -82,6 +82,12 @@ class Health:
             return False
         return (now - self.heard_at) / _deadline_s(self.beacons, LEAST_BEATS) >= 2
 
+    def misses_beats(self, now: float) -> bool:
+        """Return whether its last beacon is two beats old, or older than any was likely to be."""
+        if self.heard_at is None:
+            return True
+        return now - self.heard_at > max(4 * BURST_S, _deadline_s(self.beacons, EARLY))
+
     def late_s(self, now: float) -> float:
         """Return for how long nothing has been heard of it, or of its progress."""
         if self.heard_at is None:

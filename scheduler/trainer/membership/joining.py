@@ -112,7 +112,7 @@ class Joining:
                     member, f"it missed the commit of version {self._run.version}", now
                 )
             case Membership.READY:
-                return self._remind(member, now)
+                return [*self._ask_again(member, now), *self._remind(member, now)]
             case Membership.ADMITTED if beacon.term < member.term:
                 return [self._admitting.tell(member)]
             case Membership.ADMITTED if not is_here:  # it could not get the state
@@ -121,6 +121,13 @@ class Joining:
             case Membership.ADMITTED if beacon.state == "serving":
                 return self._has_caught_up(member, beacon, now)
         return []
+
+    def _ask_again(self, member: Member, now: float) -> list[Instruction]:
+        """Give it once more what it was given and has not answered: it is heard."""
+        if member.stage != 0:
+            return []
+        run, beats = self._run, member.health.beacons
+        return [*run.dispatch.unanswered(member.peer, run.epoch, beats, now)]
 
     def _fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
         """Fence it. It may come again, in another term."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 from swarmrt.scheduler.trainer.membership.members import Member
 from swarmrt.scheduler.trainer.run import Run
 
+WORDS = 3  # one after the other in an answer: a claim, a receipt, and one that was lost
+
 
 def is_too_dear(run: Run, member: Member, waited_s: float) -> bool:
     """Return whether waiting for a member that is still heard has cost more than going on without
-    it: nobody is done without sooner than for silence."""
-    return waited_s > max(2 * member.health.deadline_s, redo_s(run, member))
+    it: nobody is done without sooner than for silence, nor for what this process does not hear."""
+    price_s = max(2 * member.health.deadline_s, redo_s(run, member)) + WORDS * run.own_link.delay_s
+    return waited_s > price_s and not run.hears_nobody
 
 
 def redo_s(run: Run, member: Member) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
-from swarmrt.messages import Forward
+from swarmrt.messages import Accepted, Forward
 from swarmrt.scheduler.instructions import Batch, Send
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate
@@ -35,6 +35,9 @@ class Flight:
     peer: PeerId  # of stage 0, that the newest attempt was given to
     sent_at: float
     began_at: float
+    asked: int = 0  # times again, for an answer to the newest attempt
+    asked_at: float = 0.0
+    accepted: bool = False  # the newest attempt is
     claim_s: float = CLAIM_S  # in which a claim of its newest attempt was expected
     claimed: bool = False  # the newest attempt has come to its end
     retries: int = 0
@@ -72,8 +75,8 @@ class Dispatch:
         self._flights.clear()
         self._attempts.clear()
 
-    def fill(self, epoch: int, overdue: Agenda[Late], now: float, step_s: float) -> list[Send]:
-        """Send while the window has room. A step takes about `step_s`."""
+    def fill(self, epoch: int, overdue: Agenda[Late], now: float, work_s: float) -> list[Send]:
+        """Send while the window has room. The work of a step takes about `work_s`."""
         sends: list[Send] = []
         while self.has_room:
             peer = self.wiring.choose(now)
@@ -83,10 +86,9 @@ class Dispatch:
                 return sends
             microbatch = self._pending.popitem(last=False)[0]
             flight = self._send(microbatch, peer, now)
-            flight.claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), step_s)
+            flight.claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), work_s)
             overdue.set(("flight", microbatch), now + SLACK * flight.claim_s)
-            forward = Forward(Work(microbatch, flight.attempt), epoch, ())
-            sends.append(Send(peer, forward, Batch(microbatch)))
+            sends.append(_forward(microbatch, flight, epoch))
         return sends
 
     @property
@@ -101,7 +103,27 @@ class Dispatch:
         attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
         flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now, now))
         flight.attempt, flight.peer, flight.sent_at, flight.claimed = attempt, peer, now, False
+        flight.asked, flight.asked_at, flight.accepted = 0, now, False
         return flight
+
+    def accepted(self, peer: PeerId, message: Accepted) -> None:
+        """A replica of stage 0 has taken a microbatch."""
+        self.wiring.observe(peer, message.service_s, message.backlog_s)
+        flight = self._flights.get(message.work.microbatch)
+        if flight is not None and (flight.attempt, flight.peer) == (message.work.attempt, peer):
+            flight.accepted = True
+
+    def unanswered(self, peer: PeerId, epoch: int, beats: Estimate, now: float) -> list[Send]:
+        """Send again, for it may be lost, what a replica has not answered that is heard meanwhile:
+        ever less often, as its beacons come."""
+        sends: list[Send] = []
+        for microbatch, flight in self._flights.items():
+            if flight.peer != peer or flight.accepted or flight.claimed:
+                continue
+            if now - flight.asked_at > beats.patience_s(CLAIM_S, flight.asked):
+                flight.asked, flight.asked_at = flight.asked + 1, now
+                sends.append(_forward(microbatch, flight, epoch))
+        return sends
 
     def again(self, microbatch: MicrobatchId) -> bool:
         """Ask for one more attempt, unless one is on its way. Returns whether there will be one."""
@@ -194,3 +216,9 @@ class Dispatch:
         self.wiring.validate()
         begun = [microbatch in self._attempts for microbatch in self._pending]
         assert begun == sorted(begun, reverse=True), "one that was begun waits behind a new one"
+
+
+def _forward(microbatch: MicrobatchId, flight: Flight, epoch: int) -> Send:
+    """Return the word of a flight's newest attempt."""
+    forward = Forward(Work(microbatch, flight.attempt), epoch, ())
+    return Send(flight.peer, forward, Batch(microbatch))

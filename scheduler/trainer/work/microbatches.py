@@ -27,7 +27,7 @@ from swarmrt.messages import Claim, Evaluated, Granted, Path, Recover, Released,
 from swarmrt.scheduler.instructions import Batch, Instruction, ReportRecovery, Send
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.membership.price import is_too_dear
+from swarmrt.scheduler.trainer.membership.price import WORDS, is_too_dear
 from swarmrt.scheduler.trainer.run import Phase, Run
 from swarmrt.scheduler.trainer.work.failures import Failures
 from swarmrt.scheduler.trainer.work.ledger import NOBODY, Grant, Ledger
@@ -114,7 +114,8 @@ class Working:
         self.has_landed = False
         work = self._recover(now) if run.books.has_vacancies else []
         if run.dispatch.has_room and run.phase is not Phase.WAITING:
-            work += run.dispatch.fill(run.epoch, run.agenda, now, run.step_time.mean_s)
+            work_s = run.work_time.mean_s + WORDS * run.own_link.delay_s
+            work += run.dispatch.fill(run.epoch, run.agenda, now, work_s)
         return work
 
     def claim(self, member: Member, claim: Claim, now: float) -> list[Instruction]:

@@ -17,11 +17,14 @@ from swarmrt.runtime.checkpoints.disk import Disk
 from swarmrt.runtime.checkpoints.draft import Draft, describe_file
 from swarmrt.runtime.state.fetching import Fetches, Wanted
 from swarmrt.runtime.state.landing import OnDisk
+from swarmrt.runtime.state.offering import LEASE_S
 from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved
+from swarmrt.scheduler.fetching.sharing import UNHURRIED
 from swarmrt.scheduler.instructions import SaveCheckpoint
 
 log = logging.getLogger("swarmrt.saving")
 
+KEEP_S = LEASE_S / 4  # between words that keep a snapshot whose turn has not come
 DROP_S = 10.0  # for the disk to let go of a draft; the next one does, otherwise
 
 
@@ -59,17 +62,33 @@ class Saves:
             return CheckpointSaved(what.version)
 
     async def _collect(self, what: SaveCheckpoint, draft: Draft) -> None:
+        """Get one stage after the other. Those whose turn has not come are kept meanwhile."""
         files: list[StageFile] = []
+        keeping = asyncio.create_task(self._keep(what, files))
+        try:
+            await self._get_all(what, draft, files)
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+        await self._finish(what, draft, files)
+
+    async def _keep(self, what: SaveCheckpoint, files: Sequence[StageFile]) -> None:
+        while True:
+            await asyncio.sleep(KEEP_S)
+            for stage in range(len(files) + 1, len(what.donors)):
+                self._fetches.keep(stage, what.version, what.donors[stage])
+
+    async def _get_all(self, what: SaveCheckpoint, draft: Draft, files: list[StageFile]) -> None:
         for stage, layout in enumerate(await self._layouts()):
             wanted = Wanted(layout, what.version, what.digests[stage])
             beside = partial(self._disk.call, size_bytes=wanted.size_bytes)
             landing = partial(OnDisk, draft.file_of(stage), disk=self._disk)
             try:
-                snapshot = await self._fetches.get(wanted, what.donors[stage], landing, beside)
+                donors = what.donors[stage]
+                snapshot = await self._fetches.get(wanted, donors, landing, beside, UNHURRIED)
             finally:
                 self._fetches.let_go()
             files.append(describe_file(snapshot, what.digests[stage]))
-        await self._finish(what, draft, files)
 
     async def _finish(self, what: SaveCheckpoint, draft: Draft, files: Sequence[StageFile]) -> None:
         manifest = {

@@ -39,7 +39,7 @@ from swarmrt.scheduler.fetching.events import (
     Verdict,
 )
 from swarmrt.scheduler.fetching.fetch import Check, Fetched, Fetching, GiveUp, Keep, Step
-from swarmrt.scheduler.fetching.sharing import Ask
+from swarmrt.scheduler.fetching.sharing import IN_ALL, Ask
 from swarmrt.scheduler.recording import FetchRecord
 
 Handle = Callable[[FetchEvent], list[Step]]
@@ -205,9 +205,10 @@ class Fetches:
         donors: Sequence[PeerId],
         new_landing: NewLanding = InMemory,
         beside: Beside = asyncio.to_thread,
+        at_once: int = IN_ALL,
     ) -> Snapshot:
         """Return the snapshot, which lies where `new_landing` says; `beside(work)` does what would
-        hold up the loop there.
+        hold up the loop there, and `at_once` chunks are asked for.
 
         When it fails or is cancelled, what has landed stays until it is let go: a second `get` of
         the same goes on there. Raises RunError when no donor can give it, OSError when it cannot
@@ -217,14 +218,19 @@ class Fetches:
         fetch = self._fetches.get(key)
         if fetch is None:
             landing = await beside(partial(new_landing, wanted.size_bytes))
-            core = Fetching(wanted.size_bytes, CHUNK_BYTES, self.distrusted)
+            core = Fetching(wanted.size_bytes, CHUNK_BYTES, self.distrusted, at_once)
             handle = partial(self._handle, key, core)
-            handle(FetchBegan(wanted.size_bytes, CHUNK_BYTES))
+            handle(FetchBegan(wanted.size_bytes, CHUNK_BYTES, at_once))
             fetch = Fetch(landing, handle, core, self._send, self._came, beside)
             self._fetches[key] = fetch
         snapshot = await fetch.snapshot(wanted, donors)
         self._fetches.pop(key, None)  # nothing may write into it any more
         return snapshot
+
+    def keep(self, stage: int, version: int, donors: Sequence[PeerId]) -> None:
+        """Have donors keep a snapshot that is got later: they let go of what nobody asks for."""
+        for donor in donors:
+            self._send(donor, GetState(stage, version, 0, 1), ())
 
     def _handle(self, key: Key, core: Fetching, event: FetchEvent) -> list[Step]:
         """Feed an event to a core, and write it down."""

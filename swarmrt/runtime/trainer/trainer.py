@@ -34,6 +34,7 @@ from swarmrt.runtime.directory.network import (
 )
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
+from swarmrt.runtime.links.moving import tell_what_moves
 from swarmrt.runtime.peer.updates import state_gradients
 from swarmrt.runtime.process.shell import Shell, Tensors
 from swarmrt.runtime.process.stopping import StopSwitch
@@ -187,6 +188,7 @@ class Trainer(Shell):
         duties = [self._publish_again_and_again(on_published)]
         duties += [self._watch(stage) for stage in range(self.config.num_stages)]
         duties.append(self._reception.watch(self._turned_out))
+        duties.append(tell_what_moves(self.links, self.process.feed))
         return await self.live(switch, Started(), duties)
 
     # ------------------------------------------------------------------ who may come in

@@ -12,7 +12,7 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, NoState, StateChunk
 from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
 from swarmrt.scheduler.fetching.fetch import Check, Fetched, Fetching, GiveUp, Keep, Step
-from swarmrt.scheduler.fetching.sharing import Ask
+from swarmrt.scheduler.fetching.sharing import IN_ALL, Ask
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.network import Network
 from swarmrt.sim.engine.process import Process
@@ -40,12 +40,15 @@ class Exchange:
         network: Network,
         state_bytes: int,
         find: Callable[[int, int], History | None],
+        at_once: int = IN_ALL,
     ) -> None:
-        """`find` is asked for the state of a stage and version that this process can give."""
+        """`find` is asked for the state of a stage and version that this process can give.
+        `at_once` chunks are asked for of what it gets."""
         self.clock, self.state_bytes = clock, state_bytes
         self.chunk_bytes = max(CHUNK_BYTES, -(-state_bytes // MOST_CHUNKS))
         self._process, self._network, self._find = process, network, find
         self._distrusted: set[PeerId] = set()
+        self._at_once = at_once
         self._fetches: dict[tuple[int, int], Fetch] = {}
         network.connect(process.me, self._arrived)
 
@@ -59,7 +62,7 @@ class Exchange:
         """
         fetch = self._fetches.get((stage, version))
         if fetch is None:
-            core = Fetching(self.state_bytes, self.chunk_bytes, self._distrusted)
+            core = Fetching(self.state_bytes, self.chunk_bytes, self._distrusted, self._at_once)
             fetch = self._fetches[stage, version] = Fetch(self, stage, version, core)
         fetch.start(digest, donors, done)
 

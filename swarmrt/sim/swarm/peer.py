@@ -23,7 +23,6 @@ from swarmrt.scheduler.events import (
     ComputeFailed,
     ForwardDone,
     GradientCombined,
-    Moved,
     PartSummed,
     PartUpdated,
     Started,
@@ -71,11 +70,11 @@ from swarmrt.sim.engine.network import Network
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.swarm.dishonest import HONEST
 from swarmrt.sim.swarm.fetching import Exchange, History, Update, digest_of
+from swarmrt.sim.swarm.moving import tell_what_moves
 
 TOKENS = 10  # of every microbatch
 FRAME_BYTES = 100
 SNAPSHOTS_KEPT = 2
-MOVED_S = 0.5  # between words of what comes and goes
 Key = tuple[int, int, int]  # step, round, index
 Thread = Literal["compute", "reduce", "update", "load"]
 
@@ -135,17 +134,7 @@ class SimulatedPeer:
     def start(self) -> None:
         self.process.feed(Started(0, digest_of(())))
         if self._network.wires is not None:
-            self._tell_what_moves(Moved(0, 0, 0))
-
-    def _tell_what_moves(self, told: Moved) -> None:
-        if not self.process.alive:
-            return
-        wires = self._network.wires
-        assert wires is not None
-        moved = Moved(*wires.moved_bytes(self.settings.me))
-        if moved != told or moved.left_bytes:
-            self.process.feed(moved)
-        self._clock.after(MOVED_S, lambda: self._tell_what_moves(moved))
+            tell_what_moves(self.process, self._clock, self._network.wires)
 
     def hang(self, thread: Thread, seconds: float) -> None:
         """Make what it does there take so much longer, while the process beacons as before."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Expelled, Started
+from swarmrt.scheduler.fetching.sharing import UNHURRIED
 from swarmrt.scheduler.instructions import (
     Batch,
     Expel,
@@ -40,6 +40,7 @@ from swarmrt.sim.engine.links import Sizes
 from swarmrt.sim.engine.network import Network
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.swarm.fetching import Exchange, History, digest_of
+from swarmrt.sim.swarm.moving import tell_what_moves
 
 
 @dataclass
@@ -98,11 +99,11 @@ class SimulatedTrainer:
             network.connect(settings.me, self.process.feed)
         else:
             size = sizes.state_bytes
-            self._exchange = Exchange(self.process, clock, network, size, self._give)
+            self._exchange = Exchange(self.process, clock, network, size, self._give, UNHURRIED)
 
     def hang_saving(self, seconds: float) -> None:
         """Make whatever is written to its disk take so much longer."""
-        self._disk_hangs_until = self._clock.now + seconds
+        self._disk_hangs_until = max(self._disk_hangs_until, self._clock.now + seconds)
 
     def fill_disk(self, seconds: float) -> None:
         """Have its disk take nothing for so long."""
@@ -114,6 +115,8 @@ class SimulatedTrainer:
 
     def start(self) -> None:
         self.process.feed(Started())
+        if self._network.wires is not None:
+            tell_what_moves(self.process, self._clock, self._network.wires)
 
     def _act(self, instruction: Instruction) -> None:
         match instruction:
@@ -166,30 +169,33 @@ class SimulatedTrainer:
         return self.disk.checkpoints[version][stage] if self.offered == version else None
 
     def _save(self, what: SaveCheckpoint) -> None:
-        """Collect one state a stage: without sizes, in half a second."""
-        stages = range(len(what.donors))
-        found: dict[int, History | None] = {}
-
-        def got(stage: int, state: History | None) -> None:
-            found[stage] = state
-            if self._exchange is not None:
-                self._exchange.forget(stage, what.version)
-            if len(found) == len(stages):
-                self._write(what, [found[stage] for stage in stages])
-
+        """Collect one state a stage, one after the other; without sizes, in half a second."""
         if self._exchange is not None:
-            for stage in stages:
-                donors, digest = what.donors[stage], what.digests[stage]
-                done = partial(got, stage)
-                self._exchange.get(stage, what.version, digest, donors, done)
+            self._collect(what, [])
             return
 
         def find() -> None:
-            for stage in stages:
-                states = (self._snapshot_of(d, stage, what.version) for d in what.donors[stage])
-                got(stage, next((state for state in states if state is not None), None))
+            found = []
+            for stage, donors in enumerate(what.donors):
+                states = (self._snapshot_of(donor, stage, what.version) for donor in donors)
+                found.append(next((state for state in states if state is not None), None))
+            self._write(what, found)
 
         self._clock.after(0.5, find)
+
+    def _collect(self, what: SaveCheckpoint, found: list[History | None]) -> None:
+        """Get the states that are not found yet, then write all."""
+        stage, exchange = len(found), self._exchange
+        assert exchange is not None
+        if stage == len(what.donors):
+            self._write(what, found)
+            return
+
+        def got(state: History | None) -> None:
+            exchange.forget(stage, what.version)
+            self._collect(what, [*found, state])
+
+        exchange.get(stage, what.version, what.digests[stage], what.donors[stage], got)
 
     def _write(self, what: SaveCheckpoint, found: list[History | None]) -> None:
         hung_s = self._disk_hangs_until - self._clock.now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from swarmrt.config import parse_config
 from swarmrt.ids import PeerId
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.checkpoints import disk as disks
+from swarmrt.runtime.checkpoints import saving
 from swarmrt.runtime.checkpoints.checkpoint import newest_checkpoint
 from swarmrt.runtime.checkpoints.disk import Disk
 from swarmrt.runtime.checkpoints.saving import Saves
+from swarmrt.runtime.state.offering import Shelf
 from swarmrt.runtime.state.snapshot import Snapshot, digest_of, write_snapshot
 from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved
 from swarmrt.scheduler.instructions import SaveCheckpoint
@@ -29,6 +32,15 @@ CONFIG = parse_config(
         "run": {"name": "saved"},
         "model": {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "sequence": 16},
         "stages": {"layers": [1]},
+    },
+    "the test",
+)
+
+TWO_STAGES = parse_config(
+    {
+        "run": {"name": "saved"},
+        "model": {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "sequence": 16},
+        "stages": {"layers": [1, 1]},
     },
     "the test",
 )
@@ -54,6 +66,35 @@ class Story:
         what = SaveCheckpoint(3, 1, ((PeerId("a"),),), (self._digest,))
         async with asyncio.timeout(30):
             return await self._saves.save(what)
+
+
+def test_a_stage_whose_turn_comes_late_is_kept_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first stage takes minutes to collect. Each second of this test is twenty minutes, so a
+    snapshot that nobody asks for is let go after a tenth of one."""
+    monkeypatch.setattr(saving, "KEEP_S", 0.025)
+    pace = 1200.0
+    stages = [Stage(TWO_STAGES, number) for number in range(2)]
+    shelves = {}
+    for number, name in enumerate("ab"):
+        data = write_snapshot(number, 3, stages[number].live_state())
+        shelves[name] = Shelf(lambda: pace * time.monotonic())
+        shelves[name].put(Snapshot(number, 3, data, digest_of(data)))
+    donors = Donors(shelves)
+    donors.answer_s["a"] = 0.5
+    digests = tuple(stage.digest() for stage in stages)
+    what = SaveCheckpoint(3, 1, ((PeerId("a"),), (PeerId("b"),)), digests)
+
+    async def tidied() -> CheckpointSaved | CheckpointFailed:
+        saves = saving.Saves(TWO_STAGES, tmp_path, donors.fetches, Disk())
+        saved = asyncio.create_task(saves.save(what))
+        while not saved.done():
+            await asyncio.sleep(0.01)
+            shelves["b"].tidy()
+        return await saved
+
+    assert asyncio.run(tidied()) == CheckpointSaved(3)
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_the_next_save_is_whole(

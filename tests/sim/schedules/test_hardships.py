@@ -46,9 +46,3 @@ def test_the_bound_follows_from_the_scenario() -> None:
 
     assert bound_s(1.0, 1000) > bound_s(0.1, 1000) + 10
     assert bound_s(0.1, 1_000_000_000) > bound_s(0.1, 1000) + 10
-
-
-def test_another_attempt_is_not_taken_and_forgotten() -> None:
-    """Found by a soak: it came while the backward of an earlier one ran that had no frames left,
-    was accepted, and forgotten; the trainer waited for it for 85 s."""
-    assert play(draw(897)).covered["hang"]

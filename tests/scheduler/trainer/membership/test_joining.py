@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Applied, Apply, Beacon, Message, Ready
-from swarmrt.scheduler.events import DeadlinePassed, PeerLost, Received, Started
+from swarmrt.messages import Applied, Apply, Beacon, Hail, Message, Ready
+from swarmrt.scheduler.events import DeadlinePassed, PeerLost, PeersSeen, Received, Started
 from swarmrt.scheduler.instructions import ReportRecovery, Send
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
@@ -61,6 +61,19 @@ def test_late_copies_of_what_a_peer_said_before_its_admission_change_nothing() -
     assert trainer.hear(trainer.beacon(1, "serving"), 10.5) == []
     assert trainer.hear(trainer.beacon(0, "joining"), 11.0) == []
     assert trainer.is_ready
+
+
+def test_who_was_lost_is_not_hailed_while_the_directory_still_names_it() -> None:
+    """Its record outlives it. When it is heard again, or the record could not be there, it is."""
+    trainer = Trainer()
+
+    def hailed(now: float) -> list[PeerId]:
+        sends = trainer.core.handle(PeersSeen(0, (PEER,)), now)
+        return [i.to for i in sends if isinstance(i, Send) and isinstance(i.message, Hail)]
+
+    trainer.core.handle(PeerLost(PEER, "its link broke"), 11.0)
+    assert hailed(12.0) == hailed(20.0) == []
+    assert hailed(11.0 + SETTINGS.record_ttl_s + 1.0) == [PEER]
 
 
 def test_peer_that_goes_on_saying_so_has_voided_its_work() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import (
+    Accepted,
     Beacon,
     Claim,
     Drain,
@@ -236,3 +238,21 @@ def test_what_was_lost_of_it_is_said_again() -> None:
         trainer.now += 0.5
         sent += len(trainer.hear(A, trainer.beacon(A, trainer.term(A), "serving"))) > 1
     assert trainer.told[A] == {B, C} and sent <= 10, "not with every beacon"
+
+
+def test_what_the_first_stage_does_not_answer_is_sent_again_while_it_is_heard() -> None:
+    """Found by a soak: a forward was lost, and missed when a claim was due that takes long."""
+    trainer = Trainer(A, B, C, D)
+    trainer.core.fencing.looks_by = math.inf  # it does not sleep, though no deadline passes
+    given = attempts(trainer.began)
+    assert MB in given
+    sent = list[MicrobatchId]()
+    for _ in range(40):
+        trainer.now += 0.5
+        sent += attempts(trainer.hear(A, trainer.beacon(A, trainer.term(A), "serving")))
+    assert set(sent) == set(given) and 3 <= sent.count(MB) <= 6, "ever less often"
+    for microbatch in given:
+        trainer.hear(A, Accepted(Work(microbatch, 1), 0.1, 0.0))
+    for _ in range(40):
+        trainer.now += 0.5
+        assert not attempts(trainer.hear(A, trainer.beacon(A, trainer.term(A), "serving")))
