@@ -7,14 +7,14 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import DirectoryError
+from swarmrt.errors import DirectoryError, RunError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.access.door import GuardedDoor
 from swarmrt.runtime.carriers.beacons import Beacons, OnBeacon
@@ -22,18 +22,25 @@ from swarmrt.runtime.carriers.carriers import Carrier
 from swarmrt.runtime.carriers.direct import DirectCarrier
 from swarmrt.runtime.carriers.libp2p import Libp2pCarrier
 from swarmrt.runtime.daemon.daemon import Daemon, check_address
+from swarmrt.runtime.daemon.restarting import keep_up
 from swarmrt.runtime.directory.directory import Directory
+from swarmrt.runtime.directory.meeting_again import meet_again
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links.arriving import SAY_S, arrive
 from swarmrt.runtime.links.links import Links
+from swarmrt.runtime.peer.causes import cause_of
 from swarmrt.runtime.reach.addresses import Reach, host_of
+from swarmrt.runtime.reach.listening import Listening
+from swarmrt.runtime.reach.multiaddrs import by_peer
 from swarmrt.runtime.reach.place import Place, describe, own_address, standing_of
 from swarmrt.runtime.reach.relays import Relays
 from swarmrt.trust.papers import Papers
 from swarmrt.trust.statements import Age, Published
 
 log = logging.getLogger("swarmrt.network")
+
+T = TypeVar("T")
 
 LOOPBACK = Place()
 MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
@@ -51,6 +58,7 @@ class Network:
     barred: set[PeerId] = field(default_factory=set)  # who was turned out of it
     refused: Counter[str] = field(default_factory=Counter)  # what this process has not taken
     uplink: Uplink | None = None  # what links may use of it, where that is bounded
+    listening: Listening = field(default_factory=Listening)  # where ports were asked for
 
     @property
     def me(self) -> PeerId:
@@ -89,6 +97,7 @@ class Network:
                     port=place.ports.direct,
                     announced=place.announced_direct,
                     refused=self.refused,
+                    bound=self.listening.direct,
                 )
             )
         if link != "direct":
@@ -106,6 +115,7 @@ class Network:
             self.refused,
             port=self.place.ports.udp,
             announced=self.place.announced_udp,
+            bound=self.listening.udp,
         )
 
     @property
@@ -115,6 +125,45 @@ class Network:
         told = [one.host for one in place.announced] or self.daemon.hosts()
         joined = filter(None, map(host_of, self.join))
         return Reach([*place.hosts, *told, *joined])
+
+    async def keep_up(self, known: Callable[[], Mapping[PeerId, Sequence[str]]] = dict) -> None:
+        """Start the daemon again whenever it ends by itself, and find the others again. Raises
+        RunError when it is gone for good.
+
+        `known` returns where others are, beside those who were connected to it.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                meeting: asyncio.Task[None] | None = None
+
+                async def returned() -> None:
+                    nonlocal meeting
+                    if meeting is not None:
+                        meeting.cancel()
+                    others = {**known(), **self.daemon.seen(), **by_peer(self.join)}
+                    await self.directory.go_on()
+                    await self.relays.start_anew()
+                    meeting = tasks.create_task(meet_again(self.daemon, self.directory, others))
+
+                await keep_up(self.daemon, returned)
+        except BaseExceptionGroup as group:
+            if group.split(RunError)[1] is not None:
+                raise
+            raise RunError(cause_of(group)) from None
+
+    async def while_up(self, wait: Coroutine[Any, Any, T]) -> T:
+        """Wait for what may take long, and keep the daemon up meanwhile. Raises RunError when it is
+        gone for good."""
+        waiting, keeping = asyncio.create_task(wait), asyncio.create_task(self.keep_up())
+        try:
+            await asyncio.wait((waiting, keeping), return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                await keeping
+            return await waiting
+        finally:
+            for task in (waiting, keeping):
+                task.cancel()
+            await asyncio.gather(waiting, keeping, return_exceptions=True)
 
     def describe(self) -> str:
         """Say for its user where this process can be reached."""
@@ -133,13 +182,15 @@ async def open_network(
     remembered: Sequence[str] = (),
     waiting: Callable[[str], None] | None = None,
     max_mbps: float | None = None,
+    with_links: bool = False,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
     `papers` say of which run this process is; the directory of a private one is closed to others.
     `remembered` are addresses at which others once were; with `waiting` a directory that does not
-    answer is waited for. `max_mbps` bounds what links send, in megabits a second. Raises
-    DirectoryError when no address of `join` answers.
+    answer is waited for. `max_mbps` bounds what links send, in megabits a second. Whoever
+    is to have links holds the ports that it asks for, `with_links`, from the beginning. Raises
+    DirectoryError when no address of `join` answers, UsageError when a port is taken.
     """
     for address in join:
         check_address(address, with_peer=True)
@@ -156,7 +207,12 @@ async def open_network(
             await daemon.close()
             raise
 
-    daemon, directory = await arrive(enter, join, remembered, waiting)
+    listening = Listening.at(place) if with_links else Listening()
+    try:
+        daemon, directory = await arrive(enter, join, remembered, waiting)
+    except BaseException:
+        listening.close()
+        raise
     if faults is not None:
         faults.on_daemon(daemon.stand_still)
     relays = Relays(daemon, join, directory.meet)
@@ -165,11 +221,13 @@ async def open_network(
         uplink = None if max_mbps is None else Uplink(max_mbps * 1e6 / 8)
         network = Network(daemon, directory, relays, place, faults, join, papers, barred)
         network.uplink = uplink
+        network.listening = listening
         yield network
     finally:
         await relays.close()
         await directory.close()
         await daemon.close()
+        listening.close()
 
 
 async def find_run(

@@ -79,6 +79,11 @@ class Dialer:
         """A peer's addresses for the carrier of that name."""
         return self._addresses.get(peer, {}).get(carrier, ())
 
+    def all_known(self, carrier: str) -> dict[PeerId, Sequence[str]]:
+        """Return the addresses of all peers for the carrier of that name, the latest ones last."""
+        known = {peer: its.get(carrier, ()) for peer, its in self._addresses.items()}
+        return {peer: its for peer, its in known.items() if its}
+
     def check_due(self, peer: PeerId) -> None:
         """Check that a peer may be dialed now. Raises RunError while one that failed is to be left
         alone."""

@@ -117,6 +117,10 @@ class Links:
         known."""
         return self._dialer.known(peer, carrier)
 
+    def all_known(self, carrier: str) -> dict[PeerId, Sequence[str]]:
+        """Return where peers can be dialed by the carrier of that name, the latest ones last."""
+        return self._dialer.all_known(carrier)
+
     def host_of(self, peer: PeerId) -> str | None:
         """The IP address from which a peer's link comes, where that is the peer's own."""
         hosts = (link.connection.host() for link in self._links if link.connection.peer == peer)

@@ -53,7 +53,7 @@ class Relays:
     """Relays that may let others through to this process. `start` first, `close` at the end."""
 
     def __init__(
-        self, daemon: Daemon, join: Sequence[str], found: Callable[[PeerId], Awaitable[None]]
+        self, daemon: Daemon, join: Sequence[str], found: Callable[[PeerId], Awaitable[object]]
     ) -> None:
         """`found` is called with each relay that answers, again and again."""
         self._daemon, self._found = daemon, found
@@ -91,6 +91,17 @@ class Relays:
         self._task = asyncio.create_task(self._look_again_and_again())
         self._task.add_done_callback(_report)
 
+    async def start_anew(self) -> None:
+        """Go on with a daemon that holds no places any more, and say that its addresses are to be
+        told again. Raises OSError."""
+        for relay in self._relays.values():
+            relay.holds, relay.ask_at = False, 0.0
+        if self._task is not None:
+            async with asyncio.timeout(LOOK_S):
+                await self._look()
+        for told in self._on_change:
+            told()
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -102,7 +113,7 @@ class Relays:
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._look()
-            except TimeoutError:
+            except (OSError, EOFError):  # a time-out too
                 log.info("the daemon does not say where others see it; it is asked again")
 
     async def _look(self) -> None:

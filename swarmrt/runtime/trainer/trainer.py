@@ -116,11 +116,12 @@ async def train(
         remembered=book.addresses if options.resume else (),
         waiting=options.say if options.wait else None,
         max_mbps=options.max_mbps,
+        with_links=True,
     ) as network:
         if not options.place.is_loopback:
             options.say(network.describe())
             book.keep_ports(options.place.ports)
-        published = await published_run(network.directory, papers.run)
+        published = await network.while_up(published_run(network.directory, papers.run))
         if published is not None and published.trainer != network.me:
             raise UsageError(
                 f"your run {papers.run} is already published by {published.trainer}; "

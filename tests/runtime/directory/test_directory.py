@@ -207,7 +207,7 @@ class Careless(Directory):
     """A dishonest node: it keeps whatever it is given."""
 
     def __init__(self, directory: Directory) -> None:
-        super().__init__(directory._node, directory._records)
+        super().__init__(directory._daemon, directory._node, directory._records)
         directory._node.protocol.record_validator = None
 
 
