@@ -51,6 +51,7 @@ ANYBODY = PeerId("")  # without TLS, which nothing but a benchmark is
 class DirectConnection(BufferedConnection):
     """A TCP connection. `peer` is known once TLS has come up."""
 
+    carrier = "direct"
     carrier_with_streams = "direct"
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ HOLE_S = 7.0  # in which a way past the relay is found, if there is one
 class Libp2pConnection(BufferedConnection):
     """A stream of the daemon's. libp2p has proved who is at its other end."""
 
+    carrier = "libp2p"
     _writer: StreamWriter
     _at = ""
 

@@ -27,6 +27,7 @@ from swarmrt.runtime.carriers.carriers import Carrier, Connection
 from swarmrt.runtime.faults.faults import Late, LinkFaults
 from swarmrt.runtime.limits.quotas import Quotas
 from swarmrt.runtime.limits.uplink import Uplink
+from swarmrt.runtime.links.better_links import BetterLinks
 from swarmrt.runtime.links.dialing import Dialer
 from swarmrt.runtime.links.open_links import Link, OpenLinks
 from swarmrt.runtime.links.outbox import Gathering, Outbox
@@ -38,6 +39,8 @@ from swarmrt.wire.frames import (
     FrameWriter,
     Hello,
     Join,
+    Moved,
+    Moving,
     Outgoing,
     Tally,
     encode,
@@ -93,6 +96,14 @@ class Links:
         self._closing = False
         self._process = secrets.token_hex(8)  # by which others know that this one has started anew
         self._gathering = Gathering(self._write_gathered, before_gathered)
+        self._better = BetterLinks(
+            self._dialer,
+            self._links,
+            self._outboxes,
+            self._dial_better,
+            self._go_on_writing,
+            self._spawn,
+        )
         if faults is not None:
             faults.on_cut(self._cut)
 
@@ -238,10 +249,11 @@ class Links:
         """Write as much as goes out at once: waking a task up takes longer than that."""
         frames, connection = outbox.frames, outbox.connection
         if connection is not None and connection.may_write:
+            put = partial(self._put, peer, outbox, connection)
             if self._uplink is None:
-                connection.write(frames.next_frames())
+                put()
             else:
-                self._uplink.put_control(frames, partial(_put, connection, frames))
+                self._uplink.put_control(frames, put)
         if not len(frames):
             return
         outbox.wake.set()
@@ -269,11 +281,11 @@ class Links:
                 await self._dial(peer, outbox)
             assert outbox.connection is not None
             while True:
-                while not len(outbox.frames):
+                while not outbox.may_write:
                     outbox.wake.clear()
                     await outbox.wake.wait()
                 connection = outbox.connection
-                put = partial(_put, connection, outbox.frames)
+                put = partial(self._put, peer, outbox, connection)
                 if self._uplink is None:
                     put()
                 else:
@@ -311,7 +323,31 @@ class Links:
                 await asyncio.sleep(0.1 * 2**attempt)  # a peer that starts is not there at once
         if outbox.connection is None:
             outbox.connection = connection
+            self._better.look_for(peer, outbox)
         self._begin(connection, incoming=False)
+
+    async def _dial_better(self, peer: PeerId, than: str) -> None:
+        """Open a link by a better carrier. Raises RunError or OSError."""
+        if self._faults is not None:
+            self._faults.check_not_cut(peer)
+        self._begin(await self._dialer.dial_better(peer, than), incoming=False)
+
+    def _go_on_writing(self, peer: PeerId, outbox: Outbox) -> None:
+        """Write what waits, to a connection that may be another one than before."""
+        link = next(iter(one for one in self._links if one.connection is outbox.connection), None)
+        if link is not None and outbox.streams is None:
+            self._offer_streams(link)
+        if len(outbox.frames):
+            self._write_now(peer, outbox)
+
+    def _put(self, peer: PeerId, outbox: Outbox, connection: Connection) -> int:
+        """Write what is next, if anything is, and return how many bytes that is."""
+        if connection is not outbox.connection or not outbox.may_write:
+            return 0
+        buffers = outbox.frames.next_frames()
+        connection.write(buffers)
+        self._better.wrote(peer, outbox)
+        return sum(map(len, buffers))
 
     # ------------------------------------------------------------------ reading
 
@@ -366,7 +402,10 @@ class Links:
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
         """Take a message. Raises WireError when the first one is not the hello of this run."""
         if link.greeted:
-            self._on_message(link.connection.peer, message, tensors)
+            if isinstance(message, (Moving, Moved)):
+                self._better.heard(link, message)
+            else:
+                self._on_message(link.connection.peer, message, tensors)
             return
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
@@ -380,6 +419,7 @@ class Links:
         if link.incoming:
             self._adopt(link.connection)
         self._offer_streams(link)
+        self._better.opened(link)
 
     def _greeted(self, link: Link) -> None:
         link.greeted = True
@@ -446,6 +486,7 @@ class Links:
                 link.of.connection.end(f"a further connection of it broke: {reason}")
             return
         self._forget(link)
+        self._better.ended(link)
         for further in list(link.joined):
             further.connection.abort()
         peer = link.connection.peer
@@ -463,6 +504,7 @@ class Links:
         was under way comes back. The peer is not lost: what it has not got is said again when no
         answer comes."""
         peer = link.connection.peer
+        outbox.stay()
         lost = [*outbox.frames.take_begun(), *outbox.on_streams()]
         if outbox.streams is not None:
             outbox.streams.abort()
@@ -471,8 +513,8 @@ class Links:
         self._offer_streams(link)
         for message in lost:
             self._on_send_failed(peer, message)
-        if len(outbox.frames):
-            self._write_now(peer, outbox)
+        self._go_on_writing(peer, outbox)
+        self._better.look_for(peer, outbox)
 
     def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
         """Check that the other end is of this run, and shows nothing false. Raises WireError."""
@@ -495,12 +537,14 @@ class Links:
         outbox = self._outbox(connection.peer)
         if outbox.connection is None:
             outbox.connection = connection
+            self._better.look_for(connection.peer, outbox)
 
     def _broken(self, peer: PeerId, outbox: Outbox, reason: str) -> None:
         """Report what was not written, and the loss, once."""
         if self._closing or self._outboxes.get(peer) is not outbox:
             return
         del self._outboxes[peer]
+        outbox.stay()
         if outbox.task is not None and outbox.task is not asyncio.current_task():
             outbox.task.cancel()
         if outbox.connection is not None:
@@ -556,12 +600,3 @@ class Links:
 
         task.add_done_callback(done)
         return task
-
-
-def _put(connection: Connection, frames: FrameWriter) -> int:
-    """Write what is next, if anything is, and return how many bytes that is."""
-    if not len(frames):
-        return 0
-    buffers = frames.next_frames()
-    connection.write(buffers)
-    return sum(map(len, buffers))
