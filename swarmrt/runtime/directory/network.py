@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import DirectoryError, RunError
-from swarmrt.ids import PeerId, RunId
+from swarmrt.errors import RunError
+from swarmrt.ids import PeerId
 from swarmrt.runtime.access.door import GuardedDoor
 from swarmrt.runtime.carriers.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers.carriers import Carrier
@@ -27,8 +25,7 @@ from swarmrt.runtime.directory.directory import Directory
 from swarmrt.runtime.directory.meeting_again import meet_again
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.limits.uplink import Uplink
-from swarmrt.runtime.links.arriving import SAY_S, arrive
-from swarmrt.runtime.links.links import Links
+from swarmrt.runtime.links.arriving import arrive
 from swarmrt.runtime.peer.causes import cause_of
 from swarmrt.runtime.reach.addresses import Reach, host_of
 from swarmrt.runtime.reach.listening import Listening
@@ -36,14 +33,12 @@ from swarmrt.runtime.reach.multiaddrs import by_peer
 from swarmrt.runtime.reach.place import Place, describe, own_address, standing_of
 from swarmrt.runtime.reach.relays import Relays
 from swarmrt.trust.papers import Papers
-from swarmrt.trust.statements import Age, Published
 
 log = logging.getLogger("swarmrt.network")
 
 T = TypeVar("T")
 
 LOOPBACK = Place()
-MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
 
 
 @dataclass
@@ -228,96 +223,3 @@ async def open_network(
         await directory.close()
         await daemon.close()
         listening.close()
-
-
-async def find_run(
-    directory: Directory,
-    run: RunId,
-    *,
-    wait: bool,
-    newer_than: Age = (0, -1),
-    say: Callable[[str], None] = log.warning,
-    poll_s: float = 1.0,
-) -> Published:
-    """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
-
-    One that is older than `newer_than`, which was seen before, is that of a trainer of the past.
-    Who waits also waits for a directory that does not answer, and is told what for: `say` is called
-    at once, and again from time to time.
-    """
-    said_at = -math.inf
-    while True:
-        record = await (published_run(directory, run) if wait else directory.find_run(run))
-        if record is not None and record.age >= newer_than:
-            return record
-        if not wait:
-            raise DirectoryError(
-                await directory.why_clocks_hide()
-                or f"{_why_not_found(run, record)}; start it with `swarmrt train`, or "
-                "pass --wait to serve it as soon as it is published"
-            )
-        if time.monotonic() - said_at >= SAY_S:
-            said_at = time.monotonic()
-            why = await directory.why_clocks_hide() or _why_not_found(run, record)
-            say(f"waiting for run {run}: {why}; it is looked for again and again")
-        await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
-
-
-async def published_run(directory: Directory, run: RunId, poll_s: float = 1.0) -> Published | None:
-    """Return what the directory has of a run, None if that is nothing, as soon as it answers."""
-    while True:
-        try:
-            return await directory.find_run(run)
-        except DirectoryError as error:
-            log.warning("looking for run %s: %s; it is tried again and again", run, error)
-        await asyncio.sleep(poll_s)
-
-
-def _why_not_found(run: RunId, record: Published | None) -> str:
-    newer = "" if record is None else " that is newer than what was seen of it before"
-    return f"the directory knows no run {run}{newer}"
-
-
-async def watch_stage(
-    directory: Directory,
-    links: Links,
-    run: RunId,
-    stage: int,
-    statuses: frozenset[str],
-    seen: Callable[[int, tuple[PeerId, ...]], None],
-    every_s: float,
-    again: asyncio.Event | None = None,
-) -> None:
-    """Read a stage's records again and again; `seen(stage, peers)` is told of all of them.
-
-    While nothing changes, less and less often: who comes is told of by others, and sets `again`.
-    """
-    wait_s, before = every_s, None
-    while True:
-        try:
-            records = await directory.peers(run, stage)
-        except DirectoryError as error:
-            log.warning("stage %d of %s: %s", stage, run, error)
-        else:
-            present = [record for record in records if record.status in statuses]
-            for record in present:
-                links.know(record.peer, record.known_addresses)
-            peers = tuple(sorted(record.peer for record in present))
-            seen(stage, peers)
-            is_news = not peers or peers != before
-            wait_s = every_s if is_news else min(2 * wait_s, MOST_WAITS * every_s)
-            before = peers
-        await _pause(wait_s, again)
-
-
-async def _pause(seconds: float, again: asyncio.Event | None) -> None:
-    """Wait for that long, or until it is set."""
-    if again is None:
-        await asyncio.sleep(seconds)
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await again.wait()
-    except TimeoutError:
-        return
-    again.clear()

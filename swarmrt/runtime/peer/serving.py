@@ -20,7 +20,8 @@ from swarmrt.model.sizing import footprint
 from swarmrt.model.stage import Stage
 from swarmrt.run_identity import check_release, differences, fingerprint, library_notes
 from swarmrt.runtime.computing.free_memory import check_fits
-from swarmrt.runtime.directory.network import find_run, open_network
+from swarmrt.runtime.directory.looking_up import find_run
+from swarmrt.runtime.directory.network import open_network
 from swarmrt.runtime.peer.peer import Peer
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.process.stopping import StopSwitch

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.daemon.daemon import Daemon
-from swarmrt.runtime.reach.addresses import host_of, is_global
-from swarmrt.runtime.reach.multiaddrs import CIRCUIT, peer_of_address
+from swarmrt.runtime.reach.multiaddrs import CIRCUIT, by_peer, is_direct_and_global
 from swarmrt.runtime.reach.place import Standing
 
 log = logging.getLogger("swarmrt.relays")
@@ -66,14 +65,10 @@ class Relays:
 
     def consider(self, addresses: Sequence[str]) -> None:
         """Consider these processes, which others can reach, as relays."""
-        by_peer: dict[PeerId, list[str]] = {}
-        for address in addresses:
-            host, peer = host_of(address), peer_of_address(address)
-            if host is not None and peer is not None and CIRCUIT not in address:
-                if is_global(host) and peer != self._daemon.peer_id:
-                    by_peer.setdefault(peer, []).append(address)
-        for peer, its in by_peer.items():
+        for peer, its in by_peer(list(filter(is_direct_and_global, addresses))).items():
             known = self._relays.get(peer)
+            if peer == self._daemon.peer_id:
+                continue  # it cannot let itself through
             if known is not None:
                 known.addresses = tuple(its)
             elif len(self._relays) < MAX_KNOWN:

@@ -25,13 +25,8 @@ from swarmrt.runtime.checkpoints.disk import Disk, DiskHangs
 from swarmrt.runtime.checkpoints.epochs import read_born, read_epoch, write_epoch
 from swarmrt.runtime.checkpoints.saving import Saves
 from swarmrt.runtime.directory.keeping import keep_written
-from swarmrt.runtime.directory.network import (
-    LOOPBACK,
-    Network,
-    open_network,
-    published_run,
-    watch_stage,
-)
+from swarmrt.runtime.directory.looking_up import published_run, watch_stage
+from swarmrt.runtime.directory.network import LOOPBACK, Network, open_network
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.peer.updates import state_gradients
