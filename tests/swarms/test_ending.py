@@ -59,7 +59,7 @@ def test_a_peer_and_a_trainer_whose_daemons_die_go_on_and_are_found_by_newcomers
 
 @pytest.mark.slow
 def test_a_peer_whose_daemon_cannot_be_started_again_drains_and_says_why(tmp_path: Path) -> None:
-    """pytest -m slow tests/test_ending.py: a minute and a half.
+    """pytest -m slow tests/swarms/test_ending.py: a minute and a half.
 
     The daemon cannot read its key any more. It is tried for a minute; the other replica takes over.
     """
