@@ -17,31 +17,30 @@ from typing import Any
 
 import torch
 
-from swarmrt.errors import AccessError, RunError, WireError
+from swarmrt.errors import RunError, WireError
 from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Message
 from swarmrt.runtime.access.door import Door
 from swarmrt.runtime.carriers.beacons import Beacons
 from swarmrt.runtime.carriers.carriers import Carrier, Connection
-from swarmrt.runtime.faults.faults import Late, LinkFaults
+from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.limits.quotas import Quotas
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links.better_links import BetterLinks
 from swarmrt.runtime.links.dialing import Dialer
+from swarmrt.runtime.links.hellos import checked_hello, hello_of
 from swarmrt.runtime.links.open_links import Link, OpenLinks
 from swarmrt.runtime.links.outbox import Gathering, Outbox
 from swarmrt.runtime.links.streams import Streams
+from swarmrt.runtime.links.writing import Writing
 from swarmrt.runtime.reach.addresses import Reach
 from swarmrt.wire.frames import (
-    PROTOCOL,
     FrameReader,
     FrameWriter,
-    Hello,
     Join,
     Moved,
     Moving,
-    Outgoing,
     Tally,
     encode,
 )
@@ -89,13 +88,22 @@ class Links:
         self._on_send_failed = on_send_failed
         self._faults, self._beacons = faults, beacons
         self.tally = Tally()
-        self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links = OpenLinks(self.quotas, streams)
-        self._streams, self._uplink = streams, uplink
+        self._streams = streams
         self._closing = False
         self._process = secrets.token_hex(8)  # by which others know that this one has started anew
-        self._gathering = Gathering(self._write_gathered, before_gathered)
+        self._writing = Writing(
+            self._dial,
+            self._broken,
+            lambda *what: self._better.wrote(*what),
+            self._spawn,
+            before_gathered,
+            self.tally,
+            faults,
+            uplink,
+        )
+        self._outboxes = self._writing.outboxes
         self._better = BetterLinks(
             self._dialer,
             self._links,
@@ -154,30 +162,23 @@ class Links:
                 f"{type(message).__name__} has {outgoing.left_bytes} bytes, but "
                 f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
             )
-        outbox = self._outbox(peer)
+        outbox = self._writing.outbox(peer)
         if outbox.is_on_its_way(outgoing):
             return
         if outbox.is_full_for(outgoing):
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
-        if self._faults is not None and self._is_late(peer, outbox, outgoing):
-            return
-        self._push(peer, outbox, outgoing)
+        self._writing.push(peer, outbox, outgoing)
 
     @property
     def together(self) -> Gathering:
         """A context: small messages that are sent within it leave at its end, in one piece for
         each link."""
-        return self._gathering
+        return self._writing.together
 
     @property
     def is_gathering(self) -> bool:
-        return self._gathering.depth > 0
-
-    def _write_gathered(self, gathered: dict[PeerId, Outbox]) -> None:
-        for peer, outbox in gathered.items():
-            if self._outboxes.get(peer) is outbox:  # else it is broken, and told
-                self._write_now(peer, outbox)
+        return self._writing.together.depth > 0
 
     @property
     def queued_bytes(self) -> int:
@@ -198,12 +199,7 @@ class Links:
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything queued is written, but not longer than this."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while any(len(outbox) for outbox in self._outboxes.values()):
-                    await asyncio.sleep(0.01)  # only at the very end of a process
-        except TimeoutError:
-            log.debug("messages were left unsent")
+        await self._writing.flush(timeout_s)
 
     async def close(self) -> None:
         """Close all links. Nothing is reported as lost by it."""
@@ -225,82 +221,9 @@ class Links:
             await carrier.close()
         if self._beacons is not None:
             await self._beacons.close()
-        for outbox in self._outboxes.values():
-            if outbox.late is not None:
-                outbox.late.take_all()
-        self._outboxes.clear()
+        self._writing.close()
 
-    # ------------------------------------------------------------------ writing
-
-    def _outbox(self, peer: PeerId) -> Outbox:
-        outbox = self._outboxes.get(peer)
-        if outbox is None:
-            outbox = self._outboxes[peer] = Outbox(self.tally)
-        return outbox
-
-    def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
-        outbox.frames.push(outgoing)
-        if self._gathering.depth:
-            self._gathering.outboxes[peer] = outbox
-        else:
-            self._write_now(peer, outbox)
-
-    def _write_now(self, peer: PeerId, outbox: Outbox) -> None:
-        """Write as much as goes out at once: waking a task up takes longer than that."""
-        frames, connection = outbox.frames, outbox.connection
-        if connection is not None and connection.may_write:
-            put = partial(self._put, peer, outbox, connection)
-            if self._uplink is None:
-                put()
-            else:
-                self._uplink.put_control(frames, put)
-        if not len(frames):
-            return
-        outbox.wake.set()
-        if outbox.streams is not None:
-            outbox.streams.pushed()
-        if outbox.task is None:
-            outbox.task = self._spawn(self._write(peer, outbox))
-
-    def _is_late(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> bool:
-        """Return whether the link is slow: then it is pushed later, and after what is late
-        already."""
-        assert self._faults is not None
-        delay_s = self._faults.delay_s(peer)
-        if not delay_s and not outbox.late:
-            return False
-        if outbox.late is None:
-            outbox.late = Late(partial(self._push, peer, outbox), self.together)
-        outbox.late.hold(outgoing, delay_s)
-        return True
-
-    async def _write(self, peer: PeerId, outbox: Outbox) -> None:
-        """Dial if need be, then write frame by frame, as fast as the other end reads."""
-        try:
-            if outbox.connection is None:
-                await self._dial(peer, outbox)
-            assert outbox.connection is not None
-            while True:
-                while not outbox.may_write:
-                    outbox.wake.clear()
-                    await outbox.wake.wait()
-                connection = outbox.connection
-                put = partial(self._put, peer, outbox, connection)
-                if self._uplink is None:
-                    put()
-                else:
-                    await self._uplink.turn(outbox.share, outbox.frames, put)
-                try:
-                    await connection.drain()
-                except OSError:
-                    if outbox.connection is connection:
-                        raise
-                    continue  # another one has taken its place
-        except (OSError, RunError) as error:
-            self._broken(peer, outbox, str(error) or type(error).__name__)
-        except Exception as error:  # nobody would write any more, and nobody would know
-            self._broken(peer, outbox, f"writing to it failed: {error or type(error).__name__}")
-            raise
+    # ------------------------------------------------------------------ dialing
 
     async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
         """Get a connection to the peer. Raises RunError when it cannot be reached, at once if that
@@ -334,20 +257,11 @@ class Links:
 
     def _go_on_writing(self, peer: PeerId, outbox: Outbox) -> None:
         """Write what waits, to a connection that may be another one than before."""
-        link = next(iter(one for one in self._links if one.connection is outbox.connection), None)
+        link = next((one for one in self._links if one.connection is outbox.connection), None)
         if link is not None and outbox.streams is None:
             self._offer_streams(link)
         if len(outbox.frames):
-            self._write_now(peer, outbox)
-
-    def _put(self, peer: PeerId, outbox: Outbox, connection: Connection) -> int:
-        """Write what is next, if anything is, and return how many bytes that is."""
-        if connection is not outbox.connection or not outbox.may_write:
-            return 0
-        buffers = outbox.frames.next_frames()
-        connection.write(buffers)
-        self._better.wrote(peer, outbox)
-        return sum(map(len, buffers))
+            self._writing.write_now(peer, outbox)
 
     # ------------------------------------------------------------------ reading
 
@@ -377,10 +291,7 @@ class Links:
             within_s, connection.end, f"did not say hello in {within_s:.0f} s"
         )
         frames = FrameWriter()
-        key = agreement.ours.secret.hex() if agreement is not None else ""
-        addresses = tuple(beacons.addresses()) if beacons is not None else ()
-        shown, process = self._door.shown(), self._process
-        hello = Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown, process)
+        hello = hello_of(self._door, self._process, stream_key, beacons, agreement)
         frames.push(encode(hello))
         connection.write(frames.next_frames())
         connection.begin(
@@ -410,7 +321,7 @@ class Links:
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
             return
-        hello = self._checked_hello(link.connection.peer, message)
+        hello = checked_hello(self._door, link.connection.peer, message)
         link.their_stream_key, link.process = hello.stream_key, hello.process
         self._greeted(link)
         self._go_on_without(self._links.of_earlier(link))
@@ -453,6 +364,7 @@ class Links:
             return
         if self._streams < 2 or not link.their_stream_key or name is None:
             return
+        uplink = self._writing.uplink
         outbox.streams = Streams(
             outbox.frames,
             self._streams - 1,
@@ -460,7 +372,7 @@ class Links:
             partial(self._dial_again, peer, name),
             partial(self._broken, peer, outbox),
             self._spawn,
-            None if self._uplink is None else partial(self._uplink.turn, outbox.share),
+            None if uplink is None else partial(uplink.turn, outbox.share),
         )
         outbox.streams.pushed()
 
@@ -516,25 +428,10 @@ class Links:
         self._go_on_writing(peer, outbox)
         self._better.look_for(peer, outbox)
 
-    def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
-        """Check that the other end is of this run, and shows nothing false. Raises WireError."""
-        if not isinstance(message, Hello):
-            raise WireError(f"{type(message).__name__} came before the hello")
-        if (message.protocol, message.run) != (PROTOCOL, self._door.run):
-            raise WireError(
-                f"it is of run {message.run!r:.80} and protocol {message.protocol}, "
-                f"this process of run {self._door.run!r} and protocol {PROTOCOL}"
-            )
-        try:
-            self._door.greet(peer, message.shown)
-        except AccessError as error:
-            raise WireError(f"it is not let in: {error}") from None
-        return message
-
     def _adopt(self, connection: Connection) -> None:
         """Write to an incoming connection if there is none to this peer yet."""
         self._dialer.reached(connection.peer)
-        outbox = self._outbox(connection.peer)
+        outbox = self._writing.outbox(connection.peer)
         if outbox.connection is None:
             outbox.connection = connection
             self._better.look_for(connection.peer, outbox)

@@ -93,7 +93,7 @@ def test_it_changes_over_under_load_at_both_ends_and_keeps_the_order(mbps: float
     async def story() -> None:
         async with two_ends(know=False) as (first, second):
             if mbps is not None:
-                first.links._uplink = Uplink(mbps * 1e6 / 8)
+                first.links._writing.uplink = Uplink(mbps * 1e6 / 8)
             await meet_through_daemons(first, second)
             talks = [Talk(first, second), Talk(second, first)]
             await until(lambda: all(talk.bulk > 1 for talk in talks))
