@@ -22,6 +22,7 @@ from swarmrt.runtime.links.outbox import Move, Outbox
 from swarmrt.wire.frames import Moved, Moving, encode
 
 ANSWER_S = 10.0  # to the question if all has come
+MAX_ANSWERS = 16  # that wait for whoever does not read
 LOOK_S = 5.0  # between two looks if a better carrier may be tried
 
 
@@ -77,7 +78,9 @@ class BetterLinks:
         if outbox is None or link.of is not None:
             return
         if isinstance(message, Moving):
-            link.connection.write(outbox.frames.alone(encode(Moved(message.number))))
+            link.answers = 0 if link.connection.may_write else link.answers + 1
+            if link.answers <= MAX_ANSWERS:
+                link.connection.write(outbox.frames.alone(encode(Moved(message.number))))
             return
         move = outbox.move
         if move is None or move.timer is None or link.connection is not outbox.connection:

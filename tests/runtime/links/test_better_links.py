@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from swarmrt.messages import Finish, Message, Part
+from swarmrt.runtime.carriers.buffered import BufferedConnection
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links import better_links, dialing
 from swarmrt.runtime.links.open_links import Link
@@ -176,6 +177,27 @@ def test_answers_that_nobody_asked_for_change_nothing() -> None:
             second.links.send(first.me, Finish("after"))
             await until(lambda: len(first.got) == len(second.got) == 2)
             assert not first.lost and not second.lost
+
+    run(story())
+
+
+def test_who_asks_and_does_not_read_gets_few_answers() -> None:
+    async def story() -> None:
+        async with two_ends("libp2p") as (first, second):
+            await meet_through_daemons(first, second)
+            [link], [theirs] = first.links._links, second.links._links
+            assert isinstance(link.connection, BufferedConnection)
+            assert isinstance(theirs.connection, BufferedConnection)
+            theirs.connection._transport.pause_reading()
+            waits = link.connection._transport.get_write_buffer_size
+            for number in range(100):
+                part = Part(1, 1, 1, number, False)
+                first.links.send(second.me, part, [torch.zeros(BULK)])
+            await until(lambda: not link.connection.may_write)
+            before = waits()
+            for number in range(1000):
+                first.links._better.heard(link, Moving(number))
+            assert 0 < waits() - before < 100 * better_links.MAX_ANSWERS
 
     run(story())
 
