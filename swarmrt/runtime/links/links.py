@@ -1,7 +1,8 @@
 """Links: persistent, encrypted, framed connections to other processes.
 
 One a pair, used both ways; whoever needs it first dials. When both dial at once there are two: both
-are read, and each side goes on writing to the one it had first, or to the other when that breaks.
+are read, and each side goes on writing to the one it had first, or to the other when that breaks
+(`_write_to_another`) or is better (`better_links`).
 The other end's identity is what the carrier has proved. Where a link is too narrow, `streams` adds
 connections to it.
 """
