@@ -186,6 +186,19 @@ def our_processes(marker: str) -> list[str]:
     return found
 
 
+def daemon_with(word: str) -> int:
+    """The process id of the libp2p daemon with this in its command line."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"p2pd") and any(word.encode() in each for each in words):
+                return int(entry.name)
+    raise AssertionError(f"no daemon with {word}")
+
+
 def our_sockets(folder: Path) -> list[str]:
     """What daemons have left in a folder for temporary files."""
     return [path.name for path in folder.glob("swarmrt-*")]

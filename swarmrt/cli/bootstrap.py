@@ -84,7 +84,7 @@ def bootstrap(
                 print(join_line(addresses), flush=True)
             stop = asyncio.Event()
             with switch.calls(lambda _: stop.set()):
-                await stop.wait()
+                await network.while_up(stop.wait())
 
     run(command, with_parent=with_parent, faults=faults)
 

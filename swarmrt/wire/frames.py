@@ -37,6 +37,8 @@ LEAST_CHUNK_BYTES = 16 << 10  # of a frame that is not a message's last: frames 
 MAX_PARTIAL_MESSAGES = 16
 GRAIN_BYTES = 2 << 20  # in which payloads take memory: as large as the system's huge pages
 CHUNK = 0
+MOVED = 252
+MOVING = 253
 JOIN = 254
 HELLO = 255
 
@@ -59,8 +61,26 @@ class Join(MessageBase, frozen=True):
     stream_key: str
 
 
-Framed = Message | Hello | Join
+class Moving(MessageBase, frozen=True):
+    """The question if all that was said on this connection has come: then another one is written
+    to."""
+
+    number: int
+
+
+class Moved(MessageBase, frozen=True):
+    """The answer, on the same connection."""
+
+    number: int
+
+
+OF_CONNECTIONS = (Moving, Moved)
+"""Between the ends of a link themselves, whoever they are."""
+
+Framed = Message | Moving | Moved | Hello | Join
 _NUMBERS: dict[type[MessageBase], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
+_NUMBERS[Moved] = MOVED
+_NUMBERS[Moving] = MOVING
 _NUMBERS[Join] = JOIN
 _NUMBERS[Hello] = HELLO
 _FORMATS = {number: HeaderFormat(kind) for kind, number in _NUMBERS.items()}
@@ -133,6 +153,7 @@ class FrameWriter:
         self._turns = Turns()
         self._number = 0
         self.queued_bytes = 0
+        self.finishes = False  # nothing of bulk is begun any more
 
     def __len__(self) -> int:
         return len(self._control) + len(self._work) + len(self._state)
@@ -144,6 +165,16 @@ class FrameWriter:
             return CONTROL
         return WORK if self._work else STATE
 
+    @property
+    def has_begun(self) -> bool:
+        """Return whether a message is written in part."""
+        return any(queue and queue[0].begun for queue in (self._work, self._state))
+
+    @property
+    def has_next(self) -> bool:
+        """Return whether a frame can be written now."""
+        return bool(self._control) or (self.has_begun if self.finishes else len(self) > 0)
+
     def push(self, outgoing: Outgoing) -> None:
         self.queued_bytes += outgoing.left_bytes
         self._queues[outgoing.rank].append(outgoing)
@@ -151,6 +182,8 @@ class FrameWriter:
     def _next_queue(self) -> deque[Outgoing]:
         if self._control:
             return self._control
+        if self.finishes:
+            return self._work if self._work and self._work[0].begun else self._state
         if not self._state or not self._work:
             return self._work or self._state
         rank = STATE if self._turns.is_states else WORK
@@ -172,6 +205,12 @@ class FrameWriter:
             buffers += frame
             size += sum(map(len, frame))
         return buffers
+
+    def alone(self, outgoing: Outgoing) -> list[bytes | memoryview]:
+        """Return the frame of a message without payload that does not wait for others."""
+        self._number = (self._number + 1) % (1 << 32)
+        prefix = PREFIX.pack(MAGIC, PROTOCOL, outgoing.kind, self._number, len(outgoing.header), 0)
+        return [prefix + outgoing.header]
 
     def next_frame(self) -> list[bytes | memoryview]:
         """Buffers of the next frame. Raises IndexError when nothing is queued."""

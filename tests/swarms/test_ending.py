@@ -1,42 +1,79 @@
-"""A peer that ends with an error says why to its owner and to the trainer."""
+"""A process whose libp2p daemon dies goes on; one that ends says why to its owner and the run."""
 
 from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from swarmrt import lab
+from swarmrt.lab.swarm.parts import Part
 from tests.lab.chaos.test_lab import CONFIG
+from tests.processes import daemon_with
 
 pytestmark = pytest.mark.swarm
 
-
-def daemon_of(folder: Path) -> int:
-    """The process id of the libp2p daemon of the peer in this folder."""
-    identity = f"-id={folder / 'identity'}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[0].endswith(b"p2pd") and identity in words:
-                return int(entry.name)
-    raise AssertionError(f"no daemon of {folder}")
+GONE = "the libp2p daemon of this process is gone"
+BACK = "the libp2p daemon is up again"
 
 
-def test_a_peer_that_ends_says_why_to_its_owner_and_to_the_trainer(tmp_path: Path) -> None:
-    config, run_dir = tmp_path / "lab.toml", tmp_path / "run"
+def kill_daemon(part: Part) -> None:
+    os.kill(daemon_with(f"-id={part._identity}"), signal.SIGKILL)
+
+
+def said(part: Part, words: str) -> bool:
+    return words in part.output()
+
+
+def swarm_of(tmp_path: Path, replicas: list[int]) -> lab.LocalSwarm:
+    config = tmp_path / "lab.toml"
     config.write_text(CONFIG)
-    with lab.LocalSwarm(config, replicas=[1, 2], run_dir=run_dir, threads=1) as swarm:
+    return lab.LocalSwarm(config, replicas=replicas, run_dir=tmp_path / "run", threads=1)
+
+
+def test_a_peer_and_a_trainer_whose_daemons_die_go_on_and_are_found_by_newcomers(
+    tmp_path: Path,
+) -> None:
+    """The newcomer gets its state from the one replica of its stage."""
+    with swarm_of(tmp_path, [1, 2]) as swarm:
+        swarm.wait(step=2)
+        [peer], members = swarm.peers(stage=0), swarm.members(0) + swarm.members(1)
+        for part in (peer, swarm.trainer):
+            kill_daemon(part)
+        swarm.wait(swarm.version + 2)
+        for part in (peer, swarm.trainer):
+            swarm.wait_until(partial(said, part, BACK), "the daemon", 60)
+            assert GONE in part.output()
+        assert swarm.members(0) + swarm.members(1) == members
+        swarm.wait_for_member(swarm.spawn(stage=0))
+        assert peer.is_alive and peer.peer_id in swarm.members(0)
+        swarm.trainer.terminate()
+        swarm.finish()
+        assert [each.exit_code for each in swarm.ended_peers()] == [0, 0, 0, 0]
+    audit = swarm.audit()
+    assert audit.passed and not audit.unchecked, audit.lines()
+
+
+@pytest.mark.slow
+def test_a_peer_whose_daemon_cannot_be_started_again_drains_and_says_why(tmp_path: Path) -> None:
+    """pytest -m slow tests/swarms/test_ending.py: a minute and a half.
+
+    The daemon cannot read its key any more. It is tried for a minute; the other replica takes over.
+    """
+    with swarm_of(tmp_path, [1, 2]) as swarm:
         swarm.wait(step=2)
         peer = swarm.peers(stage=1)[0]
-        os.kill(daemon_of(peer.folder), signal.SIGKILL)
-        swarm.wait_until(lambda: not peer.is_alive, "the peer to end", 60)
+        peer._identity.write_bytes(b"not a key")
+        kill_daemon(peer)
+        swarm.wait_until(lambda: not peer.is_alive, "the peer to leave", 120)
         swarm.wait(swarm.version + 2)
-        why = "the libp2p daemon of this process is gone"
+        why = f"{GONE}, and could not be started again within 60 s"
         assert peer.exit_code == 1 and why in peer.last_lines()
-        assert f"{peer.peer_id}: it has ended: {why}" in swarm.trainer.output()
+        assert swarm.members(1) == (swarm.peers(stage=1)[0].peer_id,)
+        swarm.trainer.terminate()
+        swarm.finish()
+    audit = swarm.audit()
+    assert audit.passed, audit.lines()

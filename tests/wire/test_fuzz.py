@@ -24,6 +24,8 @@ from swarmrt.wire.frames import (
     CHUNK,
     JOIN,
     MAGIC,
+    MOVED,
+    MOVING,
     PREFIX,
     PROTOCOL,
     Framed,
@@ -31,6 +33,8 @@ from swarmrt.wire.frames import (
     FrameWriter,
     Hello,
     Join,
+    Moved,
+    Moving,
     encode,
 )
 from swarmrt.wire.limits import GREETING, WITH_PAYLOAD, Limits
@@ -39,7 +43,7 @@ from tests.wire.test_frames import VALUES, frame
 
 SHARE_BYTES = 4 << 20
 LIMITS = Limits.of(1 << 20)
-KINDS = [*range(len(ALL_MESSAGES) + 2), JOIN, 255]
+KINDS = [*range(len(ALL_MESSAGES) + 2), MOVED, MOVING, JOIN, 255]
 
 ATOMS: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**53, 2**62, 2**63 - 1, 2**64 - 1, -(2**63), 1.5,
@@ -57,7 +61,7 @@ def samples() -> list[tuple[Framed, list[torch.Tensor]]]:
         if kind in WITH_PAYLOAD:
             found.append((message, [torch.arange(50, dtype=torch.int64), torch.zeros(3, 4)]))
     found.append((Hello(PROTOCOL, "run", "00" * 32, ("1.2.3.4:5",), "ab", "", "cd"), []))
-    found.append((Join("ab"), []))
+    found += [(Join("ab"), []), (Moving(7), []), (Moved(7), [])]
     return found
 
 

@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.lab.doctor.findings import Finding
-from swarmrt.runtime.carriers.beacons import bound_socket
 from swarmrt.runtime.directory.network import Network
 from swarmrt.runtime.links.probing import Prober
 from swarmrt.runtime.reach.dialing_back import datagram
+from swarmrt.runtime.reach.listening import udp_socket
 from swarmrt.runtime.reach.place import Place, Standing
 
 DATAGRAM_S = 1.0  # that one may take, after the answer has come
@@ -98,7 +98,7 @@ async def _listening(place: Place, awaited: bytes, came: asyncio.Event) -> Async
     sockets, transports = [], []
     try:
         for host in place.hosts:
-            sockets.append(bound_socket(host, place.ports.udp))
+            sockets.append(udp_socket(host, place.ports.udp))
         for bound in sockets:
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
                 lambda: Datagrams(awaited, came), sock=bound

@@ -20,19 +20,40 @@ from swarmrt.ids import PeerId
 
 @dataclass(frozen=True)
 class Identity:
-    path: Path  # the key file, as libp2p reads it
+    path: Path | None  # the key file, as libp2p reads it
+    data: bytes  # that are in it
     peer_id: PeerId
     private_key: RSAPrivateKey
+
+    def file_for(self, folder: Path) -> Path:
+        """Return the key file; of an identity without one, or whose file is gone, one in this
+        folder."""
+        if self.path is not None and self.path.exists():
+            return self.path
+        path = folder / "identity"
+        _write(path, self.data)
+        return path
+
+
+def new_identity() -> Identity:
+    """Return an identity that no file has."""
+    return _identity_of(_new_key(), None)
 
 
 def open_identity(path: Path) -> Identity:
     """Load the key file, or make one that only its owner can read. Raises UsageError."""
     try:
         if not path.exists():
-            _write_new(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, _new_key())
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"identity file {path}: {error.strerror}") from None
+    return _identity_of(data, path)
+
+
+def _identity_of(data: bytes, path: Path | None) -> Identity:
+    """Return the identity of a key. Raises UsageError when it is none."""
     try:
         der = crypto_pb2.PrivateKey.FromString(data).data
         key = serialization.load_der_private_key(der, password=None)
@@ -42,7 +63,7 @@ def open_identity(path: Path) -> Identity:
         raise UsageError(f"identity file {path}: is not an RSA key")
     private_key = RSAPrivateKey.__new__(RSAPrivateKey)  # its constructor would make a new key
     private_key._private_key = key
-    return Identity(path, PeerId(PeerID.from_identity(data).to_base58()), private_key)
+    return Identity(path, data, PeerId(PeerID.from_identity(data).to_base58()), private_key)
 
 
 def peer_of_public_key(openssh: bytes) -> PeerId:
@@ -72,11 +93,12 @@ def _multihash(data: bytes) -> bytes:
     return bytes([0x12, len(digest)]) + digest
 
 
-def _write_new(path: Path) -> None:
-    data = crypto_pb2.PrivateKey(
-        key_type=crypto_pb2.RSA, data=RSAPrivateKey().to_bytes()
-    ).SerializeToString()
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _new_key() -> bytes:
+    der = RSAPrivateKey().to_bytes()
+    return bytes(crypto_pb2.PrivateKey(key_type=crypto_pb2.RSA, data=der).SerializeToString())
+
+
+def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:

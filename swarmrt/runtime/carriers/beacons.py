@@ -30,6 +30,7 @@ from swarmrt.runtime.reach.addresses import (
     parse_address,
     visible_addresses,
 )
+from swarmrt.runtime.reach.listening import one_of_each_kind, udp_socket
 from swarmrt.wire.datagrams import Key, key_name
 from swarmrt.wire.frames import Hello
 
@@ -73,12 +74,14 @@ class Beacons:
         *,
         port: int = 0,
         announced: Sequence[str] = (),
+        bound: Sequence[socket.socket] = (),
     ) -> None:
-        """Listen at these IP addresses, at a port or at any (0). `visible` are the addresses that
-        stand for 0.0.0.0 and ::; `announced` are told to others instead of all that. Without
+        """Listen at these IP addresses, at a port or at any (0), if there are no sockets `bound`
+        there already. `visible` are the addresses that stand for 0.0.0.0 and ::; `announced` are
+        told to others instead of all that. Without
         `reach` datagrams are sent to any address. What is refused is counted in `refused`."""
         self._listen, self._visible, self._reach = listen, visible, reach
-        self._port, self._announced = port, announced
+        self._port, self._announced, self._bound = port, announced, list(bound)
         self._refused: Counter[str] = Counter() if refused is None else refused
         self._on_beacon, self._faults = on_beacon, faults
         self._sockets: dict[socket.AddressFamily, asyncio_dgram.aio.DatagramServer] = {}
@@ -89,16 +92,15 @@ class Beacons:
 
     async def start(self) -> None:
         """Listen. Raises RunError when that cannot be done."""
-        for host in self._listen:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            if family in self._sockets:
-                continue  # one of each kind will do
+        for host in () if self._bound else one_of_each_kind(self._listen):
             try:
-                stream = await asyncio_dgram.from_socket(bound_socket(host, self._port))
+                self._bound.append(udp_socket(host, self._port))
             except OSError as error:
                 where = format_address(host, self._port)
                 raise RunError(f"cannot listen at {where} (UDP): {error.strerror}") from None
-            self._sockets[family] = stream
+        for bound in self._bound:
+            stream = await asyncio_dgram.from_socket(bound)
+            self._sockets[bound.family] = stream
             self._tasks.append(asyncio.create_task(self._receive(stream)))
         self._tasks.append(asyncio.create_task(self._send_on()))
 
@@ -232,18 +234,3 @@ class Beacons:
             agreement.received = counter
             self._queue(key.seal(counter, None), address)
             self._on_beacon(agreement.peer, message, ())
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket for datagrams of one kind of address. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind((host, port))
-        bound.setblocking(False)
-    except BaseException:
-        bound.close()
-        raise
-    return bound

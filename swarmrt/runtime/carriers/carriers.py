@@ -37,6 +37,7 @@ def _ignore(message: Message, tensors: Sequence[torch.Tensor]) -> None:
 class Connection(ABC):
     """Ordered bytes both ways, to and from a peer whose id is proved. `begin` first."""
 
+    carrier = ""  # the name of the one that it is of
     carrier_with_streams: str | None = None  # which opens further connections for one link
 
     def __init__(self, peer: PeerId) -> None:

@@ -30,6 +30,7 @@ from swarmrt.runtime.reach.addresses import (
     parse_address,
     visible_addresses,
 )
+from swarmrt.runtime.reach.listening import tcp_listener
 
 log = logging.getLogger("swarmrt.direct")
 log.addFilter(Sparing())
@@ -37,7 +38,6 @@ log.addFilter(Sparing())
 CONNECT_SHARE = 0.4  # of the patience: at first the system asks at 0, 1 and 3 s
 GREET_S = 60.0  # for whoever dials from far away; when others need its place it may be less
 MAX_GREETINGS = 64  # handshakes of incoming connections at a time
-BACKLOG = 128
 ACCEPT_AGAIN_S = 0.1  # when the system has no more descriptors, say
 KEEP_ALIVE = {  # a machine that is gone is found out after 40 s; after 60 s if it is written to
     "TCP_KEEPIDLE": 20,
@@ -51,6 +51,7 @@ ANYBODY = PeerId("")  # without TLS, which nothing but a benchmark is
 class DirectConnection(BufferedConnection):
     """A TCP connection. `peer` is known once TLS has come up."""
 
+    carrier = "direct"
     carrier_with_streams = "direct"
 
     def __init__(self) -> None:
@@ -90,14 +91,15 @@ class DirectCarrier(Carrier):
         announced: Sequence[str] = (),
         tls: bool = True,
         refused: Counter[str] | None = None,
+        bound: Sequence[socket.socket] = (),
     ) -> None:
-        """Listen at these IP addresses, at a port or at any (0). `visible` are the addresses that
-        stand for 0.0.0.0 and ::; `announced` are told to others instead of all that. What is
-        refused is counted in `refused`."""
+        """Listen at these IP addresses, at a port or at any (0), if there are no sockets `bound`
+        there already. `visible` are the addresses that stand for 0.0.0.0 and ::; `announced` are
+        told to others instead of all that. What is refused is counted in `refused`."""
         self._contexts: Contexts | None = make_contexts(identity) if tls else None
         self._listen, self._visible = listen, visible
         self._port, self._announced = port, announced
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[socket.socket] = list(bound)
         self._tasks: set[asyncio.Task[None]] = set()
         self._greetings: Greetings[asyncio.Task[None]] = Greetings(MAX_GREETINGS)
         self._refused: Counter[str] = Counter() if refused is None else refused
@@ -106,13 +108,13 @@ class DirectCarrier(Carrier):
     async def start(self, welcome: Welcome) -> None:
         """Listen. Raises RunError when that cannot be done."""
         self._welcome = welcome
-        for host in self._listen:
+        for host in () if self._listeners else self._listen:
             try:
-                listener = _listener(host, self._port)
+                self._listeners.append(tcp_listener(host, self._port))
             except OSError as error:
                 where = format_address(host, self._port)
                 raise RunError(f"cannot listen at {where} (TCP): {error.strerror}") from None
-            self._listeners.append(listener)
+        for listener in self._listeners:
             self._spawn(self._accept(listener))
 
     def addresses(self) -> list[str]:
@@ -254,21 +256,3 @@ async def _connected(host: str, port: int, within_s: float) -> socket.socket:
         connected.close()
         raise
     return connected
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A socket that listens; the system chooses a port that is 0. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if port:  # connections of who listened there before do not stand in the way
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener

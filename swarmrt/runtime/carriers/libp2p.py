@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Sequence
 
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 
-from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.carriers.buffered import BufferedConnection
 from swarmrt.runtime.carriers.carriers import DIAL_S, Carrier, Connection, Welcome
-from swarmrt.runtime.daemon.daemon import START_S, Daemon
+from swarmrt.runtime.daemon.daemon import Daemon
 from swarmrt.runtime.reach.addresses import Reach, host_of
 from swarmrt.runtime.reach.multiaddrs import CIRCUIT
 
@@ -23,6 +21,7 @@ HOLE_S = 7.0  # in which a way past the relay is found, if there is one
 class Libp2pConnection(BufferedConnection):
     """A stream of the daemon's. libp2p has proved who is at its other end."""
 
+    carrier = "libp2p"
     _writer: StreamWriter
     _at = ""
 
@@ -56,11 +55,7 @@ class Libp2pCarrier(Carrier):
             at = str(info.addr)
             welcome(await Libp2pConnection.take_over(peer, reader, writer, at))
 
-        try:
-            async with asyncio.timeout(START_S):
-                await self._daemon.p2p.add_binary_stream_handler(STREAM, incoming)
-        except TimeoutError:
-            raise RunError(f"the libp2p daemon did not answer for {START_S:.0f} s") from None
+        await self._daemon.take_streams(STREAM, incoming)
 
     def addresses(self) -> list[str]:
         return self._daemon.addresses()

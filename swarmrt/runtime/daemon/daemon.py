@@ -1,45 +1,30 @@
-"""The libp2p daemon of a process: started by us, and gone when we are, however we end.
+"""The libp2p daemon of this process, as the others here see it.
 
-hivemind ships the daemon. Started by hivemind it shares our terminal, so Ctrl-C would reach it
-before we have drained, and it survives us when we are killed. Ours runs in a session of its own,
-keeps its sockets in a private folder, and is run by a small keeper that ends both when the pipe
-that only we hold is closed.
+Another process may take the place of the one that runs it (`start_again`): with the same identity,
+at the same ports where they are free, and with the same streams taken.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
-import tempfile
 from asyncio import StreamReader, StreamWriter
-from asyncio.subprocess import PIPE, STDOUT, Process
-from collections import deque
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hivemind.p2p import P2P
-from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
-from hivemind.p2p.p2p_daemon_bindings.utils import (
-    ControlFailure,
-    raise_if_failed,
-    read_pbmsg_safe,
-    write_pbmsg,
-)
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID, PeerInfo, StreamInfo
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
 from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
-from swarmrt.errors import DirectoryError, RunError, SwarmError
+from swarmrt.errors import DirectoryError, RunError
 from swarmrt.foreign import printable
-from swarmrt.ids import PeerId, RunId
-from swarmrt.runtime.access.identity import Identity, open_identity
+from swarmrt.ids import PeerId
+from swarmrt.runtime.access.identity import Identity, new_identity, open_identity
 from swarmrt.runtime.daemon.answering import watch_answers
-from swarmrt.runtime.daemon.flags import daemon_environment, daemon_flags
-from swarmrt.runtime.faults.standing_still import stand_still
-from swarmrt.runtime.reach.addresses import host_of
+from swarmrt.runtime.daemon.daemon_process import START_S, DaemonProcess
+from swarmrt.runtime.reach.addresses import host_of, port_of
 from swarmrt.runtime.reach.multiaddrs import (
     CIRCUIT,
     encode_multiaddr,
@@ -51,43 +36,30 @@ from swarmrt.runtime.reach.place import (
     Standing,
     check_free,
     has_address,
+    is_free_for_libp2p,
     own_address,
     standing_of,
 )
 
-START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
-STOP_S = 10.0
 LOOK_S = 0.2  # between two looks at the daemon's connections
-MAX_SOCKET_BYTES = 103  # of the path of a Unix socket, on the system that allows least
-LONGEST_SOCKET = "p2pclient-XXXXXXXXXXX.sock"  # hivemind's own
 MAX_OWN = 5  # addresses of this machine that are told to others
+MAX_SEEN = 32  # peers that are looked for again after a new start
 
-# Runs the daemon until it ends, or until the pipe that only we hold is closed: by us, or because we
-# are gone. Then nothing is left of it, nor of the folder.
-KEEPER = """
-folder=$1; shift
-exec 3<&0
-"$@" </dev/null 3<&- & daemon=$!
-{ read -r _ <&3; kill "$daemon"; } & reader=$!
-wait "$daemon"
-rm -rf "$folder"
-kill "$reader" 2>/dev/null
-"""
+OnStream = Callable[[StreamInfo, StreamReader, StreamWriter], Awaitable[None]]
 
 
 class Daemon:
     """A running daemon. Use `Daemon.start`, and `close` at the end."""
 
-    def __init__(self, folder: Path, identity: Identity, standing: Standing) -> None:
+    def __init__(
+        self, identity: Identity, place: Place, standing: Standing, process: DaemonProcess
+    ) -> None:
         self.identity, self.standing = identity, standing
-        self.p2p: P2P
+        self._place, self._process = place, process
         self._own: list[str] = []  # where others see us, the best ones first
         self.relayed: Sequence[str] = ()  # addresses at relays that let others through to us
-        self._folder = folder
-        self._control = folder / "p2pd.sock"
-        self._process: Process | None = None
-        self._said: deque[str] = deque(maxlen=20)
-        self._output: asyncio.Task[None] | None = None
+        self._takes: dict[str, OnStream] = {}  # what is done with a stream, by its protocol
+        self._seen: dict[PeerId, list[str]] = {}  # at the other ends of connections, at last
 
     @classmethod
     async def start(
@@ -106,19 +78,44 @@ class Daemon:
         for address in bootstrap:
             check_address(address, with_peer=True)
         standing = standing or standing_of(place, bootstrap, own_address)
-        folder = new_folder()
+        identity = new_identity() if identity_path is None else open_identity(identity_path)
+        process = await DaemonProcess.start(identity, place, standing, bootstrap)
+        daemon = cls(identity, place, standing, process)
         try:
-            identity = open_identity(identity_path or folder / "identity")
-            daemon = cls(folder, identity, standing)
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
-        try:
-            await daemon._start(place, bootstrap)
+            await daemon._look()
         except BaseException:
             await daemon.close()
             raise
         return daemon
+
+    async def start_again(self) -> None:
+        """Start another process in place of the one that is gone. Raises RunError or OSError when
+        that fails; then it may be tried again.
+
+        It joins nobody by itself: those whom it knew may be gone, and it would not start.
+        """
+        await self._process.close()
+        place = self._place
+        ports = [port_of(a) for a in self._own if (host := host_of(a)) and has_address(host)]
+        if not place.ports.libp2p and ports:
+            before = replace(place, ports=replace(place.ports, libp2p=ports[0]))
+            place = before if is_free_for_libp2p(before) else place
+        elif not is_free_for_libp2p(place):
+            raise RunError(f"somebody else listens at its port {place.ports.libp2p}")
+        self._process = await DaemonProcess.start(self.identity, place, self.standing, ())
+        await self._look()
+        self.relayed = ()
+        for protocol, take in self._takes.items():
+            await self._take(protocol, take)
+
+    @property
+    def p2p(self) -> P2P:
+        """The client of it that hivemind's parts use: another one after a new start."""
+        return self._process.p2p
+
+    @property
+    def is_gone(self) -> bool:
+        return self._process.is_gone
 
     @property
     def peer_id(self) -> PeerId:
@@ -133,6 +130,10 @@ class Daemon:
         """The IP addresses of this machine that others see, or those that are announced."""
         hosts = filter(None, map(host_of, self._own))
         return [h for h in dict.fromkeys(hosts) if has_address(h)]
+
+    def seen(self) -> dict[PeerId, list[str]]:
+        """Return whom it was connected to when that was last looked at, and at which multiaddrs."""
+        return self._seen
 
     async def look_again(self) -> bool:
         """Ask where others see this process by now; whether that has changed."""
@@ -150,7 +151,7 @@ class Daemon:
                 encode_multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses
             ]
             wanted = p2pd_pb2.ConnectRequest(peer=PeerID.from_base58(peer).to_bytes(), addrs=where)
-            _, writer = await self._ask(type=p2pd_pb2.Request.CONNECT, connect=wanted)
+            _, _, writer = await self._process.ask(type=p2pd_pb2.Request.CONNECT, connect=wanted)
         except (ControlFailure, ValueError) as error:
             raise _out_of_reach(f"connect to {peer}", error) from None
         writer.close()
@@ -161,7 +162,10 @@ class Daemon:
             wanted = p2pd_pb2.StreamOpenRequest(
                 peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol]
             )
-            return await self._ask(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted)
+            _, reader, writer = await self._process.ask(
+                type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted
+            )
+            return reader, writer
         except (ControlFailure, ValueError) as error:
             raise _out_of_reach(f"open a stream to {peer}", error) from None
 
@@ -186,140 +190,58 @@ class Daemon:
         while await self.is_relayed(peer) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(LOOK_S)  # the daemon does not say when it has succeeded
 
-    async def watch(self) -> None:
-        """Wait while the daemon lives, and say when it does not answer. Raises RunError when it
-        ends by itself."""
-        assert self._output is not None
-        asking = asyncio.create_task(watch_answers(self._ask_who_it_is))
+    async def take_streams(self, protocol: str, take: OnStream) -> None:
+        """Have incoming streams of a protocol taken from now on, after a new start as well. Raises
+        RunError."""
+        self._takes[protocol] = take
         try:
-            await asyncio.wait([self._output, asking], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asking.cancel()
-        if asking.done():
-            await asking  # a bug in it
-        last = self._said[-1] if self._said else "it said nothing"
-        raise RunError(f"the libp2p daemon of this process is gone; its last words: {last}")
+            await self._take(protocol, take)
+        except OSError as error:
+            raise RunError(f"the libp2p daemon takes no streams: {error}") from None
 
-    async def _ask_who_it_is(self) -> None:
-        _, writer = await self._ask(type=p2pd_pb2.Request.IDENTIFY)
-        writer.close()
+    async def watch(self) -> str:
+        """Wait until its process ends by itself, and say meanwhile when it does not answer; return
+        its last words."""
+        ending = asyncio.create_task(self._process.wait())
+        asking = asyncio.create_task(watch_answers(self._look_at_peers))
+        try:
+            await asyncio.wait([ending, asking], return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                await asking  # a bug in it
+            return await ending
+        finally:
+            ending.cancel()
+            asking.cancel()
 
     def stand_still(self, seconds: float) -> None:
         """Let the daemon do nothing for a while. Its sockets are open, and nobody answers."""
-        assert self._process is not None
-        stand_still(-self._process.pid, seconds)
+        self._process.stand_still(seconds)
 
     async def close(self) -> None:
         """Stop the daemon and remove its sockets. May be called again."""
-        if hasattr(self, "p2p"):
-            await self.p2p.shutdown()
-        if self._process is not None and self._process.returncode is None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await self._process.wait()
-            except TimeoutError:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                await self._process.wait()
-        if self._output is not None:
-            await self._output
-        shutil.rmtree(self._folder, ignore_errors=True)
+        await self._process.close()
 
-    async def _ask(self, **request: Any) -> tuple[StreamReader, StreamWriter]:
-        """Ask on a socket of its own, which is closed if the daemon refuses.
-
-        What hivemind's own calls do, but they leave their sockets open when they fail.
-        """
-        reader, writer = await asyncio.open_unix_connection(self._control)
-        response = p2pd_pb2.Response()
-        try:
-            await write_pbmsg(writer, p2pd_pb2.Request(**request))
-            await read_pbmsg_safe(reader, response)
-            raise_if_failed(response)
-        except BaseException:
-            writer.close()
-            raise
-        return reader, writer
-
-    async def _start(self, place: Place, bootstrap: Sequence[str]) -> None:
-        control = f"/unix{self._control}"
-        self._process = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", KEEPER, "sh", str(self._folder),
-            str(files("hivemind.hivemind_cli") / "p2pd"),
-            *daemon_flags(control, self.identity.path, place, self.standing, bootstrap),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=STDOUT,
-            env=daemon_environment(self.standing),
-            start_new_session=True,
-        )  # fmt: skip
-        ready = asyncio.get_running_loop().create_future()
-        self._output = asyncio.create_task(self._read_output(ready, bootstrap))
+    async def _look(self) -> None:
+        """Look where others see it. Raises RunError."""
         try:
             async with asyncio.timeout(START_S):
-                await ready
-        except TimeoutError:
-            raise RunError(f"the libp2p daemon said nothing for {START_S:.0f} s") from None
-        try:
-            async with asyncio.timeout(START_S):
-                self.p2p = await _replica_in(self._folder).replicate(Multiaddr(control))
                 self._own = worth_telling(await self.p2p.get_visible_maddrs())
         except TimeoutError:
             raise RunError(f"the libp2p daemon did not answer for {START_S:.0f} s") from None
 
-    async def _read_output(self, ready: asyncio.Future[None], bootstrap: Sequence[str]) -> None:
-        """The daemon's words: when it is up, and why it is not."""
-        assert self._process is not None and self._process.stdout is not None
-        async for line in self._process.stdout:
-            text = line.decode(errors="replace").strip()
-            self._said.append(printable(text))
-            if text.startswith("Peer ID:") and not ready.done():
-                ready.set_result(None)
-        if not ready.done():
-            last = self._said[-1] if self._said else "it said nothing"
-            ready.set_exception(_why_not_started(last, bootstrap))
+    async def _look_at_peers(self) -> None:
+        answer, _, writer = await self._process.ask(type=p2pd_pb2.Request.LIST_PEERS)
+        writer.close()
+        peers = map(PeerInfo.from_protobuf, answer.peers[:MAX_SEEN])
+        self._seen = {PeerId(one.peer_id.to_base58()): list(map(str, one.addrs)) for one in peers}
 
-
-def new_folder() -> Path:
-    """Make a private folder with a path that is short enough for sockets in it.
-
-    Where the one for temporary files has a long path, it is in /tmp.
-    """
-    room = MAX_SOCKET_BYTES - len(f"/swarmrt-XXXXXXXX/{LONGEST_SOCKET}")
-    is_long = len(os.fsencode(tempfile.gettempdir())) > room
-    return Path(tempfile.mkdtemp(prefix="swarmrt-", dir="/tmp" if is_long else None))
+    async def _take(self, protocol: str, take: OnStream) -> None:
+        async with asyncio.timeout(START_S):
+            await self.p2p.add_binary_stream_handler(protocol, take)
 
 
 def _out_of_reach(what: str, error: Exception) -> RunError:
     return RunError(f"cannot {printable(what)}: {printable(str(error))}")
-
-
-def _replica_in(folder: Path) -> type[P2P]:
-    """Return a client by hivemind of a daemon that is up, with its own socket in our folder."""
-
-    class Replica(P2P):  # type: ignore[misc]
-        _UNIX_SOCKET_PREFIX = f"/unix{folder}/"
-
-    return Replica
-
-
-def _why_not_started(last_words: str, bootstrap: Sequence[str]) -> SwarmError:
-    if "bootstrap peers" in last_words:
-        return no_answer(bootstrap)
-    return RunError(f"the libp2p daemon did not start: {last_words}")
-
-
-def no_answer(join: Sequence[str], run: RunId | None = None) -> DirectoryError:
-    """Return the error that nobody of the directory, or of a run's own, has answered."""
-    if run is None:
-        return DirectoryError(
-            f"no directory answers at {', '.join(join)}; is it up, and reachable from here?"
-        )
-    return DirectoryError(
-        f"no directory of run {run} answers at {', '.join(join)}; is it up and reachable from "
-        "here, and is your invitation still good?"
-    )
 
 
 def check_address(address: str, *, with_peer: bool) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 
 from hivemind.dht.node import DHTNode
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
+from hivemind.utils.auth import AuthRole, AuthRPCWrapper
 from hivemind.utils.timed_storage import get_dht_time
 
 from swarmrt.errors import AccessError, DirectoryError, UsageError
 from swarmrt.ids import PeerId, RunId
-from swarmrt.runtime.daemon.daemon import Daemon, no_answer
+from swarmrt.runtime.daemon.daemon import Daemon
+from swarmrt.runtime.daemon.daemon_process import no_answer
 from swarmrt.runtime.directory.access import RunAuthorizer
 from swarmrt.runtime.directory.clocks_apart import why_clocks_hide
 from swarmrt.runtime.directory.records import (
@@ -44,8 +46,8 @@ class Directory:
     """The node of this process. Every call has a deadline. Use `Directory.open`, `close` at the
     end."""
 
-    def __init__(self, node: DHTNode, records: Records) -> None:
-        self._node, self._records = node, records
+    def __init__(self, daemon: Daemon, node: DHTNode, records: Records) -> None:
+        self._daemon, self._node, self._records = daemon, node, records
         self._expires_at: dict[str, float] = {}  # what this process wrote, by key
         self._withdrawals: dict[str, AnyRecord] = {}  # what takes the place of it
         self._renewed: dict[tuple[str, PeerId], tuple[float, float]] = {}
@@ -89,16 +91,31 @@ class Directory:
                 raise DirectoryError(why) from None
             raise no_answer(join, run) from None
         node.protocol._validate_dictionary = records.keep_valid
-        return cls(node, records)
+        return cls(daemon, node, records)
 
-    async def meet(self, peer: PeerId) -> None:
-        """Have a process among the nodes that are asked, if it is one.
+    async def go_on(self) -> None:
+        """Go on through the daemon that has taken the place of one that is gone: with the same
+        node, what it keeps, and whom it knows. Raises OSError."""
+        protocol = self._node.protocol
+        self._node.p2p = protocol.p2p = self._daemon.p2p
+        if not protocol.client_mode:
+            answers = AuthRPCWrapper(protocol, AuthRole.SERVICER, protocol.authorizer)
+            async with asyncio.timeout(OPEN_S):
+                await protocol.add_p2p_handlers(protocol.p2p, answers)
+
+    def known(self) -> set[PeerId]:
+        """Return whose nodes this one knows."""
+        peers = self._node.protocol.routing_table.uid_to_peer_id.values()
+        return {PeerId(peer.to_base58()) for peer in peers}
+
+    async def meet(self, peer: PeerId) -> bool:
+        """Have a process among the nodes that are asked, if it is one; return whether it answers.
 
         A node is forgotten once it does not answer. Others that come back call on those that they
         find; those whom nobody can call have to do it themselves. Raises TimeoutError.
         """
         async with asyncio.timeout(ANSWER_S):
-            await self._node.protocol.call_ping(PeerID.from_base58(peer))
+            return await self._node.protocol.call_ping(PeerID.from_base58(peer)) is not None
 
     async def publish_run(self, run: RunId, published: str, ended: str, ttl_s: float) -> None:
         """Store the run's record, a statement of its owner; `ended` replaces it in the end.
@@ -178,6 +195,7 @@ class Directory:
     async def _store(self, key: str, record: AnyRecord, ttl_s: float) -> None:
         earlier = self._expires_at.get(key, 0.0)
         slack_s = CLOCK_SLACK_S if ttl_s else 0.0  # so that no clock hides it
+        self._check_daemon()
         expires_at = max(get_dht_time() + ttl_s + slack_s, earlier + NEWER_S)
         subkey = self._records.subkey
         try:
@@ -185,9 +203,15 @@ class Directory:
                 stored = await self._node.store(key, record.model_dump(), expires_at, subkey=subkey)
         except TimeoutError:
             raise DirectoryError(f"the directory did not take {key} in {ANSWER_S:.0f} s") from None
+        self._check_daemon()  # without it nobody else has taken anything
         self._expires_at[key] = expires_at
         if not stored:
             log.debug("the directory holds a newer record of ours under %s", key)
+
+    def _check_daemon(self) -> None:
+        """Check that questions leave this process. Raises DirectoryError."""
+        if self._daemon.is_gone:
+            raise DirectoryError("the libp2p daemon of this process is gone")
 
     def _is_fresh(self, record: PeerRecord, expires_at: float) -> bool:
         """Return whether a record has been renewed within its life, as far as this process has
@@ -207,11 +231,13 @@ class Directory:
 
     async def _read(self, key: str) -> list[tuple[PeerId, AnyRecord, float]]:
         """Return the records that are in order, who stored them, and when they expire."""
+        self._check_daemon()
         try:
             async with asyncio.timeout(ANSWER_S):
                 found = await self._node.get(key, latest=True)
         except TimeoutError:
             raise DirectoryError(f"the directory did not answer in {ANSWER_S:.0f} s") from None
+        self._check_daemon()  # without it nobody else has been asked
         if found is None or not isinstance(found.value, dict):
             return []
         read = []

@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import DirectoryError
-from swarmrt.ids import PeerId, RunId
+from swarmrt.errors import RunError
+from swarmrt.ids import PeerId
 from swarmrt.runtime.access.door import GuardedDoor
 from swarmrt.runtime.carriers.beacons import Beacons, OnBeacon
 from swarmrt.runtime.carriers.carriers import Carrier
 from swarmrt.runtime.carriers.direct import DirectCarrier
 from swarmrt.runtime.carriers.libp2p import Libp2pCarrier
 from swarmrt.runtime.daemon.daemon import Daemon, check_address
+from swarmrt.runtime.daemon.restarting import keep_up
 from swarmrt.runtime.directory.directory import Directory
+from swarmrt.runtime.directory.meeting_again import meet_again
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.limits.uplink import Uplink
-from swarmrt.runtime.links.arriving import SAY_S, arrive
-from swarmrt.runtime.links.links import Links
+from swarmrt.runtime.links.arriving import arrive
+from swarmrt.runtime.peer.causes import cause_of
 from swarmrt.runtime.reach.addresses import Reach, host_of
+from swarmrt.runtime.reach.listening import Listening
+from swarmrt.runtime.reach.multiaddrs import by_peer
 from swarmrt.runtime.reach.place import Place, describe, own_address, standing_of
 from swarmrt.runtime.reach.relays import Relays
 from swarmrt.trust.papers import Papers
-from swarmrt.trust.statements import Age, Published
 
 log = logging.getLogger("swarmrt.network")
 
+T = TypeVar("T")
+
 LOOPBACK = Place()
-MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Network:
     barred: set[PeerId] = field(default_factory=set)  # who was turned out of it
     refused: Counter[str] = field(default_factory=Counter)  # what this process has not taken
     uplink: Uplink | None = None  # what links may use of it, where that is bounded
+    listening: Listening = field(default_factory=Listening)  # where ports were asked for
 
     @property
     def me(self) -> PeerId:
@@ -89,6 +92,7 @@ class Network:
                     port=place.ports.direct,
                     announced=place.announced_direct,
                     refused=self.refused,
+                    bound=self.listening.direct,
                 )
             )
         if link != "direct":
@@ -106,6 +110,7 @@ class Network:
             self.refused,
             port=self.place.ports.udp,
             announced=self.place.announced_udp,
+            bound=self.listening.udp,
         )
 
     @property
@@ -115,6 +120,45 @@ class Network:
         told = [one.host for one in place.announced] or self.daemon.hosts()
         joined = filter(None, map(host_of, self.join))
         return Reach([*place.hosts, *told, *joined])
+
+    async def keep_up(self, known: Callable[[], Mapping[PeerId, Sequence[str]]] = dict) -> None:
+        """Start the daemon again whenever it ends by itself, and find the others again. Raises
+        RunError when it is gone for good.
+
+        `known` returns where others are, beside those who were connected to it.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                meeting: asyncio.Task[None] | None = None
+
+                async def returned() -> None:
+                    nonlocal meeting
+                    if meeting is not None:
+                        meeting.cancel()
+                    others = {**known(), **self.daemon.seen(), **by_peer(self.join)}
+                    await self.directory.go_on()
+                    await self.relays.start_anew()
+                    meeting = tasks.create_task(meet_again(self.daemon, self.directory, others))
+
+                await keep_up(self.daemon, returned)
+        except BaseExceptionGroup as group:
+            if group.split(RunError)[1] is not None:
+                raise
+            raise RunError(cause_of(group)) from None
+
+    async def while_up(self, wait: Coroutine[Any, Any, T]) -> T:
+        """Wait for what may take long, and keep the daemon up meanwhile. Raises RunError when it is
+        gone for good."""
+        waiting, keeping = asyncio.create_task(wait), asyncio.create_task(self.keep_up())
+        try:
+            await asyncio.wait((waiting, keeping), return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                await keeping
+            return await waiting
+        finally:
+            for task in (waiting, keeping):
+                task.cancel()
+            await asyncio.gather(waiting, keeping, return_exceptions=True)
 
     def describe(self) -> str:
         """Say for its user where this process can be reached."""
@@ -133,13 +177,15 @@ async def open_network(
     remembered: Sequence[str] = (),
     waiting: Callable[[str], None] | None = None,
     max_mbps: float | None = None,
+    with_links: bool = False,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
     `papers` say of which run this process is; the directory of a private one is closed to others.
     `remembered` are addresses at which others once were; with `waiting` a directory that does not
-    answer is waited for. `max_mbps` bounds what links send, in megabits a second. Raises
-    DirectoryError when no address of `join` answers.
+    answer is waited for. `max_mbps` bounds what links send, in megabits a second. Whoever
+    is to have links holds the ports that it asks for, `with_links`, from the beginning. Raises
+    DirectoryError when no address of `join` answers, UsageError when a port is taken.
     """
     for address in join:
         check_address(address, with_peer=True)
@@ -156,7 +202,12 @@ async def open_network(
             await daemon.close()
             raise
 
-    daemon, directory = await arrive(enter, join, remembered, waiting)
+    listening = Listening.at(place) if with_links else Listening()
+    try:
+        daemon, directory = await arrive(enter, join, remembered, waiting)
+    except BaseException:
+        listening.close()
+        raise
     if faults is not None:
         faults.on_daemon(daemon.stand_still)
     relays = Relays(daemon, join, directory.meet)
@@ -165,101 +216,10 @@ async def open_network(
         uplink = None if max_mbps is None else Uplink(max_mbps * 1e6 / 8)
         network = Network(daemon, directory, relays, place, faults, join, papers, barred)
         network.uplink = uplink
+        network.listening = listening
         yield network
     finally:
         await relays.close()
         await directory.close()
         await daemon.close()
-
-
-async def find_run(
-    directory: Directory,
-    run: RunId,
-    *,
-    wait: bool,
-    newer_than: Age = (0, -1),
-    say: Callable[[str], None] = log.warning,
-    poll_s: float = 1.0,
-) -> Published:
-    """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
-
-    One that is older than `newer_than`, which was seen before, is that of a trainer of the past.
-    Who waits also waits for a directory that does not answer, and is told what for: `say` is called
-    at once, and again from time to time.
-    """
-    said_at = -math.inf
-    while True:
-        record = await (published_run(directory, run) if wait else directory.find_run(run))
-        if record is not None and record.age >= newer_than:
-            return record
-        if not wait:
-            raise DirectoryError(
-                await directory.why_clocks_hide()
-                or f"{_why_not_found(run, record)}; start it with `swarmrt train`, or "
-                "pass --wait to serve it as soon as it is published"
-            )
-        if time.monotonic() - said_at >= SAY_S:
-            said_at = time.monotonic()
-            why = await directory.why_clocks_hide() or _why_not_found(run, record)
-            say(f"waiting for run {run}: {why}; it is looked for again and again")
-        await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
-
-
-async def published_run(directory: Directory, run: RunId, poll_s: float = 1.0) -> Published | None:
-    """Return what the directory has of a run, None if that is nothing, as soon as it answers."""
-    while True:
-        try:
-            return await directory.find_run(run)
-        except DirectoryError as error:
-            log.warning("looking for run %s: %s; it is tried again and again", run, error)
-        await asyncio.sleep(poll_s)
-
-
-def _why_not_found(run: RunId, record: Published | None) -> str:
-    newer = "" if record is None else " that is newer than what was seen of it before"
-    return f"the directory knows no run {run}{newer}"
-
-
-async def watch_stage(
-    directory: Directory,
-    links: Links,
-    run: RunId,
-    stage: int,
-    statuses: frozenset[str],
-    seen: Callable[[int, tuple[PeerId, ...]], None],
-    every_s: float,
-    again: asyncio.Event | None = None,
-) -> None:
-    """Read a stage's records again and again; `seen(stage, peers)` is told of all of them.
-
-    While nothing changes, less and less often: who comes is told of by others, and sets `again`.
-    """
-    wait_s, before = every_s, None
-    while True:
-        try:
-            records = await directory.peers(run, stage)
-        except DirectoryError as error:
-            log.warning("stage %d of %s: %s", stage, run, error)
-        else:
-            present = [record for record in records if record.status in statuses]
-            for record in present:
-                links.know(record.peer, record.known_addresses)
-            peers = tuple(sorted(record.peer for record in present))
-            seen(stage, peers)
-            is_news = not peers or peers != before
-            wait_s = every_s if is_news else min(2 * wait_s, MOST_WAITS * every_s)
-            before = peers
-        await _pause(wait_s, again)
-
-
-async def _pause(seconds: float, again: asyncio.Event | None) -> None:
-    """Wait for that long, or until it is set."""
-    if again is None:
-        await asyncio.sleep(seconds)
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await again.wait()
-    except TimeoutError:
-        return
-    again.clear()
+        listening.close()

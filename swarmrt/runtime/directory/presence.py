@@ -9,7 +9,8 @@ from typing import Any
 from swarmrt.config import RunConfig
 from swarmrt.ids import RunId
 from swarmrt.runtime.directory.keeping import keep_written
-from swarmrt.runtime.directory.network import Network, watch_stage
+from swarmrt.runtime.directory.looking_up import watch_stage
+from swarmrt.runtime.directory.network import Network
 from swarmrt.runtime.directory.records import PeerRecord
 from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.reach.addresses import MAX_ADDRESSES

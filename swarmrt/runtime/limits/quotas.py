@@ -26,6 +26,7 @@ from swarmrt.runtime.limits.rates import Bucket, Rate
 from swarmrt.runtime.state.offering import CHUNK_BYTES
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
 from swarmrt.trust.sealing import TAG_BYTES
+from swarmrt.wire.frames import OF_CONNECTIONS
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, MemoryBudget
 from swarmrt.wire.tensors import ALIGNMENT
@@ -136,7 +137,7 @@ class Quotas:
         words.left -= 1 + header_bytes // HEADER_BYTES
         if words.left < 0:  # so the clock is looked at now and then
             self._fill(words)
-        return self._door.may_say(quota.peer, type(message))
+        return isinstance(message, OF_CONNECTIONS) or self._door.may_say(quota.peer, type(message))
 
     def _fill(self, words: Bucket) -> None:
         words.fill(self._now())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,11 @@ class Dialer:
         """A peer's addresses for the carrier of that name."""
         return self._addresses.get(peer, {}).get(carrier, ())
 
+    def all_known(self, carrier: str) -> dict[PeerId, Sequence[str]]:
+        """Return the addresses of all peers for the carrier of that name, the latest ones last."""
+        known = {peer: its.get(carrier, ()) for peer, its in self._addresses.items()}
+        return {peer: its for peer, its in known.items() if its}
+
     def check_due(self, peer: PeerId) -> None:
         """Check that a peer may be dialed now. Raises RunError while one that failed is to be left
         alone."""
@@ -117,6 +123,44 @@ class Dialer:
         failures = self._unreachable.setdefault(peer, Failures(0, 0.0))
         failures.after(AGAIN_S, MAX_AGAIN_S)
         raise RunError(f"cannot reach {peer}: {why}")
+
+    def is_better(self, one: str, other: str) -> bool:
+        """Return whether a carrier of one name is preferred to that of another one."""
+        names = [carrier.name for carrier in self._carriers]
+        return one in names and other in names and names.index(one) < names.index(other)
+
+    def has_better(self, name: str) -> bool:
+        """Return whether another carrier is preferred to the one of that name."""
+        return any(self.is_better(carrier.name, name) for carrier in self._carriers)
+
+    def better_due_s(self, peer: PeerId, than: str) -> float:
+        """Return in how many seconds a better carrier may be tried; infinity when none can be."""
+        failures = [self._failures.get((peer, c.name)) for c in self._better(peer, than)]
+        now = time.monotonic()
+        return min((one.avoid_until - now if one else 0.0 for one in failures), default=math.inf)
+
+    async def dial_better(self, peer: PeerId, than: str) -> Connection:
+        """Connect to a peer by a better carrier. Raises RunError or OSError.
+
+        It counts as a failure until `works`: a connection alone is no link.
+        """
+        for carrier in self._better(peer, than):
+            if not self._is_avoided(peer, carrier):
+                self.tried(peer, carrier.name)
+                return await self._dial(carrier, peer, self.known(peer, carrier.name))
+        raise RunError(f"no better way to {peer} is known")
+
+    def tried(self, peer: PeerId, name: str) -> None:
+        """Leave a carrier alone for a while, each time for longer, if nothing comes of it."""
+        self._failures.setdefault((peer, name), Failures(0, 0.0)).after(AVOID_S, MAX_AVOID_S)
+
+    def works(self, peer: PeerId, name: str) -> None:
+        """Forget the failures of a carrier: there is a link by it."""
+        self._failures.pop((peer, name), None)
+
+    def _better(self, peer: PeerId, than: str) -> list[Carrier]:
+        some = [c for c in self._carriers if self.is_better(c.name, than)]
+        return [c for c in some if c.may_reach(self.known(peer, c.name))]
 
     async def dial_again(self, peer: PeerId, carrier_name: str) -> Connection:
         """A further connection to a peer by the carrier that reached it. Raises RunError or
@@ -179,6 +223,5 @@ class Dialer:
         return failures is not None and time.monotonic() < failures.avoid_until
 
     def _avoid(self, peer: PeerId, carrier: Carrier, why: str) -> None:
-        failures = self._failures.setdefault((peer, carrier.name), Failures(0, 0.0))
-        failures.after(AVOID_S, MAX_AVOID_S)
+        self.tried(peer, carrier.name)
         log.info("%s links to %s fail for now: %s", carrier.name, peer, why)

@@ -1,7 +1,8 @@
 """Links: persistent, encrypted, framed connections to other processes.
 
 One a pair, used both ways; whoever needs it first dials. When both dial at once there are two: both
-are read, and each side goes on writing to the one it had first, or to the other when that breaks.
+are read, and each side goes on writing to the one it had first, or to the other when that breaks
+(`_write_to_another`) or is better (`better_links`).
 The other end's identity is what the carrier has proved. Where a link is too narrow, `streams` adds
 connections to it.
 """
@@ -17,28 +18,30 @@ from typing import Any
 
 import torch
 
-from swarmrt.errors import AccessError, RunError, WireError
+from swarmrt.errors import RunError, WireError
 from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Message
 from swarmrt.runtime.access.door import Door
 from swarmrt.runtime.carriers.beacons import Beacons
 from swarmrt.runtime.carriers.carriers import Carrier, Connection
-from swarmrt.runtime.faults.faults import Late, LinkFaults
+from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.limits.quotas import Quotas
 from swarmrt.runtime.limits.uplink import Uplink
+from swarmrt.runtime.links.better_links import BetterLinks
 from swarmrt.runtime.links.dialing import Dialer
+from swarmrt.runtime.links.hellos import checked_hello, hello_of
 from swarmrt.runtime.links.open_links import Link, OpenLinks
 from swarmrt.runtime.links.outbox import Gathering, Outbox
 from swarmrt.runtime.links.streams import Streams
+from swarmrt.runtime.links.writing import Writing
 from swarmrt.runtime.reach.addresses import Reach
 from swarmrt.wire.frames import (
-    PROTOCOL,
     FrameReader,
     FrameWriter,
-    Hello,
     Join,
-    Outgoing,
+    Moved,
+    Moving,
     Tally,
     encode,
 )
@@ -86,13 +89,30 @@ class Links:
         self._on_send_failed = on_send_failed
         self._faults, self._beacons = faults, beacons
         self.tally = Tally()
-        self._outboxes: dict[PeerId, Outbox] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links = OpenLinks(self.quotas, streams)
-        self._streams, self._uplink = streams, uplink
+        self._streams = streams
         self._closing = False
         self._process = secrets.token_hex(8)  # by which others know that this one has started anew
-        self._gathering = Gathering(self._write_gathered, before_gathered)
+        self._writing = Writing(
+            self._dial,
+            self._broken,
+            lambda *what: self._better.wrote(*what),
+            self._spawn,
+            before_gathered,
+            self.tally,
+            faults,
+            uplink,
+        )
+        self._outboxes = self._writing.outboxes
+        self._better = BetterLinks(
+            self._dialer,
+            self._links,
+            self._outboxes,
+            self._dial_better,
+            self._go_on_writing,
+            self._spawn,
+        )
         if faults is not None:
             faults.on_cut(self._cut)
 
@@ -117,6 +137,10 @@ class Links:
         known."""
         return self._dialer.known(peer, carrier)
 
+    def all_known(self, carrier: str) -> dict[PeerId, Sequence[str]]:
+        """Return where peers can be dialed by the carrier of that name, the latest ones last."""
+        return self._dialer.all_known(carrier)
+
     def host_of(self, peer: PeerId) -> str | None:
         """The IP address from which a peer's link comes, where that is the peer's own."""
         hosts = (link.connection.host() for link in self._links if link.connection.peer == peer)
@@ -139,30 +163,23 @@ class Links:
                 f"{type(message).__name__} has {outgoing.left_bytes} bytes, but "
                 f"links.max_message_bytes is {self._max_bytes}; raise it for this run"
             )
-        outbox = self._outbox(peer)
+        outbox = self._writing.outbox(peer)
         if outbox.is_on_its_way(outgoing):
             return
         if outbox.is_full_for(outgoing):
             asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
             return
-        if self._faults is not None and self._is_late(peer, outbox, outgoing):
-            return
-        self._push(peer, outbox, outgoing)
+        self._writing.push(peer, outbox, outgoing)
 
     @property
     def together(self) -> Gathering:
         """A context: small messages that are sent within it leave at its end, in one piece for
         each link."""
-        return self._gathering
+        return self._writing.together
 
     @property
     def is_gathering(self) -> bool:
-        return self._gathering.depth > 0
-
-    def _write_gathered(self, gathered: dict[PeerId, Outbox]) -> None:
-        for peer, outbox in gathered.items():
-            if self._outboxes.get(peer) is outbox:  # else it is broken, and told
-                self._write_now(peer, outbox)
+        return self._writing.together.depth > 0
 
     @property
     def queued_bytes(self) -> int:
@@ -183,12 +200,7 @@ class Links:
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until everything queued is written, but not longer than this."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while any(len(outbox) for outbox in self._outboxes.values()):
-                    await asyncio.sleep(0.01)  # only at the very end of a process
-        except TimeoutError:
-            log.debug("messages were left unsent")
+        await self._writing.flush(timeout_s)
 
     async def close(self) -> None:
         """Close all links. Nothing is reported as lost by it."""
@@ -210,81 +222,9 @@ class Links:
             await carrier.close()
         if self._beacons is not None:
             await self._beacons.close()
-        for outbox in self._outboxes.values():
-            if outbox.late is not None:
-                outbox.late.take_all()
-        self._outboxes.clear()
+        self._writing.close()
 
-    # ------------------------------------------------------------------ writing
-
-    def _outbox(self, peer: PeerId) -> Outbox:
-        outbox = self._outboxes.get(peer)
-        if outbox is None:
-            outbox = self._outboxes[peer] = Outbox(self.tally)
-        return outbox
-
-    def _push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
-        outbox.frames.push(outgoing)
-        if self._gathering.depth:
-            self._gathering.outboxes[peer] = outbox
-        else:
-            self._write_now(peer, outbox)
-
-    def _write_now(self, peer: PeerId, outbox: Outbox) -> None:
-        """Write as much as goes out at once: waking a task up takes longer than that."""
-        frames, connection = outbox.frames, outbox.connection
-        if connection is not None and connection.may_write:
-            if self._uplink is None:
-                connection.write(frames.next_frames())
-            else:
-                self._uplink.put_control(frames, partial(_put, connection, frames))
-        if not len(frames):
-            return
-        outbox.wake.set()
-        if outbox.streams is not None:
-            outbox.streams.pushed()
-        if outbox.task is None:
-            outbox.task = self._spawn(self._write(peer, outbox))
-
-    def _is_late(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> bool:
-        """Return whether the link is slow: then it is pushed later, and after what is late
-        already."""
-        assert self._faults is not None
-        delay_s = self._faults.delay_s(peer)
-        if not delay_s and not outbox.late:
-            return False
-        if outbox.late is None:
-            outbox.late = Late(partial(self._push, peer, outbox), self.together)
-        outbox.late.hold(outgoing, delay_s)
-        return True
-
-    async def _write(self, peer: PeerId, outbox: Outbox) -> None:
-        """Dial if need be, then write frame by frame, as fast as the other end reads."""
-        try:
-            if outbox.connection is None:
-                await self._dial(peer, outbox)
-            assert outbox.connection is not None
-            while True:
-                while not len(outbox.frames):
-                    outbox.wake.clear()
-                    await outbox.wake.wait()
-                connection = outbox.connection
-                put = partial(_put, connection, outbox.frames)
-                if self._uplink is None:
-                    put()
-                else:
-                    await self._uplink.turn(outbox.share, outbox.frames, put)
-                try:
-                    await connection.drain()
-                except OSError:
-                    if outbox.connection is connection:
-                        raise
-                    continue  # another one has taken its place
-        except (OSError, RunError) as error:
-            self._broken(peer, outbox, str(error) or type(error).__name__)
-        except Exception as error:  # nobody would write any more, and nobody would know
-            self._broken(peer, outbox, f"writing to it failed: {error or type(error).__name__}")
-            raise
+    # ------------------------------------------------------------------ dialing
 
     async def _dial(self, peer: PeerId, outbox: Outbox) -> None:
         """Get a connection to the peer. Raises RunError when it cannot be reached, at once if that
@@ -307,7 +247,22 @@ class Links:
                 await asyncio.sleep(0.1 * 2**attempt)  # a peer that starts is not there at once
         if outbox.connection is None:
             outbox.connection = connection
+            self._better.look_for(peer, outbox)
         self._begin(connection, incoming=False)
+
+    async def _dial_better(self, peer: PeerId, than: str) -> None:
+        """Open a link by a better carrier. Raises RunError or OSError."""
+        if self._faults is not None:
+            self._faults.check_not_cut(peer)
+        self._begin(await self._dialer.dial_better(peer, than), incoming=False)
+
+    def _go_on_writing(self, peer: PeerId, outbox: Outbox) -> None:
+        """Write what waits, to a connection that may be another one than before."""
+        link = next((one for one in self._links if one.connection is outbox.connection), None)
+        if link is not None and outbox.streams is None:
+            self._offer_streams(link)
+        if len(outbox.frames):
+            self._writing.write_now(peer, outbox)
 
     # ------------------------------------------------------------------ reading
 
@@ -337,10 +292,7 @@ class Links:
             within_s, connection.end, f"did not say hello in {within_s:.0f} s"
         )
         frames = FrameWriter()
-        key = agreement.ours.secret.hex() if agreement is not None else ""
-        addresses = tuple(beacons.addresses()) if beacons is not None else ()
-        shown, process = self._door.shown(), self._process
-        hello = Hello(PROTOCOL, self._door.run, key, addresses, stream_key, shown, process)
+        hello = hello_of(self._door, self._process, stream_key, beacons, agreement)
         frames.push(encode(hello))
         connection.write(frames.next_frames())
         connection.begin(
@@ -362,12 +314,15 @@ class Links:
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
         """Take a message. Raises WireError when the first one is not the hello of this run."""
         if link.greeted:
-            self._on_message(link.connection.peer, message, tensors)
+            if isinstance(message, (Moving, Moved)):
+                self._better.heard(link, message)
+            else:
+                self._on_message(link.connection.peer, message, tensors)
             return
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
             return
-        hello = self._checked_hello(link.connection.peer, message)
+        hello = checked_hello(self._door, link.connection.peer, message)
         link.their_stream_key, link.process = hello.stream_key, hello.process
         self._greeted(link)
         self._go_on_without(self._links.of_earlier(link))
@@ -376,6 +331,7 @@ class Links:
         if link.incoming:
             self._adopt(link.connection)
         self._offer_streams(link)
+        self._better.opened(link)
 
     def _greeted(self, link: Link) -> None:
         link.greeted = True
@@ -409,6 +365,7 @@ class Links:
             return
         if self._streams < 2 or not link.their_stream_key or name is None:
             return
+        uplink = self._writing.uplink
         outbox.streams = Streams(
             outbox.frames,
             self._streams - 1,
@@ -416,7 +373,7 @@ class Links:
             partial(self._dial_again, peer, name),
             partial(self._broken, peer, outbox),
             self._spawn,
-            None if self._uplink is None else partial(self._uplink.turn, outbox.share),
+            None if uplink is None else partial(uplink.turn, outbox.share),
         )
         outbox.streams.pushed()
 
@@ -442,6 +399,7 @@ class Links:
                 link.of.connection.end(f"a further connection of it broke: {reason}")
             return
         self._forget(link)
+        self._better.ended(link)
         for further in list(link.joined):
             further.connection.abort()
         peer = link.connection.peer
@@ -459,6 +417,7 @@ class Links:
         was under way comes back. The peer is not lost: what it has not got is said again when no
         answer comes."""
         peer = link.connection.peer
+        outbox.stay()
         lost = [*outbox.frames.take_begun(), *outbox.on_streams()]
         if outbox.streams is not None:
             outbox.streams.abort()
@@ -467,36 +426,23 @@ class Links:
         self._offer_streams(link)
         for message in lost:
             self._on_send_failed(peer, message)
-        if len(outbox.frames):
-            self._write_now(peer, outbox)
-
-    def _checked_hello(self, peer: PeerId, message: Message) -> Hello:
-        """Check that the other end is of this run, and shows nothing false. Raises WireError."""
-        if not isinstance(message, Hello):
-            raise WireError(f"{type(message).__name__} came before the hello")
-        if (message.protocol, message.run) != (PROTOCOL, self._door.run):
-            raise WireError(
-                f"it is of run {message.run!r:.80} and protocol {message.protocol}, "
-                f"this process of run {self._door.run!r} and protocol {PROTOCOL}"
-            )
-        try:
-            self._door.greet(peer, message.shown)
-        except AccessError as error:
-            raise WireError(f"it is not let in: {error}") from None
-        return message
+        self._go_on_writing(peer, outbox)
+        self._better.look_for(peer, outbox)
 
     def _adopt(self, connection: Connection) -> None:
         """Write to an incoming connection if there is none to this peer yet."""
         self._dialer.reached(connection.peer)
-        outbox = self._outbox(connection.peer)
+        outbox = self._writing.outbox(connection.peer)
         if outbox.connection is None:
             outbox.connection = connection
+            self._better.look_for(connection.peer, outbox)
 
     def _broken(self, peer: PeerId, outbox: Outbox, reason: str) -> None:
         """Report what was not written, and the loss, once."""
         if self._closing or self._outboxes.get(peer) is not outbox:
             return
         del self._outboxes[peer]
+        outbox.stay()
         if outbox.task is not None and outbox.task is not asyncio.current_task():
             outbox.task.cancel()
         if outbox.connection is not None:
@@ -552,12 +498,3 @@ class Links:
 
         task.add_done_callback(done)
         return task
-
-
-def _put(connection: Connection, frames: FrameWriter) -> int:
-    """Write what is next, if anything is, and return how many bytes that is."""
-    if not len(frames):
-        return 0
-    buffers = frames.next_frames()
-    connection.write(buffers)
-    return sum(map(len, buffers))

@@ -36,6 +36,7 @@ class Link:
     timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
     joined: set[Link] = field(default_factory=set)  # further connections, opened by the other end
     of: Link | None = None  # when it is one of those
+    answers: int = 0  # if all has come, while the other end does not read
     came_bytes: int = 0  # at the last look
     quiet_looks: int = 0  # in a row that found no more
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, Part
@@ -19,6 +20,15 @@ MAX_QUEUED_MESSAGES = 100_000
 MAX_QUEUED_CHUNKS = 8  # of state: four times as many as one process asks for at a time
 
 
+@dataclass(eq=False)
+class Move:
+    """A change to another connection."""
+
+    to: Connection
+    number: int
+    timer: asyncio.TimerHandle | None = None  # until the other end has answered, once it is asked
+
+
 class Outbox:
     """The messages on their way to one peer."""
 
@@ -30,6 +40,19 @@ class Outbox:
         self.task: asyncio.Task[None] | None = None
         self.late: Late | None = None  # once the link has been slow
         self.streams: Streams | None = None  # once the other end has said that it takes them
+        self.move: Move | None = None  # while it changes over to another connection
+        self.looks_for_better = False  # a connection than the one that it has
+
+    @property
+    def may_write(self) -> bool:
+        """Return whether there is a frame that may be written now."""
+        return self.frames.has_next and (self.move is None or self.move.timer is None)
+
+    def stay(self) -> None:
+        """Give a change of connections up."""
+        if self.move is not None and self.move.timer is not None:
+            self.move.timer.cancel()
+        self.move, self.frames.finishes = None, False
 
     def __len__(self) -> int:
         late = len(self.late) if self.late is not None else 0

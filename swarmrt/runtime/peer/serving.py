@@ -20,7 +20,8 @@ from swarmrt.model.sizing import footprint
 from swarmrt.model.stage import Stage
 from swarmrt.run_identity import check_release, differences, fingerprint, library_notes
 from swarmrt.runtime.computing.free_memory import check_fits
-from swarmrt.runtime.directory.network import find_run, open_network
+from swarmrt.runtime.directory.looking_up import find_run
+from swarmrt.runtime.directory.network import open_network
 from swarmrt.runtime.peer.peer import Peer
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.process.stopping import StopSwitch
@@ -76,13 +77,15 @@ async def _serve_as_it_is(
         private=line.invite is not None,
         waiting=say if options.wait else None,
         max_mbps=options.max_mbps,
+        with_links=True,
     ) as network:
         if not options.place.is_loopback:
             say(network.describe())
         newest = kept.newest() if kept is not None else (0, -1)
         newest = max(newest, held.age) if held is not None else newest
         directory, wait = network.directory, options.wait or held is not None
-        record = await find_run(directory, line.run, wait=wait, newer_than=newest, say=say)
+        finding = find_run(directory, line.run, wait=wait, newer_than=newest, say=say)
+        record = await network.while_up(finding)
         network.relays.consider(network.reach.multiaddrs(record.addresses))
         config = _config_of(record, options)
         if held is not None and fingerprint(held.config) == fingerprint(config):

@@ -7,6 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ class Shell(ABC):
         self.process = Process(settings, self.act, event_log, failpoints)
         self._vitals = log.with_name("vitals.jsonl") if log is not None else None
         self._background: set[asyncio.Task[None]] = set()
+        self._ends_with: RunError | None = None  # once it has to leave
 
     @abstractmethod
     def act(self, instruction: Instruction) -> None:
@@ -121,13 +123,13 @@ class Shell(ABC):
 
         Raises RunError when it stops with an error, and whatever a duty raises.
         """
-        await self.links.start()
         try:
+            await self.links.start()
             if entering is not None:
                 await entering
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(duty) for duty in duties]
-                running.append(tasks.create_task(self.network.daemon.watch()))
+                running.append(tasks.create_task(self._keep_network()))
                 running.append(tasks.create_task(self._tidy_shelf()))
                 if self._vitals is not None:
                     running.append(
@@ -138,6 +140,8 @@ class Shell(ABC):
                     stop = await self.process.stopped
                 for task in running:
                     task.cancel()
+            if self._ends_with is not None:
+                raise self._ends_with
             if stop.error:
                 raise RunError(stop.reason)
         except Exception as error:
@@ -152,6 +156,16 @@ class Shell(ABC):
     def take_leave(self, cause: str) -> None:
         """Tell whoever relies on this process that it ends with an error."""
         log.debug("this process ends: %s", cause)
+
+    async def _keep_network(self) -> None:
+        """Keep the daemon up. When it is gone for good, leave as if asked to: over direct links
+        others take over first."""
+        try:
+            await self.network.keep_up(partial(self.links.all_known, "libp2p"))
+        except RunError as error:
+            self._ends_with = error
+            log.error("%s; this process leaves", error)
+            self.process.feed(StopRequested(str(error)))
 
     async def _tidy_shelf(self) -> None:
         """Let go of snapshots that nobody fetches, again and again."""

@@ -56,6 +56,14 @@ def host_of(multiaddr: str) -> str | None:
     return None
 
 
+def port_of(multiaddr: str) -> int:
+    """Return the TCP port in a libp2p multiaddr; 0 when it has none."""
+    match multiaddr.split("/"):
+        case ["", "ip4" | "ip6", _, "tcp", port, *_] if port.isdigit():
+            return int(port)
+    return 0
+
+
 # Networks that are somebody's own, with whose members only their members talk.
 PRIVATE = tuple(
     ipaddress.ip_network(network)

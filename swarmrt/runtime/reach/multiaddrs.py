@@ -23,6 +23,16 @@ def peer_of_address(multiaddr: str) -> PeerId | None:
     return None
 
 
+def by_peer(multiaddrs: Sequence[str]) -> dict[PeerId, list[str]]:
+    """Return multiaddrs by the peer ids at their ends; those without one are left out."""
+    found: dict[PeerId, list[str]] = {}
+    for multiaddr in multiaddrs:
+        peer = peer_of_address(multiaddr)
+        if peer is not None:
+            found.setdefault(peer, []).append(multiaddr)
+    return found
+
+
 def worth_telling(visible: Sequence[Multiaddr]) -> list[str]:
     """Return those of the daemon's addresses that others can dial, the internet's first."""
     texts = [text for text in map(str, visible) if "/tcp/" in text and CIRCUIT not in text]

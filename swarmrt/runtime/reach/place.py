@@ -130,13 +130,22 @@ def own_address(host: str) -> str | None:
 
 def check_free(place: Place) -> None:
     """Check that nobody listens at libp2p's port: its daemon would share it. Raises UsageError."""
-    for host in place.hosts:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        if place.ports.libp2p and not _can_bind(
-            family, socket.SOCK_STREAM, host, place.ports.libp2p
-        ):
-            where = format_address(host, place.ports.libp2p)
-            raise UsageError(f"cannot listen at {where} (TCP): choose another --port, or --listen")
+    if (host := _not_free(place)) is not None:
+        where = format_address(host, place.ports.libp2p)
+        raise UsageError(f"cannot listen at {where} (TCP): choose another --port, or --listen")
+
+
+def is_free_for_libp2p(place: Place) -> bool:
+    """Return whether nobody listens at libp2p's port."""
+    return _not_free(place) is None
+
+
+def _not_free(place: Place) -> str | None:
+    """Return the first host where somebody listens at libp2p's port."""
+    families = {host: socket.AF_INET6 if ":" in host else socket.AF_INET for host in place.hosts}
+    port = place.ports.libp2p
+    taken = (h for h, f in families.items() if not _can_bind(f, socket.SOCK_STREAM, h, port))
+    return next(taken, None) if port else None
 
 
 def has_address(host: str) -> bool:

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.daemon.daemon import Daemon
-from swarmrt.runtime.reach.addresses import host_of, is_global
-from swarmrt.runtime.reach.multiaddrs import CIRCUIT, peer_of_address
+from swarmrt.runtime.reach.multiaddrs import CIRCUIT, by_peer, is_direct_and_global
 from swarmrt.runtime.reach.place import Standing
 
 log = logging.getLogger("swarmrt.relays")
@@ -53,7 +52,7 @@ class Relays:
     """Relays that may let others through to this process. `start` first, `close` at the end."""
 
     def __init__(
-        self, daemon: Daemon, join: Sequence[str], found: Callable[[PeerId], Awaitable[None]]
+        self, daemon: Daemon, join: Sequence[str], found: Callable[[PeerId], Awaitable[object]]
     ) -> None:
         """`found` is called with each relay that answers, again and again."""
         self._daemon, self._found = daemon, found
@@ -66,14 +65,10 @@ class Relays:
 
     def consider(self, addresses: Sequence[str]) -> None:
         """Consider these processes, which others can reach, as relays."""
-        by_peer: dict[PeerId, list[str]] = {}
-        for address in addresses:
-            host, peer = host_of(address), peer_of_address(address)
-            if host is not None and peer is not None and CIRCUIT not in address:
-                if is_global(host) and peer != self._daemon.peer_id:
-                    by_peer.setdefault(peer, []).append(address)
-        for peer, its in by_peer.items():
+        for peer, its in by_peer(list(filter(is_direct_and_global, addresses))).items():
             known = self._relays.get(peer)
+            if peer == self._daemon.peer_id:
+                continue  # it cannot let itself through
             if known is not None:
                 known.addresses = tuple(its)
             elif len(self._relays) < MAX_KNOWN:
@@ -91,6 +86,17 @@ class Relays:
         self._task = asyncio.create_task(self._look_again_and_again())
         self._task.add_done_callback(_report)
 
+    async def start_anew(self) -> None:
+        """Go on with a daemon that holds no places any more, and say that its addresses are to be
+        told again. Raises OSError."""
+        for relay in self._relays.values():
+            relay.holds, relay.ask_at = False, 0.0
+        if self._task is not None:
+            async with asyncio.timeout(LOOK_S):
+                await self._look()
+        for told in self._on_change:
+            told()
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -102,7 +108,7 @@ class Relays:
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._look()
-            except TimeoutError:
+            except (OSError, EOFError):  # a time-out too
                 log.info("the daemon does not say where others see it; it is asked again")
 
     async def _look(self) -> None:

@@ -25,13 +25,8 @@ from swarmrt.runtime.checkpoints.disk import Disk, DiskHangs
 from swarmrt.runtime.checkpoints.epochs import read_born, read_epoch, write_epoch
 from swarmrt.runtime.checkpoints.saving import Saves
 from swarmrt.runtime.directory.keeping import keep_written
-from swarmrt.runtime.directory.network import (
-    LOOPBACK,
-    Network,
-    open_network,
-    published_run,
-    watch_stage,
-)
+from swarmrt.runtime.directory.looking_up import published_run, watch_stage
+from swarmrt.runtime.directory.network import LOOPBACK, Network, open_network
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.links.moving import tell_what_moves
@@ -117,11 +112,12 @@ async def train(
         remembered=book.addresses if options.resume else (),
         waiting=options.say if options.wait else None,
         max_mbps=options.max_mbps,
+        with_links=True,
     ) as network:
         if not options.place.is_loopback:
             options.say(network.describe())
             book.keep_ports(options.place.ports)
-        published = await published_run(network.directory, papers.run)
+        published = await network.while_up(published_run(network.directory, papers.run))
         if published is not None and published.trainer != network.me:
             raise UsageError(
                 f"your run {papers.run} is already published by {published.trainer}; "

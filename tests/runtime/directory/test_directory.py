@@ -19,7 +19,8 @@ from swarmrt.errors import DirectoryError, UsageError
 from swarmrt.runtime.daemon import answering
 from swarmrt.runtime.directory import directory as directory_module
 from swarmrt.runtime.directory.directory import Directory
-from swarmrt.runtime.directory.network import Network, find_run, open_network, published_run
+from swarmrt.runtime.directory.looking_up import find_run, published_run
+from swarmrt.runtime.directory.network import Network, open_network
 from swarmrt.runtime.directory.records import MAX_RECORDS, PeerRecord, RunRecord, stage_key
 from tests.papers import Owner
 from tests.runtime.links.test_links import run, until
@@ -207,7 +208,7 @@ class Careless(Directory):
     """A dishonest node: it keeps whatever it is given."""
 
     def __init__(self, directory: Directory) -> None:
-        super().__init__(directory._node, directory._records)
+        super().__init__(directory._daemon, directory._node, directory._records)
         directory._node.protocol.record_validator = None
 
 

@@ -32,7 +32,7 @@ def test_links_send_no_more_than_they_may(link: Link) -> None:
 
     async def story() -> None:
         async with two_ends(link) as (first, second):
-            uplink = first.links._uplink = Uplink(RATE)
+            uplink = first.links._writing.uplink = Uplink(RATE)
             began = asyncio.get_running_loop().time()
             for number in range(4):
                 first.links.send(second.me, Part(1, 1, 1, number, False), [BULK])
@@ -119,7 +119,7 @@ def test_one_peer_with_many_connections_has_one_share() -> None:
 def test_who_waits_for_state_sees_from_whom_it_comes_before_it_is_whole() -> None:
     async def story() -> None:
         async with two_ends("direct") as (first, second):
-            first.links._uplink = Uplink(RATE)
+            first.links._writing.uplink = Uplink(RATE)
             first.links.send(second.me, PART, [BULK])
             first.links.send(second.me, chunk(0), [BULK])
             await until(lambda: 0 < second.links.came_state_bytes(first.me) < len(BULK))
@@ -138,7 +138,7 @@ def test_state_that_is_on_its_way_is_not_sent_again() -> None:
         async with two_ends("direct") as (first, second):
             second.links.send(first.me, Finish("hello"))
             await until(lambda: first.got)
-            first.links._uplink = Uplink(RATE)
+            first.links._writing.uplink = Uplink(RATE)
             for _ in range(100):
                 first.links.send(second.me, chunk(0), [BULK])
             for number in range(1, 100):

@@ -1,0 +1,113 @@
+"""Looking up in the directory where a run is, and who serves its stages, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+
+from swarmrt.errors import DirectoryError
+from swarmrt.ids import PeerId, RunId
+from swarmrt.runtime.directory.directory import Directory
+from swarmrt.runtime.links.arriving import SAY_S
+from swarmrt.runtime.links.links import Links
+from swarmrt.trust.statements import Age, Published
+
+log = logging.getLogger("swarmrt.network")
+
+MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
+
+
+async def find_run(
+    directory: Directory,
+    run: RunId,
+    *,
+    wait: bool,
+    newer_than: Age = (0, -1),
+    say: Callable[[str], None] = log.warning,
+    poll_s: float = 1.0,
+) -> Published:
+    """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
+
+    One that is older than `newer_than`, which was seen before, is that of a trainer of the past.
+    Who waits also waits for a directory that does not answer, and is told what for: `say` is called
+    at once, and again from time to time.
+    """
+    said_at = -math.inf
+    while True:
+        record = await (published_run(directory, run) if wait else directory.find_run(run))
+        if record is not None and record.age >= newer_than:
+            return record
+        if not wait:
+            raise DirectoryError(
+                await directory.why_clocks_hide()
+                or f"{_why_not_found(run, record)}; start it with `swarmrt train`, or "
+                "pass --wait to serve it as soon as it is published"
+            )
+        if time.monotonic() - said_at >= SAY_S:
+            said_at = time.monotonic()
+            why = await directory.why_clocks_hide() or _why_not_found(run, record)
+            say(f"waiting for run {run}: {why}; it is looked for again and again")
+        await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
+
+
+async def published_run(directory: Directory, run: RunId, poll_s: float = 1.0) -> Published | None:
+    """Return what the directory has of a run, None if that is nothing, as soon as it answers."""
+    while True:
+        try:
+            return await directory.find_run(run)
+        except DirectoryError as error:
+            log.warning("looking for run %s: %s; it is tried again and again", run, error)
+        await asyncio.sleep(poll_s)
+
+
+def _why_not_found(run: RunId, record: Published | None) -> str:
+    newer = "" if record is None else " that is newer than what was seen of it before"
+    return f"the directory knows no run {run}{newer}"
+
+
+async def watch_stage(
+    directory: Directory,
+    links: Links,
+    run: RunId,
+    stage: int,
+    statuses: frozenset[str],
+    seen: Callable[[int, tuple[PeerId, ...]], None],
+    every_s: float,
+    again: asyncio.Event | None = None,
+) -> None:
+    """Read a stage's records again and again; `seen(stage, peers)` is told of all of them.
+
+    While nothing changes, less and less often: who comes is told of by others, and sets `again`.
+    """
+    wait_s, before = every_s, None
+    while True:
+        try:
+            records = await directory.peers(run, stage)
+        except DirectoryError as error:
+            log.warning("stage %d of %s: %s", stage, run, error)
+        else:
+            present = [record for record in records if record.status in statuses]
+            for record in present:
+                links.know(record.peer, record.known_addresses)
+            peers = tuple(sorted(record.peer for record in present))
+            seen(stage, peers)
+            is_news = not peers or peers != before
+            wait_s = every_s if is_news else min(2 * wait_s, MOST_WAITS * every_s)
+            before = peers
+        await _pause(wait_s, again)
+
+
+async def _pause(seconds: float, again: asyncio.Event | None) -> None:
+    """Wait for that long, or until it is set."""
+    if again is None:
+        await asyncio.sleep(seconds)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await again.wait()
+    except TimeoutError:
+        return
+    again.clear()
