@@ -41,7 +41,7 @@ from swarmrt.runtime.reach.dialing_back import DialsBack
 from swarmrt.runtime.state.fetching import Fetches
 from swarmrt.runtime.state.offering import Shelf
 from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
-from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.instructions import Instruction, Stop
 from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.wire.limits import Limits
 
@@ -139,9 +139,9 @@ class Shell(ABC):
                 for task in running:
                     task.cancel()
             if stop.error:
-                raise RunError(stop.reason)
+                raise RunError(self.explain(stop))
         except Exception as error:
-            self.take_leave(cause_of(error))
+            self.take_leave(error)
             raise
         finally:
             for duty in duties:
@@ -149,9 +149,13 @@ class Shell(ABC):
             await self._close()
         return stop.reason
 
-    def take_leave(self, cause: str) -> None:
+    def take_leave(self, error: Exception) -> None:
         """Tell whoever relies on this process that it ends with an error."""
-        log.debug("this process ends: %s", cause)
+        log.debug("this process ends: %s", cause_of(error))
+
+    def explain(self, stop: Stop) -> str:
+        """Return why the core has stopped, for people."""
+        return stop.reason
 
     async def _tidy_shelf(self) -> None:
         """Let go of snapshots that nobody fetches, again and again."""
