@@ -348,6 +348,16 @@ class ReportWaiting(Report, frozen=True):
 
     ready: tuple[int, ...]
     needed: tuple[int, ...]
+    loading: tuple[int, ...] = ()  # replicas that are let in, and get their state
+    why: tuple[str, ...] = ()  # by stage: who else could not serve it; empty for nobody
+
+
+class ReportUnable(Report, frozen=True):
+    """A report for people: this peer cannot serve the stage."""
+
+    stage: int
+    peer: PeerId
+    reason: str
 
 
 class ReportStep(Report, frozen=True):
@@ -391,24 +401,37 @@ class ReportLeftOut(Report, frozen=True):
     rest_s: float  # before it is tried again
 
 
+WaitsFor = Literal["trainer", "hail", "admission", "state", "next try"]
+"""The trainer to come back, a first word of it, to be admitted, the state of the stage, or the time
+to try again to get that."""
+
+
+class ReportWaitsFor(Report, frozen=True):
+    """A word to the owner of a peer that serves nothing: what it waits for, and for how long."""
+
+    what: WaitsFor
+    seconds: float
+
+
 class Stop(InstructionBase, frozen=True):
     """Leave. An error is shown to the user and makes the exit code non-zero."""
 
     reason: str
     error: bool
+    microbatches: tuple[MicrobatchId, ...] = ()  # that an error is about, to be found in the data
 
 
 PeerInstruction = (
     Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
     | Forget | DropFrames | ClearGradients | SumPart | CombineParts | UpdatePart | JoinUpdate
     | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce | StartDeadline
-    | ReportLeftOut | Stop
+    | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
 TrainerInstruction = (
     Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting
     | ReportStep | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
     | ReportRecovery | ReportCheckpointFailed | ReportExpelled | ReportStall | ReportLate
-    | ReportUnlike | StartDeadline | Stop
+    | ReportUnlike | ReportUnable | StartDeadline | Stop
 )  # fmt: skip
 Instruction = PeerInstruction | TrainerInstruction
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = get_args(Instruction)

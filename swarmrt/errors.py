@@ -10,7 +10,8 @@ SwarmError                    base; its text says what happened, to what, and wh
 │   └── AccessError           a key, an invitation or a statement that does not allow it
 ├── WireError                 bytes from another process that break the protocol: the link is closed
 └── RunError                  a run that cannot go on: the command exits with 1
-    └── RunChanged            a run that is another one than the one that is served
+    ├── RunChanged            a run that is another one than the one that is served
+    └── EndedByMicrobatch     a computation that has ended all that a process computes with
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+
+from swarmrt.ids import MicrobatchId
 
 
 class SwarmError(Exception):
@@ -71,6 +74,14 @@ class RunChanged(RunError):
     def __init__(self, text: str, epoch: int) -> None:
         super().__init__(text)
         self.epoch = epoch
+
+
+class EndedByMicrobatch(RunError):
+    """A computation has ended what a process computes with, and another one may fare no better."""
+
+    def __init__(self, text: str, microbatch: MicrobatchId) -> None:
+        super().__init__(text)
+        self.microbatch = microbatch
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Rec
                  Prepare · Update · Apply · Drain · Finish · LeftOut · Welcome · NotInvited ·
                  Barred
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
-                 Refused · Updated · Applied · Leaving · Ending · Knock
+                 Refused · Updated · Applied · Leaving · Ending · Unable · Knock
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
 anyone → anyone  Probe, answered by Probed; DialBack, answered by DialedBack · Renewed
@@ -364,9 +364,21 @@ class Leaving(MessageBase, frozen=True):
     idle: bool  # it has drained, and holds nothing of this step
 
 
+NO_MICROBATCH = MicrobatchId(-1, 0)
+
+
 class Ending(Reasoned, frozen=True):
     """The sender ends with an error, and answers nobody any more."""
 
+    reason: str  # for people
+    microbatch: MicrobatchId = NO_MICROBATCH  # whose computation has ended it, if one has
+
+
+class Unable(Reasoned, frozen=True):
+    """The sender cannot serve this stage as things are: it does not even begin, or could not load
+    its state."""
+
+    stage: int
     reason: str  # for people
 
 
@@ -471,7 +483,7 @@ Message = (
     | Backward | Accumulated | Recover | Released | GetFrame | NoFrame | Standing | Prepare | Part
     | Prepared | Refused | Apply | Applied | GetState | StateChunk | NoState | Beacon | Leaving
     | Drain | Finish | Probe | Probed | Knock | Welcome | NotInvited | Renewed | Barred | DialBack
-    | DialedBack | LeftOut | Update | Updated | Ending
+    | DialedBack | LeftOut | Update | Updated | Ending | Unable
 )  # fmt: skip
 ALL_MESSAGES: tuple[type[Message], ...] = get_args(Message)
 """In the order of their numbers on the wire, which start at 1."""

@@ -51,6 +51,7 @@ from swarmrt.messages import (
     Stale,
     Standing,
     StateChunk,
+    Unable,
     Update,
     Updated,
     Welcome,
@@ -125,6 +126,7 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
     Applied: {Sender.MEMBER},
     Leaving: {Sender.MEMBER},
     Ending: {Sender.MEMBER},
+    Unable: {Sender.MEMBER, Sender.INVITED},  # it may end before it knocks
     GetState: {Sender.MEMBER},
     StateChunk: {Sender.MEMBER},
     NoState: {Sender.MEMBER},

@@ -28,6 +28,7 @@ from swarmrt.scheduler.instructions import (
     ReportPeer,
     ReportRecovery,
     ReportRollback,
+    ReportUnable,
 )
 from swarmrt.wire.headers import REASON_CHARACTERS, HeaderFormat
 from tests.processes import swarmrt
@@ -86,6 +87,7 @@ REPORTS: list[Report] = [
     ReportPause(1, HOSTILE),
     ReportRollback(1, 2, HOSTILE),
     ReportCheckpointFailed(1, HOSTILE),
+    ReportUnable(1, PeerId("Qm"), HOSTILE),
 ]
 
 

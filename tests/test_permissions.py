@@ -14,6 +14,7 @@ from swarmrt.messages import (
     Backward,
     Beacon,
     Claim,
+    Ending,
     Forward,
     GetState,
     Knock,
@@ -22,6 +23,7 @@ from swarmrt.messages import (
     Prepare,
     Probe,
     Renewed,
+    Unable,
 )
 from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
 from swarmrt.runtime.access.door import GuardedDoor
@@ -91,6 +93,13 @@ def test_stranger_is_taken_at_its_word_in_nothing_and_that_is_counted() -> None:
     assert Doors(is_trainer=True).taken(OTHER) == {Knock, Renewed}
     assert Probe in Doors(is_open=True).taken(OTHER)
     assert not Doors(is_open=True).door.is_known(OTHER)  # it has few links and says little
+
+
+def test_who_was_invited_may_say_why_it_does_not_come() -> None:
+    """And nothing else to the trainer, before it knocks."""
+    doors = Doors(is_open=True, is_trainer=True)
+    assert Unable in doors.taken(OTHER) and not {Ending, Beacon, Claim} & doors.taken(OTHER)
+    assert Unable not in Doors(is_trainer=True).taken(OTHER)
 
 
 def test_member_of_the_stage_before_gives_work_and_no_commands() -> None:

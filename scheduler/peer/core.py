@@ -75,10 +75,12 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     Stop,
     StopLoading,
+    WaitsFor,
 )
 from swarmrt.scheduler.peer.believing import Believing
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.sync import Reducing
+from swarmrt.scheduler.peer.waiting import Waiting
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
@@ -87,6 +89,8 @@ from swarmrt.scheduler.peer.work.tasks import Phase
 from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.scheduler.timing.link_rate import LinkRate
 
+LOAD_AGAIN_S = 0.5  # before the third try in a row to load a state; twice as long each time
+MOST_DOUBLINGS = 6  # about half a minute
 BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
 
 
@@ -99,6 +103,9 @@ class PeerCore:
         self._admitted_with = ""  # digest of the version that it was admitted at, where it is known
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
         self._admission: Admit | Hail | LeftOut | None = None  # that came while it was stepping
+        self._waiting = Waiting()
+        self._loads_in_vain = 0  # in a row
+        self._load_rests_in: tuple[int, int] | None = None  # epoch and term
         store = self.seat.store
         self._link = LinkRate(store.gradient_bytes)
         self.computing = Computing(self.seat)
@@ -156,15 +163,17 @@ class PeerCore:
                 self._link.moved(event, awaited, now)
                 return []
             case StateLoaded(version, digest):
-                return self._state_loaded(version, digest)
+                return self._state_loaded(version, digest, now)
             case StateUnavailable(version):
-                return self._state_unavailable(version)
+                return self._state_unavailable(version, now)
             case SendFailed(to, message):
                 return self._send_failed(to, message, now)
             case PeerLost(peer):
                 return self._peer_lost(peer, now)
             case DeadlinePassed("beacon"):
                 return self._beat(now)
+            case DeadlinePassed("load"):
+                return self._load_again()
             case DeadlinePassed("rewire"):
                 return self.forwards.rewire(now)
             case DeadlinePassed("overdue"):
@@ -263,10 +272,11 @@ class PeerCore:
         if message.version == seat.version and is_held:
             return void + self._serve()
         seat.state, seat.digest = "loading", ""  # until it is here
+        self._load_rests_in = None
         seat.version = message.version  # what it follows from here on
         return [*void, LoadState(message.version, message.donors, message.digest)]
 
-    def _state_loaded(self, version: int, digest: str) -> list[Instruction]:
+    def _state_loaded(self, version: int, digest: str, now: float) -> list[Instruction]:
         """Serve with the state that is here. If the trainer was lost meanwhile, it is kept for the
         next admission."""
         seat = self.seat
@@ -274,19 +284,33 @@ class PeerCore:
         if not is_awaited or version != seat.version:
             return []
         if self._admitted_with not in ("", digest):
-            return self._state_unavailable(version)
-        seat.digest = digest
+            return self._state_unavailable(version, now)
+        seat.digest, self._loads_in_vain = digest, 0
         if seat.state == "joining":
             return [self._beacon()]
         return self._serve() + self._reduce_on()
 
-    def _state_unavailable(self, version: int) -> list[Instruction]:
-        """The trainer sees it by the next beacon, and names other donors."""
+    def _state_unavailable(self, version: int, now: float) -> list[Instruction]:
+        """The trainer sees it by the next beacon, and names other donors. When that has not helped,
+        it is let see it later and later."""
         seat = self.seat
-        if seat.state != "loading" or version != seat.version:
+        if seat.state != "loading" or version != seat.version or self._load_rests_in is not None:
+            return []
+        self._loads_in_vain += 1
+        self._load_rests_in = (seat.epoch, seat.term)
+        if self._loads_in_vain == 1:
+            return [*self.reducing.clear(), *self._load_again()]
+        rest_s = LOAD_AGAIN_S * 2 ** min(self._loads_in_vain - 2, MOST_DOUBLINGS)
+        return [*self.reducing.clear(), StartDeadline("load", now + rest_s)]
+
+    def _load_again(self) -> list[Instruction]:
+        """Show the trainer that this peer needs to be admitted once more."""
+        seat, rests_in = self.seat, self._load_rests_in
+        self._load_rests_in = None
+        if seat.state != "loading" or rests_in != (seat.epoch, seat.term):
             return []
         seat.state = "joining"
-        return [*self.reducing.clear(), self._beacon()]
+        return [self._beacon()]
 
     def _serve(self) -> list[Instruction]:
         seat = self.seat
@@ -434,9 +458,21 @@ class PeerCore:
             reason = f"the trainer has been gone for {alone_s:.0f} s"
             return [Announce("leaving", seat.version), Stop(reason, error=False)]
         again: list[Instruction] = [StartDeadline("beacon", now + BEACON_S), self._beacon()]
+        again += self._waiting.look(self._awaited(), now)
         if self._leaving and seat.is_serving:
             again.append(seat.to_trainer(Leaving(seat.epoch, seat.term, self._may_leave)))
         return again
+
+    def _awaited(self) -> WaitsFor | None:
+        """Return what this peer waits for before it serves, if it does not."""
+        seat = self.seat
+        if self._alone_since is not None:
+            return "trainer"
+        if seat.state == "loading":
+            return "state" if self._load_rests_in is None else "next try"
+        if seat.state == "joining":
+            return "hail" if seat.epoch < 0 else "admission"
+        return None
 
     def _beacon(self) -> Send:
         seat = self.seat

@@ -21,6 +21,7 @@ from swarmrt.messages import (
     Beacon,
     Busy,
     Claim,
+    Ending,
     Evaluated,
     Forward,
     Hail,
@@ -31,6 +32,7 @@ from swarmrt.messages import (
     Refused,
     Released,
     Stale,
+    Unable,
     Updated,
 )
 from swarmrt.scheduler.events import (
@@ -50,7 +52,7 @@ from swarmrt.scheduler.events import (
 from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.closing.sync import Committing
-from swarmrt.scheduler.trainer.ending import Ending
+from swarmrt.scheduler.trainer.ending import Ending as EndOfRun
 from swarmrt.scheduler.trainer.membership.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.joining import Joining
@@ -77,7 +79,7 @@ class TrainerCore:
         self.committing = Committing(run, admitting, self.working)
         self.fencing = Fencing(run, admitting, self.committing)
         self.joining = Joining(run, admitting, Rollback(run, admitting), self.fencing)
-        self.ending = Ending(run, self.working, self.committing)
+        self.ending = EndOfRun(run, self.working, self.committing)
 
     # ------------------------------------------------------------------ the door
 
@@ -156,7 +158,7 @@ class TrainerCore:
             case SendFailed(to, Hail() | Admit()):
                 return self.fencing.lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
-                return self.fencing.lost(peer, reason, now)
+                return self.fencing.gone(peer, reason, now)
             case Moved():
                 self.run.own_link.moved(event, self.run.saving.under_way, now)
             case CheckpointSaved(version):
@@ -190,6 +192,8 @@ class TrainerCore:
             if run.conduct.is_expelled(sender):
                 return []
             return self.joining.beacon(sender, message, now)
+        if type(message) is Unable:
+            return self.fencing.unable(sender, message.stage, message.reason, now)
         return self._received(member, message, now) if member is not None else []
 
     def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
@@ -222,6 +226,8 @@ class TrainerCore:
                 return self.committing.updated(peer, message, now)
             case Refused():
                 return self.committing.refused(member, message, now)
+            case Ending():
+                return self.fencing.ended(member, message, now)
             case Applied(epoch, version, digest) if epoch == run.epoch:
                 if member.state is Membership.ADMITTED:
                     return self.joining.followed(member, version, digest, now)
@@ -262,10 +268,19 @@ class TrainerCore:
         return []
 
     def _report_waiting(self, now: float) -> list[Instruction]:
+        """Say for whom the run waits, before it begins or while a stage is served by nobody."""
         run = self.run
+        ready, stages = run.members.counts, range(run.num_stages)
+        needed = run.needed
         if run.phase not in (Phase.WAITING, Phase.HAILING):
-            return []
-        report = ReportWaiting(run.members.counts, run.needed)
+            if all(ready):
+                return []
+            needed = (1,) * run.num_stages
+        loading = tuple(len(run.members.of_stage(stage, Membership.ADMITTED)) for stage in stages)
+        why = tuple(
+            run.unable.why(stage, now) if ready[stage] < needed[stage] else "" for stage in stages
+        )
+        report = ReportWaiting(ready, needed, loading, why)
         return [report, StartDeadline("waiting", now + WAITING_S)]
 
     # ------------------------------------------------------------------ invariants

@@ -17,6 +17,7 @@ from swarmrt.scheduler.trainer.closing.version import Commit, Round
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.conduct import Charge, Conduct, Kind
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
+from swarmrt.scheduler.trainer.membership.unable import Unable
 from swarmrt.scheduler.trainer.own_link import OwnLink
 from swarmrt.scheduler.trainer.plausible import Known
 from swarmrt.scheduler.trainer.saving import Saving
@@ -54,6 +55,7 @@ class Run:
         self.hears_nobody = False  # its own link is at fault: whoever is late may not be
         self.known = Known(settings.microbatch_tokens, settings.least_loss)
         self.members = Members(len(settings.needed))
+        self.unable = Unable(len(settings.needed))
         self._secret = bytes.fromhex(settings.secret)
         self.conduct = Conduct()
         self.charges: list[Charge] = []  # to be dealt with before anything else goes on
@@ -128,6 +130,21 @@ class Run:
         """Return whether that is what the member was admitted in."""
         return (epoch, term) == (self.epoch, member.term) and member.state is not Membership.SEEN
 
+    def is_open(self, microbatch: MicrobatchId) -> bool:
+        """Return whether it is to be computed now."""
+        if microbatch.held_out:
+            return microbatch.step == self.version
+        return self.books.of(microbatch) is not None
+
+    def may_be_computed_by(self, member: Member) -> list[MicrobatchId]:
+        """Return what is under way and may be at this member: nobody else has it at its stage."""
+        return [
+            microbatch
+            for microbatch in self.dispatch.under_way()
+            if (ledger := self.books.of(microbatch)) is None
+            or ledger.is_left_to(member.peer, microbatch.index, member.stage)
+        ]
+
     def came(self, what: Hashable, now: float) -> None:
         """Take note of something that leads to the next version. It is progress the first time in a
         step: what is lost and done again, over and over, is none."""
@@ -169,11 +186,13 @@ class Run:
         self.phase = Phase.CLOSING
         return [*(Send(member.peer, Finish(reason)) for member in told), Stop(reason, error=False)]
 
-    def is_not_finite(self, step: int, reason: str) -> list[Instruction]:
+    def is_not_finite(
+        self, step: int, reason: str, microbatches: tuple[MicrobatchId, ...] = ()
+    ) -> list[Instruction]:
         """A step's gradient or loss is not finite, whoever computes it: it is what it is computed
         from. Skip the step, or give up, as the run's owner wants it."""
         if self.settings.not_finite == "stop":
-            return [self.give_up(reason)]
+            return [self.give_up(reason, microbatches)]
         self.skipped.add(step)
         for microbatch in self.books.restart(step):
             self.agenda.cancel(("receipt", microbatch))
@@ -182,6 +201,7 @@ class Run:
         self.receipts.drop(step)
         return [ReportRecovery(step, "skipped", 1, reason)]
 
-    def give_up(self, reason: str) -> Stop:
+    def give_up(self, reason: str, microbatches: tuple[MicrobatchId, ...] = ()) -> Stop:
+        """End the run with an error, which is about these microbatches, if about any."""
         self.phase = Phase.CLOSING
-        return Stop(reason, error=True)
+        return Stop(reason, error=True, microbatches=microbatches)

@@ -93,6 +93,7 @@ class Child:
     name: str
     process: Launched
     log: Path | None
+    stage: int | None  # of a peer
 
 
 class LocalSwarm:
@@ -167,7 +168,7 @@ class LocalSwarm:
         arguments = ["serve", "--stage", str(stage), "--wait", *consent(self.config)]
         arguments += ["--threads", str(self._threads), "--log-dir", str(folder)]
         papers = self._papers.of_guest([join])
-        self._start(name, arguments, papers, folder / "output.log", "peer")
+        self._start(name, arguments, papers, folder / "output.log", "peer", stage)
 
     def _start_trainer(self, join: str) -> Child:
         effective = self.run_dir / "config.toml"
@@ -184,6 +185,7 @@ class LocalSwarm:
         papers: Mapping[str, str],
         log: Path | None,
         role: Role | None = None,
+        stage: int | None = None,
     ) -> Child:
         """Start one more process, with the failpoints of its role. Without a log it has our own
         output."""
@@ -195,14 +197,15 @@ class LocalSwarm:
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("ab") as output:
                 process = self._launcher.start(arguments, papers, output, variables)
-        child = Child(name, process, log)
+        child = Child(name, process, log, stage)
         self._children.append(child)
         return child
 
     async def _watch(self, trainer: Child) -> int:
         """Wait until the trainer ends. A child that fails before it stops the trainer.
 
-        One that is killed does not: the others may go on without it.
+        One that is killed does not, which is said: the others may go on without it. Without any
+        peer of a stage they cannot, and nobody else will come.
         """
         waits = {asyncio.ensure_future(_ended(c)): c for c in self._children}
         trainer_wait = next(wait for wait, child in waits.items() if child is trainer)
@@ -212,17 +215,28 @@ class LocalSwarm:
             while not trainer_wait.done():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for wait in done:
-                    if failed is None and waits[wait] is not trainer and wait.result() > 0:
-                        failed = waits[wait]
+                    child = waits[wait]
+                    if failed is not None or child is trainer:
+                        continue
+                    was_killed = wait.result() < 0
+                    if was_killed:
+                        print(f"swarmrt: {child.name}: {_end_of(child)}", file=sys.stderr)
+                    if wait.result() > 0 or (was_killed and not self._is_served(child.stage)):
+                        failed = child
                         _signal(trainer.process, signal.SIGTERM)
         finally:
             for wait in pending:
                 wait.cancel()
         if failed is not None and failed.log is not None:
-            why = f"{cause_in(failed.log)}; all that it said is in {failed.log}"
+            why = f"{_end_of(failed)}; all that it said is in {failed.log}"
             print(f"swarmrt: {failed.name} failed: {why}", file=sys.stderr)
-            return failed.process.returncode or 1
+            return max(failed.process.returncode or 1, 1)
         return trainer_wait.result()
+
+    def _is_served(self, stage: int | None) -> bool:
+        """Return whether any peer of the stage is left; what is of no stage does not count."""
+        peers = [child for child in self._children if child.stage == stage]
+        return stage is None or any(child.process.poll() is None for child in peers)
 
     async def _wait_for_peers(self) -> None:
         """The trainer has told them that the run is over."""
@@ -274,6 +288,17 @@ def _address_in(log: Path) -> str | None:
         if line.startswith('{"join"') and line.endswith("\n"):
             return str(json.loads(line)["join"])
     return None
+
+
+def _end_of(child: Child) -> str:
+    """Return why a process has ended: by which signal, or what it has said of it."""
+    code = child.process.returncode or 0
+    if code >= 0:
+        assert child.log is not None
+        return cause_in(child.log)
+    name = signal.Signals(-code).name
+    hint = ", as systems do with whoever takes too much memory" if name == "SIGKILL" else ""
+    return f"it was killed by {name}{hint}"
 
 
 def cause_in(log: Path) -> str:

@@ -24,6 +24,7 @@ from swarmrt.ids import MicrobatchId
 HELD_OUT_SPANS = 16
 EPOCHS_KEPT = 3  # one that ends, one that begins, and the next
 HASHED_AT_ONCE = 1 << 20  # tokens
+MOST_NAMED = 4  # windows of a microbatch
 COUNTED_AT_ONCE = 4096  # windows: a few MB of token ids
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -60,15 +61,25 @@ class Data:
 
         Held-out microbatches depend on their index only, so that evaluations compare.
         """
+        return self._windows(self._windows_of(microbatch))
+
+    def _windows_of(self, microbatch: MicrobatchId) -> NDArray[np.int64]:
         size = self._batch.microbatch
         if microbatch.held_out:
             places = np.arange(size) + microbatch.index * size
-            return self._windows(self.held_out[places % len(self.held_out)])
+            return np.asarray(self.held_out[places % len(self.held_out)])
         first = (microbatch.step * self._batch.microbatches + microbatch.index) * size
         places = np.arange(first, first + size)
         epochs, offsets = np.divmod(places, len(self.training))
         windows = [self._order(int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
-        return self._windows(np.asarray(windows))
+        return np.asarray(windows)
+
+    def place_of(self, microbatch: MicrobatchId) -> str:
+        """Return where a microbatch's windows lie in the data, for people."""
+        windows, size = self._windows_of(microbatch), self._sequence + 1
+        first = [f"{w * size:,} to {(w + 1) * size - 1:,}" for w in windows[:MOST_NAMED].tolist()]
+        more = f" and {len(windows) - len(first)} more" if len(windows) > len(first) else ""
+        return f"tokens {', '.join(first)}{more} of the data, counted from 0"
 
     def epoch_of(self, microbatch: MicrobatchId) -> int:
         """Return the epoch in which a microbatch that is trained on begins."""

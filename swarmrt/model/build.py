@@ -167,7 +167,7 @@ def build_layer(model: Layered, index: int) -> Iterator[tuple[str, nn.Module]]:
         for part in model.layers[index]:
             try:
                 module = part.build()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ModelError(
                     f"{config.model.kind}: layer {index} cannot be built: {line_of(error)}"
                 ) from error

@@ -81,7 +81,7 @@ def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
     try:
         with building(seed_for(config.run.seed, "init")):
             result = builder(**config.model.options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{kind}: the builder failed: {line_of(error)}") from error
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise ModelError(
@@ -123,7 +123,7 @@ def imported(kind: str) -> ModuleType:
     module_name = kind.partition(":")[0]
     try:
         return importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = NOT_FOUND if _is_missing(module_name, error) else ""
         raise ModelError(f"{kind}: cannot import {module_name}: {line_of(error)}{hint}") from error
 
@@ -141,7 +141,7 @@ def _refuse_another(kind: str, module_name: str) -> None:
     )
 
 
-def _is_missing(module_name: str, error: Exception) -> bool:
+def _is_missing(module_name: str, error: BaseException) -> bool:
     """Return whether this very module was not found, and not one that it imports."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return missing is not None and f"{module_name}.".startswith(f"{missing}.")

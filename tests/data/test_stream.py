@@ -59,6 +59,14 @@ def test_microbatches_are_a_function_of_seed_step_and_index(counting: Path) -> N
     ).any()
 
 
+def test_place_of_a_microbatch_is_told_by_its_tokens(counting: Path) -> None:
+    data = open_data(run(counting))
+    for microbatch in (MicrobatchId(3, 1), MicrobatchId(1, 0, held_out=True)):
+        starts = data.microbatch(microbatch)[0][:, 0].tolist()
+        windows = ", ".join(f"{start:,} to {start + SEQUENCE:,}" for start in starts)
+        assert data.place_of(microbatch) == f"tokens {windows} of the data, counted from 0"
+
+
 def test_an_epoch_has_every_training_window_once(counting: Path) -> None:
     data = open_data(run(counting))
     samples = len(data.training)

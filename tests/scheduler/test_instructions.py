@@ -68,6 +68,7 @@ def test_a_core_asks_for_nothing_else(side: str) -> None:
     assert made | {Stop, StartDeadline} == SIDES[side][0], "nobody asks for the others"
 
 
-def test_reports_are_the_trainers_or_say_why_a_peer_is_left_out() -> None:
+def test_reports_are_the_trainers_or_say_why_a_peer_does_not_serve() -> None:
     reports = {kind for kind in ALL_INSTRUCTIONS if issubclass(kind, Report)}
-    assert {kind.__name__ for kind in reports & SIDES["peer"][0]} == {"ReportLeftOut"}
+    of_peers = {kind.__name__ for kind in reports & SIDES["peer"][0]}
+    assert of_peers == {"ReportLeftOut", "ReportWaitsFor"}

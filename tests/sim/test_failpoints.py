@@ -24,6 +24,7 @@ from swarmrt.messages import (
     Probed,
     Renewed,
     StateChunk,
+    Unable,
     Welcome,
 )
 from swarmrt.scheduler.failpoints import all_points
@@ -34,7 +35,7 @@ SEEDS = range(1, 30)  # until one of them comes to it
 IN_WORLD = [point for point in all_points() if "rename" not in point and "write" not in point]
 NOT_FOR_CORES = (
     GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack,
-    Knock, Welcome, NotInvited, Renewed, Barred, Ending,
+    Knock, Welcome, NotInvited, Renewed, Barred, Ending, Unable,
 )  # fmt: skip
 NOT_HERE = (*NOT_FOR_CORES, LeftOut)  # nobody is too slow in these worlds: `test_sim_newcomers`
 MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_HERE]

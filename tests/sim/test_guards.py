@@ -494,7 +494,7 @@ GUARDS: dict[str, Guard] = {
         failures.test_whoever_gave_a_gradient_that_nobody_can_use_is_done_without_first,
     ),
     "a step is skipped where its owner wants it": Guard(
-        around(Run, "is_not_finite", lambda _, run, step, reason: [run.give_up(reason)]),
+        around(Run, "is_not_finite", lambda _, run, step, reason, *which: [run.give_up(reason)]),
         failing.test_newcomer_and_a_trainer_that_is_killed_get_over_a_skipped_step,
     ),
     "what works now and then is not hopeless": Guard(
@@ -506,7 +506,7 @@ GUARDS: dict[str, Guard] = {
         failures.test_a_stage_that_can_compute_nothing_ends_the_run_soon,
     ),
     "what is not open cannot fail": Guard(
-        says(Working, "_is_open", True), failures.test_failures_with_what_is_not_open_do_not_count
+        says(Run, "is_open", True), failures.test_failures_with_what_is_not_open_do_not_count
     ),
     # ------------------------------------------------------------ small ones
     "the listener's own sleep is nobody's fault": Guard(

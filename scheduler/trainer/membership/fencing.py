@@ -18,7 +18,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Drain, Finish, LeftOut, Standing, TooSlow
+from swarmrt.messages import Drain, Ending, Finish, LeftOut, Standing, TooSlow
 from swarmrt.scheduler.instructions import (
     Expel,
     Instruction,
@@ -27,6 +27,7 @@ from swarmrt.scheduler.instructions import (
     ReportPause,
     ReportPeer,
     ReportRecovery,
+    ReportUnable,
     Send,
     StartDeadline,
 )
@@ -38,7 +39,8 @@ from swarmrt.scheduler.trainer.membership.conduct import Charge
 from swarmrt.scheduler.trainer.membership.health import Verdict
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import redo_s
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
+from swarmrt.scheduler.trainer.work.deaths import Deaths, Hopeless
 from swarmrt.scheduler.wiring.replicas import Absent
 
 HEALTH_S = 0.25  # between looks at who is late
@@ -55,6 +57,7 @@ WHILE_IT_COMES = 16  # times as long a state may take of which bytes still come
 class Fencing:
     def __init__(self, run: Run, admitting: Admitting, committing: Committing) -> None:
         self.absent = Absent(run.settings.record_ttl_s)
+        self._deaths = Deaths(run)
         self._run, self._admitting, self._committing = run, admitting, committing
         self._looked_at = 0.0
         self.looks_by = HEALTH_S  # at members again: later, this process has stood still
@@ -210,6 +213,38 @@ class Fencing:
         self._pardon_if_bare(member.stage)
         return fenced
 
+    def gone(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
+        """Go on without a peer whose link broke, unless whoever has its work is lost by it."""
+        member = self._run.members.get(peer)
+        if member is None:
+            return []
+        hopeless = self._deaths.without_a_word(member, reason, now)
+        return [*self.lost(peer, reason, now), *self._give_up(hopeless)]
+
+    def ended(self, member: Member, ending: Ending, now: float) -> list[Instruction]:
+        """Go on without a peer that says why it ends, unless that would be the end of others
+        too."""
+        reason = f"it has ended: {ending.reason}"
+        told = self.unable(member.peer, member.stage, reason, now)
+        if member.state is not Membership.SEEN:
+            told = []  # it is told that the run goes on without it
+        hopeless = self._deaths.in_computation(member, ending.microbatch, ending.reason)
+        return [*told, *self.lost(member.peer, reason, now), *self._give_up(hopeless)]
+
+    def unable(self, peer: PeerId, stage: int, reason: str, now: float) -> list[Instruction]:
+        """Tell people of somebody who would serve, and cannot."""
+        run = self._run
+        if not 0 <= stage < run.num_stages or run.conduct.is_expelled(peer):
+            return []
+        if not run.unable.add(peer, stage, reason, now):
+            return []
+        return [ReportUnable(stage, peer, reason)]
+
+    def _give_up(self, hopeless: Hopeless | None) -> list[Instruction]:
+        if hopeless is None or self._run.phase is Phase.CLOSING:
+            return []
+        return [self._run.give_up(hopeless.reason, hopeless.microbatches)]
+
     def fence(self, member: Member, reason: str, now: float) -> list[Instruction]:
         """Void what this peer did in the step; others do it."""
         if member.state is Membership.SEEN:
@@ -228,9 +263,9 @@ class Fencing:
         instructions += self._committing.go_on_without(member.peer, why, now)
         if run.phase is Phase.CLOSING:
             return instructions
-        return instructions + self._pause_if_bare(member, reason)
+        return instructions + self._pause_if_bare(member, reason, now)
 
-    def _pause_if_bare(self, member: Member, reason: str) -> list[Instruction]:
+    def _pause_if_bare(self, member: Member, reason: str, now: float) -> list[Instruction]:
         run = self._run
         if not run.has_begun or member.stage not in run.members.bare_stages():
             return []
@@ -240,7 +275,7 @@ class Fencing:
             run.conduct.pardon(other.peer)  # better that one than none
         if run.is_stopping:
             return [pause, *run.leave("stopped; a stage has no replica left")]
-        return [pause]
+        return [pause, StartDeadline("waiting", now + WAITING_S)]
 
     def _pardon_if_bare(self, stage: int) -> None:
         """Let whoever is left of a stage come in again: better that one than none."""

@@ -79,6 +79,9 @@ class Joining:
         if member.suspect:
             member.suspect = False
             instructions += self._admitting.welcome(member)
+        if beacon.epoch > run.epoch:
+            why = f"it is of epoch {beacon.epoch} of this run, which is later than this trainer's"
+            instructions += self._fencing.unable(sender, beacon.stage, why, now)
         if beacon.epoch < run.epoch:
             return [*instructions, Send(sender, Hail(run.epoch, run.settings.fingerprint))]
         return instructions + self._reconcile(member, beacon, now)
@@ -204,6 +207,7 @@ class Joining:
         if member.admit is not None and member.admit.donors:
             run.load_time.add(now - member.admitted_at)
         member.state, member.doubted_at, member.ready_at = Membership.READY, None, now
+        run.unable.discard(member.peer)
         if not run.has_others(member.peer, member.stage):
             # Another newcomer helps no step that hangs.
             run.came((member.stage, "ready"), now)

@@ -59,6 +59,11 @@ class Books:
         return sum(loads, Counter())
 
     @property
+    def advanced(self) -> int:
+        """Return how much of all of them was ever done."""
+        return sum(ledger.advanced for ledger in self._ledgers.values())
+
+    @property
     def has_vacancies(self) -> bool:
         for ledger in self._ledgers.values():  # asked after every event: `any` would take longer
             if ledger.has_vacancies:

@@ -161,6 +161,10 @@ class Dispatch:
         """Return whether there is such an attempt, of a step that is open."""
         return 1 <= work.attempt <= self._attempts.get(work.microbatch, 0)
 
+    def under_way(self) -> list[MicrobatchId]:
+        """Return what was sent and is not finished."""
+        return list(self._flights)
+
     def began_at(self, microbatch: MicrobatchId) -> float:
         """Return when a flight's first attempt was sent."""
         return self._flights[microbatch].began_at

@@ -153,6 +153,11 @@ class Ledger:
         )
 
     @property
+    def advanced(self) -> int:
+        """Return how much there ever was of claims and receipts: it never falls."""
+        return len(self._entries) + self._most_receipts
+
+    @property
     def has_vacancies(self) -> bool:
         return bool(self._vacant)
 
@@ -182,6 +187,14 @@ class Ledger:
         """Return who owns it; NOBODY also before it is claimed."""
         entry = self._entries.get(index)
         return entry.owners[stage] if entry is not None else NOBODY
+
+    def is_left_to(self, peer: PeerId, index: int, stage: int) -> bool:
+        """Return whether this peer may have it to compute: nobody else owns it, or has accumulated
+        it."""
+        entry = self._entries.get(index)
+        if entry is None:
+            return True
+        return stage not in entry.accumulated and entry.owners[stage] in (peer, NOBODY)
 
     def frontier(self, index: int) -> list[tuple[int, PeerId]]:
         """Stages that should be next to accumulate, with their owners: what comes after is done."""

@@ -167,7 +167,8 @@ class Working:
                 run.dispatch.goes_again(microbatch)
                 return []
         ways = "; ".join(" → ".join(route) for route in routes)
-        return run.is_not_finite(microbatch.step, f"{reason}, whoever computes it: {ways}")
+        reason = f"{reason}, whoever computes it: {ways}"
+        return run.is_not_finite(microbatch.step, reason, (microbatch,))
 
     def receipt(self, member: Member, microbatch: MicrobatchId, now: float) -> None:
         run = self._run
@@ -323,7 +324,7 @@ class Working:
                 return []
             self._count_release(member, microbatch)
             return [report]
-        if not self._is_open(microbatch):
+        if not run.is_open(microbatch):
             return []
         self._count_release(member, microbatch)
         replicas = run.members.ready(member.stage)
@@ -333,8 +334,9 @@ class Working:
             if self._goes_on_without_giver(ledger, message, member.stage, where):
                 return [report]
             if message.not_finite:
-                return run.is_not_finite(microbatch.step, f"{where}: {message.reason}")
-            return [run.give_up(f"{where}: {message.reason}")]
+                reason = f"{where}: {message.reason}"
+                return run.is_not_finite(microbatch.step, reason, (microbatch,))
+            return [run.give_up(f"{where}: {message.reason}", (microbatch,))]
         run.dispatch.is_late(microbatch)  # if nobody owns it yet
         return [report]
 
@@ -364,12 +366,6 @@ class Working:
             peer, member.stage
         ):
             self._run.charge(peer, f"it gives up microbatch {microbatch} again and again")
-
-    def _is_open(self, microbatch: MicrobatchId) -> bool:
-        """Return whether it is to be computed now."""
-        if microbatch.held_out:
-            return microbatch.step == self._run.version
-        return self._run.books.of(microbatch) is not None
 
     def _recover(self, now: float) -> list[Instruction]:
         """Find owners for vacancies: from retained frames, or by another attempt."""

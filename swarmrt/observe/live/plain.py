@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from swarmrt.foreign import for_terminal, printable
@@ -20,21 +21,29 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     ReportStall,
     ReportStep,
+    ReportUnable,
     ReportUnlike,
     ReportWaiting,
 )
 
 LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
+SAY_S = 30.0  # between two words about what is waited for
 MAX_WHY = 400  # characters of a reason: a peer's, with what the trainer has put around it
 
 
 class PlainView:
-    """Say what changed. Repeated waiting lines are said once."""
+    """Say what changed. What is waited for is said when it changes, and each half minute."""
 
-    def __init__(self, progress: Progress, say: Callable[[str], None]) -> None:
-        self._progress = progress
+    def __init__(
+        self,
+        progress: Progress,
+        say: Callable[[str], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._progress, self._now = progress, now
         self._say_raw = say
-        self._said = ""
+        self._waited_for: object = None
+        self._said_at = 0.0
         self._known: set[PeerId] = set()
         steps = progress.config.run.steps - progress.start_version
         self._every = max(1, steps // LINES_OF_A_RUN)
@@ -51,7 +60,7 @@ class PlainView:
     def update(self, report: Report) -> None:
         match report:
             case ReportWaiting():
-                self._say_once(waiting_text(report))
+                self._wait(report)
             case ReportPeer():
                 self._peer(report)
             case ReportStep():
@@ -80,20 +89,33 @@ class PlainView:
     def _say(self, text: str) -> None:
         self._say_raw(for_terminal(text))
 
-    def _say_once(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
-            self._say(text)
+    def _wait(self, report: ReportWaiting) -> None:
+        """Tell for whom the run waits; that more of them load their state is no news."""
+        news, now = (report.ready, report.why), self._now()
+        if news != self._waited_for or now - self._said_at >= SAY_S:
+            self._waited_for, self._said_at = news, now
+            self._say(waiting_text(report))
 
 
 def waiting_text(report: ReportWaiting) -> str:
-    """Return which stages are not served yet."""
+    """Return which stages are not served, how many load their state, and why others could not."""
     missing = [
-        f"stage {stage} ({ready} of {needed})"
+        stage
         for stage, (ready, needed) in enumerate(zip(report.ready, report.needed, strict=True))
         if ready < needed
     ]
-    return f"waiting for peers: {', '.join(missing)}"
+    stages = [f"stage {stage} ({_present(report, stage)})" for stage in missing]
+    why = dict(enumerate(report.why))
+    reasons = [
+        f"; stage {stage}: {printable(why[stage], MAX_WHY)}" for stage in missing if why.get(stage)
+    ]
+    return f"waiting for peers: {', '.join(stages)}{''.join(reasons)}"
+
+
+def _present(report: ReportWaiting, stage: int) -> str:
+    ready = f"{report.ready[stage]} of {report.needed[stage]}"
+    loading = report.loading[stage] if report.loading else 0
+    return f"{ready}, {loading} getting the state" if loading else ready
 
 
 def trouble_text(report: Report) -> str:
@@ -121,6 +143,8 @@ def trouble_text(report: Report) -> str:
         case ReportStall(seconds, awaited):
             what = printable(awaited, MAX_WHY)
             return f"nothing has come forward for {seconds:.0f} s; waiting for {what}"
+        case ReportUnable(stage, peer, reason):
+            return f"stage {stage}: {peer} cannot serve it: {printable(reason, MAX_WHY)}"
         case ReportUnlike(stage, peer):
             return (
                 f"stage {stage}: {peer} rounds differently than the others, as other hardware or "

@@ -25,6 +25,7 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     ReportStall,
     ReportStep,
+    ReportUnable,
     ReportUnlike,
     ReportWaiting,
 )
@@ -90,6 +91,8 @@ class Progress:
                 self._write(version=self.version, expelled=peer, reason=reason)
             case ReportStall(seconds, awaited):
                 self._write(version=self.version, stalled_s=seconds, awaited=awaited)
+            case ReportUnable(stage, peer, reason):
+                self._write(version=self.version, unable=peer, stage=stage, reason=reason)
             case ReportUnlike(stage, peer):
                 self._write(version=self.version, unlike=peer, stage=stage)
             case ReportLate(version, seconds, awaited):

@@ -44,6 +44,11 @@ class Membership:
             self.papers, network.me, self.trainer, (stage,), links, self._is_member
         )
 
+    @property
+    def epoch(self) -> int:
+        """Return the newest epoch of the run's trainer that is known."""
+        return self._epoch
+
     async def enter(self) -> None:
         """Wait until the trainer has let this peer in. Raises AccessError when it does not."""
         await self._admission.enter(self._find_trainer)

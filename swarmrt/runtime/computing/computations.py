@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from swarmrt.config import RunConfig
-from swarmrt.errors import RunError
+from swarmrt.errors import EndedByMicrobatch, RunError
 from swarmrt.ids import MicrobatchId
 from swarmrt.messages import FailedIn
 from swarmrt.model.optimizer import clip_scale
@@ -25,7 +25,7 @@ from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.computing.fitting import Fitting
 from swarmrt.runtime.computing.flaws import Flaws
 from swarmrt.runtime.computing.transfers import Arriving, Computation, Transfers
-from swarmrt.runtime.computing.trouble import is_own_trouble, said_by
+from swarmrt.runtime.computing.trouble import is_out_of_memory, is_own_trouble, said_by
 from swarmrt.runtime.peer.parts import part_range
 from swarmrt.runtime.peer.serve_options import ServeOptions
 from swarmrt.runtime.peer.updates import NextState
@@ -172,14 +172,19 @@ class Computations:
         def work() -> Computed:
             try:
                 return compute()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if is_own_trouble(error, self.stage.device):
-                    where = f"{what} of microbatch {mb} at stage {self._options.stage}"
-                    raise RunError(f"{where} failed: {said_by(error)}") from error
+                    raise self._fatal(what, mb, error) from error
                 log.warning("%s of microbatch %s failed: %s", what, mb, said_by(error))
                 return ComputeFailed(mb, what, said_by(error))
 
         return work
+
+    def _fatal(self, what: FailedIn, mb: MicrobatchId, error: BaseException) -> RunError:
+        """Return the error that ends this process. What was sent may have killed the device, but
+        does not take its memory."""
+        said = f"{what} of microbatch {mb} at stage {self._options.stage} failed: {said_by(error)}"
+        return RunError(said) if is_out_of_memory(error) else EndedByMicrobatch(said, mb)
 
     def _forward(self, mb: MicrobatchId, arriving: Arriving, targets: torch.Tensor) -> Computed:
         computation = Computation(self.stage.device)

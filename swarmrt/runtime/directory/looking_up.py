@@ -17,6 +17,8 @@ from swarmrt.trust.statements import Age, Published
 
 log = logging.getLogger("swarmrt.network")
 
+LOOK_S, MAX_LOOK_S = 1.0, 15.0  # between two looks for a run that is not there
+LOOK_SHARE = 1 / 60  # of the time that it has been waited for
 MOST_WAITS = 8  # times `links.refresh_s`, between two looks at a stage where nothing changes
 
 
@@ -27,7 +29,6 @@ async def find_run(
     wait: bool,
     newer_than: Age = (0, -1),
     say: Callable[[str], None] = log.warning,
-    poll_s: float = 1.0,
 ) -> Published:
     """Return the run's record; with `wait`, as soon as it is published. Raises DirectoryError.
 
@@ -36,8 +37,9 @@ async def find_run(
     at once, and again from time to time.
     """
     said_at = -math.inf
+    began_at = time.monotonic()
     while True:
-        record = await (published_run(directory, run) if wait else directory.find_run(run))
+        record = await (published_run(directory, run, say) if wait else directory.find_run(run))
         if record is not None and record.age >= newer_than:
             return record
         if not wait:
@@ -50,17 +52,29 @@ async def find_run(
             said_at = time.monotonic()
             why = await directory.why_clocks_hide() or _why_not_found(run, record)
             say(f"waiting for run {run}: {why}; it is looked for again and again")
-        await asyncio.sleep(poll_s)  # the directory cannot be subscribed to
+        await asyncio.sleep(_pause_s(began_at))  # the directory cannot be subscribed to
 
 
-async def published_run(directory: Directory, run: RunId, poll_s: float = 1.0) -> Published | None:
-    """Return what the directory has of a run, None if that is nothing, as soon as it answers."""
+async def published_run(
+    directory: Directory, run: RunId, say: Callable[[str], None] = log.warning
+) -> Published | None:
+    """Return what the directory has of a run, None if that is nothing, as soon as it answers; `say`
+    is told now and then that it does not."""
+    began_at, said_at = time.monotonic(), -math.inf
     while True:
         try:
             return await directory.find_run(run)
         except DirectoryError as error:
-            log.warning("looking for run %s: %s; it is tried again and again", run, error)
-        await asyncio.sleep(poll_s)
+            if time.monotonic() - said_at >= SAY_S:
+                said_at = time.monotonic()
+                say(f"looking for run {run}: {error}; it is tried again and again")
+        await asyncio.sleep(_pause_s(began_at))
+
+
+def _pause_s(began_at: float) -> float:
+    """Return how long to wait before the next look at what may come at any time: longer, the longer
+    it has not."""
+    return min(MAX_LOOK_S, max(LOOK_S, LOOK_SHARE * (time.monotonic() - began_at)))
 
 
 def _why_not_found(run: RunId, record: Published | None) -> str:

@@ -23,6 +23,7 @@ from swarmrt.messages import (
     NotInvited,
     Part,
     Standing,
+    Unable,
     Welcome,
 )
 from swarmrt.model.layout import layout_of
@@ -36,7 +37,8 @@ from swarmrt.runtime.directory.network import Network
 from swarmrt.runtime.directory.presence import Presence
 from swarmrt.runtime.faults.faults import Thread
 from swarmrt.runtime.links.moving import tell_what_moves
-from swarmrt.runtime.peer.left_out import left_out_text
+from swarmrt.runtime.peer.causes import cause_of, microbatch_of
+from swarmrt.runtime.peer.left_out import left_out_text, waits_for_text
 from swarmrt.runtime.peer.parts import Mean, Parts, gradient_bytes
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.peer.updates import Updates, made_of
@@ -65,6 +67,7 @@ from swarmrt.scheduler.instructions import (
     Output,
     Payload,
     ReportLeftOut,
+    ReportWaitsFor,
     RunBackward,
     RunForward,
     RunWeightGradients,
@@ -159,6 +162,7 @@ class Peer(Shell):
             LoadState: self._load,
             StopLoading: self._stop_loading,
             ReportLeftOut: self._left_out,
+            ReportWaitsFor: self._waits_for,
             Announce: self._presence.announce,
         }
 
@@ -206,10 +210,15 @@ class Peer(Shell):
                 return
             case Standing(stage=stage, serving=True):
                 self._presence.look_again(stage)
+            case Hail(epoch) if sender != self._trainer:
+                if epoch > self._membership.epoch:
+                    self._membership.hailed(epoch)
+                    self.process.crash(RunChanged("the run has another trainer now", epoch))
+                return
             case Hail(epoch, its):
                 is_newest = self._membership.hailed(epoch)
                 if is_newest and its not in ("", self._fingerprint):
-                    what = "the run is another one now than the one that is served here"
+                    what = "the run has another configuration now"
                     self.process.crash(RunChanged(what, epoch))
                     return
             case GetState(version=version) if sender == self._trainer:
@@ -224,8 +233,9 @@ class Peer(Shell):
             return self._parts.fits(tensors, self.stage.gradients())
         return self._fitting.fits(message, tensors)
 
-    def take_leave(self, cause: str) -> None:
-        self.links.send(self._trainer, Ending(cause))
+    def take_leave(self, error: Exception) -> None:
+        """Tell the trainer why this peer ends, and in which microbatch, if one is at fault."""
+        self.links.send(self._trainer, Ending(cause_of(error), microbatch_of(error)))
 
     # ------------------------------------------------------------------ acting
 
@@ -366,6 +376,9 @@ class Peer(Shell):
     def _left_out(self, report: ReportLeftOut) -> None:
         log.warning("%s", left_out_text(report))
 
+    def _waits_for(self, report: ReportWaitsFor) -> None:
+        log.warning("%s", waits_for_text(report))
+
     def _tensors(self, payload: Payload | None) -> Tensors:
         match payload:
             case None:
@@ -423,6 +436,9 @@ class Peer(Shell):
                 work = self._computations.build()
             event = await self._threads.torch.call(work)
         except SwarmError as error:
+            why = f"version {version} could not be loaded: {error}"
+            log.warning("%s", why)
+            self.links.send(self._trainer, Unable(self._options.stage, why))
             event = StateUnavailable(version, str(error))
         self.process.feed(event)
 

@@ -24,6 +24,7 @@ from swarmrt.runtime.directory.looking_up import find_run
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.runtime.peer.peer import Peer
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
+from swarmrt.runtime.peer.unable import telling_trainer
 from swarmrt.runtime.process.stopping import StopSwitch
 from swarmrt.runtime.process.worker import Worker
 from swarmrt.runtime.state.left_state import LeftState
@@ -34,13 +35,15 @@ FREE_S = 300.0  # for a computation that is under way; a device that hangs would
 
 
 class Held(NamedTuple):
-    """The state that a peer holds of a run that has become another one."""
+    """The state that a peer holds of a run that has become another one, or has another trainer."""
 
     config: RunConfig
+    trainer: str
     tensors: dict[str, torch.Tensor]
     version: int
     update: tuple[int, float]
     age: Age  # the least one of the record that says what the run is now
+    why: str  # it is looked up again
 
 
 async def serve(
@@ -59,7 +62,7 @@ async def serve(
         held = await _serve_as_it_is(options, switch, say, held)
         if held is None:
             return
-        say("the run has another configuration now; it is looked up again")
+        say(f"{held.why}; it is looked up again")
 
 
 async def _serve_as_it_is(
@@ -87,24 +90,20 @@ async def _serve_as_it_is(
         finding = find_run(directory, line.run, wait=wait, newer_than=newest, say=say)
         record = await network.while_up(finding)
         network.relays.consider(network.reach.multiaddrs(record.addresses))
-        config = _config_of(record, options)
-        if held is not None and fingerprint(held.config) == fingerprint(config):
-            raise RunError(
-                f"the trainer of run {line.run} says that it is another run than its record; it "
-                "may have another version of swarmrt"
-            )
-        for what in differences(held.config, config).values() if held is not None else ():
-            say(f"of the run that was served before, {what}")
-        for note in library_notes(config, f"the trainer of run {line.run}"):
-            say(note)
-        compute_repeatably(config, options.device)
         async with (
             Worker("torch", in_groups=True) as torch_thread,
             Worker("reduce") as reduce_thread,
             Worker("to-host") as to_host_thread,
         ):
             threads = Threads(torch_thread, reduce_thread, to_host_thread)
-            stage = await torch_thread.call(partial(_new_stage, config, options))
+            async with telling_trainer(network, record, options.stage):
+                config = _config_of(record, options, held)
+                for what in differences(held.config, config).values() if held is not None else ():
+                    say(f"of the run that was served before, {what}")
+                for note in library_notes(config, f"the trainer of run {line.run}"):
+                    say(note)
+                compute_repeatably(config, options.device)
+                stage = await torch_thread.call(partial(_new_stage, config, options))
             say(
                 f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
                 f"{line.run}: {stage.num_parameters:,} parameters on {options.device}"
@@ -117,20 +116,21 @@ async def _serve_as_it_is(
                 left = LeftState(options.state_dir, str(line.run), record.born, options.stage)
             update = await torch_thread.call(partial(_take_up, left, held, config, stage, say))
             peer = Peer(config, stage, network, record, threads, options, update)
-            reason, changed_in = "", -1
+            reason, changed = "", None
             try:
                 reason = await peer.run(switch)
             except* RunChanged as group:
-                changed_in = _epoch_of(group)
+                changed = _first_of(group)
             finally:
                 if left is not None:
                     leave = partial(left.leave, config, peer.stage, *peer.update)
                     what = f"version {peer.stage.version} of stage {options.stage}"
                     say(await leave_state(torch_thread, leave, what, left.folder))
-            if changed_in >= 0:
+            if changed is not None:
                 tensors = await _state_of(torch_thread, peer)
-                age = (record.born, changed_in)
-                return Held(config, tensors, peer.stage.version, peer.update, age)
+                version, age = peer.stage.version, (record.born, changed.epoch)
+                known = (config, record.trainer, tensors, version, peer.update, age)
+                return Held(*known, str(changed))
             say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
             return None
 
@@ -148,10 +148,10 @@ async def _state_of(thread: Worker, peer: Peer) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def _epoch_of(group: BaseExceptionGroup[RunChanged]) -> int:
-    """Return the epoch of the first of them, however deep it lies."""
+def _first_of(group: BaseExceptionGroup[RunChanged]) -> RunChanged:
+    """Return the first of them, however deep it lies."""
     first = group.exceptions[0]
-    return _epoch_of(first) if isinstance(first, BaseExceptionGroup) else first.epoch
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def leave_state(
@@ -168,8 +168,9 @@ async def leave_state(
     return f"{what} is left in {folder}"
 
 
-def _config_of(record: Published, options: ServeOptions) -> RunConfig:
-    """Return what the record asks for, if it makes sense and this machine's owner allows it."""
+def _config_of(record: Published, options: ServeOptions, held: Held | None) -> RunConfig:
+    """Return what the record asks for, if it makes sense, this machine's owner allows it, and it is
+    what the trainer speaks of."""
     whose = f"run {options.line.run}"
     check_release(record.config, whose)
     config = parse_config(record.config, whose)
@@ -181,7 +182,18 @@ def _config_of(record: Published, options: ServeOptions) -> RunConfig:
         raise UsageError(
             f"{whose} has stages 0 to {config.num_stages - 1}; there is no stage {options.stage}"
         )
+    if held is not None and held.trainer == record.trainer:
+        _refuse_what_was_held(held, config, whose)
     return config
+
+
+def _refuse_what_was_held(held: Held, config: RunConfig, whose: str) -> None:
+    """Refuse a configuration of which its own trainer says that it is another one."""
+    if fingerprint(held.config) == fingerprint(config):
+        raise RunError(
+            f"the trainer of {whose} says that it is another run than its record; it may have "
+            "another version of swarmrt"
+        )
 
 
 def _take_up(

@@ -42,7 +42,7 @@ from swarmrt.runtime.reach.dialing_back import DialsBack
 from swarmrt.runtime.state.fetching import Fetches
 from swarmrt.runtime.state.offering import Shelf
 from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
-from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.instructions import Instruction, Stop
 from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.wire.limits import Limits
 
@@ -143,9 +143,9 @@ class Shell(ABC):
             if self._ends_with is not None:
                 raise self._ends_with
             if stop.error:
-                raise RunError(stop.reason)
+                raise RunError(self.explain(stop))
         except Exception as error:
-            self.take_leave(cause_of(error))
+            self.take_leave(error)
             raise
         finally:
             for duty in duties:
@@ -153,9 +153,13 @@ class Shell(ABC):
             await self._close()
         return stop.reason
 
-    def take_leave(self, cause: str) -> None:
+    def take_leave(self, error: Exception) -> None:
         """Tell whoever relies on this process that it ends with an error."""
-        log.debug("this process ends: %s", cause)
+        log.debug("this process ends: %s", cause_of(error))
+
+    def explain(self, stop: Stop) -> str:
+        """Return why the core has stopped, for people."""
+        return stop.reason
 
     async def _keep_network(self) -> None:
         """Keep the daemon up. When it is gone for good, leave as if asked to: over direct links

@@ -39,6 +39,10 @@ class Feeding:
         sealed = seal(self.targets_key, microbatch, targets.tobytes())
         return torch.from_numpy(inputs), torch.frombuffer(bytearray(sealed), dtype=torch.uint8)
 
+    def place_of(self, microbatch: MicrobatchId) -> str:
+        """Return where a microbatch's windows lie in the data, for people."""
+        return self._data.place_of(microbatch)
+
     def _shuffle_ahead(self, microbatch: MicrobatchId) -> None:
         """Begin with the next epoch when one begins."""
         following = self._data.epoch_of(microbatch) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ from swarmrt.scheduler.instructions import (
     Report,
     SaveCheckpoint,
     Send,
+    Stop,
 )
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.trust.checking import CLOCK_SLACK_S
@@ -63,6 +65,7 @@ from swarmrt.trust.signing import Signer
 
 log = logging.getLogger("swarmrt.trainer")
 
+LOOK_S = 5.0  # between two looks for a later trainer, at the word of peers
 AGAIN = "; train it again with --resume, which says whether an older checkpoint is whole"
 JoinLine = Callable[[Sequence[str]], None]
 
@@ -171,6 +174,7 @@ class Trainer(Shell):
         self._disk = Disk()
         self._saves = Saves(config, options.run_dir, self.fetches, self._disk, self.failpoints.at)
         self._publication = asyncio.Event()
+        self._looked_at = -math.inf  # for a later trainer
         self._born = read_born(options.run_dir)
         access = AccessFile(options.run_dir)
         self._reception = Reception(config, options.signer, door, access, feeding.targets_key)
@@ -190,15 +194,26 @@ class Trainer(Shell):
     # ------------------------------------------------------------------ who may come in
 
     def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        if isinstance(message, Beacon) and message.epoch > self._epoch:
+            self._look_for_newer()
         match message:
             case Knock():
                 self.links.send(sender, self._reception.answer(sender, message))
             case Ending(reason):
-                self._lost(sender, f"it has ended: {reason}")
+                self.fetches.donor_lost(sender, f"has ended: {reason}")
+                super()._receive(sender, message, tensors)
             case Beacon(stage=stage) if stage not in self.door.credential(sender).stages:
                 log.debug("%s has no membership for stage %d", sender, stage)
             case _:
                 super()._receive(sender, message, tensors)
+
+    def _look_for_newer(self) -> None:
+        """Have the run's record looked at soon: a peer says that there is, or was, a later
+        trainer, as anybody may."""
+        now = self.loop.time()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self._publication.set()
 
     def _turned_out(self, peer: PeerId, why: str) -> None:
         """Tell a peer that is no member any more why; it leaves by itself."""
@@ -208,6 +223,11 @@ class Trainer(Shell):
             self.links.send(member, Barred((peer,)))
 
     # ------------------------------------------------------------------ acting
+
+    def explain(self, stop: Stop) -> str:
+        """Return why the run ends, and where in the data the microbatches lie that are at fault."""
+        places = [f"{one} is {self._feeding.place_of(one)}" for one in stop.microbatches]
+        return "; ".join([stop.reason, *places])
 
     def act(self, instruction: Instruction) -> None:
         match instruction:
@@ -276,13 +296,25 @@ class Trainer(Shell):
 
     # ------------------------------------------------------------------ the directory
 
+    async def _end_if_not_newest(self) -> None:
+        """Look at the run's record. Raises RunError when it is a later trainer's."""
+        run = self._options.signer.run
+        newest = await self.network.directory.find_run(run)
+        if newest is not None and newest.age > (self._born, self._epoch):
+            raise RunError(
+                f"run {run} has been taken over by a later trainer, {newest.trainer} in epoch "
+                f"{newest.epoch}, so this one, in epoch {self._epoch}, ends"
+            )
+
     async def _publish_again_and_again(self, on_published: JoinLine) -> None:
-        """Write the run's record, and again before it expires."""
+        """Write the run's record, and again before it expires, unless there is a later one."""
         ttl_s = self.config.links.record_ttl_s
         told = False
 
         async def publish() -> None:
             nonlocal told
+            if told:
+                await self._end_if_not_newest()
             addresses = self.network.daemon.addresses()
             signer, until = self._options.signer, time.time() + ttl_s + CLOCK_SLACK_S
             config = self.config.told_to_others().model_dump(mode="json")

@@ -51,6 +51,7 @@ from swarmrt.scheduler.instructions import (
     Output,
     Payload,
     ReportLeftOut,
+    ReportWaitsFor,
     RunBackward,
     RunForward,
     RunWeightGradients,
@@ -104,6 +105,7 @@ class SimulatedPeer:
         self.history: History = ()
         self.snapshots: dict[int, History] = {}
         self.left_out: list[ReportLeftOut] = []  # why the run has gone on without it
+        self.waits: list[ReportWaitsFor] = []  # what its owner is told that it waits for
         self._clock, self._network, self._rng = clock, network, rng
         self._announce, self._snapshot_of = announce, snapshot_of
         self._gone = gone
@@ -223,6 +225,8 @@ class SimulatedPeer:
                     self._exchange.let_go()
             case ReportLeftOut():
                 self.left_out.append(instruction)
+            case ReportWaitsFor():
+                self.waits.append(instruction)
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():

@@ -27,6 +27,7 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     ReportStall,
     ReportStep,
+    ReportUnable,
     ReportUnlike,
     ReportWaiting,
     SaveCheckpoint,
@@ -154,9 +155,9 @@ class SimulatedTrainer:
             case Expel(peer):
                 self.disk.expelled.append(peer)
                 self.process.feed(Expelled(peer, instruction.reason))
-            case ReportWaiting() | ReportPeer() | ReportCheckpointFailed() | ReportHandOver():
+            case ReportWaiting() | ReportUnable() | ReportPeer() | ReportHandOver():
                 pass
-            case ReportExpelled() | ReportStall() | ReportLate():
+            case ReportCheckpointFailed() | ReportExpelled() | ReportStall() | ReportLate():
                 pass
             case Stop():
                 self.stopped = instruction

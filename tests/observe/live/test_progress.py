@@ -14,6 +14,7 @@ from swarmrt.scheduler.instructions import (
     ReportRecovery,
     ReportRollback,
     ReportStep,
+    ReportWaiting,
 )
 from swarmrt.scheduler.settings import StepTold
 from swarmrt.scheduler.trainer.closing.comparing import TOLD
@@ -51,6 +52,21 @@ def test_a_step_has_one_number_on_the_screen_and_in_the_file(tmp_path: Path) -> 
     progress.close()
     assert said == ["SKIPPED step 639: no finite gradient"]
     assert '"step": 639' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_what_is_waited_for_is_said_when_it_changes_and_each_half_minute(tmp_path: Path) -> None:
+    progress, said, now = Progress(RunConfig(), tmp_path), list[str](), [0.0]
+    view = PlainView(progress, said.append, lambda: now[0])
+    for second in range(100):
+        now[0] = float(second)
+        loading = (0, second % 2)
+        view.update(ReportWaiting((1, 0), (1, 2), loading, ("", "")))
+    assert len(said) == 4 and said[0] == "waiting for peers: stage 1 (0 of 2)"
+    why = "Qm could not serve it: stage 1 needs 9 GB"
+    view.update(ReportWaiting((1, 0), (1, 2), (0, 1), ("", why)))
+    progress.close()
+    shown = f"waiting for peers: stage 1 (0 of 2, 1 getting the state); stage 1: {why}"
+    assert said[4:] == [shown]
 
 
 def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:
