@@ -284,6 +284,18 @@ def test_code_of_an_installed_builder_is_its_package_alone(
     }  # fmt: skip
 
 
+def test_folders_that_are_no_packages_may_lie_in_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my_models" / "large"
+    folder.mkdir(parents=True)
+    (folder / "first.py").write_text("import my_models.large.second")
+    (folder / "second.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = {"my_models.large.first", "my_models.large.second"}
+    assert set(sources_of("my_models.large.first:build")) == modules
+
+
 def test_code_of_a_builder_is_what_runs_whatever_was_imported_or_is_written_anew(
     tmp_path: Path,
 ) -> None:

@@ -96,8 +96,9 @@ def _way_to(module: str) -> Iterator[tuple[str, Path | None]]:
         yield name, source if is_text else None
         if not inner or spec.submodule_search_locations is None:
             return
+        # by its last name alone: a namespace in one that is not imported is not found by its whole
+        spec = PathFinder.find_spec(inner[0], list(spec.submodule_search_locations))
         name, inner = f"{name}.{inner[0]}", inner[1:]
-        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
 
 
 def _top(name: str) -> ModuleSpec | None:
