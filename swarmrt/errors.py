@@ -9,6 +9,7 @@ SwarmError                    base; its text says what happened, to what, and wh
 │   ├── DirectoryError        a directory that does not answer or does not know the run
 │   └── AccessError           a key, an invitation or a statement that does not allow it
 ├── WireError                 bytes from another process that break the protocol: the link is closed
+│   └── NoCommonVersion       the two processes speak no version of it that both know
 └── RunError                  a run that cannot go on: the command exits with 1
     ├── RunChanged            a run that is another one than the one that is served
     └── EndedByMicrobatch     a computation that has ended all that a process computes with
@@ -57,6 +58,10 @@ class AccessError(UsageError):
 
 class WireError(SwarmError):
     """A breach of the wire protocol by another process."""
+
+
+class NoCommonVersion(WireError):
+    """The other process speaks other versions of the protocol."""
 
 
 class RunError(SwarmError):

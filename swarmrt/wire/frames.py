@@ -1,6 +1,6 @@
 """Frames: the unit of bytes between two processes. Sans-I/O.
 
-    prefix   24 bytes, big-endian: magic "SWRT" · version u8 · kind u8 · two zero bytes ·
+    prefix   24 bytes, big-endian: magic "SWRT" · framing u8 · kind u8 · two zero bytes ·
              message u32 · header length u32 · payload length u64
     header   msgpack: [fields of the message, tensor descriptors]
     payload  the first bytes of the message's payload, up to a chunk
@@ -21,14 +21,14 @@ from typing import cast
 import torch
 
 from swarmrt.errors import WireError
-from swarmrt.messages import ALL_MESSAGES, Message, MessageBase, Part, StateChunk
-from swarmrt.wire.headers import HeaderFormat
+from swarmrt.messages import Message, Part, StateChunk
+from swarmrt.wire.kinds import CHUNK, NUMBERS, READ, WRITTEN, Framed, Unknown
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, unlimited
 from swarmrt.wire.ranks import CONTROL, OF_STATE, STATE, WORK, Turns
 from swarmrt.wire.tensors import Place, decode_tensors, encode_tensors, new_buffer, places
 
-PROTOCOL = 2
+FRAMING = 3  # the version of frames as such, in which versions of the protocol are agreed on
 MAGIC = b"SWRT"
 PREFIX = struct.Struct(">4sBBxxIIQ")
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
@@ -36,55 +36,6 @@ HEAD_BYTES = 4 << 10  # read at once where no payload is due: a control message 
 LEAST_CHUNK_BYTES = 16 << 10  # of a frame that is not a message's last: frames cost time
 MAX_PARTIAL_MESSAGES = 16
 GRAIN_BYTES = 2 << 20  # in which payloads take memory: as large as the system's huge pages
-CHUNK = 0
-MOVED = 252
-MOVING = 253
-JOIN = 254
-HELLO = 255
-
-
-class Hello(MessageBase, frozen=True):
-    """The first frame each way."""
-
-    protocol: int
-    run: str
-    beacon_key: str  # in hex, to seal beacons to the sender with; empty when it takes none by UDP
-    beacon_addresses: tuple[str, ...]  # IP:PORT, where it takes them
-    stream_key: str  # to join this link with; empty when it takes no further connections
-    shown: str  # a statement of the run's owner about the sender; empty when it has none
-    process: str = ""  # a word that another process of this peer does not have; or empty
-
-
-class Join(MessageBase, frozen=True):
-    """The first frame of a further connection for a link, in place of a hello; and its answer."""
-
-    stream_key: str
-
-
-class Moving(MessageBase, frozen=True):
-    """The question if all that was said on this connection has come: then another one is written
-    to."""
-
-    number: int
-
-
-class Moved(MessageBase, frozen=True):
-    """The answer, on the same connection."""
-
-    number: int
-
-
-OF_CONNECTIONS = (Moving, Moved)
-"""Between the ends of a link themselves, whoever they are."""
-
-Framed = Message | Moving | Moved | Hello | Join
-_NUMBERS: dict[type[MessageBase], int] = {kind: n for n, kind in enumerate(ALL_MESSAGES, 1)}
-_NUMBERS[Moved] = MOVED
-_NUMBERS[Moving] = MOVING
-_NUMBERS[Join] = JOIN
-_NUMBERS[Hello] = HELLO
-_FORMATS = {number: HeaderFormat(kind) for kind, number in _NUMBERS.items()}
-
 Received = tuple[Message, list[torch.Tensor]]
 
 
@@ -128,8 +79,8 @@ _NO_PIECES: deque[memoryview] = deque(maxlen=0)
 
 def encode(message: Framed, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
     """Ready to be pushed into a FrameWriter. Tensors must stay as they are until written."""
-    number = _NUMBERS[type(message)]
-    header = _FORMATS[number].encode(message, tensors)
+    number = NUMBERS[type(message)]
+    header = WRITTEN[number].encode(message, tensors)
     said = cast(Message, message)  # nobody asks what has become of a greeting
     if not tensors:
         return Outgoing(said, number, header, _NO_PIECES, 0, CONTROL)
@@ -209,7 +160,7 @@ class FrameWriter:
     def alone(self, outgoing: Outgoing) -> list[bytes | memoryview]:
         """Return the frame of a message without payload that does not wait for others."""
         self._number = (self._number + 1) % (1 << 32)
-        prefix = PREFIX.pack(MAGIC, PROTOCOL, outgoing.kind, self._number, len(outgoing.header), 0)
+        prefix = PREFIX.pack(MAGIC, FRAMING, outgoing.kind, self._number, len(outgoing.header), 0)
         return [prefix + outgoing.header]
 
     def next_frame(self) -> list[bytes | memoryview]:
@@ -222,14 +173,14 @@ class FrameWriter:
             outgoing.number = self._number = (self._number + 1) % (1 << 32)
         if not outgoing.pieces:
             queue.popleft()
-            return [PREFIX.pack(MAGIC, PROTOCOL, kind, outgoing.number, len(header), 0) + header]
+            return [PREFIX.pack(MAGIC, FRAMING, kind, outgoing.number, len(header), 0) + header]
         body = _take(outgoing.pieces, CHUNK_BYTES)
         size = sum(piece.nbytes for piece in body)
         outgoing.left_bytes -= size
         self.queued_bytes -= size
         if isinstance(outgoing.message, _TALLIED):
             self.tally.went_bytes += size
-        prefix = PREFIX.pack(MAGIC, PROTOCOL, kind, outgoing.number, len(header), size)
+        prefix = PREFIX.pack(MAGIC, FRAMING, kind, outgoing.number, len(header), size)
         if outgoing.left_bytes == 0:
             queue.popleft()
         return [prefix + header, *body]
@@ -301,7 +252,7 @@ class Partial:
 
 Gate = Callable[[Message, int], bool]
 """Whether to take a message with so many bytes of payload. False passes over it, WireError ends the
-connection."""
+connection. It is asked about an Unknown one too: who has no use for that has to say so."""
 
 _UNWANTED = memoryview(bytearray(64 << 10))  # where payloads go that nobody wants
 
@@ -433,7 +384,7 @@ class FrameReader:
     def _begin_message(self, kind: int, number: int, header: memoryview) -> None:
         if number in self._partials or len(self._partials) >= MAX_PARTIAL_MESSAGES:
             raise WireError(f"message {number} begins while others are not whole")
-        message, descriptors = _FORMATS[kind].decode(header)
+        message, descriptors = READ[kind].decode(header)
         self.header_bytes = len(header)
         if not descriptors:
             if self._gate(message, 0):
@@ -450,12 +401,13 @@ class FrameReader:
 
     def _check_size(self, message: Message, size: int) -> None:
         """Check that a payload is not larger than those of its kind are. Raises WireError."""
-        limits, announced = self.limits, size
+        limits, announced, name = self.limits, size, type(message).__name__
         most = limits.payload_bytes.get(type(message), 0)
+        if isinstance(message, Unknown):
+            most, name = limits.largest_bytes, f"unknown kind {message.kind}"
         for partial in self._partials.values():
             announced += partial.size
         if size > most or announced > 2 * limits.largest_bytes:
-            name = type(message).__name__
             raise WireError(f"a message of {size} bytes; of {name} at most {most} are taken")
 
     def _begin_payload(self, number: int, size: int) -> None:
@@ -511,13 +463,15 @@ def _checked_prefix(
     data: memoryview | bytearray, most_header_bytes: int
 ) -> tuple[int, int, int, int]:
     """Kind, number, bytes of the header and of the payload. Raises WireError."""
-    magic, version, kind, number, header, payload = PREFIX.unpack_from(data)
+    magic, framing, kind, number, header, payload = PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise WireError(f"not a frame: it begins with {bytes(magic)!r}")
-    if version != PROTOCOL:
-        raise WireError(f"protocol version {version}; this process speaks {PROTOCOL}")
-    if kind != CHUNK and kind not in _FORMATS:
-        raise WireError(f"unknown kind of message: {kind}")
+    if framing != FRAMING:
+        older = "this process" if framing > FRAMING else "the other end"
+        raise WireError(
+            f"a frame of version {framing}, and this process reads version {FRAMING}: "
+            f"update swarmrt of {older}"
+        )
     if header > most_header_bytes or (kind == CHUNK and header):
         raise WireError(f"a header of {header} bytes; at most {most_header_bytes} are taken")
     if payload > CHUNK_BYTES:
@@ -527,9 +481,7 @@ def _checked_prefix(
 
 def decode(kind: int, header: bytes) -> Message:
     """A message without tensors from its kind and header. Raises WireError."""
-    if kind not in _FORMATS:
-        raise WireError(f"unknown kind of message: {kind}")
-    message, descriptors = _FORMATS[kind].decode(header)
+    message, descriptors = READ[kind].decode(header)
     if descriptors:
         raise WireError(f"{type(message).__name__} has tensors where none can be")
     return message

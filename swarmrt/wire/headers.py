@@ -4,6 +4,10 @@ msgspec reads a header straight into values of the types that the message declar
 is not exactly of them: a boolean is no integer, an array has as many items as it should. A float
 may come as an integer. Nothing is longer or larger than any honest process has use for: what comes
 of a header is kept, compared, added up and logged.
+
+A process of another age may say more of a message, or less. Fields that follow those that are known
+are skipped, and fields at the end that have defaults may be missing. Such a header is made into one
+of the known fields first, so all else that holds of a header holds of it.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ TEXT_CHARACTERS = 8 << 10  # a statement of a run's owner
 REASON_CHARACTERS = 2000  # of a text for people; a message cuts its own
 MOST_ITEMS = 1024  # stages of a path, replicas of a roster
 MOST_LISTED = 1 << 18  # microbatches that a roster lists for one replica
+MOST_FIELDS = 64  # of a header, with those that are skipped
+SKIPPED_BYTES = 64 << 10  # of all that is skipped in a header
+SKIPPED_DEPTH = 8  # of arrays and maps in each other
 LARGEST_NUMBER = 1 << 62  # either sign: the sum of two is a number of 64 bits still
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -35,6 +42,10 @@ _DESCRIPTORS = Annotated[
     tuple[tuple[str, _SHAPE, str], ...],  # a `Descriptor` each
     msgspec.Meta(max_length=MAX_TENSORS),
 ]
+_NONSENSE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FIELDS = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MOST_FIELDS)]
+_CUT = msgspec.msgpack.Decoder(tuple[_FIELDS, msgspec.Raw])
+_OF_UNKNOWN = msgspec.msgpack.Decoder(tuple[_FIELDS, _DESCRIPTORS])
 
 
 class HeaderFormat:
@@ -50,6 +61,7 @@ class HeaderFormat:
             for place, name in enumerate(self._names)
             if hasattr(hints[name], "_fields")
         ]
+        self._defaults = kind.__struct_defaults__  # of as many fields at the end
         self._decoder = msgspec.msgpack.Decoder(_tuple((_tuple(self._types), _DESCRIPTORS)))
 
     def encode(self, message: MessageBase, tensors: Sequence[torch.Tensor]) -> bytes:
@@ -60,30 +72,86 @@ class HeaderFormat:
         """Read a header. Raises WireError."""
         try:
             values, descriptors = self._decoder.decode(header)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise self._refusal(header, error) from None
+        except _NONSENSE as error:
+            values, descriptors = self._decode_other(header, error)
         if self._named_tuples:
             values = list(values)
             for place, restore in self._named_tuples:
                 values[place] = restore(values[place])
         return cast(Message, self._kind(*values)), descriptors
 
+    def _decode_other(self, header: bytes | memoryview, error: Exception) -> tuple[Any, Any]:
+        """Read a header that has not just the fields that are known. Raises WireError for the
+        `error` that it was refused with, when that is none of its age."""
+        name, known = self._kind.__name__, len(self._names)
+        try:
+            fields, descriptors = _CUT.decode(header)
+        except _NONSENSE:
+            raise self._refusal(header, error) from None
+        missing = known - len(fields)
+        if missing > len(self._defaults):
+            needed = known - len(self._defaults)
+            raise WireError(f"{name} has at least {needed} fields, got {len(fields)}")
+        if not missing:
+            raise self._refusal(header, error)
+        _skip(name, fields[known:])
+        defaults = self._defaults[-missing:] if missing > 0 else ()
+        header = _ENCODER.encode(((*fields[:known], *defaults), descriptors))
+        try:
+            return cast(tuple[Any, Any], self._decoder.decode(header))
+        except _NONSENSE as wrong:
+            raise self._refusal(header, wrong) from None
+
     def _refusal(self, header: bytes | memoryview, error: Exception) -> WireError:
         """Return what is wrong with a header that was not taken."""
         name = self._kind.__name__
         try:
             content = msgspec.msgpack.decode(header)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:
+        except _NONSENSE as broken:
             return WireError(f"{name}: the header is not msgpack: {broken}")
         match content:
-            case [list(values), list()] if len(values) != len(self._names):
-                return WireError(f"{name} has {len(self._names)} fields, got {len(values)}")
+            case [list(values), list()] if len(values) > MOST_FIELDS:
+                return WireError(f"{name} with {len(values)} fields; at most {MOST_FIELDS}")
             case [list(values), list(descriptors)]:
                 for value, wanted, field in zip(values, self._types, self._names, strict=True):
                     if not _is(value, wanted):
                         return WireError(f"{name}.{field} cannot be {value!r:.60}")
                 return WireError(f"{name}: not a tensor descriptor in {descriptors!r:.80}: {error}")
         return WireError(f"{name}: the header is not [fields, tensors]")
+
+
+def skip_header(kind: int, header: bytes | memoryview) -> tuple[Descriptor, ...]:
+    """Return the tensors' descriptors of a message of a kind that is not known. Raises
+    WireError."""
+    name = f"unknown kind {kind}"
+    try:
+        fields, descriptors = _OF_UNKNOWN.decode(header)
+    except _NONSENSE as error:
+        raise WireError(f"{name}: the header is not [fields, tensors]: {error}") from None
+    _skip(name, fields)
+    return descriptors
+
+
+def _skip(name: str, fields: Sequence[msgspec.Raw]) -> None:
+    """Look at fields that nobody here knows, and keep nothing of them. Raises WireError when they
+    are larger, or go deeper, than any has to."""
+    size = sum(memoryview(field).nbytes for field in fields)
+    if size > SKIPPED_BYTES:
+        raise WireError(f"{name}: {size} bytes of unknown fields; at most {SKIPPED_BYTES}")
+    try:
+        is_shallow = all(_is_within(SKIPPED_DEPTH, msgspec.msgpack.decode(f)) for f in fields)
+    except _NONSENSE as error:
+        raise WireError(f"{name}: an unknown field is nonsense: {error}") from None
+    if not is_shallow:
+        raise WireError(f"{name}: an unknown field goes deeper than {SKIPPED_DEPTH}")
+
+
+def _is_within(depth: int, value: object) -> bool:
+    """Return whether arrays and maps are nested so deep at the most."""
+    if not isinstance(value, list | dict):
+        return True
+    inner = value if isinstance(value, list) else value.values()
+    return depth > 0 and all(_is_within(depth - 1, part) for part in inner)
 
 
 def _plain(wanted: Any, most_items: int = MOST_ITEMS) -> Any:

@@ -20,25 +20,11 @@ from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import ALL_MESSAGES, Beacon, Message
 from swarmrt.runtime.process.vitals import resident_bytes
 from swarmrt.wire.datagrams import HEAD, Key, key_name
-from swarmrt.wire.frames import (
-    CHUNK,
-    JOIN,
-    MAGIC,
-    MOVED,
-    MOVING,
-    PREFIX,
-    PROTOCOL,
-    Framed,
-    FrameReader,
-    FrameWriter,
-    Hello,
-    Join,
-    Moved,
-    Moving,
-    encode,
-)
+from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX, FrameReader, FrameWriter, encode
+from swarmrt.wire.kinds import CHUNK, JOIN, MOVED, MOVING, Framed, Hello, Join, Moved, Moving
 from swarmrt.wire.limits import GREETING, WITH_PAYLOAD, Limits
 from swarmrt.wire.memory import MemoryBudget
+from swarmrt.wire.versions import SPEAKS
 from tests.wire.test_frames import VALUES, frame
 
 SHARE_BYTES = 4 << 20
@@ -60,7 +46,7 @@ def samples() -> list[tuple[Framed, list[torch.Tensor]]]:
         found.append((message, []))
         if kind in WITH_PAYLOAD:
             found.append((message, [torch.arange(50, dtype=torch.int64), torch.zeros(3, 4)]))
-    found.append((Hello(PROTOCOL, "run", "00" * 32, ("1.2.3.4:5",), "ab", "", "cd"), []))
+    found.append((Hello(*SPEAKS, "run", "00" * 32, ("1.2.3.4:5",), "ab", "", "cd"), []))
     found += [(Join("ab"), []), (Moving(7), []), (Moved(7), [])]
     return found
 
@@ -166,7 +152,7 @@ class Mutations:
         payloads = [0, 1, 2**18, 2**18 + 1, 2**40, 2**64 - 1]
         return PREFIX.pack(
             self.rng.choice([MAGIC, MAGIC, MAGIC, b"HTTP"]),
-            self.rng.choice([PROTOCOL, PROTOCOL, PROTOCOL, 0, 2]),
+            self.rng.choice([FRAMING, FRAMING, FRAMING, 0, 2]),
             self.rng.choice([CHUNK, *KINDS]),
             self.rng.randrange(4),
             self.rng.choice(sizes),

@@ -11,17 +11,11 @@ import torch
 from swarmrt.errors import WireError
 from swarmrt.messages import Finish, Message, Part, Probe
 from swarmrt.runtime.process.vitals import resident_bytes
-from swarmrt.wire.frames import (
-    CHUNK,
-    MAGIC,
-    PREFIX,
-    PROTOCOL,
-    FrameReader,
-    Hello,
-    encode,
-)
+from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX, FrameReader, encode
+from swarmrt.wire.kinds import CHUNK, Hello
 from swarmrt.wire.limits import GREETING, Limits
 from swarmrt.wire.memory import MemoryBudget
+from swarmrt.wire.versions import SPEAKS
 from tests.wire.test_frames import frame, written
 
 MIB = 1 << 20
@@ -55,7 +49,7 @@ def test_nobody_announces_a_payload_before_hello() -> None:
     with pytest.raises(WireError, match="of Part at most 0 are taken"):
         list(FrameReader(GREETING).feed(announced(16)))
     long_name = frame(
-        encode(Hello(1, "r", "", (), "", "")).kind, b"\xc1" * (GREETING.header_bytes + 1)
+        encode(Hello(*SPEAKS, "r", "", (), "", "")).kind, b"\xc1" * (GREETING.header_bytes + 1)
     )
     with pytest.raises(WireError, match="a header of"):
         list(FrameReader(GREETING).feed(long_name))
@@ -63,12 +57,12 @@ def test_nobody_announces_a_payload_before_hello() -> None:
 
 def test_limits_change_with_the_hello() -> None:
     reader = FrameReader(GREETING)
-    hello = written((Hello(1, "run", "", (), "", ""), []))
+    hello = written((Hello(*SPEAKS, "run", "", (), "", ""), []))
     got: list[Message] = []
     for message, _ in reader.feed(hello + announced(16, 2, bytes(16))):
         got.append(message)
         reader.limits = LIMITS  # as whoever reads does once it has looked at it
-    assert got == [Hello(1, "run", "", (), "", ""), PART]
+    assert got == [Hello(*SPEAKS, "run", "", (), "", ""), PART]
 
 
 def test_each_kind_has_its_own_limit() -> None:
@@ -170,7 +164,7 @@ def test_dropped_payload_is_freed_without_the_collector() -> None:
     gc.disable()
     try:
         reader = FrameReader(LIMITS)
-        list(reader.feed(announced(64 * MIB) + PREFIX.pack(MAGIC, PROTOCOL, CHUNK, 1, 0, MIB // 4)))
+        list(reader.feed(announced(64 * MIB) + PREFIX.pack(MAGIC, FRAMING, CHUNK, 1, 0, MIB // 4)))
         payload = weakref.ref(reader.get_buffer().obj)
         assert payload() is not None
         reader.drop()

@@ -32,7 +32,7 @@ from swarmrt.runtime.reach.addresses import (
 )
 from swarmrt.runtime.reach.listening import one_of_each_kind, udp_socket
 from swarmrt.wire.datagrams import Key, key_name
-from swarmrt.wire.frames import Hello
+from swarmrt.wire.kinds import Hello
 
 log = logging.getLogger("swarmrt.beacons")
 

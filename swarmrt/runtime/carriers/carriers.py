@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from swarmrt.errors import WireError
+from swarmrt.errors import NoCommonVersion, WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
 from swarmrt.runtime.limits.sparing import Sparing
@@ -120,9 +120,22 @@ class Connection(ABC):
                     if self._on_end is None:
                         return
                     self._on_received(message, tensors)
+        except NoCommonVersion as error:
+            log.warning("closing the link to %s: %s", self.peer, error)
+            self._part(str(error))
         except WireError as error:
             log.warning("closing the link to %s, which broke the protocol: %s", self.peer, error)
             self.end(f"broke the protocol: {error}")
+
+    def _part(self, reason: str) -> None:
+        """End it once what was written has gone out: by our greeting the other end sees why, too.
+        Nothing more is taken."""
+        on_end = self._on_end
+        if on_end is not None:
+            self._on_end = lambda _: on_end(reason)
+        self.frames.drop()
+        self._on_received = _ignore
+        self.close()
 
 
 Welcome = Callable[[Connection], None]

@@ -26,7 +26,7 @@ from swarmrt.runtime.limits.rates import Bucket, Rate
 from swarmrt.runtime.state.offering import CHUNK_BYTES
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
 from swarmrt.trust.sealing import TAG_BYTES
-from swarmrt.wire.frames import OF_CONNECTIONS
+from swarmrt.wire.kinds import OF_CONNECTIONS, Unknown
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, MemoryBudget
 from swarmrt.wire.tensors import ALIGNMENT
@@ -137,6 +137,9 @@ class Quotas:
         words.left -= 1 + header_bytes // HEADER_BYTES
         if words.left < 0:  # so the clock is looked at now and then
             self._fill(words)
+        if isinstance(message, Unknown):
+            self.refused["unknown kinds"] += 1
+            return False
         return isinstance(message, OF_CONNECTIONS) or self._door.may_say(quota.peer, type(message))
 
     def _fill(self, words: Bucket) -> None:

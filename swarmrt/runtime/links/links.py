@@ -36,16 +36,10 @@ from swarmrt.runtime.links.outbox import Gathering, Outbox
 from swarmrt.runtime.links.streams import Streams
 from swarmrt.runtime.links.writing import Writing
 from swarmrt.runtime.reach.addresses import Reach
-from swarmrt.wire.frames import (
-    FrameReader,
-    FrameWriter,
-    Join,
-    Moved,
-    Moving,
-    Tally,
-    encode,
-)
+from swarmrt.wire.frames import FrameReader, FrameWriter, Tally, encode
+from swarmrt.wire.kinds import Join, Moved, Moving
 from swarmrt.wire.limits import GREETING, Limits
+from swarmrt.wire.versions import SPEAKS, Versions
 
 log = logging.getLogger("swarmrt.links")
 
@@ -75,14 +69,17 @@ class Links:
         quotas: Quotas | None = None,
         reach: Reach | None = None,
         uplink: Uplink | None = None,
+        speaks: Versions = SPEAKS,
     ) -> None:
         """`carriers` in the order of preference; the `door` decides from whom what is taken;
         without `beacons` those go over links too.
         `streams` is how many connections one link may have, each way. `before_gathered` is called
         before messages leave that were gathered. Without `quotas` everybody may say as much as he
         likes of what the door lets through; without `reach` any address is dialed; without `uplink`
-        frames go as fast as they can."""
+        frames go as fast as they can. `speaks` are the versions of the protocol that are offered.
+        """
         self._carriers, self._door, self._max_bytes = carriers, door, max_message_bytes
+        self._speaks = speaks
         self.quotas = quotas or Quotas(Limits.of(max_message_bytes), streams, door=door)
         self._dialer = Dialer(carriers, reach, self.quotas.refused)
         self._on_message, self._on_lost = on_message, on_lost
@@ -292,7 +289,7 @@ class Links:
             within_s, connection.end, f"did not say hello in {within_s:.0f} s"
         )
         frames = FrameWriter()
-        hello = hello_of(self._door, self._process, stream_key, beacons, agreement)
+        hello = hello_of(self._door, self._speaks, self._process, stream_key, beacons, agreement)
         frames.push(encode(hello))
         connection.write(frames.next_frames())
         connection.begin(
@@ -322,7 +319,7 @@ class Links:
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
             return
-        hello = checked_hello(self._door, link.connection.peer, message)
+        hello, link.version = checked_hello(self._door, self._speaks, link.connection.peer, message)
         link.their_stream_key, link.process = hello.stream_key, hello.process
         self._greeted(link)
         self._go_on_without(self._links.of_earlier(link))

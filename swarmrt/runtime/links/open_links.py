@@ -32,6 +32,7 @@ class Link:
     stream_key: str  # with which further connections join; empty for none
     their_stream_key: str = field(init=False, default="")  # what its hello has said
     process: str = field(init=False, default="")  # that it is to, by its hello
+    version: int = field(init=False, default=0)  # of the protocol, that both ends speak
     greeted: bool = False
     timer: asyncio.TimerHandle = field(init=False)  # until it is greeted
     joined: set[Link] = field(default_factory=set)  # further connections, opened by the other end

@@ -20,7 +20,8 @@ import torch
 from swarmrt.errors import RunError, WireError
 from swarmrt.messages import Message
 from swarmrt.runtime.carriers.carriers import Connection
-from swarmrt.wire.frames import FrameReader, FrameWriter, Hello, Join, Tally, encode
+from swarmrt.wire.frames import FrameReader, FrameWriter, Tally, encode
+from swarmrt.wire.kinds import Hello, Join
 from swarmrt.wire.limits import GREETING
 
 log = logging.getLogger("swarmrt.links")

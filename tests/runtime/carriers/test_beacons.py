@@ -16,7 +16,8 @@ from swarmrt.runtime.carriers.beacons import UNANSWERED, Beacons
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.reach.addresses import parse_address
 from swarmrt.wire.datagrams import MAX_BYTES, Key, key_name
-from swarmrt.wire.frames import PROTOCOL, Hello
+from swarmrt.wire.kinds import Hello
+from swarmrt.wire.versions import SPEAKS
 from tests.runtime.links.test_links import run, until
 
 HERE, THERE = PeerId("here"), PeerId("there")
@@ -37,7 +38,7 @@ class End:
         self.got.append((sender, message))
 
     def hello(self, key: Key) -> Hello:
-        return Hello(PROTOCOL, "run", key.secret.hex(), tuple(self.beacons.addresses()), "", "")
+        return Hello(*SPEAKS, "run", key.secret.hex(), tuple(self.beacons.addresses()), "", "")
 
 
 @asynccontextmanager
@@ -95,7 +96,7 @@ def test_without_an_agreement_the_link_is_needed() -> None:
         async with two_ends() as (here, _):
             assert not here.beacons.send(PeerId("stranger"), beacon(1))
             agreement = here.beacons.offer(PeerId("modest"))
-            here.beacons.agree(agreement, Hello(PROTOCOL, "run", "", (), "", ""))
+            here.beacons.agree(agreement, Hello(*SPEAKS, "run", "", (), "", ""))
             assert not here.beacons.send(PeerId("modest"), beacon(1))
 
     run(story())
@@ -157,7 +158,7 @@ def test_forgotten_key_opens_nothing() -> None:
 def test_nonsense_in_a_hello(key: str, addresses: tuple[str, ...]) -> None:
     beacons = Beacons(HOST, HOST, lambda *_: None)
     with pytest.raises(WireError):
-        beacons.agree(beacons.offer(THERE), Hello(PROTOCOL, "run", key, addresses, "", ""))
+        beacons.agree(beacons.offer(THERE), Hello(*SPEAKS, "run", key, addresses, "", ""))
 
 
 def test_datagrams() -> None:

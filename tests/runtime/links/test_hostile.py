@@ -26,12 +26,15 @@ from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.process.vitals import resident_bytes
 from swarmrt.runtime.reach.addresses import Reach, parse_address
 from swarmrt.wire.datagrams import Key
-from swarmrt.wire.frames import CHUNK, PROTOCOL, FrameWriter, Hello, encode
+from swarmrt.wire.frames import FrameWriter, encode
+from swarmrt.wire.kinds import CHUNK, Hello
 from swarmrt.wire.limits import Limits
+from swarmrt.wire.versions import SPEAKS
 from tests.runtime.carriers.test_beacons import HERE, THERE, beacon
 from tests.runtime.links.test_links import hello, run, until
 from tests.wire.test_frames import frame
 from tests.wire.test_memory import MIB, PART, announced
+from tests.wire.test_other_ages import unknown
 
 RUN = "test"
 LARGEST = 256 * MIB
@@ -400,6 +403,24 @@ def test_member_that_floods_loses_its_link(identities: list[Identity]) -> None:
     run(story())
 
 
+def test_what_nobody_knows_is_no_greeting_and_counts_as_much_as_the_rest(
+    identities: list[Identity],
+) -> None:
+    async def story() -> None:
+        victim = Victim(identities[0], pace=Rate(1000, 0))
+        async with started(victim):
+            nobody = await Attacker.dial(victim, identities[1], unknown(0) + hello())
+            await nobody.is_thrown_out()
+            assert not victim.links.peers()
+            flood = b"".join(unknown(16, number) for number in range(5_000))
+            member = await Attacker.dial(victim, identities[2], hello() + flood)
+            await member.is_thrown_out()
+            assert victim.quotas.refused["unknown kinds"] == 1000
+            assert victim.quotas.budget.held_bytes == 0 and not victim.got
+
+    run(story())
+
+
 # ---------------------------------------------------------------------- the way out
 
 
@@ -441,7 +462,7 @@ def test_hello_sends_no_datagrams_to_third_parties() -> None:
             third.bind(("127.0.0.1", 0))
             third.setblocking(False)
             at = f"127.0.0.1:{third.getsockname()[1]}"
-            names = Hello(PROTOCOL, RUN, Key.new().secret.hex(), (at, "239.1.1.1:9"), "", "")
+            names = Hello(*SPEAKS, RUN, Key.new().secret.hex(), (at, "239.1.1.1:9"), "", "")
             agreement = here.offer(THERE)
             here.agree(agreement, names, "192.0.2.1")
             assert not agreement.addresses
@@ -463,7 +484,7 @@ def test_hello_sends_no_datagrams_to_third_parties() -> None:
 def test_where_nobody_answers_few_datagrams_are_sent() -> None:
     async def story() -> None:
         here = Beacons(["127.0.0.1"], [], lambda *_: None)
-        hello_of_one = Hello(PROTOCOL, RUN, Key.new().secret.hex(), ("127.0.0.1:9",), "", "")
+        hello_of_one = Hello(*SPEAKS, RUN, Key.new().secret.hex(), ("127.0.0.1:9",), "", "")
         here.agree(here.offer(THERE), hello_of_one)
         for number in range(176):
             assert not here.send(THERE, beacon(number))
@@ -481,7 +502,7 @@ def test_floods_of_datagrams_are_passed_over() -> None:
         for counter in range(1, 100):  # who has not said hello yet says nothing
             there._received(agreement.ours.seal(counter, beacon(counter)), ("127.0.0.1", 9))
         assert not got
-        there.agree(agreement, Hello(PROTOCOL, RUN, "", (), "", ""))
+        there.agree(agreement, Hello(*SPEAKS, RUN, "", (), "", ""))
         for counter in range(100, 1100):
             there._received(agreement.ours.seal(counter, beacon(counter)), ("127.0.0.1", 9))
         assert 64 <= len(got) < 200 and all(isinstance(message, Beacon) for message in got)

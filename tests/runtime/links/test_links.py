@@ -30,7 +30,9 @@ from swarmrt.runtime.directory.network import LOOPBACK, Network, open_network
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.links.open_links import MAX_INCOMING
-from swarmrt.wire.frames import MAGIC, PREFIX, PROTOCOL, FrameWriter, Hello, encode
+from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX, FrameWriter, encode
+from swarmrt.wire.kinds import Hello
+from swarmrt.wire.versions import SPEAKS, Versions
 from tests.processes import COMMAND, environment
 
 pytestmark = pytest.mark.swarm
@@ -51,6 +53,7 @@ class End:
         run: str = "test",
         max_bytes: int = 64 << 20,
         streams: int = 4,
+        speaks: Versions = SPEAKS,
     ) -> None:
         self.network = network
         self.faults = LinkFaults()
@@ -67,6 +70,7 @@ class End:
             faults=self.faults,
             streams=streams,
             reach=network.reach,
+            speaks=speaks,
         )
 
     @property
@@ -391,7 +395,7 @@ def test_process_obeys_its_parent_and_ignores_nonsense() -> None:
 
 def hello(run: str = "test") -> bytes:
     writer = FrameWriter()
-    writer.push(encode(Hello(PROTOCOL, run, "", (), "", "")))
+    writer.push(encode(Hello(*SPEAKS, run, "", (), "", "")))
     return b"".join(writer.next_frames())
 
 
@@ -399,7 +403,7 @@ GARBAGE = {
     "noise": os.urandom(100_000),
     "http": b"GET / HTTP/1.1\r\n\r\n",
     "hello, then noise": hello() + os.urandom(1000),
-    "oversized": hello() + PREFIX.pack(MAGIC, PROTOCOL, 1, 1, 10, 2**50),
+    "oversized": hello() + PREFIX.pack(MAGIC, FRAMING, 1, 1, 10, 2**50),
     "nothing": b"",
 }
 
