@@ -23,6 +23,7 @@ import torch
 from swarmrt.errors import WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message, MessageBase
+from swarmrt.wire.skipping import MOST_FIELDS, NONSENSE, skip
 from swarmrt.wire.tensors import MAX_DIMENSIONS, MAX_TENSORS, Descriptor, describe
 
 ID_CHARACTERS = 128
@@ -30,9 +31,6 @@ TEXT_CHARACTERS = 8 << 10  # a statement of a run's owner
 REASON_CHARACTERS = 2000  # of a text for people; a message cuts its own
 MOST_ITEMS = 1024  # stages of a path, replicas of a roster
 MOST_LISTED = 1 << 18  # microbatches that a roster lists for one replica
-MOST_FIELDS = 64  # of a header, with those that are skipped
-SKIPPED_BYTES = 64 << 10  # of all that is skipped in a header
-SKIPPED_DEPTH = 8  # of arrays and maps in each other
 LARGEST_NUMBER = 1 << 62  # either sign: the sum of two is a number of 64 bits still
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -42,7 +40,6 @@ _DESCRIPTORS = Annotated[
     tuple[tuple[str, _SHAPE, str], ...],  # a `Descriptor` each
     msgspec.Meta(max_length=MAX_TENSORS),
 ]
-_NONSENSE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _FIELDS = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MOST_FIELDS)]
 _CUT = msgspec.msgpack.Decoder(tuple[_FIELDS, msgspec.Raw])
 _OF_UNKNOWN = msgspec.msgpack.Decoder(tuple[_FIELDS, _DESCRIPTORS])
@@ -72,7 +69,7 @@ class HeaderFormat:
         """Read a header. Raises WireError."""
         try:
             values, descriptors = self._decoder.decode(header)
-        except _NONSENSE as error:
+        except NONSENSE as error:
             values, descriptors = self._decode_other(header, error)
         if self._named_tuples:
             values = list(values)
@@ -86,7 +83,7 @@ class HeaderFormat:
         name, known = self._kind.__name__, len(self._names)
         try:
             fields, descriptors = _CUT.decode(header)
-        except _NONSENSE:
+        except NONSENSE:
             raise self._refusal(header, error) from None
         missing = known - len(fields)
         if missing > len(self._defaults):
@@ -94,12 +91,12 @@ class HeaderFormat:
             raise WireError(f"{name} has at least {needed} fields, got {len(fields)}")
         if not missing:
             raise self._refusal(header, error)
-        _skip(name, fields[known:])
+        skip(name, fields[known:])
         defaults = self._defaults[-missing:] if missing > 0 else ()
         header = _ENCODER.encode(((*fields[:known], *defaults), descriptors))
         try:
             return cast(tuple[Any, Any], self._decoder.decode(header))
-        except _NONSENSE as wrong:
+        except NONSENSE as wrong:
             raise self._refusal(header, wrong) from None
 
     def _refusal(self, header: bytes | memoryview, error: Exception) -> WireError:
@@ -107,7 +104,7 @@ class HeaderFormat:
         name = self._kind.__name__
         try:
             content = msgspec.msgpack.decode(header)
-        except _NONSENSE as broken:
+        except NONSENSE as broken:
             return WireError(f"{name}: the header is not msgpack: {broken}")
         match content:
             case [list(values), list()] if len(values) > MOST_FIELDS:
@@ -126,32 +123,10 @@ def skip_header(kind: int, header: bytes | memoryview) -> tuple[Descriptor, ...]
     name = f"unknown kind {kind}"
     try:
         fields, descriptors = _OF_UNKNOWN.decode(header)
-    except _NONSENSE as error:
+    except NONSENSE as error:
         raise WireError(f"{name}: the header is not [fields, tensors]: {error}") from None
-    _skip(name, fields)
+    skip(name, fields)
     return descriptors
-
-
-def _skip(name: str, fields: Sequence[msgspec.Raw]) -> None:
-    """Look at fields that nobody here knows, and keep nothing of them. Raises WireError when they
-    are larger, or go deeper, than any has to."""
-    size = sum(memoryview(field).nbytes for field in fields)
-    if size > SKIPPED_BYTES:
-        raise WireError(f"{name}: {size} bytes of unknown fields; at most {SKIPPED_BYTES}")
-    try:
-        is_shallow = all(_is_within(SKIPPED_DEPTH, msgspec.msgpack.decode(f)) for f in fields)
-    except _NONSENSE as error:
-        raise WireError(f"{name}: an unknown field is nonsense: {error}") from None
-    if not is_shallow:
-        raise WireError(f"{name}: an unknown field goes deeper than {SKIPPED_DEPTH}")
-
-
-def _is_within(depth: int, value: object) -> bool:
-    """Return whether arrays and maps are nested so deep at the most."""
-    if not isinstance(value, list | dict):
-        return True
-    inner = value if isinstance(value, list) else value.values()
-    return depth > 0 and all(_is_within(depth - 1, part) for part in inner)
 
 
 def _plain(wanted: Any, most_items: int = MOST_ITEMS) -> Any:

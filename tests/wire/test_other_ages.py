@@ -12,9 +12,9 @@ import torch
 from swarmrt.errors import NoCommonVersion, WireError
 from swarmrt.messages import Ending, Finish, Hail, Message, Part
 from swarmrt.wire.frames import CHUNK_BYTES, FrameReader, encode
-from swarmrt.wire.headers import MOST_FIELDS, SKIPPED_BYTES, SKIPPED_DEPTH
 from swarmrt.wire.kinds import CHUNK, HELLO, NUMBERS, WRITTEN, Unknown
 from swarmrt.wire.limits import GREETING, MAX_HEADER_BYTES, Limits
+from swarmrt.wire.skipping import MOST_FIELDS, SKIPPED_BYTES, SKIPPED_DEPTH
 from swarmrt.wire.versions import Versions
 from tests.wire.test_frames import frame, header
 from tests.wire.test_fuzz import samples

@@ -200,7 +200,8 @@ class Directory:
         subkey = self._records.subkey
         try:
             async with asyncio.timeout(ANSWER_S):
-                stored = await self._node.store(key, record.model_dump(), expires_at, subkey=subkey)
+                value = record.model_dump(exclude_defaults=True)
+                stored = await self._node.store(key, value, expires_at, subkey=subkey)
         except TimeoutError:
             raise DirectoryError(f"the directory did not take {key} in {ANSWER_S:.0f} s") from None
         self._check_daemon()  # without it nobody else has taken anything

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, get_args
 
-from swarmrt.config import RunConfig
+from swarmrt.config import Precision, RunConfig
 from swarmrt.ids import RunId
 from swarmrt.runtime.directory.keeping import keep_written
 from swarmrt.runtime.directory.looking_up import watch_stage
 from swarmrt.runtime.directory.network import Network
-from swarmrt.runtime.directory.records import PeerRecord
+from swarmrt.runtime.directory.records import MOST_TOKENS_PER_S, PeerRecord
 from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.reach.addresses import MAX_ADDRESSES
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.trust.papers import GuestsPapers
+
+CODECS = [
+    name for name in get_args(Precision.model_fields["gradients"].annotation) if name != "model"
+]
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """A peer's abilities, as its record tells of them."""
+
+    device: str = ""  # its kind
+    state_bytes: int = 0  # of the stage's snapshot
+    tokens_per_s: Callable[[], float] = lambda: 0.0  # as it has measured by now; 0 unknown
 
 
 class Presence:
@@ -31,7 +45,9 @@ class Presence:
         network: Network,
         links: Links,
         papers: GuestsPapers,
+        abilities: Abilities | None = None,
     ) -> None:
+        self._abilities = abilities or Abilities()
         self._config, self._stage, self._network = config, stage, network
         self._links, self._papers = links, papers
         self._announced: Announce | None = None
@@ -75,6 +91,10 @@ class Presence:
             life_s=ttl_s,
             addresses=self._network.daemon.addresses()[:MAX_ADDRESSES],
             direct=self._links.addresses("direct"),
+            tokens_per_s=min(self._abilities.tokens_per_s(), MOST_TOKENS_PER_S),
+            state_bytes=self._abilities.state_bytes,
+            device=self._abilities.device,
+            codecs=CODECS,
         )
         await self._network.directory.announce(self._run, record, ttl_s)
 

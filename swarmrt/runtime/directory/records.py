@@ -3,7 +3,8 @@
     swarmrt/RUN            the run's record, a statement of its owner, stored by its trainer
     swarmrt/RUN/stage/N    the peers of a stage, each with the membership that lets it serve there
 
-A record has the public key of the peer that stores it in its subkey, and is signed with it.
+A record has the public key of the peer that stores it in its subkey, and is signed with it. What
+others have written in it beyond the keys that are known here is signed too, and skipped.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from swarmrt.errors import AccessError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.access.identity import peer_of_public_key
+from swarmrt.runtime.directory.nesting import bound_nesting
 from swarmrt.runtime.reach.addresses import MAX_CHARACTERS, MAX_MULTIADDR_CHARACTERS, parse_address
 from swarmrt.trust.checking import CLOCK_SLACK_S, Checker
 from swarmrt.trust.joining_line import parse_run_id
+from swarmrt.wire.skipping import MOST_FIELDS, SKIPPED_DEPTH, is_within
 
 MAX_LIFE_S = 3600.0  # of a record; more would outlast whoever wrote it
 MAX_RECORD_BYTES = 16 << 10
+MAX_KEY_CHARACTERS = 64
+MOST_TOKENS_PER_S = 1e12
 MAX_RUNS = 256  # that a node of no run in particular keeps
 MAX_RECORDS = 4096  # of one run
+
+bound_nesting()  # of all that this process reads of the directory
 
 Role = Literal["joining", "serving", "leaving", "gone"]
 
@@ -42,12 +49,26 @@ def _is_direct(address: str) -> str:
 
 DirectAddress = Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_is_direct)]
 Multiaddress = Annotated[str, Field(max_length=MAX_MULTIADDR_CHARACTERS)]
+Word = Annotated[str, Field(max_length=32)]
 
 
-class PeerRecord(BaseModel):
-    """A peer announces that it serves a stage, and where it is reached."""
+class RecordBase(BaseModel):
+    """Base of all records and their parts. Keys that are not known are skipped."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Intent(RecordBase):
+    """A peer's word on what it is going to do. Nobody says any so far."""
+
+    what: Word
+
+
+class PeerRecord(RecordBase):
+    """A peer announces that it serves a stage, where it is reached, and what it can do.
+
+    What it says of itself, its rate and state, is to plan with: it may be wrong.
+    """
 
     run: str = Field(max_length=96)
     stage: int = Field(ge=0, lt=1024)
@@ -58,6 +79,11 @@ class PeerRecord(BaseModel):
     life_s: float = Field(gt=0, le=MAX_LIFE_S)  # within which it is renewed
     addresses: list[Multiaddress] = Field(max_length=8)
     direct: list[DirectAddress] = Field(default=[], max_length=8)
+    tokens_per_s: float = Field(default=0.0, ge=0, le=MOST_TOKENS_PER_S)  # measured; 0 unknown
+    state_bytes: int = Field(default=0, ge=0, lt=1 << 53)  # of the stage's snapshot; 0 unknown
+    device: Word = ""  # its kind: cpu, cuda, mps
+    codecs: list[Word] = Field(default=[], max_length=16)  # in which it can send and take values
+    intents: list[Intent] = Field(default=[], max_length=8)
 
     @property
     def known_addresses(self) -> dict[str, list[str]]:
@@ -65,10 +91,8 @@ class PeerRecord(BaseModel):
         return {"libp2p": self.addresses, "direct": self.direct}
 
 
-class RunRecord(BaseModel):
+class RunRecord(RecordBase):
     """A trainer publishes its run: the owner's statement says all of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     run: str = Field(max_length=96)
     published: str = Field(max_length=MAX_RECORD_BYTES)
@@ -147,7 +171,8 @@ class Records(RecordValidatorBase):  # type: ignore[misc]
     def parse(self, subkey: Any, value: Any) -> Signed:
         """Return a record that was read. Raises AccessError, ValueError or TypeError."""
         signer = _signer_of(subkey)
-        kind = RunRecord if isinstance(value, dict) and "published" in value else PeerRecord
+        _check_bounds(value)
+        kind = RunRecord if "published" in value else PeerRecord
         return Signed(signer, kind.model_validate(value))
 
     def checker(self, run: RunId) -> Checker:
@@ -210,6 +235,17 @@ class Records(RecordValidatorBase):  # type: ignore[misc]
     def _forget_ended(self, now: float) -> None:
         for run in [run for run, kept in self._kept.items() if max(kept.values(), default=0) < now]:
             del self._kept[run]
+
+
+def _check_bounds(value: Any) -> None:
+    """Check that a record is no larger than any has to be, whatever it has beyond what is known.
+    Raises ValueError."""
+    if not isinstance(value, dict) or len(value) > MOST_FIELDS:
+        raise ValueError(f"it is no map of at most {MOST_FIELDS} keys")
+    if any(not isinstance(key, str) or len(key) > MAX_KEY_CHARACTERS for key in value):
+        raise ValueError(f"its keys are not all texts of at most {MAX_KEY_CHARACTERS} characters")
+    if not is_within(SKIPPED_DEPTH, list(value.values())):
+        raise ValueError(f"it goes deeper than {SKIPPED_DEPTH}")
 
 
 def _signer_of(subkey: Any) -> PeerId:

@@ -34,7 +34,7 @@ from swarmrt.runtime.computing.computations import Computations, Computed, Copie
 from swarmrt.runtime.computing.fitting import Fitting
 from swarmrt.runtime.computing.transfers import Transfers
 from swarmrt.runtime.directory.network import Network
-from swarmrt.runtime.directory.presence import Presence
+from swarmrt.runtime.directory.presence import Abilities, Presence
 from swarmrt.runtime.faults.faults import Thread
 from swarmrt.runtime.links.moving import tell_what_moves
 from swarmrt.runtime.peer.causes import cause_of, microbatch_of
@@ -47,6 +47,7 @@ from swarmrt.runtime.process.stopping import StopSwitch
 from swarmrt.runtime.process.worker import Outcome, Worker
 from swarmrt.runtime.state.copying import Copying, keep_copy
 from swarmrt.runtime.state.fetching import Wanted
+from swarmrt.runtime.state.snapshot import snapshot_bytes
 from swarmrt.scheduler.events import PartUnfit, Started, StateUnavailable, Stepped
 from swarmrt.scheduler.instructions import (
     Announce,
@@ -126,12 +127,18 @@ class Peer(Shell):
             run, options.stage, network, self.links, self.door, options.kept, self._is_member
         )
         papers = self._membership.papers
-        self._presence = Presence(config, options.stage, network, self.links, papers)
+        self._microbatch_tokens = config.batch.microbatch * config.model.sequence
+        self._layout = layout_of(stage)
+        abilities = Abilities(
+            stage.device.type,
+            snapshot_bytes(options.stage, stage.version, self._layout.tensors),
+            self._tokens_per_s,
+        )
+        self._presence = Presence(config, options.stage, network, self.links, papers, abilities)
         self._threads = threads
         threads.torch.deliver_within(self.links.together)
         if network.faults is not None:
             network.faults.on_hang(self._hang)
-        self._layout = layout_of(stage)
         self._fitting = Fitting(config, options.stage)
         self._transfers = Transfers(stage.device)
         self._copying = Copying(options.stage, self._transfers)
@@ -188,6 +195,14 @@ class Peer(Shell):
         core = self.process.core
         assert isinstance(core, PeerCore)
         return core.update if core.seat.version == self.stage.version else (-1, 0.0)
+
+    def _tokens_per_s(self) -> float:
+        """Return how many tokens go forward and backward here in a second; 0 while that is not
+        known."""
+        core = self.process.core
+        assert isinstance(core, PeerCore)
+        service_s = core.computing.service_s
+        return self._microbatch_tokens / service_s if service_s > 0 else 0.0
 
     def _close_copies(self) -> None:
         self._copying.close()

@@ -67,6 +67,7 @@ class Fuzz:
             "membership": self.tokens[0], "life_s": 30.0, "direct": ["1.2.3.4:7001"],
             "addresses": ["/ip4/1.2.3.4/tcp/7000/p2p/" + me],
         }  # fmt: skip
+        self.real: list[tuple[str, dict[str, Any]]]
         published = {"run": str(self.owner.run), "published": self.tokens[-1]}
         self.real = [
             (stage_key(self.owner.run, 1), peer),
