@@ -29,7 +29,8 @@ from tests.wire.test_frames import VALUES, frame
 
 SHARE_BYTES = 4 << 20
 LIMITS = Limits.of(1 << 20)
-KINDS = [*range(len(ALL_MESSAGES) + 2), MOVED, MOVING, JOIN, 255]
+UNKNOWN = 200
+KINDS = [*range(len(ALL_MESSAGES) + 2), UNKNOWN, MOVED, MOVING, JOIN, 255]
 
 ATOMS: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**53, 2**62, 2**63 - 1, 2**64 - 1, -(2**63), 1.5,
@@ -125,6 +126,7 @@ class Mutations:
     def hostile_header(self) -> bytes:
         """One value of a header, at any depth, is something else."""
         kind, header = self.rng.choice(self.headers)
+        kind = self.rng.choice([*[kind] * 7, UNKNOWN])
         header = self._changed(header)
         payload = self.rng.randbytes(self.rng.choice([0, 0, 1, 16, 600]))
         return frame(kind, msgpack.packb(header), payload, self.rng.randrange(5))
