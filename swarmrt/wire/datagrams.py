@@ -16,7 +16,8 @@ import struct
 
 from swarmrt.errors import WireError
 from swarmrt.messages import Message
-from swarmrt.wire.frames import decode, encode
+from swarmrt.wire.reading import decode
+from swarmrt.wire.writing import encode
 
 MAX_BYTES = 1200  # goes through every path in one piece
 HEAD = struct.Struct(">8sQB")

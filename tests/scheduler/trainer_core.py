@@ -53,7 +53,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.membership.members import Membership
-from swarmrt.wire.frames import encode
+from swarmrt.wire.writing import encode
 
 TOKENS = 100  # of a microbatch
 LATENCY_S = 0.01

@@ -72,7 +72,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.settings import PeerSettings
-from swarmrt.wire.frames import encode
+from swarmrt.wire.writing import encode
 
 STAGES, MICROBATCHES, EVALUATED = 3, 4, 2
 ME, TRAINER, STRANGER, REPLICA = map(PeerId, ("me", "trainer", "stranger", "replica"))

@@ -30,18 +30,12 @@ from swarmrt.messages import (
     TooSlow,
 )
 from swarmrt.scheduler.trainer.own_link import FRAME_BYTES
-from swarmrt.wire.frames import (
-    CHUNK_BYTES,
-    FRAMING,
-    MAGIC,
-    PREFIX,
-    FrameReader,
-    FrameWriter,
-    encode,
-)
+from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, MAGIC, PREFIX
 from swarmrt.wire.headers import LARGEST_NUMBER, MOST_ITEMS, REASON_CHARACTERS, TEXT_CHARACTERS
 from swarmrt.wire.kinds import HELLO, Framed
 from swarmrt.wire.limits import MAX_HEADER_BYTES, WITH_PAYLOAD, Limits
+from swarmrt.wire.reading import FrameReader
+from swarmrt.wire.writing import FrameWriter, encode
 
 MAX_BYTES = 4 << 20
 LIMITS = Limits.of(MAX_BYTES)

@@ -20,11 +20,13 @@ from swarmrt.ids import MicrobatchId, PeerId, Work
 from swarmrt.messages import ALL_MESSAGES, Beacon, Message
 from swarmrt.runtime.process.vitals import resident_bytes
 from swarmrt.wire.datagrams import HEAD, Key, key_name
-from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX, FrameReader, FrameWriter, encode
+from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX
 from swarmrt.wire.kinds import CHUNK, JOIN, MOVED, MOVING, Framed, Hello, Join, Moved, Moving
 from swarmrt.wire.limits import GREETING, WITH_PAYLOAD, Limits
 from swarmrt.wire.memory import MemoryBudget
+from swarmrt.wire.reading import FrameReader
 from swarmrt.wire.versions import SPEAKS
+from swarmrt.wire.writing import FrameWriter, encode
 from tests.wire.test_frames import VALUES, frame
 
 SHARE_BYTES = 4 << 20

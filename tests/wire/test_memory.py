@@ -11,11 +11,13 @@ import torch
 from swarmrt.errors import WireError
 from swarmrt.messages import Finish, Message, Part, Probe
 from swarmrt.runtime.process.vitals import resident_bytes
-from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX, FrameReader, encode
+from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX
 from swarmrt.wire.kinds import CHUNK, Hello
 from swarmrt.wire.limits import GREETING, Limits
 from swarmrt.wire.memory import MemoryBudget
+from swarmrt.wire.reading import FrameReader
 from swarmrt.wire.versions import SPEAKS
+from swarmrt.wire.writing import encode
 from tests.wire.test_frames import frame, written
 
 MIB = 1 << 20

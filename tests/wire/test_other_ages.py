@@ -11,11 +11,13 @@ import torch
 
 from swarmrt.errors import NoCommonVersion, WireError
 from swarmrt.messages import Ending, Finish, Hail, Message, Part
-from swarmrt.wire.frames import CHUNK_BYTES, FrameReader, encode
+from swarmrt.wire.frames import CHUNK_BYTES
 from swarmrt.wire.kinds import CHUNK, HELLO, NUMBERS, WRITTEN, Unknown
 from swarmrt.wire.limits import GREETING, MAX_HEADER_BYTES, Limits
+from swarmrt.wire.reading import FrameReader
 from swarmrt.wire.skipping import MOST_FIELDS, SKIPPED_BYTES, SKIPPED_DEPTH
 from swarmrt.wire.versions import Versions
+from swarmrt.wire.writing import encode
 from tests.wire.test_frames import frame, header
 from tests.wire.test_fuzz import samples
 

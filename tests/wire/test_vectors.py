@@ -14,9 +14,10 @@ from hivemind.utils import MSGPackSerializer
 
 from swarmrt.runtime.directory.records import PeerRecord, RunRecord
 from swarmrt.wire.datagrams import Key
-from swarmrt.wire.frames import FRAMING, FrameReader
+from swarmrt.wire.frames import FRAMING
 from swarmrt.wire.kinds import NUMBERS, Unknown
 from swarmrt.wire.limits import Limits
+from swarmrt.wire.reading import FrameReader
 from swarmrt.wire.versions import SPEAKS
 from tests.wire import vectors
 

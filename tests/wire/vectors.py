@@ -41,10 +41,11 @@ from swarmrt.runtime.directory.records import (
     stage_key,
 )
 from swarmrt.wire.datagrams import Key
-from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, MAGIC, PREFIX, FrameWriter, encode
+from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, MAGIC, PREFIX
 from swarmrt.wire.kinds import NUMBERS, Framed, Hello
 from swarmrt.wire.tensors import DTYPES, NAMES
 from swarmrt.wire.versions import SPEAKS
+from swarmrt.wire.writing import FrameWriter, encode
 
 PATH = Path(__file__).parents[2] / "docs" / "wire_vectors.json"
 KINDS = {kind.__name__: kind for kind in NUMBERS}

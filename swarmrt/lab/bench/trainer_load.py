@@ -51,8 +51,9 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.recording import Record
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
-from swarmrt.wire.frames import FrameReader, FrameWriter, encode
 from swarmrt.wire.limits import Limits
+from swarmrt.wire.reading import FrameReader
+from swarmrt.wire.writing import FrameWriter, encode
 
 STAGES, REPLICAS = 4, 2
 TOKENS = 100  # of a microbatch

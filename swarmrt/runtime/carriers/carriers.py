@@ -19,7 +19,7 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Message
 from swarmrt.runtime.limits.sparing import Sparing
 from swarmrt.runtime.reach.addresses import Reach
-from swarmrt.wire.frames import FrameReader, Received
+from swarmrt.wire.reading import FrameReader, Received
 
 log = logging.getLogger("swarmrt.carriers")
 log.addFilter(Sparing())

@@ -20,7 +20,7 @@ from typing import Any, Literal, NoReturn
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.faults.full_disk import FullDisk
-from swarmrt.wire.frames import Outgoing
+from swarmrt.wire.writing import Outgoing
 
 MAX_S = 3600.0
 TICK_S = 1e-3  # of uvloop's clock

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from swarmrt.runtime.limits.rates import Bucket, Rate
-from swarmrt.wire.frames import CHUNK_BYTES, FrameWriter
+from swarmrt.wire.frames import CHUNK_BYTES
 from swarmrt.wire.limits import MAX_HEADER_BYTES
 from swarmrt.wire.ranks import CONTROL, STATE, WORK, Turns
+from swarmrt.wire.writing import FrameWriter
 
 CONTROL_DEBT_BYTES = 2 * CHUNK_BYTES  # one frame of bulk, and control after it
 LARGEST_BYTES = 2 * CHUNK_BYTES + MAX_HEADER_BYTES  # that are written in one piece

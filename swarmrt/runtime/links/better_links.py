@@ -19,8 +19,8 @@ from swarmrt.ids import PeerId
 from swarmrt.runtime.links.dialing import Dialer
 from swarmrt.runtime.links.open_links import Link, OpenLinks
 from swarmrt.runtime.links.outbox import Move, Outbox
-from swarmrt.wire.frames import encode
 from swarmrt.wire.kinds import Moved, Moving
+from swarmrt.wire.writing import encode
 
 ANSWER_S = 10.0  # to the question if all has come
 MAX_ANSWERS = 16  # that wait for whoever does not read

@@ -36,10 +36,12 @@ from swarmrt.runtime.links.outbox import Gathering, Outbox
 from swarmrt.runtime.links.streams import Streams
 from swarmrt.runtime.links.writing import Writing
 from swarmrt.runtime.reach.addresses import Reach
-from swarmrt.wire.frames import FrameReader, FrameWriter, Tally, encode
+from swarmrt.wire.frames import Tally
 from swarmrt.wire.kinds import Join, Moved, Moving
 from swarmrt.wire.limits import GREETING, Limits
+from swarmrt.wire.reading import FrameReader
 from swarmrt.wire.versions import SPEAKS, Versions
+from swarmrt.wire.writing import FrameWriter, encode
 
 log = logging.getLogger("swarmrt.links")
 

@@ -12,8 +12,9 @@ from swarmrt.runtime.carriers.carriers import Connection
 from swarmrt.runtime.faults.faults import Late
 from swarmrt.runtime.limits.uplink import Share
 from swarmrt.runtime.links.streams import Streams
-from swarmrt.wire.frames import FrameWriter, Outgoing, Tally
+from swarmrt.wire.frames import Tally
 from swarmrt.wire.ranks import STATE
+from swarmrt.wire.writing import FrameWriter, Outgoing
 
 MAX_QUEUED_BYTES = 1 << 30  # to one peer; more means that it reads too slowly for more work
 MAX_QUEUED_MESSAGES = 100_000

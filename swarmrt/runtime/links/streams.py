@@ -20,9 +20,11 @@ import torch
 from swarmrt.errors import RunError, WireError
 from swarmrt.messages import Message
 from swarmrt.runtime.carriers.carriers import Connection
-from swarmrt.wire.frames import FrameReader, FrameWriter, Tally, encode
+from swarmrt.wire.frames import Tally
 from swarmrt.wire.kinds import Hello, Join
 from swarmrt.wire.limits import GREETING
+from swarmrt.wire.reading import FrameReader
+from swarmrt.wire.writing import FrameWriter, encode
 
 log = logging.getLogger("swarmrt.links")
 

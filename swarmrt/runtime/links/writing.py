@@ -14,7 +14,8 @@ from swarmrt.runtime.carriers.carriers import Connection
 from swarmrt.runtime.faults.faults import Late, LinkFaults
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links.outbox import Gathering, Outbox
-from swarmrt.wire.frames import Outgoing, Tally
+from swarmrt.wire.frames import Tally
+from swarmrt.wire.writing import Outgoing
 
 log = logging.getLogger("swarmrt.links")
 

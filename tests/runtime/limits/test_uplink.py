@@ -12,7 +12,8 @@ from swarmrt.ids import MicrobatchId, Work
 from swarmrt.messages import Finish, Forward, Message, Part, StateChunk
 from swarmrt.runtime.limits.uplink import Share, Uplink
 from swarmrt.runtime.links.outbox import MAX_QUEUED_CHUNKS, Outbox
-from swarmrt.wire.frames import CHUNK_BYTES, FrameWriter, Tally, encode
+from swarmrt.wire.frames import CHUNK_BYTES, Tally
+from swarmrt.wire.writing import FrameWriter, encode
 from tests.runtime.links.test_links import Link, both_carriers, run, two_ends, until
 
 RATE = 4e6  # bytes a second

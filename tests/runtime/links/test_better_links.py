@@ -13,8 +13,8 @@ from swarmrt.runtime.carriers.buffered import BufferedConnection
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links import better_links, dialing
 from swarmrt.runtime.links.open_links import Link
-from swarmrt.wire.frames import FrameWriter, encode
 from swarmrt.wire.kinds import Moved, Moving
+from swarmrt.wire.writing import FrameWriter, encode
 from tests.runtime.links.test_links import End, run, two_ends, until
 
 pytestmark = pytest.mark.swarm

@@ -26,10 +26,10 @@ from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.process.vitals import resident_bytes
 from swarmrt.runtime.reach.addresses import Reach, parse_address
 from swarmrt.wire.datagrams import Key
-from swarmrt.wire.frames import FrameWriter, encode
 from swarmrt.wire.kinds import CHUNK, Hello
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.versions import SPEAKS
+from swarmrt.wire.writing import FrameWriter, encode
 from tests.runtime.carriers.test_beacons import HERE, THERE, beacon
 from tests.runtime.links.test_links import hello, run, until
 from tests.wire.test_frames import frame

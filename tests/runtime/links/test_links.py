@@ -30,9 +30,10 @@ from swarmrt.runtime.directory.network import LOOPBACK, Network, open_network
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.links.open_links import MAX_INCOMING
-from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX, FrameWriter, encode
+from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX
 from swarmrt.wire.kinds import Hello
 from swarmrt.wire.versions import SPEAKS, Versions
+from swarmrt.wire.writing import FrameWriter, encode
 from tests.processes import COMMAND, environment
 
 pytestmark = pytest.mark.swarm

@@ -15,8 +15,8 @@ from swarmrt.runtime.carriers.certificates import make_contexts
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.runtime.links import streams
 from swarmrt.runtime.reach.addresses import parse_address
-from swarmrt.wire.frames import FrameWriter, encode
 from swarmrt.wire.kinds import Join
+from swarmrt.wire.writing import FrameWriter, encode
 from tests.runtime.links.test_links import End, run, two_ends, until
 
 pytestmark = pytest.mark.swarm

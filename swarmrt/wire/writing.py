@@ -1,0 +1,194 @@
+"""Messages on their way out: which frame of which of them comes next."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from swarmrt.messages import Message
+from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, MAGIC, PREFIX, TALLIED, Tally
+from swarmrt.wire.kinds import CHUNK, NUMBERS, WRITTEN, Framed
+from swarmrt.wire.ranks import CONTROL, OF_STATE, STATE, WORK, Turns
+from swarmrt.wire.tensors import encode_tensors
+
+
+@dataclass(slots=True, eq=False)
+class Outgoing:
+    """A message on its way out: what is left to be written."""
+
+    message: Message
+    kind: int
+    header: bytes
+    pieces: deque[memoryview]
+    left_bytes: int
+    rank: int  # of `ranks`
+    number: int = 0
+    begun: bool = False
+
+    @property
+    def is_control(self) -> bool:
+        return self.rank == CONTROL
+
+
+_NO_PIECES: deque[memoryview] = deque(maxlen=0)
+
+
+def encode(message: Framed, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
+    """Ready to be pushed into a FrameWriter. Tensors must stay as they are until written."""
+    number = NUMBERS[type(message)]
+    header = WRITTEN[number].encode(message, tensors)
+    said = cast(Message, message)  # nobody asks what has become of a greeting
+    if not tensors:
+        return Outgoing(said, number, header, _NO_PIECES, 0, CONTROL)
+    pieces = encode_tensors(tensors)
+    left = sum(piece.nbytes for piece in pieces)
+    rank = STATE if isinstance(message, OF_STATE) else WORK
+    if left <= CHUNK_BYTES // 4:
+        rank = CONTROL
+    return Outgoing(said, number, header, deque(pieces), left, rank)
+
+
+class FrameWriter:
+    """Orders frames by their ranks, and those of one rank in the order of pushing."""
+
+    def __init__(self, tally: Tally | None = None) -> None:
+        self.tally = tally or Tally()
+        self._control: deque[Outgoing] = deque()
+        self._work: deque[Outgoing] = deque()
+        self._state: deque[Outgoing] = deque()
+        self._queues = (self._control, self._work, self._state)
+        self._turns = Turns()
+        self._number = 0
+        self.queued_bytes = 0
+        self.finishes = False  # nothing of bulk is begun any more
+
+    def __len__(self) -> int:
+        return len(self._control) + len(self._work) + len(self._state)
+
+    @property
+    def rank(self) -> int:
+        """Return the rank of what is next; control when nothing is queued."""
+        if self._control or not len(self):
+            return CONTROL
+        return WORK if self._work else STATE
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether a message is written in part."""
+        return any(queue and queue[0].begun for queue in (self._work, self._state))
+
+    @property
+    def has_next(self) -> bool:
+        """Return whether a frame can be written now."""
+        return bool(self._control) or (self.has_begun if self.finishes else len(self) > 0)
+
+    def push(self, outgoing: Outgoing) -> None:
+        self.queued_bytes += outgoing.left_bytes
+        self._queues[outgoing.rank].append(outgoing)
+
+    def _next_queue(self) -> deque[Outgoing]:
+        if self._control:
+            return self._control
+        if self.finishes:
+            return self._work if self._work and self._work[0].begun else self._state
+        if not self._state or not self._work:
+            return self._work or self._state
+        rank = STATE if self._turns.is_states else WORK
+        self._turns.took(rank)
+        return self._queues[rank]
+
+    def next_frames(self) -> list[bytes | memoryview]:
+        """Buffers of the control frames that wait, as far as they are small, or of the next frame
+        of bulk.
+
+        Raises IndexError when nothing is queued.
+        """
+        buffers = self.next_frame()
+        if not self._control:
+            return buffers
+        size = sum(map(len, buffers))
+        while self._control and size < CHUNK_BYTES:
+            frame = self.next_frame()
+            buffers += frame
+            size += sum(map(len, frame))
+        return buffers
+
+    def alone(self, outgoing: Outgoing) -> list[bytes | memoryview]:
+        """Return the frame of a message without payload that does not wait for others."""
+        self._number = (self._number + 1) % (1 << 32)
+        prefix = PREFIX.pack(MAGIC, FRAMING, outgoing.kind, self._number, len(outgoing.header), 0)
+        return [prefix + outgoing.header]
+
+    def next_frame(self) -> list[bytes | memoryview]:
+        """Buffers of the next frame. Raises IndexError when nothing is queued."""
+        queue = self._next_queue()
+        outgoing = queue[0]
+        kind, header = CHUNK, b""
+        if not outgoing.begun:
+            outgoing.begun, kind, header = True, outgoing.kind, outgoing.header
+            outgoing.number = self._number = (self._number + 1) % (1 << 32)
+        if not outgoing.pieces:
+            queue.popleft()
+            return [PREFIX.pack(MAGIC, FRAMING, kind, outgoing.number, len(header), 0) + header]
+        body = _take(outgoing.pieces, CHUNK_BYTES)
+        size = sum(piece.nbytes for piece in body)
+        outgoing.left_bytes -= size
+        self.queued_bytes -= size
+        if isinstance(outgoing.message, TALLIED):
+            self.tally.went_bytes += size
+        prefix = PREFIX.pack(MAGIC, FRAMING, kind, outgoing.number, len(header), size)
+        if outgoing.left_bytes == 0:
+            queue.popleft()
+        return [prefix + header, *body]
+
+    def last_waiting(self) -> Outgoing | None:
+        """The last message of bulk that was not begun, of those that go first."""
+        lasts = (queue[-1] for queue in (self._work, self._state) if queue)
+        return next((last for last in lasts if not last.begun), None)
+
+    def take_waiting(self) -> Outgoing | None:
+        """The first bulk message that was not begun, to be pushed into another writer."""
+        for queue in (self._work, self._state):
+            if queue and not queue[-1].begun:
+                place = int(queue[0].begun)
+                outgoing = queue[place]
+                del queue[place]
+                self.queued_bytes -= outgoing.left_bytes
+                return outgoing
+        return None
+
+    def take_begun(self) -> list[Message]:
+        """Take out messages that were begun and are not written to their end: on another
+        connection they would have to begin again."""
+        begun = [queue.popleft() for queue in (self._work, self._state) if queue and queue[0].begun]
+        self.queued_bytes -= sum(outgoing.left_bytes for outgoing in begun)
+        return [outgoing.message for outgoing in begun]
+
+    def chunks(self) -> list[Message]:
+        """Return the messages of state that wait or are under way."""
+        return [outgoing.message for outgoing in self._state]
+
+    def bulk(self) -> list[Message]:
+        """Return the messages of work and of state that wait or are under way."""
+        return [outgoing.message for queue in (self._work, self._state) for outgoing in queue]
+
+    def unsent(self) -> list[Message]:
+        """Messages that were not written to their end."""
+        return [outgoing.message for queue in self._queues for outgoing in queue]
+
+
+def _take(pieces: deque[memoryview], size: int) -> list[memoryview]:
+    """The first bytes of some pieces, at most so many."""
+    taken = []
+    while pieces and size:
+        piece = pieces.popleft()
+        if piece.nbytes > size:
+            pieces.appendleft(piece[size:])
+            piece = piece[:size]
+        taken.append(piece)
+        size -= piece.nbytes
+    return taken
