@@ -110,7 +110,7 @@ class HeaderFormat:
             case [list(values), list()] if len(values) > MOST_FIELDS:
                 return WireError(f"{name} with {len(values)} fields; at most {MOST_FIELDS}")
             case [list(values), list(descriptors)]:
-                for value, wanted, field in zip(values, self._types, self._names, strict=True):
+                for value, wanted, field in zip(values, self._types, self._names, strict=False):
                     if not _is(value, wanted):
                         return WireError(f"{name}.{field} cannot be {value!r:.60}")
                 return WireError(f"{name}: not a tensor descriptor in {descriptors!r:.80}: {error}")

@@ -92,6 +92,9 @@ def test_what_is_skipped_is_bounded(kind: int) -> None:
     for raw in (b"\x91" * 100_000, b"\xdd\xff\xff\xff\xff", b"\xa1\xff"):
         with pytest.raises(WireError):
             read(frame(kind, b"\x92\x92\xa1x" + raw + b"\x90"))
+    for depth in range(900, 1100):  # about where msgspec itself ends
+        with pytest.raises(WireError):
+            read(frame(kind, b"\x92\x92\xa1x" + b"\x91" * depth + b"\xc0\x90"))
 
 
 def unknown(size: int, number: int = 1) -> bytes:
