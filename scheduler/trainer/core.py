@@ -62,7 +62,7 @@ from swarmrt.scheduler.trainer.rollback import Rollback
 from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
 from swarmrt.scheduler.trainer.work.dispatch import REWIRE_S
 from swarmrt.scheduler.trainer.work.ledger import NOBODY
-from swarmrt.scheduler.trainer.work.microbatches import Working
+from swarmrt.scheduler.trainer.work.microbatches.working import Working
 
 OF_WORK = frozenset({Accepted, Accumulated, Busy, Claim, Evaluated, Stale})
 """Messages that bring no newcomer to the version of the others; most are of these."""
@@ -106,7 +106,7 @@ class TrainerCore:
     def _may_go_on(self, instructions: list[Instruction]) -> bool:
         """Return whether a receipt has made anything possible: most forwards and backwards go on at
         another peer."""
-        return bool(instructions or self.run.charges or self.working.has_landed)
+        return bool(instructions or self.run.charges or self.working.finishing.has_landed)
 
     def _judge(self, now: float) -> list[Instruction]:
         """Deal with what the event has shown of members, and with what that shows of others."""
@@ -202,7 +202,7 @@ class TrainerCore:
             case Accumulated():  # most are of these two: a pattern of fields would take longer
                 is_its = message.stage == member.stage
                 if is_its and run.is_current(member, message.epoch, message.term):
-                    self.working.receipt(member, message.microbatch, now)
+                    self.working.finishing.receipt(member, message.microbatch, now)
             case Accepted():
                 run.dispatch.accepted(peer, message)
             case Busy(work, service_s):
@@ -211,11 +211,11 @@ class TrainerCore:
             case Stale(work):
                 run.dispatch.refused(peer, work, now + REWIRE_S)
             case Claim():
-                return self.working.claim(member, message, now)
+                return self.working.claims.claim(member, message, now)
             case Evaluated():
-                self.working.evaluated(member, message, now)
+                self.working.finishing.evaluated(member, message, now)
             case Released(epoch, term) if run.is_current(member, epoch, term):
-                return self.working.released(member, message)
+                return self.working.releases.released(member, message)
             case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
                 return self.joining.ready(member, version, digest, now)
             case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):
@@ -256,9 +256,9 @@ class TrainerCore:
         """Ask again for what is late."""
         match what:
             case "flight" if microbatch is not None:
-                return self.working.flight_is_late(microbatch, now)
+                return self.working.lateness.flight_is_late(microbatch, now)
             case "receipt" if microbatch is not None:
-                return self.working.receipt_is_late(microbatch, now)
+                return self.working.lateness.receipt_is_late(microbatch, now)
             case "ask":
                 return self.committing.prepare_again()
             case "round":

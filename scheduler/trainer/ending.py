@@ -20,7 +20,7 @@ from swarmrt.scheduler.trainer.closing.sync import Committing
 from swarmrt.scheduler.trainer.membership.awaiting import awaited as awaited_work
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.run import Phase, Run
-from swarmrt.scheduler.trainer.work.microbatches import Working
+from swarmrt.scheduler.trainer.work.microbatches.working import Working
 
 SAVES = 30  # tries to write the last checkpoint, over seven minutes, for somebody to make room
 SAY_S = 60.0  # without any progress anywhere, before people are told, and between such words
@@ -82,7 +82,7 @@ class Ending:
             return run.leave(reason)
         run.is_stopping = True
         if run.version < run.last_version:
-            self._working.stop_after_this_step()
+            self._working.feeding.stop_after_this_step()
         else:
             run.evaluation.drop()
             run.dispatch.clear()
@@ -116,7 +116,7 @@ class Ending:
 
     def _try_without(self, quiet_s: float) -> None:
         """Do without whoever is waited for, where there are others."""
-        suspects = self._committing.suspects() or self._working.suspects()
+        suspects = self._committing.suspects() or self._working.lateness.suspects()
         for peer in suspects:
             reason = f"nothing has come forward for {quiet_s:.0f} s, and it is waited for"
             self._run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut", quiet_s)

@@ -50,7 +50,9 @@ from swarmrt.scheduler.trainer.saving import Saving
 from swarmrt.scheduler.trainer.work import failures as scheduler_failures
 from swarmrt.scheduler.trainer.work.dispatch import Dispatch
 from swarmrt.scheduler.trainer.work.failures import Failures
-from swarmrt.scheduler.trainer.work.microbatches import Working
+from swarmrt.scheduler.trainer.work.microbatches.claims import Claims
+from swarmrt.scheduler.trainer.work.microbatches.finishing import Finishing
+from swarmrt.scheduler.trainer.work.microbatches.releases import Releases
 from swarmrt.scheduler.wiring import stochastic as wiring
 from swarmrt.scheduler.wiring.replicas import Absent
 from swarmrt.scheduler.wiring.stochastic import Wiring
@@ -376,7 +378,7 @@ GUARDS: dict[str, Guard] = {
         peers.test_another_attempt_is_not_taken_and_forgotten,
     ),
     "what is accumulated and nobody owns is claimed again": Guard(
-        says(Working, "_owns_it_after_all", None),
+        says(Finishing, "_owns_it_after_all", None),
         hangs.test_what_was_given_up_and_then_accumulated_waits_for_no_late_flight,
     ),
     # ------------------------------------------------------------ price
@@ -486,11 +488,11 @@ GUARDS: dict[str, Guard] = {
         trainer.test_share_of_whose_slice_is_not_finite_is_computed_by_others,
     ),
     "a loss that is not finite is computed again": Guard(
-        says(Working, "_loss_is_not_finite", []),
+        says(Claims, "_loss_is_not_finite", []),
         trainer.test_loss_that_is_not_finite_by_one_claimant_is_claimed_by_another,
     ),
     "who gave the gradient is done without first": Guard(
-        says(Working, "_goes_on_without_giver", False),
+        says(Releases, "_goes_on_without_giver", False),
         failures.test_whoever_gave_a_gradient_that_nobody_can_use_is_done_without_first,
     ),
     "a step is skipped where its owner wants it": Guard(

@@ -39,7 +39,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.trainer.membership.conduct import WAITED_FOR
 from swarmrt.scheduler.trainer.membership.members import MOST_SEEN
-from swarmrt.scheduler.trainer.work.microbatches import MOST_RELEASES
+from swarmrt.scheduler.trainer.work.microbatches.releases import MOST_RELEASES
 from tests.scheduler.trainer_core import TOKENS, Habit, Swarm, bends, silent_about
 
 LIAR = "s1p9"  # joins stage 1

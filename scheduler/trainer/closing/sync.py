@@ -30,7 +30,7 @@ from swarmrt.scheduler.trainer.membership.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.plausible import MOST_SAID
 from swarmrt.scheduler.trainer.run import ANSWER_S, Phase, Run
-from swarmrt.scheduler.trainer.work.microbatches import Working
+from swarmrt.scheduler.trainer.work.microbatches.working import Working
 
 ROUND_S = 30.0  # for the first rounds
 ASK_AGAIN = 2 / 3  # of the time after which a round is void

@@ -15,6 +15,7 @@ from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimates
 from swarmrt.scheduler.trainer.work.dispatch import Late
+from swarmrt.scheduler.trainer.work.ledger import Ledger
 
 IN_VAIN = 6  # times: then 63 times as long was waited as it ever takes
 ANSWER_S = 5.0  # for the first ones, before it is known how long they take
@@ -41,6 +42,14 @@ class Receipts:
         patience_s = self._times[stage].patience_s(owner, ANSWER_S)
         self._awaited[microbatch] = Awaited(stage, owner, now, patience_s)
         self._overdue.set(("receipt", microbatch), now + patience_s)
+
+    def expect_next(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> bool:
+        """Expect the one of the stage that accumulates next; return whether there is one."""
+        upcoming = ledger.next_owner(microbatch.index)
+        if upcoming is None:
+            return False
+        self.expect(microbatch, *upcoming, now)
+        return True
 
     def came(self, microbatch: MicrobatchId, stage: int, owner: PeerId, now: float) -> None:
         awaited = self._awaited.get(microbatch)

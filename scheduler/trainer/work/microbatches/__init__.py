@@ -1,0 +1,1 @@
+"""A step's microbatches, from the first attempt to the last receipt."""

@@ -1,0 +1,71 @@
+"""The steps that are worked on: which are open, and when the next one is.
+
+Rules:
+- With a staleness of 1, a step runs on the version before its own, so that the next step is open
+  while this one is reduced.
+- Evaluations of a version run beside the next step.
+"""
+
+from __future__ import annotations
+
+from swarmrt.scheduler.trainer.evaluation import Evaluation
+from swarmrt.scheduler.trainer.run import Phase, Run
+
+
+class Feeding:
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def begin(self, now: float) -> None:
+        """Feed all steps that may be open, an evaluation first: all stages are served."""
+        run = self._run
+        if not run.has_begun:
+            run.evaluation = self._new_evaluation()
+        run.has_begun = True
+        run.begin_books()
+        run.dispatch.clear()
+        for step in range(run.version, run.version + run.settings.staleness):
+            self._feed(step)
+        self._open_newest(now)
+
+    def next_step(self, now: float) -> None:
+        """Open one more step, as another version is here: the step that made it is over."""
+        run = self._run
+        run.books.close(run.version - 1)
+        run.dispatch.drop(run.version - 1)
+        run.receipts.drop(run.version - 1)
+        run.skipped.discard(run.version - 1)
+        if run.version not in run.books.steps:
+            run.books.open(run.version)
+        run.evaluation = self._new_evaluation()
+        self._open_newest(now)
+
+    def _open_newest(self, now: float) -> None:
+        run = self._run
+        run.phase = Phase.TRAINING
+        run.begin_step()
+        run.step_began_at = now
+        run.dispatch.open(run.evaluation.pending())
+        self._feed(run.version + run.settings.staleness)
+
+    def _feed(self, step: int) -> None:
+        """A step's microbatches, to be sent as the window allows."""
+        if step < self._run.last_version:
+            self._run.dispatch.open(self._run.books.open(step))
+
+    def _new_evaluation(self) -> Evaluation:
+        """Return the evaluation of this version: every so often, and of the last one."""
+        run = self._run
+        every = run.settings.eval_every
+        is_due = every > 0 and run.has_begun and run.version % every == 0
+        if (run.is_last_version and not run.is_stopping) or (is_due and not run.is_last_version):
+            return Evaluation(run.version, run.settings.eval_microbatches)
+        return Evaluation(run.version, 0)
+
+    def stop_after_this_step(self) -> None:
+        """The steps after it are not worked on any more."""
+        run = self._run
+        run.last_version = run.version + 1
+        for step in run.books.steps[1:]:
+            run.books.close(step)
+            run.dispatch.drop(step)
