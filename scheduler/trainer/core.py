@@ -52,13 +52,18 @@ from swarmrt.scheduler.events import (
 from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.closing.sync import Committing
-from swarmrt.scheduler.trainer.ending import Ending as EndOfRun
-from swarmrt.scheduler.trainer.membership.admitting import Admitting
-from swarmrt.scheduler.trainer.membership.fencing import Fencing
-from swarmrt.scheduler.trainer.membership.joining import Joining
+from swarmrt.scheduler.trainer.course.ending import Ending as EndOfRun
+from swarmrt.scheduler.trainer.course.rollback import Rollback
+from swarmrt.scheduler.trainer.course.settling import Settling
+from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
+from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
+from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
+from swarmrt.scheduler.trainer.membership.fencing.watching import Watching
+from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
+from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.plausible import CHECKS
-from swarmrt.scheduler.trainer.rollback import Rollback
 from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
 from swarmrt.scheduler.trainer.work.dispatch import REWIRE_S
 from swarmrt.scheduler.trainer.work.ledger import NOBODY
@@ -77,8 +82,13 @@ class TrainerCore:
         admitting = Admitting(run)
         self.working = Working(run)
         self.committing = Committing(run, admitting, self.working)
-        self.fencing = Fencing(run, admitting, self.committing)
-        self.joining = Joining(run, admitting, Rollback(run, admitting), self.fencing)
+        self.fencing = Fencing(run, self.committing)
+        self.departures = Departures(run, self.fencing)
+        self.draining = Draining(run, self.fencing)
+        self.watching = Watching(run, admitting, self.fencing)
+        self.letting_in = LettingIn(run, admitting, Rollback(run, admitting))
+        self.beacons = Beacons(run, admitting, self.letting_in, self.fencing, self.departures)
+        self.settling = Settling(run, self.letting_in)
         self.ending = EndOfRun(run, self.working, self.committing)
 
     # ------------------------------------------------------------------ the door
@@ -87,8 +97,8 @@ class TrainerCore:
         """Return what to do about an event. Answers that are no longer waited for give []."""
         if self.run.phase is Phase.CLOSING:
             return []
-        if now > self.fencing.looks_by:
-            self.fencing.notice_sleep(now)
+        if now > self.watching.looks_by:
+            self.watching.notice_sleep(now)
         if isinstance(event, Received):
             instructions = self._heard(event.sender, event.message, now)
             if type(event.message) in RECEIPTS and not self._may_go_on(instructions):
@@ -98,7 +108,7 @@ class TrainerCore:
         if self.run.charges:
             instructions += self._judge(now)
         if not (isinstance(event, Received) and type(event.message) in OF_WORK):
-            instructions += self.joining.let_in(now)
+            instructions += self.letting_in.let_in(now)
             if self.run.charges:
                 instructions += self._judge(now)
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
@@ -121,7 +131,7 @@ class TrainerCore:
         if run.phase is Phase.CLOSING:
             return []
         if run.phase is Phase.HAILING:
-            return self.joining.settle_if_known(now)
+            return self.settling.settle_if_known(now)
         if run.phase is Phase.WAITING and self._is_served:
             self.working.begin(now)
         work = self.working.go_on(now)
@@ -152,13 +162,13 @@ class TrainerCore:
             case Started():
                 return self._started(now)
             case PeersSeen(stage, peers):
-                return self.joining.seen(stage, peers, now)
+                return self.beacons.seen(stage, peers, now)
             case SendFailed(to, Forward(work=work)):
                 self.run.dispatch.refused(to, work, now + REWIRE_S)
             case SendFailed(to, Hail() | Admit()):
                 return self.fencing.lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
-                return self.fencing.gone(peer, reason, now)
+                return self.departures.gone(peer, reason, now)
             case Moved():
                 self.run.own_link.moved(event, self.run.saving.under_way, now)
             case CheckpointSaved(version):
@@ -176,7 +186,7 @@ class TrainerCore:
     def _started(self, now: float) -> list[Instruction]:
         return [
             StartDeadline("waiting", now + WAITING_S),
-            self.fencing.start(now),
+            self.watching.start(now),
             self.ending.start(now),
         ]
 
@@ -191,9 +201,9 @@ class TrainerCore:
         if type(message) is Beacon:
             if run.conduct.is_expelled(sender):
                 return []
-            return self.joining.beacon(sender, message, now)
+            return self.beacons.beacon(sender, message, now)
         if type(message) is Unable:
-            return self.fencing.unable(sender, message.stage, message.reason, now)
+            return self.departures.unable(sender, message.stage, message.reason, now)
         return self._received(member, message, now) if member is not None else []
 
     def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
@@ -217,9 +227,9 @@ class TrainerCore:
             case Released(epoch, term) if run.is_current(member, epoch, term):
                 return self.working.releases.released(member, message)
             case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
-                return self.joining.ready(member, version, digest, now)
+                return self.letting_in.ready(member, version, digest, now)
             case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):
-                return self.fencing.leaving(member, idle, now)
+                return self.draining.leaving(member, idle, now)
             case Prepared():
                 return self.committing.prepared(peer, message, now)
             case Updated():
@@ -227,10 +237,10 @@ class TrainerCore:
             case Refused():
                 return self.committing.refused(member, message, now)
             case Ending():
-                return self.fencing.ended(member, message, now)
+                return self.departures.ended(member, message, now)
             case Applied(epoch, version, digest) if epoch == run.epoch:
                 if member.state is Membership.ADMITTED:
-                    return self.joining.followed(member, version, digest, now)
+                    return self.letting_in.followed(member, version, digest, now)
                 return self.committing.applied(member, version, digest, now)
         return []
 
@@ -241,9 +251,9 @@ class TrainerCore:
             case "waiting":
                 return self._report_waiting(now)
             case "health":
-                return self.fencing.look_after_members(now)
+                return self.watching.look_after_members(now)
             case "settle":
-                return self.joining.settle(now)
+                return self.settling.settle(now)
             case "save":
                 self.run.saving.rests = False
             case "stall":

@@ -36,15 +36,21 @@ from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.missing import Missing
 from swarmrt.scheduler.trainer.closing.sync import Committing
 from swarmrt.scheduler.trainer.closing.version import Round
-from swarmrt.scheduler.trainer.ending import Ending
-from swarmrt.scheduler.trainer.membership import admitting, fencing, health, joining, price
+from swarmrt.scheduler.trainer.course import settling
+from swarmrt.scheduler.trainer.course.ending import Ending
+from swarmrt.scheduler.trainer.course.resumption import Checkpointed, Plan
+from swarmrt.scheduler.trainer.membership import health, price
 from swarmrt.scheduler.trainer.membership.conduct import Conduct
-from swarmrt.scheduler.trainer.membership.fencing import Fencing
+from swarmrt.scheduler.trainer.membership.fencing import watching
+from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
+from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
+from swarmrt.scheduler.trainer.membership.fencing.watching import Watching
 from swarmrt.scheduler.trainer.membership.health import Health
-from swarmrt.scheduler.trainer.membership.joining import Joining
+from swarmrt.scheduler.trainer.membership.joining import admitting
+from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
+from swarmrt.scheduler.trainer.membership.joining.weights import Weights
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
 from swarmrt.scheduler.trainer.own_link import OwnLink
-from swarmrt.scheduler.trainer.resumption import Checkpointed, Plan
 from swarmrt.scheduler.trainer.run import Phase, Run
 from swarmrt.scheduler.trainer.saving import Saving
 from swarmrt.scheduler.trainer.work import failures as scheduler_failures
@@ -111,10 +117,10 @@ def around(owner: Any, name: str, instead: Callable[..., Any]) -> Off:
 
 
 def forgets_that_it_was_left_out(
-    reconcile: Callable[..., Any], joining: Joining, member: Member, *rest: Any
+    reconcile: Callable[..., Any], beacons_: Beacons, member: Member, *rest: Any
 ) -> Any:
     member.left_out = None
-    return reconcile(joining, member, *rest)
+    return reconcile(beacons_, member, *rest)
 
 
 def goes_on_loading(left_out: Callable[..., Any], *args: Any) -> list[Instruction]:
@@ -128,9 +134,9 @@ def counts_all_between_two_beacons_as_one(
 
 
 def looks_at_members_alone(
-    look_after: Callable[..., Any], fencing: Fencing, member: Member, now: float
+    look_after: Callable[..., Any], watching_: Watching, member: Member, now: float
 ) -> Any:
-    return [] if member.state is Membership.SEEN else look_after(fencing, member, now)
+    return [] if member.state is Membership.SEEN else look_after(watching_, member, now)
 
 
 def takes_whatever_comes_for_progress(
@@ -251,7 +257,7 @@ GUARDS: dict[str, Guard] = {
         newcomers.test_a_newcomer_that_has_its_state_and_could_keep_up_gets_the_time_of_a_gradient,
     ),
     "who cannot keep up is left out": Guard(
-        says(Fencing, "_is_too_slow", None),
+        says(Watching, "_is_too_slow", None),
         partial(newcomers.test_a_link_that_carries_no_gradient_in_a_step_is_told_so_at_once, 2),
     ),
     "who has missed too many steps is told": Guard(
@@ -266,7 +272,7 @@ GUARDS: dict[str, Guard] = {
         partial(newcomers.test_a_link_that_carries_no_gradient_in_a_step_is_told_so_at_once, 2),
     ),
     "the word that one is left out is said again": Guard(
-        around(Joining, "_reconcile", forgets_that_it_was_left_out),
+        around(Beacons, "_reconcile", forgets_that_it_was_left_out),
         newcomers.test_who_has_not_heard_that_it_is_left_out_is_told_again,
     ),
     "who is left out loads no more": Guard(
@@ -333,7 +339,7 @@ GUARDS: dict[str, Guard] = {
     ),
     "who is alone and heard is waited for": Guard(
         around(
-            Fencing,
+            Watching,
             "_is_too_dear",
             lambda _, self, member, now: (
                 member.health.late_s(now) > price.redo_s(self._run, member)
@@ -383,7 +389,7 @@ GUARDS: dict[str, Guard] = {
     ),
     # ------------------------------------------------------------ price
     "a peer is waited for as long as its work takes": Guard(
-        says(fencing, "redo_s", 0.0),
+        says(watching, "redo_s", 0.0),
         prices.test_peer_with_much_of_the_step_is_waited_for_as_long_as_that_takes,
     ),
     "two beacons may be lost": Guard(
@@ -411,7 +417,7 @@ GUARDS: dict[str, Guard] = {
     ),
     # ------------------------------------------------------------ links
     "who hears nobody holds that against nobody": Guard(
-        says(Fencing, "_hears_nobody", False),
+        says(Watching, "_hears_nobody", False),
         partial(stalls.test_trainer_whose_own_radio_stalls_holds_that_against_nobody, 0),
     ),
     "what its own link delays is held against nobody": Guard(
@@ -448,7 +454,7 @@ GUARDS: dict[str, Guard] = {
     # ------------------------------------------------------------ stopping and resuming
     "a resumed run goes on from what peers hold": Guard(
         around(
-            joining,
+            settling,
             "choose_version",
             goes_back_to_the_checkpoint,
         ),
@@ -463,15 +469,15 @@ GUARDS: dict[str, Guard] = {
         stopping.test_a_trainer_that_dies_between_the_last_update_and_its_checkpoint_goes_on_there,
     ),
     "the last one of a stage may come whatever it has done": Guard(
-        says(Fencing, "_pardon_if_bare", None),
+        says(Fencing, "pardon_if_bare", None),
         joiners.test_the_only_one_that_is_left_of_a_stage_is_let_in_whatever_it_was_barred_for,
     ),
     # ------------------------------------------------------------ drains
     "a drain is taken back": Guard(
-        says(Fencing, "_stays", []), partial(draining.test_drain_one_lose_the_other, 0, 0)
+        says(Draining, "_stays", []), partial(draining.test_drain_one_lose_the_other, 0, 0)
     ),
     "a lone one stays": Guard(
-        says(Fencing, "_others_stay", True),
+        says(Draining, "_others_stay", True),
         draining.test_lone_replica_that_wants_to_leave_serves_to_the_end_if_nobody_comes,
     ),
     "who drains hears that it stays": Guard(
@@ -480,7 +486,7 @@ GUARDS: dict[str, Guard] = {
     ),
     # ------------------------------------------------------------ one bad machine
     "a newcomer has the weights of the others": Guard(
-        says(Joining, "_has_the_weights", True),
+        says(Weights, "are_those_of_the_others", True),
         trainer.test_newcomer_with_other_weights_does_not_end_the_run,
     ),
     "a share that is not finite is traced": Guard(
@@ -512,7 +518,7 @@ GUARDS: dict[str, Guard] = {
     ),
     # ------------------------------------------------------------ small ones
     "the listener's own sleep is nobody's fault": Guard(
-        says(Fencing, "notice_sleep", None),
+        says(Watching, "notice_sleep", None),
         prices.test_beacon_that_waited_while_the_trainer_slept_is_no_late_one,
     ),
     "senders draw their own ties": Guard(
@@ -526,7 +532,7 @@ GUARDS: dict[str, Guard] = {
         partial(wirings.test_what_is_no_time_enters_no_mean, float("inf")),
     ),
     "who is gone leaves the view": Guard(
-        around(Fencing, "_look_after", looks_at_members_alone),
+        around(Watching, "_look_after", looks_at_members_alone),
         paused.test_who_was_only_seen_leaves_the_view_when_it_is_gone,
     ),
     "a claim names replicas of their own stages": Guard(

@@ -24,9 +24,9 @@ from swarmrt.scheduler.trainer.closing.comparing import Comparing
 from swarmrt.scheduler.trainer.closing.disputes import CONFIRM_S, NotFinite, Unreachable
 from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.missing import TWICE, Missing, blamed
-from swarmrt.scheduler.trainer.closing.unlike import kind_of_difference
+from swarmrt.scheduler.trainer.closing.unlike import SOFTWARE, kind_of_difference
 from swarmrt.scheduler.trainer.closing.version import Commit, Round
-from swarmrt.scheduler.trainer.membership.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.plausible import MOST_SAID
 from swarmrt.scheduler.trainer.run import ANSWER_S, Phase, Run
@@ -36,8 +36,6 @@ ROUND_S = 30.0  # for the first rounds
 ASK_AGAIN = 2 / 3  # of the time after which a round is void
 LOOK_S = 1.25  # beacons tell twice a second what moves
 FIRST_UPDATE_S = 30.0  # before it is known how long one takes
-
-SOFTWARE = "does it run the same software, on hardware that rounds in the same way?"
 
 
 class Committing:

@@ -22,6 +22,8 @@ from swarmrt.scheduler.trainer.membership.conduct import Kind
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 
+SOFTWARE = "does it run the same software, on hardware that rounds in the same way?"
+
 
 def kind_of_difference(run: Run, applied: Iterable[PeerId], stage: int) -> Kind:
     """Return what it is when those of a stage have made different weights in a commit."""

@@ -243,7 +243,7 @@ def test_what_was_lost_of_it_is_said_again() -> None:
 def test_what_the_first_stage_does_not_answer_is_sent_again_while_it_is_heard() -> None:
     """Found by a soak: a forward was lost, and missed when a claim was due that takes long."""
     trainer = Trainer(A, B, C, D)
-    trainer.core.fencing.looks_by = math.inf  # it does not sleep, though no deadline passes
+    trainer.core.watching.looks_by = math.inf  # it does not sleep, though no deadline passes
     given = attempts(trainer.began)
     assert MB in given
     sent = list[MicrobatchId]()

@@ -10,7 +10,7 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
 )
 from swarmrt.scheduler.trainer.evaluation import Evaluation
-from swarmrt.scheduler.trainer.membership.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swarmrt.messages import Beacon
-from swarmrt.scheduler.trainer.resumption import Checkpointed, Plan, choose_version
+from swarmrt.scheduler.trainer.course.resumption import Checkpointed, Plan, choose_version
 
 CHECKPOINT = Checkpointed(5, ("c0", "c1"), 0)
 

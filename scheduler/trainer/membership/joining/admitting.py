@@ -10,8 +10,8 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Admit, Beacon, Standing
-from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.messages import Admit, Beacon
+from swarmrt.scheduler.instructions import ReportPeer, Send
 from swarmrt.scheduler.trainer.membership.health import Verdict
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
@@ -43,18 +43,6 @@ class Admitting:
         """Return the message of its newest admission, the first time or again."""
         assert member.admit is not None
         return Send(member.peer, member.admit)
-
-    def welcome(self, member: Member) -> list[Instruction]:
-        """Tell those before it that they may give it work, and those after it that they take work
-        from it."""
-        if member.state is not Membership.READY or member.draining:
-            return []
-        run = self._run
-        if member.stage == 0:
-            run.dispatch.wiring.add(member.peer)
-        told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
-        standing = Standing(run.epoch, member.stage, member.peer, True)
-        return [Send(peer, standing) for peer in told]
 
     def holds_version(self, stage: int, beacon: Beacon) -> bool:
         run = self._run
@@ -99,3 +87,19 @@ class Admitting:
             return False
         is_barred = self._run.conduct.is_barred(member.peer, version, now)
         return not is_barred and not self.is_stuck(member, now)
+
+
+def report(member: Member) -> ReportPeer:
+    """Return what people are shown of a member."""
+    beacon = member.beacon
+    if beacon is None:
+        return ReportPeer(member.peer, member.stage, str(member.state), member.reached, 0, 0, 0.0)
+    return ReportPeer(
+        member.peer,
+        member.stage,
+        str(member.state),
+        beacon.version,
+        beacon.queued,
+        beacon.done,
+        beacon.service_s,
+    )

@@ -1,0 +1,49 @@
+"""The decision of a new incarnation where to go on: from what the peers hold, or the checkpoint.
+
+It hails all that it sees, and decides once it knows what they hold.
+"""
+
+from __future__ import annotations
+
+from swarmrt.scheduler.instructions import Instruction, StartDeadline
+from swarmrt.scheduler.trainer.course.resumption import Checkpointed, choose_version
+from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
+from swarmrt.scheduler.trainer.run import Phase, Run
+
+SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
+
+
+class Settling:
+    def __init__(self, run: Run, letting_in: LettingIn) -> None:
+        self._run, self._letting_in = run, letting_in
+        self._is_settling = False
+
+    def settle_if_known(self, now: float) -> list[Instruction]:
+        """Decide once all that are seen have said what they hold."""
+        run = self._run
+        answered = [m for m in run.members if m.beacon and m.beacon.epoch == run.epoch]
+        counts = [sum(m.stage == stage for m in answered) for stage in range(run.num_stages)]
+        if any(n < needed for n, needed in zip(counts, run.needed, strict=True)):
+            return []
+        if len(answered) == len(list(run.members)):
+            return self.settle(now)
+        if self._is_settling:
+            return []
+        self._is_settling = True
+        return [StartDeadline("settle", now + SETTLE_S)]
+
+    def settle(self, now: float) -> list[Instruction]:
+        """Go on from what they hold, or from the checkpoint."""
+        run = self._run
+        if run.phase is not Phase.HAILING:
+            return []
+        holdings = [m.beacon for m in run.members if m.beacon and m.beacon.epoch == run.epoch]
+        checkpoint = Checkpointed(run.version, run.digests, run.settings.checkpoint_every)
+        plan = choose_version(holdings, checkpoint, run.epoch, run.last_version)
+        run.phase = Phase.WAITING
+        if plan.is_live:
+            run.version, run.update = plan.version, (plan.round, plan.norm)
+            if run.version != run.settings.start_version:
+                run.digests = plan.digests
+            run.begin_books()
+        return [i for member in run.members for i in self._letting_in.consider(member, now)]

@@ -1,0 +1,53 @@
+"""The draining of members that want to leave in peace.
+
+Rules:
+- Who wants to leave drains while others serve its stage, and serves again when they are lost.
+- Who is alone stays until another one can take over, however long that takes.
+"""
+
+from __future__ import annotations
+
+from swarmrt.messages import Drain, Finish
+from swarmrt.scheduler.instructions import Instruction, ReportHandOver, Send
+from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
+from swarmrt.scheduler.trainer.membership.joining.introducing import welcome
+from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.run import Run
+
+
+class Draining:
+    def __init__(self, run: Run, fencing: Fencing) -> None:
+        self._run, self._fencing = run, fencing
+
+    def leaving(self, member: Member, idle: bool, now: float) -> list[Instruction]:
+        """Let it drain if others stay, or if nothing is trained yet that they would need of it.
+
+        When it holds nothing of the step it goes.
+        """
+        run = self._run
+        is_news, member.leaving = not member.leaving, True
+        nothing_is_trained = run.version == 0 and not run.has_begun
+        if not self._others_stay(member.stage) and not nothing_is_trained:
+            is_news = is_news or member.draining
+            report = [ReportHandOver(member.stage, member.peer)] if is_news else []
+            return [*report, *self._stays(member)]
+        if not idle:
+            member.draining = True
+            run.dispatch.wiring.remove(member.peer)
+            return [Send(member.peer, Drain(run.epoch))]
+        if run.round is not None:
+            return []  # it is still needed for its parts
+        finish = Send(member.peer, Finish(f"drained at step {run.version}"))
+        return [finish, *self._fencing.lost(member.peer, "it has left", now)]
+
+    def _others_stay(self, stage: int) -> bool:
+        """Return whether the stage is served by one that does not want to leave, and is heard."""
+        ready = self._run.members.of_stage(stage, Membership.READY)
+        return any(not replica.leaving and not replica.suspect for replica in ready)
+
+    def _stays(self, member: Member) -> list[Instruction]:
+        """Let it serve as before. It is said each time that it wants to go: an earlier word may
+        come late."""
+        was_draining, member.draining = member.draining, False
+        back: list[Instruction] = [Send(member.peer, Drain(self._run.epoch, True))]
+        return [*back, *welcome(self._run, member)] if was_draining else back

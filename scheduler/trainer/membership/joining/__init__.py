@@ -1,0 +1,1 @@
+"""The coming of peers: what they say of themselves, and how they are let in."""

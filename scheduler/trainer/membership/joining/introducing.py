@@ -1,0 +1,47 @@
+"""The introduction of replicas to those that they give work to or take work from."""
+
+from __future__ import annotations
+
+from swarmrt.messages import Standing
+from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.run import Run
+
+REMIND_S = 1.0  # rarely is one lost: with the link to whom it was for, who is told all then
+
+
+def welcome(run: Run, member: Member) -> list[Instruction]:
+    """Tell those before it that they may give it work, and those after it that they take work from
+    it."""
+    if member.state is not Membership.READY or member.draining:
+        return []
+    if member.stage == 0:
+        run.dispatch.wiring.add(member.peer)
+    told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
+    standing = Standing(run.epoch, member.stage, member.peer, True)
+    return [Send(peer, standing) for peer in told]
+
+
+def neighbours(run: Run, member: Member) -> list[Member]:
+    """Return replicas that it may give work to or take work from. One that wants to leave serves on
+    while there is no other."""
+    before = run.members.of_stage(member.stage - 1, Membership.READY)
+    after = run.members.of_stage(member.stage + 1, Membership.READY)
+    return [*before, *([other for other in after if not other.leaving] or after)]
+
+
+def vouch(run: Run, member: Member, to: Member) -> Send:
+    """Return the word by which another one believes this member."""
+    return Send(to.peer, Standing(run.epoch, member.stage, member.peer, True))
+
+
+def remind(run: Run, member: Member, now: float) -> list[Instruction]:
+    """Say again what was lost of such words: one of them every so often, in turn."""
+    if now - member.reminded_at < REMIND_S:
+        return []
+    member.reminded_at = now
+    others = neighbours(run, member)
+    if not others:
+        return []
+    member.reminders += 1
+    return [vouch(run, others[member.reminders % len(others)], member)]
