@@ -3,7 +3,7 @@
 Rules:
 - The run begins when every stage has the replicas that were asked for.
 - What becomes of peers is decided in `joining` and `fencing`, of microbatches in `working`, of
-  steps in `committing`, of a lost state in `rollback`, and when it is over in `ending`. Here each
+  versions in `closing`, of a lost state in `rollback`, and when it is over in `ending`. Here each
   event finds its part; after it, whatever is possible now is done.
 - Whatever is awaited is asked for again when it is overdue. Deadlines are learned.
 
@@ -51,7 +51,8 @@ from swarmrt.scheduler.events import (
 )
 from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
 from swarmrt.scheduler.settings import TrainerSettings
-from swarmrt.scheduler.trainer.closing.sync import Committing
+from swarmrt.scheduler.trainer.closing.strategy import Closing
+from swarmrt.scheduler.trainer.closing.sync.sync import Sync
 from swarmrt.scheduler.trainer.course.ending import Ending as EndOfRun
 from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.course.settling import Settling
@@ -81,15 +82,15 @@ class TrainerCore:
         run = self.run = Run(settings)
         admitting = Admitting(run)
         self.working = Working(run)
-        self.committing = Committing(run, admitting, self.working)
-        self.fencing = Fencing(run, self.committing)
+        self.closing: Closing = Sync(run, admitting, self.working)
+        self.fencing = Fencing(run, self.closing)
         self.departures = Departures(run, self.fencing)
         self.draining = Draining(run, self.fencing)
         self.watching = Watching(run, admitting, self.fencing)
         self.letting_in = LettingIn(run, admitting, Rollback(run, admitting))
         self.beacons = Beacons(run, admitting, self.letting_in, self.fencing, self.departures)
         self.settling = Settling(run, self.letting_in)
-        self.ending = EndOfRun(run, self.working, self.committing)
+        self.ending = EndOfRun(run, self.working, self.closing)
 
     # ------------------------------------------------------------------ the door
 
@@ -139,8 +140,7 @@ class TrainerCore:
             return work
         if not run.evaluation.is_reported:
             work += run.evaluation.report()
-        is_done = run.ledger.complete or run.version in run.skipped
-        if run.version != run.last_version and not is_done:
+        if run.version != run.last_version and not self.closing.is_due:
             return work
         return [*work, *self._commit_or_end(now)]
 
@@ -149,7 +149,7 @@ class TrainerCore:
         run = self.run
         if run.is_last_version:
             return self.ending.finish()
-        return self.committing.prepare(now) if run.commit is None else []
+        return self.closing.begin(now) if run.commit is None else []
 
     @property
     def _is_served(self) -> bool:
@@ -230,18 +230,14 @@ class TrainerCore:
                 return self.letting_in.ready(member, version, digest, now)
             case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):
                 return self.draining.leaving(member, idle, now)
-            case Prepared():
-                return self.committing.prepared(peer, message, now)
-            case Updated():
-                return self.committing.updated(peer, message, now)
-            case Refused():
-                return self.committing.refused(member, message, now)
+            case Prepared() | Updated() | Refused():
+                return self.closing.heard(member, message, now)
             case Ending():
                 return self.departures.ended(member, message, now)
             case Applied(epoch, version, digest) if epoch == run.epoch:
                 if member.state is Membership.ADMITTED:
                     return self.letting_in.followed(member, version, digest, now)
-                return self.committing.applied(member, version, digest, now)
+                return self.closing.heard(member, message, now)
         return []
 
     # ------------------------------------------------------------------ deadlines
@@ -269,13 +265,7 @@ class TrainerCore:
                 return self.working.lateness.flight_is_late(microbatch, now)
             case "receipt" if microbatch is not None:
                 return self.working.lateness.receipt_is_late(microbatch, now)
-            case "ask":
-                return self.committing.prepare_again()
-            case "round":
-                return self.committing.round_is_late(now)
-            case "apply":
-                return self.committing.apply_again(now)
-        return []
+        return self.closing.is_late(what, now)
 
     def _report_waiting(self, now: float) -> list[Instruction]:
         """Say for whom the run waits, before it begins or while a stage is served by nobody."""

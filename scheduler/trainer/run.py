@@ -3,7 +3,7 @@ a seat."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from enum import StrEnum
 
 from swarmrt.ids import MicrobatchId, PeerId
@@ -13,7 +13,8 @@ from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, St
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate, Estimates
-from swarmrt.scheduler.trainer.closing.version import Commit, Round
+from swarmrt.scheduler.trainer.closing.sync.commit import Commit
+from swarmrt.scheduler.trainer.closing.sync.round import Round
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.conduct import Charge, Conduct, Kind
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
@@ -103,6 +104,11 @@ class Run:
     ) -> None:
         """Hold something against a member: it is fenced once this event is dealt with."""
         self.charges.append(Charge(peer, reason, kind, waited_s))
+
+    def charge_all(self, peers: Iterable[PeerId], reason: str, waited_s: float = 0.0) -> None:
+        """Hold a fault against each of these."""
+        for peer in peers:
+            self.charge(peer, reason, waited_s=waited_s)
 
     def trust(self, peer: PeerId) -> tuple[int, int, PeerId]:
         """The less, the more: by its faults, then by how long ago it was admitted."""

@@ -30,12 +30,13 @@ from swarmrt.scheduler.peer.work.tasks import Tasks
 from swarmrt.scheduler.timing import estimate, link_rate
 from swarmrt.scheduler.timing.link_rate import Direction
 from swarmrt.scheduler.trainer.closing import comparing, holding, worth
-from swarmrt.scheduler.trainer.closing import sync as committing
 from swarmrt.scheduler.trainer.closing.disputes import NotFinite, Unreachable
 from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.missing import Missing
-from swarmrt.scheduler.trainer.closing.sync import Committing
-from swarmrt.scheduler.trainer.closing.version import Round
+from swarmrt.scheduler.trainer.closing.sync import applying, waiting
+from swarmrt.scheduler.trainer.closing.sync.applying import Applying
+from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
 from swarmrt.scheduler.trainer.course import settling
 from swarmrt.scheduler.trainer.course.ending import Ending
 from swarmrt.scheduler.trainer.course.resumption import Checkpointed, Plan
@@ -171,10 +172,10 @@ def counts_pauses(carried: Callable[..., None], self: Direction, *rest: Any) -> 
 
 
 def takes_it_for_looked_at(
-    wait_for: Callable[..., None], committing_: Committing, round_: Round, now: float
+    begin: Callable[..., None], waiting_: Waiting, round_: Round, now: float
 ) -> None:
-    wait_for(committing_, round_, now)
-    committing_._has_looked = True
+    begin(waiting_, round_, now)
+    waiting_._has_looked = True
 
 
 def whom_no_other_rule_finds() -> None:
@@ -244,7 +245,7 @@ GUARDS: dict[str, Guard] = {
         newcomers.test_who_holds_a_round_up_is_of_a_stage_that_has_not_answered,
     ),
     "what came to a stop is not slow": Guard(
-        around(Committing, "_wait_for", takes_it_for_looked_at),
+        around(Waiting, "begin", takes_it_for_looked_at),
         newcomers.test_what_came_to_a_stop_is_missing_and_not_slow,
     ),
     "a link is no slower for the pauses of the other end": Guard(
@@ -304,9 +305,9 @@ GUARDS: dict[str, Guard] = {
     ),
     "only what others are to get is copied": Guard(
         around(
-            Committing,
-            "_copied_stages",
-            lambda _, self, now: frozenset(range(self._run.num_stages)),
+            applying,
+            "copied_stages",
+            lambda _, run, *rest: frozenset(range(run.num_stages)),
         ),
         swarms.test_only_the_stage_that_a_newcomer_comes_to_copies_its_state,
     ),
@@ -325,7 +326,7 @@ GUARDS: dict[str, Guard] = {
         says(Members, "waits_for", PeerId("")), hang("slices and sums")
     ),
     "who was done without in vain is called again": Guard(
-        says(Committing, "_call_others", []),
+        says(Waiting, "_call_others", []),
         partial(
             hangs.test_innocent_one_is_called_again_when_the_other_is_late_alone,
             (2, 2),
@@ -334,7 +335,7 @@ GUARDS: dict[str, Guard] = {
         ),
     ),  # fmt: skip
     "who rests is called when the other one hangs": Guard(
-        says(Committing, "_lone_ones_beside_others", []),
+        says(Waiting, "_lone_ones_beside_others", []),
         hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
     ),
     "who is alone and heard is waited for": Guard(
@@ -352,7 +353,7 @@ GUARDS: dict[str, Guard] = {
         hangs.test_a_run_that_nobody_can_go_on_with_ends_though_the_others_repeat_what_they_did,
     ),
     "of two that wait for each other the one that says so goes": Guard(
-        has(committing, "blamed", lambda missing, _, trust: [max(missing, key=trust)]),
+        has(waiting, "blamed", lambda missing, _, trust: [max(missing, key=trust)]),
         hang("slices and sums"),
     ),
     "a computation is found out before a step was timed": Guard(
@@ -360,7 +361,7 @@ GUARDS: dict[str, Guard] = {
         hangs.test_computation_that_hangs_before_a_restarted_trainer_has_timed_any_is_found_out,
     ),
     "an update is not waited for where a newcomer has the version": Guard(
-        says(Committing, "_late_beside_newcomers", []),
+        says(Applying, "_late_beside_newcomers", []),
         hangs.test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version,
     ),
     "whom no other rule finds is done without": Guard(
@@ -368,7 +369,7 @@ GUARDS: dict[str, Guard] = {
         whom_no_other_rule_finds,
     ),
     "who rests is called though it was a slow one": Guard(
-        says(Committing, "_call_others", []),
+        says(Waiting, "_call_others", []),
         hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
     ),
     "what is void is not accumulated": Guard(

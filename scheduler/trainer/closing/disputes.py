@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.trainer.closing.version import Round
+from swarmrt.scheduler.trainer.closing.sync.round import Round
 
 CONFIRM_S = 1.0  # in which the other end of a link sees it break as well, and says so
 

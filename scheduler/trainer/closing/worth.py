@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.following import Store
-from swarmrt.scheduler.trainer.closing.version import Round
+from swarmrt.scheduler.trainer.closing.sync.round import Round
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 

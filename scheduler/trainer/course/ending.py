@@ -16,7 +16,7 @@ from swarmrt.scheduler.instructions import (
     ReportStall,
     StartDeadline,
 )
-from swarmrt.scheduler.trainer.closing.sync import Committing
+from swarmrt.scheduler.trainer.closing.strategy import Closing
 from swarmrt.scheduler.trainer.membership.awaiting import awaited as awaited_work
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.run import Phase, Run
@@ -31,8 +31,8 @@ LAST_STALLS = 4  # times as long, and the run is given up
 
 
 class Ending:
-    def __init__(self, run: Run, working: Working, committing: Committing) -> None:
-        self._run, self._working, self._committing = run, working, committing
+    def __init__(self, run: Run, working: Working, closing: Closing) -> None:
+        self._run, self._working, self._closing = run, working, closing
         self._watches_at = self._says_at = self._tries_at = 0.0  # next
 
     def start(self, now: float) -> StartDeadline:
@@ -103,7 +103,7 @@ class Ending:
         quiet_s = now - run.progress_at
         if quiet_s < say_s:
             return [again]
-        awaited = self._committing.awaited() or awaited_work(run)
+        awaited = self._closing.awaited() or awaited_work(run)
         if quiet_s >= LAST_STALLS * stall_s:
             return [run.give_up(f"no progress for {quiet_s:.0f} s; waiting for {awaited}")]
         if quiet_s >= stall_s and now >= self._tries_at:
@@ -116,7 +116,7 @@ class Ending:
 
     def _try_without(self, quiet_s: float) -> None:
         """Do without whoever is waited for, where there are others."""
-        suspects = self._committing.suspects() or self._working.lateness.suspects()
+        suspects = self._closing.suspects() or self._working.lateness.suspects()
         for peer in suspects:
             reason = f"nothing has come forward for {quiet_s:.0f} s, and it is waited for"
             self._run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut", quiet_s)

@@ -23,7 +23,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.trainer.closing import unlike, worth
 from swarmrt.scheduler.trainer.closing.comparing import LONGER
-from swarmrt.scheduler.trainer.closing.sync import Committing
+from swarmrt.scheduler.trainer.closing.strategy import Closing
 from swarmrt.scheduler.trainer.membership.conduct import Charge
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
@@ -38,9 +38,9 @@ _TOO_SLOW: dict[TooSlow, str] = {
 
 
 class Fencing:
-    def __init__(self, run: Run, committing: Committing) -> None:
+    def __init__(self, run: Run, closing: Closing) -> None:
         self.absent = Absent(run.settings.record_ttl_s)
-        self._run, self._committing = run, committing
+        self._run, self._closing = run, closing
 
     def leave_out(self, member: Member, what: TooSlow, now: float) -> list[Instruction]:
         """Go on without it for a while, and tell it why."""
@@ -111,12 +111,12 @@ class Fencing:
         member.leaving = member.draining = False
         standing = Standing(run.epoch, member.stage, member.peer, False)
         told: list[Instruction] = [Send(peer, standing) for peer in others]
-        count = run.books.fence(member.peer)
+        count = self._closing.void(member.peer)
         run.dispatch.lost(member.peer)
         why = f"stage {member.stage}, {member.peer}: {reason}"
         report = ReportRecovery(run.version, "fenced", count, why)
         instructions = [report, report_lost(member), *told]
-        instructions += self._committing.go_on_without(member.peer, why, now)
+        instructions += self._closing.go_on_without(member.peer, why, now)
         if run.phase is Phase.CLOSING:
             return instructions
         return instructions + self._pause_if_bare(member, reason, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply
-from swarmrt.scheduler.trainer.closing.version import Commit
+from swarmrt.scheduler.trainer.closing.sync.commit import Commit
 from swarmrt.scheduler.trainer.membership.price import redo_s
 from tests.scheduler.trainer_core import Swarm, member_of
 

@@ -1,11 +1,9 @@
-"""The trainer's side of a commit: the round that is being prepared, and the version that is being
-applied.
+"""A round of the first phase of a commit, in all stages at once: who reduces, and what they say.
 
 Rules:
 - A round that misses a member, or is late, is void; the next one has a higher number.
 - Where a stage's replicas are unlike, owners of parts update once the norm is known, and the round
   is whole when all of that is everywhere.
-- A version is committed once every live replica that was told to apply it has said so.
 - Replicas of a stage say the same. Who does not is done without.
 """
 
@@ -17,17 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec.structs import replace
-
 from swarmrt.ids import PeerId
-from swarmrt.messages import Apply, Prepare, Prepared, Roster, Update, Updated
-from swarmrt.scheduler.instructions import ReportStep
+from swarmrt.messages import Prepare, Prepared, Refused, Roster, Update, Updated
 from swarmrt.scheduler.trainer.agreeing import odd_ones
 from swarmrt.scheduler.trainer.plausible import is_finite
 
 NORMS_DIFFER = 1e-9  # of a norm, by which hardware may round a sum in float64 differently
-
-Digests = tuple[tuple[tuple[PeerId, str], ...], ...]  # by stage, in roster order
 
 
 @dataclass(slots=True)
@@ -76,6 +69,10 @@ class Round:
         assert self.norm is not None
         update = Update(self.epoch, self.step, self.number, self.norm)
         return [(peer, update) for stage in self.by_owners for peer, _ in self.rosters[stage]]
+
+    def is_meant(self, message: Prepared | Updated | Refused) -> bool:
+        """Return whether a word is of this round."""
+        return (message.epoch, message.step, message.round) == (self.epoch, self.step, self.number)
 
     @property
     def is_prepared(self) -> bool:
@@ -180,77 +177,3 @@ class Round:
 
 def _is_close(one: tuple[str, float], other: tuple[str, float]) -> bool:
     return one[0] == other[0] and math.isclose(one[1], other[1], rel_tol=NORMS_DIFFER)
-
-
-@dataclass(slots=True)
-class Commit:
-    version: int
-    num_stages: int
-    expected: dict[PeerId, int]  # peer → stage
-    apply: Apply
-    agreed: tuple[str, ...]  # digests of what is applied, by stage
-    copied_stages: frozenset[int]  # whose replicas keep a snapshot of it
-    loss: float
-    tokens: int
-    seconds: float
-    checkpoint: bool
-    skipped: bool = False
-    patience_s: float = 0.0  # before it is asked for the first time again
-    retries: int = 0
-    applied: dict[PeerId, str] = field(default_factory=dict)  # peer → digest
-
-    def is_copied_by(self, peer: PeerId) -> bool:
-        """Return whether this replica keeps a snapshot of it."""
-        return self.expected.get(peer) in self.copied_stages
-
-    def apply_at(self, stage: int) -> Apply:
-        """Return what replicas of a stage, and newcomers that follow it, are told."""
-        is_copied = stage in self.copied_stages
-        return replace(self.apply, snapshot=is_copied, digest=self.agreed[stage])
-
-    def without(self, peer: PeerId) -> None:
-        """The dead are not waited for."""
-        self.expected.pop(peer, None)
-        self.applied.pop(peer, None)
-
-    def missing(self) -> list[PeerId]:
-        return [peer for peer in self.expected if peer not in self.applied]
-
-    @property
-    def is_whole(self) -> bool:
-        return len(self.applied) == len(self.expected)
-
-    @property
-    def digests(self) -> Digests:
-        return tuple(
-            tuple(
-                (peer, self.applied[peer])
-                for peer, its_stage in sorted(self.expected.items())
-                if its_stage == stage
-            )
-            for stage in range(self.num_stages)
-        )
-
-    def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
-        """Return who has come to other weights than the others of its stage."""
-        return [peer for replicas in self.digests for peer in odd_ones(dict(replicas), trust)]
-
-    def suspects(self) -> list[PeerId]:
-        """Return who is waited for, and could be done without: another of its stage has applied it.
-        Where nobody has, it may take long; none of them waits for another one."""
-        done = {stage for peer, stage in self.expected.items() if peer in self.applied}
-        return [peer for peer in self.missing() if self.expected[peer] in done]
-
-    def report(self) -> ReportStep:
-        digests = self.digests
-        equal = all(len({digest for _, digest in replicas}) <= 1 for replicas in digests)
-        return ReportStep(
-            self.version,
-            self.loss,
-            self.tokens,
-            self.apply.norm,
-            self.seconds,
-            digests,
-            equal,
-            self.skipped,
-        )

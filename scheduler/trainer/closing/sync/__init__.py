@@ -1,0 +1,1 @@
+"""Synchronous commit: all stages reduce a complete step, and all apply it together."""

@@ -1,0 +1,166 @@
+"""The second phase of a commit: all apply the update that all have prepared.
+
+Rules:
+- A version is committed when every live replica has applied it. Then newcomers may get it, and it
+  is saved, if it is to be.
+- Whoever is missing again (`missing`), or has come to other weights than its stage, is charged.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Apply
+from swarmrt.scheduler.instructions import Instruction, ReportLate, Send
+from swarmrt.scheduler.trainer.closing.missing import TWICE, Missing
+from swarmrt.scheduler.trainer.closing.saves import copied_stages, is_to_be_saved
+from swarmrt.scheduler.trainer.closing.sync.commit import Commit
+from swarmrt.scheduler.trainer.closing.sync.costs import Costs
+from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.voiding import stop_waiting
+from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
+from swarmrt.scheduler.trainer.closing.unlike import SOFTWARE, kind_of_difference
+from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.run import ANSWER_S, Run
+from swarmrt.scheduler.trainer.work.microbatches.working import Working
+
+FIRST_UPDATE_S = 30.0  # before it is known how long one takes
+
+
+class Applying:
+    def __init__(self, run: Run, admitting: Admitting, working: Working, waiting: Waiting) -> None:
+        self._run, self._admitting, self._working = run, admitting, working
+        self._waiting, self._costs, self._missing = waiting, Costs(run), Missing(run)
+
+    def apply(self, round_: Round, norm: float, now: float) -> list[Instruction]:
+        """Announce the global norm, as all stages are prepared, and go on to the next step."""
+        run = self._run
+        self._waiting.took(now - round_.began_at)
+        apply = Apply(run.epoch, run.version, round_.number, norm, False)
+        copied = copied_stages(run, self._admitting, now)
+        run.saving.snapshots += bool(copied)
+        run.commit = Commit(
+            version=run.version + 1,
+            num_stages=run.num_stages,
+            expected=round_.members,
+            apply=apply,
+            agreed=tuple(map(round_.agreed, range(run.num_stages))),
+            copied_stages=copied,
+            loss=run.ledger.loss,
+            tokens=run.ledger.tokens,
+            seconds=now - run.step_began_at,
+            checkpoint=is_to_be_saved(run) and run.saving.under_way is None,
+            skipped=round_.skip,
+        )
+        stop_waiting(run)
+        self._costs.round_took(round_, now)
+        self._costs.step_took(round_, run.commit.seconds)
+        run.commit.patience_s = self._patience_s(run.commit)
+        run.agenda.set(("apply", None), now + run.commit.patience_s)
+        run.applied_at, run.update = now, (round_.number, norm)
+        self._missing.begin(now)
+        run.step_took(run.commit.seconds)
+        run.version = run.commit.version
+        run.digests = ("",) * run.num_stages
+        run.round, run.offered = None, None
+        self._working.next_step(now)
+        return [Send(peer, run.commit.apply_at(stage)) for peer, stage in round_.audience]
+
+    def is_late(self, now: float) -> list[Instruction]:
+        """Tell those again to apply who have not answered."""
+        run, commit = self._run, self._run.commit
+        if commit is None:
+            return []
+        commit.retries += 1
+        run.agenda.set(("apply", None), now + self._patience_s(commit))
+        again: list[Instruction] = [
+            Send(peer, commit.apply_at(commit.expected[peer])) for peer in commit.missing()
+        ]
+        waited_s = self._missing.waited_s(now)
+        if not run.apply_time.samples and waited_s < FIRST_UPDATE_S:
+            return again
+        late = self._missing.again(self.suspects(), now)
+        reason = "the commit waited for it again and again, in vain"
+        run.charge_all(late, reason, waited_s)
+        if commit.retries < TWICE:
+            return again
+        awaited = f"APPLIED of {commit.missing()}"
+        return [*again, ReportLate(run.version, now - run.applied_at, awaited)]
+
+    def _patience_s(self, commit: Commit) -> float:
+        """Return how long an update is waited for: as long as its slowest member needs, which is
+        longer where a snapshot is taken."""
+        times, tries = self._run.apply_times, commit.retries
+        waits_s = (
+            times[commit.is_copied_by(peer)].patience_s(peer, ANSWER_S, tries)
+            for peer in commit.missing()
+        )
+        return max(waits_s, default=ANSWER_S)
+
+    def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
+        commit = self._run.commit
+        if commit is None or version != commit.version or member.peer not in commit.expected:
+            return []
+        if member.peer not in commit.applied:
+            times = self._run.apply_times[commit.is_copied_by(member.peer)]
+            times.add_answer(member.peer, now - self._run.applied_at, commit.patience_s)
+        commit.applied.setdefault(member.peer, digest)
+        member.held = (version, commit.applied[member.peer])
+        self._run.came((member.peer, "applied"), now)
+        return self.close_if_whole(commit, now)
+
+    def close_if_whole(self, commit: Commit, now: float) -> list[Instruction]:
+        """Close the step, once every live replica has applied it."""
+        run = self._run
+        if not commit.is_whole:
+            return []
+        odd = commit.odd_ones(run.trust)
+        if odd:
+            reason = f"its weights of version {run.version} are not those of the other replicas"
+            for peer in odd:
+                kind = kind_of_difference(run, commit.expected, commit.expected[peer])
+                run.charge(peer, f"{reason}: {SOFTWARE}", kind)
+            return []
+        run.commit = None
+        run.agenda.cancel(("apply", None))
+        if not commit.retries:
+            run.apply_time.add(now - run.applied_at)
+        return self._committed(commit, now)
+
+    def _committed(self, commit: Commit, now: float) -> list[Instruction]:
+        """End the commit: every replica holds the new version."""
+        run = self._run
+        report, digests = commit.report(), commit.digests
+        instructions: list[Instruction] = [report]
+        run.digests = tuple(replicas[0][1] if replicas else "" for replicas in digests)
+        for peer in commit.expected:
+            run.conduct.took_part(peer)
+            member = run.members.get(peer)
+            if member is not None:
+                member.has_agreed = True
+        if not all(digests):
+            return instructions  # a stage is lost, which is dealt with where it was
+        donors = tuple(tuple(peer for peer, _ in replicas) for replicas in digests)
+        if commit.checkpoint:
+            save = run.saving.begin(commit.version, run.epoch, donors, run.digests)
+            instructions.append(save)
+        for member in run.members.in_state(Membership.SEEN):
+            has_donors = member.stage in commit.copied_stages
+            if has_donors and self._admitting.may_join(member, run.version, now):
+                instructions.append(self._admitting.admit(member, donors[member.stage], now))
+        return instructions
+
+    def suspects(self) -> list[PeerId]:
+        """Return whom the commit waits for, and could do without."""
+        commit = self._run.commit
+        return [*commit.suspects(), *self._late_beside_newcomers(commit)] if commit else []
+
+    def _late_beside_newcomers(self, commit: Commit) -> list[PeerId]:
+        """Return who has not applied a version that none of its stage has, but for newcomers who
+        are let in once it is committed."""
+        run = self._run
+        done = {commit.expected[peer] for peer in commit.applied}
+        stages = {commit.expected[peer] for peer in commit.missing()} - done
+        admitted = [m for m in run.members.in_state(Membership.ADMITTED) if m.stage in stages]
+        served = {m.stage for m in admitted if self._admitting.could_serve(m)}
+        return [peer for peer in commit.missing() if commit.expected[peer] in served]

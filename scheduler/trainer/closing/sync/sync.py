@@ -1,0 +1,179 @@
+"""Committing a step.
+
+Rules:
+- Commit has two phases. Prepare: every stage reduces over its roster. Apply, once *all* stages are
+  prepared: one global norm, one update. Where replicas are unlike, owners of parts make the update
+  before that, and Apply means to adopt it.
+- A round that loses a member, or is late, is void, and repeated with those that are left.
+- Nobody waits for a newcomer, but for the little time of `holding`.
+- What a lost member has done in the step is done again by others.
+- What becomes of members is decided elsewhere: here they are charged.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Applied, Prepared, Refused, Updated
+from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.scheduler.trainer.closing import worth
+from swarmrt.scheduler.trainer.closing.holding import Holding
+from swarmrt.scheduler.trainer.closing.strategy import Answer, Closing
+from swarmrt.scheduler.trainer.closing.sync.applying import Applying
+from swarmrt.scheduler.trainer.closing.sync.objections import Objections
+from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.voiding import void_round
+from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
+from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.work.microbatches.working import Working
+
+
+class Sync(Closing):
+    def __init__(self, run: Run, admitting: Admitting, working: Working) -> None:
+        self._run = run
+        self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
+        self._newest: Round | None = None  # that was begun, though it may be void by now
+        self._holding, self._objections = Holding(run), Objections(run)
+        self._waiting = Waiting(run, admitting)
+        self._applying = Applying(run, admitting, working, self._waiting)
+
+    @property
+    def is_due(self) -> bool:
+        """Return whether every microbatch of the step has all its receipts, or it is skipped."""
+        return self._run.ledger.complete or self._run.version in self._run.skipped
+
+    def void(self, peer: PeerId) -> int:
+        """Void what it has in the open steps: others do it again, so nothing is lost for good."""
+        return self._run.books.fence(peer)
+
+    # ------------------------------------------------------------------ prepare
+
+    def begin(self, now: float) -> list[Instruction]:
+        """Ask every stage to reduce. The step is complete, and the last commit whole."""
+        run = self._run
+        if min(run.members.counts) == 0:
+            return []
+        if self._holding.is_held(now):
+            return []
+        admitted = run.members.in_state(Membership.ADMITTED)
+        joining = [member for member in admitted if not worth.is_too_far_behind(run, member)]
+        run.phase = Phase.PREPARING
+        self._rounds += 1
+        stages, skip = range(run.num_stages), run.version in run.skipped
+        rosters = tuple(run.ledger.roster(s, run.members.ready(s)) for s in stages)
+        listeners = tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages)
+        shared = {s for s in stages if len(rosters[s]) + len(listeners[s]) > 1}
+        if self._newest is None or (self._newest.epoch, self._newest.step) != run.current:
+            self._waiting.begin_step(now)
+            self._objections.begin_step()
+        run.round = self._newest = Round(
+            run.epoch,
+            run.version,
+            self._rounds,
+            rosters=rosters,
+            listeners=listeners,
+            tokens=run.ledger.tokens,
+            began_at=now,
+            skip=skip,
+            by_owners=frozenset() if skip else frozenset(run.by_owners & shared),
+        )
+        run.round_began_at = now
+        self._waiting.begin(run.round, now)
+        return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
+
+    def _prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
+        run = self._run
+        if run.round is None or sender not in run.round.members:
+            return []
+        if not run.round.is_meant(message):
+            return []
+        run.round.prepared.setdefault(sender, message)
+        run.came((sender, "prepared"), now)
+        if run.round.norm is not None or not run.round.is_prepared:
+            return []
+        return self._all_prepared(run.round, now)
+
+    def _all_prepared(self, round_: Round, now: float) -> list[Instruction]:
+        """Go on with the norm of the whole model: let owners update, where they do, or apply."""
+        run = self._run
+        odd = round_.odd_ones(run.trust)
+        if odd:
+            run.charge_all(odd, f"its gradient of step {run.version + 1} is not the others'")
+            return []
+        bad = round_.not_finite()
+        if bad is not None:
+            return self._objections.do_without(round_, bad, None)
+        round_.norm = round_.whole_norm()
+        if not round_.by_owners:
+            return self._applying.apply(round_, round_.norm, now)
+        self._waiting.begin(round_, now)
+        return [Send(peer, update) for peer, update in round_.updates()]
+
+    def _updated(self, sender: PeerId, message: Updated, now: float) -> list[Instruction]:
+        """A member holds what the owners have made of its stage."""
+        run, round_ = self._run, self._run.round
+        if round_ is None or round_.norm is None or not round_.is_meant(message):
+            return []
+        if round_.members.get(sender) not in round_.by_owners:
+            return []
+        round_.updated.setdefault(sender, message)
+        run.came((sender, "updated"), now)
+        if round_.missing():
+            return []
+        odd = round_.odd_updates(run.trust)
+        if odd:
+            run.charge_all(odd, f"its update of step {run.version + 1} is not the others'")
+            return []
+        return self._applying.apply(round_, round_.norm, now)
+
+    # ------------------------------------------------------------------ both phases
+
+    def heard(self, member: Member, answer: Answer, now: float) -> list[Instruction]:
+        match answer:
+            case Prepared():
+                return self._prepared(member.peer, answer, now)
+            case Updated():
+                return self._updated(member.peer, answer, now)
+            case Refused():
+                return self._objections.refused(self._newest, member, answer, now)
+            case Applied():
+                return self._applying.applied(member, answer.version, answer.digest, now)
+
+    def is_late(self, what: str, now: float) -> list[Instruction]:
+        match what:
+            case "ask":
+                return self._waiting.ask_again()
+            case "round":
+                return self._waiting.is_late(now)
+            case "apply":
+                return self._applying.is_late(now)
+        return []
+
+    def go_on_without(self, peer: PeerId, why: str, now: float) -> list[Instruction]:
+        """A member is lost, whatever of a commit is under way."""
+        run = self._run
+        instructions: list[Instruction] = []
+        if run.round is not None and peer in run.round.members:
+            instructions += void_round(run, why)
+        if run.commit is not None and peer in run.commit.expected:
+            run.commit.without(peer)
+            instructions += self._applying.close_if_whole(run.commit, now)
+        return instructions
+
+    def suspects(self) -> list[PeerId]:
+        in_round = self._run.round is not None
+        return self._waiting.suspects() if in_round else self._applying.suspects()
+
+    def awaited(self) -> str | None:
+        """Return what a commit that is under way is waiting for."""
+        run = self._run
+        if run.round is not None:
+            what = "PREPARED" if run.round.norm is None else "UPDATED"
+            return f"{what} of {run.round.missing()}"
+        if run.commit is not None:
+            return f"APPLIED of {run.commit.missing()}"
+        if run.ledger.complete:
+            joining = [member.peer for member in run.members.in_state(Membership.ADMITTED)]
+            return f"newcomers to load their state: {joining}"
+        return None
