@@ -53,6 +53,7 @@ from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDead
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.closing.strategy import Closing
 from swarmrt.scheduler.trainer.closing.sync.sync import Sync
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.course.ending import Ending as EndOfRun
 from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.course.settling import Settling
@@ -65,7 +66,7 @@ from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.plausible import CHECKS
-from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
+from swarmrt.scheduler.trainer.run import WAITING_S, Run
 from swarmrt.scheduler.trainer.work.dispatch import REWIRE_S
 from swarmrt.scheduler.trainer.work.ledger import NOBODY
 from swarmrt.scheduler.trainer.work.microbatches.working import Working
@@ -96,7 +97,7 @@ class TrainerCore:
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Return what to do about an event. Answers that are no longer waited for give []."""
-        if self.run.phase is Phase.CLOSING:
+        if self.run.phase is RunPhase.CLOSING:
             return []
         if now > self.watching.looks_by:
             self.watching.notice_sleep(now)
@@ -122,21 +123,21 @@ class TrainerCore:
     def _judge(self, now: float) -> list[Instruction]:
         """Deal with what the event has shown of members, and with what that shows of others."""
         run, instructions = self.run, list[Instruction]()
-        while run.charges and run.phase is not Phase.CLOSING:
+        while run.charges and run.phase is not RunPhase.CLOSING:
             instructions += self.fencing.judge(run.charges.pop(0), now)
         return instructions
 
     def _go_on(self, now: float) -> list[Instruction]:
         """Do whatever the event has made possible."""
         run = self.run
-        if run.phase is Phase.CLOSING:
+        if run.phase is RunPhase.CLOSING:
             return []
-        if run.phase is Phase.HAILING:
+        if run.phase is RunPhase.HAILING:
             return self.settling.settle_if_known(now)
-        if run.phase is Phase.WAITING and self._is_served:
+        if run.phase is RunPhase.WAITING and self._is_served:
             self.working.begin(now)
         work = self.working.go_on(now)
-        if run.phase is not Phase.TRAINING or not run.evaluation.is_complete:
+        if run.phase is not RunPhase.TRAINING or not run.evaluation.is_complete:
             return work
         if not run.evaluation.is_reported:
             work += run.evaluation.report()
@@ -272,7 +273,7 @@ class TrainerCore:
         run = self.run
         ready, stages = run.members.counts, range(run.num_stages)
         needed = run.needed
-        if run.phase not in (Phase.WAITING, Phase.HAILING):
+        if run.phase not in (RunPhase.WAITING, RunPhase.HAILING):
             if all(ready):
                 return []
             needed = (1,) * run.num_stages
@@ -292,8 +293,8 @@ class TrainerCore:
         run.dispatch.validate()
         assert run.books.steps[0] == run.version
         assert len(run.books.steps) <= 1 + run.settings.staleness
-        assert (run.phase is Phase.PREPARING) == (run.round is not None) or (
-            run.phase is Phase.CLOSING
+        assert (run.phase is RunPhase.PREPARING) == (run.round is not None) or (
+            run.phase is RunPhase.CLOSING
         )
         for ledger, index, stage in run.books.vacancies():
             assert ledger.grant_to_owners(index).path[stage] == NOBODY

@@ -18,6 +18,7 @@ UNMEASURED_S = 2 * MEASURED_S  # before the rate is known
 
 class OwnLink:
     def __init__(self) -> None:
+        self.hears_nobody = False  # it is at fault: whoever is late may not be
         self.delay_s = 0.0  # by which a word may be late that was said in time
         self._rate = LinkRate(0)
         self._moved_at = -math.inf

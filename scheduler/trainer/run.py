@@ -3,8 +3,7 @@ a seat."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from enum import StrEnum
+from collections.abc import Iterable
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Finish
@@ -12,9 +11,8 @@ from swarmrt.scheduler import seals
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.timing.agenda import Agenda
-from swarmrt.scheduler.timing.estimate import Estimate, Estimates
-from swarmrt.scheduler.trainer.closing.sync.commit import Commit
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.course.course import Course, RunPhase
+from swarmrt.scheduler.trainer.course.pace import Pace
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.conduct import Charge, Conduct, Kind
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
@@ -31,73 +29,36 @@ WAITING_S = 1.0  # between reports of who is missing
 ANSWER_S = 5.0  # for the first answers of a kind, before it is known how long they take
 
 
-class Phase(StrEnum):
-    HAILING = "hailing"
-    WAITING = "waiting"
-    TRAINING = "training"
-    PREPARING = "preparing"
-    CLOSING = "closing"
+class Run(Course):
+    """The course of a run, and what is known along it."""
 
-
-class Run:
     def __init__(self, settings: TrainerSettings) -> None:
+        super().__init__(settings)
         self.settings = settings
-        self.phase = Phase.HAILING if settings.resume else Phase.WAITING
-        self.epoch = settings.epoch
-        self.version = settings.start_version
-        self.digests = settings.start_digests or ("",) * len(settings.needed)  # of the version
-        self.update = (-1, 0.0)  # round and norm of the one that made this version, if known
-        self.last_version = settings.steps
-        self.needed = settings.needed
         self.num_stages = len(settings.needed)
+        self.needed = settings.needed
         self.by_owners = set(settings.by_owners)  # stages whose replicas round differently
-        self.has_begun = False
-        self.is_stopping = False
-        self.hears_nobody = False  # its own link is at fault: whoever is late may not be
         self.known = Known(settings.microbatch_tokens, settings.least_loss)
-        self.members = Members(len(settings.needed))
-        self.unable = Unable(len(settings.needed))
         self._secret = bytes.fromhex(settings.secret)
+        self.pace, self.own_link = Pace(), OwnLink()
+        self.agenda: Agenda[Late] = Agenda("overdue")
+        # who takes part
+        self.members = Members(self.num_stages)
+        self.unable = Unable(self.num_stages)
         self.conduct = Conduct()
         self.charges: list[Charge] = []  # to be dealt with before anything else goes on
-        self.books = Books(settings.microbatches, len(settings.needed))
+        # what is worked on
+        self.books = Books(settings.microbatches, self.num_stages)
         self.books.open(self.version)
         self.dispatch = Dispatch(settings.seed)
-        self.evaluation = Evaluation(self.version, 0)
-        self.round: Round | None = None
-        self.round_began_at = 0.0  # the newest
-        self.void_rounds = 0  # of this step
-        self.skipped: set[int] = set()  # open steps whose gradient is never finite
-        self.commit: Commit | None = None
-        self.saving = Saving(settings.start_version, self.digests)
-        self.own_link = OwnLink()
-        self.offered = settings.start_version or None  # the checkpoint that newcomers can get
-        self.step_time = Estimate()
-        self.work_time = Estimate()  # of steps, until all is accumulated
-        self.was_held_up = False  # this step, by attempts that were late
-        self.apply_time = Estimate()
-        self.apply_times = {snapshot: Estimates() for snapshot in (False, True)}  # of each member
-        self.load_time = Estimate()  # of newcomers, from their admission
-        self.step_began_at = 0.0
-        self.applied_at = 0.0
-        self.progress_at = 0.0
-        self._came: set[Hashable] = set()  # in this step
-        self.agenda: Agenda[Late] = Agenda("overdue")
         self.receipts = Receipts(self.agenda)
+        self.evaluation = Evaluation(self.version, 0)
+        self.saving = Saving(settings.start_version, self.digests)
 
     @property
     def ledger(self) -> Ledger:
         """The ledger of the step that is next to be committed."""
         return self.books[self.version]
-
-    @property
-    def is_last_version(self) -> bool:
-        return self.version == self.last_version
-
-    @property
-    def current(self) -> tuple[int, int]:
-        """Epoch and step of what is next to be committed."""
-        return self.epoch, self.version
 
     def charge(
         self, peer: PeerId, reason: str, kind: Kind = "fault", waited_s: float = 0.0
@@ -151,45 +112,19 @@ class Run:
             or ledger.is_left_to(member.peer, microbatch.index, member.stage)
         ]
 
-    def came(self, what: Hashable, now: float) -> None:
-        """Take note of something that leads to the next version. It is progress the first time in a
-        step: what is lost and done again, over and over, is none."""
-        if what not in self._came:
-            self._came.add(what)
-            self.progress_at = now
-
-    def step_took(self, seconds: float) -> None:
-        """Learn from a step that is over. If it was held up, that is not how long steps take:
-        whoever waits for so long next time is held up for even longer."""
-        if self.was_held_up and self.step_time.samples:
-            seconds = min(seconds, 2 * self.step_time.mean_s)
-        self.step_time.add(seconds)
-
-    def work_took(self, seconds: float) -> None:
-        """All of a step is accumulated."""
-        if self.was_held_up and self.work_time.samples:
-            seconds = min(seconds, 2 * self.work_time.mean_s)
-        self.work_time.add(seconds)
-
-    def begin_step(self) -> None:
-        """Go on to another step, the next to be committed."""
-        self.void_rounds, self.was_held_up = 0, False
-        self._came.clear()
-
     def begin_books(self) -> None:
         """Open the books of the current step, of which nothing is done."""
         self.books.clear()
-        self.skipped.clear()
         self.books.open(self.version)
         self.receipts.clear()
-        self.begin_step()
+        self.pace.begin_step()
 
     def leave(self, reason: str) -> list[Instruction]:
         """End the run. Peers are told that it is over if a checkpoint has all that they hold; else
         they keep it for the next incarnation."""
-        is_saved = self.phase is not Phase.HAILING and self.saving.version == self.version
+        is_saved = self.phase is not RunPhase.HAILING and self.saving.version == self.version
         told = self.members if is_saved else ()
-        self.phase = Phase.CLOSING
+        self.end()
         return [*(Send(member.peer, Finish(reason)) for member in told), Stop(reason, error=False)]
 
     def is_not_finite(
@@ -199,8 +134,7 @@ class Run:
         from. Skip the step, or give up, as the run's owner wants it."""
         if self.settings.not_finite == "stop":
             return [self.give_up(reason, microbatches)]
-        self.skipped.add(step)
-        for microbatch in self.books.restart(step):
+        for microbatch in self.books.skip(step):
             self.agenda.cancel(("receipt", microbatch))
             self.agenda.cancel(("flight", microbatch))
         self.dispatch.drop(step, but_held_out=True)
@@ -209,5 +143,5 @@ class Run:
 
     def give_up(self, reason: str, microbatches: tuple[MicrobatchId, ...] = ()) -> Stop:
         """End the run with an error, which is about these microbatches, if about any."""
-        self.phase = Phase.CLOSING
+        self.end()
         return Stop(reason, error=True, microbatches=microbatches)

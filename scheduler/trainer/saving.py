@@ -15,6 +15,7 @@ class Saving:
     def __init__(self, version: int, digests: tuple[str, ...]) -> None:
         self.version = version  # of the newest that is whole
         self.digests = digests  # of its parameters, by stage
+        self.offered = version or None  # the version that newcomers can get from the trainer
         self.under_way: int | None = None
         self.snapshots = 0  # that replicas were asked to keep since it is under way
         self.failures = 0  # since the last that went well

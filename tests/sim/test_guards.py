@@ -35,10 +35,11 @@ from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.missing import Missing
 from swarmrt.scheduler.trainer.closing.sync import applying, waiting
 from swarmrt.scheduler.trainer.closing.sync.applying import Applying
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
 from swarmrt.scheduler.trainer.course import settling
 from swarmrt.scheduler.trainer.course.ending import Ending
+from swarmrt.scheduler.trainer.course.pace import Pace
 from swarmrt.scheduler.trainer.course.resumption import Checkpointed, Plan
 from swarmrt.scheduler.trainer.membership import health, price
 from swarmrt.scheduler.trainer.membership.conduct import Conduct
@@ -52,7 +53,7 @@ from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
 from swarmrt.scheduler.trainer.membership.joining.weights import Weights
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
 from swarmrt.scheduler.trainer.own_link import OwnLink
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.saving import Saving
 from swarmrt.scheduler.trainer.work import failures as scheduler_failures
 from swarmrt.scheduler.trainer.work.dispatch import Dispatch
@@ -141,9 +142,9 @@ def looks_at_members_alone(
 
 
 def takes_whatever_comes_for_progress(
-    came: Callable[..., Any], run: Run, what: Any, now: float
+    came: Callable[..., Any], pace: Pace, what: Any, now: float
 ) -> None:
-    run.progress_at = now
+    pace.progress_at = now
 
 
 def goes_back_to_the_checkpoint(
@@ -153,7 +154,7 @@ def goes_back_to_the_checkpoint(
 
 
 def sends_all_home(leave: Callable[..., Any], run: Run, reason: str) -> list[Instruction]:
-    run.phase = Phase.CLOSING
+    run.end()
     told = [Send(member.peer, Finish(reason)) for member in run.members]
     return [*told, Stop(reason, error=False)]
 
@@ -172,7 +173,7 @@ def counts_pauses(carried: Callable[..., None], self: Direction, *rest: Any) -> 
 
 
 def takes_it_for_looked_at(
-    begin: Callable[..., None], waiting_: Waiting, round_: Round, now: float
+    begin: Callable[..., None], waiting_: Waiting, round_: PrepareRound, now: float
 ) -> None:
     begin(waiting_, round_, now)
     waiting_._has_looked = True
@@ -241,7 +242,7 @@ GUARDS: dict[str, Guard] = {
         at_home.test_whose_link_becomes_slow_in_a_round_is_left_out_of_it,
     ),
     "who has answered holds nobody up": Guard(
-        around(Round, "named", lambda _, round_: Counter(round_.waits_for.values())),
+        around(PrepareRound, "named", lambda _, round_: Counter(round_.waits_for.values())),
         newcomers.test_who_holds_a_round_up_is_of_a_stage_that_has_not_answered,
     ),
     "what came to a stop is not slow": Guard(
@@ -349,7 +350,7 @@ GUARDS: dict[str, Guard] = {
         partial(hangs.test_a_lone_replica_whose_device_hangs_is_waited_for, 0),
     ),
     "what is done again is no progress": Guard(
-        around(Run, "came", takes_whatever_comes_for_progress),
+        around(Pace, "came", takes_whatever_comes_for_progress),
         hangs.test_a_run_that_nobody_can_go_on_with_ends_though_the_others_repeat_what_they_did,
     ),
     "of two that wait for each other the one that says so goes": Guard(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 
 CONFIRM_S = 1.0  # in which the other end of a link sees it break as well, and says so
 
@@ -75,7 +75,9 @@ class NotFinite:
         more = len(self._disputes[accuser]) > len(self._disputes[other])
         return accuser if more else other
 
-    def found(self, round_: Round, stage: int, suspect: PeerId | None, trust: Trust) -> Finding:
+    def found(
+        self, round_: PrepareRound, stage: int, suspect: PeerId | None, trust: Trust
+    ) -> Finding:
         """Return what follows from one at this stage; the suspect is who was named."""
         roster = {peer: frozenset(indices) for peer, indices in round_.rosters[stage]}
         tried = self._tried[stage]
@@ -88,7 +90,7 @@ class NotFinite:
         tried[suspect] = roster.get(suspect, frozenset())
         return Finding((suspect,), acquitted)
 
-    def _look_further(self, round_: Round, stage: int, trust: Trust) -> Finding:
+    def _look_further(self, round_: PrepareRound, stage: int, trust: Trust) -> Finding:
         """Find out, when all contributors have been tried, if it was the gradients they were
         given."""
         tried = self._tried[stage]

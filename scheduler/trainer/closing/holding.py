@@ -29,7 +29,7 @@ class Holding:
             waits_s = [(m, self._hold_s(m)) for m in run.members.in_state(Membership.ADMITTED)]
             held_s = max((seconds for _, seconds in waits_s), default=0.0)
             self._hold = run.current, now + held_s
-            run.work_took(now - run.step_began_at)
+            run.pace.work_took(now - run.pace.step_began_at)
             for newcomer, seconds in waits_s:
                 newcomer.holds += seconds > 0
             if held_s:
@@ -42,7 +42,7 @@ class Holding:
         """Return how long this step may be held for a newcomer."""
         run = self._run
         behind, most = worth.behind(run, newcomer), worth.most_missed(run, newcomer)
-        step_s, gradient_s = run.step_time.mean_s, worth.following_s(run, newcomer)
+        step_s, gradient_s = run.pace.step_time.mean_s, worth.following_s(run, newcomer)
         if newcomer.holds > MOST_HOLDS or not behind < most or not step_s:
             return 0.0
         if worth.is_alone(run, newcomer) or worth.is_link_too_slow(run, newcomer):

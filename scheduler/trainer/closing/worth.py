@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.following import Store
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 
@@ -57,18 +57,18 @@ def following_s(run: Run, newcomer: Member) -> float:
 
 def is_link_too_slow(run: Run, newcomer: Member) -> bool:
     """Return whether following a step takes longer over its link than the others take for one."""
-    step_s = run.step_time.mean_s
+    step_s = run.pace.step_time.mean_s
     return bool(step_s) and following_s(run, newcomer) > step_s
 
 
 def step_without_s(run: Run, member: Member) -> float:
     """Return the seconds of a step without this ready member; 0 while that is not known."""
     replicas = len(run.members.ready(member.stage))
-    others_work_s = run.work_time.mean_s * replicas / max(1, replicas - 1)
+    others_work_s = run.pace.work_time.mean_s * replicas / max(1, replicas - 1)
     return max(member.step_before_s, others_work_s)
 
 
-def slowest(run: Run, round_: Round) -> Member | None:
+def slowest(run: Run, round_: PrepareRound) -> Member | None:
     """Return whom the round waits for by the word of most who wait, and could do without. Of two
     that wait for each other it is who says so itself, else who came last: both see the same slow
     path."""
@@ -83,7 +83,7 @@ def slowest(run: Run, round_: Round) -> Member | None:
     return max(members, key=rank, default=None)
 
 
-def carrying_s(run: Run, round_: Round) -> float:
+def carrying_s(run: Run, round_: PrepareRound) -> float:
     """Return how long parts of a round are on their way, by what is known of its links."""
     found = 0.0
     for stage, (roster, listeners) in enumerate(zip(round_.rosters, round_.listeners, strict=True)):
@@ -99,12 +99,12 @@ def carrying_s(run: Run, round_: Round) -> float:
 def most_round_s(run: Run, member: Member) -> float:
     """Return how long rounds with this member may take: steps are longer by half at the most."""
     step_s = step_without_s(run, member)
-    return max(LEAST_DEAR_S, SLACK * step_s - run.work_time.mean_s) if step_s else UNKNOWN_S
+    return max(LEAST_DEAR_S, SLACK * step_s - run.pace.work_time.mean_s) if step_s else UNKNOWN_S
 
 
-def longest_round_s(run: Run, round_: Round) -> float:
+def longest_round_s(run: Run, round_: PrepareRound) -> float:
     """Return how long a round may take, while its parts move, before it goes without somebody."""
-    if not run.step_time.samples:
+    if not run.pace.step_time.samples:
         return UNKNOWN_S
     members = [m for peer in round_.members if (m := run.members.get(peer)) is not None]
     most_listeners = max(map(len, round_.listeners))
@@ -113,7 +113,7 @@ def longest_round_s(run: Run, round_: Round) -> float:
     return max(LONGEST_ROUND_S, 2 * (WAYS + made + (made or 1.0) * most_listeners) * step_s)
 
 
-def moved_bytes(run: Run, round_: Round) -> int:
+def moved_bytes(run: Run, round_: PrepareRound) -> int:
     """Return what has come to the members of the stages that hold a round up, and gone from them,
     by their own word."""
     late = {round_.members[peer] for peer in round_.missing()}

@@ -17,9 +17,10 @@ from swarmrt.scheduler.instructions import (
     StartDeadline,
 )
 from swarmrt.scheduler.trainer.closing.strategy import Closing
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.awaiting import awaited as awaited_work
 from swarmrt.scheduler.trainer.membership.members import Membership
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.microbatches.working import Working
 
 SAVES = 30  # tries to write the last checkpoint, over seven minutes, for somebody to make room
@@ -37,7 +38,7 @@ class Ending:
 
     def start(self, now: float) -> StartDeadline:
         """Watch from now on."""
-        self._run.progress_at, self._watches_at = now, now + SAY_S
+        self._run.pace.progress_at, self._watches_at = now, now + SAY_S
         return StartDeadline("stall", self._watches_at)
 
     def finish(self) -> list[Instruction]:
@@ -80,7 +81,7 @@ class Ending:
         nothing = not run.has_begun or bool(run.members.bare_stages())
         if run.is_stopping or nothing:
             return run.leave(reason)
-        run.is_stopping = True
+        run.stop()
         if run.version < run.last_version:
             self._working.feeding.stop_after_this_step()
         else:
@@ -91,16 +92,18 @@ class Ending:
     def watch(self, now: float) -> list[Instruction]:
         """Report a stall: nothing may wait for ever without saying why."""
         run = self._run
-        step_s = run.step_time.mean_s if run.step_time.samples else 0.0
+        step_s = run.pace.step_time.mean_s if run.pace.step_time.samples else 0.0
         say_s, stall_s = max(SAY_S, SAY_STEPS * step_s), max(STALL_S, STALL_STEPS * step_s)
-        waits = not run.has_begun or run.phase is Phase.WAITING or bool(run.members.bare_stages())
+        waits = (
+            not run.has_begun or run.phase is RunPhase.WAITING or bool(run.members.bare_stages())
+        )
         again = StartDeadline("stall", now + say_s / 4)
         slept_s = max(0.0, now - self._watches_at)  # this process stood still
-        run.progress_at = max(run.progress_at, min(now, run.progress_at + slept_s))
+        run.pace.progress_at = max(run.pace.progress_at, min(now, run.pace.progress_at + slept_s))
         self._watches_at = again.at
         if waits:
-            run.progress_at = now
-        quiet_s = now - run.progress_at
+            run.pace.progress_at = now
+        quiet_s = now - run.pace.progress_at
         if quiet_s < say_s:
             return [again]
         awaited = self._closing.awaited() or awaited_work(run)

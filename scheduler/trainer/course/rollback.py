@@ -12,7 +12,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Membership
-from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
+from swarmrt.scheduler.trainer.run import WAITING_S, Run
 
 
 class Rollback:
@@ -34,11 +34,8 @@ class Rollback:
     def _go_back(self, reason: str, now: float) -> list[Instruction]:
         run = self._run
         lost_steps = run.version - run.saving.version
-        run.epoch += 1
-        run.version, run.digests = run.saving.version, run.saving.digests
-        run.offered, run.update = (run.version or None), (-1, 0.0)
-        run.phase, run.needed = Phase.WAITING, (1,) * run.num_stages
-        run.round = run.commit = None
+        run.go_back(run.saving.version, run.saving.digests)
+        run.saving.offered, run.needed = (run.version or None), (1,) * run.num_stages
         run.agenda.clear()
         run.evaluation = Evaluation(run.version, 0)
         run.begin_books()

@@ -6,9 +6,10 @@ It hails all that it sees, and decides once it knows what they hold.
 from __future__ import annotations
 
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.course.resumption import Checkpointed, choose_version
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 
 SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
 
@@ -35,15 +36,16 @@ class Settling:
     def settle(self, now: float) -> list[Instruction]:
         """Go on from what they hold, or from the checkpoint."""
         run = self._run
-        if run.phase is not Phase.HAILING:
+        if run.phase is not RunPhase.HAILING:
             return []
         holdings = [m.beacon for m in run.members if m.beacon and m.beacon.epoch == run.epoch]
         checkpoint = Checkpointed(run.version, run.digests, run.settings.checkpoint_every)
         plan = choose_version(holdings, checkpoint, run.epoch, run.last_version)
-        run.phase = Phase.WAITING
         if plan.is_live:
-            run.version, run.update = plan.version, (plan.round, plan.norm)
-            if run.version != run.settings.start_version:
-                run.digests = plan.digests
+            is_saved = plan.version == run.settings.start_version
+            digests = run.digests if is_saved else plan.digests
+            run.settle_at(plan.version, (plan.round, plan.norm), digests)
             run.begin_books()
+        else:
+            run.settle()
         return [i for member in run.members for i in self._letting_in.consider(member, now)]

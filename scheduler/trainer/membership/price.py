@@ -16,7 +16,7 @@ def is_too_dear(run: Run, member: Member, waited_s: float) -> bool:
     """Return whether waiting for a member that is still heard has cost more than going on without
     it: nobody is done without sooner than for silence, nor for what this process does not hear."""
     price_s = max(2 * member.health.deadline_s, redo_s(run, member)) + WORDS * run.own_link.delay_s
-    return waited_s > price_s and not run.hears_nobody
+    return waited_s > price_s and not run.own_link.hears_nobody
 
 
 def redo_s(run: Run, member: Member) -> float:
@@ -26,4 +26,4 @@ def redo_s(run: Run, member: Member) -> float:
     """
     replicas = len(run.members.ready(member.stage))
     share = run.books.num_owned(member.peer) / run.settings.microbatches
-    return run.step_time.mean_s * share * replicas / max(1, replicas - 1)
+    return run.pace.step_time.mean_s * share * replicas / max(1, replicas - 1)

@@ -16,6 +16,7 @@ class Books:
     def __init__(self, microbatches: int, num_stages: int) -> None:
         self._microbatches, self._num_stages = microbatches, num_stages
         self._ledgers: dict[int, Ledger] = {}  # by step, oldest first
+        self._skipped: set[int] = set()  # open steps whose gradient is never finite
 
     def __getitem__(self, step: int) -> Ledger:
         return self._ledgers[step]
@@ -29,16 +30,23 @@ class Books:
         self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
         return [MicrobatchId(step, index) for index in range(self._microbatches)]
 
-    def restart(self, step: int) -> list[MicrobatchId]:
+    def is_skipped(self, step: int) -> bool:
+        """Return whether nothing of an open step counts."""
+        return step in self._skipped
+
+    def skip(self, step: int) -> list[MicrobatchId]:
         """Forget all that is done of an open step, in its place; what it consists of."""
+        self._skipped.add(step)
         self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
         return [MicrobatchId(step, index) for index in range(self._microbatches)]
 
     def close(self, step: int) -> None:
         del self._ledgers[step]
+        self._skipped.discard(step)
 
     def clear(self) -> None:
         self._ledgers.clear()
+        self._skipped.clear()
 
     def of(self, microbatch: MicrobatchId) -> Ledger | None:
         """The ledger that it belongs to; None when its step is not open, or has no such one."""

@@ -15,7 +15,7 @@ from swarmrt.scheduler.trainer.closing.missing import TWICE, Missing
 from swarmrt.scheduler.trainer.closing.saves import copied_stages, is_to_be_saved
 from swarmrt.scheduler.trainer.closing.sync.commit import Commit
 from swarmrt.scheduler.trainer.closing.sync.costs import Costs
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.closing.sync.voiding import stop_waiting
 from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
 from swarmrt.scheduler.trainer.closing.unlike import SOFTWARE, kind_of_difference
@@ -32,14 +32,14 @@ class Applying:
         self._run, self._admitting, self._working = run, admitting, working
         self._waiting, self._costs, self._missing = waiting, Costs(run), Missing(run)
 
-    def apply(self, round_: Round, norm: float, now: float) -> list[Instruction]:
+    def apply(self, round_: PrepareRound, norm: float, now: float) -> list[Instruction]:
         """Announce the global norm, as all stages are prepared, and go on to the next step."""
         run = self._run
         self._waiting.took(now - round_.began_at)
         apply = Apply(run.epoch, run.version, round_.number, norm, False)
         copied = copied_stages(run, self._admitting, now)
         run.saving.snapshots += bool(copied)
-        run.commit = Commit(
+        commit = Commit(
             version=run.version + 1,
             num_stages=run.num_stages,
             expected=round_.members,
@@ -48,23 +48,22 @@ class Applying:
             copied_stages=copied,
             loss=run.ledger.loss,
             tokens=run.ledger.tokens,
-            seconds=now - run.step_began_at,
+            seconds=now - run.pace.step_began_at,
             checkpoint=is_to_be_saved(run) and run.saving.under_way is None,
             skipped=round_.skip,
         )
         stop_waiting(run)
         self._costs.round_took(round_, now)
-        self._costs.step_took(round_, run.commit.seconds)
-        run.commit.patience_s = self._patience_s(run.commit)
-        run.agenda.set(("apply", None), now + run.commit.patience_s)
-        run.applied_at, run.update = now, (round_.number, norm)
+        self._costs.step_took(round_, commit.seconds)
+        commit.patience_s = self._patience_s(commit)
+        run.agenda.set(("apply", None), now + commit.patience_s)
+        run.pace.applied_at = now
         self._missing.begin(now)
-        run.step_took(run.commit.seconds)
-        run.version = run.commit.version
-        run.digests = ("",) * run.num_stages
-        run.round, run.offered = None, None
+        run.pace.step_took(commit.seconds)
+        run.announce(commit, (round_.number, norm))
+        run.saving.offered = None
         self._working.next_step(now)
-        return [Send(peer, run.commit.apply_at(stage)) for peer, stage in round_.audience]
+        return [Send(peer, commit.apply_at(stage)) for peer, stage in round_.audience]
 
     def is_late(self, now: float) -> list[Instruction]:
         """Tell those again to apply who have not answered."""
@@ -77,7 +76,7 @@ class Applying:
             Send(peer, commit.apply_at(commit.expected[peer])) for peer in commit.missing()
         ]
         waited_s = self._missing.waited_s(now)
-        if not run.apply_time.samples and waited_s < FIRST_UPDATE_S:
+        if not run.pace.apply_time.samples and waited_s < FIRST_UPDATE_S:
             return again
         late = self._missing.again(self.suspects(), now)
         reason = "the commit waited for it again and again, in vain"
@@ -85,12 +84,12 @@ class Applying:
         if commit.retries < TWICE:
             return again
         awaited = f"APPLIED of {commit.missing()}"
-        return [*again, ReportLate(run.version, now - run.applied_at, awaited)]
+        return [*again, ReportLate(run.version, now - run.pace.applied_at, awaited)]
 
     def _patience_s(self, commit: Commit) -> float:
         """Return how long an update is waited for: as long as its slowest member needs, which is
         longer where a snapshot is taken."""
-        times, tries = self._run.apply_times, commit.retries
+        times, tries = self._run.pace.apply_times, commit.retries
         waits_s = (
             times[commit.is_copied_by(peer)].patience_s(peer, ANSWER_S, tries)
             for peer in commit.missing()
@@ -102,11 +101,11 @@ class Applying:
         if commit is None or version != commit.version or member.peer not in commit.expected:
             return []
         if member.peer not in commit.applied:
-            times = self._run.apply_times[commit.is_copied_by(member.peer)]
-            times.add_answer(member.peer, now - self._run.applied_at, commit.patience_s)
+            times = self._run.pace.apply_times[commit.is_copied_by(member.peer)]
+            times.add_answer(member.peer, now - self._run.pace.applied_at, commit.patience_s)
         commit.applied.setdefault(member.peer, digest)
         member.held = (version, commit.applied[member.peer])
-        self._run.came((member.peer, "applied"), now)
+        self._run.pace.came((member.peer, "applied"), now)
         return self.close_if_whole(commit, now)
 
     def close_if_whole(self, commit: Commit, now: float) -> list[Instruction]:
@@ -121,10 +120,11 @@ class Applying:
                 kind = kind_of_difference(run, commit.expected, commit.expected[peer])
                 run.charge(peer, f"{reason}: {SOFTWARE}", kind)
             return []
-        run.commit = None
+        digests = tuple(replicas[0][1] if replicas else "" for replicas in commit.digests)
+        run.committed(digests)
         run.agenda.cancel(("apply", None))
         if not commit.retries:
-            run.apply_time.add(now - run.applied_at)
+            run.pace.apply_time.add(now - run.pace.applied_at)
         return self._committed(commit, now)
 
     def _committed(self, commit: Commit, now: float) -> list[Instruction]:
@@ -132,7 +132,6 @@ class Applying:
         run = self._run
         report, digests = commit.report(), commit.digests
         instructions: list[Instruction] = [report]
-        run.digests = tuple(replicas[0][1] if replicas else "" for replicas in digests)
         for peer in commit.expected:
             run.conduct.took_part(peer)
             member = run.members.get(peer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.closing.comparing import Comparing
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.run import Run
 
 
@@ -15,7 +15,7 @@ class Costs:
     def __init__(self, run: Run) -> None:
         self._run, self._comparing = run, Comparing(run.settings.told)
 
-    def round_took(self, round_: Round, now: float) -> None:
+    def round_took(self, round_: PrepareRound, now: float) -> None:
         """Charge whoever makes rounds longer than it is worth, when that happens again."""
         run, seconds = self._run, now - round_.began_at
         slowest = worth.slowest(run, round_)
@@ -30,10 +30,10 @@ class Costs:
         if slowest.dear >= worth.DEAR:
             run.charge(slowest.peer, f"the reduce has waited {seconds:.0f} s for it", "slow")
 
-    def step_took(self, round_: Round, seconds: float) -> None:
+    def step_took(self, round_: PrepareRound, seconds: float) -> None:
         """Charge whoever makes steps longer than it is worth, by whatever it is slow in."""
         run = self._run
-        counts = not (run.was_held_up or run.void_rounds)
+        counts = not (run.pace.was_held_up or run.void_rounds)
         longer = self._comparing.step_took(round_.members.keys(), seconds, counts=counts)
         member = run.members.get(longer.peer) if longer is not None else None
         if longer is None or member is None:

@@ -13,7 +13,7 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Refused
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.trainer.closing.disputes import CONFIRM_S, NotFinite, Unreachable
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.closing.sync.voiding import void_round
 from swarmrt.scheduler.trainer.membership.members import Member
 from swarmrt.scheduler.trainer.plausible import MOST_SAID
@@ -30,7 +30,7 @@ class Objections:
         self._unreachable, self._not_finite = Unreachable(), NotFinite()
 
     def refused(
-        self, newest: Round | None, member: Member, message: Refused, now: float
+        self, newest: PrepareRound | None, member: Member, message: Refused, now: float
     ) -> list[Instruction]:
         """A round cannot go on as it is."""
         run = self._run
@@ -55,7 +55,7 @@ class Objections:
         return []
 
     def _cannot_reach(
-        self, newest: Round, member: Member, other: PeerId, message: Refused, now: float
+        self, newest: PrepareRound, member: Member, other: PeerId, message: Refused, now: float
     ) -> list[Instruction]:
         run, number, reason = self._run, message.round, message.reason[:MOST_SAID]
         if number > newest.number:
@@ -80,7 +80,9 @@ class Objections:
     def _num_owned(self, peer: PeerId) -> int:
         return len(self._run.ledger.owned_by(peer))
 
-    def do_without(self, round_: Round, stage: int, suspect: PeerId | None) -> list[Instruction]:
+    def do_without(
+        self, round_: PrepareRound, stage: int, suspect: PeerId | None
+    ) -> list[Instruction]:
         """The stage's gradient is not finite: repeat the round without whoever it is due to."""
         run = self._run
         finding = self._not_finite.found(round_, stage, suspect, run.trust)

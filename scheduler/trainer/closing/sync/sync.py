@@ -20,12 +20,12 @@ from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.strategy import Answer, Closing
 from swarmrt.scheduler.trainer.closing.sync.applying import Applying
 from swarmrt.scheduler.trainer.closing.sync.objections import Objections
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.closing.sync.voiding import void_round
 from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.microbatches.working import Working
 
 
@@ -33,7 +33,7 @@ class Sync(Closing):
     def __init__(self, run: Run, admitting: Admitting, working: Working) -> None:
         self._run = run
         self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
-        self._newest: Round | None = None  # that was begun, though it may be void by now
+        self._newest: PrepareRound | None = None  # that was begun, though it may be void by now
         self._holding, self._objections = Holding(run), Objections(run)
         self._waiting = Waiting(run, admitting)
         self._applying = Applying(run, admitting, working, self._waiting)
@@ -41,7 +41,7 @@ class Sync(Closing):
     @property
     def is_due(self) -> bool:
         """Return whether every microbatch of the step has all its receipts, or it is skipped."""
-        return self._run.ledger.complete or self._run.version in self._run.skipped
+        return self._run.ledger.complete or self._run.books.is_skipped(self._run.version)
 
     def void(self, peer: PeerId) -> int:
         """Void what it has in the open steps: others do it again, so nothing is lost for good."""
@@ -58,16 +58,15 @@ class Sync(Closing):
             return []
         admitted = run.members.in_state(Membership.ADMITTED)
         joining = [member for member in admitted if not worth.is_too_far_behind(run, member)]
-        run.phase = Phase.PREPARING
         self._rounds += 1
-        stages, skip = range(run.num_stages), run.version in run.skipped
+        stages, skip = range(run.num_stages), run.books.is_skipped(run.version)
         rosters = tuple(run.ledger.roster(s, run.members.ready(s)) for s in stages)
         listeners = tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages)
         shared = {s for s in stages if len(rosters[s]) + len(listeners[s]) > 1}
         if self._newest is None or (self._newest.epoch, self._newest.step) != run.current:
             self._waiting.begin_step(now)
             self._objections.begin_step()
-        run.round = self._newest = Round(
+        round_ = self._newest = PrepareRound(
             run.epoch,
             run.version,
             self._rounds,
@@ -78,9 +77,10 @@ class Sync(Closing):
             skip=skip,
             by_owners=frozenset() if skip else frozenset(run.by_owners & shared),
         )
-        run.round_began_at = now
-        self._waiting.begin(run.round, now)
-        return [Send(peer, prepare) for peer, prepare in run.round.prepares()]
+        run.prepare(round_)
+        run.pace.round_began_at = now
+        self._waiting.begin(round_, now)
+        return [Send(peer, prepare) for peer, prepare in round_.prepares()]
 
     def _prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
         run = self._run
@@ -89,12 +89,12 @@ class Sync(Closing):
         if not run.round.is_meant(message):
             return []
         run.round.prepared.setdefault(sender, message)
-        run.came((sender, "prepared"), now)
+        run.pace.came((sender, "prepared"), now)
         if run.round.norm is not None or not run.round.is_prepared:
             return []
         return self._all_prepared(run.round, now)
 
-    def _all_prepared(self, round_: Round, now: float) -> list[Instruction]:
+    def _all_prepared(self, round_: PrepareRound, now: float) -> list[Instruction]:
         """Go on with the norm of the whole model: let owners update, where they do, or apply."""
         run = self._run
         odd = round_.odd_ones(run.trust)
@@ -118,7 +118,7 @@ class Sync(Closing):
         if round_.members.get(sender) not in round_.by_owners:
             return []
         round_.updated.setdefault(sender, message)
-        run.came((sender, "updated"), now)
+        run.pace.came((sender, "updated"), now)
         if round_.missing():
             return []
         odd = round_.odd_updates(run.trust)

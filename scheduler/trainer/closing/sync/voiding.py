@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 
 
 def void_round(run: Run, reason: str) -> list[Instruction]:
     """Give a round up. The accumulators are still there: it is repeated, with those that are
     left."""
-    run.round = None
-    run.void_rounds += 1
-    run.phase = Phase.TRAINING
+    run.void()
     stop_waiting(run)
     return [ReportRecovery(run.version, "void round", 1, reason)]
 

@@ -14,7 +14,7 @@ from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.timing.estimate import LONGEST_S, Estimate
 from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.closing.missing import Missing, blamed
-from swarmrt.scheduler.trainer.closing.sync.round import Round
+from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.closing.sync.voiding import void_round
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Membership
@@ -42,7 +42,7 @@ class Waiting:
         if not self._run.void_rounds:
             self._round_time.add(seconds)
 
-    def begin(self, round_: Round, now: float) -> None:
+    def begin(self, round_: PrepareRound, now: float) -> None:
         """Begin to wait for what the members of a round have just been asked for."""
         run = self._run
         self._moved_bytes, self._has_looked = worth.moved_bytes(run, round_), False
@@ -51,7 +51,7 @@ class Waiting:
         look_s = LOOK_S * 2.0 ** min(run.void_rounds, 20)
         run.agenda.set(("round", None), now + max(look_s, patience_s))
 
-    def _patience_s(self, round_: Round) -> float:
+    def _patience_s(self, round_: PrepareRound) -> float:
         """Return how long a round is waited for: by what others took, and what its links take."""
         learned_s = self._round_time.patience_s(ROUND_S, self._run.void_rounds)
         carrying_s = worth.carrying_s(self._run, round_) * 2.0 ** min(self._run.void_rounds, 20)
@@ -87,7 +87,7 @@ class Waiting:
         void = void_round(self._run, f"the reduce is late; waiting for {round_.missing()}")
         return [*void, *called]
 
-    def _lone_ones_beside_others(self, round_: Round) -> list[PeerId]:
+    def _lone_ones_beside_others(self, round_: PrepareRound) -> list[PeerId]:
         """Return those who are alone in a stage and late, where another one is about to come in."""
         run, late = self._run, list[PeerId]()
         for stage in round_.alone():
@@ -96,7 +96,7 @@ class Waiting:
                 late.append(round_.rosters[stage][0][0])
         return late
 
-    def _call_others(self, round_: Round, now: float) -> list[Instruction]:
+    def _call_others(self, round_: PrepareRound, now: float) -> list[Instruction]:
         """Let those in who could do the work of one that is alone and late. Some were done without
         in vain, as it was late as well; some only rest because they are slow."""
         run, instructions = self._run, list[Instruction]()
@@ -113,7 +113,7 @@ class Waiting:
                 instructions.append(self._admitting.admit(member, (), now))
         return instructions
 
-    def _go_on_without_the_slowest(self, round_: Round, now: float) -> list[Instruction]:
+    def _go_on_without_the_slowest(self, round_: PrepareRound, now: float) -> list[Instruction]:
         """Charge whom it waits for: its parts move, but steps would take many times as long."""
         run, seconds = self._run, now - round_.began_at
         slowest = worth.slowest(run, round_)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Ending
 from swarmrt.scheduler.instructions import Instruction, ReportUnable
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.deaths import Deaths, Hopeless
 
 
@@ -48,6 +49,6 @@ class Departures:
         return [ReportUnable(stage, peer, reason)]
 
     def _give_up(self, hopeless: Hopeless | None) -> list[Instruction]:
-        if hopeless is None or self._run.phase is Phase.CLOSING:
+        if hopeless is None or self._run.phase is RunPhase.CLOSING:
             return []
         return [self._run.give_up(hopeless.reason, hopeless.microbatches)]

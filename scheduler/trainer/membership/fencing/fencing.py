@@ -24,9 +24,10 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.trainer.closing import unlike, worth
 from swarmrt.scheduler.trainer.closing.comparing import LONGER
 from swarmrt.scheduler.trainer.closing.strategy import Closing
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.conduct import Charge
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import WAITING_S, Phase, Run
+from swarmrt.scheduler.trainer.run import WAITING_S, Run
 from swarmrt.scheduler.wiring.replicas import Absent
 
 _TOO_SLOW: dict[TooSlow, str] = {
@@ -45,12 +46,12 @@ class Fencing:
     def leave_out(self, member: Member, what: TooSlow, now: float) -> list[Instruction]:
         """Go on without it for a while, and tell it why."""
         run, since = self._run, member.admitted_at
-        step_s, takes_s = run.step_time.mean_s, now - since
+        step_s, takes_s = run.pace.step_time.mean_s, now - since
         match what:
             case "link":
                 takes_s = worth.following_s(run, member)
             case "round":
-                takes_s, since = now - run.round_began_at, run.round_began_at
+                takes_s, since = now - run.pace.round_began_at, run.pace.round_began_at
                 step_s = worth.step_without_s(run, member)
             case "step":
                 takes_s, step_s = member.longer_s
@@ -117,7 +118,7 @@ class Fencing:
         report = ReportRecovery(run.version, "fenced", count, why)
         instructions = [report, report_lost(member), *told]
         instructions += self._closing.go_on_without(member.peer, why, now)
-        if run.phase is Phase.CLOSING:
+        if run.phase is RunPhase.CLOSING:
             return instructions
         return instructions + self._pause_if_bare(member, reason, now)
 

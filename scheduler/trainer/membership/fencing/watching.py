@@ -14,12 +14,13 @@ from __future__ import annotations
 from swarmrt.messages import TooSlow
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.trainer.closing import worth
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing, report_lost
 from swarmrt.scheduler.trainer.membership.health import Verdict
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import redo_s
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 
 HEALTH_S = 0.25  # between looks at who is late
 LOAD_S = 60.0  # for the first newcomers, before it is known how long they take
@@ -53,11 +54,11 @@ class Watching:
         silent by itself."""
         run, quiet_s, self._looked_at = self._run, now - self._looked_at, now
         heard = [m.health for m in run.members if m.health.heard_at is not None]
-        run.hears_nobody = len(heard) > 1 and all(h.misses_beats(now) for h in heard)
-        if run.hears_nobody:
+        run.own_link.hears_nobody = len(heard) > 1 and all(h.misses_beats(now) for h in heard)
+        if run.own_link.hears_nobody:
             for health in heard:
                 health.slept(quiet_s, now)
-        return run.hears_nobody
+        return run.own_link.hears_nobody
 
     def notice_sleep(self, now: float) -> None:
         """Hold against nobody that this process stood still. Call it before anything is made of
@@ -106,9 +107,9 @@ class Watching:
     def _is_waited_for(self, newcomer: Member, now: float) -> bool:
         """Return whether the run cannot go on before it has its state, and has waited for long."""
         run = self._run
-        if run.phase is not Phase.TRAINING or run.members.ready(newcomer.stage):
+        if run.phase is not RunPhase.TRAINING or run.members.ready(newcomer.stage):
             return False
-        patience_s = run.load_time.patience_s(LOAD_S, run.conduct.faults(newcomer.peer))
+        patience_s = run.pace.load_time.patience_s(LOAD_S, run.conduct.faults(newcomer.peer))
         waited_s = now - newcomer.admitted_at
         if waited_s <= patience_s:
             return False

@@ -32,7 +32,7 @@ class Admitting:
         member.held = (-1, "")
         member.doubted_at, member.admitted_at, member.came_on_at = None, now, now
         member.holds, member.dear, member.left_out = 0, 0, None
-        member.step_before_s = run.step_time.mean_s
+        member.step_before_s = run.pace.step_time.mean_s
         digest = run.digests[member.stage]
         key = run.key_of(member.peer)
         member.key = bytes.fromhex(key)
@@ -61,7 +61,7 @@ class Admitting:
     def verdict(self, member: Member, now: float) -> Verdict:
         """Judge its health. A computation takes no longer than it says, and than a step; before a
         step was timed here, what it says may be of short ones alone."""
-        step_s = self._run.step_time.mean_s
+        step_s = self._run.pace.step_time.mean_s
         said_s = member.beacon.service_s if member.beacon is not None else 0.0
         said_at = now - self._run.own_link.delay_s
         if not step_s and said_s:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Hail
 from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting, report
 from swarmrt.scheduler.trainer.membership.joining.introducing import remind, welcome
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import ANSWER_S, Phase, Run
+from swarmrt.scheduler.trainer.run import ANSWER_S, Run
 
 DOUBT_S = 0.25  # half of what is between two beacons: several late ones come together
 LISTEN_S = 1.5  # without anything new of what it misses, a newcomer has missed it for good
@@ -84,7 +85,7 @@ class Beacons:
 
     def _reconcile(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
         """Bring what the trainer thinks of a peer and what it says of itself together."""
-        if self._run.phase is Phase.HAILING:
+        if self._run.phase is RunPhase.HAILING:
             return []
         is_here = beacon.term == member.term and beacon.state != "joining"
         if is_here:
@@ -129,9 +130,9 @@ class Beacons:
     def _has_caught_up(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
         """A newcomer that missed a part of a commit never will: it gets the state once more."""
         member.reached = beacon.version
-        since = max(member.came_on_at, self._run.applied_at)
+        since = max(member.came_on_at, self._run.pace.applied_at)
         tries = 3 if beacon.prepared >= 0 else 1  # it may be at work, on a slower device
-        patience_s = max(LISTEN_S, self._run.apply_time.patience_s(ANSWER_S, tries))
+        patience_s = max(LISTEN_S, self._run.pace.apply_time.patience_s(ANSWER_S, tries))
         if now - since > patience_s and self._is_left_behind(member, beacon, now):
             member.state = Membership.SEEN
             return self._letting_in.consider(member, now)
@@ -143,4 +144,4 @@ class Beacons:
         is_told = run.commit is not None and member.peer in run.commit.expected
         if beacon.version >= run.version or is_told:
             return False
-        return now - run.applied_at > run.apply_time.patience_s(ANSWER_S, 1)
+        return now - run.pace.applied_at > run.pace.apply_time.patience_s(ANSWER_S, 1)

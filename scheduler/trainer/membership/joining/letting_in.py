@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from swarmrt.messages import Apply
 from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting, report
 from swarmrt.scheduler.trainer.membership.joining.introducing import neighbours, vouch, welcome
 from swarmrt.scheduler.trainer.membership.joining.weights import Weights
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 
 
 class LettingIn:
@@ -29,7 +30,7 @@ class LettingIn:
         if beacon is None or beacon.epoch != run.epoch:
             return []
         is_barred = run.conduct.is_barred(member.peer, run.version, now)
-        if run.phase in (Phase.PREPARING, Phase.CLOSING) or is_barred:
+        if run.phase in (RunPhase.PREPARING, RunPhase.CLOSING) or is_barred:
             return []
         if self._admitting.is_stuck(member, now):
             return []
@@ -40,7 +41,7 @@ class LettingIn:
             return [Send(member.peer, Apply(run.epoch, beacon.version, number, norm, True))]
         if beacon.state == "leaving":
             return []
-        if run.offered == run.version:
+        if run.saving.offered == run.version:
             return [self._admitting.admit(member, (run.settings.me,), now)]
         return self._rollback.consider(now)
 
@@ -53,7 +54,7 @@ class LettingIn:
 
     def let_in(self, now: float) -> list[Instruction]:
         """Let in whoever has come to the version that the others work on."""
-        if self._run.phase not in (Phase.TRAINING, Phase.PREPARING):
+        if self._run.phase not in (RunPhase.TRAINING, RunPhase.PREPARING):
             return []
         admitted = self._run.members.in_state(Membership.ADMITTED)
         return [instruction for member in admitted for instruction in self._let_in(member, now)]
@@ -71,12 +72,12 @@ class LettingIn:
         if not self._weights.are_those_of_the_others(member, digest):
             return []
         if member.admit is not None and member.admit.donors:
-            run.load_time.add(now - member.admitted_at)
+            run.pace.load_time.add(now - member.admitted_at)
         member.state, member.doubted_at, member.ready_at = Membership.READY, None, now
         run.unable.discard(member.peer)
         if not run.has_others(member.peer, member.stage):
             # Another newcomer helps no step that hangs.
-            run.came((member.stage, "ready"), now)
+            run.pace.came((member.stage, "ready"), now)
         run.dispatch.window.add(member.peer)
         introductions = [vouch(run, other, member) for other in neighbours(run, member)]
         return [report(member), *welcome(run, member), *introductions]

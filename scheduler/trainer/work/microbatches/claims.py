@@ -49,8 +49,8 @@ class Claims:
             return [Send(member.peer, Stale(claim.work))]
         member.worked_at = now
         if ledger.has_advanced:
-            run.progress_at = now
-        since = math.inf if run.was_held_up else run.step_began_at
+            run.pace.progress_at = now
+        since = math.inf if run.pace.was_held_up else run.pace.step_began_at
         run.dispatch.claimed(microbatch, claim.route[0], now, since)
         run.agenda.cancel(("flight", microbatch))
         run.receipts.expect_next(ledger, microbatch, now)

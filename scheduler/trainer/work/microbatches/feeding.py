@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.scheduler.trainer.evaluation import Evaluation
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 
 
 class Feeding:
@@ -21,7 +21,7 @@ class Feeding:
         run = self._run
         if not run.has_begun:
             run.evaluation = self._new_evaluation()
-        run.has_begun = True
+        run.serve()
         run.begin_books()
         run.dispatch.clear()
         for step in range(run.version, run.version + run.settings.staleness):
@@ -34,7 +34,6 @@ class Feeding:
         run.books.close(run.version - 1)
         run.dispatch.drop(run.version - 1)
         run.receipts.drop(run.version - 1)
-        run.skipped.discard(run.version - 1)
         if run.version not in run.books.steps:
             run.books.open(run.version)
         run.evaluation = self._new_evaluation()
@@ -42,9 +41,8 @@ class Feeding:
 
     def _open_newest(self, now: float) -> None:
         run = self._run
-        run.phase = Phase.TRAINING
-        run.begin_step()
-        run.step_began_at = now
+        run.pace.begin_step()
+        run.pace.step_began_at = now
         run.dispatch.open(run.evaluation.pending())
         self._feed(run.version + run.settings.staleness)
 
@@ -65,7 +63,7 @@ class Feeding:
     def stop_after_this_step(self) -> None:
         """The steps after it are not worked on any more."""
         run = self._run
-        run.last_version = run.version + 1
+        run.stop_after_this_step()
         for step in run.books.steps[1:]:
             run.books.close(step)
             run.dispatch.drop(step)

@@ -31,7 +31,7 @@ class Finishing:
         member.worked_at = now
         self._failures.worked(member.stage)
         if ledger.has_advanced:
-            run.progress_at = now
+            run.pace.progress_at = now
         run.receipts.came(microbatch, member.stage, member.peer, now)
         if not run.receipts.expect_next(ledger, microbatch, now):
             self.has_landed = True
@@ -55,7 +55,7 @@ class Finishing:
         others = len(run.members.ready(member.stage)) - 1
         member.worked_at = now
         if run.evaluation.add(member.peer, message, others):
-            run.came(microbatch, now)
+            run.pace.came(microbatch, now)
             self._landed(microbatch, now)
         elif run.evaluation.awaits(microbatch):
             run.dispatch.goes_again(microbatch)

@@ -32,7 +32,7 @@ class Lateness:
         run = self._run
         if not run.dispatch.is_late(microbatch):
             return []
-        run.was_held_up = True
+        run.pace.was_held_up = True
         self._do_without_silent_ones(microbatch, now)
         return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
 

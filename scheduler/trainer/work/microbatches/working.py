@@ -10,8 +10,9 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.price import WORDS
-from swarmrt.scheduler.trainer.run import Phase, Run
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.failures import Failures
 from swarmrt.scheduler.trainer.work.microbatches.claims import Claims
 from swarmrt.scheduler.trainer.work.microbatches.feeding import Feeding
@@ -53,7 +54,7 @@ class Working:
         run = self._run
         self.finishing.has_landed = False
         work = self.recovering.recover(now) if run.books.has_vacancies else []
-        if run.dispatch.has_room and run.phase is not Phase.WAITING:
-            work_s = run.work_time.mean_s + WORDS * run.own_link.delay_s
+        if run.dispatch.has_room and run.phase is not RunPhase.WAITING:
+            work_s = run.pace.work_time.mean_s + WORDS * run.own_link.delay_s
             work += run.dispatch.fill(run.epoch, run.agenda, now, work_s)
         return work

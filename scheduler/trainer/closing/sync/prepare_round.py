@@ -24,7 +24,7 @@ NORMS_DIFFER = 1e-9  # of a norm, by which hardware may round a sum in float64 d
 
 
 @dataclass(slots=True)
-class Round:
+class PrepareRound:
     """A round of Prepare, in all stages at once."""
 
     epoch: int
