@@ -16,11 +16,9 @@ from dataclasses import dataclass, field
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.timing.times import AGAIN_S, CHUNK_S, OFFER_S
 
 OF_ONE = 2  # chunks that one donor is asked for at once: one on its way, and one behind it
-CHUNK_S = 10.0  # for the first chunk, before it is known how long one takes
-OFFER_S = 5.0  # for an offer: the file may still have to be written
-AGAIN_S = 4.0  # before a donor whose link broke is asked again
 MISSES = 5  # in vain, each after twice as long, before a donor is out
 
 

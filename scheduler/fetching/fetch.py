@@ -36,11 +36,10 @@ from swarmrt.scheduler.fetching.events import (
     Verdict,
 )
 from swarmrt.scheduler.fetching.sharing import IN_ALL, Ask, Sharing
+from swarmrt.scheduler.timing.times import LATER_S, MOST_AWAY_S
 
 MOST_DONORS = 16  # of one file: more are not asked
 MOST_TIMES = 4  # that one donor is asked for as many bytes as the file has
-LATER_S = 0.25  # at least, for donors that say later than the first one which file they have
-MOST_AWAY_S = 60.0  # for which all donors are waited for
 
 
 class Keep(Recorded, frozen=True):

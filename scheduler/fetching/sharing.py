@@ -11,8 +11,9 @@ import math
 from swarmrt.ids import PeerId
 from swarmrt.recorded import Recorded
 from swarmrt.scheduler.fetching.chunks import Chunks
-from swarmrt.scheduler.fetching.donors import CHUNK_S, OF_ONE, Donor
+from swarmrt.scheduler.fetching.donors import OF_ONE, Donor
 from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.timing.times import CHUNK_S
 
 IN_ALL = 8  # chunks asked for at once, or being written: so much memory is taken
 UNHURRIED = 1  # the same, where nobody waits for the file: what comes beside it waits for one chunk

@@ -4,7 +4,7 @@ Rules:
 - The run begins when every stage has the replicas that were asked for.
 - What becomes of peers is decided in `joining` and `fencing`, of microbatches in `working`, of
   versions in `closing`, of a lost state in `rollback`, and when it is over in `ending`. Here each
-  event finds its part; after it, whatever is possible now is done.
+  event finds who deals with it; then, whatever is possible now is done.
 - Whatever is awaited is asked for again when it is overdue. Deadlines are learned.
 
     HAILING → WAITING → TRAINING ⇄ PREPARING → … → CLOSING → (Stop)
@@ -51,10 +51,11 @@ from swarmrt.scheduler.events import (
 )
 from swarmrt.scheduler.instructions import Instruction, ReportWaiting, StartDeadline
 from swarmrt.scheduler.settings import TrainerSettings
+from swarmrt.scheduler.timing.times import REPORT_S, REWIRE_S
 from swarmrt.scheduler.trainer.closing.strategy import Closing
 from swarmrt.scheduler.trainer.closing.sync.sync import Sync
 from swarmrt.scheduler.trainer.course.course import RunPhase
-from swarmrt.scheduler.trainer.course.ending import Ending as EndOfRun
+from swarmrt.scheduler.trainer.course.ending import EndOfRun
 from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.course.settling import Settling
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
@@ -66,8 +67,7 @@ from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.plausible import CHECKS
-from swarmrt.scheduler.trainer.run import WAITING_S, Run
-from swarmrt.scheduler.trainer.work.dispatch import REWIRE_S
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.ledger import NOBODY
 from swarmrt.scheduler.trainer.work.microbatches.working import Working
 
@@ -75,7 +75,7 @@ OF_WORK = frozenset({Accepted, Accumulated, Busy, Claim, Evaluated, Stale})
 """Messages that bring no newcomer to the version of the others; most are of these."""
 
 RECEIPTS = frozenset({Accepted, Accumulated})
-"""Messages by which a peer says that it has taken or done its part of a microbatch."""
+"""Messages by which a peer says that it has taken a microbatch, or done it at its stage."""
 
 
 class TrainerCore:
@@ -186,7 +186,7 @@ class TrainerCore:
 
     def _started(self, now: float) -> list[Instruction]:
         return [
-            StartDeadline("waiting", now + WAITING_S),
+            StartDeadline("waiting", now + REPORT_S),
             self.watching.start(now),
             self.ending.start(now),
         ]
@@ -282,7 +282,7 @@ class TrainerCore:
             run.unable.why(stage, now) if ready[stage] < needed[stage] else "" for stage in stages
         )
         report = ReportWaiting(ready, needed, loading, why)
-        return [report, StartDeadline("waiting", now + WAITING_S)]
+        return [report, StartDeadline("waiting", now + REPORT_S)]
 
     # ------------------------------------------------------------------ invariants
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 
 from swarmrt.scheduler.events import Moved
-from swarmrt.scheduler.timing.link_rate import LONGEST_WORD_S, MEASURED_S, LinkRate
+from swarmrt.scheduler.timing.link_rate import LONGEST_WORD_S, LinkRate
+from swarmrt.scheduler.timing.times import UNMEASURED_LINK_S
 
 FRAME_BYTES = 256 << 10  # of bulk, for which a word waits
-UNMEASURED_S = 2 * MEASURED_S  # before the rate is known
 
 
 class OwnLink:
@@ -34,5 +34,5 @@ class OwnLink:
     def look(self, now: float) -> None:
         """Note whether it carries anything at this time."""
         rate, quiet_s = self._rate.bytes_per_s, now - self._moved_at
-        waits_s = FRAME_BYTES / rate if rate else UNMEASURED_S
+        waits_s = FRAME_BYTES / rate if rate else UNMEASURED_LINK_S
         self.delay_s = waits_s if quiet_s <= LONGEST_WORD_S else 0.0

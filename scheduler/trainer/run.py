@@ -1,5 +1,4 @@
-"""The knowledge that the trainer has of its run. The parts of its core share it, as those of a peer
-a seat."""
+"""The knowledge that the trainer has of its run: all that decides anything shares it."""
 
 from __future__ import annotations
 
@@ -24,9 +23,6 @@ from swarmrt.scheduler.trainer.work.books import Books
 from swarmrt.scheduler.trainer.work.dispatch import Dispatch, Late
 from swarmrt.scheduler.trainer.work.ledger import Grant, Ledger
 from swarmrt.scheduler.trainer.work.receipts import Receipts
-
-WAITING_S = 1.0  # between reports of who is missing
-ANSWER_S = 5.0  # for the first answers of a kind, before it is known how long they take
 
 
 class Run(Course):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import SaveCheckpoint, StartDeadline
+from swarmrt.scheduler.timing.times import SAVE_S
 
 SNAPSHOTS_BESIDE = 1  # one that is collected: replicas keep two, and the oldest goes first
-SAVE_S = 1.0  # before another try, times the tries that have failed
 
 
 class Saving:

@@ -33,12 +33,12 @@ from swarmrt.scheduler.trainer.closing import comparing, holding, worth
 from swarmrt.scheduler.trainer.closing.disputes import NotFinite, Unreachable
 from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.missing import Missing
-from swarmrt.scheduler.trainer.closing.sync import applying, waiting
+from swarmrt.scheduler.trainer.closing.sync import applying, round_patience
 from swarmrt.scheduler.trainer.closing.sync.applying import Applying
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
-from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
+from swarmrt.scheduler.trainer.closing.sync.round_patience import RoundPatience
 from swarmrt.scheduler.trainer.course import settling
-from swarmrt.scheduler.trainer.course.ending import Ending
+from swarmrt.scheduler.trainer.course.ending import EndOfRun
 from swarmrt.scheduler.trainer.course.pace import Pace
 from swarmrt.scheduler.trainer.course.resumption import Checkpointed, Plan
 from swarmrt.scheduler.trainer.membership import health, price
@@ -173,10 +173,10 @@ def counts_pauses(carried: Callable[..., None], self: Direction, *rest: Any) -> 
 
 
 def takes_it_for_looked_at(
-    begin: Callable[..., None], waiting_: Waiting, round_: PrepareRound, now: float
+    begin: Callable[..., None], patience_: RoundPatience, round_: PrepareRound, now: float
 ) -> None:
-    begin(waiting_, round_, now)
-    waiting_._has_looked = True
+    begin(patience_, round_, now)
+    patience_._has_looked = True
 
 
 def whom_no_other_rule_finds() -> None:
@@ -246,7 +246,7 @@ GUARDS: dict[str, Guard] = {
         newcomers.test_who_holds_a_round_up_is_of_a_stage_that_has_not_answered,
     ),
     "what came to a stop is not slow": Guard(
-        around(Waiting, "begin", takes_it_for_looked_at),
+        around(RoundPatience, "begin", takes_it_for_looked_at),
         newcomers.test_what_came_to_a_stop_is_missing_and_not_slow,
     ),
     "a link is no slower for the pauses of the other end": Guard(
@@ -327,7 +327,7 @@ GUARDS: dict[str, Guard] = {
         says(Members, "waits_for", PeerId("")), hang("slices and sums")
     ),
     "who was done without in vain is called again": Guard(
-        says(Waiting, "_call_others", []),
+        says(RoundPatience, "_call_others", []),
         partial(
             hangs.test_innocent_one_is_called_again_when_the_other_is_late_alone,
             (2, 2),
@@ -336,7 +336,7 @@ GUARDS: dict[str, Guard] = {
         ),
     ),  # fmt: skip
     "who rests is called when the other one hangs": Guard(
-        says(Waiting, "_lone_ones_beside_others", []),
+        says(RoundPatience, "_lone_ones_beside_others", []),
         hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
     ),
     "who is alone and heard is waited for": Guard(
@@ -354,11 +354,11 @@ GUARDS: dict[str, Guard] = {
         hangs.test_a_run_that_nobody_can_go_on_with_ends_though_the_others_repeat_what_they_did,
     ),
     "of two that wait for each other the one that says so goes": Guard(
-        has(waiting, "blamed", lambda missing, _, trust: [max(missing, key=trust)]),
+        has(round_patience, "blamed", lambda missing, _, trust: [max(missing, key=trust)]),
         hang("slices and sums"),
     ),
     "a computation is found out before a step was timed": Guard(
-        has(admitting, "UNTIMED_S", math.inf),
+        has(admitting, "COMPUTATION_S", math.inf),
         hangs.test_computation_that_hangs_before_a_restarted_trainer_has_timed_any_is_found_out,
     ),
     "an update is not waited for where a newcomer has the version": Guard(
@@ -366,11 +366,11 @@ GUARDS: dict[str, Guard] = {
         hangs.test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version,
     ),
     "whom no other rule finds is done without": Guard(
-        says(Ending, "_try_without", None),
+        says(EndOfRun, "_try_without", None),
         whom_no_other_rule_finds,
     ),
     "who rests is called though it was a slow one": Guard(
-        says(Waiting, "_call_others", []),
+        says(RoundPatience, "_call_others", []),
         hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
     ),
     "what is void is not accumulated": Guard(

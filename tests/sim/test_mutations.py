@@ -15,7 +15,7 @@ from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.tasks import Phase
-from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
+from swarmrt.scheduler.trainer.closing.sync.round_patience import RoundPatience
 from swarmrt.scheduler.trainer.membership.health import Health
 from swarmrt.scheduler.trainer.work.ledger import Ledger
 from swarmrt.sim.engine.network import Weather
@@ -97,7 +97,7 @@ def trainers_in_a_storm(seed: int) -> Scenario:
 def without_anybody_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is ever given up, and no round is ever void."""
     monkeypatch.setattr(Health, "verdict", lambda self, now, *rest: "fine")
-    monkeypatch.setattr(Waiting, "is_late", lambda self, *rest: [])
+    monkeypatch.setattr(RoundPatience, "is_late", lambda self, *rest: [])
 
 
 @pytest.mark.parametrize(

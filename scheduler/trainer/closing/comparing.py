@@ -17,11 +17,11 @@ from typing import NamedTuple
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.settings import StepTold
 from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.timing.times import MORE_S
 
 LONGER = 4  # more steps that take longer than that do not
 JUDGED = 12  # steps, after which whoever came is no longer to blame
 TIMES = 1.5  # as long as before a step takes that is longer
-MORE_S = 2.0  # at the least: less is hardly due to one member
 TOLD = 32  # steps of an earlier incarnation that are looked at
 
 

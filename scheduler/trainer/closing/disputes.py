@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.timing.times import CONFIRM_S
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
-
-CONFIRM_S = 1.0  # in which the other end of a link sees it break as well, and says so
 
 Trust = Callable[[PeerId], Any]  # the less, the more
 

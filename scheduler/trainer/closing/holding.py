@@ -31,7 +31,7 @@ class Holding:
             self._hold = run.current, now + held_s
             run.pace.work_took(now - run.pace.step_began_at)
             for newcomer, seconds in waits_s:
-                newcomer.holds += seconds > 0
+                newcomer.times_held_for += seconds > 0
             if held_s:
                 run.agenda.set(("hold", None), now + held_s)
         if now + TOLERANCE_S >= self._hold[1]:
@@ -43,7 +43,7 @@ class Holding:
         run = self._run
         behind, most = worth.behind(run, newcomer), worth.most_missed(run, newcomer)
         step_s, gradient_s = run.pace.step_time.mean_s, worth.following_s(run, newcomer)
-        if newcomer.holds > MOST_HOLDS or not behind < most or not step_s:
+        if newcomer.times_held_for > MOST_HOLDS or not behind < most or not step_s:
             return 0.0
         if worth.is_alone(run, newcomer) or worth.is_link_too_slow(run, newcomer):
             return 0.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.following import Store
+from swarmrt.scheduler.timing.times import LEAST_DEAR_S, LONGEST_ROUND_S, UNTIMED_ROUND_S
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
@@ -19,9 +20,6 @@ from swarmrt.scheduler.trainer.run import Run
 WAYS = 2  # a gradient goes to its owners in slices, and comes back in sums, or the other way round
 SLACK = 1.5  # times as long as without it may a step take with a member
 DEAR = 2  # rounds that take longer, one after the other: a link may stall once
-LEAST_DEAR_S = 2.0  # of a round: less is hardly a link's
-LONGEST_ROUND_S = 10.0  # at the least, before somebody is left out of it
-UNKNOWN_S = 120.0  # the same, before anything is known of the step time
 
 
 def is_alone(run: Run, member: Member) -> bool:
@@ -99,13 +97,15 @@ def carrying_s(run: Run, round_: PrepareRound) -> float:
 def most_round_s(run: Run, member: Member) -> float:
     """Return how long rounds with this member may take: steps are longer by half at the most."""
     step_s = step_without_s(run, member)
-    return max(LEAST_DEAR_S, SLACK * step_s - run.pace.work_time.mean_s) if step_s else UNKNOWN_S
+    return (
+        max(LEAST_DEAR_S, SLACK * step_s - run.pace.work_time.mean_s) if step_s else UNTIMED_ROUND_S
+    )
 
 
 def longest_round_s(run: Run, round_: PrepareRound) -> float:
     """Return how long a round may take, while its parts move, before it goes without somebody."""
     if not run.pace.step_time.samples:
-        return UNKNOWN_S
+        return UNTIMED_ROUND_S
     members = [m for peer in round_.members if (m := run.members.get(peer)) is not None]
     most_listeners = max(map(len, round_.listeners))
     step_s = max(step_without_s(run, member) for member in members)

@@ -16,6 +16,7 @@ from swarmrt.scheduler.instructions import (
     ReportStall,
     StartDeadline,
 )
+from swarmrt.scheduler.timing.times import SAY_S, STALL_S
 from swarmrt.scheduler.trainer.closing.strategy import Closing
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.awaiting import awaited as awaited_work
@@ -24,14 +25,12 @@ from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.microbatches.working import Working
 
 SAVES = 30  # tries to write the last checkpoint, over seven minutes, for somebody to make room
-SAY_S = 60.0  # without any progress anywhere, before people are told, and between such words
-SAY_STEPS = 4  # the same, once it is known how long steps take
-STALL_S = 300.0  # before it is tried without whoever is waited for
-STALL_STEPS = 20
+SAY_STEPS = 4  # without any progress, where that is longer
+STALL_STEPS = 20  # and before it is tried without whoever is waited for
 LAST_STALLS = 4  # times as long, and the run is given up
 
 
-class Ending:
+class EndOfRun:
     def __init__(self, run: Run, working: Working, closing: Closing) -> None:
         self._run, self._working, self._closing = run, working, closing
         self._watches_at = self._says_at = self._tries_at = 0.0  # next

@@ -60,9 +60,9 @@ def choose_version(
         if 0 <= applied < epoch << EPOCH_BITS
     ]
     expected = checkpoint.version + INTERVALS * checkpoint.every + STEPS
-    far = expected if checkpoint.every else math.inf
+    furthest = expected if checkpoint.every else math.inf
     possible = [
-        (share >= 0.5, version <= far or share > 0.5, version, share, applied)
+        (share >= 0.5, version <= furthest or share > 0.5, version, share, applied)
         for share, version, applied in plans
         if share
     ]

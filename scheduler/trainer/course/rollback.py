@@ -9,10 +9,11 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     StartDeadline,
 )
+from swarmrt.scheduler.timing.times import REPORT_S
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Membership
-from swarmrt.scheduler.trainer.run import WAITING_S, Run
+from swarmrt.scheduler.trainer.run import Run
 
 
 class Rollback:
@@ -51,4 +52,4 @@ class Rollback:
             if member.beacon is not None:
                 run.conduct.pardon(member.peer)  # until a version that may be far by now
                 instructions.append(self._admitting.admit(member, donors, now))
-        return [*instructions, StartDeadline("waiting", now + WAITING_S)]
+        return [*instructions, StartDeadline("waiting", now + REPORT_S)]

@@ -6,12 +6,11 @@ It hails all that it sees, and decides once it knows what they hold.
 from __future__ import annotations
 
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
+from swarmrt.scheduler.timing.times import SETTLE_S
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.course.resumption import Checkpointed, choose_version
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
 from swarmrt.scheduler.trainer.run import Run
-
-SETTLE_S = 3.0  # for more peers to answer a hail, once there are enough
 
 
 class Settling:

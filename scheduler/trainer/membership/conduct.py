@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.timing.times import CUT_S, LEAST_REST_S, MOST_REST_S
 
 MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
 MAKES_UP = 8  # commits, for one fault
 WAITED_FOR = 8  # times as long as all have waited for it
-CUT_S = 20.0  # of a step, at most
-LEAST_REST_S, MOST_REST_S = 10.0, 3600.0  # of who is slow
 MOST_AT_ODDS = 64  # others that are remembered of each
 MOST_KNOWN = 4096  # peers that are remembered, the newest of them
 
@@ -48,7 +47,7 @@ class Record:
     commits: int = 0  # that it has taken part in since the last fault, or that made up for one
     contradictions: int = 0  # of weights that are known
     cuts: int = 0  # between it and others, by the word of both
-    left_out: int = 0  # for one of them
+    gave_way: int = 0  # in one of them
     rests: int = 0  # because it was slow, since it last made up for a fault or for one of these
     barred_until: int = 0  # the version before which it is not admitted again
     barred_until_s: float = -math.inf  # and the time
@@ -92,12 +91,12 @@ class Conduct:
 
         def rank(peer: PeerId) -> tuple[int, int, int]:
             record = self._record(peer)
-            return record.cuts, -record.left_out, -owned(peer)
+            return record.cuts, -record.gave_way, -owned(peer)
 
         goes = max(one, other, key=rank)
         for peer in (one, other):
             self._record(peer).cuts += 1
-        self._record(goes).left_out += 1
+        self._record(goes).gave_way += 1
         return goes
 
     def at_odds(self, one: PeerId, other: PeerId, trust: Callable[[PeerId], Any]) -> PeerId:

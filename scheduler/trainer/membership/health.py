@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.timing.times import BURST_S
 
 
 class Verdict(StrEnum):
@@ -24,7 +25,6 @@ class Verdict(StrEnum):
 
 
 LEAST_SAMPLES = 3  # of a kind, before it can be late
-BURST_S = 0.25  # half of a beat: several hails are answered at once, or nearly
 EARLY = 1.5  # of a mean: a thing that always took equally long may still take half as long again
 LEAST_BEATS = 3  # in a deadline: two may be lost, and at twice it a radio has stalled for four
 LEAST_COMPUTATIONS = 4  # in a deadline: at twice it, one has taken eight times as long

@@ -40,12 +40,15 @@ class Member:
     late_at: float = -math.inf  # when that was found late
     reached: int = 0  # the version that it has come to since
     came_on_at: float = 0.0  # when it last came to one, or bytes of what it lacks did
-    holds: int = 0  # commits that were held for it since its admission
+    times_held_for: int = 0  # that a commit was held for it since its admission
     dear: int = 0  # rounds in a row that it made longer than it is worth
     step_before_s: float = 0.0  # a step's time when it was let in; 0 when that was not known
     longer_s: tuple[float, float] = (0.0, 0.0)  # that steps take with it, and took before
     left_out: LeftOut | None = None  # why it has to wait, until it is admitted again
-    held: tuple[int, str] = (-1, "")  # version, and digest of its parameters, by its own word
+    named_weights: tuple[int, str] = (
+        -1,
+        "",
+    )  # by its own word: version, digest
     has_agreed: bool = False  # its weights were those of the others, after an update
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit
@@ -68,8 +71,8 @@ class Member:
 
     def says_of(self, version: int) -> str:
         """Return the digest that it has named for this version; empty for none."""
-        if self.held[0] == version:
-            return self.held[1]
+        if self.named_weights[0] == version:
+            return self.named_weights[1]
         if self.beacon is not None and self.beacon.version == version:
             return self.beacon.digest
         return ""

@@ -16,13 +16,12 @@ from swarmrt.messages import Accepted, Forward
 from swarmrt.scheduler.instructions import Batch, Send
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.timing.times import CLAIM_S, REWIRE_S
 from swarmrt.scheduler.trainer.work.window import Window
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
-REWIRE_S = 0.25  # before asking again when no replica of stage 0 can take work
 SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
 IN_VAIN = 2  # attempts that were late, before somebody keeps what he is given
-CLAIM_S = 10.0  # for the first claims, before it is known how long they take
 
 
 Late = tuple[str, MicrobatchId | None]  # what is overdue

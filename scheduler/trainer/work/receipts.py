@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimates
+from swarmrt.scheduler.timing.times import ANSWER_S
 from swarmrt.scheduler.trainer.work.dispatch import Late
 from swarmrt.scheduler.trainer.work.ledger import Ledger
 
 IN_VAIN = 6  # times: then 63 times as long was waited as it ever takes
-ANSWER_S = 5.0  # for the first ones, before it is known how long they take
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ import math
 
 from swarmrt.ids import PeerId
 
-WAITING = 4  # microbatches for each peer: a pipeline of equal ones is then 98 % busy
-WAITING_S = 0.1  # or so much work, where that is more: as long as machines and networks stutter
-MOST_WAITING = 32  # however short they are said to be
+DEPTH = 4  # microbatches for each peer: a pipeline of equal ones is then 98 % busy
+DEPTH_S = 0.1  # or so much work, where that is more: as long as machines and networks stutter
+MOST_DEPTH = 32  # however short they are said to be
 GAIN = 1.5  # on what is under way: how fast the window opens, a round trip at a time
 SMOOTHING = 1 / 2  # of a beacon
 
@@ -29,12 +29,12 @@ class Window:
         self._wanted: dict[PeerId, int] = {}  # to wait at each, with the one that it computes
         self._unheard: set[PeerId] = set()  # in this round
         self._landed = 0  # in this round
-        self.size = WAITING
+        self.size = DEPTH
 
     def add(self, peer: PeerId) -> None:
         """Count a peer that takes work from now on."""
         self._waiting.setdefault(peer, 0.0)
-        self._wanted.setdefault(peer, WAITING)
+        self._wanted.setdefault(peer, DEPTH)
         self.size = max(self.size, self._least)
 
     def remove(self, peer: PeerId) -> None:
@@ -73,13 +73,13 @@ class Window:
     @property
     def _least(self) -> int:
         """The least that is in flight: each peer computes one, and the others wait."""
-        return WAITING * max(1, len(self._waiting))
+        return DEPTH * max(1, len(self._waiting))
 
 
 def _wanted(service_s: float) -> int:
     """Return how many are to be at a peer that takes so long for each. A peer may say anything."""
     if not service_s > 0:  # it has computed none yet
-        return WAITING
-    if service_s <= WAITING_S / MOST_WAITING:
-        return MOST_WAITING
-    return max(WAITING, math.ceil(WAITING_S / service_s))
+        return DEPTH
+    if service_s <= DEPTH_S / MOST_DEPTH:
+        return MOST_DEPTH
+    return max(DEPTH, math.ceil(DEPTH_S / service_s))

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.fetching.donors import AGAIN_S, CHUNK_S, MISSES, OF_ONE, OFFER_S
+from swarmrt.scheduler.fetching.donors import MISSES, OF_ONE
 from swarmrt.scheduler.fetching.fetch import (
-    MOST_AWAY_S,
     MOST_TIMES,
     Check,
     Fetched,
@@ -24,6 +23,7 @@ from swarmrt.scheduler.fetching.fetch import (
     Step,
 )
 from swarmrt.scheduler.fetching.sharing import IN_ALL, Ask
+from swarmrt.scheduler.timing.times import AGAIN_S, CHUNK_S, MOST_AWAY_S, OFFER_S
 
 CHUNK = 10
 GOOD = "good"

@@ -11,31 +11,32 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply
 from swarmrt.scheduler.instructions import Instruction, ReportLate, Send
+from swarmrt.scheduler.timing.times import ANSWER_S, FIRST_UPDATE_S
 from swarmrt.scheduler.trainer.closing.missing import TWICE, Missing
 from swarmrt.scheduler.trainer.closing.saves import copied_stages, is_to_be_saved
 from swarmrt.scheduler.trainer.closing.sync.commit import Commit
 from swarmrt.scheduler.trainer.closing.sync.costs import Costs
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
+from swarmrt.scheduler.trainer.closing.sync.round_patience import RoundPatience
 from swarmrt.scheduler.trainer.closing.sync.voiding import stop_waiting
-from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
 from swarmrt.scheduler.trainer.closing.unlike import SOFTWARE, kind_of_difference
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import ANSWER_S, Run
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.microbatches.working import Working
-
-FIRST_UPDATE_S = 30.0  # before it is known how long one takes
 
 
 class Applying:
-    def __init__(self, run: Run, admitting: Admitting, working: Working, waiting: Waiting) -> None:
+    def __init__(
+        self, run: Run, admitting: Admitting, working: Working, patience: RoundPatience
+    ) -> None:
         self._run, self._admitting, self._working = run, admitting, working
-        self._waiting, self._costs, self._missing = waiting, Costs(run), Missing(run)
+        self._patience, self._costs, self._missing = patience, Costs(run), Missing(run)
 
     def apply(self, round_: PrepareRound, norm: float, now: float) -> list[Instruction]:
         """Announce the global norm, as all stages are prepared, and go on to the next step."""
         run = self._run
-        self._waiting.took(now - round_.began_at)
+        self._patience.took(now - round_.began_at)
         apply = Apply(run.epoch, run.version, round_.number, norm, False)
         copied = copied_stages(run, self._admitting, now)
         run.saving.snapshots += bool(copied)
@@ -104,7 +105,7 @@ class Applying:
             times = self._run.pace.apply_times[commit.is_copied_by(member.peer)]
             times.add_answer(member.peer, now - self._run.pace.applied_at, commit.patience_s)
         commit.applied.setdefault(member.peer, digest)
-        member.held = (version, commit.applied[member.peer])
+        member.named_weights = (version, commit.applied[member.peer])
         self._run.pace.came((member.peer, "applied"), now)
         return self.close_if_whole(commit, now)
 

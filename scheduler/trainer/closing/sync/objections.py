@@ -12,7 +12,8 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Refused
 from swarmrt.scheduler.instructions import Instruction
-from swarmrt.scheduler.trainer.closing.disputes import CONFIRM_S, NotFinite, Unreachable
+from swarmrt.scheduler.timing.times import CONFIRM_S
+from swarmrt.scheduler.trainer.closing.disputes import NotFinite, Unreachable
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.closing.sync.voiding import void_round
 from swarmrt.scheduler.trainer.membership.members import Member

@@ -21,8 +21,8 @@ from swarmrt.scheduler.trainer.closing.strategy import Answer, Closing
 from swarmrt.scheduler.trainer.closing.sync.applying import Applying
 from swarmrt.scheduler.trainer.closing.sync.objections import Objections
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
+from swarmrt.scheduler.trainer.closing.sync.round_patience import RoundPatience
 from swarmrt.scheduler.trainer.closing.sync.voiding import void_round
-from swarmrt.scheduler.trainer.closing.sync.waiting import Waiting
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
@@ -35,8 +35,8 @@ class Sync(Closing):
         self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
         self._newest: PrepareRound | None = None  # that was begun, though it may be void by now
         self._holding, self._objections = Holding(run), Objections(run)
-        self._waiting = Waiting(run, admitting)
-        self._applying = Applying(run, admitting, working, self._waiting)
+        self._patience = RoundPatience(run, admitting)
+        self._applying = Applying(run, admitting, working, self._patience)
 
     @property
     def is_due(self) -> bool:
@@ -64,7 +64,7 @@ class Sync(Closing):
         listeners = tuple(tuple(m.peer for m in joining if m.stage == s) for s in stages)
         shared = {s for s in stages if len(rosters[s]) + len(listeners[s]) > 1}
         if self._newest is None or (self._newest.epoch, self._newest.step) != run.current:
-            self._waiting.begin_step(now)
+            self._patience.begin_step(now)
             self._objections.begin_step()
         round_ = self._newest = PrepareRound(
             run.epoch,
@@ -79,7 +79,7 @@ class Sync(Closing):
         )
         run.prepare(round_)
         run.pace.round_began_at = now
-        self._waiting.begin(round_, now)
+        self._patience.begin(round_, now)
         return [Send(peer, prepare) for peer, prepare in round_.prepares()]
 
     def _prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
@@ -107,7 +107,7 @@ class Sync(Closing):
         round_.norm = round_.whole_norm()
         if not round_.by_owners:
             return self._applying.apply(round_, round_.norm, now)
-        self._waiting.begin(round_, now)
+        self._patience.begin(round_, now)
         return [Send(peer, update) for peer, update in round_.updates()]
 
     def _updated(self, sender: PeerId, message: Updated, now: float) -> list[Instruction]:
@@ -143,9 +143,9 @@ class Sync(Closing):
     def is_late(self, what: str, now: float) -> list[Instruction]:
         match what:
             case "ask":
-                return self._waiting.ask_again()
+                return self._patience.ask_again()
             case "round":
-                return self._waiting.is_late(now)
+                return self._patience.is_late(now)
             case "apply":
                 return self._applying.is_late(now)
         return []
@@ -163,7 +163,7 @@ class Sync(Closing):
 
     def suspects(self) -> list[PeerId]:
         in_round = self._run.round is not None
-        return self._waiting.suspects() if in_round else self._applying.suspects()
+        return self._patience.suspects() if in_round else self._applying.suspects()
 
     def awaited(self) -> str | None:
         """Return what a commit that is under way is waiting for."""

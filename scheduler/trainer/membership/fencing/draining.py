@@ -36,7 +36,7 @@ class Draining:
             run.dispatch.wiring.remove(member.peer)
             return [Send(member.peer, Drain(run.epoch))]
         if run.round is not None:
-            return []  # it is still needed for its parts
+            return []  # the round needs it
         finish = Send(member.peer, Finish(f"drained at step {run.version}"))
         return [finish, *self._fencing.lost(member.peer, "it has left", now)]
 

@@ -21,13 +21,14 @@ from swarmrt.scheduler.instructions import (
     Send,
     StartDeadline,
 )
+from swarmrt.scheduler.timing.times import REPORT_S
 from swarmrt.scheduler.trainer.closing import unlike, worth
 from swarmrt.scheduler.trainer.closing.comparing import LONGER
 from swarmrt.scheduler.trainer.closing.strategy import Closing
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.conduct import Charge
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import WAITING_S, Run
+from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.wiring.replicas import Absent
 
 _TOO_SLOW: dict[TooSlow, str] = {
@@ -132,7 +133,7 @@ class Fencing:
             run.conduct.pardon(other.peer)  # better that one than none
         if run.is_stopping:
             return [pause, *run.leave("stopped; a stage has no replica left")]
-        return [pause, StartDeadline("waiting", now + WAITING_S)]
+        return [pause, StartDeadline("waiting", now + REPORT_S)]
 
     def pardon_if_bare(self, stage: int) -> None:
         """Let whoever is left of a stage come in again: better that one than none."""

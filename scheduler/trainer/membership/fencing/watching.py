@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from swarmrt.messages import TooSlow
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
+from swarmrt.scheduler.timing.times import HEALTH_S, LOAD_S
 from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing, report_lost
@@ -22,8 +23,6 @@ from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import redo_s
 from swarmrt.scheduler.trainer.run import Run
 
-HEALTH_S = 0.25  # between looks at who is late
-LOAD_S = 60.0  # for the first newcomers, before it is known how long they take
 WHILE_IT_COMES = 16  # times as long a state may take of which bytes still come
 
 

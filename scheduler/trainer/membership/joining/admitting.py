@@ -12,11 +12,10 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Admit, Beacon
 from swarmrt.scheduler.instructions import ReportPeer, Send
+from swarmrt.scheduler.timing.times import COMPUTATION_S
 from swarmrt.scheduler.trainer.membership.health import Verdict
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
-
-UNTIMED_S = 4.0  # that a computation may take before a step was timed: late after half a minute
 
 
 class Admitting:
@@ -29,9 +28,9 @@ class Admitting:
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
         member.reached, member.suspect = run.version, False
         member.leaving = member.draining = False
-        member.held = (-1, "")
+        member.named_weights = (-1, "")
         member.doubted_at, member.admitted_at, member.came_on_at = None, now, now
-        member.holds, member.dear, member.left_out = 0, 0, None
+        member.times_held_for, member.dear, member.left_out = 0, 0, None
         member.step_before_s = run.pace.step_time.mean_s
         digest = run.digests[member.stage]
         key = run.key_of(member.peer)
@@ -65,7 +64,7 @@ class Admitting:
         said_s = member.beacon.service_s if member.beacon is not None else 0.0
         said_at = now - self._run.own_link.delay_s
         if not step_s and said_s:
-            return member.health.verdict(said_at, max(said_s, UNTIMED_S))
+            return member.health.verdict(said_at, max(said_s, COMPUTATION_S))
         return member.health.verdict(said_at, min(said_s or step_s, step_s))
 
     def is_stuck(self, member: Member, now: float) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, Hail
 from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.scheduler.timing.times import ANSWER_S, DOUBT_S, LISTEN_S
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
@@ -18,10 +19,7 @@ from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting, re
 from swarmrt.scheduler.trainer.membership.joining.introducing import remind, welcome
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.run import ANSWER_S, Run
-
-DOUBT_S = 0.25  # half of what is between two beacons: several late ones come together
-LISTEN_S = 1.5  # without anything new of what it misses, a newcomer has missed it for good
+from swarmrt.scheduler.trainer.run import Run
 
 
 class Beacons:
@@ -84,7 +82,7 @@ class Beacons:
             member.came_on_at = now
 
     def _reconcile(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
-        """Bring what the trainer thinks of a peer and what it says of itself together."""
+        """Reconcile what the trainer thinks of a peer with what it says of itself."""
         if self._run.phase is RunPhase.HAILING:
             return []
         is_here = beacon.term == member.term and beacon.state != "joining"
@@ -128,7 +126,8 @@ class Beacons:
         return self._fencing.fence(member, reason, now) + self._letting_in.consider(member, now)
 
     def _has_caught_up(self, member: Member, beacon: Beacon, now: float) -> list[Instruction]:
-        """A newcomer that missed a part of a commit never will: it gets the state once more."""
+        """Let a newcomer in that has caught up. One that has missed what leads to a version gets
+        the state once more."""
         member.reached = beacon.version
         since = max(member.came_on_at, self._run.pace.applied_at)
         tries = 3 if beacon.prepared >= 0 else 1  # it may be at work, on a slower device

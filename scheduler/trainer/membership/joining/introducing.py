@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from swarmrt.messages import Standing
 from swarmrt.scheduler.instructions import Instruction, Send
+from swarmrt.scheduler.timing.times import REMIND_S
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
-
-REMIND_S = 1.0  # rarely is one lost: with the link to whom it was for, who is told all then
 
 
 def welcome(run: Run, member: Member) -> list[Instruction]:

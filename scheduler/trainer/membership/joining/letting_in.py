@@ -49,7 +49,7 @@ class LettingIn:
         """Give it work once it has the version of the others."""
         if member.state is not Membership.ADMITTED:
             return []
-        member.reached, member.held = max(version, member.reached), (version, digest)
+        member.reached, member.named_weights = max(version, member.reached), (version, digest)
         return self._let_in(member, now)
 
     def let_in(self, now: float) -> list[Instruction]:
@@ -66,7 +66,7 @@ class LettingIn:
         return self.ready(member, version, digest, now)
 
     def _let_in(self, member: Member, now: float) -> list[Instruction]:
-        run, (version, digest) = self._run, member.held
+        run, (version, digest) = self._run, member.named_weights
         if version != run.version or run.round is not None or run.commit is not None:
             return []  # it is let in between commits: from then on it is waited for in them
         if not self._weights.are_those_of_the_others(member, digest):

@@ -47,7 +47,7 @@ class Feeding:
         self._feed(run.version + run.settings.staleness)
 
     def _feed(self, step: int) -> None:
-        """A step's microbatches, to be sent as the window allows."""
+        """Give a step's microbatches to be sent, as the window allows."""
         if step < self._run.last_version:
             self._run.dispatch.open(self._run.books.open(step))
 
@@ -61,7 +61,7 @@ class Feeding:
         return Evaluation(run.version, 0)
 
     def stop_after_this_step(self) -> None:
-        """The steps after it are not worked on any more."""
+        """Drop the steps after this one, which are not worked on any more."""
         run = self._run
         run.stop_after_this_step()
         for step in run.books.steps[1:]:

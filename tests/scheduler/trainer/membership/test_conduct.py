@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.timing.times import CONFIRM_S, CUT_S
 from swarmrt.scheduler.trainer.agreeing import odd_ones
-from swarmrt.scheduler.trainer.closing.disputes import CONFIRM_S, NotFinite, Unreachable
+from swarmrt.scheduler.trainer.closing.disputes import NotFinite, Unreachable
 from swarmrt.scheduler.trainer.membership.conduct import (
-    CUT_S,
     MAKES_UP,
     MOST_DOUBLINGS,
     MOST_KNOWN,

@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.trainer.work.window import WAITING, WAITING_S, Window
+from swarmrt.scheduler.trainer.work.window import DEPTH, DEPTH_S, Window
 
 PEERS = [PeerId(f"peer-{number}") for number in range(8)]
 
@@ -32,7 +32,7 @@ def round_of(window: Window, waiting: int, *, more: bool = True) -> int:
 
 
 def test_each_peer_has_something_waiting_from_the_start() -> None:
-    assert window_of(*PEERS).size == WAITING * len(PEERS)
+    assert window_of(*PEERS).size == DEPTH * len(PEERS)
 
 
 def test_distance_opens_the_window() -> None:
@@ -56,7 +56,7 @@ def test_a_queue_closes_the_window() -> None:
     assert window.size > 200
     for _ in range(4):
         round_of(window, waiting=window.size - len(PEERS))
-    assert window.size <= 2 * WAITING * len(PEERS)
+    assert window.size <= 2 * DEPTH * len(PEERS)
 
 
 def test_the_end_of_a_step_says_nothing_about_the_next() -> None:
@@ -129,8 +129,8 @@ def size_after(service_s: float) -> int:
 
 def test_more_wait_where_they_are_short() -> None:
     """A peer that takes 5 ms for one would be out of work after any stutter."""
-    wanted = math.ceil(WAITING_S / 0.005)
-    assert size_after(0.005) - size_after(0.1) == len(PEERS) * (wanted - WAITING)
+    wanted = math.ceil(DEPTH_S / 0.005)
+    assert size_after(0.005) - size_after(0.1) == len(PEERS) * (wanted - DEPTH)
     assert size_after(0.1) == size_after(60.0)
 
 

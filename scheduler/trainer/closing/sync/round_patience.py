@@ -12,6 +12,7 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.timing.estimate import LONGEST_S, Estimate
+from swarmrt.scheduler.timing.times import LOOK_S, ROUND_S
 from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.closing.missing import Missing, blamed
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
@@ -20,12 +21,10 @@ from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.run import Run
 
-ROUND_S = 30.0  # for the first rounds
 ASK_AGAIN = 2 / 3  # of the time after which a round is void
-LOOK_S = 1.25  # beacons tell twice a second what moves
 
 
-class Waiting:
+class RoundPatience:
     def __init__(self, run: Run, admitting: Admitting) -> None:
         self._run, self._admitting = run, admitting
         self._round_time = Estimate()
