@@ -19,14 +19,27 @@ class RunId(NamedTuple):
 
 
 class MicrobatchId(NamedTuple):
-    """The unit of work of a step. A held-out one evaluates the version that `step` says."""
+    """The unit of work of a step. A held-out one evaluates the version that `step` says.
+
+    `step` goes over the wire. What it means is asked for by name: which data it is (`position`),
+    which weights it runs on (`runs_on`), and which commit it belongs to (`commits_in`).
+    """
 
     step: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     held_out: bool = False  # from the held-out split: forward only, no claim, no gradient
 
+    def position(self, microbatches: int) -> int:
+        """Return which one it is of all that a run trains on, with so many in a step."""
+        return self.step * microbatches + self.index
+
+    @property
+    def commits_in(self) -> int:
+        """Return the step that takes its gradient, or is held up until it is evaluated."""
+        return self.step
+
     def runs_on(self, staleness: int) -> int:
-        """The version whose weights it needs; -1 stands for those of version 0 as well."""
+        """Return the version whose weights it needs; -1 stands for those of version 0 as well."""
         return self.step if self.held_out else self.step - staleness
 
     def __str__(self) -> str:

@@ -96,7 +96,7 @@ class Run(Course):
     def is_open(self, microbatch: MicrobatchId) -> bool:
         """Return whether it is to be computed now."""
         if microbatch.held_out:
-            return microbatch.step == self.version
+            return microbatch.runs_on(self.settings.staleness) == self.version
         return self.books.of(microbatch) is not None
 
     def may_be_computed_by(self, member: Member) -> list[MicrobatchId]:

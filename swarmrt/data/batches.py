@@ -68,7 +68,7 @@ class Data:
         if microbatch.held_out:
             places = np.arange(size) + microbatch.index * size
             return np.asarray(self.held_out[places % len(self.held_out)])
-        first = (microbatch.step * self._batch.microbatches + microbatch.index) * size
+        first = microbatch.position(self._batch.microbatches) * size
         places = np.arange(first, first + size)
         epochs, offsets = np.divmod(places, len(self.training))
         windows = [self._order(int(e))[o] for e, o in zip(epochs, offsets, strict=True)]
@@ -83,7 +83,7 @@ class Data:
 
     def epoch_of(self, microbatch: MicrobatchId) -> int:
         """Return the epoch in which a microbatch that is trained on begins."""
-        number = microbatch.step * self._batch.microbatches + microbatch.index
+        number = microbatch.position(self._batch.microbatches)
         return number * self._batch.microbatch // len(self.training)
 
     def shuffle(self, epoch: int) -> None:

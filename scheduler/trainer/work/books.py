@@ -51,7 +51,7 @@ class Books:
     def of(self, microbatch: MicrobatchId) -> Ledger | None:
         """The ledger that it belongs to; None when its step is not open, or has no such one."""
         is_known = not microbatch.held_out and 0 <= microbatch.index < self._microbatches
-        return self._ledgers.get(microbatch.step) if is_known else None
+        return self._ledgers.get(microbatch.commits_in) if is_known else None
 
     def fence(self, peer: PeerId) -> int:
         """Void all that this peer has in them; return how many (microbatch, stage) that was."""

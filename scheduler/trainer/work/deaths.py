@@ -54,7 +54,7 @@ class Deaths:
         run = self._run
         if member.state is not Membership.READY or not run.is_open(microbatch):
             return None
-        self._ended = {key: c for key, c in self._ended.items() if key[0].step >= run.version}
+        self._ended = {key: c for key, c in self._ended.items() if key[0].commits_in >= run.version}
         ended = self._ended.setdefault((microbatch, member.stage), Counter())
         ended[member.peer] += 1
         if len(ended) < 2 and ended[member.peer] < ALONE:

@@ -63,7 +63,7 @@ class Dispatch:
         """Drop whatever is left of a step, or all of it that is trained on."""
 
         def stays(microbatch: MicrobatchId) -> bool:
-            return microbatch.step != step or (but_held_out and microbatch.held_out)
+            return microbatch.commits_in != step or (but_held_out and microbatch.held_out)
 
         self._pending = OrderedDict((mb, None) for mb in self._pending if stays(mb))
         self._flights = {mb: flight for mb, flight in self._flights.items() if stays(mb)}

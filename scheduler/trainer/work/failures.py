@@ -57,7 +57,7 @@ class Failures:
 
     def drop(self, version: int) -> None:
         """Forget the steps before this version, which are over."""
-        self._failed = {key: c for key, c in self._failed.items() if key[0].step >= version}
+        self._failed = {key: c for key, c in self._failed.items() if key[0].commits_in >= version}
 
 
 def _are_two(failed: Counter[PeerId], times: float) -> bool:

@@ -77,7 +77,9 @@ class Receipts:
 
     def drop(self, step: int) -> None:
         """A step is committed."""
-        self._awaited = {mb: awaited for mb, awaited in self._awaited.items() if mb.step != step}
+        self._awaited = {
+            mb: awaited for mb, awaited in self._awaited.items() if mb.commits_in != step
+        }
 
     def clear(self) -> None:
         self._awaited.clear()

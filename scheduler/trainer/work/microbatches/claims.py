@@ -76,4 +76,4 @@ class Claims:
                 return []
         ways = "; ".join(" → ".join(route) for route in routes)
         reason = f"{reason}, whoever computes it: {ways}"
-        return run.is_not_finite(microbatch.step, reason, (microbatch,))
+        return run.is_not_finite(microbatch.commits_in, reason, (microbatch,))

@@ -47,7 +47,7 @@ class Finishing:
 
     def evaluated(self, member: Member, message: Evaluated, now: float) -> None:
         run, microbatch = self._run, message.work.microbatch
-        is_awaited = microbatch.held_out and microbatch.step == run.version
+        is_awaited = microbatch.held_out and run.is_open(microbatch)
         was_sent = message.epoch == run.epoch and run.dispatch.was_sent(message.work)
         is_last = member.stage == run.num_stages - 1 and member.state is Membership.READY
         if not (is_awaited and was_sent and is_last):

@@ -53,7 +53,7 @@ class Releases:
                 return [report]
             if message.not_finite:
                 reason = f"{where}: {message.reason}"
-                return run.is_not_finite(microbatch.step, reason, (microbatch,))
+                return run.is_not_finite(microbatch.commits_in, reason, (microbatch,))
             return [run.give_up(f"{where}: {message.reason}", (microbatch,))]
         run.dispatch.is_late(microbatch)  # if nobody owns it yet
         return [report]
