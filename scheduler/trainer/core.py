@@ -12,28 +12,17 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId
 from swarmrt.messages import (
     Accepted,
     Accumulated,
     Admit,
-    Applied,
-    Beacon,
     Busy,
     Claim,
-    Ending,
     Evaluated,
     Forward,
     Hail,
-    Leaving,
-    Message,
-    Prepared,
-    Ready,
-    Refused,
-    Released,
     Stale,
-    Unable,
-    Updated,
 )
 from swarmrt.scheduler.events import (
     CheckpointFailed,
@@ -58,6 +47,7 @@ from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.course.ending import EndOfRun
 from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.course.settling import Settling
+from swarmrt.scheduler.trainer.hearing import Hearing
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
@@ -65,8 +55,7 @@ from swarmrt.scheduler.trainer.membership.fencing.watching import Watching
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
-from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.plausible import CHECKS
+from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.ledger import NOBODY
 from swarmrt.scheduler.trainer.work.microbatches.working import Working
@@ -86,12 +75,20 @@ class TrainerCore:
         self.closing: Closing = Sync(run, admitting, self.working)
         self.fencing = Fencing(run, self.closing)
         self.departures = Departures(run, self.fencing)
-        self.draining = Draining(run, self.fencing)
         self.watching = Watching(run, admitting, self.fencing)
         self.letting_in = LettingIn(run, admitting, Rollback(run, admitting))
         self.beacons = Beacons(run, admitting, self.letting_in, self.fencing, self.departures)
         self.settling = Settling(run, self.letting_in)
         self.ending = EndOfRun(run, self.working, self.closing)
+        self.hearing = Hearing(
+            run,
+            working=self.working,
+            closing=self.closing,
+            departures=self.departures,
+            draining=Draining(run, self.fencing),
+            letting_in=self.letting_in,
+            beacons=self.beacons,
+        )
 
     # ------------------------------------------------------------------ the door
 
@@ -102,7 +99,7 @@ class TrainerCore:
         if now > self.watching.looks_by:
             self.watching.notice_sleep(now)
         if isinstance(event, Received):
-            instructions = self._heard(event.sender, event.message, now)
+            instructions = self.hearing.heard(event.sender, event.message, now)
             if type(event.message) in RECEIPTS and not self._may_go_on(instructions):
                 return [*self.run.agenda.arm()]
         else:
@@ -190,56 +187,6 @@ class TrainerCore:
             self.watching.start(now),
             self.ending.start(now),
         ]
-
-    def _heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
-        """A word of anybody: of a stranger only what it is, of nobody what cannot be true."""
-        run, member = self.run, self.run.members.get(sender)
-        check = CHECKS.get(type(message))
-        if check is not None and (flaw := check(message, run.known)):
-            if member is not None and member.state is not Membership.SEEN:
-                run.charge(sender, flaw, "lie")
-            return []
-        if type(message) is Beacon:
-            if run.conduct.is_expelled(sender):
-                return []
-            return self.beacons.beacon(sender, message, now)
-        if type(message) is Unable:
-            return self.departures.unable(sender, message.stage, message.reason, now)
-        return self._received(member, message, now) if member is not None else []
-
-    def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
-        run, peer = self.run, member.peer
-        match message:
-            case Accumulated():  # most are of these two: a pattern of fields would take longer
-                is_its = message.stage == member.stage
-                if is_its and run.is_current(member, message.epoch, message.term):
-                    self.working.finishing.receipt(member, message.microbatch, now)
-            case Accepted():
-                run.dispatch.accepted(peer, message)
-            case Busy(work, service_s):
-                run.dispatch.wiring.observe(peer, service_s)
-                run.dispatch.refused(peer, work, now + max(REWIRE_S, service_s))
-            case Stale(work):
-                run.dispatch.refused(peer, work, now + REWIRE_S)
-            case Claim():
-                return self.working.claims.claim(member, message, now)
-            case Evaluated():
-                self.working.finishing.evaluated(member, message, now)
-            case Released(epoch, term) if run.is_current(member, epoch, term):
-                return self.working.releases.released(member, message)
-            case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
-                return self.letting_in.ready(member, version, digest, now)
-            case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):
-                return self.draining.leaving(member, idle, now)
-            case Prepared() | Updated() | Refused():
-                return self.closing.heard(member, message, now)
-            case Ending():
-                return self.departures.ended(member, message, now)
-            case Applied(epoch, version, digest) if epoch == run.epoch:
-                if member.state is Membership.ADMITTED:
-                    return self.letting_in.followed(member, version, digest, now)
-                return self.closing.heard(member, message, now)
-        return []
 
     # ------------------------------------------------------------------ deadlines
 
