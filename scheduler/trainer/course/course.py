@@ -68,80 +68,29 @@ NEXT: dict[RunPhase, dict[Turn, RunPhase]] = {
 
 
 class Course:
+    """The course of a run. Its fields are read everywhere, and written here alone."""
+
     def __init__(self, settings: TrainerSettings) -> None:
-        self._phase = RunPhase.HAILING if settings.resume else RunPhase.WAITING
-        self._epoch, self._version = settings.epoch, settings.start_version
-        self._digests = settings.start_digests or ("",) * len(settings.needed)
-        self._update = UNKNOWN_UPDATE
-        self._round: PrepareRound | None = None
-        self._commit: Commit | None = None
-        self._void_rounds = 0
-        self._last_version = settings.steps
-        self._has_begun = self._is_stopping = False
-
-    # ------------------------------------------------------------------ where it is
-
-    @property
-    def phase(self) -> RunPhase:
-        return self._phase
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
-    @property
-    def version(self) -> int:
-        """Return the version that is the newest. The next to be committed is the step of that
-        number."""
-        return self._version
+        self.phase = RunPhase.HAILING if settings.resume else RunPhase.WAITING
+        self.epoch = settings.epoch
+        self.version = settings.start_version  # the newest; the step of that number is next
+        self.digests = settings.start_digests or ("",) * len(settings.needed)  # of the version
+        self.update = UNKNOWN_UPDATE  # round and norm of the one that made this version
+        self.round: PrepareRound | None = None  # that is under way
+        self.commit: Commit | None = None  # of this version, until all have applied it
+        self.void_rounds = 0  # of this step
+        self.last_version = settings.steps
+        self.has_begun = False  # this incarnation has trained
+        self.is_stopping = False  # a stop was asked for
 
     @property
     def current(self) -> tuple[int, int]:
         """Epoch and step of what is next to be committed."""
-        return self._epoch, self._version
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        """Return those of the version's parameters, by stage; empty where not known."""
-        return self._digests
-
-    @property
-    def update(self) -> tuple[int, float]:
-        """Return the round and norm of the one that made this version; -1 if not known."""
-        return self._update
-
-    @property
-    def round(self) -> PrepareRound | None:
-        """Return the round that is under way."""
-        return self._round
-
-    @property
-    def commit(self) -> Commit | None:
-        """Return the commit of this version, until all have applied it."""
-        return self._commit
-
-    @property
-    def void_rounds(self) -> int:
-        """Return how many rounds of this step were void."""
-        return self._void_rounds
-
-    @property
-    def last_version(self) -> int:
-        return self._last_version
+        return self.epoch, self.version
 
     @property
     def is_last_version(self) -> bool:
-        return self._version == self._last_version
-
-    @property
-    def has_begun(self) -> bool:
-        """Return whether this incarnation has trained."""
-        return self._has_begun
-
-    @property
-    def is_stopping(self) -> bool:
-        """Return whether a stop was asked for."""
-        return self._is_stopping
+        return self.version == self.last_version
 
     # ------------------------------------------------------------------ what happens
 
@@ -158,26 +107,26 @@ class Course:
         Before: HAILING. After: WAITING, at that version; nothing of a step is done.
         """
         self._turn(Turn.SETTLED)
-        self._version, self._update, self._digests = version, update, digests
-        self._void_rounds = 0
+        self.version, self.update, self.digests = version, update, digests
+        self.void_rounds = 0
 
     def serve(self) -> None:
         """Begin to train, as every stage is served.
 
         Before: WAITING, without a round or a commit. After: TRAINING, at the same version.
         """
-        assert self._round is None and self._commit is None
+        assert self.round is None and self.commit is None
         self._turn(Turn.SERVED)
-        self._has_begun, self._void_rounds = True, 0
+        self.has_begun, self.void_rounds = True, 0
 
     def prepare(self, round_: PrepareRound) -> None:
         """Begin a round.
 
         Before: TRAINING, and all have applied this version. After: PREPARING.
         """
-        assert self._round is None and self._commit is None
+        assert self.round is None and self.commit is None
         self._turn(Turn.PREPARES)
-        self._round = round_
+        self.round = round_
 
     def void(self) -> None:
         """Give the round up: its step goes on.
@@ -185,8 +134,8 @@ class Course:
         Before: PREPARING. After: TRAINING, at the same version.
         """
         self._turn(Turn.VOID)
-        self._round = None
-        self._void_rounds += 1
+        self.round = None
+        self.void_rounds += 1
 
     def announce(self, commit: Commit, update: tuple[int, float]) -> None:
         """Make the version that a round has prepared the newest.
@@ -194,19 +143,19 @@ class Course:
         Before: PREPARING. After: TRAINING, at the next version, which nobody has applied, and of
         which no digest is known.
         """
-        assert commit.version == self._version + 1
+        assert commit.version == self.version + 1
         self._turn(Turn.ANNOUNCED)
-        self._version, self._update = commit.version, update
-        self._digests = ("",) * len(self._digests)
-        self._round, self._commit, self._void_rounds = None, commit, 0
+        self.version, self.update = commit.version, update
+        self.digests = ("",) * len(self.digests)
+        self.round, self.commit, self.void_rounds = None, commit, 0
 
     def committed(self, digests: tuple[str, ...]) -> None:
         """End the commit.
 
         Before: one is under way, in any phase. After: none is, and the digests are known.
         """
-        assert self._commit is not None
-        self._commit, self._digests = None, digests
+        assert self.commit is not None
+        self.commit, self.digests = None, digests
 
     def go_back(self, version: int, digests: tuple[str, ...]) -> None:
         """Go back to the checkpoint's version.
@@ -214,24 +163,24 @@ class Course:
         Before: WAITING or TRAINING. After: WAITING, in a new epoch, with nothing under way.
         """
         self._turn(Turn.GOES_BACK)
-        self._epoch += 1
-        self._version, self._digests, self._update = version, digests, UNKNOWN_UPDATE
-        self._round, self._commit, self._void_rounds = None, None, 0
+        self.epoch += 1
+        self.version, self.digests, self.update = version, digests, UNKNOWN_UPDATE
+        self.round, self.commit, self.void_rounds = None, None, 0
 
     def stop(self) -> None:
         """Take note that a stop was asked for; the phase goes on."""
-        self._is_stopping = True
+        self.is_stopping = True
 
     def stop_after_this_step(self) -> None:
         """Make the next version the last. Before: this one is not."""
-        assert self._version < self._last_version
-        self._last_version = self._version + 1
+        assert self.version < self.last_version
+        self.last_version = self.version + 1
 
     def end(self) -> None:
         """End it. Before: any phase. After: CLOSING, and that for good."""
         self._turn(Turn.ENDS)
 
     def _turn(self, turn: Turn) -> None:
-        after = NEXT[self._phase].get(turn)
-        assert after is not None, f"a run that is {self._phase} is {turn}"
-        self._phase = after
+        after = NEXT[self.phase].get(turn)
+        assert after is not None, f"a run that is {self.phase} is {turn}"
+        self.phase = after

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply
+from swarmrt.scheduler import trainer as scheduler_trainer
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.closing.sync.commit import Commit
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
+from swarmrt.scheduler.trainer.course import course as course_module
 from swarmrt.scheduler.trainer.course.course import NEXT, Course, RunPhase, Turn
 
 LAST = 9
@@ -123,3 +127,29 @@ def test_a_stop_makes_the_next_version_the_last() -> None:
     it.stop()
     it.stop_after_this_step()
     assert (it.is_stopping, it.last_version, it.is_last_version) == (True, START + 1, False)
+
+
+def test_only_a_course_writes_its_fields() -> None:
+    fields = set(vars(course()))
+    folder = Path(scheduler_trainer.__file__).parent
+    for file in folder.rglob("*.py"):
+        owners = {"run", "self"} if file.name == "run.py" else {"run"}
+        if file != Path(course_module.__file__):
+            for owner, name in written(ast.parse(file.read_text())):
+                assert owner not in owners or name not in fields, f"{file} writes run.{name}"
+
+
+def written(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the owner's name and the field's, of whatever is assigned to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield ast.unparse(node.value).split(".")[-1].lstrip("_"), node.attr
+
+
+def test_what_is_written_is_found() -> None:
+    code = "self._run.version += 1\nrun.phase, x = 1, 2\nself.round = None\nrun.epoch == 3"
+    assert list(written(ast.parse(code))) == [
+        ("run", "version"),
+        ("self", "round"),
+        ("run", "phase"),
+    ]
