@@ -15,7 +15,7 @@ from swarmrt.messages import Accumulated, Backward, Granted
 from swarmrt.scheduler.events import BackwardDone, WeightGradientsDone
 from swarmrt.scheduler.instructions import InputGrad, Instruction, KeepGradient, Send
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.sync import Reducing
+from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.tasks import Phase, Task

@@ -248,3 +248,17 @@ class Computing:
         backwards = waiting("backward") + waiting("weights") / 2  # about half of one
         forwards_s = waiting("forward") * self._forward_time.mean_s
         return forwards_s + backwards * self._backward_time.mean_s
+
+    def validate(self) -> None:
+        """Check that tasks and record are of steps that are open."""
+        self.tasks.validate()
+        settings, version, newest = self._seat.settings, self._seat.version, self._seat.newest_step
+        for task in self.tasks:
+            step, index, held_out = task.microbatch
+            assert version <= step <= newest + 1, (version, task)
+            assert step <= newest or task.backward is Phase.AWAITED
+            number = settings.eval_microbatches if held_out else settings.microbatches
+            assert 0 <= index < number, task
+        for step, index, held_out in self.record:
+            assert version <= step <= newest, (step, index)
+            assert 0 <= index < settings.microbatches and not held_out

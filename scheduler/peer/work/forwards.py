@@ -21,8 +21,8 @@ from swarmrt.scheduler.instructions import (
     Send,
     StartDeadline,
 )
-from swarmrt.scheduler.peer.blame import Blame
 from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.work.blame import Blame
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.retention import Retention
 from swarmrt.scheduler.peer.work.tasks import Phase, Task

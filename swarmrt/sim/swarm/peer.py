@@ -412,7 +412,7 @@ class SimulatedPeer:
     def _check_adopted(self, step: int, state: History) -> None:
         """Check that a member's state led to it. A newcomer's may be another of the version."""
         assert isinstance(self.process.core, PeerCore)
-        round_ = self.process.core.reducing.round(step)
+        round_ = self.process.core.seat_core.reducing.round(step)
         if round_ is not None and self.settings.me in round_.members:
             assert state[:-1] == self.history, "the owners' state was another"
 
