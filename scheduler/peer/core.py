@@ -19,14 +19,13 @@ from swarmrt.scheduler.settings import PeerSettings
 class PeerCore:
     def __init__(self, settings: PeerSettings) -> None:
         self.seat = Seat(settings)
-        self.host = Host(self.seat.store.gradient_bytes)
+        self.host = Host(self.seat.store.gradient_bytes, settings.staleness)
         self.seat_core = SeatCore(self.host, self.seat)
         self._trainer = settings.trainer
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Return what to do about an event. Answers that are no longer waited for give []."""
-        instructions = self._handle(event, now)
-        return [*instructions, *self.seat_core.settle()]
+        return self._handle(event, now) + self.seat_core.settle()
 
     def _handle(self, event: Event, now: float) -> list[Instruction]:
         match event:

@@ -1,17 +1,19 @@
 """The host of seats: what a peer's process has once, however many seats it holds.
 
-It has one link to the world and one trainer. What belongs to a stage is the seat's.
+It has one link to the world, one device and one trainer. What belongs to a stage is the seat's.
 """
 
 from __future__ import annotations
 
+from swarmrt.scheduler.peer.work.queue import ComputeQueue
 from swarmrt.scheduler.timing.link_rate import LinkRate
 
 
 class Host:
-    def __init__(self, gradient_bytes: int) -> None:
+    def __init__(self, gradient_bytes: int, staleness: int) -> None:
         """`gradient_bytes`: of its stage's gradient, as it travels."""
         self.link = LinkRate(gradient_bytes)
+        self.queue = ComputeQueue(staleness)
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
 
     @property

@@ -72,7 +72,7 @@ class SeatCore:
     def __init__(self, host: Host, seat: Seat) -> None:
         self.seat = seat
         settings = seat.settings
-        self.computing = work = Computing(seat)
+        self.computing = work = Computing(seat, host.queue)
         sizes = (settings.gradient_bytes, settings.update_bytes)
         self.reducing = reducing = Reducing(seat.me, *sizes, seat.store)
         self.forwards = forwards = Forwards(seat, work)
@@ -189,8 +189,11 @@ class SeatCore:
 
     def settle(self) -> list[Instruction]:
         """Do what the last event has made possible; call it after each."""
-        skipped = self.updating.skip_when_idle()
-        return [*skipped, *self.leaving.ask_when_idle(), *self.forwards.agenda.arm()]
+        seat = self.seat
+        done = self.updating.skip_when_idle() if seat.skipping == seat.version else []
+        if seat.is_draining:
+            done += self.leaving.ask_when_idle()
+        return done + self.forwards.agenda.arm()
 
     def _stepped(self, event: Stepped) -> list[Instruction]:
         applied = self.updating.stepped(event)

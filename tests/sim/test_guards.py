@@ -27,7 +27,7 @@ from swarmrt.scheduler.peer.membership.joining import Joining as PeersJoining
 from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.forwards import Forwards
-from swarmrt.scheduler.peer.work.tasks import Tasks
+from swarmrt.scheduler.peer.work.queue import ComputeQueue
 from swarmrt.scheduler.timing import estimate, link_rate
 from swarmrt.scheduler.timing.link_rate import Direction
 from swarmrt.scheduler.trainer.closing import comparing, holding, worth
@@ -365,7 +365,7 @@ GUARDS: dict[str, Guard] = {
         hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
     ),
     "what is void is not accumulated": Guard(
-        says(Tasks, "is_started", True),
+        says(ComputeQueue, "is_started", True),
         peers.test_what_is_owned_anew_is_computed_though_its_void_backward_still_runs,
     ),
     "what is not answered is sent again": Guard(

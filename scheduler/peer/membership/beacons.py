@@ -45,7 +45,7 @@ class Beacons:
 
     def beacon(self) -> Send:
         seat, computing, link = self._seat, self._computing, self._host.link
-        queued = 0 if seat.is_stepping else computing.tasks.computable(seat.version)
+        queued = 0 if seat.is_stepping else computing.queue.computable(seat.version)
         state: PeerState = "leaving" if self._leaving.is_wanted and seat.is_serving else seat.state
         return seat.to_trainer(
             Beacon(

@@ -100,9 +100,9 @@ class Updating:
         return [*self._reducing.begin(message), *drops, *self._computing.compute()]
 
     def skip_when_idle(self) -> list[Instruction]:
-        """Say that the step may be skipped, once nothing of it runs."""
+        """Say that the step that is skipped may be, once nothing of it runs."""
         seat = self._seat
-        round_ = self._reducing.round(seat.version) if seat.skipping == seat.version else None
+        round_ = self._reducing.round(seat.version)
         if round_ is None or not round_.prepare.skip or round_.combined is not None:
             return []
         if any(task.is_running for task in self._computing.tasks if seat.skips(task.microbatch)):

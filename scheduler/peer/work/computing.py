@@ -30,7 +30,9 @@ from swarmrt.scheduler.instructions import (
     RunWeightGradients,
 )
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.work.tasks import KINDS, MOST_AHEAD, Kind, Phase, Task, Tasks
+from swarmrt.scheduler.peer.work.queue import MOST_AHEAD, ComputeQueue
+from swarmrt.scheduler.peer.work.task import KINDS, Kind, Status, Task
+from swarmrt.scheduler.peer.work.tasks import Tasks
 from swarmrt.scheduler.timing.estimate import Estimate
 
 WAIT_FRACTION = 0.02  # of a forward, for a grant
@@ -40,8 +42,9 @@ MAX_QUEUED = 1024  # computations, however little time they seem to take
 
 
 class Computing:
-    def __init__(self, seat: Seat) -> None:
-        self.tasks = Tasks(seat.settings.staleness)
+    def __init__(self, seat: Seat, queue: ComputeQueue) -> None:
+        self.queue = queue
+        self.tasks = Tasks(queue)
         self.record: set[MicrobatchId] = set()  # accumulated, and not applied yet
         self.given_up: set[MicrobatchId] = set()  # released, and not granted since
         self.done = 0  # computations, ever
@@ -62,14 +65,14 @@ class Computing:
 
     def _start_next(self) -> RunForward | RunBackward | RunWeightGradients | None:
         seat = self._seat
-        may_start = self.tasks.may_start(self._ahead)
+        may_start = self.queue.may_start(self._ahead)
         if not may_start or not seat.is_serving or seat.is_stepping:
             return None
         chosen = self._choose()
         if chosen is None:
             return None
         kind, task = chosen
-        self.tasks.start(kind, task)
+        self.queue.begin(kind, task)
         match kind:
             case "forward":
                 return RunForward(task.microbatch)
@@ -81,14 +84,14 @@ class Computing:
 
     def _choose(self) -> tuple[Kind, Task] | None:
         """Return what is computed next."""
-        version, tasks = self._seat.version, self.tasks
+        version, queue = self._seat.version, self.queue
         kind: Kind = "backward"
-        task = tasks.oldest("backward", version)
+        task = queue.oldest("backward", version)
         if task is None and self.awaited is not None:
             return None
         if task is None:
-            kind, task = "forward", tasks.oldest("forward", version)
-        left = tasks.oldest("weights", version)
+            kind, task = "forward", queue.oldest("forward", version)
+        left = queue.oldest("weights", version)
         if left is not None and (task is None or self._goes_first(left, task)):
             return "weights", left
         return (kind, task) if task is not None else None
@@ -96,7 +99,7 @@ class Computing:
     def _goes_first(self, left: Task, other: Task) -> bool:
         """Return whether weights' gradients that are left hold up a commit, or are too many."""
         is_older = left.microbatch.step < other.microbatch.step
-        return is_older or self.tasks.waiting("weights") > self._seat.settings.most_left
+        return is_older or self.queue.waiting("weights") > self._seat.settings.most_left
 
     def _backward(self, task: Task) -> RunBackward:
         seat, microbatch = self._seat, task.microbatch
@@ -114,19 +117,19 @@ class Computing:
         that is void."""
         self.done += 1
         self._forward_time.add(event.seconds)
-        task = self.tasks.finished(event.microbatch)
+        task = self.queue.end(event.microbatch)
         return task, self._forget_void(event.microbatch) if task is None else []
 
     def backward_finished(self, event: BackwardDone) -> tuple[Task | None, list[Instruction]]:
         """Record a finished backward, as `forward_finished` records a forward. What a void one has
         added to the accumulators is cleared."""
         self.done += 1
-        task = self.tasks.finished(event.microbatch)
+        task = self.queue.end(event.microbatch)
         if task is None or event.microbatch not in self._adding & self._left:
             self._backward_time.add(event.seconds)
             return task, self._added(event.microbatch, task)
         self._adding.discard(event.microbatch)
-        task.backward_s = event.seconds
+        task.weights_left(event.seconds)
         self.tasks.queue("weights", task)
         return task, []
 
@@ -135,17 +138,16 @@ class Computing:
     ) -> tuple[Task | None, list[Instruction]]:
         """Record the end of what backward had left, as `forward_finished` records a forward."""
         self.done += 1
-        task = self.tasks.finished(event.microbatch)
+        task = self.queue.end(event.microbatch)
         if task is not None:
             self._left.discard(event.microbatch)
             self._backward_time.add(task.backward_s + event.seconds)
-            task.weights = Phase.DONE
         return task, self._added(event.microbatch, task)
 
     def failed(self, microbatch: MicrobatchId) -> tuple[Task | None, list[Instruction]]:
         """Record a computation that raised an error, as `forward_finished` records a good one."""
         self.done += 1
-        task = self.tasks.finished(microbatch)
+        task = self.queue.end(microbatch)
         if task is None:
             return None, self._added(microbatch, None)
         if microbatch in self._adding or microbatch in self._left:
@@ -171,7 +173,7 @@ class Computing:
     def is_accumulated(self, microbatch: MicrobatchId) -> bool:
         """Return whether it is in the accumulators, or on its way into them. What is void and still
         runs is cleared from them."""
-        is_being_added = microbatch in self._adding and self.tasks.is_started(microbatch)
+        is_being_added = microbatch in self._adding and self.queue.is_started(microbatch)
         return is_being_added or microbatch in self.record or microbatch in self._left
 
     def is_brief(self, seconds: float) -> bool:
@@ -230,11 +232,11 @@ class Computing:
 
     @property
     def is_idle(self) -> bool:
-        return not (len(self.tasks) or self.record or self.tasks.started)
+        return not (len(self.tasks) or self.record or self.queue.num_started)
 
     @property
     def is_full(self) -> bool:
-        waiting = sum(map(self.tasks.waiting, KINDS))
+        waiting = sum(map(self.queue.waiting, KINDS))
         return waiting >= MAX_QUEUED or self.backlog_s > self._seat.settings.queue_s
 
     @property
@@ -244,7 +246,7 @@ class Computing:
 
     @property
     def backlog_s(self) -> float:
-        waiting = self.tasks.waiting
+        waiting = self.queue.waiting
         backwards = waiting("backward") + waiting("weights") / 2  # about half of one
         forwards_s = waiting("forward") * self._forward_time.mean_s
         return forwards_s + backwards * self._backward_time.mean_s
@@ -256,7 +258,7 @@ class Computing:
         for task in self.tasks:
             step, index, held_out = task.microbatch
             assert version <= step <= newest + 1, (version, task)
-            assert step <= newest or task.backward is Phase.AWAITED
+            assert step <= newest or task.backward is Status.AWAITED
             number = settings.eval_microbatches if held_out else settings.microbatches
             assert 0 <= index < number, task
         for step, index, held_out in self.record:

@@ -25,7 +25,7 @@ from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.work.blame import Blame
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.retention import Retention
-from swarmrt.scheduler.peer.work.tasks import Phase, Task
+from swarmrt.scheduler.peer.work.task import Status, Task
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate, Estimates
 from swarmrt.scheduler.wiring.replicas import Replicas
@@ -90,9 +90,8 @@ class Forwards:
         if seat.is_draining or is_far or self._computing.is_full:
             return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
-        task = Task(microbatch, message.work.attempt, message.route, onward=True)
-        task.input_of = sender
-        self._tasks.queue("forward", self._tasks.add(task))
+        task = self._tasks.add(Task.of(message.work, message.route, sender))
+        self._tasks.queue("forward", task)
         return [KeepInput(microbatch), Send(sender, accepted), *self._computing.compute()]
 
     def _is_known(self, sender: PeerId) -> bool:
@@ -106,34 +105,33 @@ class Forwards:
     def _again(self, task: Task, sender: PeerId, message: Forward, now: float) -> list[Instruction]:
         """Answer another attempt of a microbatch that is here; or give the frame that was asked
         for."""
-        was_asked = task.asked.pop("output", None) is not None
-        is_new = message.work.attempt > task.attempt or message.route != task.route
+        was_asked = task.frame_came("output")
+        is_new = task.is_new(message.work.attempt, message.route)
         if is_new:
             self._came_again(task)
-            task.attempt, task.route = message.work.attempt, message.route
-            task.onward = task.onward or not was_asked
+            task.tried_again(message.work.attempt, message.route, was_asked=was_asked)
         has_frames = self._seat.is_last or task.has_output
-        is_spent = task.backward is Phase.DONE and not (task.has_input_grad or self._seat.is_first)
-        if task.forward is Phase.AWAITED or (is_new and _is_idle(task) and is_spent):
+        is_spent = task.backward is Status.DONE and not (task.has_input_grad or self._seat.is_first)
+        if task.forward is Status.AWAITED or (is_new and task.is_idle and is_spent):
             return self._forward_from(task, sender)
-        if not is_new or task.forward is not Phase.DONE or not task.onward:
+        if not is_new or task.forward is not Status.DONE or not task.onward:
             return []
         if not has_frames:
-            return self._forward_from(task, sender) if _is_idle(task) else []
+            return self._forward_from(task, sender) if task.is_idle else []
         return self._go_on(task, now)
 
     def _would_forget(self, task: Task, message: Forward) -> bool:
         """Return whether nothing would come of another attempt: its frames are gone, and what is
         computed of it now does not bring them back."""
-        is_new = message.work.attempt > task.attempt or message.route != task.route
+        is_new = task.is_new(message.work.attempt, message.route)
         has_frames = self._seat.is_last or task.has_output
         was_asked = "output" in task.asked
         return (
             is_new
             and not was_asked
-            and task.forward is Phase.DONE
+            and task.forward is Status.DONE
             and not has_frames
-            and not _is_idle(task)
+            and not task.is_idle
         )
 
     def _came_again(self, task: Task) -> None:
@@ -146,13 +144,11 @@ class Forwards:
         """The gradient of an output: the first sign of whoever it was handed to."""
         if task.is_wanted and task.pushed_to == sender:
             self.next.wiring.came_back(sender, task.pushed_at, now)
-        task.is_wanted = False
+        task.came_back()
 
     def _forward_from(self, task: Task, sender: PeerId) -> list[Instruction]:
         """Compute it from the input that has just come."""
-        task.input_of = sender
-        if task.backward is Phase.DONE:
-            task.backward, task.granted = Phase.AWAITED, False  # this attempt's grant may differ
+        task.input_came(sender)
         self._tasks.queue("forward", task)
         return [KeepInput(task.microbatch), *self._computing.compute()]
 
@@ -163,14 +159,11 @@ class Forwards:
         if task is None:
             return [*void, *self._computing.compute()]
         self.blame.worked(task.input_of)
-        task.forward = Phase.DONE
-        task.loss_sum, task.tokens = event.loss_sum, event.tokens
+        task.forward_computed(event, is_last=self._seat.is_last)
         if event.microbatch.held_out and self._seat.is_last:
             evaluated = Evaluated(task.work, self._seat.epoch, event.loss_sum, event.tokens)
             sent = self._seat.to_trainer(evaluated)
             return [sent, self.drop(task), *self._computing.compute()]
-        task.has_graph = not event.microbatch.held_out
-        task.has_output, task.output_bytes = not self._seat.is_last, event.frame_bytes
         instructions = self._give_output(task)
         if task.onward:
             instructions += self._go_on(task, now)
@@ -184,26 +177,24 @@ class Forwards:
 
     def push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
-        task.accepted, task.is_wanted = False, True
-        task.pushed_to = self.next.wiring.choose(now)
+        task.push(self.next.wiring.choose(now))
         if task.pushed_to is None:
             is_first = not self._stranded and len(self.next.wiring)
             self._stranded[task.microbatch] = None
             return [StartDeadline("rewire", now + REWIRE_S)] if is_first else []
-        task.pushed_at = now
         patience_s = SLACK * self._accept_time.patience_s(task.pushed_to, ANSWER_S, task.retries)
-        task.pushes.setdefault(task.pushed_to, (now, patience_s))
+        task.push_began(task.pushed_to, now, patience_s)
         self.agenda.set(task.microbatch, now + patience_s)
         return [self.send_output(task.pushed_to, task)]
 
     def send_output(self, to: PeerId, task: Task) -> Send:
-        task.heirs.add(to)
+        task.given_to(to)
         message = Forward(task.work, self._seat.epoch, (*task.route, self._seat.me))
         return Send(to, message, Output(task.microbatch))
 
     def _give_output(self, task: Task) -> list[Instruction]:
         """Give it to the replica that has asked for it, for recovery."""
-        wanted_by, task.output_wanted_by = task.output_wanted_by, None
+        wanted_by = task.take_wish()
         return [self.send_output(wanted_by, task)] if wanted_by is not None else []
 
     def repush(self, to: PeerId, microbatch: MicrobatchId, now: float) -> list[Instruction]:
@@ -211,7 +202,7 @@ class Forwards:
         task = self._tasks.get(microbatch)
         if task is None or task.pushed_to != to or task.accepted:
             return []
-        if task.forward is not Phase.DONE or not task.is_wanted:
+        if task.forward is not Status.DONE or not task.is_wanted:
             return []
         return self.push(task, now) if task.has_output else []
 
@@ -239,13 +230,12 @@ class Forwards:
         task = self._tasks.get(message.work.microbatch)
         if task is None:
             return []
-        if sender in task.pushes:  # a late answer shows that too little was expected of its link
-            pushed_at, patience_s = task.pushes.pop(sender)
+        if (answered := task.push_answered(sender)) is not None:
+            pushed_at, patience_s = answered  # a late one: too little was expected of its link
             self._accept_time.add_answer(sender, now - pushed_at, patience_s)
         if task.pushed_to != sender or task.accepted:
             return []
-        task.accepted = True
-        task.retries = 0
+        task.taken()
         self.agenda.cancel(task.microbatch)
         if message.work.microbatch.held_out:
             return [self.drop(task)]
@@ -257,7 +247,7 @@ class Forwards:
         task = self._tasks.get(microbatch)
         if task is None or sender not in (self._seat.settings.trainer, task.pushed_to):
             return []
-        if task.need or task.granted or task.forward is not Phase.DONE:
+        if task.need or task.granted or task.forward is not Status.DONE:
             return []
         return [self.drop(task), *self._computing.compute()]
 
@@ -265,8 +255,7 @@ class Forwards:
 
     def _claim(self, task: Task, now: float) -> list[Instruction]:
         patience_s = self._claim_time.patience_s(ANSWER_S, task.retries)
-        if not task.retries:
-            task.claimed_at, task.claim_patience_s = now, patience_s
+        task.claim_began(now, patience_s)
         self.agenda.set(task.microbatch, now + patience_s)
         route = (*task.route, self._seat.me)
         claim = Claim(task.work, self._seat.epoch, route, task.loss_sum, task.tokens)
@@ -295,9 +284,9 @@ class Forwards:
 
     def _ask_again(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         task = self._tasks.get(microbatch)
-        if task is None or task.forward is not Phase.DONE or not task.onward:
+        if task is None or task.forward is not Status.DONE or not task.onward:
             return []
-        task.retries += 1
+        task.overdue()
         if self._seat.is_last:
             return self._claim(task, now) if not task.granted else []
         late = task.pushed_to
@@ -306,8 +295,3 @@ class Forwards:
         patience_s = self._accept_time.patience_s(late, ANSWER_S)
         self.next.refused(late, 0.0, now + patience_s)
         return self.repush(late, microbatch, now)
-
-
-def _is_idle(task: Task) -> bool:
-    phases = (task.forward, task.backward)
-    return Phase.QUEUED not in phases and Phase.RUNNING not in phases

@@ -17,7 +17,7 @@ from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
-from swarmrt.scheduler.peer.work.tasks import Phase, Task
+from swarmrt.scheduler.peer.work.task import Status, Task
 
 MAX_EARLY_SENDERS, MAX_EARLY_OF_ONE = 64, 64  # requests that wait for the trainer's word
 MAX_GIVEN = 16  # times that one asks for one frame: as often as its owner is told, which is late
@@ -51,16 +51,13 @@ class Recovery:
             return self._give_up_again(microbatch)
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
         if not seat.is_last:
-            task.named = message.path[seat.stage + 1]
+            task.giver_named(message.path[seat.stage + 1])
         is_coming = self._computing.is_accumulated(microbatch)
-        if is_coming or task.backward in (Phase.QUEUED, Phase.RUNNING):
+        if is_coming or task.backward in (Status.QUEUED, Status.RUNNING):
             return []
-        task.path, task.need, task.seals = message.path, message.need, message.seals
-        task.granted = task.granted or seat.is_last
+        task.owned_anew(message, is_last=seat.is_last)
         instructions = self._reducing.void(microbatch.step)
-        if task.forward is Phase.DONE and not task.has_graph:  # it only passed on what came
-            task.forward = task.backward = Phase.AWAITED
-        if task.forward is Phase.AWAITED:
+        if task.forward is Status.AWAITED:
             instructions += self._get_input(task)
         if not seat.is_last and not task.has_gradient:
             instructions.append(self._ask(task, "gradient", task.path[seat.stage + 1]))
@@ -69,13 +66,13 @@ class Recovery:
 
     def _get_input(self, task: Task) -> list[Instruction]:
         if self._seat.is_first:  # it came with the message
-            task.input_of = self._seat.settings.trainer
+            task.input_came(self._seat.settings.trainer)
             self._tasks.queue("forward", task)
             return [KeepInput(task.microbatch)]
         return [self._ask(task, "output", task.path[self._seat.stage - 1])]
 
     def _ask(self, task: Task, kind: FrameKind, owner: PeerId) -> Send:
-        task.asked[kind] = owner
+        task.asked_for(owner, kind)
         return Send(owner, GetFrame(self._seat.epoch, task.microbatch, kind))
 
     def no_frame(self, sender: PeerId, message: NoFrame) -> list[Instruction]:
@@ -115,7 +112,7 @@ class Recovery:
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Leave it to somebody else: it is not accumulated, and will not be."""
         is_coming = self._computing.is_accumulated(task.microbatch)
-        if is_coming or task.backward in (Phase.RUNNING, Phase.DONE):
+        if is_coming or task.backward in (Status.RUNNING, Status.DONE):
             return []
         self._computing.given_up.add(task.microbatch)
         return [self._forwards.drop(task), self._released(task.microbatch, reason)]
@@ -172,8 +169,7 @@ class Recovery:
 
     def _frame_for(self, sender: PeerId, kind: FrameKind, task: Task) -> list[Instruction] | None:
         """Return the frame; None if there is none for it, or it has been given too often."""
-        number = task.given[sender, kind] = task.given.get((sender, kind), 0) + 1
-        if number > MAX_GIVEN:
+        if task.count_given(sender, kind) > MAX_GIVEN:
             return None
         if kind == "output":
             return self._output_for(sender, task)
@@ -183,19 +179,17 @@ class Recovery:
         """The output, now or as soon as it is there; None if it will not be."""
         if task.has_output:
             return [self._forwards.send_output(sender, task)]
-        if task.forward is Phase.DONE or self._seat.is_last:
+        if task.forward is Status.DONE or self._seat.is_last:
             return None
-        task.output_wanted_by = sender
+        task.wish_came(sender)
         return []
 
     def _gradient_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
         if self._seat.is_first or not task.path:
             return None
-        stage = self._seat.stage - 1
-        task.path = (*task.path[:stage], sender, *task.path[stage + 1 :])
-        task.need = tuple(sorted({*task.need, stage}))
-        if task.backward is not Phase.DONE:
+        task.send_input_grad_to(sender, self._seat.stage - 1)
+        if task.backward is not Status.DONE:
             is_spent = task.microbatch in self._computing.record and not task.has_gradient
-            is_coming = task.backward is not Phase.AWAITED or not is_spent
+            is_coming = task.backward is not Status.AWAITED or not is_spent
             return self._backwards.run_or_answer(task) if is_coming else None
         return [self._backwards.send_input_grad(task)] if task.has_input_grad else None
