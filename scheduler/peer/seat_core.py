@@ -65,6 +65,7 @@ from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.failures import Failures
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.neighbours import Neighbours
+from swarmrt.scheduler.peer.work.outputs import Outputs
 from swarmrt.scheduler.peer.work.recovery import Recovery
 
 
@@ -75,15 +76,16 @@ class SeatCore:
         self.computing = work = Computing(seat, host.queue)
         sizes = (settings.gradient_bytes, settings.update_bytes)
         self.reducing = reducing = Reducing(seat.me, *sizes, seat.store)
-        self.forwards = forwards = Forwards(seat, work)
-        self.backwards = Backwards(seat, work, forwards, reducing)
-        self.recovery = Recovery(seat, work, forwards, self.backwards, reducing)
-        self.neighbours = Neighbours(seat, forwards, self.recovery)
+        self.outputs = outputs = Outputs(seat, work)
+        self.forwards = forwards = Forwards(seat, work, outputs)
+        self.backwards = Backwards(seat, work, outputs, forwards, reducing)
+        self.recovery = Recovery(seat, work, outputs, forwards, self.backwards, reducing)
+        self.neighbours = Neighbours(seat, outputs, forwards, self.recovery)
         self.leaving = Leaving(seat, work)
         self.beacons = beacons = Beacons(host, seat, work, reducing, self.leaving)
-        self.terms = terms = Terms(seat, work, forwards, reducing, beacons)
-        self.failures = Failures(seat, work, forwards, self.recovery, terms)
-        self.updating = Updating(seat, work, forwards, reducing, terms)
+        self.terms = terms = Terms(seat, work, outputs, reducing, beacons)
+        self.failures = Failures(seat, work, outputs, forwards, self.recovery, terms)
+        self.updating = Updating(seat, work, outputs, reducing, terms)
         self.loading = Loading(seat, reducing, beacons, terms, self.updating)
         members = (self.leaving, beacons, terms, self.loading)
         self.joining = Joining(host, seat, reducing, self.neighbours, *members)
@@ -123,11 +125,11 @@ class SeatCore:
             case DeadlinePassed("load"):
                 return self.loading.again()
             case DeadlinePassed("rewire"):
-                return self.forwards.rewire(now)
+                return self.outputs.rewire(now)
             case DeadlinePassed("overdue"):
-                return self.forwards.overdue(now)
+                return self.outputs.overdue(now)
             case DeadlinePassed("grant"):
-                return self.forwards.grant_is_late()
+                return self.outputs.grant_is_late()
             case StopRequested(reason):
                 return self.leaving.stop_requested(reason)
         return []
@@ -140,9 +142,9 @@ class SeatCore:
             case Backward():
                 return self.backwards.came(sender, message, now)
             case Accepted():
-                return self.forwards.accepted(sender, message, now)
+                return self.outputs.accepted(sender, message, now)
             case Busy():
-                return self.forwards.refused(sender, message, now)
+                return self.outputs.refused(sender, message, now)
             case GetFrame():
                 return self.recovery.give_frame(sender, message)
             case NoFrame():
@@ -193,7 +195,7 @@ class SeatCore:
         done = self.updating.skip_when_idle() if seat.skipping == seat.version else []
         if seat.is_draining:
             done += self.leaving.ask_when_idle()
-        return done + self.forwards.agenda.arm()
+        return done + self.outputs.agenda.arm()
 
     def _stepped(self, event: Stepped) -> list[Instruction]:
         applied = self.updating.stepped(event)
@@ -203,7 +205,7 @@ class SeatCore:
     def _send_failed(self, to: PeerId, message: Message, now: float) -> list[Instruction]:
         match message:
             case Forward():
-                return self.forwards.send_failed(to, message, now)
+                return self.outputs.send_failed(to, message, now)
             case GetFrame():
                 return self.recovery.send_failed(to, message)
             case Part():
@@ -213,8 +215,8 @@ class SeatCore:
     def validate(self) -> None:
         """Check what always holds between events."""
         seat = self.seat
-        self.forwards.next.wiring.validate()
-        self.forwards.retention.validate(self.computing.tasks)
+        self.outputs.next.wiring.validate()
+        self.outputs.retention.validate(self.computing.tasks)
         self.reducing.validate()
         self.computing.validate()
         if not seat.is_serving:

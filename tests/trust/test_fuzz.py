@@ -199,7 +199,7 @@ class Playing:
         names = len(NAMES) + 4
         open_steps = 2 + core.seat.settings.staleness
         assert len(core.seat_core.computing.tasks) <= open_steps * (MICROBATCHES + EVALUATED)
-        assert len(core.seat_core.forwards._stranded) <= 4 * open_steps * MICROBATCHES
+        assert len(core.seat_core.outputs._stranded) <= 4 * open_steps * MICROBATCHES
         assert len(core.seat_core.recovery._early) <= names
         for task in core.seat_core.computing.tasks:
             assert len(task.heirs) <= names and len(task.given) <= 2 * names

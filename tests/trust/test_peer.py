@@ -226,7 +226,7 @@ def test_answers_count_from_whom_was_asked(kind: type[Accepted]) -> None:
     to = peer.pushed()
     other = ({A, B} - {to}).pop()
     peer.get(kind(Work(MB, 1), 5.0, 5.0), other)
-    wiring = peer.core.seat_core.forwards.next.wiring
+    wiring = peer.core.seat_core.outputs.next.wiring
     assert wiring.expected_s(other) == 1.0, "nothing is known of it"
     peer.get(kind(Work(MB, 1), 5.0, 5.0), to)
     assert wiring.expected_s(to) == 5.0
@@ -366,7 +366,7 @@ def test_no_made_up_time_enters_an_estimate(seconds: float) -> None:
     for times in ((seconds, 0.0), (0.5, seconds)):
         assert peer.get(Accepted(Work(MB, 1), *times), to) == []
         assert peer.get(Busy(Work(MB, 1), *times), to) == []
-    wiring = peer.core.seat_core.forwards.next.wiring
+    wiring = peer.core.seat_core.outputs.next.wiring
     wiring.observe(to, seconds)
     assert wiring.expected_s(to) == 1.0
     wiring.observe(to, 0.5, seconds)

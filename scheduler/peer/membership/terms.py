@@ -8,7 +8,7 @@ from swarmrt.scheduler.peer.membership.beacons import Beacons
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.computing import Computing
-from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.peer.work.outputs import Outputs
 
 
 class Terms:
@@ -16,11 +16,11 @@ class Terms:
         self,
         seat: Seat,
         computing: Computing,
-        forwards: Forwards,
+        outputs: Outputs,
         reducing: Reducing,
         beacons: Beacons,
     ) -> None:
-        self._seat, self._computing, self._forwards = seat, computing, forwards
+        self._seat, self._computing, self._outputs = seat, computing, outputs
         self._reducing, self._beacons = reducing, beacons
 
     def serve(self) -> list[Instruction]:
@@ -37,7 +37,7 @@ class Terms:
 
     def void_work(self) -> list[Instruction]:
         """Void all of this step but a gradient that is whole, and that others may apply."""
-        self._forwards.clear()
+        self._outputs.clear()
         self._seat.skipping = -1
         void = self._computing.void()
         return void + self._reducing.clear(but_prepared=self._seat.version)

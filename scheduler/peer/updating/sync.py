@@ -24,7 +24,7 @@ from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.computing import Computing
-from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.peer.work.outputs import Outputs
 
 
 class Updating:
@@ -32,11 +32,11 @@ class Updating:
         self,
         seat: Seat,
         computing: Computing,
-        forwards: Forwards,
+        outputs: Outputs,
         reducing: Reducing,
         terms: Terms,
     ) -> None:
-        self._seat, self._computing, self._forwards = seat, computing, forwards
+        self._seat, self._computing, self._outputs = seat, computing, outputs
         self._reducing, self._terms = reducing, terms
 
     def go_on(self) -> list[Instruction]:
@@ -93,7 +93,7 @@ class Updating:
         seat = self._seat
         seat.skipping = message.step
         drops = [
-            self._forwards.drop(task)
+            self._outputs.drop(task)
             for task in self._computing.tasks
             if seat.skips(task.microbatch) and not task.is_running
         ]
@@ -219,5 +219,5 @@ class Updating:
         seat.is_stepping, seat.skipping = False, -1
         seat.version, seat.digest = event.version, event.digest
         drops = self._reducing.stepped(seat.version)
-        drops += [self._forwards.drop(task) for task in self._computing.applied(seat.version)]
+        drops += [self._outputs.drop(task) for task in self._computing.applied(seat.version)]
         return [seat.to_trainer(Applied(seat.epoch, event.version, event.digest)), *drops]

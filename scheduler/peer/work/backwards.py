@@ -18,23 +18,29 @@ from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.peer.work.outputs import Outputs
 from swarmrt.scheduler.peer.work.task import Status, Task
 from swarmrt.scheduler.seals import is_granted
 
 
 class Backwards:
     def __init__(
-        self, seat: Seat, computing: Computing, forwards: Forwards, reducing: Reducing
+        self,
+        seat: Seat,
+        computing: Computing,
+        outputs: Outputs,
+        forwards: Forwards,
+        reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._forwards, self._reducing = forwards, reducing
+        self._outputs, self._forwards, self._reducing = outputs, forwards, reducing
 
     def granted(self, message: Granted, now: float) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
         if task is None or message.epoch != self._seat.epoch or not self._seat.is_last:
             return []
         if not task.granted:
-            self._forwards.claim_answered(task, now)
+            self._outputs.claim_answered(task, now)
         task.backward_granted(message)
         self._computing.granted(message.microbatch, message.need)
         return self.run_or_answer(task)
@@ -47,7 +53,7 @@ class Backwards:
             return []
         if is_granted(message, self._seat):
             task.follow(message)
-        self._forwards.came_back(task, sender, now)
+        self._outputs.came_back(task, sender, now)
         self._computing.granted(message.microbatch, task.need)
         is_of_use = task.gradient_came(sender)
         keep: list[Instruction] = [KeepGradient(message.microbatch)] if is_of_use else []
@@ -76,7 +82,7 @@ class Backwards:
         if adds:
             void = self._reducing.void(event.microbatch.step)  # what is to be reduced has changed
         given = [*void, *self._receipts(task)]  # before the frame may be dropped
-        kept = self._forwards.retention.keep_within(task)
+        kept = self._outputs.retention.keep_within(task)
         return [*given, *kept, *self._computing.compute()]
 
     def weights_done(self, event: WeightGradientsDone) -> list[Instruction]:

@@ -12,6 +12,7 @@ from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.peer.work.outputs import Outputs
 from swarmrt.scheduler.peer.work.recovery import Recovery
 
 
@@ -20,26 +21,27 @@ class Failures:
         self,
         seat: Seat,
         computing: Computing,
+        outputs: Outputs,
         forwards: Forwards,
         recovery: Recovery,
         terms: Terms,
     ) -> None:
-        self._seat, self._computing, self._forwards = seat, computing, forwards
-        self._recovery, self._terms = recovery, terms
+        self._seat, self._computing, self._outputs = seat, computing, outputs
+        self._forwards, self._recovery, self._terms = forwards, recovery, terms
 
     def failed(self, event: ComputeFailed, now: float) -> list[Instruction]:
         """Let others try, and take nothing for a while from whoever sent it."""
-        seat, forwards = self._seat, self._forwards
+        seat, blame = self._seat, self._forwards.blame
         task, void = self._computing.failed(event.microbatch)
         if task is None:
             return [*void, *self._computing.compute()]
         reason = f"{event.computation} failed: {event.reason}"
         if event.computation == "forward":
             if not seat.is_first:
-                forwards.blame.failed(task.input_of, now)
+                blame.failed(task.input_of, now)
         elif task.gradient_of is not None:
-            until = forwards.blame.failed(task.gradient_of, now)
-            forwards.next.refused(task.gradient_of, 0.0, until)
+            until = blame.failed(task.gradient_of, now)
+            self._outputs.next.refused(task.gradient_of, 0.0, until)
         how = (event.computation, reason, event.not_finite)
         told = self._recovery.could_not_be_computed(task, *how)
         if not self._computing.is_spoiled:

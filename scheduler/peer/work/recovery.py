@@ -17,6 +17,7 @@ from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.peer.work.outputs import Outputs
 from swarmrt.scheduler.peer.work.task import Status, Task
 
 MAX_EARLY_SENDERS, MAX_EARLY_OF_ONE = 64, 64  # requests that wait for the trainer's word
@@ -28,12 +29,14 @@ class Recovery:
         self,
         seat: Seat,
         computing: Computing,
+        outputs: Outputs,
         forwards: Forwards,
         backwards: Backwards,
         reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._forwards, self._backwards, self._reducing = forwards, backwards, reducing
+        self._outputs, self._forwards = outputs, forwards
+        self._backwards, self._reducing = backwards, reducing
         self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
@@ -95,7 +98,7 @@ class Recovery:
             if peer in task.asked.values():
                 instructions += self._give_up(task, f"{peer}, who has a frame of it, is gone")
             elif task.pushed_to == peer and task.is_wanted and task.has_output:
-                instructions += self._forwards.push(task, now)
+                instructions += self._outputs.push(task, now)
         return instructions
 
     def could_not_be_computed(
@@ -105,7 +108,7 @@ class Recovery:
         if task.microbatch not in self._computing.record:
             self._computing.given_up.add(task.microbatch)
         return [
-            self._forwards.drop(task),
+            self._outputs.drop(task),
             self._released(task.microbatch, reason, what, not_finite),
         ]
 
@@ -115,7 +118,7 @@ class Recovery:
         if is_coming or task.backward in (Status.RUNNING, Status.DONE):
             return []
         self._computing.given_up.add(task.microbatch)
-        return [self._forwards.drop(task), self._released(task.microbatch, reason)]
+        return [self._outputs.drop(task), self._released(task.microbatch, reason)]
 
     def _give_up_again(self, microbatch: MicrobatchId) -> list[Instruction]:
         """The trainer may not have heard of it. A claim that is under way tells it more."""
@@ -140,8 +143,8 @@ class Recovery:
         """A new owner next to this stage recovers from what is retained here."""
         if message.epoch != self._seat.epoch or not self._seat.is_serving:
             return []
-        forwards = self._forwards
-        if sender not in (forwards.next if message.kind == "output" else forwards.before):
+        after, before = self._outputs.next, self._forwards.before
+        if sender not in (after if message.kind == "output" else before):
             self._keep_early(sender, message)
             return []
         task = self._tasks.get(message.microbatch)
@@ -178,7 +181,7 @@ class Recovery:
     def _output_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
         """The output, now or as soon as it is there; None if it will not be."""
         if task.has_output:
-            return [self._forwards.send_output(sender, task)]
+            return [self._outputs.send_output(sender, task)]
         if task.forward is Status.DONE or self._seat.is_last:
             return None
         task.wish_came(sender)
