@@ -24,7 +24,7 @@ from swarmrt.scheduler.instructions import (
     Instruction,
     KeepPart,
 )
-from swarmrt.scheduler.peer.updating.rounds import NOBODY, Round
+from swarmrt.scheduler.peer.updating.all_reduce import NOBODY, AllReduce
 
 MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
 MAX_EARLY_PARTS = 256  # of all senders together: 1 GiB
@@ -35,12 +35,12 @@ class Reducing:
         """`store` is that of a newcomer at this stage."""
         self._me, self._sizes, self._store = me, (gradient_bytes, update_bytes), store
         self.most_behind = store.most_steps(by_owners=False)
-        self._rounds: dict[int, Round] = {}  # by step
+        self._rounds: dict[int, AllReduce] = {}  # by step
         self._applies: dict[int, Apply] = {}  # by step
         self._early: dict[tuple[PeerId, Part], None] = {}
         self._void_below: dict[int, int] = {}  # by step: rounds before this one are void
 
-    def round(self, step: int) -> Round | None:
+    def round(self, step: int) -> AllReduce | None:
         return self._rounds.get(step)
 
     def begin(self, prepare: Prepare) -> list[Instruction]:
@@ -52,7 +52,7 @@ class Reducing:
             return []
         void: list[Instruction] = [DropRound(*earlier.key)] if earlier is not None else []
         void += self._void_early(prepare.step, prepare.round)
-        round_ = self._rounds[prepare.step] = Round(self._me, prepare, *self._sizes)
+        round_ = self._rounds[prepare.step] = AllReduce(self._me, prepare, *self._sizes)
         early = [(s, p) for s, p in self._early if (p.step, p.round) == round_.key]
         for entry in early:
             del self._early[entry]
@@ -122,7 +122,7 @@ class Reducing:
             return []
         return round_.part_summed(event.index)
 
-    def combined(self, event: GradientCombined) -> Round | None:
+    def combined(self, event: GradientCombined) -> AllReduce | None:
         """The round that is combined by it, if it is not void by now."""
         round_ = self._rounds.get(event.step)
         if round_ is None or round_.prepare.round != event.round:
@@ -146,7 +146,7 @@ class Reducing:
             return []
         return round_.update.part_updated(event.index)
 
-    def joined(self, event: UpdateJoined) -> Round | None:
+    def joined(self, event: UpdateJoined) -> AllReduce | None:
         """The round whose owners' update is here, if it is not void by now."""
         round_ = self._of(event)
         if round_ is None or round_.update is None:
@@ -154,7 +154,7 @@ class Reducing:
         round_.update.digest = event.digest
         return round_
 
-    def _of(self, event: PartUpdated | UpdateJoined) -> Round | None:
+    def _of(self, event: PartUpdated | UpdateJoined) -> AllReduce | None:
         round_ = self._rounds.get(event.step)
         return round_ if round_ is not None and round_.prepare.round == event.round else None
 

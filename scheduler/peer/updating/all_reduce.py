@@ -31,7 +31,7 @@ NOBODY = PeerId("")
 SLICES_AHEAD = 4  # to each owner: as much as a fast link carries until the first sum is back
 
 
-class Round:
+class AllReduce:
     """Feed it the parts as they come; it says when to sum and to send."""
 
     def __init__(
