@@ -18,9 +18,9 @@ from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Link, Sizes, Wires
 from swarmrt.sim.engine.network import Network, Weather
 from swarmrt.sim.engine.process import Process
+from swarmrt.sim.peer.peer import FRAME_BYTES, TOKENS, SimulatedPeer, Thread
 from swarmrt.sim.swarm.dishonest import HONEST, Habit
 from swarmrt.sim.swarm.fetching import History
-from swarmrt.sim.swarm.peer import FRAME_BYTES, TOKENS, SimulatedPeer, Thread
 from swarmrt.sim.swarm.trainer import Disk, SimulatedTrainer
 
 RECORD_TTL_S = 15.0

@@ -13,7 +13,7 @@ from swarmrt.kernels.codecs import CODECS, Precision
 from swarmrt.runtime.peer.parts import Parts, part_range
 from swarmrt.scheduler.events import GradientCombined, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
-from swarmrt.sim.swarm.peer import SimulatedPeer
+from swarmrt.sim.peer.peer import SimulatedPeer
 from swarmrt.sim.swarm.world import World
 
 SIZE, TOKENS = 1000, 8
