@@ -15,7 +15,7 @@ from functools import partial
 from swarmrt.ids import PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
-from swarmrt.sim.peer.peer import Thread
+from swarmrt.sim.peer.jobs import Thread
 from swarmrt.sim.swarm.liveness import Liveness
 from swarmrt.sim.swarm.world import TRAINER, World
 
