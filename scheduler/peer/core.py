@@ -61,6 +61,11 @@ class PeerCore:
         """The round and the norm of the update that made this version; -1 and 0 if not known."""
         return self.seat.made_by
 
+    @property
+    def service_s(self) -> float:
+        """Return the seconds of one forward and backward; 0 when they are not known."""
+        return self.seat_core.computing.service_s
+
     def validate(self) -> None:
         """Check what always holds between events."""
         self.seat_core.validate()
