@@ -9,11 +9,13 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
 from swarmrt.scheduler.events import DeadlinePassed, Event, Moved, PeerLost, Received, Started
-from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.seat_core import SeatCore
 from swarmrt.scheduler.settings import PeerSettings
+
+BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
 
 
 class PeerCore:
@@ -21,7 +23,7 @@ class PeerCore:
         self.seat = Seat(settings)
         self.host = Host(self.seat.store.gradient_bytes, settings.staleness)
         self.seat_core = SeatCore(self.host, self.seat)
-        self._trainer = settings.trainer
+        self._trainer, self._trainer_gone_s = settings.trainer, settings.trainer_gone_s
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Return what to do about an event. Answers that are no longer waited for give []."""
@@ -37,9 +39,9 @@ class PeerCore:
                 self.host.trainer_lost(now)
                 return self.seat_core.joining.trainer_lost()
             case DeadlinePassed("beacon"):
-                return self.seat_core.beacons.beat(now)
+                return self._beat(now)
             case Started():
-                return self.seat_core.started(event, now)
+                return self.seat_core.started(event) + self._beat(now)
         return self.seat_core.happened(event, now)
 
     def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
@@ -48,6 +50,13 @@ class PeerCore:
         if sender == self._trainer:
             self.host.trainer_heard()
         return self.seat_core.heard(sender, message, now)
+
+    def _beat(self, now: float) -> list[Instruction]:
+        """Beacon, now and again, until the trainer has been gone for too long."""
+        alone_s = self.host.alone_s(now)
+        if alone_s > self._trainer_gone_s:
+            return self.seat_core.leaving.stop(f"the trainer has been gone for {alone_s:.0f} s")
+        return [StartDeadline("beacon", now + BEACON_S), *self.seat_core.beacons.beat(now)]
 
     def _moved(self, event: Moved, now: float) -> list[Instruction]:
         """Take note of what the link carries, and of what this peer awaits over it."""
@@ -58,7 +67,8 @@ class PeerCore:
 
     @property
     def update(self) -> tuple[int, float]:
-        """The round and the norm of the update that made this version; -1 and 0 if not known."""
+        """Return the round and the norm of the update that made this version; -1 and 0 if they are
+        not known."""
         return self.seat.made_by
 
     @property

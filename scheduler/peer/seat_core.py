@@ -182,12 +182,12 @@ class SeatCore:
                 return self.leaving.stop(reason)
         return []
 
-    def started(self, event: Started, now: float) -> list[Instruction]:
-        """Show the trainer that it is here, and with which state."""
+    def started(self, event: Started) -> list[Instruction]:
+        """Announce that it is here, with its state."""
         seat = self.seat
         seat.version, seat.digest = event.version, event.digest
         seat.made_by = (event.applied, event.norm)
-        return [Announce("joining", event.version), *self.beacons.beat(now)]
+        return [Announce("joining", event.version)]
 
     def settle(self) -> list[Instruction]:
         """Do what the last event has made possible; call it after each."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Beacon, PeerState
-from swarmrt.scheduler.instructions import Instruction, Send, StartDeadline, WaitsFor
+from swarmrt.scheduler.instructions import Instruction, Send, WaitsFor
 from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.membership.waiting import Waiting
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.computing import Computing
-
-BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
 
 
 class Beacons:
@@ -24,13 +22,9 @@ class Beacons:
         self._waiting = Waiting()
 
     def beat(self, now: float) -> list[Instruction]:
-        """Say how this seat is, or leave: the trainer has been gone for too long."""
-        alone_s = self._host.alone_s(now)
-        if alone_s > self._seat.settings.trainer_gone_s:
-            return self._leaving.stop(f"the trainer has been gone for {alone_s:.0f} s")
-        again: list[Instruction] = [StartDeadline("beacon", now + BEACON_S), self.beacon()]
-        again += self._waiting.look(self._awaited(), now)
-        return again + self._leaving.say_again()
+        """Say how this seat is, to the trainer and, while it serves nothing, to its owner."""
+        waits = self._waiting.look(self._awaited(), now)
+        return [self.beacon(), *waits, *self._leaving.say_again()]
 
     def _awaited(self) -> WaitsFor | None:
         """Return what this peer waits for before it serves, if it does not."""
@@ -59,7 +53,7 @@ class Beacons:
                 *seat.made_by,
                 queued,
                 computing.done,
-                computing.service_s,
+                computing.pace.service_s,
                 self._reducing.waits_for(seat.version) if seat.is_serving else PeerId(""),
                 link.gradient_bytes,
                 link.moved_bytes,

@@ -1,4 +1,4 @@
-"""A peer's side of the commits: the round of its version, and those it will follow.
+"""The all-reduces of a seat: that of its version, and those that it will follow.
 
 Rules:
 - The newest round of a step replaces the earlier ones, whose parts are dropped.
@@ -123,7 +123,7 @@ class Reducing:
         return round_.part_summed(event.index)
 
     def combined(self, event: GradientCombined) -> AllReduce | None:
-        """The round that is combined by it, if it is not void by now."""
+        """Take note that a gradient is combined. Return its round; None if that is void by now."""
         round_ = self._rounds.get(event.step)
         if round_ is None or round_.prepare.round != event.round:
             return None
@@ -147,7 +147,7 @@ class Reducing:
         return round_.update.part_updated(event.index)
 
     def joined(self, event: UpdateJoined) -> AllReduce | None:
-        """The round whose owners' update is here, if it is not void by now."""
+        """Take note that an update by owners is here. Return its round; None if that is void."""
         round_ = self._of(event)
         if round_ is None or round_.update is None:
             return None
@@ -177,7 +177,7 @@ class Reducing:
         return round_.waits_for() if round_ is not None else NOBODY
 
     def prepared(self, version: int) -> int:
-        """The round of which all is here that is to be applied to this version; or -1."""
+        """Return the round of which all is here that is to be applied to this version; or -1."""
         round_ = self._rounds.get(version)
         return round_.prepare.round if round_ is not None and round_.is_ready else -1
 

@@ -60,7 +60,7 @@ class Backwards:
         return keep + self.run_or_answer(task)
 
     def run_or_answer(self, task: Task) -> list[Instruction]:
-        """Backward, if it has not run; else what it gave."""
+        """Run backward, if it has not run; else give what it gave."""
         if task.backward is Status.DONE:
             return self._receipts(task)
         is_granted = self._seat.is_last and task.granted
@@ -86,7 +86,7 @@ class Backwards:
         return [*given, *kept, *self._computing.compute()]
 
     def weights_done(self, event: WeightGradientsDone) -> list[Instruction]:
-        """The whole gradient is accumulated."""
+        """Tell the trainer that the whole gradient is accumulated."""
         task, void = self._computing.weight_gradients_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]

@@ -58,7 +58,8 @@ class Forwards:
         return self._seat.is_first or sender in self.before
 
     def _load(self, kind: type[Accepted] | type[Busy], message: Forward) -> Accepted | Busy:
-        return kind(message.work, self._computing.service_s, self._computing.backlog_s)
+        pace = self._computing.pace
+        return kind(message.work, pace.service_s, pace.backlog_s)
 
     def _again(self, task: Task, sender: PeerId, message: Forward, now: float) -> list[Instruction]:
         """Answer another attempt of a microbatch that is here; or give the frame that was asked

@@ -145,7 +145,7 @@ class Outputs:
         route = (*task.route, self._seat.me)
         claim = Claim(task.work, self._seat.epoch, route, task.loss_sum, task.tokens)
         sent: list[Instruction] = [self._seat.to_trainer(claim)]
-        if not self._computing.is_brief(self._claim_time.mean_s):
+        if not self._computing.pace.is_brief(self._claim_time.mean_s):
             return sent
         self._computing.awaited = task.microbatch
         return [*sent, StartDeadline("grant", now + self._claim_time.deadline_s)]

@@ -121,7 +121,8 @@ class Recovery:
         return [self._outputs.drop(task), self._released(task.microbatch, reason)]
 
     def _give_up_again(self, microbatch: MicrobatchId) -> list[Instruction]:
-        """The trainer may not have heard of it. A claim that is under way tells it more."""
+        """Say it once more: the trainer may not have heard of it. A claim that is under way says
+        more."""
         if self._seat.is_last and microbatch in self._tasks:
             return []
         return [self._released(microbatch, "it was given up before")]
@@ -140,7 +141,7 @@ class Recovery:
     # ------------------------------------------------------------------ its neighbours'
 
     def give_frame(self, sender: PeerId, message: GetFrame) -> list[Instruction]:
-        """A new owner next to this stage recovers from what is retained here."""
+        """Let a new owner next to this stage recover from what is retained here."""
         if message.epoch != self._seat.epoch or not self._seat.is_serving:
             return []
         after, before = self._outputs.next, self._forwards.before
@@ -163,7 +164,7 @@ class Recovery:
             asked[message] = None
 
     def vouched(self, peer: PeerId) -> list[Instruction]:
-        """The trainer's word on it has come: give it what it has asked for."""
+        """Give a peer what it has asked for, now that the trainer's word on it has come."""
         early = self._early.pop(peer, ())
         return [instruction for ask in early for instruction in self.give_frame(peer, ask)]
 
@@ -179,7 +180,7 @@ class Recovery:
         return self._gradient_for(sender, task)
 
     def _output_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
-        """The output, now or as soon as it is there; None if it will not be."""
+        """Return the output, now or as soon as it is there; None if it will not be."""
         if task.has_output:
             return [self._outputs.send_output(sender, task)]
         if task.forward is Status.DONE or self._seat.is_last:

@@ -21,7 +21,8 @@ class Retention:
         self._spare: dict[MicrobatchId, Task] = {}  # the output is taken: then these
 
     def keep_within(self, task: Task) -> list[Instruction]:
-        """Frames of this task have come or are spare now; those that are dropped for them.
+        """Take note that frames of this task have come, or are spare now. Return what drops others
+        for them.
 
         A frame whose receipt is still awaited is never dropped.
         """

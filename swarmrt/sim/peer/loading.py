@@ -22,7 +22,7 @@ SnapshotOf = Callable[[PeerId, int, int], History | None]  # of a donor, a stage
 
 
 class Loading:
-    """Where sizes are known, a state comes in chunks over links; else in some time."""
+    """A state comes in chunks over links where sizes are known; else it takes some time."""
 
     def __init__(
         self,
