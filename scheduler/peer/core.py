@@ -41,7 +41,7 @@ class PeerCore:
             case DeadlinePassed("beacon"):
                 return self._beat(now)
             case Started():
-                return self.seat_core.started(event) + self._beat(now)
+                return self.seat_core.joining.started(event) + self._beat(now)
         return self.seat_core.happened(event, now)
 
     def _received(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:

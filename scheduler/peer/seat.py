@@ -1,6 +1,6 @@
 """A peer's seat in a run: what it was admitted as, and which version it holds.
 
-The parts of a peer's core share it. Only the core itself changes it.
+The parts of a seat's core share it. Only those of membership and updating change it.
 """
 
 from __future__ import annotations

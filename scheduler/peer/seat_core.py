@@ -41,7 +41,6 @@ from swarmrt.scheduler.events import (
     PartUpdated,
     PeerLost,
     SendFailed,
-    Started,
     StateLoaded,
     StateUnavailable,
     Stepped,
@@ -49,7 +48,7 @@ from swarmrt.scheduler.events import (
     UpdateJoined,
     WeightGradientsDone,
 )
-from swarmrt.scheduler.instructions import Announce, Instruction
+from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.believing import Believing
 from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.membership.beacons import Beacons
@@ -181,13 +180,6 @@ class SeatCore:
             case Finish(reason):
                 return self.leaving.stop(reason)
         return []
-
-    def started(self, event: Started) -> list[Instruction]:
-        """Announce that it is here, with its state."""
-        seat = self.seat
-        seat.version, seat.digest = event.version, event.digest
-        seat.made_by = (event.applied, event.norm)
-        return [Announce("joining", event.version)]
 
     def settle(self) -> list[Instruction]:
         """Do what the last event has made possible; call it after each."""

@@ -9,7 +9,8 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.messages import Admit, Hail, LeftOut
-from swarmrt.scheduler.instructions import Instruction, ReportLeftOut, Stop
+from swarmrt.scheduler.events import Started
+from swarmrt.scheduler.instructions import Announce, Instruction, ReportLeftOut, Stop
 from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.membership.beacons import Beacons
 from swarmrt.scheduler.peer.membership.leaving import Leaving
@@ -36,6 +37,13 @@ class Joining:
         self._neighbours, self._leaving = neighbours, leaving
         self._beacons, self._terms, self._loading = beacons, terms, loading
         self._put_off: Admit | Hail | LeftOut | None = None  # that came while it was stepping
+
+    def started(self, event: Started) -> list[Instruction]:
+        """Announce that it is here, with its state."""
+        seat = self._seat
+        seat.version, seat.digest = event.version, event.digest
+        seat.made_by = (event.applied, event.norm)
+        return [Announce("joining", event.version)]
 
     def hailed(self, message: Hail) -> list[Instruction]:
         """Void the work of an earlier incarnation, and say what is held."""
