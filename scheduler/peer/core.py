@@ -74,7 +74,7 @@ class PeerCore:
     @property
     def service_s(self) -> float:
         """Return the seconds of one forward and backward; 0 when they are not known."""
-        return self.seat_core.computing.service_s
+        return self.seat_core.computing.pace.service_s
 
     def validate(self) -> None:
         """Check what always holds between events."""
