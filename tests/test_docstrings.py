@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted({*ROOT.glob("swarmrt/**/*.py"), *ROOT.glob("scheduler/*.py")})
+PLACES = ("swarmrt/**/*.py", "scheduler/*.py", "scheduler/peer/**/*.py")
+FILES = sorted({file for place in PLACES for file in ROOT.glob(place)})
 REFUSED = frozenset(  # first words of fragments, and of sentences whose subject is elsewhere
     """
     After Another Anybody Anything As At Before Being Both But By Does Else Everybody Everything

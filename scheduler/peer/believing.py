@@ -111,7 +111,7 @@ class Believing:
         return self._is_work(message.work) and self._is_route(message.route, sender)
 
     def _backward(self, sender: PeerId, message: Backward) -> bool:
-        """The path names its sender as the peer of the next stage."""
+        """Return whether its path names the sender as the peer of the next stage."""
         stage = self._seat.stage
         task = self._tasks.get(message.microbatch)
         if task is None or self._seat.is_last or self._is_trainer(sender):
@@ -164,7 +164,7 @@ class Believing:
         return counts and is_named and self._is_near(message.step) and _is_norm(message.norm)
 
     def _prepare(self, prepare: Prepare) -> bool:
-        """A roster has everybody once, and every microbatch at most once."""
+        """Return whether a roster has everybody once, and every microbatch at most once."""
         peers = [peer for peer, _ in prepare.roster]
         indices = [index for _, its_indices in prepare.roster for index in its_indices]
         counted = len(set(peers)) == len(peers) > 0 and len(set(indices)) == len(indices)
@@ -192,17 +192,18 @@ class Believing:
         return 0 <= microbatch.index < number and _is_number(microbatch.step)
 
     def _is_trained(self, microbatch: MicrobatchId) -> bool:
-        """A microbatch that has a gradient."""
+        """Return whether it is a microbatch that has a gradient."""
         return not microbatch.held_out and self._is_microbatch(microbatch)
 
     def _is_route(self, route: Sequence[PeerId], sender: PeerId) -> bool:
-        """The peers of all stages before this one, the sender last."""
+        """Return whether these are the peers of all stages before this one, the sender last."""
         if len(route) != self._seat.stage or not all(map(_is_name, route)):
             return False
         return not route or route[-1] == sender
 
     def _is_path(self, path: Sequence[PeerId], need: Sequence[int]) -> bool:
-        """A peer or nobody for each stage, this one for its own; and some stages, in order."""
+        """Return whether it has a peer or nobody for each stage, this one for its own; and whether
+        some stages are needed, in order."""
         if len(path) != len(self._stages) or path[self._seat.stage] != self._seat.me:
             return False
         if max(map(len, path)) > MAX_NAME or len(need) > len(self._stages):

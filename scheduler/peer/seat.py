@@ -1,6 +1,6 @@
 """A peer's seat in a run: what it was admitted as, and which version it holds.
 
-The parts of a peer's core share it. Only the core itself changes it.
+The parts of a seat's core share it. Only those of membership and updating change it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Seat:
     is_draining: bool = False  # takes no new work
     is_stepping: bool = False  # the optimizer runs
     skipping: int = -1  # the step of which nothing is to be computed any more
+    made_by: tuple[int, float] = (-1, 0.0)  # round and norm of the update that made this version
+    load_rests_in: tuple[int, int] | None = None  # epoch and term in which the next try waits
 
     @property
     def store(self) -> Store:

@@ -94,7 +94,7 @@ class Peer:
 
     def heir(self, mb: MicrobatchId = MB) -> PeerId:
         """To whom its output was given."""
-        task = self.core.computing.tasks.get(mb)
+        task = self.core.seat_core.computing.tasks.get(mb)
         assert task is not None and task.pushed_to is not None
         return task.pushed_to
 

@@ -22,7 +22,7 @@ from swarmrt.scheduler.instructions import (
     Stop,
     TrainerInstruction,
 )
-from swarmrt.sim.swarm.peer import SimulatedPeer
+from swarmrt.sim.peer.peer import SimulatedPeer
 from swarmrt.sim.swarm.trainer import SimulatedTrainer
 
 CORES = Path(instructions.__file__).parent

@@ -33,7 +33,7 @@ def poison(
     def arm() -> None:
         for name, peer in world.peers.items():
             if peer.settings.stage == 1 and name != spared:
-                peer.fails = lambda what, mb, name=name: fails(name, mb)  # type: ignore[misc]
+                peer.computing.fails = lambda what, mb, name=name: fails(name, mb)  # type: ignore[misc]
 
     world.at_event = arm
     return died
@@ -141,7 +141,7 @@ def test_replicas_that_run_out_of_memory_one_after_the_other_end_nothing() -> No
             if len(came) > 5:
                 world.at_event = lambda: None
                 for peer in world.peers.values():
-                    peer.fails = lambda what, mb: False
+                    peer.computing.fails = lambda what, mb: False
 
         world.at_event = relent
         world.run(limit_s=3600)

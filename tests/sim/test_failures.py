@@ -26,7 +26,7 @@ def failing(world: World, seed: int, share: float, most: int) -> list[str]:
         return True
 
     for peer in world.peers.values():
-        peer.fails = fails
+        peer.computing.fails = fails
     return told
 
 
@@ -64,7 +64,7 @@ def test_a_replica_that_always_fails_stops_nobody() -> None:
         tried.append(microbatch)
         return True
 
-    victim.fails = fails
+    victim.computing.fails = fails
     world.run(limit_s=300)
     assert tried and world.disk.recoveries["released"]
 
@@ -76,7 +76,7 @@ def test_a_microbatch_that_fails_everywhere_ends_the_run_with_its_reason(
     world = World(replicas, seed=1, steps=4)
     for peer in world.peers.values():
         stage = peer.settings.stage
-        peer.fails = lambda what, mb, stage=stage: (stage, mb) == (1, MicrobatchId(2, 3))  # type: ignore[misc]
+        peer.computing.fails = lambda what, mb, stage=stage: (stage, mb) == (1, MicrobatchId(2, 3))  # type: ignore[misc]
     with pytest.raises(RunError, match=r"microbatch 2\.3 cannot be computed at stage 1.*simulated"):
         world.run(limit_s=300)
     assert len(world.disk.steps) == 2
@@ -93,8 +93,10 @@ def test_step_whose_gradient_is_not_finite_wherever_it_is_computed_is_skipped(
     for peer in world.peers.values():
         stage = peer.settings.stage
         bad = (1, MicrobatchId(2, 3))
-        peer.fails = lambda what, mb, stage=stage, bad=bad: what != "forward" and (stage, mb) == bad  # type: ignore[misc]
-        peer.fails_by_value = True
+        peer.computing.fails = lambda what, mb, stage=stage, bad=bad: (
+            what != "forward" and (stage, mb) == bad
+        )  # type: ignore[misc]
+        peer.computing.fails_by_value = True
     world.run(limit_s=600)
     assert [report.version for report in world.disk.steps if report.skipped] == [3]
     assert [report.version for report in world.disk.steps] == [1, 2, 3, 4, 5, 6]
@@ -108,8 +110,10 @@ def test_newcomer_and_a_trainer_that_is_killed_get_over_a_skipped_step() -> None
     for seed in range(12):
         world = World([2, 2], seed, steps=8, checkpoint_every=1, not_finite="skip")
         for peer in world.peers.values():
-            peer.fails = lambda what, mb: what == "backward" and mb.step == 3 and not mb.held_out
-            peer.fails_by_value = True
+            peer.computing.fails = lambda what, mb: (
+                what == "backward" and mb.step == 3 and not mb.held_out
+            )
+            peer.computing.fails_by_value = True
         world.run_until(3)
         world.spawn(1)
         world.clock.after(0.4 * seed, world.kill_trainer)

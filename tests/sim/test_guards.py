@@ -23,10 +23,11 @@ from swarmrt.scheduler.fetching import fetch
 from swarmrt.scheduler.fetching.donors import Donor
 from swarmrt.scheduler.fetching.sharing import IN_ALL, Sharing
 from swarmrt.scheduler.instructions import Instruction, Send, Stop, StopLoading
-from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.peer.updating.sync import Reducing
+from swarmrt.scheduler.peer.membership.joining import Joining as PeersJoining
+from swarmrt.scheduler.peer.membership.leaving import Leaving
+from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.forwards import Forwards
-from swarmrt.scheduler.peer.work.tasks import Tasks
+from swarmrt.scheduler.peer.work.queue import ComputeQueue
 from swarmrt.scheduler.timing import estimate, link_rate
 from swarmrt.scheduler.timing.link_rate import Direction
 from swarmrt.scheduler.trainer.closing import comparing, holding, worth
@@ -278,7 +279,7 @@ GUARDS: dict[str, Guard] = {
         newcomers.test_who_has_not_heard_that_it_is_left_out_is_told_again,
     ),
     "who is left out loads no more": Guard(
-        around(PeerCore, "_left_out", goes_on_loading),
+        around(PeersJoining, "left_out", goes_on_loading),
         newcomers.test_who_is_left_out_while_it_loads_stops_and_tells_its_owner,
     ),
     "who is alone is never too slow": Guard(
@@ -374,7 +375,7 @@ GUARDS: dict[str, Guard] = {
         hangs.test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs,
     ),
     "what is void is not accumulated": Guard(
-        says(Tasks, "is_started", True),
+        says(ComputeQueue, "is_started", True),
         peers.test_what_is_owned_anew_is_computed_though_its_void_backward_still_runs,
     ),
     "what is not answered is sent again": Guard(
@@ -467,7 +468,7 @@ GUARDS: dict[str, Guard] = {
         stopping.test_a_stop_while_a_resumed_trainer_hails_leaves_the_peers_with_what_they_hold,
     ),
     "a peer whose trainer is gone stays": Guard(
-        around(PeerCore, "_trainer_lost", lambda *_: [Stop("the trainer is gone", error=False)]),
+        around(PeersJoining, "trainer_lost", lambda *_: [Stop("the trainer is gone", error=False)]),
         stopping.test_a_trainer_that_dies_between_the_last_update_and_its_checkpoint_goes_on_there,
     ),
     "the last one of a stage may come whatever it has done": Guard(
@@ -483,7 +484,7 @@ GUARDS: dict[str, Guard] = {
         draining.test_lone_replica_that_wants_to_leave_serves_to_the_end_if_nobody_comes,
     ),
     "who drains hears that it stays": Guard(
-        around(PeerCore, "_drain", lambda drain, self, drains: drain(self, True)),
+        around(Leaving, "drain", lambda drain, self, drains: drain(self, True)),
         draining.test_drain_that_is_taken_back_is_one_no_more,
     ),
     # ------------------------------------------------------------ one bad machine

@@ -264,7 +264,7 @@ def test_second_hang_does_not_end_the_first() -> None:
     began_at = world.clock.now
     world.run_until(5)
     assert began_at + 30.0 < world.clock.now < began_at + 45.0
-    assert not world.peers[PeerId("s1p0")].is_hung
+    assert not world.peers[PeerId("s1p0")].jobs.is_hung
 
 
 def test_computation_that_hangs_before_a_restarted_trainer_has_timed_any_is_found_out() -> None:

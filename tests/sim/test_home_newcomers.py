@@ -23,7 +23,7 @@ def test_who_comes_just_before_a_commit_gets_the_state_of_that_commit(early_s: f
         world = World((1, 1), seed=5, steps=9, microbatches=8, sizes=sizes,
                       service_s=(0.02, 0.02), eval_every=0, checkpoint_every=0)  # fmt: skip
         for peer in world.live(0):
-            world.peers[peer].service_s = 0.8
+            world.peers[peer].jobs.service_s = 0.8
         return world
 
     before = world()

@@ -12,9 +12,10 @@ import pytest
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.peer.core import PeerCore
+from swarmrt.scheduler.peer.updating.sync import Updating
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
-from swarmrt.scheduler.peer.work.tasks import Phase
+from swarmrt.scheduler.peer.work.task import Status
 from swarmrt.scheduler.trainer.closing.sync.round_patience import RoundPatience
 from swarmrt.scheduler.trainer.membership.health import Health
 from swarmrt.scheduler.trainer.work.ledger import Ledger
@@ -44,7 +45,7 @@ def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_roster_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PeerCore, "_disagreement", lambda self, message: "")
+    monkeypatch.setattr(Updating, "_disagreement", lambda self, message: "")
 
 
 def without_epoch_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +78,8 @@ def without_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda self, task: (
             self._tasks.queue("backward", task) or self._computing.compute()
             if task.has_graph
-            and task.forward is Phase.DONE
-            and task.backward is Phase.AWAITED
+            and task.forward is Status.DONE
+            and task.backward is Status.AWAITED
             and (task.has_gradient or (self._seat.is_last and task.granted))
             else []
         ),

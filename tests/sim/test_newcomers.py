@@ -38,7 +38,7 @@ class Story:
         world = World((replicas, 1), seed=5, steps=steps, microbatches=8 * replicas, sizes=sizes,
                       service_s=(0.02, 0.02), eval_every=0, checkpoint_every=0)  # fmt: skip
         for peer in world.live(0):
-            world.peers[peer].service_s = service_s
+            world.peers[peer].jobs.service_s = service_s
         world.network.copies = copies
         world.run_until(CAME_AT)
         self.world, self.sizes, self.link, self.came_at_s = world, sizes, link, world.clock.now
@@ -135,7 +135,7 @@ def test_who_makes_steps_long_is_left_out_by_the_next_trainer_as_well(resumes: b
     world = World((2, 1), seed=5, steps=16, microbatches=16, sizes=sizes, links={slow: HOME},
                   service_s=(0.02, 0.02), eval_every=0, checkpoint_every=0)  # fmt: skip
     for peer in world.live(0):
-        world.peers[peer].service_s = 0.2
+        world.peers[peer].jobs.service_s = 0.2
     world.run_until(3)
     assert not any(slow in dict(report.digests[0]) for report in world.disk.steps)
     if resumes:

@@ -69,7 +69,9 @@ def test_only_the_stage_that_a_newcomer_comes_to_copies_its_state() -> None:
     world.run_until(version=2)
     world.spawn(stage=1)
     world.run_until(version=7)
-    copies = [len(world.peers[peer].snapshots) for stage in (0, 1) for peer in world.live(stage)]
+    copies = [
+        len(world.peers[peer].state.snapshots) for stage in (0, 1) for peer in world.live(stage)
+    ]
     assert copies[:2] == [0, 0] and all(copies[2:])
 
 

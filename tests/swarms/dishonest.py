@@ -62,7 +62,7 @@ def accuses(core: PeerCore, event: Event) -> list[Instruction] | None:
 def takes_all_and_does_nothing(core: PeerCore, event: Event) -> list[Instruction] | None:
     match event:
         case Received(sender, Forward(work)):
-            core.computing.done += 1
+            core.seat_core.computing.done += 1
             return [Send(sender, Accepted(work, 1e-6, 0.0))]
     return None
 
@@ -73,7 +73,7 @@ def never_loads(core: PeerCore, event: Event) -> list[Instruction] | None:
             core.seat.epoch, core.seat.term, core.seat.state = epoch, term, "loading"
             core.seat.version = version
             return []
-    core.computing.done += 1
+    core.seat_core.computing.done += 1
     return None
 
 

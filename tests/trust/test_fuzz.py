@@ -198,10 +198,10 @@ class Playing:
         core = self.core
         names = len(NAMES) + 4
         open_steps = 2 + core.seat.settings.staleness
-        assert len(core.computing.tasks) <= open_steps * (MICROBATCHES + EVALUATED)
-        assert len(core.forwards._stranded) <= 4 * open_steps * MICROBATCHES
-        assert len(core.recovery._early) <= names
-        for task in core.computing.tasks:
+        assert len(core.seat_core.computing.tasks) <= open_steps * (MICROBATCHES + EVALUATED)
+        assert len(core.seat_core.outputs._stranded) <= 4 * open_steps * MICROBATCHES
+        assert len(core.seat_core.recovery._early) <= names
+        for task in core.seat_core.computing.tasks:
             assert len(task.heirs) <= names and len(task.given) <= 2 * names
 
     def _act(self, instruction: Instruction) -> None:
@@ -254,7 +254,7 @@ class Playing:
         path = list(rng.choice(BEFORE) for _ in range(STAGES))
         path[self.stage :] = [ME, *(rng.choice(AFTER) for _ in range(STAGES - self.stage - 1))]
         choice = rng.randrange(8)
-        task = self.core.computing.tasks.get(mb)
+        task = self.core.seat_core.computing.tasks.get(mb)
         heirs = sorted(task.heirs) if task is not None else []
         match choice:
             case 0 | 1:
@@ -283,7 +283,7 @@ class Playing:
 
     def _commit(self) -> None:
         seat = self.core.seat
-        indices = tuple(sorted(self.core.computing.accumulated(seat.version)))
+        indices = tuple(sorted(self.core.seat_core.computing.accumulated(seat.version)))
         number = self.rng.randrange(1, 100)
         self.feed(
             Received(TRAINER, Prepare(seat.epoch, seat.version, number, ((ME, indices),), (), 10))
@@ -323,7 +323,7 @@ def test_strangers_change_nothing(stage: int) -> None:
     """Not what is in the accumulators, and so not what the trainer finds when it commits."""
     for seed in range(10):
         playing = play(stage, seed, 300, (STRANGER,))
-        assert playing.core.computing.record <= playing.granted
+        assert playing.core.seat_core.computing.record <= playing.granted
 
 
 @pytest.mark.parametrize("stage", range(STAGES))

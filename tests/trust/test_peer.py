@@ -51,7 +51,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Send,
 )
-from swarmrt.scheduler.peer.updating.sync import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
+from swarmrt.scheduler.peer.updating.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
 from tests.scheduler.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 SECRET = bytes(16)
@@ -116,7 +116,7 @@ def test_a_gradient_that_was_not_granted_counts_for_nothing() -> None:
     assert peer.get(Backward(1, MB, path, (1, 2), seals_for(path)), to) == [], "of another need"
     liar = ({A, B} - {to}).pop()
     assert peer.get(Backward(1, MB, (UP, ME, liar), ALL, seals_for((UP, ME, liar))), liar) == []
-    assert peer.core.believing.refused["Backward"] == 8
+    assert peer.core.seat_core.believing.refused["Backward"] == 8
     assert keeps(peer.get(Backward(1, MB, path, ALL, seals_for(path)), to))
     [(up, passed)] = sent(peer.feed(BackwardDone(MB, 1.0, 100)), Backward)
     assert up == UP and passed.seals == seals_for(path), "the peer before looks at its own"
@@ -174,7 +174,7 @@ def test_requests_of_those_whom_nobody_vouches_for_are_bounded() -> None:
     for number in range(1000):
         peer.get(GetFrame(1, mb(number % 8), "output"), PeerId(f"evil{number}"))
         peer.get(GetFrame(1, mb(number), "output"), EVIL)
-    early = peer.core.recovery._early
+    early = peer.core.seat_core.recovery._early
     assert len(early) <= 64 and all(len(asked) <= 64 for asked in early.values())
 
 
@@ -226,9 +226,10 @@ def test_answers_count_from_whom_was_asked(kind: type[Accepted]) -> None:
     to = peer.pushed()
     other = ({A, B} - {to}).pop()
     peer.get(kind(Work(MB, 1), 5.0, 5.0), other)
-    assert peer.core.forwards.next.wiring.expected_s(other) == 1.0, "nothing is known of it"
+    wiring = peer.core.seat_core.outputs.next.wiring
+    assert wiring.expected_s(other) == 1.0, "nothing is known of it"
     peer.get(kind(Work(MB, 1), 5.0, 5.0), to)
-    assert peer.core.forwards.next.wiring.expected_s(to) == 5.0
+    assert wiring.expected_s(to) == 5.0
 
 
 def test_stale_and_no_frame_count_from_whom_was_asked() -> None:
@@ -256,7 +257,7 @@ def test_microbatches_that_the_run_does_not_have_are_not_taken(microbatch: Micro
         assert (
             peer.get(Recover(1, microbatch, (UP, ME, A)[: 3 if peer is middle else 2], ALL)) == []
         )
-        assert not peer.core.computing.record
+        assert not peer.core.seat_core.computing.record
 
 
 def test_steps_that_are_not_open_are_not_taken() -> None:
@@ -327,7 +328,7 @@ def test_rosters_that_make_no_sense_begin_no_round(
 ) -> None:
     peer = Peer()
     assert peer.get(Prepare(1, 0, 1, roster, listeners, 10)) == []
-    assert peer.core.reducing.round(0) is None
+    assert peer.core.seat_core.reducing.round(0) is None
 
 
 @pytest.mark.parametrize("tokens", [0, -5, 1 << 63])
@@ -345,7 +346,7 @@ def test_what_is_kept_of_steps_to_come_is_bounded() -> None:
     for step in range(MOST_STEPS + 100):
         peer.get(Prepare(1, step, step, ((OTHER, ()),), (ME,), 10))
         peer.get(Apply(1, step, step, 1.0, False))
-    reducing = peer.core.reducing
+    reducing = peer.core.seat_core.reducing
     assert reducing.round(MOST_STEPS + 2) is None
     assert len(reducing._applies) <= reducing.most_behind + 2
 
@@ -365,7 +366,7 @@ def test_no_made_up_time_enters_an_estimate(seconds: float) -> None:
     for times in ((seconds, 0.0), (0.5, seconds)):
         assert peer.get(Accepted(Work(MB, 1), *times), to) == []
         assert peer.get(Busy(Work(MB, 1), *times), to) == []
-    wiring = peer.core.forwards.next.wiring
+    wiring = peer.core.seat_core.outputs.next.wiring
     wiring.observe(to, seconds)
     assert wiring.expected_s(to) == 1.0
     wiring.observe(to, 0.5, seconds)
@@ -406,7 +407,7 @@ def test_a_made_up_microbatch_is_never_accumulated() -> None:
     for sender in (EVIL, A, B):
         peer.get(Backward(1, made_up, (UP, ME, sender), ALL), sender)
         peer.get(Backward(1, MB, (UP, ME, sender), ALL), sender)
-    assert not len(peer.core.computing.tasks) and not peer.core.computing.record
+    assert not len(peer.core.seat_core.computing.tasks) and not peer.core.seat_core.computing.record
 
 
 def test_the_first_input_counts_and_what_comes_after_is_not_kept() -> None:
@@ -426,7 +427,7 @@ def test_early_parts_of_one_sender_leave_room_for_others() -> None:
     for number in range(100):
         for index in range(20):
             peer.get(Part(1, 0, number, index, False), PeerId(f"evil{number}"))
-    assert len(peer.core.reducing._early) == MAX_EARLY_PARTS
+    assert len(peer.core.seat_core.reducing._early) == MAX_EARLY_PARTS
 
 
 def test_early_parts_that_are_none_of_their_round_are_dropped() -> None:
@@ -467,7 +468,7 @@ def test_forward_that_fails_is_released_and_ends_nobody() -> None:
     assert Forget(MB) in failed
     [(_, released)] = sent(failed, Released)
     assert released.failed and "mat1 and mat2" in released.reason
-    assert not len(peer.core.computing.tasks)
+    assert not len(peer.core.seat_core.computing.tasks)
 
 
 def test_who_sends_what_cannot_be_computed_is_refused_longer_and_longer_but_not_for_good() -> None:
@@ -485,7 +486,7 @@ def test_who_sends_what_cannot_be_computed_is_refused_longer_and_longer_but_not_
     assert waits == sorted(waits) and waits[-1] > 4 * waits[0] > 0
     peer.forward(mb(1))
     peer.computed(mb(1))
-    assert not peer.core.forwards.blame.bars(UP, peer.now), "it has sent something sound"
+    assert not peer.core.seat_core.forwards.blame.bars(UP, peer.now), "it has sent something sound"
 
 
 def answers_busy(peer: Peer, attempt: int) -> bool:
@@ -518,11 +519,11 @@ def test_backward_that_fails_midway_voids_what_is_in_the_accumulators(what: Fail
         peer.feed(BackwardDone(MB, 1.0, 100))
     failed = peer.feed(ComputeFailed(MB, what, "it fails"))
     assert ClearGradients() in failed and sent(failed, Released)[0][1].failed
-    assert not peer.core.computing.record and not peer.core.seat.is_serving
+    assert not peer.core.seat_core.computing.record and not peer.core.seat.is_serving
     assert peer.core.seat.term == 0, "the trainer sees that its work is void, and admits it again"
     peer.get(Admit(1, 2, 0, "", -1, 0.0, ()))
     peer.get(Standing(1, 0, UP, True))
-    assert not peer.core.computing.is_spoiled and keeps(peer.forward())
+    assert not peer.core.seat_core.computing.is_spoiled and keeps(peer.forward())
 
 
 def test_what_fails_and_is_void_already_is_cleared_with_the_rest() -> None:

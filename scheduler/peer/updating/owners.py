@@ -31,12 +31,12 @@ class OwnersUpdate:
 
     @property
     def is_whole(self) -> bool:
-        """True if all parts are here."""
+        """Return whether all parts are here."""
         return not self._awaited
 
     @property
     def is_coming(self) -> bool:
-        """True while parts are on their way. When they are sent, listeners do not know."""
+        """Return whether parts are on their way. When they are sent, listeners do not know."""
         is_asked = self.norm is not None or self._me not in self._members
         return is_asked and not self.is_whole
 

@@ -1,231 +1,223 @@
-"""A peer's side of the commits: the round of its version, and those it will follow.
+"""A seat's updates where all replicas of a stage commit together: prepare, perhaps update, apply.
 
 Rules:
-- The newest round of a step replaces the earlier ones, whose parts are dropped.
-- A peer combines a round, and applies it, when its version is that round's step. One that still
-  loads its state keeps the sums and the Applies of the steps that it misses, and catches up.
-- What a newcomer keeps so has a bound in bytes (`following`).
-- Parts may come before the Prepare that explains them; of each sender a few are kept, and a bounded
-  number in all, each of which has at most `MAX_PART_BYTES`.
+- The reduce starts only if the trainer's roster matches the record.
+- A step is skipped once nothing of it runs.
+- Who has other weights than those on which the stage has agreed begins anew.
+- Words that come again are answered again.
 """
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from swarmrt.ids import PeerId
-from swarmrt.messages import Apply, Part, Prepare, Update
-from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUpdated, UpdateJoined
-from swarmrt.scheduler.following import Store
-from swarmrt.scheduler.instructions import (
-    CombineParts,
-    DropPart,
-    DropRound,
-    Instruction,
-    KeepPart,
+from swarmrt.messages import Applied, Apply, Part, Prepare, Prepared, Refused, Update, Updated
+from swarmrt.scheduler.events import (
+    GradientCombined,
+    PartSummed,
+    PartUnfit,
+    PartUpdated,
+    Stepped,
+    UpdateJoined,
 )
-from swarmrt.scheduler.peer.updating.rounds import NOBODY, Round
+from swarmrt.scheduler.instructions import DropRound, Instruction, StepOptimizer
+from swarmrt.scheduler.peer.membership.terms import Terms
+from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.work.computing import Computing
+from swarmrt.scheduler.peer.work.outputs import Outputs
 
-MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
-MAX_EARLY_PARTS = 256  # of all senders together: 1 GiB
 
+class Updating:
+    def __init__(
+        self,
+        seat: Seat,
+        computing: Computing,
+        outputs: Outputs,
+        reducing: Reducing,
+        terms: Terms,
+    ) -> None:
+        self._seat, self._computing, self._outputs = seat, computing, outputs
+        self._reducing, self._terms = reducing, terms
 
-class Reducing:
-    def __init__(self, me: PeerId, gradient_bytes: int, update_bytes: int, store: Store) -> None:
-        """`store` is that of a newcomer at this stage."""
-        self._me, self._sizes, self._store = me, (gradient_bytes, update_bytes), store
-        self.most_behind = store.most_steps(by_owners=False)
-        self._rounds: dict[int, Round] = {}  # by step
-        self._applies: dict[int, Apply] = {}  # by step
-        self._early: dict[tuple[PeerId, Part], None] = {}
-        self._void_below: dict[int, int] = {}  # by step: rounds before this one are void
-
-    def round(self, step: int) -> Round | None:
-        return self._rounds.get(step)
-
-    def begin(self, prepare: Prepare) -> list[Instruction]:
-        """Take part in a round, or listen to it."""
-        earlier = self._rounds.get(prepare.step)
-        if earlier is not None and prepare.round <= earlier.prepare.round:
+    def go_on(self) -> list[Instruction]:
+        """Combine or apply what is ready for the version that is here."""
+        seat = self._seat
+        if not seat.is_serving or seat.is_stepping:
             return []
-        if self._me in prepare.listeners and not self._has_room_for_step(prepare):
-            return []
-        void: list[Instruction] = [DropRound(*earlier.key)] if earlier is not None else []
-        void += self._void_early(prepare.step, prepare.round)
-        round_ = self._rounds[prepare.step] = Round(self._me, prepare, *self._sizes)
-        early = [(s, p) for s, p in self._early if (p.step, p.round) == round_.key]
-        for entry in early:
-            del self._early[entry]
-        instructions = [*void, *round_.start()]
-        for sender, part in early:
-            if round_.awaits(sender, part):
-                instructions += round_.part_arrived(sender, part)
-            else:
-                key = (*round_.key, part.index)
-                instructions.append(DropPart(sender, *key, part.summed, part.updated))
+        if self._reducing.is_spoilt(seat.version):
+            return [*self._reducing.clear(), *self._terms.begin_anew()]
+        instructions = self._reducing.next(seat.version)
+        for step in instructions:
+            if isinstance(step, StepOptimizer):
+                seat.is_stepping, seat.made_by = True, (step.round, step.norm)
         return instructions
 
-    def _has_room_for_step(self, prepare: Prepare) -> bool:
-        """Return whether a newcomer keeps one more step: the trainer asks nobody for too many."""
-        others = (r.prepare for step, r in self._rounds.items() if step != prepare.step)
-        kept_bytes = sum(self._store.step_bytes(by_owners=p.by_owners) for p in others)
-        return self._store.has_room(kept_bytes, by_owners=prepare.by_owners)
+    # ------------------------------------------------------------------ prepare
 
-    def _void_early(self, step: int, newest: int) -> list[Instruction]:
-        """Drop what has come for earlier rounds of the step than this one: they are void, though
-        this peer may never have heard of them."""
-        newest = self._void_below[step] = max(newest, self._void_below.get(step, 0))
-        past = [(s, p) for s, p in self._early if p.step == step and p.round < newest]
-        for entry in past:
-            del self._early[entry]
-        rounds = dict.fromkeys((part.step, part.round) for _, part in past)
-        return [DropRound(*key) for key in rounds]
-
-    def void(self, step: int) -> list[Instruction]:
-        """Void a round that is under way: what it reduces changes, so it cannot count."""
-        round_ = self._rounds.get(step)
-        if round_ is None or round_.prepare.skip:
+    def prepare(self, message: Prepare) -> list[Instruction]:
+        """Take part in a round, listen to it, or refuse it."""
+        seat = self._seat
+        if message.epoch != seat.epoch or message.step < seat.version:
             return []
-        del self._rounds[step]
-        self._void_below[step] = round_.prepare.round + 1
-        return [DropRound(*round_.key)]
+        if seat.me in message.listeners:
+            return self._reducing.begin(message) + self.go_on()
+        round_ = self._reducing.round(message.step)
+        if round_ is not None and round_.prepare == message:
+            return self._prepared(message.step)
+        refusal = self._disagreement(message)
+        if refusal:
+            key = (message.step, message.round)
+            return [seat.to_trainer(Refused(seat.epoch, *key, refusal))]
+        if message.skip:
+            return self._skip(message)
+        return self._reducing.begin(message) + self.go_on()
 
-    def part(self, sender: PeerId, part: Part, version: int) -> list[Instruction]:
-        key = (part.step, part.round, part.index)
-        keep = KeepPart(sender, *key, part.summed, updated=part.updated)
-        round_ = self._rounds.get(part.step)
-        if round_ is not None and round_.prepare.round == part.round:
-            if not round_.awaits(sender, part):
-                return []
-            updates = round_.update if part.updated else None
-            keep = replace(keep, parts=round_.parts if updates is None else updates.parts)
-            return [keep, *round_.part_arrived(sender, part)]
-        newer = part.round >= self._void_below.get(part.step, 0)
-        near = version <= part.step <= version + self.most_behind + 1
-        if not newer or not near or not self._has_room_for(sender):
+    def _disagreement(self, message: Prepare) -> str:
+        """Return why the roster is not what this peer did; empty if it is."""
+        seat = self._seat
+        roster = dict(message.roster)
+        if seat.me not in roster:
+            return "not on the roster"
+        if not seat.is_serving or message.step != seat.version:
+            return f"does not serve version {message.step}"
+        if message.skip:
+            return ""
+        listed = set(roster[seat.me])
+        accumulated = self._computing.accumulated(message.step)
+        if accumulated != listed:
+            return f"accumulated {sorted(accumulated)}, the roster says {sorted(listed)}"
+        return ""
+
+    def _skip(self, message: Prepare) -> list[Instruction]:
+        """Leave the step alone: what waits of it is dropped, and what runs ends first."""
+        seat = self._seat
+        seat.skipping = message.step
+        drops = [
+            self._outputs.drop(task)
+            for task in self._computing.tasks
+            if seat.skips(task.microbatch) and not task.is_running
+        ]
+        return [*self._reducing.begin(message), *drops, *self._computing.compute()]
+
+    def skip_when_idle(self) -> list[Instruction]:
+        """Say that the step that is skipped may be, once nothing of it runs."""
+        seat = self._seat
+        round_ = self._reducing.round(seat.version)
+        if round_ is None or not round_.prepare.skip or round_.combined is not None:
             return []
-        self._early[sender, part] = None
-        return [keep]
+        if any(task.is_running for task in self._computing.tasks if seat.skips(task.microbatch)):
+            return []
+        round_.combined = ("", 0.0)
+        return [*self._prepared(seat.version), *self.go_on()]
 
-    def _has_room_for(self, sender: PeerId) -> bool:
-        its = sum(other == sender for other, _ in self._early)
-        return its < MAX_EARLY_OF_ONE and len(self._early) < MAX_EARLY_PARTS
+    def _prepared(self, step: int) -> list[Instruction]:
+        """Say that the step's mean gradient is here, if it is."""
+        seat = self._seat
+        round_ = self._reducing.round(step)
+        if round_ is None or round_.combined is None or seat.me not in round_.members:
+            return []
+        return [seat.to_trainer(Prepared(seat.epoch, *round_.key, *round_.combined))]
 
-    def awaited(self) -> int | None:
-        """Return the newest round of which parts are still to come, if there is one."""
-        rounds = (r.prepare.round for r in self._rounds.values() if r.is_coming)
-        return max(rounds, default=None)
+    # ------------------------------------------------------------------ its parts
+
+    def part(self, sender: PeerId, message: Part) -> list[Instruction]:
+        if message.epoch != self._seat.epoch:
+            return []
+        return self._reducing.part(sender, message, self._seat.version) + self.go_on()
 
     def part_summed(self, event: PartSummed) -> list[Instruction]:
-        round_ = self._rounds.get(event.step)
+        return [*self._not_finite(event), *self._reducing.part_summed(event), *self.go_on()]
+
+    def part_unfit(self, event: PartUnfit) -> list[Instruction]:
+        """Tell the trainer, who decides who goes: the round cannot be completed with it."""
+        round_ = self._reducing.round(event.step)
         if round_ is None or round_.prepare.round != event.round:
             return []
-        return round_.part_summed(event.index)
+        reason = f"a part of {event.sender} {event.reason}"
+        key = (event.step, event.round)
+        return [self._seat.to_trainer(Refused(self._seat.epoch, *key, reason, unfit=event.sender))]
 
-    def combined(self, event: GradientCombined) -> Round | None:
-        """The round that is combined by it, if it is not void by now."""
-        round_ = self._rounds.get(event.step)
-        if round_ is None or round_.prepare.round != event.round:
-            return None
-        round_.combined = (event.digest, event.squared_norm)
-        return round_
+    def part_not_sent(self, to: PeerId, part: Part) -> list[Instruction]:
+        """Tell the trainer that a member cannot be reached."""
+        seat = self._seat
+        round_ = self._reducing.round(part.step)
+        if part.epoch != seat.epoch or round_ is None or to not in round_.members:
+            return []  # void by now, or only a listener
+        reason = f"{to} cannot be reached"
+        return [seat.to_trainer(Refused(seat.epoch, part.step, part.round, reason, to))]
+
+    def combined(self, event: GradientCombined) -> list[Instruction]:
+        if self._reducing.combined(event) is None:
+            return [DropRound(event.step, event.round)]
+        return self._prepared(event.step) + self.go_on()
+
+    def _not_finite(self, event: PartSummed) -> list[Instruction]:
+        """Tell the trainer whose slice is not, for it to do without that one."""
+        seat, culprit = self._seat, event.not_finite
+        if not culprit:
+            return []
+        reason = f"the gradient of step {event.step + 1} by {culprit} is not finite"
+        refused = Refused(seat.epoch, event.step, event.round, reason, not_finite=culprit)
+        return [seat.to_trainer(refused)]
 
     # ------------------------------------------------------------------ updates by owners
 
     def update(self, message: Update) -> list[Instruction]:
-        """Make this peer's parts of the next version's state, once."""
-        round_ = self._rounds.get(message.step)
-        if round_ is None or round_.prepare.round != message.round or round_.combined is None:
+        """Make the parts that this peer owns, or say again that all of them are here."""
+        if message.epoch != self._seat.epoch or message.step != self._seat.version:
             return []
-        update = round_.update
-        return update.begin(message.norm) if update is not None and update.norm is None else []
+        return self._updated(message.step) or self._reducing.update(message)
 
     def part_updated(self, event: PartUpdated) -> list[Instruction]:
-        round_ = self._of(event)
-        if round_ is None or round_.update is None:
+        return [*self._reducing.part_updated(event), *self.go_on()]
+
+    def joined(self, event: UpdateJoined) -> list[Instruction]:
+        if self._reducing.joined(event) is None:
+            return [DropRound(event.step, event.round)]
+        return self._updated(event.step) + self.go_on()
+
+    def _updated(self, step: int) -> list[Instruction]:
+        """Say that the next version's state is here, if it is."""
+        seat = self._seat
+        round_ = self._reducing.round(step)
+        if round_ is None or round_.update is None or seat.me not in round_.members:
             return []
-        return round_.update.part_updated(event.index)
+        digest = round_.update.digest
+        return [] if digest is None else [seat.to_trainer(Updated(seat.epoch, *round_.key, digest))]
 
-    def joined(self, event: UpdateJoined) -> Round | None:
-        """The round whose owners' update is here, if it is not void by now."""
-        round_ = self._of(event)
-        if round_ is None or round_.update is None:
-            return None
-        round_.update.digest = event.digest
-        return round_
+    # ------------------------------------------------------------------ apply
 
-    def _of(self, event: PartUpdated | UpdateJoined) -> Round | None:
-        round_ = self._rounds.get(event.step)
-        return round_ if round_ is not None and round_.prepare.round == event.round else None
-
-    # ------------------------------------------------------------------ going on
-
-    def validate(self) -> None:
-        """Check that what is kept for rounds to come is bounded."""
-        most = self.most_behind
-        assert len(self._early) <= MAX_EARLY_PARTS and len(self._applies) <= 2 * most + 4
-        assert len(self._void_below) <= 2 * most + 4
-        assert all(p.round >= self._void_below.get(p.step, 0) for _, p in self._early)
-        assert len(self._rounds) <= most + 2, self._rounds.keys()
-
-    def apply(self, message: Apply) -> None:
-        self._applies[message.step] = message
-
-    def waits_for(self, version: int) -> PeerId:
-        """Return whom the round of this version waits for here, or nobody."""
-        round_ = self._rounds.get(version)
-        return round_.waits_for() if round_ is not None else NOBODY
-
-    def prepared(self, version: int) -> int:
-        """The round of which all is here that is to be applied to this version; or -1."""
-        round_ = self._rounds.get(version)
-        return round_.prepare.round if round_ is not None and round_.is_ready else -1
-
-    def next(self, version: int) -> list[Instruction]:
-        """Return what brings this version on: combine its parts, or apply their sum."""
-        round_ = self._rounds.get(version)
-        if round_ is None:
+    def apply(self, message: Apply) -> list[Instruction]:
+        """Make the next version, as soon as all that it needs is here."""
+        seat = self._seat
+        if message.epoch != seat.epoch:
             return []
-        if round_.is_whole and not round_.is_combining:
-            round_.is_combining = True
-            return [CombineParts(*round_.key, round_.parts)]
-        if round_.update is not None and (joins := round_.update.join()):
-            return joins
-        apply = self._applies.get(version)
-        if apply is None or not round_.is_ready or apply.round != round_.prepare.round:
+        if message.step == seat.version - 1 and seat.is_serving:
+            return [seat.to_trainer(Applied(seat.epoch, seat.version, seat.digest))]
+        if message.step < seat.version:
             return []
-        return [round_.step(apply.norm, snapshot=apply.snapshot)]
+        self._reducing.apply(message)
+        if seat.is_serving:
+            return self.go_on()
+        return self._roll_forward(message)
 
-    def is_spoilt(self, version: int) -> bool:
-        """Return whether what is to be applied to this version is not what others apply: somebody
-        has given this peer other parts than them."""
-        round_, apply = self._rounds.get(version), self._applies.get(version)
-        if round_ is None or apply is None or apply.round != round_.prepare.round:
-            return False
-        return round_.is_not(apply.digest)
+    def _roll_forward(self, message: Apply) -> list[Instruction]:
+        """Apply what is prepared here: a new incarnation has found that others have."""
+        seat = self._seat
+        prepared = self._reducing.prepared(seat.version)
+        is_here = message.step == seat.version and message.round == prepared
+        if seat.state != "joining" or seat.is_stepping or not is_here:
+            return []
+        round_ = self._reducing.round(message.step)
+        assert round_ is not None
+        seat.is_stepping, seat.made_by = True, (message.round, message.norm)
+        return [round_.step(message.norm, snapshot=message.snapshot)]
 
-    def stepped(self, version: int) -> list[Instruction]:
-        """Forget what led to this version, which is made."""
-        past = [step for step in self._rounds if step < version]
-        drops: list[Instruction] = [DropRound(*self._rounds.pop(step).key) for step in past]
-        self._applies = {step: a for step, a in self._applies.items() if step >= version}
-        self._void_below = {s: least for s, least in self._void_below.items() if s >= version}
-        early = [(sender, part) for sender, part in self._early if part.step < version]
-        drops += [DropRound(part.step, part.round) for _, part in early]
-        for entry in early:
-            del self._early[entry]
-        return drops
-
-    def clear(self, *, but_prepared: int | None = None) -> list[Instruction]:
-        """Void all rounds, but for one that is whole at this version and only waits for Apply."""
-        kept = self._rounds.get(but_prepared) if but_prepared is not None else None
-        if kept is not None and not kept.is_closed:
-            kept = None
-        void = [round_ for round_ in self._rounds.values() if round_ is not kept]
-        drops: list[Instruction] = [DropRound(*round_.key) for round_ in void]
-        drops += [DropRound(part.step, part.round) for _, part in self._early]
-        self._rounds = {kept.prepare.step: kept} if kept is not None else {}
-        self._applies.clear()
-        self._early.clear()
-        self._void_below.clear()
-        return drops
+    def stepped(self, event: Stepped) -> list[Instruction]:
+        """Go on with the version that is made."""
+        seat = self._seat
+        seat.is_stepping, seat.skipping = False, -1
+        seat.version, seat.digest = event.version, event.digest
+        drops = self._reducing.stepped(seat.version)
+        drops += [self._outputs.drop(task) for task in self._computing.applied(seat.version)]
+        return [seat.to_trainer(Applied(seat.epoch, event.version, event.digest)), *drops]

@@ -15,28 +15,33 @@ from swarmrt.messages import Accumulated, Backward, Granted
 from swarmrt.scheduler.events import BackwardDone, WeightGradientsDone
 from swarmrt.scheduler.instructions import InputGrad, Instruction, KeepGradient, Send
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.sync import Reducing
+from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
-from swarmrt.scheduler.peer.work.tasks import Phase, Task
+from swarmrt.scheduler.peer.work.outputs import Outputs
+from swarmrt.scheduler.peer.work.task import Status, Task
 from swarmrt.scheduler.seals import is_granted
 
 
 class Backwards:
     def __init__(
-        self, seat: Seat, computing: Computing, forwards: Forwards, reducing: Reducing
+        self,
+        seat: Seat,
+        computing: Computing,
+        outputs: Outputs,
+        forwards: Forwards,
+        reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._forwards, self._reducing = forwards, reducing
+        self._outputs, self._forwards, self._reducing = outputs, forwards, reducing
 
     def granted(self, message: Granted, now: float) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
         if task is None or message.epoch != self._seat.epoch or not self._seat.is_last:
             return []
         if not task.granted:
-            self._forwards.claim_answered(task, now)
-        task.granted, task.retries = True, 0
-        task.path, task.need, task.seals = message.path, message.need, message.seals
+            self._outputs.claim_answered(task, now)
+        task.backward_granted(message)
         self._computing.granted(message.microbatch, message.need)
         return self.run_or_answer(task)
 
@@ -47,23 +52,20 @@ class Backwards:
         if self._forwards.blame.bars(sender, now):
             return []
         if is_granted(message, self._seat):
-            task.path, task.need, task.seals = message.path, message.need, message.seals
-        self._forwards.came_back(task, sender, now)
+            task.follow(message)
+        self._outputs.came_back(task, sender, now)
         self._computing.granted(message.microbatch, task.need)
-        task.asked.pop("gradient", None)
-        keep: list[Instruction] = []
-        if task.backward is Phase.AWAITED and not task.has_gradient:
-            task.has_gradient, task.gradient_of = True, sender
-            keep = [KeepGradient(message.microbatch)]
+        is_of_use = task.gradient_came(sender)
+        keep: list[Instruction] = [KeepGradient(message.microbatch)] if is_of_use else []
         return keep + self.run_or_answer(task)
 
     def run_or_answer(self, task: Task) -> list[Instruction]:
-        """Backward, if it has not run; else what it gave."""
-        if task.backward is Phase.DONE:
+        """Run backward, if it has not run; else give what it gave."""
+        if task.backward is Status.DONE:
             return self._receipts(task)
         is_granted = self._seat.is_last and task.granted
         may_run = task.has_graph and (task.has_gradient or is_granted)
-        if task.backward is not Phase.AWAITED or task.forward is not Phase.DONE or not may_run:
+        if task.backward is not Status.AWAITED or task.forward is not Status.DONE or not may_run:
             return []
         if task.microbatch in self._computing.record and not task.passes_on(self._seat.stage):
             return self._receipts(task)
@@ -76,17 +78,15 @@ class Backwards:
         if task is None:
             return [*void, *self._computing.compute()]
         self._forwards.blame.worked(task.gradient_of)
-        task.backward = Phase.DONE
-        task.has_graph = task.has_gradient = False
-        task.has_input_grad, task.input_grad_bytes = not self._seat.is_first, event.frame_bytes
+        task.backward_computed(event.frame_bytes, is_first=self._seat.is_first)
         if adds:
             void = self._reducing.void(event.microbatch.step)  # what is to be reduced has changed
         given = [*void, *self._receipts(task)]  # before the frame may be dropped
-        kept = self._forwards.retention.keep_within(task)
+        kept = self._outputs.retention.keep_within(task)
         return [*given, *kept, *self._computing.compute()]
 
     def weights_done(self, event: WeightGradientsDone) -> list[Instruction]:
-        """The whole gradient is accumulated."""
+        """Tell the trainer that the whole gradient is accumulated."""
         task, void = self._computing.weight_gradients_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]

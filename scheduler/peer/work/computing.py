@@ -7,9 +7,6 @@ Rules:
   up the commit of an earlier step, or when too many are left (zero bubble pipelines: Qi et al.
   2023, section 2).
 - At the last stage, a grant that comes in next to no time is waited for: its backward goes first.
-- Where computations are short, the next ones are handed over before the running one ends, so that
-  the device does not wait for the event loop, and their outcomes can come back together. Where they
-  are long the choice is left open: a gradient that comes meanwhile goes first.
 - A microbatch is accumulated at most once, by the record. It is in it when all of its gradient is
   in the accumulator.
 - One that was given up belongs to others, until it is granted anew: what is repeated of an earlier
@@ -30,18 +27,19 @@ from swarmrt.scheduler.instructions import (
     RunWeightGradients,
 )
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.work.tasks import KINDS, MOST_AHEAD, Kind, Phase, Task, Tasks
-from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.peer.work.pace import Pace
+from swarmrt.scheduler.peer.work.queue import ComputeQueue
+from swarmrt.scheduler.peer.work.task import KINDS, Kind, Status, Task
+from swarmrt.scheduler.peer.work.tasks import Tasks
 
-WAIT_FRACTION = 0.02  # of a forward, for a grant
-SHORT_S = 0.03  # a hundred times what a turn of the event loop takes
-AHEAD_S = 0.02  # of computing is handed over ahead, where that is several computations
 MAX_QUEUED = 1024  # computations, however little time they seem to take
 
 
 class Computing:
-    def __init__(self, seat: Seat) -> None:
-        self.tasks = Tasks(seat.settings.staleness)
+    def __init__(self, seat: Seat, queue: ComputeQueue) -> None:
+        self.queue = queue
+        self.pace = Pace(queue)
+        self.tasks = Tasks(queue)
         self.record: set[MicrobatchId] = set()  # accumulated, and not applied yet
         self.given_up: set[MicrobatchId] = set()  # released, and not granted since
         self.done = 0  # computations, ever
@@ -50,8 +48,6 @@ class Computing:
         self._seat = seat
         self._adding: set[MicrobatchId] = set()  # that a started computation adds
         self._left: set[MicrobatchId] = set()  # whose weights' gradients are not all added yet
-        self._forward_time = Estimate()
-        self._backward_time = Estimate()  # with the weights' gradients
 
     def compute(self) -> list[Instruction]:
         """Start what may be started."""
@@ -62,14 +58,14 @@ class Computing:
 
     def _start_next(self) -> RunForward | RunBackward | RunWeightGradients | None:
         seat = self._seat
-        may_start = self.tasks.may_start(self._ahead)
+        may_start = self.queue.may_start(self.pace.ahead)
         if not may_start or not seat.is_serving or seat.is_stepping:
             return None
         chosen = self._choose()
         if chosen is None:
             return None
         kind, task = chosen
-        self.tasks.start(kind, task)
+        self.queue.begin(kind, task)
         match kind:
             case "forward":
                 return RunForward(task.microbatch)
@@ -81,14 +77,14 @@ class Computing:
 
     def _choose(self) -> tuple[Kind, Task] | None:
         """Return what is computed next."""
-        version, tasks = self._seat.version, self.tasks
+        version, queue = self._seat.version, self.queue
         kind: Kind = "backward"
-        task = tasks.oldest("backward", version)
+        task = queue.oldest("backward", version)
         if task is None and self.awaited is not None:
             return None
         if task is None:
-            kind, task = "forward", tasks.oldest("forward", version)
-        left = tasks.oldest("weights", version)
+            kind, task = "forward", queue.oldest("forward", version)
+        left = queue.oldest("weights", version)
         if left is not None and (task is None or self._goes_first(left, task)):
             return "weights", left
         return (kind, task) if task is not None else None
@@ -96,15 +92,15 @@ class Computing:
     def _goes_first(self, left: Task, other: Task) -> bool:
         """Return whether weights' gradients that are left hold up a commit, or are too many."""
         is_older = left.microbatch.step < other.microbatch.step
-        return is_older or self.tasks.waiting("weights") > self._seat.settings.most_left
+        return is_older or self.queue.waiting("weights") > self._seat.settings.most_left
 
     def _backward(self, task: Task) -> RunBackward:
         seat, microbatch = self._seat, task.microbatch
         needed = seat.stage in task.need and not self.is_accumulated(microbatch)
         if needed:
             self._adding.add(microbatch)
-        is_long = self._longest_s >= SHORT_S
-        later = needed and is_long and seat.settings.most_left > 0 and task.passes_on(seat.stage)
+        may_wait = self.pace.is_long and seat.settings.most_left > 0
+        later = needed and may_wait and task.passes_on(seat.stage)
         if later:
             self._left.add(microbatch)
         return RunBackward(microbatch, needed, later)
@@ -113,20 +109,20 @@ class Computing:
         """Record a finished forward. Returns its task; or none, and what becomes of a computation
         that is void."""
         self.done += 1
-        self._forward_time.add(event.seconds)
-        task = self.tasks.finished(event.microbatch)
+        self.pace.forward_took(event.seconds)
+        task = self.queue.end(event.microbatch)
         return task, self._forget_void(event.microbatch) if task is None else []
 
     def backward_finished(self, event: BackwardDone) -> tuple[Task | None, list[Instruction]]:
         """Record a finished backward, as `forward_finished` records a forward. What a void one has
         added to the accumulators is cleared."""
         self.done += 1
-        task = self.tasks.finished(event.microbatch)
+        task = self.queue.end(event.microbatch)
         if task is None or event.microbatch not in self._adding & self._left:
-            self._backward_time.add(event.seconds)
+            self.pace.backward_took(event.seconds)
             return task, self._added(event.microbatch, task)
         self._adding.discard(event.microbatch)
-        task.backward_s = event.seconds
+        task.weights_left(event.seconds)
         self.tasks.queue("weights", task)
         return task, []
 
@@ -135,17 +131,16 @@ class Computing:
     ) -> tuple[Task | None, list[Instruction]]:
         """Record the end of what backward had left, as `forward_finished` records a forward."""
         self.done += 1
-        task = self.tasks.finished(event.microbatch)
+        task = self.queue.end(event.microbatch)
         if task is not None:
             self._left.discard(event.microbatch)
-            self._backward_time.add(task.backward_s + event.seconds)
-            task.weights = Phase.DONE
+            self.pace.backward_took(task.backward_s + event.seconds)
         return task, self._added(event.microbatch, task)
 
     def failed(self, microbatch: MicrobatchId) -> tuple[Task | None, list[Instruction]]:
         """Record a computation that raised an error, as `forward_finished` records a good one."""
         self.done += 1
-        task = self.tasks.finished(microbatch)
+        task = self.queue.end(microbatch)
         if task is None:
             return None, self._added(microbatch, None)
         if microbatch in self._adding or microbatch in self._left:
@@ -154,7 +149,7 @@ class Computing:
         return task, []
 
     def _added(self, microbatch: MicrobatchId, task: Task | None) -> list[Instruction]:
-        """A computation that may have added to the accumulators is over."""
+        """Take note that a computation is over which may have added to the accumulators."""
         was_added = microbatch in self._adding
         self._adding.discard(microbatch)
         if task is None:
@@ -165,18 +160,14 @@ class Computing:
         return []
 
     def is_adding(self, microbatch: MicrobatchId) -> bool:
-        """A computation that is under way adds it."""
+        """Return whether a computation that is under way adds it."""
         return microbatch in self._adding
 
     def is_accumulated(self, microbatch: MicrobatchId) -> bool:
         """Return whether it is in the accumulators, or on its way into them. What is void and still
         runs is cleared from them."""
-        is_being_added = microbatch in self._adding and self.tasks.is_started(microbatch)
+        is_being_added = microbatch in self._adding and self.queue.is_started(microbatch)
         return is_being_added or microbatch in self.record or microbatch in self._left
-
-    def is_brief(self, seconds: float) -> bool:
-        """Return whether a device may stand still for it."""
-        return 0 < seconds <= WAIT_FRACTION * self._forward_time.mean_s
 
     def granted(self, microbatch: MicrobatchId, need: tuple[int, ...]) -> None:
         """Own this stage of the microbatch from now on, where it is needed."""
@@ -186,20 +177,6 @@ class Computing:
     def _forget_void(self, microbatch: MicrobatchId) -> list[Instruction]:
         """Forget what a void computation has left, unless it is to be computed again."""
         return [Forget(microbatch)] if microbatch not in self.tasks else []
-
-    @property
-    def _ahead(self) -> int:
-        """Return how many computations are handed over before the running one ends."""
-        longest_s = self._longest_s
-        if not self._forward_time.samples or longest_s >= SHORT_S:
-            return 0
-        if longest_s <= AHEAD_S / MOST_AHEAD:
-            return MOST_AHEAD
-        return max(1, int(AHEAD_S / longest_s))
-
-    @property
-    def _longest_s(self) -> float:
-        return max(self._forward_time.mean_s, self._backward_time.mean_s)
 
     # ------------------------------------------------------------------ the accumulators
 
@@ -216,35 +193,40 @@ class Computing:
         return instructions
 
     def applied(self, version: int) -> list[Task]:
-        """The steps before this version are over; tasks that are left of them."""
+        """Forget the steps before this version. Return the tasks that are left of them."""
         self.record = {mb for mb in self.record if mb.step >= version}
         self.given_up = {mb for mb in self.given_up if mb.step >= version}
         self._left = {mb for mb in self._left if mb.step >= version}
         return [task for task in self.tasks if task.microbatch.step < version]
 
     def accumulated(self, step: int) -> set[int]:
-        """Indices of the step's microbatches that are in the accumulators, if only in part."""
+        """Return the indices of the step's microbatches that are in the accumulators, if only in
+        part."""
         return {mb.index for mb in self.record | self._left if mb.step == step}
 
     # ------------------------------------------------------------------ how much there is to do
 
     @property
     def is_idle(self) -> bool:
-        return not (len(self.tasks) or self.record or self.tasks.started)
+        """Return whether nothing of any step is left here."""
+        return not (len(self.tasks) or self.record or self.queue.num_started)
 
     @property
     def is_full(self) -> bool:
-        waiting = sum(map(self.tasks.waiting, KINDS))
-        return waiting >= MAX_QUEUED or self.backlog_s > self._seat.settings.queue_s
+        """Return whether no more work is taken."""
+        waiting = sum(map(self.queue.waiting, KINDS))
+        return waiting >= MAX_QUEUED or self.pace.backlog_s > self._seat.settings.queue_s
 
-    @property
-    def service_s(self) -> float:
-        """Return the seconds of one forward and backward; 0 when they are not known."""
-        return self._forward_time.mean_s + self._backward_time.mean_s
-
-    @property
-    def backlog_s(self) -> float:
-        waiting = self.tasks.waiting
-        backwards = waiting("backward") + waiting("weights") / 2  # about half of one
-        forwards_s = waiting("forward") * self._forward_time.mean_s
-        return forwards_s + backwards * self._backward_time.mean_s
+    def validate(self) -> None:
+        """Check that tasks and record are of steps that are open."""
+        self.tasks.validate()
+        settings, version, newest = self._seat.settings, self._seat.version, self._seat.newest_step
+        for task in self.tasks:
+            step, index, held_out = task.microbatch
+            assert version <= step <= newest + 1, (version, task)
+            assert step <= newest or task.backward is Status.AWAITED
+            number = settings.eval_microbatches if held_out else settings.microbatches
+            assert 0 <= index < number, task
+        for step, index, held_out in self.record:
+            assert version <= step <= newest, (step, index)
+            assert 0 <= index < settings.microbatches and not held_out

@@ -13,11 +13,12 @@ from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import FailedIn, FrameKind, GetFrame, NoFrame, Recover, Released
 from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.sync import Reducing
+from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
-from swarmrt.scheduler.peer.work.tasks import Phase, Task
+from swarmrt.scheduler.peer.work.outputs import Outputs
+from swarmrt.scheduler.peer.work.task import Status, Task
 
 MAX_EARLY_SENDERS, MAX_EARLY_OF_ONE = 64, 64  # requests that wait for the trainer's word
 MAX_GIVEN = 16  # times that one asks for one frame: as often as its owner is told, which is late
@@ -28,12 +29,14 @@ class Recovery:
         self,
         seat: Seat,
         computing: Computing,
+        outputs: Outputs,
         forwards: Forwards,
         backwards: Backwards,
         reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._forwards, self._backwards, self._reducing = forwards, backwards, reducing
+        self._outputs, self._forwards = outputs, forwards
+        self._backwards, self._reducing = backwards, reducing
         self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
@@ -51,16 +54,13 @@ class Recovery:
             return self._give_up_again(microbatch)
         task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
         if not seat.is_last:
-            task.named = message.path[seat.stage + 1]
+            task.giver_named(message.path[seat.stage + 1])
         is_coming = self._computing.is_accumulated(microbatch)
-        if is_coming or task.backward in (Phase.QUEUED, Phase.RUNNING):
+        if is_coming or task.backward in (Status.QUEUED, Status.RUNNING):
             return []
-        task.path, task.need, task.seals = message.path, message.need, message.seals
-        task.granted = task.granted or seat.is_last
+        task.owned_anew(message, is_last=seat.is_last)
         instructions = self._reducing.void(microbatch.step)
-        if task.forward is Phase.DONE and not task.has_graph:  # it only passed on what came
-            task.forward = task.backward = Phase.AWAITED
-        if task.forward is Phase.AWAITED:
+        if task.forward is Status.AWAITED:
             instructions += self._get_input(task)
         if not seat.is_last and not task.has_gradient:
             instructions.append(self._ask(task, "gradient", task.path[seat.stage + 1]))
@@ -69,13 +69,13 @@ class Recovery:
 
     def _get_input(self, task: Task) -> list[Instruction]:
         if self._seat.is_first:  # it came with the message
-            task.input_of = self._seat.settings.trainer
+            task.input_came(self._seat.settings.trainer)
             self._tasks.queue("forward", task)
             return [KeepInput(task.microbatch)]
         return [self._ask(task, "output", task.path[self._seat.stage - 1])]
 
     def _ask(self, task: Task, kind: FrameKind, owner: PeerId) -> Send:
-        task.asked[kind] = owner
+        task.asked_for(owner, kind)
         return Send(owner, GetFrame(self._seat.epoch, task.microbatch, kind))
 
     def no_frame(self, sender: PeerId, message: NoFrame) -> list[Instruction]:
@@ -98,7 +98,7 @@ class Recovery:
             if peer in task.asked.values():
                 instructions += self._give_up(task, f"{peer}, who has a frame of it, is gone")
             elif task.pushed_to == peer and task.is_wanted and task.has_output:
-                instructions += self._forwards.push(task, now)
+                instructions += self._outputs.push(task, now)
         return instructions
 
     def could_not_be_computed(
@@ -108,20 +108,21 @@ class Recovery:
         if task.microbatch not in self._computing.record:
             self._computing.given_up.add(task.microbatch)
         return [
-            self._forwards.drop(task),
+            self._outputs.drop(task),
             self._released(task.microbatch, reason, what, not_finite),
         ]
 
     def _give_up(self, task: Task, reason: str) -> list[Instruction]:
         """Leave it to somebody else: it is not accumulated, and will not be."""
         is_coming = self._computing.is_accumulated(task.microbatch)
-        if is_coming or task.backward in (Phase.RUNNING, Phase.DONE):
+        if is_coming or task.backward in (Status.RUNNING, Status.DONE):
             return []
         self._computing.given_up.add(task.microbatch)
-        return [self._forwards.drop(task), self._released(task.microbatch, reason)]
+        return [self._outputs.drop(task), self._released(task.microbatch, reason)]
 
     def _give_up_again(self, microbatch: MicrobatchId) -> list[Instruction]:
-        """The trainer may not have heard of it. A claim that is under way tells it more."""
+        """Say it once more: the trainer may not have heard of it. A claim that is under way says
+        more."""
         if self._seat.is_last and microbatch in self._tasks:
             return []
         return [self._released(microbatch, "it was given up before")]
@@ -140,11 +141,11 @@ class Recovery:
     # ------------------------------------------------------------------ its neighbours'
 
     def give_frame(self, sender: PeerId, message: GetFrame) -> list[Instruction]:
-        """A new owner next to this stage recovers from what is retained here."""
+        """Let a new owner next to this stage recover from what is retained here."""
         if message.epoch != self._seat.epoch or not self._seat.is_serving:
             return []
-        forwards = self._forwards
-        if sender not in (forwards.next if message.kind == "output" else forwards.before):
+        after, before = self._outputs.next, self._forwards.before
+        if sender not in (after if message.kind == "output" else before):
             self._keep_early(sender, message)
             return []
         task = self._tasks.get(message.microbatch)
@@ -163,7 +164,7 @@ class Recovery:
             asked[message] = None
 
     def vouched(self, peer: PeerId) -> list[Instruction]:
-        """The trainer's word on it has come: give it what it has asked for."""
+        """Give a peer what it has asked for, now that the trainer's word on it has come."""
         early = self._early.pop(peer, ())
         return [instruction for ask in early for instruction in self.give_frame(peer, ask)]
 
@@ -172,30 +173,27 @@ class Recovery:
 
     def _frame_for(self, sender: PeerId, kind: FrameKind, task: Task) -> list[Instruction] | None:
         """Return the frame; None if there is none for it, or it has been given too often."""
-        number = task.given[sender, kind] = task.given.get((sender, kind), 0) + 1
-        if number > MAX_GIVEN:
+        if task.count_given(sender, kind) > MAX_GIVEN:
             return None
         if kind == "output":
             return self._output_for(sender, task)
         return self._gradient_for(sender, task)
 
     def _output_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
-        """The output, now or as soon as it is there; None if it will not be."""
+        """Return the output, now or as soon as it is there; None if it will not be."""
         if task.has_output:
-            return [self._forwards.send_output(sender, task)]
-        if task.forward is Phase.DONE or self._seat.is_last:
+            return [self._outputs.send_output(sender, task)]
+        if task.forward is Status.DONE or self._seat.is_last:
             return None
-        task.output_wanted_by = sender
+        task.wish_came(sender)
         return []
 
     def _gradient_for(self, sender: PeerId, task: Task) -> list[Instruction] | None:
         if self._seat.is_first or not task.path:
             return None
-        stage = self._seat.stage - 1
-        task.path = (*task.path[:stage], sender, *task.path[stage + 1 :])
-        task.need = tuple(sorted({*task.need, stage}))
-        if task.backward is not Phase.DONE:
+        task.send_input_grad_to(sender, self._seat.stage - 1)
+        if task.backward is not Status.DONE:
             is_spent = task.microbatch in self._computing.record and not task.has_gradient
-            is_coming = task.backward is not Phase.AWAITED or not is_spent
+            is_coming = task.backward is not Status.AWAITED or not is_spent
             return self._backwards.run_or_answer(task) if is_coming else None
         return [self._backwards.send_input_grad(task)] if task.has_input_grad else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from swarmrt.ids import MicrobatchId
 from swarmrt.scheduler.instructions import DropFrames, Instruction
-from swarmrt.scheduler.peer.work.tasks import Phase, Task, Tasks
+from swarmrt.scheduler.peer.work.task import Status, Task
+from swarmrt.scheduler.peer.work.tasks import Tasks
 
 
 class Retention:
@@ -20,18 +21,19 @@ class Retention:
         self._spare: dict[MicrobatchId, Task] = {}  # the output is taken: then these
 
     def keep_within(self, task: Task) -> list[Instruction]:
-        """Frames of this task have come or are spare now; those that are dropped for them.
+        """Take note that frames of this task have come, or are spare now. Return what drops others
+        for them.
 
         A frame whose receipt is still awaited is never dropped.
         """
         self._hold(task)
-        if task.backward is Phase.DONE:
+        if task.backward is Status.DONE:
             self._done[task.microbatch] = task
         elif _is_spare(task):
             self._spare[task.microbatch] = task
         dropped: list[Instruction] = []
         while self.held_bytes > self._budget_bytes and (spare := self._next_spare()) is not None:
-            spare.has_output = spare.has_input_grad = False
+            spare.frames_dropped()
             self.forget(spare.microbatch)
             dropped.append(DropFrames(spare.microbatch))
         return dropped
@@ -49,7 +51,7 @@ class Retention:
         self._spare.clear()
 
     def _hold(self, task: Task) -> None:
-        size = _bytes(task)
+        size = task.held_bytes
         self.held_bytes += size - self._held.pop(task.microbatch, 0)
         if size:
             self._held[task.microbatch] = size
@@ -63,16 +65,11 @@ class Retention:
         return None
 
     def validate(self, tasks: Tasks) -> None:
-        held = {task.microbatch: size for task in tasks if (size := _bytes(task))}
+        held = {task.microbatch: size for task in tasks if (size := task.held_bytes)}
         assert self._held == held and self.held_bytes == sum(held.values()), (self._held, held)
-
-
-def _bytes(task: Task) -> int:
-    output = task.output_bytes if task.has_output else 0
-    return output + (task.input_grad_bytes if task.has_input_grad else 0)
 
 
 def _is_spare(task: Task) -> bool:
     """Return whether its output has been taken, and its gradient is not still to be computed from
     it."""
-    return task.accepted or not task.onward or task.backward is Phase.DONE
+    return task.accepted or not task.onward or task.backward is Status.DONE

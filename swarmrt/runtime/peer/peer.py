@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from swarmrt.config import RunConfig
-from swarmrt.errors import AccessError, RunChanged, SwarmError
+from swarmrt.errors import AccessError, RunChanged
 from swarmrt.ids import PeerId
 from swarmrt.messages import (
     Barred,
@@ -23,32 +20,32 @@ from swarmrt.messages import (
     NotInvited,
     Part,
     Standing,
-    Unable,
     Welcome,
 )
 from swarmrt.model.layout import layout_of
 from swarmrt.model.stage import Stage
 from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.access.membership import Membership
-from swarmrt.runtime.computing.computations import Computations, Computed, Copied
+from swarmrt.runtime.computing.computations import Computations
 from swarmrt.runtime.computing.fitting import Fitting
 from swarmrt.runtime.computing.transfers import Transfers
 from swarmrt.runtime.directory.network import Network
 from swarmrt.runtime.directory.presence import Abilities, Presence
-from swarmrt.runtime.faults.faults import Thread
 from swarmrt.runtime.links.moving import tell_what_moves
 from swarmrt.runtime.peer.causes import cause_of, microbatch_of
+from swarmrt.runtime.peer.computing import Computing
+from swarmrt.runtime.peer.jobs import Jobs
 from swarmrt.runtime.peer.left_out import left_out_text, waits_for_text
-from swarmrt.runtime.peer.parts import Mean, Parts, gradient_bytes
+from swarmrt.runtime.peer.loading import Loading
+from swarmrt.runtime.peer.parts import Parts, gradient_bytes
+from swarmrt.runtime.peer.reducing import Reducing
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
-from swarmrt.runtime.peer.updates import Updates, made_of
+from swarmrt.runtime.peer.updates import Updates
 from swarmrt.runtime.process.shell import Shell, Tensors
 from swarmrt.runtime.process.stopping import StopSwitch
-from swarmrt.runtime.process.worker import Outcome, Worker
-from swarmrt.runtime.state.copying import Copying, keep_copy
-from swarmrt.runtime.state.fetching import Wanted
+from swarmrt.runtime.state.copying import Copying
 from swarmrt.runtime.state.snapshot import snapshot_bytes
-from swarmrt.scheduler.events import PartUnfit, Started, StateUnavailable, Stepped
+from swarmrt.scheduler.events import Started
 from swarmrt.scheduler.instructions import (
     Announce,
     ClearGradients,
@@ -88,13 +85,7 @@ log = logging.getLogger("swarmrt.peer")
 
 
 class Peer(Shell):
-    """A shell with a stage.
-
-    Forward, backward and update run on one thread, one at a time. The arithmetic of the reduce runs
-    on another one beside them, and only reads accumulators. A backward that adds to one, or the
-    clearing of one, voids the rounds of that step, so that what was read meanwhile counts for
-    nothing. An update waits until its round is combined.
-    """
+    """A shell with a stage, and one table of who carries out which instruction."""
 
     def __init__(
         self,
@@ -128,46 +119,58 @@ class Peer(Shell):
         )
         papers = self._membership.papers
         self._microbatch_tokens = config.batch.microbatch * config.model.sequence
-        self._layout = layout_of(stage)
+        layout = layout_of(stage)
         abilities = Abilities(
             stage.device.type,
-            snapshot_bytes(options.stage, stage.version, self._layout.tensors),
+            snapshot_bytes(options.stage, stage.version, layout.tensors),
             self._tokens_per_s,
         )
         self._presence = Presence(config, options.stage, network, self.links, papers, abilities)
-        self._threads = threads
         threads.torch.deliver_within(self.links.together)
-        if network.faults is not None:
-            network.faults.on_hang(self._hang)
         self._fitting = Fitting(config, options.stage)
         self._transfers = Transfers(stage.device)
         self._copying = Copying(options.stage, self._transfers)
-        self._computations = Computations(
+        self._computations = computations = Computations(
             config, stage, self._transfers, self._copying, self._fitting, options
         )
-        self._parts = Parts(network.me, config.precision.gradients, stage.gradients().numel())
-        self._updates = Updates(network.me, stage)
-        self._loading: asyncio.Task[None] | None = None
+        jobs = Jobs(threads, self.process, self._transfers)
+        if network.faults is not None:
+            network.faults.on_hang(jobs.hang)
+        self._loading = Loading(
+            options.stage,
+            layout,
+            self.process,
+            jobs,
+            computations,
+            self.fetches,
+            self.shelf,
+            start=self.start,
+            tell_trainer=partial(self.links.send, self._trainer),
+        )
+        computing = Computing(self.process, jobs, computations)
+        parts = Parts(network.me, config.precision.gradients, stage.gradients().numel())
+        updates, made = Updates(network.me, stage), self._loading.made
+        self._reducing = reducing = Reducing(self.process, jobs, computations, parts, updates, made)
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
             Send: self._send,
-            KeepInput: self._keep_input,
-            KeepGradient: self._keep_gradient,
-            KeepPart: self._keep_part,
-            RunForward: self._run_forward,
-            RunBackward: self._run_backward,
-            RunWeightGradients: self._run_weight_gradients,
-            Forget: self._forget,
-            DropFrames: self._drop_frames,
-            ClearGradients: self._clear_gradients,
-            SumPart: self._sum_part,
-            CombineParts: self._combine_parts,
-            UpdatePart: self._update_part,
-            JoinUpdate: self._join_update,
-            DropPart: self._drop_part,
-            DropRound: self._drop_round,
-            StepOptimizer: self._step_optimizer,
-            LoadState: self._load,
-            StopLoading: self._stop_loading,
+            KeepInput: computing.keep_input,
+            KeepGradient: computing.keep_gradient,
+            RunForward: computing.forward,
+            RunBackward: computing.backward,
+            RunWeightGradients: computing.weight_gradients,
+            Forget: computing.forget,
+            DropFrames: computing.drop_frames,
+            ClearGradients: computing.clear_gradients,
+            KeepPart: reducing.keep,
+            SumPart: reducing.sum_part,
+            CombineParts: reducing.combine,
+            UpdatePart: reducing.update_part,
+            JoinUpdate: reducing.join,
+            DropPart: reducing.drop_part,
+            DropRound: reducing.drop_round,
+            StepOptimizer: reducing.step,
+            LoadState: self._loading.load,
+            StopLoading: self._loading.stop,
             ReportLeftOut: self._left_out,
             ReportWaitsFor: self._waits_for,
             Announce: self._presence.announce,
@@ -201,7 +204,7 @@ class Peer(Shell):
         known."""
         core = self.process.core
         assert isinstance(core, PeerCore)
-        service_s = core.computing.service_s
+        service_s = core.service_s
         return self._microbatch_tokens / service_s if service_s > 0 else 0.0
 
     def _close_copies(self) -> None:
@@ -237,15 +240,13 @@ class Peer(Shell):
                     self.process.crash(RunChanged(what, epoch))
                     return
             case GetState(version=version) if sender == self._trainer:
-                self._copy_for_trainer(version)
+                self._loading.copy_again(version)
         super()._receive(sender, message, tensors)
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
         """Return whether the tensors are what the message says."""
-        if isinstance(message, Part) and message.updated:
-            return self._updates.fits(tensors)
         if isinstance(message, Part):
-            return self._parts.fits(tensors, self.stage.gradients())
+            return self._reducing.fits(message, tensors)
         return self._fitting.fits(message, tensors)
 
     def take_leave(self, error: Exception) -> None:
@@ -258,141 +259,14 @@ class Peer(Shell):
         self._acts[type(instruction)](instruction)
 
     def _send(self, send: Send) -> None:
+        """Send a message with its payload. A slice of the gradient is encoded first."""
         part = send.payload
         if not isinstance(part, GradientPart) or part.summed:
             self.links.send(send.to, send.message, self._tensors(part))
             return
-        mine = self._computations.accumulated(part.step, part.index, part.parts)
-        encode = partial(self._parts.encode, mine)
-        self._reduce(encode, lambda encoded: self.links.send(send.to, send.message, (encoded,)))
-
-    def _keep_input(self, keep: KeepInput) -> None:
-        inputs, targets = self.process.arrived
-        self._computations.keep_input(keep.microbatch, inputs, targets)
-
-    def _keep_gradient(self, keep: KeepGradient) -> None:
-        self._computations.keep_output_grad(keep.microbatch, self.process.arrived[0])
-
-    def _keep_part(self, keep: KeepPart) -> None:
-        if keep.updated:
-            self._keep_updated(keep, self.process.arrived[0])
-            return
-        is_ahead = keep.step > self.stage.version and self._parts.are_encoded
-        if not (keep.summed and keep.parts) or is_ahead:  # decoded when their turn comes
-            self._parts.keep(keep, self.process.arrived[0])
-            return
-        summed = self.process.arrived[0]
-        unfit = self._parts.unfit(keep, keep.index, keep.sender, summed)
-        if unfit is not None:
-            self.process.feed(unfit)
-            return
-        mean = self._parts.mean(keep.step, keep.round, keep.parts, self.stage.gradients())
-        self._reduce(partial(self._parts.place, mean, keep.index, summed))
-
-    def _keep_updated(self, keep: KeepPart, part: torch.Tensor) -> None:
-        if not keep.parts:
-            self._updates.keep(keep, part)
-            return
-        unfit = self._updates.unfit(keep, keep.index, keep.sender, part)
-        if unfit is not None:
-            self.process.feed(unfit)
-            return
-        state = self._updates.state(keep.step, keep.round, keep.parts)
-        self._reduce(partial(self._updates.place, state, keep.index, part))
-
-    def _run_forward(self, run: RunForward) -> None:
-        self._compute(self._computations.forward(run.microbatch), self._computed)
-
-    def _run_backward(self, run: RunBackward) -> None:
-        self._compute(self._computations.backward(run), self._computed)
-
-    def _run_weight_gradients(self, run: RunWeightGradients) -> None:
-        self._compute(self._computations.weight_gradients(run.microbatch), self._computed)
-
-    def _forget(self, forget: Forget) -> None:
-        self._computations.forget(forget.microbatch)
-
-    def _drop_frames(self, drop: DropFrames) -> None:
-        self._computations.drop_frames(drop.microbatch)
-
-    def _clear_gradients(self, _: ClearGradients) -> None:
-        self._compute(self.stage.clear_gradients)
-
-    def _sum_part(self, part: SumPart) -> None:
-        mean = self._parts.mean(part.step, part.round, part.parts, self.stage.gradients(part.step))
-        slices = self._parts.take_slices(part)
-        if isinstance(slices, PartUnfit):
-            self.process.feed(slices)
-            return
-        mine = self._computations.accumulated(part.step, part.index, part.parts)
-        add = partial(self._parts.sum_up, part, mean, slices, mine)
-        self._reduce(add, self.process.feed)
-
-    def _combine_parts(self, what: CombineParts) -> None:
-        mean = self._parts.mean(what.step, what.round, what.parts, self.stage.gradients(what.step))
-        early = self._parts.take_early_sums(what)
-        if isinstance(early, PartUnfit):
-            self.process.feed(early)
-            return
-        combine = partial(self._parts.combine, what, mean, early)
-        self._reduce(combine, self.process.feed)
-
-    def _update_part(self, what: UpdatePart) -> None:
-        state = self._updates.state(what.step, what.round, what.parts)
-        mean = self._parts.values(what.step, what.round)
-        scale = self._computations.clip_scale(what.norm)
-        make = partial(self._updates.make, what, state, self.stage, mean, scale)
-        self._reduce(make, self.process.feed)
-
-    def _join_update(self, what: JoinUpdate) -> None:
-        early = self._updates.take_early(what)
-        if isinstance(early, PartUnfit):
-            self.process.feed(early)
-            return
-        state = self._updates.state(what.step, what.round, what.parts)
-        expected = None
-        if what.owners:
-            mean = self._parts.values(what.step, what.round)
-            scale = self._computations.clip_scale(what.norm)
-            expected = partial(made_of, self.stage, what.step, mean, scale)
-        join = partial(self._updates.join, what, state, early, expected)
-        self._reduce(join, self.process.feed)
-
-    def _drop_part(self, what: DropPart) -> None:
-        (self._updates if what.updated else self._parts).drop_part(what)
-
-    def _drop_round(self, what: DropRound) -> None:
-        self._parts.drop(what.step, what.round)
-        self._updates.drop(what.step, what.round)
-
-    def _step_optimizer(self, what: StepOptimizer) -> None:
-        if what.skip:
-            self._compute(self._computations.skip(what), self._made)
-            return
-        if what.adopt:
-            self._parts.drop(what.step, what.round)
-            state = self._updates.take(what.step, what.round)
-            self._compute(self._computations.adopt(what, state), self._made)
-            return
-        mean = self._parts.take_reduced(what.step, what.round)
-        update = self._computations.step(what, mean.values)
-        self._compute(update, partial(self._stepped, mean))
-
-    def _load(self, what: LoadState) -> None:
-        if self._loading is not None:
-            self._loading.cancel()
-        self._loading = self.start(self._load_state(what))
-
-    def _stop_loading(self, _: StopLoading) -> None:
-        if self._loading is not None:
-            self._loading.cancel()
-        self.fetches.let_go()
-
-    def _left_out(self, report: ReportLeftOut) -> None:
-        log.warning("%s", left_out_text(report))
-
-    def _waits_for(self, report: ReportWaitsFor) -> None:
-        log.warning("%s", waits_for_text(report))
+        self._reducing.encode(
+            part, lambda encoded: self.links.send(send.to, send.message, (encoded,))
+        )
 
     def _tensors(self, payload: Payload | None) -> Tensors:
         match payload:
@@ -402,90 +276,14 @@ class Peer(Shell):
                 return self._computations.output(mb)
             case InputGrad(mb):
                 return (self._computations.input_grad(mb),)
-            case GradientPart(step, number, index, summed=True):
-                return (self._parts.sum_of(step, number, index),)
-            case UpdatedPart(step, number, index, parts):
-                return (self._updates.state(step, number, parts).part(index),)
+            case GradientPart():
+                return (self._reducing.sum_of(payload),)
+            case UpdatedPart():
+                return (self._reducing.updated(payload),)
         raise AssertionError(f"a peer has no {payload}")
 
-    def _stepped(self, mean: Mean, outcome: tuple[Stepped, Copied | None]) -> None:
-        self._parts.give_back(mean)
-        self._made(outcome)
+    def _left_out(self, report: ReportLeftOut) -> None:
+        log.warning("%s", left_out_text(report))
 
-    def _made(self, outcome: tuple[Stepped, Copied | None]) -> None:
-        """Keep the snapshot of a version that is made, if one was asked for, and tell the core."""
-        event, copied = outcome
-        if copied is not None:
-            self.shelf.promise(self._options.stage, event.version)
-            self.start(keep_copy(self.shelf, self._options.stage, event.version, copied))
-        self.process.feed(event)
-
-    def _copy_for_trainer(self, version: int) -> None:
-        """Copy the state once more if the trainer wants what was let go, or was never asked for."""
-        stage = self._options.stage
-        if self._loading is not None and not self._loading.done():
-            return
-        if version != self.stage.version or self.shelf.has(stage, version):
-            return
-        self.shelf.promise(stage, version)
-
-        def copying(outcome: tuple[int, Copied]) -> None:
-            its_version, copied = outcome
-            if its_version == version:
-                self.start(keep_copy(self.shelf, stage, version, copied))
-            else:
-                self.shelf.break_promise(stage, version)  # an update was faster
-
-        self._compute(self._computations.snapshot, copying)
-
-    async def _load_state(self, what: LoadState) -> None:
-        version, donors = what.version, what.donors
-        self.fetches.let_go(but=(self._options.stage, version))
-        try:
-            if donors or version:
-                wanted = Wanted(self._layout, version, what.digest)
-                snapshot = await self.fetches.get(wanted, donors)
-                self.shelf.put(snapshot)
-                work = self._computations.load(snapshot)
-            else:
-                work = self._computations.build()
-            event = await self._threads.torch.call(work)
-        except SwarmError as error:
-            why = f"version {version} could not be loaded: {error}"
-            log.warning("%s", why)
-            self.links.send(self._trainer, Unable(self._options.stage, why))
-            event = StateUnavailable(version, str(error))
-        self.process.feed(event)
-
-    # ------------------------------------------------------------------ threads
-
-    def _hang(self, thread: Thread, seconds: float) -> None:
-        """Let a thread do nothing for a while, as a device does that hangs."""
-        worker = self._threads.torch if thread == "compute" else self._threads.reduce
-        self._run(worker, partial(time.sleep, seconds), None)
-
-    def _compute(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
-        """Run work on the torch thread; its outcome comes back to the loop."""
-        self._run(self._threads.torch, work, then)
-
-    def _reduce(self, work: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
-        """Run work on the reduce's own thread, beside forwards and backwards."""
-        self._run(self._threads.reduce, partial(self._transfers.beside, work), then)
-
-    def _computed(self, outcome: Computed) -> None:
-        """Take what a forward or backward has given. A copy to the host may still be to come."""
-        if callable(outcome):
-            self._run(self._threads.to_host, outcome, self.process.feed)
-        else:
-            self.process.feed(outcome)
-
-    def _run(
-        self, worker: Worker, work: Callable[[], Any], then: Callable[[Any], None] | None
-    ) -> None:
-        def done(outcome: Outcome) -> None:
-            if outcome.error is not None:
-                self.process.crash(outcome.error)
-            elif then is not None and not self.process.stopped.done():
-                then(outcome.result)
-
-        worker.run(work, done)
+    def _waits_for(self, report: ReportWaitsFor) -> None:
+        log.warning("%s", waits_for_text(report))

@@ -15,8 +15,8 @@ from functools import partial
 from swarmrt.ids import PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
+from swarmrt.sim.peer.jobs import Thread
 from swarmrt.sim.swarm.liveness import Liveness
-from swarmrt.sim.swarm.peer import Thread
 from swarmrt.sim.swarm.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")

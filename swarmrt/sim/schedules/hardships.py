@@ -9,9 +9,9 @@ from typing import get_args
 from swarmrt.ids import PeerId
 from swarmrt.sim.engine.links import MACHINE_ROOM, Link, Sizes
 from swarmrt.sim.engine.network import Weather
+from swarmrt.sim.peer.jobs import Thread
 from swarmrt.sim.schedules.faults import CALM, LONG_S, SHORT_S, Fault, Scenario
 from swarmrt.sim.schedules.faults import KINDS as OTHER_KINDS
-from swarmrt.sim.swarm.peer import Thread
 
 KINDS = (
     "hang",

@@ -112,7 +112,7 @@ class Liveness:
 
     def _works(self, peer_id: PeerId) -> bool:
         network, peer = self._world.network, self._world.peers[peer_id]
-        is_well = not (peer.process.paused or peer.is_hung or peer.drained)
+        is_well = not (peer.process.paused or peer.jobs.is_hung or peer.drained)
         return is_well and not network.is_stalled(peer_id) and not network.is_cut_off(peer_id)
 
     # ------------------------------------------------------------------ how long it may take
@@ -131,7 +131,7 @@ class Liveness:
         world = self._world
         computed_s = 0.0
         for stage in range(world.num_stages):
-            slowest_s = max(world.peers[peer].service_s for peer in world.live(stage))
+            slowest_s = max(world.peers[peer].jobs.service_s for peer in world.live(stage))
             computed_s += slowest_s * (3 * world.microbatches + world.eval_microbatches + 1)
         return computed_s + self._carried_s()
 

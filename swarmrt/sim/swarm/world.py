@@ -18,9 +18,11 @@ from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Link, Sizes, Wires
 from swarmrt.sim.engine.network import Network, Weather
 from swarmrt.sim.engine.process import Process
+from swarmrt.sim.peer.computing import TOKENS
+from swarmrt.sim.peer.jobs import Thread
+from swarmrt.sim.peer.peer import FRAME_BYTES, SimulatedPeer
 from swarmrt.sim.swarm.dishonest import HONEST, Habit
 from swarmrt.sim.swarm.fetching import History
-from swarmrt.sim.swarm.peer import FRAME_BYTES, TOKENS, SimulatedPeer, Thread
 from swarmrt.sim.swarm.trainer import Disk, SimulatedTrainer
 
 RECORD_TTL_S = 15.0
@@ -199,7 +201,7 @@ class World:
         )
         peer.process.at_failpoint = self._at_failpoint
         peer.habit = habit
-        peer.rounding = self._rounding_of(peer_id)
+        peer.state.rounding = self._rounding_of(peer_id)
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
         return peer_id
@@ -233,7 +235,7 @@ class World:
 
     def hang(self, peer: PeerId, thread: Thread, seconds: float) -> None:
         """Hang one of its threads: the process beacons on."""
-        self.peers[peer].hang(thread, seconds)
+        self.peers[peer].jobs.hang(thread, seconds)
 
     def directory_fails(self, seconds: float) -> None:
         """Let no read succeed meanwhile; what is written is tried again until it is over."""
@@ -344,4 +346,4 @@ class World:
         peer = self.peers[donor]
         if not peer.process.alive or peer.process.paused or peer.settings.stage != stage:
             return None
-        return peer.snapshots.get(version)
+        return peer.state.snapshots.get(version)

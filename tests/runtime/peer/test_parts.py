@@ -13,7 +13,7 @@ from swarmrt.kernels.codecs import CODECS, Precision
 from swarmrt.runtime.peer.parts import Parts, part_range
 from swarmrt.scheduler.events import GradientCombined, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
-from swarmrt.sim.swarm.peer import SimulatedPeer
+from swarmrt.sim.peer.reducing import Reducing
 from swarmrt.sim.swarm.world import World
 
 SIZE, TOKENS = 1000, 8
@@ -96,14 +96,15 @@ def test_an_update_that_is_not_finite_is_refused(
     gradients = [torch.ones(SIZE), torch.ones(SIZE)]
     gradients[1][SIZE // 3] = math.nan
     _, squared_norm = reduce(gradients, precision)
-    combine = SimulatedPeer._combine
+    combine = Reducing.combine
+    stage_of = {PeerId(name): int(name[1]) for name in ("s0p0", "s1p0", "s1p1")}
 
-    def combine_nan(self: SimulatedPeer, step: int, number: int, parts: int) -> None:
-        if (self.settings.stage, step) != (1, 2):
+    def combine_nan(self: Reducing, step: int, number: int, parts: int) -> None:
+        if (stage_of[self._process.me], step) != (1, 2):
             return combine(self, step, number, parts)
-        self.process.feed(GradientCombined(step, number, "the same", squared_norm))
+        self._process.feed(GradientCombined(step, number, "the same", squared_norm))
 
-    monkeypatch.setattr(SimulatedPeer, "_combine", combine_nan)
+    monkeypatch.setattr(Reducing, "combine", combine_nan)
     world = World([1, 2], seed=1)
     with pytest.raises(RunError) as refused:
         world.run()

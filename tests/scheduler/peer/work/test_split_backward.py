@@ -133,7 +133,7 @@ def test_first_half_voids_the_round_under_way() -> None:
     peer.get(Prepare(1, 0, 7, ((A, ()), (ME, ())), (), 10))
     peer.get(Backward(1, MB, (UP, ME, to), ALL), to)
     assert DropRound(0, 7) in peer.feed(BackwardDone(MB, 1.0, 100))
-    assert peer.core.reducing.round(0) is None
+    assert peer.core.seat_core.reducing.round(0) is None
 
 
 def test_what_is_left_is_void_with_the_rest() -> None:
@@ -146,14 +146,14 @@ def test_what_is_left_is_void_with_the_rest() -> None:
     peer.computed(mb(1))
     assert computing(peer.feed(BackwardDone(mb(0), 1.0, 100))) == [RunForward(mb(2))]
     assert ClearGradients() in peer.feed(PeerLost(TRAINER, ""))
-    assert not peer.core.computing.is_accumulated(mb(0))
+    assert not peer.core.seat_core.computing.is_accumulated(mb(0))
 
     peer = Peer(most_left=1)
     split(peer)
     void = peer.feed(PeerLost(TRAINER, ""))
     assert ClearGradients() in void and Forget(MB) in void
     assert ClearGradients() in peer.feed(WeightGradientsDone(MB, 1.0))
-    assert not peer.core.computing.is_accumulated(MB)
+    assert not peer.core.seat_core.computing.is_accumulated(MB)
 
 
 def test_microbatch_that_is_half_added_is_not_recovered_again_and_not_given_up() -> None:

@@ -1,4 +1,4 @@
-"""A round of a stage's reduce: a deterministic butterfly.
+"""The all-reduce of a stage's gradient, in one round: a deterministic butterfly.
 
 The flat gradient is cut into equal parts, as many for each member of the roster, small enough that
 some of them are summed while others are on their way. Part i belongs to member i modulo their
@@ -31,7 +31,7 @@ NOBODY = PeerId("")
 SLICES_AHEAD = 4  # to each owner: as much as a fast link carries until the first sum is back
 
 
-class Round:
+class AllReduce:
     """Feed it the parts as they come; it says when to sum and to send."""
 
     def __init__(
@@ -65,22 +65,22 @@ class Round:
 
     @property
     def is_whole(self) -> bool:
-        """True if all sums are here."""
+        """Return whether all sums are here."""
         return not self._awaited_sums
 
     @property
     def is_coming(self) -> bool:
-        """True while parts are on their way."""
+        """Return whether parts are on their way."""
         return not self.is_whole or (self.update is not None and self.update.is_coming)
 
     @property
     def is_closed(self) -> bool:
-        """True if nobody else is needed for it any more."""
+        """Return whether nobody else is needed for it any more."""
         return self.is_combining if self.update is None else self.update.is_joining
 
     @property
     def is_ready(self) -> bool:
-        """True if all that the update needs is here."""
+        """Return whether all that the update needs is here."""
         return (self.combined if self.update is None else self.update.digest) is not None
 
     def is_not(self, agreed: str) -> bool:

@@ -10,8 +10,8 @@ import pytest
 from swarmrt.ids import PeerId
 from swarmrt.messages import Part, Prepare
 from swarmrt.scheduler.instructions import Instruction, Send, SumPart
+from swarmrt.scheduler.peer.updating.all_reduce import SLICES_AHEAD, AllReduce
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
-from swarmrt.scheduler.peer.updating.rounds import SLICES_AHEAD, Round
 
 A, B, C, NEW = map(PeerId, ("a", "b", "c", "new"))
 ROSTERS = [
@@ -29,7 +29,7 @@ class Exchange:
         prepare = Prepare(1, 0, 1, roster, (NEW,), 10)
         peers = [peer for peer, _ in roster] + [NEW]
         size = MAX_PART_BYTES * parts * len(roster)
-        self.rounds = {peer: Round(peer, prepare, size) for peer in peers}
+        self.rounds = {peer: AllReduce(peer, prepare, size) for peer in peers}
         self.links: dict[tuple[PeerId, PeerId], list[Part]] = {}
         self.unsummed: Counter[tuple[PeerId, PeerId]] = Counter()  # slices by (sender, owner)
         self.most_ahead = 0

@@ -20,7 +20,8 @@ class Blame:
         self._until: dict[PeerId, float] = {}
 
     def failed(self, sender: PeerId | None, now: float) -> float:
-        """A frame of it could not be computed. Until when nothing is taken from it."""
+        """Blame the sender of a frame that could not be computed. Return until when it is
+        refused."""
         if sender is None:
             return now
         number = self._failures[sender] = self._failures.get(sender, 0) + 1
@@ -28,7 +29,7 @@ class Blame:
         return self._until[sender]
 
     def worked(self, sender: PeerId | None) -> None:
-        """A frame of it was computed."""
+        """Clear the sender of a frame that was computed."""
         if self._failures and sender is not None:
             self._failures.pop(sender, None)
             self._until.pop(sender, None)

@@ -1,0 +1,62 @@
+"""The beacons of a seat: they tell the trainer all that it may have missed."""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Beacon, PeerState
+from swarmrt.scheduler.instructions import Instruction, Send, WaitsFor
+from swarmrt.scheduler.peer.host import Host
+from swarmrt.scheduler.peer.membership.leaving import Leaving
+from swarmrt.scheduler.peer.membership.waiting import Waiting
+from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.work.computing import Computing
+
+
+class Beacons:
+    def __init__(
+        self, host: Host, seat: Seat, computing: Computing, reducing: Reducing, leaving: Leaving
+    ) -> None:
+        self._host, self._seat = host, seat
+        self._computing, self._reducing, self._leaving = computing, reducing, leaving
+        self._waiting = Waiting()
+
+    def beat(self, now: float) -> list[Instruction]:
+        """Say how this seat is, to the trainer and, while it serves nothing, to its owner."""
+        waits = self._waiting.look(self._awaited(), now)
+        return [self.beacon(), *waits, *self._leaving.say_again()]
+
+    def _awaited(self) -> WaitsFor | None:
+        """Return what this peer waits for before it serves, if it does not."""
+        seat = self._seat
+        if self._host.is_alone:
+            return "trainer"
+        if seat.state == "loading":
+            return "state" if seat.load_rests_in is None else "next try"
+        if seat.state == "joining":
+            return "hail" if seat.epoch < 0 else "admission"
+        return None
+
+    def beacon(self) -> Send:
+        seat, computing, link = self._seat, self._computing, self._host.link
+        queued = 0 if seat.is_stepping else computing.queue.computable(seat.version)
+        state: PeerState = "leaving" if self._leaving.is_wanted and seat.is_serving else seat.state
+        return seat.to_trainer(
+            Beacon(
+                seat.epoch,
+                seat.term,
+                seat.stage,
+                state,
+                seat.version,
+                seat.digest,
+                self._reducing.prepared(seat.version),
+                *seat.made_by,
+                queued,
+                computing.done,
+                computing.pace.service_s,
+                self._reducing.waits_for(seat.version) if seat.is_serving else PeerId(""),
+                link.gradient_bytes,
+                link.moved_bytes,
+                link.gradient_s,
+            )
+        )

@@ -1,0 +1,215 @@
+"""SeatCore: every decision of one seat, which serves one stage.
+
+It dispatches what comes to its parts, each of which knows only those before it. All of them share
+the `Seat`, what it was admitted as and which version it holds.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import (
+    Accepted,
+    Admit,
+    Apply,
+    Backward,
+    Busy,
+    Drain,
+    Finish,
+    Forward,
+    GetFrame,
+    Granted,
+    Hail,
+    LeftOut,
+    Message,
+    NoFrame,
+    Part,
+    Prepare,
+    Recover,
+    Stale,
+    Standing,
+    Update,
+)
+from swarmrt.scheduler.events import (
+    BackwardDone,
+    ComputeFailed,
+    DeadlinePassed,
+    Event,
+    ForwardDone,
+    GradientCombined,
+    PartSummed,
+    PartUnfit,
+    PartUpdated,
+    PeerLost,
+    SendFailed,
+    StateLoaded,
+    StateUnavailable,
+    Stepped,
+    StopRequested,
+    UpdateJoined,
+    WeightGradientsDone,
+)
+from swarmrt.scheduler.instructions import Instruction
+from swarmrt.scheduler.peer.believing import Believing
+from swarmrt.scheduler.peer.host import Host
+from swarmrt.scheduler.peer.membership.beacons import Beacons
+from swarmrt.scheduler.peer.membership.joining import Joining
+from swarmrt.scheduler.peer.membership.leaving import Leaving
+from swarmrt.scheduler.peer.membership.loading import Loading
+from swarmrt.scheduler.peer.membership.terms import Terms
+from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.sync import Updating
+from swarmrt.scheduler.peer.work.backwards import Backwards
+from swarmrt.scheduler.peer.work.computing import Computing
+from swarmrt.scheduler.peer.work.failures import Failures
+from swarmrt.scheduler.peer.work.forwards import Forwards
+from swarmrt.scheduler.peer.work.neighbours import Neighbours
+from swarmrt.scheduler.peer.work.outputs import Outputs
+from swarmrt.scheduler.peer.work.recovery import Recovery
+
+
+class SeatCore:
+    def __init__(self, host: Host, seat: Seat) -> None:
+        self.seat = seat
+        settings = seat.settings
+        self.computing = work = Computing(seat, host.queue)
+        sizes = (settings.gradient_bytes, settings.update_bytes)
+        self.reducing = reducing = Reducing(seat.me, *sizes, seat.store)
+        self.outputs = outputs = Outputs(seat, work)
+        self.forwards = forwards = Forwards(seat, work, outputs)
+        self.backwards = Backwards(seat, work, outputs, forwards, reducing)
+        self.recovery = Recovery(seat, work, outputs, forwards, self.backwards, reducing)
+        self.neighbours = Neighbours(seat, outputs, forwards, self.recovery)
+        self.leaving = Leaving(seat, work)
+        self.beacons = beacons = Beacons(host, seat, work, reducing, self.leaving)
+        self.terms = terms = Terms(seat, work, outputs, reducing, beacons)
+        self.failures = Failures(seat, work, outputs, forwards, self.recovery, terms)
+        self.updating = Updating(seat, work, outputs, reducing, terms)
+        self.loading = Loading(seat, reducing, beacons, terms, self.updating)
+        members = (self.leaving, beacons, terms, self.loading)
+        self.joining = Joining(host, seat, reducing, self.neighbours, *members)
+        self.believing = Believing(seat, work.tasks)
+
+    def happened(self, event: Event, now: float) -> list[Instruction]:
+        """Return what to do about whatever is no message."""
+        match event:
+            case ForwardDone():
+                return self.forwards.done(event, now)
+            case BackwardDone():
+                return self.backwards.done(event)
+            case WeightGradientsDone():
+                return self.backwards.weights_done(event)
+            case ComputeFailed():
+                return self.failures.failed(event, now)
+            case PartUnfit():
+                return self.updating.part_unfit(event)
+            case PartSummed():
+                return self.updating.part_summed(event)
+            case GradientCombined():
+                return self.updating.combined(event)
+            case PartUpdated():
+                return self.updating.part_updated(event)
+            case UpdateJoined():
+                return self.updating.joined(event)
+            case Stepped():
+                return self._stepped(event)
+            case StateLoaded():
+                return self.loading.loaded(event, now)
+            case StateUnavailable():
+                return self.loading.unavailable(event, now)
+            case SendFailed(to, message):
+                return self._send_failed(to, message, now)
+            case PeerLost(peer):
+                return self.neighbours.lost(peer, now)
+            case DeadlinePassed("load"):
+                return self.loading.again()
+            case DeadlinePassed("rewire"):
+                return self.outputs.rewire(now)
+            case DeadlinePassed("overdue"):
+                return self.outputs.overdue(now)
+            case DeadlinePassed("grant"):
+                return self.outputs.grant_is_late()
+            case StopRequested(reason):
+                return self.leaving.stop_requested(reason)
+        return []
+
+    def heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
+        """Return what to do about a message that is believed."""
+        match message:
+            case Forward():
+                return self.forwards.came(sender, message, now)
+            case Backward():
+                return self.backwards.came(sender, message, now)
+            case Accepted():
+                return self.outputs.accepted(sender, message, now)
+            case Busy():
+                return self.outputs.refused(sender, message, now)
+            case GetFrame():
+                return self.recovery.give_frame(sender, message)
+            case NoFrame():
+                return self.recovery.no_frame(sender, message)
+            case Part():
+                return self.updating.part(sender, message)
+            case Stale(work):
+                return self.forwards.stale(sender, work.microbatch)
+        return self._heard_from_trainer(message, now)
+
+    def _heard_from_trainer(self, message: Message, now: float) -> list[Instruction]:
+        seat = self.seat
+        match message:
+            case Hail():
+                return self.joining.hailed(message)
+            case Admit():
+                return self.joining.admitted(message)
+            case Granted():
+                return self.backwards.granted(message, now)
+            case Recover():
+                return self.recovery.recover(message)
+            case Standing() if message.epoch == seat.epoch:
+                return self.neighbours.standing(message, now)
+            case Prepare():
+                return self.updating.prepare(message)
+            case Update():
+                return self.updating.update(message)
+            case Apply():
+                return self.updating.apply(message)
+            case Drain(epoch, back) if epoch == seat.epoch and self.leaving.is_wanted:
+                return self.leaving.drain(not back)
+            case LeftOut(epoch, term) if (epoch, term) == (seat.epoch, seat.term):
+                return self.joining.left_out(message)
+            case Finish(reason):
+                return self.leaving.stop(reason)
+        return []
+
+    def settle(self) -> list[Instruction]:
+        """Do what the last event has made possible; call it after each."""
+        seat = self.seat
+        done = self.updating.skip_when_idle() if seat.skipping == seat.version else []
+        if seat.is_draining:
+            done += self.leaving.ask_when_idle()
+        return done + self.outputs.agenda.arm()
+
+    def _stepped(self, event: Stepped) -> list[Instruction]:
+        applied = self.updating.stepped(event)
+        after = self.joining.stepped(is_spoiled=self.computing.is_spoiled)
+        return [*applied, *after, *self.updating.go_on(), *self.computing.compute()]
+
+    def _send_failed(self, to: PeerId, message: Message, now: float) -> list[Instruction]:
+        match message:
+            case Forward():
+                return self.outputs.send_failed(to, message, now)
+            case GetFrame():
+                return self.recovery.send_failed(to, message)
+            case Part():
+                return self.updating.part_not_sent(to, message)
+        return []
+
+    def validate(self) -> None:
+        """Check what always holds between events."""
+        seat = self.seat
+        self.outputs.next.wiring.validate()
+        self.outputs.retention.validate(self.computing.tasks)
+        self.reducing.validate()
+        self.computing.validate()
+        if not seat.is_serving:
+            assert not len(self.computing.tasks) and not self.computing.record

@@ -1,0 +1,1 @@
+"""A simulated peer: the production core, with sets of microbatches for gradients."""
