@@ -19,6 +19,7 @@ from swarmrt.messages import (
     Beacon,
     Claim,
     Evaluated,
+    Forward,
     Granted,
     Hail,
     Message,
@@ -28,7 +29,7 @@ from swarmrt.messages import (
     Refused,
     Released,
 )
-from swarmrt.scheduler.events import CheckpointSaved, Expelled, PeerLost, PeersSeen
+from swarmrt.scheduler.events import CheckpointSaved, DeadlinePassed, Expelled, PeerLost, PeersSeen
 from swarmrt.scheduler.instructions import (
     Expel,
     ReportEvaluation,
@@ -526,6 +527,37 @@ def test_claim_of_what_was_never_sent_is_stale() -> None:
         work = Work(MicrobatchId(swarm.version, 5), attempt)
         answer = swarm.say("s1p0", Claim(work, 1, route, 1.0, TOKENS))
         assert [type(i.message).__name__ for i in answer if isinstance(i, Send)] == ["Stale"]
+
+
+def test_what_one_claims_who_was_fenced_meanwhile_goes_again_at_once() -> None:
+    """It was on its way to the last stage, and nobody else knows of it; it is late by minutes where
+    steps have been long. A claim of an attempt that is not the newest changes nothing."""
+    swarm = Swarm((1, 2), microbatches=1)
+    swarm.run_to(3)
+    fenced, works = PeerId("s1p0"), list[Work]()
+
+    def goes_astray(message: Message) -> list[Message]:
+        if isinstance(message, Claim):
+            works.append(message.work)
+            return []
+        return [message]
+
+    for peer in (fenced, PeerId("s1p1")):
+        swarm.peers[peer].habit = goes_astray
+    while not works:
+        swarm.run(0.01)
+    swarm.core.run.charge(fenced, "it is to be fenced", "cut")
+    swarm.feed(DeadlinePassed("none"))
+    assert not swarm.is_ready(fenced)
+    work, route = works[0], (PeerId("s0p0"), fenced)
+
+    def forwards_after(attempt: int) -> list[int]:
+        claim = Claim(Work(work.microbatch, attempt), 1, route, 1.0, TOKENS)
+        sent = [i.message for i in swarm.say(fenced, claim) if isinstance(i, Send)]
+        return [m.work.attempt for m in sent if isinstance(m, Forward)]
+
+    assert forwards_after(work.attempt) == [work.attempt + 1]
+    assert forwards_after(work.attempt) == [], "it is not the newest any more"
 
 
 def test_receipt_for_another_stage_does_not_count() -> None:

@@ -5,7 +5,8 @@ Rules:
   longer than it takes to do its work again, as with whoever is silent.
 - Where nobody of a stage has its sum, they wait for each other. Who waits for a computation of its
   own says so, against itself; it is believed, unless all of them do. Else most of the others name
-  one; else it is the least trusted.
+  one; else it is the least trusted. Who says so now is believed of the time before as well, if it
+  was missing then: what hangs may not have been the first thing that it waited for.
 - A stage's only replica is not done without. When it is late as well, those that were done without
   for it may come again: it was not they.
 """
@@ -26,13 +27,15 @@ TWICE = 2
 class Missing:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._times: Counter[PeerId] = Counter()
+        self._times: Counter[PeerId] = Counter()  # that it was due to each of them
+        self._absences: Counter[PeerId] = Counter()  # that each was missing, whoever it was due to
         self._since = 0.0
         self.done_without: list[PeerId] = []  # in this step, because others waited for them
 
     def begin(self, now: float) -> None:
         """Begin another step, whose first round, or whose update, is asked for now."""
         self._times.clear()
+        self._absences.clear()
         self.done_without.clear()
         self._since = now
 
@@ -40,13 +43,17 @@ class Missing:
         """Return the seconds since the step's first round, or its update, was asked for."""
         return now - self._since
 
-    def again(self, peers: Iterable[PeerId], now: float) -> list[PeerId]:
-        """Count each of them once more. Returns whom to do without."""
+    def again(self, peers: Iterable[PeerId], missing: Iterable[PeerId], now: float) -> list[PeerId]:
+        """Count once more each of those that it is due to, among all who are missing. Returns whom
+        to do without."""
         found = []
+        self._absences.update(missing)
+        self._times.update(peers := list(peers))
         for peer in peers:
             member = self._run.members.get(peer)
-            self._times[peer] += 1
-            if member is None or self._times[peer] < TWICE:
+            confesses = self._run.members.waits_for(peer) == peer
+            times = self._absences[peer] if confesses else self._times[peer]
+            if member is None or times < TWICE:
                 continue
             if is_too_dear(self._run, member, self.waited_s(now)):
                 found.append(peer)

@@ -45,10 +45,7 @@ class Member:
     step_before_s: float = 0.0  # a step's time when it was let in; 0 when that was not known
     longer_s: tuple[float, float] = (0.0, 0.0)  # that steps take with it, and took before
     left_out: LeftOut | None = None  # why it has to wait, until it is admitted again
-    named_weights: tuple[int, str] = (
-        -1,
-        "",
-    )  # by its own word: version, digest
+    named_weights: tuple[int, str] = (-1, "")  # version and digest, by its own word
     has_agreed: bool = False  # its weights were those of the others, after an update
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit

@@ -6,6 +6,7 @@ A microbatch goes again when its replica refused it, was lost, or is late with i
 
 from __future__ import annotations
 
+import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -38,6 +39,7 @@ class Flight:
     asked_at: float = 0.0
     accepted: bool = False  # the newest attempt is
     claim_s: float = CLAIM_S  # in which a claim of its newest attempt was expected
+    due_at: float = math.inf  # when its newest attempt is late
     claimed: bool = False  # the newest attempt has come to its end
     retries: int = 0
 
@@ -86,7 +88,8 @@ class Dispatch:
             microbatch = self._pending.popitem(last=False)[0]
             flight = self._send(microbatch, peer, now)
             flight.claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), work_s)
-            overdue.set(("flight", microbatch), now + SLACK * flight.claim_s)
+            flight.due_at = now + SLACK * flight.claim_s
+            overdue.set(("flight", microbatch), flight.due_at)
             sends.append(_forward(microbatch, flight, epoch))
         return sends
 
@@ -132,6 +135,11 @@ class Dispatch:
         self._goes_next(microbatch)
         return True
 
+    def is_newest(self, work: Work) -> bool:
+        """Return whether this is the newest attempt of its microbatch."""
+        flight = self._flights.get(work.microbatch)
+        return flight is not None and flight.attempt == work.attempt
+
     def goes_again(self, microbatch: MicrobatchId) -> None:
         """Queue it again: its newest attempt has come to an end that does not count."""
         flight = self._flights.get(microbatch)
@@ -176,6 +184,20 @@ class Dispatch:
     def is_in_vain(self, microbatch: MicrobatchId) -> bool:
         """Return whether attempt after attempt of a flight was late."""
         return self._flights[microbatch].retries >= IN_VAIN
+
+    def hasten(self, overdue: Agenda[Late], now: float) -> None:
+        """Wait no longer than claims take, as some have gone with who is lost, and nobody says so;
+        they have been on their way, and need not wait for the work of a step before theirs."""
+        due_at = now + SLACK * self._claim_time.patience_s(CLAIM_S)
+        for microbatch, flight in self._flights.items():
+            if not flight.claimed and microbatch not in self._pending and due_at < flight.due_at:
+                flight.due_at = due_at
+                overdue.set(("flight", microbatch), due_at)
+
+    def due_at(self, microbatch: MicrobatchId, delay_s: float) -> float:
+        """Return when its newest attempt is late, as words come later by `delay_s`."""
+        flight = self._flights.get(microbatch)
+        return flight.due_at + SLACK * delay_s if flight is not None else -math.inf
 
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Return whether its newest attempt is overdue: another one goes, unless it waits to go

@@ -122,8 +122,16 @@ class Liveness:
         world = self._world
         steps = (1 + world.staleness) * TRIES
         found_s = 0.0 if self._serves() else self._load_s() + DIRECTORY_S
-        found_out_s = FOUND_OUT_S if self._learned >= LEARNED else UNLEARNED_S
+        found_out_s = self._round_s() if self._learned >= LEARNED else UNLEARNED_S
         return steps * self._step_s() + found_s + found_out_s
+
+    def _round_s(self) -> float:
+        """Return the time in which a round of which something is lost is found late twice, by what
+        the trainer has learned of rounds, and anybody else who is gone meanwhile."""
+        core = self._world.trainer.process.core
+        assert isinstance(core, TrainerCore)
+        learned_s = 2 * core.run.pace.round_time.patience_s(UNLEARNED_S / 2)
+        return min(max(FOUND_OUT_S, learned_s), UNLEARNED_S)
 
     def _step_s(self) -> float:
         """Return the time of a step that the slowest replica of each stage did, one stage after

@@ -79,7 +79,7 @@ class Applying:
         waited_s = self._missing.waited_s(now)
         if not run.pace.apply_time.samples and waited_s < FIRST_UPDATE_S:
             return again
-        late = self._missing.again(self.suspects(), now)
+        late = self._missing.again(self.suspects(), commit.missing(), now)
         reason = "the commit waited for it again and again, in vain"
         run.charge_all(late, reason, waited_s)
         if commit.retries < TWICE:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import Instruction, Send
-from swarmrt.scheduler.timing.estimate import LONGEST_S, Estimate
+from swarmrt.scheduler.timing.estimate import LONGEST_S
 from swarmrt.scheduler.timing.times import LOOK_S, ROUND_S
 from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.closing.missing import Missing, blamed
@@ -27,19 +27,20 @@ ASK_AGAIN = 2 / 3  # of the time after which a round is void
 class RoundPatience:
     def __init__(self, run: Run, admitting: Admitting) -> None:
         self._run, self._admitting = run, admitting
-        self._round_time = Estimate()
         self._moved_bytes = 0  # of the round, when it was last looked at
         self._has_looked = False  # since it was begun: what moved before may have come to a stop
         self._missing = Missing(run)
+        self._late = 0  # rounds of the step that were void because they took long
 
     def begin_step(self, now: float) -> None:
         """Begin with the first round of a step."""
         self._missing.begin(now)
+        self._late = 0
 
     def took(self, seconds: float) -> None:
         """Learn from a round that is whole."""
         if not self._run.void_rounds:
-            self._round_time.add(seconds)
+            self._run.pace.round_time.add(seconds)
 
     def begin(self, round_: PrepareRound, now: float) -> None:
         """Begin to wait for what the members of a round have just been asked for."""
@@ -47,13 +48,13 @@ class RoundPatience:
         self._moved_bytes, self._has_looked = worth.moved_bytes(run, round_), False
         patience_s = self._patience_s(round_)
         run.agenda.set(("ask", None), now + ASK_AGAIN * patience_s)
-        look_s = LOOK_S * 2.0 ** min(run.void_rounds, 20)
+        look_s = LOOK_S * 2.0 ** min(self._late, 20)
         run.agenda.set(("round", None), now + max(look_s, patience_s))
 
     def _patience_s(self, round_: PrepareRound) -> float:
         """Return how long a round is waited for: by what others took, and what its links take."""
-        learned_s = self._round_time.patience_s(ROUND_S, self._run.void_rounds)
-        carrying_s = worth.carrying_s(self._run, round_) * 2.0 ** min(self._run.void_rounds, 20)
+        learned_s = self._run.pace.round_time.patience_s(ROUND_S, self._late)
+        carrying_s = worth.carrying_s(self._run, round_) * 2.0 ** min(self._late, 20)
         return min(LONGEST_S, learned_s + carrying_s + self._run.own_link.delay_s)
 
     def ask_again(self) -> list[Instruction]:
@@ -80,9 +81,10 @@ class RoundPatience:
             return self.ask_again()
         called = self._call_others(round_, now)
         missing = [*self.suspects(), *self._lone_ones_beside_others(round_)]
-        late = self._missing.again(missing, now)
+        late = self._missing.again(missing, round_.missing(), now)
         reason = "the reduce waited for it again and again, in vain"
         self._run.charge_all(late, reason, self._missing.waited_s(now))
+        self._late += 1
         void = void_round(self._run, f"the reduce is late; waiting for {round_.missing()}")
         return [*void, *called]
 
@@ -119,6 +121,7 @@ class RoundPatience:
         if slowest is not None:
             run.charge(slowest.peer, f"the reduce has waited {seconds:.0f} s for it", "slow")
             return []
+        self._late += 1
         reason = f"the reduce takes {seconds:.0f} s; waiting for {round_.missing()}"
         return void_round(run, reason)
 

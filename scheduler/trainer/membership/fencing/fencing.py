@@ -115,6 +115,8 @@ class Fencing:
         told: list[Instruction] = [Send(peer, standing) for peer in others]
         count = self._closing.void(member.peer)
         run.dispatch.lost(member.peer)
+        if member.stage > 0:
+            run.dispatch.hasten(run.agenda, now)
         why = f"stage {member.stage}, {member.peer}: {reason}"
         report = ReportRecovery(run.version, "fenced", count, why)
         instructions = [report, report_lost(member), *told]

@@ -141,6 +141,8 @@ class Beacons:
         """The others have applied a version, and this peer will never get what it lacks for it."""
         run = self._run
         is_told = run.commit is not None and member.peer in run.commit.expected
-        if beacon.version >= run.version or is_told:
+        named, _ = member.named_weights  # since this beacon, which datagrams may make late
+        reached = max(beacon.version, named)
+        if reached >= run.version or is_told:
             return False
         return now - run.pace.applied_at > run.pace.apply_time.patience_s(ANSWER_S, 1)

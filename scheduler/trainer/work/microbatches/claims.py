@@ -30,7 +30,6 @@ class Claims:
         run, microbatch = self._run, claim.work.microbatch
         valid = (
             claim.epoch == run.epoch
-            and member.state is Membership.READY
             and member.stage == run.num_stages - 1
             and len(claim.route) == run.num_stages
             and claim.route[-1] == member.peer
@@ -39,8 +38,9 @@ class Claims:
         ledger = run.books.of(microbatch) if valid else None
         if ledger is None:
             return [Send(member.peer, Stale(claim.work))]
-        if run.members.is_astray(claim.route):
-            run.dispatch.goes_again(microbatch)
+        if member.state is not Membership.READY or run.members.is_astray(claim.route):
+            if run.dispatch.is_newest(claim.work):
+                run.dispatch.goes_again(microbatch)
             return [Send(member.peer, Stale(claim.work))]
         if not math.isfinite(claim.loss_sum):
             return [Send(member.peer, Stale(claim.work)), *self._loss_is_not_finite(claim)]

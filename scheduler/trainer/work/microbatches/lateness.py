@@ -13,7 +13,7 @@ from collections import Counter
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
-from swarmrt.scheduler.trainer.membership.price import is_too_dear
+from swarmrt.scheduler.trainer.membership.price import WORDS, is_too_dear
 from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.ledger import NOBODY, Ledger
 from swarmrt.scheduler.trainer.work.microbatches.recovering import Recovering
@@ -30,6 +30,11 @@ class Lateness:
     def flight_is_late(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Send another attempt, unless one goes anyway."""
         run = self._run
+        delay_s = run.own_link.delay_s
+        due_at = run.dispatch.due_at(microbatch, WORDS * delay_s)
+        if now < due_at:  # words are late by this process's own link, and may soon not be any more
+            run.agenda.set(("flight", microbatch), min(due_at, now + delay_s))
+            return []
         if not run.dispatch.is_late(microbatch):
             return []
         run.pace.was_held_up = True

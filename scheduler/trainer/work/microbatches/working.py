@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.trainer.course.course import RunPhase
-from swarmrt.scheduler.trainer.membership.price import WORDS
 from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.failures import Failures
 from swarmrt.scheduler.trainer.work.microbatches.claims import Claims
@@ -55,6 +54,6 @@ class Working:
         self.finishing.has_landed = False
         work = self.recovering.recover(now) if run.books.has_vacancies else []
         if run.dispatch.has_room and run.phase is not RunPhase.WAITING:
-            work_s = run.pace.work_time.mean_s + WORDS * run.own_link.delay_s
+            work_s = run.pace.work_time.mean_s
             work += run.dispatch.fill(run.epoch, run.agenda, now, work_s)
         return work

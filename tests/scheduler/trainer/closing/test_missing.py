@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Applied, Message, Prepared
+from swarmrt.messages import Applied, Message, Prepared, Refused
 from swarmrt.scheduler.instructions import ReportLate, ReportRecovery
 from tests.scheduler.trainer_core import Swarm
 
@@ -40,3 +40,48 @@ def test_late_round_names_who_is_missing(replicas: Sequence[int]) -> None:
     assert "the reduce is late" in void[0] and SILENT in void[0] and "s0p0" not in void[0]
     assert (SILENT in swarm.fenced()) == (replicas == (2, 2))
     assert (swarm.version > 20) == (replicas == (2, 2)), "the others go on"
+
+
+def test_who_says_that_it_waits_for_itself_was_waited_for_before_as_well() -> None:
+    """A thread that hangs while slices of gradients are sent: in the first round its peer waits for
+    the other's sum, and says so; in the second for its own. The other is trusted least."""
+    swarm = Swarm((2, 2), microbatches=4)
+    swarm.run_to(10)
+    hangs, other = swarm.peers[SILENT], swarm.peers[PeerId("s1p1")]
+    other.waits_for = SILENT
+    rounds: set[int] = set()
+
+    def hung(message: Message) -> list[Message]:
+        if isinstance(message, Prepared):
+            rounds.add(message.round)
+            hangs.waits_for = other.name if len(rounds) == 1 else SILENT
+            return []
+        return [message]
+
+    hangs.habit = hung
+    other.habit = lambda message: [] if isinstance(message, Prepared) and rounds else [message]
+    while SILENT not in swarm.fenced():
+        swarm.run(0.1)
+        assert len(rounds) <= 2, "it has been missing twice"
+
+
+def test_rounds_that_were_void_at_once_make_nobody_patient() -> None:
+    """They say nothing of how long one takes."""
+    swarm = Swarm((2, 3), microbatches=4)
+    swarm.run_to(20)
+
+    def refuses(message: Message) -> list[Message]:
+        if isinstance(message, Prepared) and len(void) < 2:
+            void.append(message.round)
+            key = (message.epoch, message.step, message.round)
+            return [Refused(*key, "a cut that is over soon", PeerId("s1p1"))]
+        return [message]
+
+    void: list[int] = []
+    swarm.peers[SILENT].habit = refuses
+    run, waited_s = swarm.core.run, list[float]()
+    while len(void) < 2:
+        swarm.run(0.002)
+        if run.round is not None:
+            waited_s.append(run.agenda._newest["round", None][0] - run.round.began_at)
+    assert max(waited_s) < 1.5 * min(waited_s)

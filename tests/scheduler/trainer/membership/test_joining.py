@@ -116,3 +116,17 @@ def test_the_last_one_that_has_prepared_a_version_is_told_to_apply_though_it_lea
     beacon = Beacon(1, 2, 1, "leaving", run.version - 1, "d", number, number - 1, 1.0, 0, 0, 0.0)
     told = swarm.core.handle(Received(lone, beacon), swarm.now)
     assert Send(lone, Apply(1, run.version - 1, number, norm, True)) in told
+
+
+def test_a_beacon_that_is_older_than_what_its_sender_has_said_since_fences_nobody() -> None:
+    """Datagrams may be late by more than an update is waited for."""
+    swarm = Swarm((1, 2))
+    swarm.run_to(8)
+    run, name = swarm.core.run, PeerId("s1p0")
+    late = swarm.peers[name].beacon()
+    swarm.run_to(swarm.version + 1)
+    while run.commit is not None:
+        swarm.run(0.001)
+    came_at = run.pace.applied_at + run.pace.apply_time.patience_s(5.0, 1) + 0.001
+    told = swarm.core.handle(Received(name, late), max(came_at, swarm.now))
+    assert [i.reason for i in told if isinstance(i, ReportRecovery)] == []
