@@ -14,8 +14,7 @@ from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.seat_core import SeatCore
 from swarmrt.scheduler.settings import PeerSettings
-
-BEACON_S = 0.5  # between beacons: often enough for a live view, rare enough to cost nothing
+from swarmrt.scheduler.timing.times import BEACON_S
 
 
 class PeerCore:

@@ -41,6 +41,9 @@ OFFER_S = 5.0
 
 # ---------------------------------------------------------------------- how often
 
+BEACON_S = 0.5
+"""Between beacons: often enough for a live view, rare enough to cost nothing."""
+
 HEALTH_S = 0.25
 """Between looks at which members are late."""
 
@@ -48,7 +51,10 @@ LOOK_S = 1.25
 """Between looks at what moves in a round: beacons tell it twice a second."""
 
 REWIRE_S = 0.25
-"""Before a replica is asked again that could not take work, when no other one can."""
+"""Before a replica is asked again that could not take work, where no other one can."""
+
+LOAD_AGAIN_S = 0.5
+"""Before the third try in a row to load a state; twice as long each time."""
 
 AGAIN_S = 4.0
 """Before a donor is asked again whose link broke."""
@@ -64,6 +70,9 @@ REPORT_S = 1.0
 
 SAY_S = 60.0
 """Without any progress anywhere before people are told, and between such words."""
+
+SAY_AGAIN_S = 30.0
+"""Before a peer's first word of what it waits for, and between two."""
 
 # ---------------------------------------------------------------------- what may be a mistake
 
@@ -86,6 +95,9 @@ SETTLE_S = 3.0
 """More peers may answer a hail for so long, once there are enough."""
 
 # ---------------------------------------------------------------------- where patience ends
+
+BLAME_S = 0.25
+"""Whose frames cannot be computed is refused for so long: a sender waits as long anyway."""
 
 CUT_S = 20.0
 """Who was cut off from others stays out of the step for so long, at most."""

@@ -14,8 +14,8 @@ from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.reducing import Reducing
 from swarmrt.scheduler.peer.updating.sync import Updating
+from swarmrt.scheduler.timing.times import LOAD_AGAIN_S
 
-LOAD_AGAIN_S = 0.5  # before the third try in a row to load a state; twice as long each time
 MOST_DOUBLINGS = 6  # about half a minute
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from swarmrt.scheduler.instructions import Instruction, ReportWaitsFor, WaitsFor
-
-SAY_S = 30.0  # before the first word of it, and between two
+from swarmrt.scheduler.timing.times import SAY_AGAIN_S
 
 
 class Waiting:
@@ -16,7 +15,7 @@ class Waiting:
         """Take note of what is awaited now, if anything is; report it from time to time."""
         if what != self._what:
             self._what, self._since, self._said_at = what, now, now
-        if what is None or now - self._said_at < SAY_S:
+        if what is None or now - self._said_at < SAY_AGAIN_S:
             return []
         self._said_at = now
         return [ReportWaitsFor(what, now - self._since)]

@@ -9,8 +9,8 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
+from swarmrt.scheduler.timing.times import BLAME_S
 
-FIRST_S = 0.25  # as long as a sender waits anyway before it asks again
 MAX_DOUBLINGS = 8  # about a minute
 
 
@@ -25,7 +25,7 @@ class Blame:
         if sender is None:
             return now
         number = self._failures[sender] = self._failures.get(sender, 0) + 1
-        self._until[sender] = now + FIRST_S * (1 << min(number - 1, MAX_DOUBLINGS))
+        self._until[sender] = now + BLAME_S * (1 << min(number - 1, MAX_DOUBLINGS))
         return self._until[sender]
 
     def worked(self, sender: PeerId | None) -> None:

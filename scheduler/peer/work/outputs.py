@@ -19,10 +19,9 @@ from swarmrt.scheduler.peer.work.retention import Retention
 from swarmrt.scheduler.peer.work.task import Status, Task
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate, Estimates
+from swarmrt.scheduler.timing.times import ANSWER_S, REWIRE_S
 from swarmrt.scheduler.wiring.replicas import Replicas
 
-REWIRE_S = 0.25  # before asking again when no replica of the next stage can take work
-ANSWER_S = 5.0  # for the first answers, before it is known how long they take
 SLACK = 3  # a push repeated in vain costs a forward; whoever is dead is found out sooner
 
 
