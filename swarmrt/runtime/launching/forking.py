@@ -74,12 +74,6 @@ class ForkServer:
                 start_new_session=True,
             )
 
-    def is_ready(self) -> bool:
-        """Return whether `start` would begin at once. Raises RunError when the server has ended."""
-        if not self._is_ready and select.select([self._channel], [], [], 0)[0]:
-            self._wait_until_ready()
-        return self._is_ready
-
     def start(
         self,
         arguments: Sequence[str],
