@@ -1,4 +1,4 @@
-"""Why a process has ended, for people."""
+"""The cause of a process's end, for people."""
 
 from __future__ import annotations
 

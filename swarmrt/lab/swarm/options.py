@@ -1,4 +1,4 @@
-"""How the processes of a swarm on this machine are started."""
+"""The ways in which the processes of a swarm on this machine are started."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swarmrt.runtime.faults.failpoints import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What there is to say beside the run and its replicas."""
+    """All that there is to say beside the run and its replicas."""
 
     threads: int | None = None  # torch's in each peer; by default they share the cores
     device: str = "cpu"  # that peers compute on

@@ -8,18 +8,10 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.configs import ALLOW_CHANGE, SET, TRIAL
-from swarmrt.cli.train import (
-    JSON,
-    REPLICAS,
-    RESUME,
-    check_folder,
-    identified,
-    load_run,
-    parse_replicas,
-    say,
-)
-from swarmrt.cli.watching import watch
+from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
+from swarmrt.cli.options.saying import JSON, say
+from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
+from swarmrt.cli.swarm.watching import watch
 from swarmrt.config import load_config
 from swarmrt.runtime.faults.failpoints import VARIABLE, read_rules, rules_for, unfired
 from swarmrt.runtime.trainer.folders import claimed, new_run_dir
@@ -38,7 +30,7 @@ def local(
     as_json: bool = JSON,
 ) -> None:
     """Directory, peers and trainer, each a real process on this machine, for trying things out."""
-    from swarmrt.cli.running import show_logs
+    from swarmrt.cli.process.running import show_logs
     from swarmrt.data import open_data
     from swarmrt.lab.swarm.launch import LaunchedSwarm
     from swarmrt.lab.swarm.options import Options

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from swarmrt.cli.unexpected import show_unexpected
+from swarmrt.cli.process.unexpected import show_unexpected
 from swarmrt.lab.swarm.causes import cause_of
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from swarmrt.cli.signals import leave_quietly_on_signals
+from swarmrt.cli.process.signals import leave_quietly_on_signals
 from swarmrt.errors import SwarmError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal, printable
 from swarmrt.runtime.limits.open_files import allow_many_files

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from swarmrt.cli.signals import Stops
+from swarmrt.cli.process.signals import Stops
 
 if TYPE_CHECKING:
     from swarmrt.lab.swarm.launch import LaunchedSwarm
