@@ -200,7 +200,10 @@ def serve(channel: socket.socket) -> list[str]:
     ends: dict[int, tuple[int, int]] = {}  # by pidfd: the process, and where its end is told
     selector = selectors.PollSelector()
     selector.register(channel, selectors.EVENT_READ)
-    channel.send(READY)
+    try:
+        channel.send(READY)
+    except BrokenPipeError:
+        sys.exit(0)
     while True:
         for key, _ in selector.select():
             if key.fileobj is not channel:
