@@ -6,13 +6,13 @@ import sys
 
 def main() -> None:
     forget_start_folder()
-    from swarmrt.cli.signals import leave_quietly_on_signals
-    from swarmrt.cli.unheard import go_on_unheard
+    from swarmrt.cli.process.signals import leave_quietly_on_signals
+    from swarmrt.cli.process.unheard import go_on_unheard
 
     go_on_unheard()
     leave_quietly_on_signals()  # the imports below take a second or two
     if sys.argv[1:2] == ["fork-server"]:
-        from swarmrt.cli.forked import fork_processes
+        from swarmrt.cli.process.forked import fork_processes
 
         fork_processes(int(sys.argv[2]))
     from swarmrt.cli.app import main as run

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from swarmrt.cli.running import PlainFormatter
+from swarmrt.cli.process.running import PlainFormatter
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import ConfigError
 from swarmrt.foreign import MAX_CHARACTERS, for_terminal, printable

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from swarmrt.cli.train import load_run
+from swarmrt.cli.swarm.beginning import load_run
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import CheckpointError, ConfigError, ModelError, UsageError
@@ -35,8 +35,8 @@ from swarmrt.runtime.trainer.folders import (
     refuse_used,
     write_run,
 )
-from tests.cli.test_access import Home, join_line, wait_for
-from tests.cli.test_access import config as config
+from tests.cli.keys.test_access import Home, join_line, wait_for
+from tests.cli.keys.test_access import config as config
 from tests.processes import PATIENCE_S, ROOT, environment, swarmrt
 
 

@@ -7,25 +7,11 @@ import sys
 import typer
 
 from swarmrt import __version__
-from swarmrt.cli import (
-    access,
-    audit,
-    bench,
-    bootstrap,
-    chaos,
-    check,
-    checkpoints,
-    configs,
-    doctor,
-    failpoints,
-    local,
-    models,
-    owner,
-    serve,
-    trace,
-    train,
-)
-from swarmrt.cli.unexpected import show_unexpected
+from swarmrt.cli.experiments import bench, chaos, doctor, failpoints
+from swarmrt.cli.keys import access, owner
+from swarmrt.cli.process.unexpected import show_unexpected
+from swarmrt.cli.records import audit, checkpoints, models, trace
+from swarmrt.cli.swarm import bootstrap, check, configs, local, serve, train
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.foreign import for_terminal
 

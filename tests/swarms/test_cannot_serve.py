@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
-from tests.cli.test_access import Home, join_line, wait_for
-from tests.cli.test_access import config as config
+from tests.cli.keys.test_access import Home, join_line, wait_for
+from tests.cli.keys.test_access import config as config
 from tests.processes import PATIENCE_S, swarmrt
 
 pytestmark = pytest.mark.swarm

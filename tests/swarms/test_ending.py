@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
-from swarmrt.lab.swarm.parts import Part
+from swarmrt.lab.swarm.part import Part
 from tests.lab.chaos.test_lab import CONFIG
 from tests.processes import daemon_with
 

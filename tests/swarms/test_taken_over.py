@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from swarmrt.runtime.access.identity import open_identity
-from tests.cli.test_access import Home, join_line, wait_for
-from tests.cli.test_access import config as config
+from tests.cli.keys.test_access import Home, join_line, wait_for
+from tests.cli.keys.test_access import config as config
 from tests.cli.test_waiting import free_port
 from tests.processes import PATIENCE_S, Command
 

@@ -18,8 +18,9 @@ from functools import partial
 from swarmrt.errors import RunError
 from swarmrt.lab.chaos.schedule import Fault
 from swarmrt.lab.chaos.traces import Trace, held_up, was_in
-from swarmrt.lab.swarm.parts import Part, Peer, Trainer
-from swarmrt.lab.swarm.swarm import POLL_S, LocalSwarm
+from swarmrt.lab.swarm.part import POLL_S, Part
+from swarmrt.lab.swarm.parts import Peer, Trainer
+from swarmrt.lab.swarm.swarm import LocalSwarm
 
 PROGRESS_S = 300.0  # without a commit, the run has failed
 THREADS = ("compute", "reduce")
@@ -124,7 +125,7 @@ class Chaos:
             "bootstrap": self._kill_bootstrap,
         }
         try:
-            with self._swarm.one_fault(fault.kind):
+            with self._swarm.faults.one(fault.kind):
                 what = acts[fault.kind](fault)
         except (Skipped, RunError) as reason:  # RunError: it has just ended by itself
             self.skipped[fault.kind] += 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from swarmrt.lab.swarm.parts import Part, Peer
+from swarmrt.lab.swarm.part import Part
+from swarmrt.lab.swarm.parts import Peer
 from swarmrt.log_writer import AGAIN
 from swarmrt.messages import Part as PartOfReduce
 from swarmrt.observe.log import what_happened

@@ -74,12 +74,6 @@ class ForkServer:
                 start_new_session=True,
             )
 
-    def is_ready(self) -> bool:
-        """Return whether `start` would begin at once. Raises RunError when the server has ended."""
-        if not self._is_ready and select.select([self._channel], [], [], 0)[0]:
-            self._wait_until_ready()
-        return self._is_ready
-
     def start(
         self,
         arguments: Sequence[str],
@@ -206,7 +200,10 @@ def serve(channel: socket.socket) -> list[str]:
     ends: dict[int, tuple[int, int]] = {}  # by pidfd: the process, and where its end is told
     selector = selectors.PollSelector()
     selector.register(channel, selectors.EVENT_READ)
-    channel.send(READY)
+    try:
+        channel.send(READY)
+    except BrokenPipeError:
+        sys.exit(0)
     while True:
         for key, _ in selector.select():
             if key.fileobj is not channel:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from swarmrt.config import RunConfig
 from swarmrt.runtime.launching.forking import Forked, ForkServer, can_fork
 from swarmrt.runtime.launching.outputs import Outputs
 
@@ -32,10 +31,6 @@ class Launcher:
         self._outputs = Outputs()
         if forks and can_fork():
             self._server = ForkServer(COMMAND, environment(), title)
-
-    def is_ready(self) -> bool:
-        """Return whether `start` would begin at once. Raises RunError."""
-        return self._server is None or self._server.is_ready()
 
     def start(
         self,
@@ -82,13 +77,3 @@ def environment() -> dict[str, str]:
     """Return this process's environment without settings: those of the run are in its
     configuration."""
     return {k: v for k, v in os.environ.items() if not k.startswith("SWARMRT_")}
-
-
-def consent(config: RunConfig) -> list[str]:
-    """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
-    from swarmrt.model.builders import BUILT_IN  # loads torch
-
-    arguments = ["--max-memory", "none"]
-    if config.model.kind != BUILT_IN:
-        arguments += ["--allow-model", config.model.kind, "--model-path", str(Path.cwd())]
-    return arguments

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
-from swarmrt.cli.chaos import chaos
+from swarmrt.cli.experiments.chaos import chaos
 from swarmrt.errors import RunError, UsageError
 from swarmrt.lab.chaos.schedule import NEED_COMPANY
 from swarmrt.lab.swarm.commits import Commits

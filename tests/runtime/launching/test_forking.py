@@ -65,6 +65,16 @@ def output(tmp_path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
+def test_server_whose_launcher_goes_while_it_loads_leaves_quietly(tmp_path: Path) -> None:
+    program, errors = tmp_path / "program.py", tmp_path / "errors"
+    program.write_text(textwrap.dedent(PROGRAM))
+    shell = f'exec "$0" "$@" 2> {errors}'
+    command = ["/bin/sh", "-c", shell, sys.executable, str(program)]
+    server = ForkServer(command, {**os.environ, "PYTHONPATH": str(ROOT)}, str(tmp_path))
+    server.close()
+    assert server._process.returncode == 0 and errors.read_text() == ""
+
+
 def said(output: IO[bytes]) -> str:
     output.seek(0)
     return output.read().decode()

@@ -18,7 +18,7 @@ import pytest
 import torch
 from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
 
-from swarmrt.cli.running import new_loop
+from swarmrt.cli.process.running import new_loop
 from swarmrt.errors import DirectoryError, RunError, UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Finish, Message, Part

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swarmrt.cli.reach import place_of, place_of_trainer
+from swarmrt.cli.options.reach import place_of, place_of_trainer
 from swarmrt.errors import UsageError
 from swarmrt.ids import PeerId
 from swarmrt.lab.doctor.reachability import advise

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarmrt.cli.durations import parse_duration
-from swarmrt.cli.papers import DELEGATION, OWNER, owner_signer
+from swarmrt.cli.options.durations import parse_duration
+from swarmrt.cli.options.papers import DELEGATION, OWNER, owner_signer
 from swarmrt.errors import AccessError, UsageError
 
 if TYPE_CHECKING:

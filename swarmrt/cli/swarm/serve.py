@@ -9,11 +9,11 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.bootstrap import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH
-from swarmrt.cli.devices import DEVICE, check_device
-from swarmrt.cli.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
-from swarmrt.cli.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of
+from swarmrt.cli.options.devices import DEVICE, check_device
+from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
+from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
+from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
+from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of
 
 
 def serve(
@@ -65,8 +65,8 @@ def serve(
     """Serve one stage of a run until it is over, or until Ctrl-C."""
     from contextlib import ExitStack
 
-    from swarmrt.cli.running import run
-    from swarmrt.cli.train import say
+    from swarmrt.cli.options.saying import say
+    from swarmrt.cli.process.running import run
     from swarmrt.lab.bench.emulation import EmulatedStage, parse_speed
     from swarmrt.model.builders import check_names, look_in
     from swarmrt.model.stage import Stage

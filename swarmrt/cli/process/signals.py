@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType
+from typing import Self
 
 from swarmrt.runtime.process.stopping import stop_signals
 
+PASSED_ON = 2  # of what asks to stop: drain, and leave at once
 IMPORTS = "<frozen importlib"  # how the file names of the import system's own frames begin
 
 
@@ -23,6 +25,29 @@ def leave_quietly_on_signals() -> None:
     """
     for number in stop_signals():
         signal.signal(number, _leave)
+
+
+class Stops:
+    """A count of what asks this process to stop while it is entered. The third has it leave.
+
+    A signal may find the process anywhere, in possession of a lock too: it is counted, and no more.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __enter__(self) -> Self:
+        for number in stop_signals():
+            signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        leave_quietly_on_signals()
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.asked += 1
+        if self.asked > PASSED_ON:
+            _leave(number, frame)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

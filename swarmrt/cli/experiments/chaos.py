@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swarmrt.cli.configs import SET
-from swarmrt.cli.train import JSON, REPLICAS, parse_replicas, say
+from swarmrt.cli.options.runs import REPLICAS, SET, parse_replicas
+from swarmrt.cli.options.saying import JSON, say
 from swarmrt.config import load_config
 from swarmrt.errors import RunError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.configs import SET
+from swarmrt.cli.options.runs import SET
 from swarmrt.config import load_config
 from swarmrt.foreign import for_terminal
 

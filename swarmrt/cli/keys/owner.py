@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.durations import parse_duration
-from swarmrt.cli.papers import OWNER, owner_path
+from swarmrt.cli.options.durations import parse_duration
+from swarmrt.cli.options.papers import OWNER, owner_path
 from swarmrt.errors import AccessError
 
 owner = typer.Typer(

@@ -11,7 +11,7 @@ from swarmrt.runtime.launching.forking import serve
 
 LIBRARIES = (
     "swarmrt.cli.app",
-    "swarmrt.cli.running",
+    "swarmrt.cli.process.running",
     "swarmrt.lab.bench.emulation",
     "swarmrt.observe.live.table",
     "swarmrt.observe.live.plain",

@@ -52,7 +52,7 @@ PLACES = {
 }
 START = """
 import signal, sys, threading
-from swarmrt.cli.signals import leave_quietly_on_signals
+from swarmrt.cli.process.signals import leave_quietly_on_signals
 def hit():
     signal.raise_signal(int(sys.argv[1]))
 hit.lock = threading.Lock()
@@ -128,6 +128,23 @@ asyncio.run(main())
 def test_a_signal_asks_to_drain(tmp_path: Path, number: signal.Signals) -> None:
     done = python(DRAINING, number, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{number.name} received\n", "")
+
+
+WATCHING = """
+from swarmrt.cli.process.signals import Stops
+with Stops() as stops:
+    for _ in range(3):
+        hit()
+        print(stops.asked, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_two_signals_are_counted_for_whoever_passes_them_on_and_the_third_leaves(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    done = python(WATCHING, number, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n2\n", "")
 
 
 def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path: Path) -> None:

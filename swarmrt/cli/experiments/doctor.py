@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 import typer
 
-from swarmrt.cli.bootstrap import JOIN
-from swarmrt.cli.papers import given_line
-from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_doctor
+from swarmrt.cli.options.papers import given_line
+from swarmrt.cli.options.processes import JOIN
+from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_doctor
 from swarmrt.foreign import printable
 
 WIDTH = 34  # of what was looked at
@@ -33,7 +33,7 @@ def doctor(
 ) -> None:
     """Tell what works from here, and why not where it does not. Fails if something cannot be
     reached."""
-    from swarmrt.cli.running import new_loop, run
+    from swarmrt.cli.process.running import new_loop, run
     from swarmrt.lab.doctor.doctor import examine_carriers, examine_machine, examine_swarm
     from swarmrt.lab.doctor.findings import Finding
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH
+from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
 from swarmrt.errors import CheckpointError
 from swarmrt.foreign import for_terminal
 

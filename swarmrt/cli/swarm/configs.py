@@ -6,35 +6,9 @@ from pathlib import Path
 
 import typer
 
+from swarmrt.cli.options.runs import SET
 from swarmrt.config import dump_toml, explained_toml, load_config
 from swarmrt.errors import ConfigError
-
-SET = typer.Option(
-    [], "--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
-)
-ALLOW_CHANGE = typer.Option(
-    [],
-    "--allow-change",
-    metavar="SECTION.KEY",
-    help="Go on although this differs from what the run was begun with; may be repeated.",
-)
-TRIAL = typer.Option(
-    True, "--trial/--no-trial", help="Try a builder's model, whole and cut, on a microbatch first."
-)
-ALLOW_MODEL = typer.Option(
-    [],
-    "--allow-model",
-    metavar="PKG.MODULE:FUNCTION",
-    help="A builder that may run here, beside the built-in decoder; may be repeated.",
-)
-MODEL_PATH = typer.Option(
-    [],
-    "--model-path",
-    metavar="DIR",
-    exists=True,
-    file_okay=False,
-    help="Where its module lies, if it is not installed; may be repeated.",
-)
 
 
 def init(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli import bench_join
+from swarmrt.cli.experiments import bench_join
 from swarmrt.errors import RunError, UsageError
 
 bench = typer.Typer(help="Measure a swarm on this machine.", no_args_is_help=True)
@@ -191,7 +191,7 @@ def link(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """Links between two processes on loopback, beside what they are made of."""
-    from swarmrt.cli.running import new_loop
+    from swarmrt.cli.process.running import new_loop
     from swarmrt.lab.bench.linking import RATIOS, measure
 
     found = measure(rounds, messages, pings, new_loop)

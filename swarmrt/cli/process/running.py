@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from swarmrt.cli.signals import leave_quietly_on_signals
+from swarmrt.cli.process.signals import leave_quietly_on_signals
 from swarmrt.errors import SwarmError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal, printable
 from swarmrt.runtime.limits.open_files import allow_many_files
@@ -39,7 +39,7 @@ def run(
     launcher that was killed; what comes there before are commands for `faults`, one a line.
     An error for people is raised alone, without its task group.
     """
-    _show_logs()
+    show_logs()
     allow_many_files()
     gc.freeze()  # what is imported by now stays: to look through it stops everything for 0.2 s
 
@@ -78,7 +78,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _show_logs() -> None:
+def show_logs() -> None:
     """Show our logs, and those of libraries that speak of other processes."""
     handler = LogHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))

@@ -14,7 +14,7 @@ from tests.processes import COMMAND, PATIENCE_S, ROOT, environment
 
 MANY_LINES = """
 import sys
-from swarmrt.cli.unheard import go_on_unheard
+from swarmrt.cli.process.unheard import go_on_unheard
 go_on_unheard()
 for number in range(100_000):
     print("line", number, flush=number % 10 == 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.papers import (
+from swarmrt.cli.options.papers import (
     JOIN_LINE,
     OWNER,
     PAPERS_ON_STDIN,
@@ -16,24 +16,9 @@ from swarmrt.cli.papers import (
     line_of_parent,
     owner_signer,
 )
-from swarmrt.cli.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
+from swarmrt.cli.options.processes import IDENTITY, JOIN, WITH_PARENT
+from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 from swarmrt.runtime.process.stopping import StopSwitch
-
-JOIN = typer.Option(
-    [], "--join", metavar="ADDR", help="Address of a process of the swarm; may be repeated."
-)
-IDENTITY = typer.Option(
-    None, "--identity", metavar="FILE", help="Key file; made if missing. Without one: a new key."
-)
-LINK_DELAY = typer.Option(
-    0.0,
-    "--link-delay",
-    metavar="SECONDS",
-    min=0.0,
-    max=60.0,
-    help="Experiments: every message to another process is on its way for this much longer.",
-)
-WITH_PARENT = typer.Option(False, "--with-parent", hidden=True)
 
 
 def bootstrap(
@@ -57,7 +42,7 @@ def bootstrap(
     With a join line, or --run for a run of yours, it is a node of that run, and answers nobody but
     those who belong to it. Without, it is open to all, and only to runs with open access.
     """
-    from swarmrt.cli.running import run
+    from swarmrt.cli.process.running import run
     from swarmrt.runtime.directory.network import open_network
     from swarmrt.runtime.faults.faults import LinkFaults
     from swarmrt.trust.papers import GuestsPapers, OwnersPapers, Papers

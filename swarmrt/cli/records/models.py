@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from swarmrt.cli.configs import ALLOW_MODEL, MODEL_PATH, SET
-from swarmrt.cli.devices import DEVICE, check_device
+from swarmrt.cli.options.devices import DEVICE, check_device
+from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
+from swarmrt.cli.options.runs import SET
 from swarmrt.config import RunConfig, load_config
 from swarmrt.foreign import for_terminal
 

@@ -1,0 +1,1 @@
+"""The commands about who owns a run, and who may come into it."""

@@ -1,0 +1,44 @@
+"""Options about the run: its settings, its replicas, and whether it is one that goes on."""
+
+from __future__ import annotations
+
+import typer
+
+from swarmrt.config import RunConfig
+from swarmrt.errors import UsageError
+
+SET = typer.Option(
+    [], "--set", metavar="SECTION.KEY=VALUE", help="Override one setting; may be repeated."
+)
+ALLOW_CHANGE = typer.Option(
+    [],
+    "--allow-change",
+    metavar="SECTION.KEY",
+    help="Go on although this differs from what the run was begun with; may be repeated.",
+)
+TRIAL = typer.Option(
+    True, "--trial/--no-trial", help="Try a builder's model, whole and cut, on a microbatch first."
+)
+RESUME = typer.Option(
+    None, "--resume", metavar="RUN_DIR", help="Continue from this run's newest checkpoint."
+)
+REPLICAS = typer.Option(
+    None, "--replicas", metavar="2,2,2", help="Replicas of each stage to wait for."
+)
+
+
+def parse_replicas(text: str | None, config: RunConfig) -> tuple[int, ...] | None:
+    """Read `2,3,2`, or one number for every stage."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--replicas {text}: write one number a stage, like 2,2,2") from None
+    if len(numbers) == 1:
+        numbers *= config.num_stages
+    if len(numbers) != config.num_stages or min(numbers) < 1:
+        raise UsageError(
+            f"--replicas {text}: the run has {config.num_stages} stages, each needs at least one"
+        )
+    return numbers

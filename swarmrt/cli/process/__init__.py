@@ -1,0 +1,1 @@
+"""The process around a command: its start, its signals and logs, its end."""

@@ -1,0 +1,1 @@
+"""The commands that read what a run has left."""

@@ -1,0 +1,1 @@
+"""The commands that a run begins with, and those that are a part of its swarm."""

@@ -1,0 +1,60 @@
+"""The command `swarmrt local`: a whole swarm on this machine, each part a process of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import typer
+
+from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
+from swarmrt.cli.options.saying import JSON, say
+from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
+from swarmrt.cli.swarm.watching import watch
+from swarmrt.config import load_config
+from swarmrt.runtime.faults.failpoints import VARIABLE, read_rules, rules_for, unfired
+from swarmrt.runtime.trainer.folders import claimed, new_run_dir
+
+
+def local(
+    path: Path = typer.Argument(..., metavar="RUN.toml"),
+    replicas: str | None = REPLICAS,
+    steps: int | None = typer.Option(None, min=1, help="Overrides run.steps."),
+    overrides: list[str] = SET,
+    run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
+    resume: Path | None = RESUME,
+    threads: int | None = typer.Option(None, min=1, help="CPU threads of each peer."),
+    trial: bool = TRIAL,
+    allow_change: list[str] = ALLOW_CHANGE,
+    as_json: bool = JSON,
+) -> None:
+    """Directory, peers and trainer, each a real process on this machine, for trying things out."""
+    from swarmrt.cli.process.running import show_logs
+    from swarmrt.data import open_data
+    from swarmrt.lab.swarm.launch import LaunchedSwarm
+    from swarmrt.lab.swarm.options import Options
+
+    show_logs()
+    rules = read_rules(os.environ.get(VARIABLE, ""))
+    if steps is not None:
+        overrides = [*overrides, f"run.steps={steps}"]
+    config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
+    numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
+    config = identified(config, open_data(config), known, checkpoint)
+    run_dir = run_dir or resume or new_run_dir(config)
+    with claimed(run_dir):  # as the trainer will, who does the rest
+        check_folder(run_dir, resume, config, known, allow_change)
+    arguments = ["--resume", str(resume)] if resume is not None else []
+    arguments += ["--json"] * as_json + ["--no-trial"] * (not trial)
+    arguments += [part for name in allow_change for part in ("--allow-change", name)]
+    options = Options(
+        threads=threads, failpoints=rules, trainer_arguments=arguments, is_trainer_shown=True
+    )
+    began_at = time.time()
+    with LaunchedSwarm(config, numbers, run_dir, options) as swarm:
+        code = watch(swarm)
+    for text in unfired(rules_for("peer", rules), run_dir.glob("peers/*"), began_at):
+        say(text, as_json)  # the trainer tells its own
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,36 @@
+"""The ways in which the processes of a swarm on this machine are started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swarmrt.config import RunConfig
+from swarmrt.lab.bench.emulation import Speed
+from swarmrt.model.builders import BUILT_IN
+from swarmrt.runtime.faults.failpoints import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All that there is to say beside the run and its replicas."""
+
+    threads: int | None = None  # torch's in each peer; by default they share the cores
+    device: str = "cpu"  # that peers compute on
+    forks: bool = True  # else each process loads its libraries by itself, as on its own machine
+    speeds: Sequence[Sequence[Speed]] | None = None  # emulated: by stage, each replica in turn
+    link_delay_s: float = 0.0  # how much longer every message between two processes takes
+    variables: Mapping[tuple[int, int], Mapping[str, str]] = field(default_factory=dict)
+    """More of the environment of a stage's replica of that number, which is not forked then."""
+    failpoints: Sequence[Rule] = ()  # that are on in each process of their role
+    trainer_arguments: Sequence[str] = ()
+    is_trainer_shown: bool = False  # what it prints goes to our own output
+
+
+def consent(config: RunConfig) -> list[str]:
+    """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
+    arguments = ["--max-memory", "none"]
+    if config.model.kind != BUILT_IN:
+        arguments += ["--allow-model", config.model.kind, "--model-path", str(Path.cwd())]
+    return arguments
