@@ -332,7 +332,6 @@ def test_daemon_that_hangs_is_found_out(
     """It stands still: what it is asked has a deadline and a reason, and then it is back."""
     monkeypatch.setattr(answering, "ANSWER_S", 0.5)
     monkeypatch.setattr(answering, "EVERY_S", 0.1)
-    monkeypatch.setattr(directory_module, "ANSWER_S", 0.5)
 
     async def story() -> None:
         owner = Owner()
@@ -341,6 +340,10 @@ def test_daemon_that_hangs_is_found_out(
             async with open_network(at, papers=owner.guest()) as network:
                 token = owner.signer.published(network.me, 1, {}, at, [], time.time() + 30)
                 publish = partial(network.directory.publish_run, owner.run, token, token, 30)
+                monkeypatch.setattr(directory_module, "ANSWER_S", 10.0)
+                while await published_run(first.directory, owner.run) is None:
+                    await publish()  # until the other node is known as one to store at
+                monkeypatch.setattr(directory_module, "ANSWER_S", 0.5)
                 watch = asyncio.create_task(network.daemon.watch())
                 network.daemon.stand_still(4.0)
                 with pytest.raises(DirectoryError, match="did not take"):
@@ -351,6 +354,7 @@ def test_daemon_that_hangs_is_found_out(
                 assert await published_run(network.directory, Owner().run) is None
                 assert "looking for run" in caplog.text
                 await until(lambda: "answers again" in caplog.text)
+                monkeypatch.setattr(directory_module, "ANSWER_S", 10.0)
                 assert "the libp2p daemon of this process has not answered" in caplog.text
                 await publish()
                 assert not watch.done()

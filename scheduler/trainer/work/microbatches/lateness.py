@@ -32,7 +32,7 @@ class Lateness:
         run = self._run
         delay_s = run.own_link.delay_s
         due_at = run.dispatch.due_at(microbatch, WORDS * delay_s)
-        if now < due_at:  # words are late by this process's own link, and may soon not be any more
+        if delay_s and now < due_at:  # words are late by this process's own link, for now
             run.agenda.set(("flight", microbatch), min(due_at, now + delay_s))
             return []
         if not run.dispatch.is_late(microbatch):

@@ -20,12 +20,13 @@ from swarmrt.messages import (
     Released,
     Standing,
 )
-from swarmrt.scheduler.events import Received, Started
+from swarmrt.scheduler.events import DeadlinePassed, Received, Started
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.work.failures import TRIES_ALONE, Failures
+from tests.scheduler.trainer_core import Swarm, silent_about
 
 MB = MicrobatchId(0, 0)
 A, B, C, D, E = map(PeerId, "abcde")
@@ -256,3 +257,16 @@ def test_what_the_first_stage_does_not_answer_is_sent_again_while_it_is_heard() 
     for _ in range(40):
         trainer.now += 0.5
         assert not attempts(trainer.hear(A, trainer.beacon(A, trainer.term(A), "serving")))
+
+
+def test_a_flight_that_is_looked_at_a_little_early_is_late() -> None:
+    """Deadlines are met within a tolerance: one that was set again for now would never end."""
+    swarm = Swarm((1, 1), microbatches=1)
+    swarm.run_to(5)
+    swarm.peers[PeerId("s1p0")].habit = silent_about(Claim)
+    run, flights = swarm.core.run, swarm.core.run.dispatch._flights
+    while not flights or next(iter(flights.values())).claimed:
+        swarm.run(0.002)
+    due_at = next(iter(flights.values())).due_at
+    swarm.core.handle(DeadlinePassed("overdue"), due_at - 1e-10)
+    assert run.agenda.due(due_at) == []
