@@ -2,7 +2,8 @@
 
 Rules:
 - A peer that ends in a computation says in which, unless its memory is at fault. Where a second one
-  of the stage ends in the same one, so would the next. One that is alone may try a few times.
+  of the stage ends in the same one, so would the next. One that is alone may try a few times; the
+  word of one alone counts for nothing where there are others.
 - Who is lost without a word may have been killed by anybody. That counts when it happens again and
   again: to replicas each of which was let in after the one before was lost, in one step of which
   nothing more was done meanwhile, and with a microbatch that was under way each time.
@@ -57,7 +58,8 @@ class Deaths:
         self._ended = {key: c for key, c in self._ended.items() if key[0].commits_in >= run.version}
         ended = self._ended.setdefault((microbatch, member.stage), Counter())
         ended[member.peer] += 1
-        if len(ended) < 2 and ended[member.peer] < ALONE:
+        is_alone = not run.has_others(member.peer, member.stage)
+        if len(ended) < 2 and not (is_alone and ended[member.peer] >= ALONE):
             return None
         who = " and ".join(sorted(ended))
         where = f"stage {member.stage} has ended {who}, who computed it"
