@@ -52,7 +52,7 @@ class LinkRate:
 
 @dataclass(slots=True)
 class Direction:
-    """One of a link's two ways, and what it carries."""
+    """A direction of a link, and what it carries."""
 
     pauses: bool  # when the other end does: time in which nothing moves is not the link's
     bytes_per_s: float = 0.0  # 0 while that is not known

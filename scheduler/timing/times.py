@@ -100,10 +100,10 @@ BLAME_S = 0.25
 """Whose frames cannot be computed is refused for so long: a sender waits as long anyway."""
 
 CUT_S = 20.0
-"""Who was cut off from others stays out of the step for so long, at most."""
+"""The longest time for which a peer that was cut off from others stays out of the step."""
 
 LEAST_REST_S, MOST_REST_S = 10.0, 3600.0
-"""Who is slow rests for no less and no more."""
+"""The least and the most time for which a peer that is too slow rests."""
 
 MORE_S = 2.0
 """A step is longer with a member by at least so much: less is hardly due to one."""

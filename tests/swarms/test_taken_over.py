@@ -72,7 +72,8 @@ class Swarm:
 def test_trainer_that_comes_back_when_a_later_one_is_at_work_ends(
     config: Path, tmp_path: Path
 ) -> None:
-    """Its machine has stood still, and its run goes on elsewhere, from a copy of the folder."""
+    """The old trainer's machine stood still, and the run goes on elsewhere, from a copy of the
+    folder."""
     swarm = Swarm(config, tmp_path)
     with swarm.started() as earlier:
         os.kill(earlier.pid, signal.SIGSTOP)

@@ -259,7 +259,7 @@ def test_what_cannot_be_read_again_is_no_checkpoint_and_the_older_ones_stay(
 
 
 def test_what_no_reader_takes_is_no_checkpoint(tmp_path: Path) -> None:
-    """Its digest is right, and still nobody could load it."""
+    """A file's digest may be right, and still nobody can load it."""
     write(tmp_path, 5)
     with pytest.raises(CheckpointError, match="is not a readable snapshot"):
         write(tmp_path, 10, data=memoryview(b"no tensors"))

@@ -150,7 +150,7 @@ def test_when_the_better_one_breaks_the_old_one_is_used_until_there_is_another()
 
 
 def test_a_peer_without_a_better_way_is_dialed_ever_more_rarely() -> None:
-    """Its direct address leads nowhere."""
+    """The peer's direct address leads nowhere."""
 
     async def story() -> None:
         async with two_ends(know=False) as (first, second):

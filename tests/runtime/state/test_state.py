@@ -203,7 +203,7 @@ def test_a_fetch_that_has_failed_goes_on_with_another_donor() -> None:
 
 
 def test_what_is_written_down_of_fetches_replays_and_has_none_of_their_bytes() -> None:
-    """One donor dies, one gives what it does not name, and what comes first is a liar's."""
+    """A donor dies, another gives what it does not name, and what comes first is a liar's."""
     good = snapshot()
     donors = Donors({"liar": shelf(snapshot(2.0)), "a": shelf(good), "b": shelf(good)})
     donors.dead.add("b")

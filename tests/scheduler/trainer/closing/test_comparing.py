@@ -1,4 +1,4 @@
-"""Who makes steps longer than they were before it came, by whatever it is slow in."""
+"""Newcomers that make steps longer than they were before, by whatever they are slow in."""
 
 from __future__ import annotations
 

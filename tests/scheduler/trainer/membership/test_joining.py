@@ -64,7 +64,8 @@ def test_late_copies_of_what_a_peer_said_before_its_admission_change_nothing() -
 
 
 def test_who_was_lost_is_not_hailed_while_the_directory_still_names_it() -> None:
-    """Its record outlives it. When it is heard again, or the record could not be there, it is."""
+    """A record outlives its peer. When that is heard again, or the record could not be there, it
+    is hailed."""
     trainer = Trainer()
 
     def hailed(now: float) -> list[PeerId]:

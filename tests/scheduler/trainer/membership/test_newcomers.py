@@ -246,8 +246,8 @@ def test_who_holds_a_round_up_is_of_a_stage_that_has_not_answered() -> None:
 
 
 def test_what_came_to_a_stop_is_missing_and_not_slow() -> None:
-    """Its parts moved at first. The link by which a round is waited for is slow, so it is longer
-    under way than it is worth when it is looked at for the first time."""
+    """The round's parts moved at first. The link by which a round is waited for is slow, so it is
+    longer under way than it is worth when it is looked at for the first time."""
     swarm = Swarm(latency_s=0.05)
     swarm.run_to(20)
     for name in ("s1p0", "s1p1"):
