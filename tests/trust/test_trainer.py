@@ -558,6 +558,7 @@ def test_what_one_claims_who_was_fenced_meanwhile_goes_again_at_once() -> None:
 
     assert forwards_after(work.attempt) == [work.attempt + 1]
     assert forwards_after(work.attempt) == [], "it is not the newest any more"
+    assert forwards_after(work.attempt + 1) == [], "it was sent after that one was fenced"
 
 
 def test_receipt_for_another_stage_does_not_count() -> None:

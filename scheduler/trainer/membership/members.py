@@ -36,6 +36,7 @@ class Member:
     admitted_at: float = 0.0
     worked_at: float = -math.inf  # when something last came of its work: a claim or a receipt
     ready_at: float = -math.inf  # when it was last let in
+    fenced_at: float = -math.inf  # when its work was last void
     late_since: float = -math.inf  # when the first flight began that was late since it last worked
     late_at: float = -math.inf  # when that was found late
     reached: int = 0  # the version that it has come to since

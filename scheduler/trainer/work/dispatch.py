@@ -135,10 +135,12 @@ class Dispatch:
         self._goes_next(microbatch)
         return True
 
-    def is_newest(self, work: Work) -> bool:
-        """Return whether this is the newest attempt of its microbatch."""
+    def is_newest(self, work: Work, sent_before: float = math.inf) -> bool:
+        """Return whether this is the newest attempt of its microbatch, sent before that time."""
         flight = self._flights.get(work.microbatch)
-        return flight is not None and flight.attempt == work.attempt
+        if flight is None or flight.attempt != work.attempt:
+            return False
+        return flight.sent_at < sent_before
 
     def goes_again(self, microbatch: MicrobatchId) -> None:
         """Queue it again: its newest attempt has come to an end that does not count."""

@@ -110,6 +110,7 @@ class Fencing:
         run = self._run
         others = [m.peer for m in run.members if m is not member and m.state is not Membership.SEEN]
         member.state, member.suspect = Membership.SEEN, False
+        member.fenced_at = now
         member.leaving = member.draining = False
         standing = Standing(run.epoch, member.stage, member.peer, False)
         told: list[Instruction] = [Send(peer, standing) for peer in others]

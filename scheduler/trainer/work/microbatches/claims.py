@@ -38,8 +38,10 @@ class Claims:
         ledger = run.books.of(microbatch) if valid else None
         if ledger is None:
             return [Send(member.peer, Stale(claim.work))]
-        if member.state is not Membership.READY or run.members.is_astray(claim.route):
-            if run.dispatch.is_newest(claim.work):
+        is_ready = member.state is Membership.READY
+        if not is_ready or run.members.is_astray(claim.route):
+            # what was sent after it was fenced never came to it, whatever it says
+            if run.dispatch.is_newest(claim.work, math.inf if is_ready else member.fenced_at):
                 run.dispatch.goes_again(microbatch)
             return [Send(member.peer, Stale(claim.work))]
         if not math.isfinite(claim.loss_sum):
