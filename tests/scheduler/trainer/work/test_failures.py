@@ -20,7 +20,7 @@ from swarmrt.messages import (
     Released,
     Standing,
 )
-from swarmrt.scheduler.events import DeadlinePassed, Received, Started
+from swarmrt.scheduler.events import DeadlinePassed, PeerLost, Received, Started
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
 from swarmrt.scheduler.settings import TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
@@ -270,3 +270,20 @@ def test_a_flight_that_is_looked_at_a_little_early_is_late() -> None:
     due_at = next(iter(flights.values())).due_at
     swarm.core.handle(DeadlinePassed("overdue"), due_at - 1e-10)
     assert run.agenda.due(due_at) == []
+
+
+def test_flights_are_waited_for_no_longer_than_claims_take_once_somebody_is_lost() -> None:
+    """Some may have gone with it, and nobody says so: what a step takes is no measure for them."""
+    swarm = Swarm((1, 2), microbatches=1)
+    swarm.run_to(5)
+    for name in ("s1p0", "s1p1"):
+        swarm.peers[PeerId(name)].habit = silent_about(Claim)
+    dispatch = swarm.core.run.dispatch
+    while not dispatch._flights or next(iter(dispatch._flights.values())).claimed:
+        swarm.run(0.002)
+    (flight,) = dispatch._flights.values()
+    flight.due_at = swarm.now + 1000.0
+    del swarm.peers[PeerId("s1p1")]
+    swarm.feed(PeerLost(PeerId("s1p1"), "killed"))
+    assert flight.due_at == swarm.now + 3 * dispatch._claim_time.patience_s(10.0)
+    assert flight.due_at < swarm.now + 30.0
