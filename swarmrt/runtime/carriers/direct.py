@@ -100,6 +100,7 @@ class DirectCarrier(Carrier):
         self._listen, self._visible = listen, visible
         self._port, self._announced = port, announced
         self._listeners: list[socket.socket] = list(bound)
+        self._again: dict[socket.socket, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._greetings: Greetings[asyncio.Task[None]] = Greetings(MAX_GREETINGS)
         self._refused: Counter[str] = Counter() if refused is None else refused
@@ -115,7 +116,8 @@ class DirectCarrier(Carrier):
                 where = format_address(host, self._port)
                 raise RunError(f"cannot listen at {where} (TCP): {error.strerror}") from None
         for listener in self._listeners:
-            self._spawn(self._accept(listener))
+            listener.setblocking(False)
+            self._listen_on(listener)
 
     def addresses(self) -> list[str]:
         if self._announced:
@@ -150,11 +152,14 @@ class DirectCarrier(Carrier):
                     task.result().close()  # it was as fast as the first one
 
     async def close(self) -> None:
+        for timer in self._again.values():
+            timer.cancel()
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for listener in self._listeners:
-            listener.close()
 
     async def _dial(self, peer: PeerId, address: str, patience_s: float) -> DirectConnection:
         """Connect to one address. Raises RunError or OSError, also when somebody else answers
@@ -187,21 +192,30 @@ class DirectCarrier(Carrier):
 
     # ------------------------------------------------------------------ being dialed
 
-    async def _accept(self, listener: socket.socket) -> None:
-        """Take connections, of which only so many may not have proved yet who they are."""
-        while True:
-            try:
-                accepted, address = await asyncio.get_running_loop().sock_accept(listener)
-            except OSError as error:
-                log.warning("cannot take a connection: %s", error)
-                await asyncio.sleep(ACCEPT_AGAIN_S)
-                continue
-            greeting = self._spawn(self._greet(accepted))
-            greeting.add_done_callback(self._greetings.done)
-            crowded = self._greetings.add(greeting, address[0])
-            if crowded is not None:
-                self._refused["handshakes"] += 1
-                crowded.cancel()
+    def _accept(self, listener: socket.socket) -> None:
+        """Take a connection, of which only so many may not have proved yet who they are. Never a
+        task: what one that is cancelled has just been given is nobody's."""
+        try:
+            accepted, address = listener.accept()
+        except BlockingIOError:  # whoever dialed has gone again
+            return
+        except OSError as error:
+            log.warning("cannot take a connection: %s", error)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            self._again[listener] = loop.call_later(ACCEPT_AGAIN_S, self._listen_on, listener)
+            return
+        accepted.setblocking(False)
+        greeting = self._spawn(self._greet(accepted))
+        greeting.add_done_callback(lambda task: accepted.close() if task.cancelled() else None)
+        greeting.add_done_callback(self._greetings.done)
+        crowded = self._greetings.add(greeting, address[0])
+        if crowded is not None:
+            self._refused["handshakes"] += 1
+            crowded.cancel()
+
+    def _listen_on(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     async def _greet(self, accepted: socket.socket) -> None:
         tls = None if self._contexts is None else self._contexts.listening

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import socket
 import ssl
 import struct
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -374,3 +377,26 @@ def test_host_of_a_link_that_was_just_reset_is_unknown() -> None:
                 connection.abort()
 
     asyncio.run(story())  # whose sockets tell; uvloop remembers
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_no_connection_that_comes_at_the_end_is_left_open(identity: Identity, turns: int) -> None:
+    """Whoever dials while a process ends finds its connection closed, however far it was."""
+
+    async def story() -> None:
+        carrier = DirectCarrier(identity)
+        await carrier.start(lambda connection: None)
+        dialed = [socket.create_connection(parse_address(carrier.addresses()[0])) for _ in range(4)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await carrier.close()
+        for one in dialed:
+            with one:
+                one.settimeout(10)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.to_thread(one.recv, 1) == b""
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(story())
+        gc.collect()
