@@ -37,14 +37,15 @@ class SendFailed(EventBase, frozen=True):
 
 
 class PeerLost(EventBase, frozen=True):
-    """The link to a peer broke. What was sent and not answered may or may not have arrived."""
+    """The link to a process broke. What was sent to its seats and not answered may or may not have
+    arrived."""
 
     peer: PeerId
     reason: str
 
 
 class PeersSeen(EventBase, frozen=True):
-    """The directory's view of a stage: who announces to serve it."""
+    """The directory's view of a stage: the seats that announce to serve it."""
 
     stage: int
     peers: tuple[PeerId, ...]
@@ -160,7 +161,7 @@ class CheckpointFailed(EventBase, frozen=True):
 
 
 class Expelled(EventBase, frozen=True):
-    """The run's owner has taken this peer's membership."""
+    """The run's owner has taken this process's membership."""
 
     peer: PeerId
     reason: str

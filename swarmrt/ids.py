@@ -1,4 +1,4 @@
-"""The names of things: peers, runs, microbatches, attempts."""
+"""The names of things: peers, seats, runs, microbatches, attempts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,52 @@ from typing import NamedTuple, NewType
 
 PeerId = NewType("PeerId", str)
 """A process of the swarm: the base58 text of its libp2p identity."""
+
+SeatId = NewType("SeatId", PeerId)
+"""A seat of a process, which serves one stage: PEER/STAGE, of its peer's id and its stage.
+
+A stage has one variant so far. Another one would be PEER/STAGE.VARIANT. Where somebody is addressed
+who may be a seat or a process, such as the trainer, which has none, a PeerId stands for both.
+"""
+
+NO_SEAT = -1
+"""The place of a stage where a process is meant, and none of its seats."""
+
+
+class Seats(NamedTuple):
+    """The seats at the two ends of a message: their stages, or NO_SEAT for the process itself."""
+
+    of: int = NO_SEAT
+    to: int = NO_SEAT
+
+
+BETWEEN_PROCESSES = Seats()
+
+
+def seat_of(peer: PeerId, stage: int) -> SeatId:
+    """Return the seat of a process at a stage."""
+    return SeatId(PeerId(f"{peer}/{stage}"))
+
+
+def name_of(peer: PeerId, stage: int) -> PeerId:
+    """Return the seat of a process at a stage, or the process itself for NO_SEAT."""
+    return peer if stage == NO_SEAT else seat_of(peer, stage)
+
+
+def peer_of(name: PeerId) -> PeerId:
+    """Return the process of a seat; a process is its own."""
+    return PeerId(name.partition("/")[0])
+
+
+def stage_of(name: PeerId) -> int:
+    """Return the stage of a seat, or NO_SEAT for a process. Raises ValueError for no name of
+    either."""
+    stage = name.partition("/")[2]
+    if not stage:
+        return NO_SEAT
+    if not (stage.isdecimal() and stage.isascii()):
+        raise ValueError(f"{name!r:.80} is no seat")
+    return int(stage)
 
 
 class RunId(NamedTuple):

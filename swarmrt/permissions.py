@@ -1,6 +1,7 @@
 """The table of who may say what, which links consult before they take a message.
 
-A link has proved who is at its other end, and that peer's membership which stages it may serve.
+A link has proved who is at its other end, and that peer's membership which stages it may serve. The
+seats that a message goes between have to be of those.
 What a message says may still be wrong; that is for the cores to find out.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from swarmrt.ids import NO_SEAT, Seats
 from swarmrt.messages import (
     ALL_MESSAGES,
     Accepted,
@@ -64,11 +66,11 @@ class Sender(Enum):
     STRANGER = "shows nothing"
     INVITED = "shows an invitation, or comes into a run that is open to all"
     MEMBER = "shows a membership"
-    BEFORE = "a member that may serve the stage before the receiver's"
-    SAME = "a member that may serve the receiver's stage"
-    AFTER = "a member that may serve the stage after the receiver's"
-    FIRST = "a member that may serve the first stage"
-    LAST = "a member that may serve the last stage"
+    BEFORE = "a seat of a member at the stage before the receiver's"
+    SAME = "a seat of a member at the receiver's stage"
+    AFTER = "a seat of a member at the stage after the receiver's"
+    FIRST = "a seat of a member at the first stage"
+    LAST = "a seat of a member at the last stage"
     TRAINER = "the trainer, by the owner's word"
 
 
@@ -143,18 +145,18 @@ _KINDS = set(ALL_MESSAGES)
 assert _KINDS == set(TO_PEER) | set(TO_TRAINER), "a message that nobody takes"
 
 
-def senders(
-    stages: tuple[int, ...], stage: int | None, num_stages: int | None
-) -> frozenset[Sender]:
-    """Return what a member that may serve `stages` is to a receiver that serves `stage`.
+def senders(seats: Seats, num_stages: int | None) -> frozenset[Sender]:
+    """Return what a member is that speaks from one of its seats, or from none, to one of the
+    receiver's, or to the trainer.
 
-    The trainer serves none. Where the number of stages is not known, nobody is FIRST or LAST.
+    Where the number of stages is not known, nobody is FIRST or LAST.
     """
+    of, to = seats
     found = {Sender.MEMBER}
-    if stage is not None:
-        places = {Sender.BEFORE: stage - 1, Sender.SAME: stage, Sender.AFTER: stage + 1}
-        found |= {sender for sender, place in places.items() if place in stages}
-    if num_stages is not None:
+    if NO_SEAT not in seats:
+        places = {Sender.BEFORE: to - 1, Sender.SAME: to, Sender.AFTER: to + 1}
+        found |= {sender for sender, place in places.items() if place == of}
+    if num_stages is not None and of != NO_SEAT:
         ends = {Sender.FIRST: 0, Sender.LAST: num_stages - 1}
-        found |= {sender for sender, place in ends.items() if place in stages}
+        found |= {sender for sender, place in ends.items() if place == of}
     return frozenset(found)

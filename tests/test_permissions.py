@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from swarmrt.errors import AccessError
-from swarmrt.ids import PeerId
+from swarmrt.ids import BETWEEN_PROCESSES, NO_SEAT, PeerId, Seats
 from swarmrt.messages import (
     ALL_MESSAGES,
     Backward,
@@ -52,20 +52,29 @@ def test_what_the_trainer_says_is_taken_from_nobody_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "stage", "expected"),
+    ("of", "to", "expected"),
     [
-        ((0,), 1, {Sender.BEFORE, Sender.FIRST}),
-        ((2,), 1, {Sender.AFTER, Sender.LAST}),
-        ((1,), 1, {Sender.SAME}),
-        ((0, 2), 1, {Sender.BEFORE, Sender.AFTER, Sender.FIRST, Sender.LAST}),
-        ((), 1, set()),
-        ((0,), None, {Sender.FIRST}),
+        (0, 1, {Sender.BEFORE, Sender.FIRST}),
+        (2, 1, {Sender.AFTER, Sender.LAST}),
+        (1, 1, {Sender.SAME}),
+        (NO_SEAT, 1, set()),
+        (NO_SEAT, 0, set()),
+        (0, NO_SEAT, {Sender.FIRST}),
     ],
 )
-def test_member_is_what_its_stages_make_it(
-    stages: tuple[int, ...], stage: int | None, expected: set[Sender]
-) -> None:
-    assert senders(stages, stage, 3) == {Sender.MEMBER, *expected}
+def test_member_is_what_its_seat_makes_it(of: int, to: int, expected: set[Sender]) -> None:
+    assert senders(Seats(of, to), 3) == {Sender.MEMBER, *expected}
+
+
+def test_member_speaks_for_its_own_seats_alone() -> None:
+    """Nobody believes a seat at a stage that its membership does not name."""
+    doors = Doors()
+    doors.shows(OTHER, 0, 1)
+    assert doors.door.may_say(OTHER, Forward, Seats(0, 1))
+    assert doors.door.may_say(OTHER, Part, Seats(1, 1))
+    assert not doors.door.may_say(OTHER, Backward, Seats(2, 1))
+    assert not doors.door.may_say(OTHER, Forward, Seats(1, 1))
+    assert not doors.door.may_say(OTHER, Forward, BETWEEN_PROCESSES)
 
 
 class Doors:
@@ -73,23 +82,33 @@ class Doors:
 
     def __init__(self, *, is_open: bool = False, is_trainer: bool = False) -> None:
         self.owner, self.refused = Owner(), Counter[str]()
-        stage = None if is_trainer else 1
+        self.to = NO_SEAT if is_trainer else 1
         self.door = GuardedDoor(
-            self.owner.guest(), ME, stage=stage, num_stages=3, is_trainer=is_trainer,
+            self.owner.guest(), ME, num_stages=3, is_trainer=is_trainer,
             is_open=is_open, refused=self.refused,
         )  # fmt: skip
 
     def shows(self, peer: PeerId, *stages: int, for_s: float = 600.0) -> None:
         self.door.greet(peer, self.owner.signer.membership(peer, stages, time.time() + for_s))
 
+    def seats(self, peer: PeerId) -> list[Seats]:
+        """Return the ends of what a peer may say from one of its seats, or from none."""
+        its = (NO_SEAT, *self.door.credential(peer).stages)
+        return [Seats(of, to) for of in its for to in {NO_SEAT, self.to}]
+
     def taken(self, peer: PeerId) -> set[type[Message]]:
-        return {kind for kind in ALL_MESSAGES if self.door.may_say(peer, kind)}
+        return {
+            kind
+            for kind in ALL_MESSAGES
+            for seats in self.seats(peer)
+            if self.door.may_say(peer, kind, seats)
+        }
 
 
 def test_stranger_is_taken_at_its_word_in_nothing_and_that_is_counted() -> None:
     doors = Doors()
     assert doors.taken(OTHER) == {Renewed} and not doors.door.is_known(OTHER)
-    assert doors.refused["Forward"] == 1
+    assert doors.refused["Forward"] == 2  # to the seat here, and to the process
     assert Doors(is_trainer=True).taken(OTHER) == {Knock, Renewed}
     assert Probe in Doors(is_open=True).taken(OTHER)
     assert not Doors(is_open=True).door.is_known(OTHER)  # it has few links and says little

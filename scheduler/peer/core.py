@@ -6,7 +6,7 @@ else is the seat's (`seat_core`), of which a peer has one.
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, seat_of
 from swarmrt.messages import Message
 from swarmrt.scheduler.events import DeadlinePassed, Event, Moved, PeerLost, Received, Started
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
@@ -37,6 +37,8 @@ class PeerCore:
             case PeerLost(peer) if peer == self._trainer:
                 self.host.trainer_lost(now)
                 return self.seat_core.joining.trainer_lost()
+            case PeerLost(peer):
+                return self._lost(peer, now)
             case DeadlinePassed("beacon"):
                 return self._beat(now)
             case Started():
@@ -49,6 +51,12 @@ class PeerCore:
         if sender == self._trainer:
             self.host.trainer_heard()
         return self.seat_core.heard(sender, message, now)
+
+    def _lost(self, peer: PeerId, now: float) -> list[Instruction]:
+        """Go on without any seat of a process that this one deals with."""
+        stage, neighbours = self.seat.stage, self.seat_core.neighbours
+        names = [peer, *(seat_of(peer, its) for its in (stage - 1, stage, stage + 1))]
+        return [what for name in names for what in neighbours.lost(name, now)]
 
     def _beat(self, now: float) -> list[Instruction]:
         """Beacon, now and again, until the trainer has been gone for too long."""

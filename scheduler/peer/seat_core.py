@@ -39,7 +39,6 @@ from swarmrt.scheduler.events import (
     PartSummed,
     PartUnfit,
     PartUpdated,
-    PeerLost,
     SendFailed,
     StateLoaded,
     StateUnavailable,
@@ -119,8 +118,6 @@ class SeatCore:
                 return self.loading.unavailable(event, now)
             case SendFailed(to, message):
                 return self._send_failed(to, message, now)
-            case PeerLost(peer):
-                return self.neighbours.lost(peer, now)
             case DeadlinePassed("load"):
                 return self.loading.again()
             case DeadlinePassed("rewire"):

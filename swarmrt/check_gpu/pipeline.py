@@ -84,7 +84,7 @@ def _matrices_of_a_layer(config: RunConfig) -> int:
 def _computing(run_dir: Path, began_at: float, ended_at: float) -> dict[str, float]:
     """The share of the time in which each peer computed, by its log; clocks are the machine's."""
     shares = {}
-    for log in sorted(run_dir.glob("peers/*/events.jsonl")):
+    for log in sorted(run_dir.glob("peers/**/events.jsonl")):
         events = (r.event for r in what_happened(log) if began_at <= r.now <= ended_at)
         done = (event.seconds for event in events if isinstance(event, Computed))
         shares[log.parent.name] = sum(done) / (ended_at - began_at)

@@ -118,7 +118,7 @@ def audit(run_dir: Path) -> Audit:
     for record in read_records(log):
         trainer.add(record)
     peers = {}
-    for path in filter(is_whole, sorted(run_dir.glob("peers/*/events.jsonl"))):
+    for path in filter(is_whole, sorted(run_dir.glob("peers/**/events.jsonl"))):
         peer = _Peer()
         try:
             for record in read_records(path):
@@ -422,7 +422,7 @@ def _story(run_dir: Path, name: str) -> list[str]:
     step, index = name.split(".")
     marks = (f"[{step},{index},false]", f"[{step}, {index}, false]")
     lines = [f"history of microbatch {name}:"]
-    for path in [run_dir / "trainer" / "events.jsonl", *run_dir.glob("peers/*/events.jsonl")]:
+    for path in [run_dir / "trainer" / "events.jsonl", *run_dir.glob("peers/**/events.jsonl")]:
         for line in map(str.rstrip, read_lines(path)):
             if any(mark in line for mark in marks):
                 lines.append(f"  {path.parent.name}: {line[:300]}")

@@ -1,7 +1,7 @@
 """Frames: the unit of bytes between two processes. Sans-I/O.
 
     prefix   24 bytes, big-endian: magic "SWRT" · framing u8 · kind u8 · two zero bytes ·
-             message u32 · header length u32 · payload length u64
+             message u32 · header length u32 · payload length u32 · seats u16, u16
     header   msgpack: [fields of the message, tensor descriptors]
     payload  the first bytes of the message's payload, up to a chunk
 
@@ -13,14 +13,16 @@ for bulk. Everything is bounded before anything is allocated, and memory is take
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from swarmrt.errors import WireError
+from swarmrt.ids import BETWEEN_PROCESSES, Seats
 from swarmrt.messages import Message, Part, StateChunk
 from swarmrt.wire.kinds import CHUNK
 
-FRAMING = 3  # the version of frames as such, in which versions of the protocol are agreed on
+FRAMING = 4  # the version of frames as such, in which versions of the protocol are agreed on
 MAGIC = b"SWRT"
-PREFIX = struct.Struct(">4sBBxxIIQ")
+PREFIX = struct.Struct(">4sBBxxIIIHH")
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
 LEAST_CHUNK_BYTES = 16 << 10  # of a frame that is not a message's last: frames cost time
 
@@ -38,11 +40,29 @@ class Tally:
         self.went_bytes = 0
 
 
-def checked_prefix(
-    data: memoryview | bytearray, most_header_bytes: int
-) -> tuple[int, int, int, int]:
-    """Kind, number, bytes of the header and of the payload. Raises WireError."""
-    magic, framing, kind, number, header, payload = PREFIX.unpack_from(data)
+class Prefix(NamedTuple):
+    kind: int
+    number: int
+    header_bytes: int
+    payload_bytes: int
+    seats: Seats
+
+
+def prefix_of(
+    kind: int,
+    number: int,
+    header_bytes: int,
+    payload_bytes: int,
+    seats: Seats = BETWEEN_PROCESSES,
+) -> bytes:
+    """Return the first bytes of a frame."""
+    sizes = (header_bytes, payload_bytes)
+    return PREFIX.pack(MAGIC, FRAMING, kind, number, *sizes, seats.of + 1, seats.to + 1)
+
+
+def checked_prefix(data: memoryview | bytearray, most_header_bytes: int) -> Prefix:
+    """Return what a prefix says. Raises WireError."""
+    magic, framing, kind, number, header, payload, of, to = PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise WireError(f"not a frame: it begins with {bytes(magic)!r}")
     if framing != FRAMING:
@@ -55,4 +75,5 @@ def checked_prefix(
         raise WireError(f"a header of {header} bytes; at most {most_header_bytes} are taken")
     if payload > CHUNK_BYTES:
         raise WireError(f"a frame with {payload} bytes of payload; at most {CHUNK_BYTES}")
-    return kind, number, header, payload
+    seats = Seats(of - 1, to - 1) if of or to else BETWEEN_PROCESSES
+    return Prefix(kind, number, header, payload, seats)

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from swarmrt.errors import WireError
+from swarmrt.ids import BETWEEN_PROCESSES, Seats
 from swarmrt.messages import Message, StateChunk
-from swarmrt.wire.frames import LEAST_CHUNK_BYTES, PREFIX, TALLIED, Tally, checked_prefix
+from swarmrt.wire.frames import (
+    LEAST_CHUNK_BYTES,
+    PREFIX,
+    TALLIED,
+    Tally,
+    checked_prefix,
+)
 from swarmrt.wire.kinds import CHUNK, READ, Unknown
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, unlimited
@@ -31,6 +38,7 @@ class Partial:
     places: Sequence[Place]  # of its tensors
     size: int  # of the payload
     payload: memoryview | None  # None when nobody wants it
+    seats: Seats
     filled: int = 0
     taken: int = 0  # bytes that its account was charged for
 
@@ -69,6 +77,7 @@ class FrameReader:
         self.came_bytes = 0
         self.came_state_bytes = 0  # of them
         self.header_bytes = 0  # of the message that the gate is asked about
+        self.seats = BETWEEN_PROCESSES  # at the ends of that, or of the one that was given last
         self._account = account or unlimited()
         self._gate = gate
         self._tally = tally or Tally()
@@ -147,18 +156,21 @@ class FrameReader:
         """Return how long a prefix with its header is, as far as that is known."""
         if len(begun) < PREFIX.size:
             return PREFIX.size
-        return PREFIX.size + checked_prefix(begun, self.limits.header_bytes)[2]
+        return PREFIX.size + checked_prefix(begun, self.limits.header_bytes).header_bytes
 
     def _begin_frame(self, data: memoryview) -> int:
         """Begin the frame that these bytes start with, and return how long its prefix and header
         are; 0 when they are not whole."""
         if len(data) < PREFIX.size:
             return 0
-        kind, number, header_bytes, payload_bytes = checked_prefix(data, self.limits.header_bytes)
+        kind, number, header_bytes, payload_bytes, seats = checked_prefix(
+            data, self.limits.header_bytes
+        )
         end = PREFIX.size + header_bytes
         if len(data) < end:
             return 0
         if kind != CHUNK:
+            self.seats = seats
             self._begin_message(kind, number, data[PREFIX.size : end])
         elif not payload_bytes:
             raise WireError("an empty chunk")
@@ -180,7 +192,7 @@ class FrameReader:
         if size:
             self._check_size(message, size)
             payload = _memory(size) if wanted else None
-            self._partials[number] = Partial(number, message, its_places, size, payload)
+            self._partials[number] = Partial(number, message, its_places, size, payload, self.seats)
         elif wanted:
             self._whole = message, decode_tensors(its_places, _NOTHING)
 
@@ -230,6 +242,7 @@ class FrameReader:
         if partial.payload is None:
             return None
         self._account.give_back(partial.taken)
+        self.seats = partial.seats
         return partial.message, decode_tensors(partial.places, partial.payload)
 
 

@@ -36,5 +36,5 @@ class Versions(NamedTuple):
         return version
 
 
-SPEAKS = Versions(3, 3)
+SPEAKS = Versions(4, 4)
 """The versions that this process speaks."""

@@ -9,8 +9,14 @@ from typing import cast
 
 import torch
 
+from swarmrt.ids import BETWEEN_PROCESSES, Seats
 from swarmrt.messages import Message
-from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, MAGIC, PREFIX, TALLIED, Tally
+from swarmrt.wire.frames import (
+    CHUNK_BYTES,
+    TALLIED,
+    Tally,
+    prefix_of,
+)
 from swarmrt.wire.kinds import CHUNK, NUMBERS, WRITTEN, Framed
 from swarmrt.wire.ranks import CONTROL, OF_STATE, STATE, WORK, Turns
 from swarmrt.wire.tensors import encode_tensors
@@ -26,6 +32,7 @@ class Outgoing:
     pieces: deque[memoryview]
     left_bytes: int
     rank: int  # of `ranks`
+    seats: Seats = BETWEEN_PROCESSES
     number: int = 0
     begun: bool = False
 
@@ -37,19 +44,23 @@ class Outgoing:
 _NO_PIECES: deque[memoryview] = deque(maxlen=0)
 
 
-def encode(message: Framed, tensors: Sequence[torch.Tensor] = ()) -> Outgoing:
+def encode(
+    message: Framed,
+    tensors: Sequence[torch.Tensor] = (),
+    seats: Seats = BETWEEN_PROCESSES,
+) -> Outgoing:
     """Ready to be pushed into a FrameWriter. Tensors must stay as they are until written."""
     number = NUMBERS[type(message)]
     header = WRITTEN[number].encode(message, tensors)
     said = cast(Message, message)  # nobody asks what has become of a greeting
     if not tensors:
-        return Outgoing(said, number, header, _NO_PIECES, 0, CONTROL)
+        return Outgoing(said, number, header, _NO_PIECES, 0, CONTROL, seats)
     pieces = encode_tensors(tensors)
     left = sum(piece.nbytes for piece in pieces)
     rank = STATE if isinstance(message, OF_STATE) else WORK
     if left <= CHUNK_BYTES // 4:
         rank = CONTROL
-    return Outgoing(said, number, header, deque(pieces), left, rank)
+    return Outgoing(said, number, header, deque(pieces), left, rank, seats)
 
 
 class FrameWriter:
@@ -120,27 +131,28 @@ class FrameWriter:
     def alone(self, outgoing: Outgoing) -> list[bytes | memoryview]:
         """Return the frame of a message without payload that does not wait for others."""
         self._number = (self._number + 1) % (1 << 32)
-        prefix = PREFIX.pack(MAGIC, FRAMING, outgoing.kind, self._number, len(outgoing.header), 0)
+        prefix = prefix_of(outgoing.kind, self._number, len(outgoing.header), 0, outgoing.seats)
         return [prefix + outgoing.header]
 
     def next_frame(self) -> list[bytes | memoryview]:
         """Buffers of the next frame. Raises IndexError when nothing is queued."""
         queue = self._next_queue()
         outgoing = queue[0]
-        kind, header = CHUNK, b""
+        kind, header, seats = CHUNK, b"", BETWEEN_PROCESSES
         if not outgoing.begun:
             outgoing.begun, kind, header = True, outgoing.kind, outgoing.header
+            seats = outgoing.seats
             outgoing.number = self._number = (self._number + 1) % (1 << 32)
         if not outgoing.pieces:
             queue.popleft()
-            return [PREFIX.pack(MAGIC, FRAMING, kind, outgoing.number, len(header), 0) + header]
+            return [prefix_of(kind, outgoing.number, len(header), 0, seats) + header]
         body = _take(outgoing.pieces, CHUNK_BYTES)
         size = sum(piece.nbytes for piece in body)
         outgoing.left_bytes -= size
         self.queued_bytes -= size
         if isinstance(outgoing.message, TALLIED):
             self.tally.went_bytes += size
-        prefix = PREFIX.pack(MAGIC, FRAMING, kind, outgoing.number, len(header), size)
+        prefix = prefix_of(kind, outgoing.number, len(header), size, seats)
         if outgoing.left_bytes == 0:
             queue.popleft()
         return [prefix + header, *body]
@@ -161,24 +173,24 @@ class FrameWriter:
                 return outgoing
         return None
 
-    def take_begun(self) -> list[Message]:
+    def take_begun(self) -> list[Outgoing]:
         """Take out messages that were begun and are not written to their end: on another
         connection they would have to begin again."""
         begun = [queue.popleft() for queue in (self._work, self._state) if queue and queue[0].begun]
         self.queued_bytes -= sum(outgoing.left_bytes for outgoing in begun)
-        return [outgoing.message for outgoing in begun]
+        return begun
 
-    def chunks(self) -> list[Message]:
+    def chunks(self) -> list[Outgoing]:
         """Return the messages of state that wait or are under way."""
-        return [outgoing.message for outgoing in self._state]
+        return list(self._state)
 
-    def bulk(self) -> list[Message]:
+    def bulk(self) -> list[Outgoing]:
         """Return the messages of work and of state that wait or are under way."""
-        return [outgoing.message for queue in (self._work, self._state) for outgoing in queue]
+        return [*self._work, *self._state]
 
-    def unsent(self) -> list[Message]:
+    def unsent(self) -> list[Outgoing]:
         """Messages that were not written to their end."""
-        return [outgoing.message for queue in self._queues for outgoing in queue]
+        return [outgoing for queue in self._queues for outgoing in queue]
 
 
 def _take(pieces: deque[memoryview], size: int) -> list[memoryview]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
+from swarmrt.ids import PeerId, seat_of
 from tests.processes import PATIENCE_S, ROOT, environment
 from tests.swarms.dishonest import HABITS, NOT_FINITE
 from tests.swarms.test_end_to_end import check_logs, difference_to_reference
@@ -82,7 +83,7 @@ def test_one_of_six_is_dishonest(exact: Path, tmp_path: Path, habit: str) -> Non
     difference = difference_to_reference(run_dir, exact, tmp_path, *settings, steps=swarm.version)
     assert difference < 1e-9
     newest = swarm.members(LAST)
-    assert peer_id not in newest or habit in {*HARMLESS, NOT_FINITE}, newest
+    assert seat_of(PeerId(peer_id), LAST) not in newest or habit in {*HARMLESS, NOT_FINITE}, newest
 
 
 def _said_of(swarm: lab.LocalSwarm, peer_id: str) -> list[str]:
@@ -92,7 +93,7 @@ def _said_of(swarm: lab.LocalSwarm, peer_id: str) -> list[str]:
 def _is_found_out(swarm: lab.LocalSwarm, peer_id: str, habit: str) -> bool:
     """By the word that is the last one on such a habit."""
     if habit in HARMLESS:
-        return peer_id in swarm.members(LAST)
+        return seat_of(PeerId(peer_id), LAST) in swarm.members(LAST)
     word = "EXPELLED" if habit in EXPELLED else "without"
     return any(word in line for line in _said_of(swarm, peer_id))
 

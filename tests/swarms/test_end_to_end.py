@@ -130,7 +130,7 @@ def check_metrics(run_dir: Path, replicas: list[int]) -> None:
 
 def check_logs(run_dir: Path) -> None:
     """What every process recorded replays to the same instructions."""
-    logs = [*run_dir.glob("peers/*/events.jsonl"), run_dir / "trainer" / "events.jsonl"]
+    logs = [*run_dir.glob("peers/**/events.jsonl"), run_dir / "trainer" / "events.jsonl"]
     assert len(logs) >= 4
     for log in logs:
         for header, records in incarnations(log):
@@ -190,7 +190,7 @@ def test_backward_in_two_halves_equals_the_reference(exact: Path, tmp_path: Path
     check_logs(run_dir)
     settings = [part for key, value in wide.items() for part in ("--set", f"{key}={value}")]
     assert difference_to_reference(run_dir, exact, tmp_path, *settings, steps=4) < 1e-9
-    logs = {path.parent.name: path.read_text() for path in run_dir.glob("peers/*/events.jsonl")}
+    logs = {path.parent.name: path.read_text() for path in run_dir.glob("peers/**/events.jsonl")}
     split = {name for name, log in logs.items() if '"is":"WeightGradientsDone"' in log}
     assert split == {name for name in logs if not name.startswith("stage-0")}
 

@@ -49,7 +49,7 @@ def test_a_peer_and_a_trainer_whose_daemons_die_go_on_and_are_found_by_newcomers
             assert GONE in part.output()
         assert swarm.members(0) + swarm.members(1) == members
         swarm.wait_for_member(swarm.spawn(stage=0))
-        assert peer.is_alive and peer.peer_id in swarm.members(0)
+        assert peer.is_alive and peer.seat in swarm.members(0)
         swarm.trainer.terminate()
         swarm.finish()
         assert [each.exit_code for each in swarm.ended_peers()] == [0, 0, 0, 0]
@@ -72,7 +72,7 @@ def test_a_peer_whose_daemon_cannot_be_started_again_drains_and_says_why(tmp_pat
         swarm.wait(swarm.version + 2)
         why = f"{GONE}, and could not be started again within 60 s"
         assert peer.exit_code == 1 and why in peer.last_lines()
-        assert swarm.members(1) == (swarm.peers(stage=1)[0].peer_id,)
+        assert swarm.members(1) == (swarm.peers(stage=1)[0].seat,)
         swarm.trainer.terminate()
         swarm.finish()
     audit = swarm.audit()

@@ -44,7 +44,7 @@ def failing(tmp_path: Path, times: int) -> Path:
 
 def events(run_dir: Path, kind: type[Event]) -> int:
     """How many of them the peers have recorded."""
-    logs = run_dir.glob("peers/*/events.jsonl")
+    logs = run_dir.glob("peers/**/events.jsonl")
     return sum(isinstance(record.event, kind) for log in logs for record in what_happened(log))
 
 

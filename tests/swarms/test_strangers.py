@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from swarmrt import lab
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import NO_SEAT, MicrobatchId, PeerId, Work, seat_of
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -77,18 +77,24 @@ class Showing(UnguardedDoor):
         return self._token
 
 
+def seats_of(me: PeerId) -> tuple[PeerId, ...]:
+    return tuple(seat_of(me, stage) for stage in range(STAGES))
+
+
 class Stranger:
     """A process with a key of its own that knows a run's id and the addresses of its processes."""
 
     def __init__(self, swarm: lab.LocalSwarm, links: Links) -> None:
         self._links = links
         self.trainer = swarm.trainer.peer_id
-        self.peers = [peer.peer_id for peer in swarm.peers()]
+        self.peers = [peer.seat for peer in swarm.peers()]
         for part in (swarm.trainer, *swarm.peers()):
             links.know(part.peer_id, {"libp2p": [part.address]})
 
     async def say(self, to: PeerId, message: Message, *tensors: torch.Tensor) -> None:
-        self._links.send(to, message, tensors)
+        """Say it as if from each seat that might."""
+        for stage in (NO_SEAT, *range(STAGES)):
+            self._links.send(to, message, tensors, of=stage)
         await asyncio.sleep(0)
 
     async def say_everything(self, me: PeerId, step: int) -> None:
@@ -107,7 +113,7 @@ class Stranger:
             await self.say(to, Beacon(epoch, 1, stage, "serving", *holds, 0, 10**6, 1e-9))
         for message in (
             Ready(epoch, 1, version, "another digest"),
-            Claim(work, epoch, (me, me, me), -1e9, -32),
+            Claim(work, epoch, seats_of(me), -1e9, -32),
             Evaluated(held_out, epoch, 0.001, 1),
             Accumulated(epoch, 1, mb, 0),
             Released(epoch, 1, mb, "so that others do it"),
@@ -122,7 +128,7 @@ class Stranger:
             await self.say(to, message)
 
     async def _lie_to_a_peer(self, me: PeerId, to: PeerId, epoch: int, version: int) -> None:
-        path = (me, me, me)
+        path = seats_of(me)
         for mb in (
             MicrobatchId(version, 0),
             MicrobatchId(version, MADE_UP),

@@ -59,10 +59,10 @@ def test_unlike_newcomer_takes_part_where_owners_update(tmp_path: Path, applied_
         swarm.wait(step=1)
         newcomer = swarm.spawn(stage=1)
         swarm.wait_until(
-            lambda: newcomer.peer_id in swarm.members(1), "the newcomer in a commit", PATIENCE_S
+            lambda: newcomer.seat in swarm.members(1), "the newcomer in a commit", PATIENCE_S
         )
         swarm.wait(step=swarm.version + 5)
-        unlike, in_the_end = newcomer.peer_id, swarm.members(1)
+        unlike, in_the_end = newcomer.seat, swarm.members(1)
         swarm.trainer.terminate()
         swarm.finish()
     audit = swarm.audit()

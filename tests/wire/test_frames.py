@@ -30,7 +30,7 @@ from swarmrt.messages import (
     TooSlow,
 )
 from swarmrt.scheduler.trainer.own_link import FRAME_BYTES
-from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, MAGIC, PREFIX
+from swarmrt.wire.frames import CHUNK_BYTES, MAGIC, PREFIX, prefix_of
 from swarmrt.wire.headers import LARGEST_NUMBER, MOST_ITEMS, REASON_CHARACTERS, TEXT_CHARACTERS
 from swarmrt.wire.kinds import HELLO, Framed
 from swarmrt.wire.limits import MAX_HEADER_BYTES, WITH_PAYLOAD, Limits
@@ -96,7 +96,7 @@ def written(*outgoing: tuple[Framed, list[torch.Tensor]]) -> bytes:
 
 
 def frame(kind: int, header: bytes, payload: bytes = b"", number: int = 1) -> bytes:
-    return PREFIX.pack(MAGIC, FRAMING, kind, number, len(header), len(payload)) + header + payload
+    return prefix_of(kind, number, len(header), len(payload)) + header + payload
 
 
 @given(st.lists(loaded, max_size=4), st.integers(1, 64))
@@ -177,10 +177,16 @@ CLAIM = 1 + ALL_MESSAGES.index(Claim)
 STALE = 1 + ALL_MESSAGES.index(Stale)
 NONSENSE = {
     "other protocol": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not a frame"),
-    "version": (PREFIX.pack(MAGIC, 9, FINISH, 1, 0, 0), "a frame of version 9"),
-    "unknown kind without a header": (PREFIX.pack(MAGIC, FRAMING, 200, 1, 0, 0), "kind 200: the"),
-    "long header": (PREFIX.pack(MAGIC, FRAMING, FINISH, 1, MAX_HEADER_BYTES + 1, 0), "header of"),
-    "long payload": (PREFIX.pack(MAGIC, FRAMING, FINISH, 1, 9, 2**60), "payload"),
+    "version": (PREFIX.pack(MAGIC, 9, FINISH, 1, 0, 0, 0, 0), "a frame of version 9"),
+    "unknown kind without a header": (
+        prefix_of(200, 1, 0, 0),
+        "kind 200: the",
+    ),
+    "long header": (
+        prefix_of(FINISH, 1, MAX_HEADER_BYTES + 1, 0),
+        "header of",
+    ),
+    "long payload": (prefix_of(FINISH, 1, 9, 2**30), "payload"),
     "not msgpack": (frame(FINISH, b"\xc1"), "not msgpack"),
     "not UTF-8": (frame(FINISH, b"\x92\x91\xa1\xff\x90"), "not msgpack"),
     "nested without end": (frame(FINISH, b"\x91" * 100_000), "not msgpack"),
@@ -261,7 +267,7 @@ def test_sizes_are_bounded_before_anything_is_allocated() -> None:
 
 @given(st.binary(max_size=200), st.booleans())
 def test_garbage_raises_nothing_but_wire_errors(garbage: bytes, after_prefix: bool) -> None:
-    data = PREFIX.pack(MAGIC, FRAMING, FINISH, 1, 20, 0) + garbage if after_prefix else garbage
+    data = prefix_of(FINISH, 1, 20, 0) + garbage if after_prefix else garbage
     try:
         list(FrameReader(LIMITS).feed(data))
     except WireError:

@@ -153,7 +153,7 @@ class Mutations:
 
     def lying_prefix(self) -> bytes:
         sizes = [0, 1, 24, 2**20, 2**20 + 1, 2**31, 2**32 - 1]
-        payloads = [0, 1, 2**18, 2**18 + 1, 2**40, 2**64 - 1]
+        payloads = [0, 1, 2**18, 2**18 + 1, 2**31, 2**32 - 1]
         return PREFIX.pack(
             self.rng.choice([MAGIC, MAGIC, MAGIC, b"HTTP"]),
             self.rng.choice([FRAMING, FRAMING, FRAMING, 0, 2]),
@@ -161,6 +161,8 @@ class Mutations:
             self.rng.randrange(4),
             self.rng.choice(sizes),
             self.rng.choice(payloads),
+            self.rng.choice([0, 1, 2**16 - 1]),
+            self.rng.choice([0, 1, 2**16 - 1]),
         ) + self.rng.randbytes(self.rng.randrange(64))
 
 

@@ -11,7 +11,7 @@ import torch
 from swarmrt.errors import WireError
 from swarmrt.messages import Finish, Message, Part, Probe
 from swarmrt.runtime.process.vitals import resident_bytes
-from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX
+from swarmrt.wire.frames import prefix_of
 from swarmrt.wire.kinds import CHUNK, Hello
 from swarmrt.wire.limits import GREETING, Limits
 from swarmrt.wire.memory import MemoryBudget
@@ -166,7 +166,7 @@ def test_dropped_payload_is_freed_without_the_collector() -> None:
     gc.disable()
     try:
         reader = FrameReader(LIMITS)
-        list(reader.feed(announced(64 * MIB) + PREFIX.pack(MAGIC, FRAMING, CHUNK, 1, 0, MIB // 4)))
+        list(reader.feed(announced(64 * MIB) + prefix_of(CHUNK, 1, 0, MIB // 4)))
         payload = weakref.ref(reader.get_buffer().obj)
         assert payload() is not None
         reader.drop()

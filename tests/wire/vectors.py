@@ -41,7 +41,7 @@ from swarmrt.runtime.directory.records import (
     stage_key,
 )
 from swarmrt.wire.datagrams import Key
-from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, MAGIC, PREFIX
+from swarmrt.wire.frames import CHUNK_BYTES, FRAMING, prefix_of
 from swarmrt.wire.kinds import NUMBERS, Framed, Hello
 from swarmrt.wire.tensors import DTYPES, NAMES
 from swarmrt.wire.versions import SPEAKS
@@ -231,7 +231,7 @@ def of_other_ages() -> list[dict[str, Any]]:
 
 def _frame(number: int, kind: int, header: Any, payload: bytes) -> bytes:
     packed: bytes = msgpack.packb(header)
-    return PREFIX.pack(MAGIC, FRAMING, kind, number, len(packed), len(payload)) + packed + payload
+    return prefix_of(kind, number, len(packed), len(payload)) + packed + payload
 
 
 def of_datagrams() -> list[dict[str, Any]]:

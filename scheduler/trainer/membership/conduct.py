@@ -7,7 +7,7 @@ Rules:
 - Who is only slow has done nothing, and rests: several times as long as was waited for it, and for
   twice as long each time.
 - A fault that turns out to be another's is taken back.
-- Who says what no honest peer says is expelled: it is not seen any more.
+- Who says what no honest peer says is expelled: none of the seats of its process is seen any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.scheduler.timing.times import CUT_S, LEAST_REST_S, MOST_REST_S
 
 MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
@@ -142,13 +142,14 @@ class Conduct:
                 del self._records[peer]
 
     def expel(self, peer: PeerId) -> None:
-        self._expelled[peer] = None
+        """See no seat of its process any more."""
+        self._expelled[peer_of(peer)] = None
         _forget_oldest(self._expelled)
 
     # ------------------------------------------------------------------ what comes of it
 
     def is_expelled(self, peer: PeerId) -> bool:
-        return peer in self._expelled
+        return peer_of(peer) in self._expelled
 
     def is_barred(self, peer: PeerId, version: int, now: float) -> bool:
         record = self._records.get(peer)

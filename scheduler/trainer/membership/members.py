@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.messages import Admit, Beacon, LeftOut, Path
 from swarmrt.scheduler.trainer.membership.health import Health
 
@@ -116,6 +116,10 @@ class Members:
 
     def lose(self, peer: PeerId) -> Member | None:
         return self._members.pop(peer, None)
+
+    def of_process(self, peer: PeerId) -> list[Member]:
+        """Return the seats of a process."""
+        return [member for member in self._members.values() if peer_of(member.peer) == peer]
 
     def of_stage(self, stage: int, *states: Membership) -> list[Member]:
         """Return the members of the stage in roster order."""

@@ -18,7 +18,9 @@ from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, pl
 
 def serve(
     line_text: str | None = JOIN_LINE,
-    stage: int = typer.Option(..., "--stage", metavar="N", help="The stage to serve, from 0."),
+    stage: list[int] = typer.Option(
+        ..., "--stage", metavar="N", help="The stage to serve, from 0; may be given several times."
+    ),
     run_name: str | None = RUN,
     join: list[str] = JOIN,
     device: str = DEVICE,
@@ -62,7 +64,7 @@ def serve(
     with_parent: bool = WITH_PARENT,
     papers_on_stdin: bool = PAPERS_ON_STDIN,
 ) -> None:
-    """Serve one stage of a run until it is over, or until Ctrl-C."""
+    """Serve a stage of a run, or several, until it is over, or until Ctrl-C."""
     from contextlib import ExitStack
 
     from swarmrt.cli.options.saying import say
@@ -90,7 +92,7 @@ def serve(
         line = line.with_addresses(join)
         options = ServeOptions(
             line=line,
-            stage=stage,
+            stages=tuple(dict.fromkeys(stage)),
             kept=kept,
             place=place_of(line.addresses, listen, port, announce, upnp),
             identity=identity or (kept.identity if kept is not None else None),

@@ -76,7 +76,7 @@ def disturb(swarm: LocalSwarm, faults: int) -> list[Disturbance]:
             peer.resume()
             swarm.wait(swarm.version + 1)
             swarm.wait_for_member(peer, MEMBER_S)
-        done.append(Disturbance(began_at, kind, peer.peer_id, stage, time.monotonic()))
+        done.append(Disturbance(began_at, kind, peer.seat, stage, time.monotonic()))
     return done
 
 

@@ -321,7 +321,7 @@ class Chaos:
         commits = self._swarm.commits
         return (
             peer.is_running
-            and peer.peer_id in commits.members(peer.stage)
+            and peer.seat in commits.members(peer.stage)
             and commits.before_last_at > self._disturbed_until.get(peer.name, 0.0)
         )
 

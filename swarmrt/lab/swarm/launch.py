@@ -69,7 +69,7 @@ class LaunchedSwarm:
 
     def peers(self, stage: int | None = None) -> list[Peer]:
         """Return the live ones, oldest first; paused and draining ones too."""
-        return [p for p in self._peers if p.is_alive and stage in (None, p.stage)]
+        return [p for p in self._peers if p.is_alive and stage in (None, *p.stages)]
 
     def ended_peers(self) -> list[Peer]:
         return [peer for peer in self._peers if not peer.is_alive]
@@ -116,8 +116,8 @@ class LaunchedSwarm:
         note, folder = self.faults.note, self.run_dir / "bootstrap"
         self.bootstrap = Bootstrap("bootstrap", folder, folder / "identity", launcher, note)
         self.parts.append(self.bootstrap)
-        stages = [stage for stage, number in enumerate(self.replicas) for _ in range(number)]
-        peers = [self._new_peer(stage) for stage in stages]
+        alone = [(stage,) for stage, number in enumerate(self.replicas) for _ in range(number)]
+        peers = [self._new_peer(stages) for stages in self._options.processes or alone]
         folder, identity = self.run_dir / "trainer", self.run_dir / "identity"
         self.trainer = Trainer("trainer", folder, identity, launcher, note, self._resume)
         self.trainer.is_shown = self._options.is_trainer_shown
@@ -142,11 +142,12 @@ class LaunchedSwarm:
                 )
             time.sleep(POLL_S)
 
-    def _new_peer(self, stage: int) -> Peer:
+    def _new_peer(self, stages: tuple[int, ...]) -> Peer:
         assert self._launcher is not None, "the swarm has not been started"
-        number = sum(peer.stage == stage for peer in self._peers)
-        folder = self.run_dir / "peers" / f"stage-{stage}-{number}"
-        peer = Peer(folder, stage, number, self._launcher, self.faults.note)
+        number = sum(peer.stages == stages for peer in self._peers)
+        name = "-".join(["stage" if len(stages) == 1 else "stages", *map(str, stages), str(number)])
+        folder = self.run_dir / "peers" / name
+        peer = Peer(folder, stages, number, self._launcher, self.faults.note)
         self._peers.append(peer)
         self.parts.append(peer)
         return peer
@@ -160,7 +161,8 @@ class LaunchedSwarm:
         more: Sequence[str] = (),
     ) -> None:
         options, device = self._options, device or self._options.device
-        arguments = ["serve", "--stage", str(peer.stage), "--wait"]
+        arguments = ["serve", "--wait"]
+        arguments += [word for stage in peer.stages for word in ("--stage", str(stage))]
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
         arguments += ["--device", device, *consent(self.config)]
         if options.speeds is not None:

@@ -16,6 +16,8 @@ from swarmrt.runtime.faults.failpoints import Rule
 class Options:
     """All that there is to say beside the run and its replicas."""
 
+    processes: Sequence[tuple[int, ...]] = ()
+    """The stages of each process's seats, to begin with; by default one process a replica."""
     threads: int | None = None  # torch's in each peer; by default they share the cores
     device: str = "cpu"  # that peers compute on
     forks: bool = True  # else each process loads its libraries by itself, as on its own machine

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swarmrt.errors import RunError
+from swarmrt.ids import SeatId, seat_of
 from swarmrt.lab.swarm.part import KILL_S, POLL_S, Note, Part
 from swarmrt.runtime.launching.launching import Launcher
 
@@ -61,12 +62,22 @@ class Peer(Part):
     answer."""
 
     def __init__(
-        self, folder: Path, stage: int, number: int, launcher: Launcher, note: Note
+        self, folder: Path, stages: tuple[int, ...], number: int, launcher: Launcher, note: Note
     ) -> None:
         super().__init__(folder.name, folder, folder / "identity", launcher, note)
-        self.stage, self.number = stage, number
+        self.stages, self.number = stages, number
         self.is_paused = False
         self._timer: threading.Timer | None = None
+
+    @property
+    def stage(self) -> int:
+        """Return the stage of its only seat, or of its first one."""
+        return self.stages[0]
+
+    @property
+    def seat(self) -> SeatId:
+        """Return its only seat, or its first one."""
+        return seat_of(self.peer_id, self.stage)
 
     @property
     def is_running(self) -> bool:

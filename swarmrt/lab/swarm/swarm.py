@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -42,10 +43,12 @@ class LocalSwarm(LaunchedSwarm):
         link_delay_s: float = 0.0,
         forks: bool = True,
         variables: Mapping[tuple[int, int], Mapping[str, str]] | None = None,
+        processes: Sequence[tuple[int, ...]] = (),
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
-        `replicas` are one a stage by default; `overrides` are settings, like {"run.steps": 40}; the
+        `replicas` are one a stage by default, each in a process of its own; where `processes` are
+        given, each has seats at those stages. `overrides` are settings, like {"run.steps": 40}; the
         rest is in `Options`.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
@@ -53,11 +56,15 @@ class LocalSwarm(LaunchedSwarm):
         look_here(loaded)
         check_stages(loaded)
         open_data(loaded)
+        if processes:
+            seats = Counter(stage for stages in processes for stage in stages)
+            replicas = [seats[stage] for stage in range(loaded.num_stages)]
         numbers = _checked(replicas, loaded.num_stages)
         folder = Path(run_dir) if run_dir is not None else new_run_dir(loaded)
         if (folder / "metrics.jsonl").exists():
             raise UsageError(f"{folder}: holds a run already; choose another folder")
         options = Options(
+            processes=processes,
             threads=threads,
             device=device,
             speeds=speeds,
@@ -82,7 +89,7 @@ class LocalSwarm(LaunchedSwarm):
         return self._commits
 
     def members(self, stage: int) -> tuple[PeerId, ...]:
-        """The peers that took part in the newest commit."""
+        """The seats that took part in the newest commit."""
         return self.commits.members(stage)
 
     def wait(self, step: int, timeout_s: float = WAIT_S) -> None:
@@ -92,7 +99,7 @@ class LocalSwarm(LaunchedSwarm):
     def wait_for_member(self, peer: Peer, timeout_s: float = WAIT_S) -> None:
         """Wait until the peer has taken part in a commit. Raises RunError."""
         self.wait_until(
-            lambda: peer.peer_id in self.members(peer.stage),
+            lambda: peer.seat in self.members(peer.stage),
             f"{peer.name} to take part in a commit",
             timeout_s,
         )
@@ -137,20 +144,24 @@ class LocalSwarm(LaunchedSwarm):
 
     def spawn(
         self,
-        stage: int,
+        stage: int | tuple[int, ...],
         failpoints: str = "",
         device: str | None = None,
         max_mbps: float | None = None,
     ) -> Peer:
-        """Start one more peer, which joins at all processes that are up. Does not wait for it.
+        """Start one more peer, with a seat at each of these stages, which joins at all processes
+        that are up. Does not wait for it.
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
         `device`, by default on that of the swarm; its links send `max_mbps` megabits a second.
         """
-        if not 0 <= stage < self.config.num_stages:
-            raise UsageError(f"there is no stage {stage}: stages are 0 to {len(self.replicas) - 1}")
+        stages = stage if isinstance(stage, tuple) else (stage,)
+        for one in stages:
+            if not 0 <= one < self.config.num_stages:
+                last = len(self.replicas) - 1
+                raise UsageError(f"there is no stage {one}: stages are 0 to {last}")
         more = [] if max_mbps is None else ["--max-mbps", str(max_mbps)]
-        peer = self._new_peer(stage)
+        peer = self._new_peer(stages)
         self._start_peer(peer, self._addresses(), failpoints, device, more)
         return peer
 

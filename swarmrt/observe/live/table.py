@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swarmrt.foreign import for_terminal, printable
+from swarmrt.ids import peer_of
 from swarmrt.observe.live.plain import trouble_text, waiting_text
 from swarmrt.observe.live.progress import Progress
 from swarmrt.scheduler.instructions import Report, ReportPeer
@@ -96,7 +97,7 @@ class LiveView:
         style = "green" if peer.state == "ready" else "yellow"
         return (
             str(peer.stage) if first else "",
-            Text(f"…{printable(peer.peer[-8:])}"),
+            Text(f"…{printable(peer_of(peer.peer)[-8:])}"),
             Text(peer.state, style=style),
             str(peer.version),
             str(peer.queued),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from swarmrt.errors import UsageError
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.observe.log import read_entries, read_faults
 from swarmrt.observe.trace.clocks import Offset, align
 from swarmrt.observe.trace.deliveries import Deliveries, Delivery, Incarnation
@@ -85,7 +86,7 @@ def logs_of(run_dir: Path) -> list[Path]:
     log = run_dir / "trainer" / "events.jsonl"
     if not log.is_file():
         raise UsageError(f"{log}: no such file; is {run_dir} a run folder?")
-    return [log, *sorted(run_dir.glob("peers/*/events.jsonl"))]
+    return [log, *sorted(run_dir.glob("peers/**/events.jsonl"))]
 
 
 class _Writing:
@@ -189,5 +190,6 @@ def name_of(process: Incarnation) -> str:
     again = f", start {process.start}" if process.start > 1 else ""
     if process.stage is None:
         return f"trainer{again}"
-    short = process.me if len(process.me) <= NAME_CHARS else f"{process.me[:NAME_CHARS]}…"
+    peer = peer_of(PeerId(process.me))
+    short = peer if len(peer) <= NAME_CHARS else f"{peer[:NAME_CHARS]}…"
     return f"stage {process.stage} · peer {short}{again}"

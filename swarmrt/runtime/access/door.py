@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import BETWEEN_PROCESSES, NO_SEAT, PeerId, Seats
 from swarmrt.messages import Message
 from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
 from swarmrt.trust.checking import CLOCK_SLACK_S, Checker, Credential
 from swarmrt.trust.papers import Papers
 
+MOST_PAIRS = 1024  # of seats, of which it is remembered what they are to each other
+_NOBODY: frozenset[Sender] = frozenset()
 MOST_GONE = 8192  # peers without a link, of which it is remembered what they have shown
 
 
@@ -45,9 +47,13 @@ class Door(ABC):
     def is_known(self, peer: PeerId) -> bool:
         """Return whether the peer has shown that it is the trainer, a member or invited."""
 
+    def num_seats(self, peer: PeerId) -> int:
+        """Return for how many seats a peer may speak, at least one."""
+        return 1
+
     @abstractmethod
-    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
-        """Return whether messages of this kind are taken from the peer."""
+    def may_say(self, peer: PeerId, kind: type[Message], seats: Seats = BETWEEN_PROCESSES) -> bool:
+        """Return whether messages of this kind are taken from the peer, between these seats."""
 
 
 class UnguardedDoor(Door):
@@ -71,7 +77,7 @@ class UnguardedDoor(Door):
     def is_known(self, peer: PeerId) -> bool:
         return True
 
-    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
+    def may_say(self, peer: PeerId, kind: type[Message], seats: Seats = BETWEEN_PROCESSES) -> bool:
         return True
 
 
@@ -83,25 +89,23 @@ class GuardedDoor(Door):
         papers: Papers,
         me: PeerId,
         *,
-        stage: int | None = None,
         num_stages: int | None = None,
         is_trainer: bool = False,
         is_open: bool = False,
         barred: set[PeerId] | None = None,
         refused: Counter[str] | None = None,
     ) -> None:
-        """`stage` is what this process serves, if it does. In a run that `is_open`, strangers count
-        as invited. `barred` are those who were turned out, to be shared with the directory; what is
-        not taken is counted in `refused`."""
+        """In a run that `is_open`, strangers count as invited. `barred` are those who were turned
+        out, to be shared with the directory; what is not taken is counted in `refused`."""
         self.run, self._me, self.papers = str(papers.run), me, papers
-        self._stage, self._num_stages = stage, num_stages
+        self._num_stages = num_stages
         self._table = TO_TRAINER if is_trainer else TO_PEER
         self._stranger = Sender.INVITED if is_open else Sender.STRANGER
         self._checker = Checker(papers.run)
         self._credentials: dict[PeerId, Credential] = {}
         self._linked: set[PeerId] = set()
         self._gone: OrderedDict[PeerId, None] = OrderedDict()  # the newest last
-        self._senders: dict[tuple[int, ...], frozenset[Sender]] = {}
+        self._senders: dict[Seats, frozenset[Sender]] = {}  # of members at those seats
         self._barred = set() if barred is None else barred
         self.refused: Counter[str] = Counter() if refused is None else refused
 
@@ -152,17 +156,20 @@ class GuardedDoor(Door):
         credential = self._credentials.get(peer)
         return credential is not None and self._holds(credential)
 
+    def num_seats(self, peer: PeerId) -> int:
+        return max(1, len(self.credential(peer).stages))
+
     def is_member(self, peer: PeerId) -> bool:
         """Return whether a peer has shown a membership that holds."""
-        return Sender.MEMBER in self._is(peer)
+        return Sender.MEMBER in self._is(peer, BETWEEN_PROCESSES)
 
-    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
-        may = not self._table.get(kind, set()).isdisjoint(self._is(peer))
+    def may_say(self, peer: PeerId, kind: type[Message], seats: Seats = BETWEEN_PROCESSES) -> bool:
+        may = not self._table.get(kind, set()).isdisjoint(self._is(peer, seats))
         if not may:
             self.refused[kind.__name__] += 1
         return may
 
-    def _is(self, peer: PeerId) -> frozenset[Sender]:
+    def _is(self, peer: PeerId, seats: Seats) -> frozenset[Sender]:
         credential = self._credentials.get(peer)
         if peer in self._barred:
             return frozenset({Sender.STRANGER})
@@ -172,10 +179,13 @@ class GuardedDoor(Door):
             return frozenset({Sender.TRAINER})
         if credential.invitation is not None:
             return frozenset({Sender.INVITED})
-        found = self._senders.get(credential.stages)
+        if seats.of != NO_SEAT and seats.of not in credential.stages:
+            return _NOBODY
+        found = self._senders.get(seats)
         if found is None:
-            found = senders(credential.stages, self._stage, self._num_stages)
-            self._senders[credential.stages] = found
+            if len(self._senders) >= MOST_PAIRS:
+                self._senders.clear()
+            found = self._senders[seats] = senders(seats, self._num_stages)
         return found
 
     @staticmethod

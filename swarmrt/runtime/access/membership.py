@@ -25,7 +25,7 @@ class Membership:
     def __init__(
         self,
         run: Published,
-        stage: int,
+        stages: tuple[int, ...],
         network: Network,
         links: Links,
         door: GuardedDoor,
@@ -41,7 +41,7 @@ class Membership:
         self.papers = network.papers
         self._know_trainer(run)
         self._admission = Admission(
-            self.papers, network.me, self.trainer, (stage,), links, self._is_member
+            self.papers, network.me, self.trainer, stages, links, self._is_member
         )
 
     @property

@@ -155,8 +155,9 @@ class DirectCarrier(Carrier):
         for timer in self._again.values():
             timer.cancel()
         for listener in self._listeners:
-            asyncio.get_running_loop().remove_reader(listener)
-            listener.close()
+            if listener.fileno() >= 0:  # not closed before
+                asyncio.get_running_loop().remove_reader(listener)
+                listener.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -183,7 +183,9 @@ class Computations:
     def _fatal(self, what: FailedIn, mb: MicrobatchId, error: BaseException) -> RunError:
         """Return the error that ends this process. What was sent may have killed the device, but
         does not take its memory."""
-        said = f"{what} of microbatch {mb} at stage {self._options.stage} failed: {said_by(error)}"
+        said = (
+            f"{what} of microbatch {mb} at stage {self.stage.stage_index} failed: {said_by(error)}"
+        )
         return RunError(said) if is_out_of_memory(error) else EndedByMicrobatch(said, mb)
 
     def _forward(self, mb: MicrobatchId, arriving: Arriving, targets: torch.Tensor) -> Computed:
@@ -312,5 +314,5 @@ class Computations:
     def _build(self) -> Event:
         self._copying.wait()
         options = self._options
-        self.stage = options.new_stage(self._config, options.stage, options.device)
+        self.stage = options.new_stage(self._config, self.stage.stage_index, options.device)
         return StateLoaded(0, self.stage.digest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,30 +29,56 @@ def parse_size(text: str) -> float:
     return float(found[1]) * unit
 
 
-def check_fits(needed: Footprint, device: str, max_bytes: float | None, stage: int) -> None:
+def check_fits(
+    needed: Footprint,
+    device: str,
+    max_bytes: float | None,
+    stage: int,
+    beside: Sequence[Footprint] = (),
+) -> None:
     """Refuse a stage that needs more of the device than `max_bytes`, by default a share of what is
-    free there, or more of the host's memory than a share of that.
+    free there, or more of the host's memory than a share of that; with the stages `beside` it.
 
     Raises ModelError, which has both figures.
     """
     if torch.device(device).type == "cuda":
-        _check(needed, needed.device_bytes, device, max_bytes, stage)
-        _check(needed, needed.host_bytes, "cpu", None, stage)
-    else:  # one memory for both
-        _check(needed, needed.device_bytes + needed.host_bytes, device, max_bytes, stage)
+        _check(needed, _device_bytes, device, max_bytes, stage, beside)
+        _check(needed, _host_bytes, "cpu", None, stage, beside)
+    else:
+        _check(needed, _one_memory_bytes, device, max_bytes, stage, beside)
+
+
+def _device_bytes(needed: Footprint) -> int:
+    return needed.device_bytes
+
+
+def _host_bytes(needed: Footprint) -> int:
+    return needed.host_bytes
+
+
+def _one_memory_bytes(needed: Footprint) -> int:
+    return needed.device_bytes + needed.host_bytes
 
 
 def _check(
-    needed: Footprint, needed_bytes: int, device: str, max_bytes: float | None, stage: int
+    needed: Footprint,
+    bytes_of: Callable[[Footprint], int],
+    device: str,
+    max_bytes: float | None,
+    stage: int,
+    beside: Sequence[Footprint],
 ) -> None:
+    needed_bytes, beside_bytes = bytes_of(needed), sum(map(bytes_of, beside))
     allowed, what = max_bytes, "--max-memory allows"
     if allowed is None:
         free = free_bytes(device)
         allowed = math.inf if free is None else SHARE * free
         what = f"{SHARE:.0%} of what is free is"
-    if needed_bytes > allowed:
+    if needed_bytes + beside_bytes > allowed:
+        others = f", beside {describe(beside_bytes)} for other stages" if beside else ""
         raise ModelError(
-            f"stage {stage} needs {describe(needed_bytes)} on {device} ({needed}), but {what} "
+            f"stage {stage} needs {describe(needed_bytes)} on {device} ({needed}){others}, "
+            f"but {what} "
             f"{describe(allowed)}; serve a smaller stage, use a larger device, or pass "
             "--max-memory SIZE if you know better"
         )

@@ -59,19 +59,12 @@ class Network:
     def me(self) -> PeerId:
         return self.daemon.peer_id
 
-    def door(
-        self,
-        config: RunConfig,
-        *,
-        stage: int | None = None,
-        is_trainer: bool = False,
-    ) -> GuardedDoor:
-        """Return the door of this process, which serves that stage, if any."""
+    def door(self, config: RunConfig, *, is_trainer: bool = False) -> GuardedDoor:
+        """Return the door of this process."""
         assert self.papers is not None, "this process is of no run"
         return GuardedDoor(
             self.papers,
             self.me,
-            stage=stage,
             num_stages=config.num_stages,
             is_trainer=is_trainer,
             is_open=config.run.access == "open",

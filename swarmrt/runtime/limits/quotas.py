@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import WireError
-from swarmrt.ids import PeerId
+from swarmrt.ids import BETWEEN_PROCESSES, PeerId, Seats
 from swarmrt.messages import Backward, Forward, Message, Part, Probe, Probed, Recover, StateChunk
 from swarmrt.runtime.access.door import Door
 from swarmrt.runtime.limits.rates import Bucket, Rate
@@ -105,11 +105,16 @@ class Quotas:
         """Return the limits of what the peer sends, once it has said hello."""
         if quota.is_stranger == self._door.is_known(quota.peer):
             quota.is_stranger = not quota.is_stranger
-            quota.words.change(STRANGERS_PACE if quota.is_stranger else self._pace)
+            quota.words.change(STRANGERS_PACE if quota.is_stranger else self._pace_of(quota.peer))
             quota.account.most_bytes = (
                 STRANGERS_SHARE_BYTES if quota.is_stranger else self._share_bytes
             )
         return STRANGERS if quota.is_stranger else self._known
+
+    def _pace_of(self, peer: PeerId) -> Rate:
+        """Return how much a peer may say: each of its seats as much as any."""
+        seats = self._door.num_seats(peer)
+        return Rate(seats * self._pace.most, seats * self._pace.per_s)
 
     def enter(self, peer: PeerId, evict: Callable[[str], None]) -> Quota:
         """Count one more connection of this peer; `leave` when it has ended. `evict` ends all of
@@ -130,7 +135,14 @@ class Quotas:
         if not quota.connections:
             self._door.left(quota.peer)
 
-    def check(self, quota: Quota, message: Message, payload_bytes: int, header_bytes: int) -> bool:
+    def check(
+        self,
+        quota: Quota,
+        message: Message,
+        payload_bytes: int,
+        header_bytes: int,
+        seats: Seats = BETWEEN_PROCESSES,
+    ) -> bool:
         """Return whether to take a message of the peer; False passes over it. Raises WireError when
         the peer says too much."""
         words = quota.words
@@ -140,7 +152,9 @@ class Quotas:
         if isinstance(message, Unknown):
             self.refused["unknown kinds"] += 1
             return False
-        return isinstance(message, OF_CONNECTIONS) or self._door.may_say(quota.peer, type(message))
+        if isinstance(message, OF_CONNECTIONS):
+            return True
+        return self._door.may_say(quota.peer, type(message), seats)
 
     def _fill(self, words: Bucket) -> None:
         words.fill(self._now())

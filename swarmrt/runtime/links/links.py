@@ -14,13 +14,13 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from swarmrt.errors import RunError, WireError
 from swarmrt.foreign import printable
-from swarmrt.ids import PeerId
+from swarmrt.ids import NO_SEAT, PeerId, Seats, name_of, peer_of, stage_of
 from swarmrt.messages import Beacon, Message
 from swarmrt.runtime.access.door import Door
 from swarmrt.runtime.carriers.beacons import Beacons
@@ -41,7 +41,7 @@ from swarmrt.wire.kinds import Join, Moved, Moving
 from swarmrt.wire.limits import GREETING, Limits
 from swarmrt.wire.reading import FrameReader
 from swarmrt.wire.versions import SPEAKS, Versions
-from swarmrt.wire.writing import FrameWriter, encode
+from swarmrt.wire.writing import FrameWriter, Outgoing, encode
 
 log = logging.getLogger("swarmrt.links")
 
@@ -53,8 +53,19 @@ OnLost = Callable[[PeerId, str], None]
 OnSendFailed = Callable[[PeerId, Message], None]
 
 
+class Ends(NamedTuple):
+    """The receiver, in this process, of what is said to one of its seats, or to itself."""
+
+    on_message: OnMessage
+    on_send_failed: OnSendFailed
+
+
 class Links:
-    """All links of a process. `start` first, `close` at the end."""
+    """All links of a process. `start` first, `close` at the end.
+
+    Seats share them: `seat` says who takes what is said to one. Whoever is sent to, or has said
+    something, is named by its seat, or by its process where that has none.
+    """
 
     def __init__(
         self,
@@ -72,6 +83,7 @@ class Links:
         reach: Reach | None = None,
         uplink: Uplink | None = None,
         speaks: Versions = SPEAKS,
+        me: PeerId | None = None,
     ) -> None:
         """`carriers` in the order of preference; the `door` decides from whom what is taken;
         without `beacons` those go over links too.
@@ -79,13 +91,14 @@ class Links:
         before messages leave that were gathered. Without `quotas` everybody may say as much as he
         likes of what the door lets through; without `reach` any address is dialed; without `uplink`
         frames go as fast as they can. `speaks` are the versions of the protocol that are offered.
+        Seats of this process talk to each other where it is told who that is, `me`.
         """
         self._carriers, self._door, self._max_bytes = carriers, door, max_message_bytes
-        self._speaks = speaks
+        self._speaks, self._me = speaks, me
         self.quotas = quotas or Quotas(Limits.of(max_message_bytes), streams, door=door)
         self._dialer = Dialer(carriers, reach, self.quotas.refused)
-        self._on_message, self._on_lost = on_message, on_lost
-        self._on_send_failed = on_send_failed
+        self._seats = {NO_SEAT: Ends(on_message, on_send_failed)}
+        self._on_lost = on_lost
         self._faults, self._beacons = faults, beacons
         self.tally = Tally()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -145,18 +158,34 @@ class Links:
         hosts = (link.connection.host() for link in self._links if link.connection.peer == peer)
         return next((host for host in hosts if host is not None), None)
 
-    def send(self, peer: PeerId, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
-        """Queue it; never blocks. Tensors must stay as they are until they are written.
+    def seat(self, stage: int, on_message: OnMessage, on_send_failed: OnSendFailed) -> None:
+        """Take what is said to this process's seat at a stage."""
+        self._seats[stage] = Ends(on_message, on_send_failed)
+
+    def send(
+        self,
+        to: PeerId,
+        message: Message,
+        tensors: Sequence[torch.Tensor] = (),
+        *,
+        of: int = NO_SEAT,
+    ) -> None:
+        """Queue it, as the word of this process's seat `of` that stage; never blocks. Tensors must
+        stay as they are until they are written.
 
         What cannot be sent comes back through `on_send_failed`, later. Raises RunError for a
         message that no process of this run would take: sending it again cannot help.
         """
         if self._closing:
             return
+        peer = peer_of(to)
+        if peer == self._me:
+            self._say_here(Seats(of, stage_of(to)), message, tensors)
+            return
         if isinstance(message, Beacon) and self._beacons is not None:
             if self._beacons.send(peer, message):
                 return
-        outgoing = encode(message, tensors)
+        outgoing = encode(message, tensors, Seats(of, stage_of(to)))
         if outgoing.left_bytes > self._max_bytes:
             raise RunError(
                 f"{type(message).__name__} has {outgoing.left_bytes} bytes, but "
@@ -166,7 +195,7 @@ class Links:
         if outbox.is_on_its_way(outgoing):
             return
         if outbox.is_full_for(outgoing):
-            asyncio.get_running_loop().call_soon(self._on_send_failed, peer, message)
+            asyncio.get_running_loop().call_soon(self._send_failed, peer, outgoing)
             return
         self._writing.push(peer, outbox, outgoing)
 
@@ -185,9 +214,9 @@ class Links:
         """Bytes that wait to go, to all peers."""
         return sum(outbox.queued_bytes for outbox in self._outboxes.values())
 
-    def came_state_bytes(self, peer: PeerId) -> int:
-        """Return how many bytes of states have come over the links that a peer has now."""
-        return self._links.came_state_bytes(peer)
+    def came_state_bytes(self, donor: PeerId) -> int:
+        """Return how many bytes of states have come over the links that a donor has now."""
+        return self._links.came_state_bytes(peer_of(donor))
 
     def peers(self) -> set[PeerId]:
         """Return who is at the other end of an open link."""
@@ -308,7 +337,7 @@ class Links:
         frames, quota = link.connection.frames, link.quota
         if quota.is_stranger:  # or was, before its last message
             frames.limits = self.quotas.limits(quota)
-        return self.quotas.check(quota, message, payload_bytes, frames.header_bytes)
+        return self.quotas.check(quota, message, payload_bytes, frames.header_bytes, frames.seats)
 
     def _received(self, link: Link, message: Message, tensors: Sequence[torch.Tensor]) -> None:
         """Take a message. Raises WireError when the first one is not the hello of this run."""
@@ -316,7 +345,9 @@ class Links:
             if isinstance(message, (Moving, Moved)):
                 self._better.heard(link, message)
             else:
-                self._on_message(link.connection.peer, message, tensors)
+                self._hand_over(
+                    link.connection.peer, link.connection.frames.seats, message, tensors
+                )
             return
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
@@ -331,6 +362,29 @@ class Links:
             self._adopt(link.connection)
         self._offer_streams(link)
         self._better.opened(link)
+
+    def _hand_over(
+        self, peer: PeerId, seats: Seats, message: Message, tensors: Sequence[torch.Tensor]
+    ) -> None:
+        """Give a message to the seat that it is for; one of which nobody is here is nobody's."""
+        ends = self._seats.get(seats.to)
+        if ends is None:
+            self.quotas.refused["messages to no seat"] += 1
+        else:
+            ends.on_message(name_of(peer, seats.of), message, tensors)
+
+    def _say_here(self, seats: Seats, message: Message, tensors: Sequence[torch.Tensor]) -> None:
+        """Say something to a seat of this very process, soon."""
+        assert self._me is not None
+        kept = [tensor.clone() for tensor in tensors]
+        soon = asyncio.get_running_loop().call_soon
+        soon(self._hand_over, self._me, seats, message, kept)
+
+    def _send_failed(self, peer: PeerId, outgoing: Outgoing) -> None:
+        """Tell whoever has sent it."""
+        of, to = outgoing.seats
+        if of in self._seats:
+            self._seats[of].on_send_failed(name_of(peer, to), outgoing.message)
 
     def _greeted(self, link: Link) -> None:
         link.greeted = True
@@ -423,8 +477,8 @@ class Links:
             outbox.streams = None
         outbox.connection = link.connection
         self._offer_streams(link)
-        for message in lost:
-            self._on_send_failed(peer, message)
+        for outgoing in lost:
+            self._send_failed(peer, outgoing)
         self._go_on_writing(peer, outbox)
         self._better.look_for(peer, outbox)
 
@@ -450,8 +504,8 @@ class Links:
         unsent = [*outbox.frames.unsent(), *outbox.on_streams()]
         if outbox.streams is not None:
             outbox.streams.abort()
-        for message in [*unsent, *(outgoing.message for outgoing in late)]:
-            self._on_send_failed(peer, message)
+        for outgoing in [*unsent, *late]:
+            self._send_failed(peer, outgoing)
         is_nobody = self.quotas.was_stranger(peer) and not unsent and not late
         if not is_nobody:  # whom nobody has written to, nobody misses
             self._on_lost(peer, printable(reason))

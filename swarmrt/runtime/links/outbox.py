@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Message, Part
+from swarmrt.messages import Part
 from swarmrt.runtime.carriers.carriers import Connection
 from swarmrt.runtime.faults.faults import Late
 from swarmrt.runtime.limits.uplink import Share
@@ -79,9 +79,11 @@ class Outbox:
         round is asked for twice."""
         if outgoing.is_control or isinstance(outgoing.message, Part):
             return False
-        return outgoing.message in self.frames.bulk() or outgoing.message in self.on_streams()
+        what = (outgoing.message, outgoing.seats)
+        on_its_way = (*self.frames.bulk(), *self.on_streams())
+        return any((other.message, other.seats) == what for other in on_its_way)
 
-    def on_streams(self) -> list[Message]:
+    def on_streams(self) -> list[Outgoing]:
         return self.streams.unsent() if self.streams is not None else []
 
 

@@ -24,7 +24,7 @@ from swarmrt.wire.frames import Tally
 from swarmrt.wire.kinds import Hello, Join
 from swarmrt.wire.limits import GREETING
 from swarmrt.wire.reading import FrameReader
-from swarmrt.wire.writing import FrameWriter, encode
+from swarmrt.wire.writing import FrameWriter, Outgoing, encode
 
 log = logging.getLogger("swarmrt.links")
 
@@ -92,8 +92,8 @@ class Streams:
             self._widening = True
             self._start(self._widen())
 
-    def unsent(self) -> list[Message]:
-        return [message for stream in self._streams for message in stream.frames.unsent()]
+    def unsent(self) -> list[Outgoing]:
+        return [outgoing for stream in self._streams for outgoing in stream.frames.unsent()]
 
     def close(self) -> None:
         """End them once what was written has gone out. `wait_closed` next."""

@@ -1,23 +1,21 @@
-"""A peer: what its core's instructions do with real tensors and links."""
+"""A seat of a peer: what its core's instructions do with real tensors and links."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from swarmrt.config import RunConfig
-from swarmrt.errors import AccessError, RunChanged
-from swarmrt.ids import PeerId
+from swarmrt.errors import RunChanged
+from swarmrt.ids import PeerId, seat_of
 from swarmrt.messages import (
-    Barred,
     Ending,
     GetState,
     Hail,
     Message,
-    NotInvited,
     Part,
     Standing,
     Welcome,
@@ -29,9 +27,7 @@ from swarmrt.runtime.access.membership import Membership
 from swarmrt.runtime.computing.computations import Computations
 from swarmrt.runtime.computing.fitting import Fitting
 from swarmrt.runtime.computing.transfers import Transfers
-from swarmrt.runtime.directory.network import Network
 from swarmrt.runtime.directory.presence import Abilities, Presence
-from swarmrt.runtime.links.moving import tell_what_moves
 from swarmrt.runtime.peer.causes import cause_of, microbatch_of
 from swarmrt.runtime.peer.computing import Computing
 from swarmrt.runtime.peer.jobs import Jobs
@@ -41,8 +37,7 @@ from swarmrt.runtime.peer.parts import Parts, gradient_bytes
 from swarmrt.runtime.peer.reducing import Reducing
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.peer.updates import Updates
-from swarmrt.runtime.process.shell import Shell, Tensors
-from swarmrt.runtime.process.stopping import StopSwitch
+from swarmrt.runtime.process.shell import Shell, Surroundings, Tensors
 from swarmrt.runtime.state.copying import Copying
 from swarmrt.runtime.state.snapshot import snapshot_bytes
 from swarmrt.scheduler.events import Started
@@ -79,7 +74,6 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.trust.sealing import key_of
-from swarmrt.trust.statements import Published
 
 log = logging.getLogger("swarmrt.peer")
 
@@ -89,47 +83,43 @@ class Peer(Shell):
 
     def __init__(
         self,
-        config: RunConfig,
+        around: Surroundings,
+        membership: Membership,
         stage: Stage,
-        network: Network,
-        run: Published,
         threads: Threads,
         options: ServeOptions,
         update: tuple[int, float] = (-1, 0.0),
     ) -> None:
         """Take a stage, and the round and norm of the `update` that made its version, if known."""
+        config, network, seat = around.config, around.network, stage.stage_index
+        me = seat_of(network.me, seat)
         settings = PeerSettings.of(
             config,
-            network.me,
-            PeerId(run.trainer),
-            options.stage,
+            me,
+            membership.trainer,
+            seat,
             gradient_bytes=stage.gradients().nbytes,
             wire_bytes=gradient_bytes(config.precision.gradients, stage.gradients()),
             update_bytes=stage.state_rows * stage.gradients().nbytes,
             trainer_gone_s=options.trainer_gone_s,
         )
-        log = options.log_dir / "events.jsonl" if options.log_dir else None
-        door = network.door(config, stage=options.stage)
-        super().__init__(config, network, door, settings, log, options.failpoints)
+        super().__init__(around, seat, settings, _log_of(seat, options), options.failpoints)
         self._options, self._update = options, update
         self._trainer = settings.trainer
         self._fingerprint = fingerprint(config)
-        self._membership = Membership(
-            run, options.stage, network, self.links, self.door, options.kept, self._is_member
-        )
-        papers = self._membership.papers
+        self._membership = membership
         self._microbatch_tokens = config.batch.microbatch * config.model.sequence
         layout = layout_of(stage)
         abilities = Abilities(
             stage.device.type,
-            snapshot_bytes(options.stage, stage.version, layout.tensors),
+            snapshot_bytes(seat, stage.version, layout.tensors),
             self._tokens_per_s,
         )
-        self._presence = Presence(config, options.stage, network, self.links, papers, abilities)
-        threads.torch.deliver_within(self.links.together)
-        self._fitting = Fitting(config, options.stage)
+        papers = membership.papers
+        self._presence = Presence(config, seat, network, self.links, papers, abilities)
+        self._fitting = Fitting(config, seat)
         self._transfers = Transfers(stage.device)
-        self._copying = Copying(options.stage, self._transfers)
+        self._copying = Copying(seat, self._transfers)
         self._computations = computations = Computations(
             config, stage, self._transfers, self._copying, self._fitting, options
         )
@@ -137,7 +127,7 @@ class Peer(Shell):
         if network.faults is not None:
             network.faults.on_hang(jobs.hang)
         self._loading = Loading(
-            options.stage,
+            seat,
             layout,
             self.process,
             jobs,
@@ -145,11 +135,11 @@ class Peer(Shell):
             self.fetches,
             self.shelf,
             start=self.start,
-            tell_trainer=partial(self.links.send, self._trainer),
+            tell_trainer=partial(self.send, self._trainer),
         )
         computing = Computing(self.process, jobs, computations)
-        parts = Parts(network.me, config.precision.gradients, stage.gradients().numel())
-        updates, made = Updates(network.me, stage), self._loading.made
+        parts = Parts(me, config.precision.gradients, stage.gradients().numel())
+        updates, made = Updates(me, stage), self._loading.made
         self._reducing = reducing = Reducing(self.process, jobs, computations, parts, updates, made)
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
             Send: self._send,
@@ -181,16 +171,16 @@ class Peer(Shell):
         """The stage as it is now: another one after a state at version 0 was built anew."""
         return self._computations.stage
 
-    async def run(self, switch: StopSwitch) -> str:
-        """Serve until the core stops; return the reason. Raises RunError when it is an error."""
+    def started(self) -> Started:
+        return Started(self.stage.version, self.stage.digest(), *self._update)
+
+    def duties(self) -> list[Coroutine[Any, Any, None]]:
         watches = self._presence.watches()
-        duties = [self._presence.keep_announced(), *watches, self._membership.keep()]
-        duties.append(tell_what_moves(self.links, self.process.feed))
-        started = Started(self.stage.version, self.stage.digest(), *self._update)
-        try:
-            return await self.live(switch, started, duties, self._membership.enter())
-        finally:
-            await asyncio.to_thread(self._close_copies)
+        return [*super().duties(), self._presence.keep_announced(), *watches]
+
+    async def close(self) -> None:
+        await super().close()
+        await asyncio.to_thread(self._close_copies)
 
     @property
     def update(self) -> tuple[int, float]:
@@ -211,21 +201,13 @@ class Peer(Shell):
         self._copying.close()
         self._transfers.close()
 
-    def _is_member(self, welcome: Welcome) -> None:
+    def is_member(self, welcome: Welcome) -> None:
+        """Take note of what a membership of this process has brought."""
         self._computations.targets_key = key_of(welcome.targets_key)
         self._presence.renew()  # the record shows the membership
 
-    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+    def receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
         match message:
-            case Welcome() | NotInvited():
-                try:
-                    self._membership.answered(message)
-                except AccessError as error:
-                    self.process.crash(error)  # it is no member, and nothing can make it one
-                return
-            case Barred(peers):
-                self._membership.bar(peers)
-                return
             case Standing(stage=stage, serving=True):
                 self._presence.look_again(stage)
             case Hail(epoch) if sender != self._trainer:
@@ -241,7 +223,7 @@ class Peer(Shell):
                     return
             case GetState(version=version) if sender == self._trainer:
                 self._loading.copy_again(version)
-        super()._receive(sender, message, tensors)
+        super().receive(sender, message, tensors)
 
     def fits(self, message: Message, tensors: Tensors) -> bool:
         """Return whether the tensors are what the message says."""
@@ -251,7 +233,7 @@ class Peer(Shell):
 
     def take_leave(self, error: Exception) -> None:
         """Tell the trainer why this peer ends, and in which microbatch, if one is at fault."""
-        self.links.send(self._trainer, Ending(cause_of(error), microbatch_of(error)))
+        self.send(self._trainer, Ending(cause_of(error), microbatch_of(error)))
 
     # ------------------------------------------------------------------ acting
 
@@ -262,11 +244,9 @@ class Peer(Shell):
         """Send a message with its payload. A slice of the gradient is encoded first."""
         part = send.payload
         if not isinstance(part, GradientPart) or part.summed:
-            self.links.send(send.to, send.message, self._tensors(part))
+            self.send(send.to, send.message, self._tensors(part))
             return
-        self._reducing.encode(
-            part, lambda encoded: self.links.send(send.to, send.message, (encoded,))
-        )
+        self._reducing.encode(part, lambda encoded: self.send(send.to, send.message, (encoded,)))
 
     def _tensors(self, payload: Payload | None) -> Tensors:
         match payload:
@@ -287,3 +267,11 @@ class Peer(Shell):
 
     def _waits_for(self, report: ReportWaitsFor) -> None:
         log.warning("%s", waits_for_text(report))
+
+
+def _log_of(seat: int, options: ServeOptions) -> Path | None:
+    """Return where the log of a seat's core is written: several seats have a folder each."""
+    if options.log_dir is None:
+        return None
+    folder = options.log_dir if len(options.stages) == 1 else options.log_dir / f"stage-{seat}"
+    return folder / "events.jsonl"

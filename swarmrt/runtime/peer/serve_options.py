@@ -24,7 +24,7 @@ class ServeOptions:
     """The options of `swarmrt serve`."""
 
     line: JoinLine  # of the run
-    stage: int
+    stages: tuple[int, ...]  # one seat each
     kept: KeptRun | None = None  # where this machine keeps what it knows of the run
     place: Place = LOOPBACK
     identity: Path | None = None

@@ -16,13 +16,14 @@ from swarmrt.errors import CheckpointError, ConfigError, RunChanged, RunError, U
 from swarmrt.model.builders import check_consent
 from swarmrt.model.code import check_code
 from swarmrt.model.repeatable import compute_repeatably
-from swarmrt.model.sizing import footprint
+from swarmrt.model.sizing import Footprint, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.run_identity import check_release, differences, fingerprint, library_notes
 from swarmrt.runtime.computing.free_memory import check_fits
 from swarmrt.runtime.directory.looking_up import find_run
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.runtime.peer.peer import Peer
+from swarmrt.runtime.peer.peer_host import PeerHost
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.peer.unable import telling_trainer
 from swarmrt.runtime.process.stopping import StopSwitch
@@ -34,14 +35,21 @@ from swarmrt.trust.statements import Age, Published
 FREE_S = 300.0  # for a computation that is under way; a device that hangs would never be done
 
 
-class Held(NamedTuple):
-    """The state that a peer holds of a run that has become another one, or has another trainer."""
+class HeldState(NamedTuple):
+    """The state of one seat."""
 
-    config: RunConfig
-    trainer: str
     tensors: dict[str, torch.Tensor]
     version: int
     update: tuple[int, float]
+
+
+class Held(NamedTuple):
+    """The states that a process holds of a run that has become another one, or has another
+    trainer."""
+
+    config: RunConfig
+    trainer: str
+    states: dict[int, HeldState]  # by stage
     age: Age  # the least one of the record that says what the run is now
     why: str  # it is looked up again
 
@@ -49,7 +57,7 @@ class Held(NamedTuple):
 async def serve(
     options: ServeOptions, switch: StopSwitch, say: Callable[[str], None] = print
 ) -> None:
-    """Serve one stage until the run is over or the switch is thrown.
+    """Serve a seat of each stage until the run is over or the switch is thrown.
 
     When the run's owner has changed its configuration, it is served as it is now, with the state
     that is held. Raises UsageError for a run or stage that does not exist, RunError when the run
@@ -96,51 +104,55 @@ async def _serve_as_it_is(
             Worker("to-host") as to_host_thread,
         ):
             threads = Threads(torch_thread, reduce_thread, to_host_thread)
-            async with telling_trainer(network, record, options.stage):
+            async with telling_trainer(network, record, options.stages):
                 config = _config_of(record, options, held)
                 for what in differences(held.config, config).values() if held is not None else ():
                     say(f"of the run that was served before, {what}")
                 for note in library_notes(config, f"the trainer of run {line.run}"):
                     say(note)
                 compute_repeatably(config, options.device)
-                stage = await torch_thread.call(partial(_new_stage, config, options))
-            say(
-                f"peer {network.me} serves stage {options.stage} of {config.num_stages} of run "
-                f"{line.run}: {stage.num_parameters:,} parameters on {options.device}"
-            )
+                stages = await torch_thread.call(partial(_new_stages, config, options))
+            for stage in stages:
+                say(
+                    f"peer {network.me} serves stage {stage.stage_index} of {config.num_stages} of "
+                    f"run {line.run}: {stage.num_parameters:,} parameters on {options.device}"
+                )
             if kept is not None:
                 kept.keep_newest(record.age)
                 kept.keep_line(line.with_addresses(record.addresses))
-            left = None
-            if options.state_dir is not None:
-                left = LeftState(options.state_dir, str(line.run), record.born, options.stage)
-            update = await torch_thread.call(partial(_take_up, left, held, config, stage, say))
-            peer = Peer(config, stage, network, record, threads, options, update)
+            host = PeerHost(config, network, record, threads, options)
+            places = {stage.stage_index: _place_of(stage, options, record) for stage in stages}
+            for stage in stages:
+                left = places[stage.stage_index]
+                update = await torch_thread.call(partial(_take_up, left, held, config, stage, say))
+                host.seat(Peer(host.around, host.membership, stage, threads, options, update))
             reason, changed = "", None
             try:
-                reason = await peer.run(switch)
+                reason = await host.serve(switch)
             except* RunChanged as group:
                 changed = _first_of(group)
             finally:
-                if left is not None:
-                    leave = partial(left.leave, config, peer.stage, *peer.update)
-                    what = f"version {peer.stage.version} of stage {options.stage}"
-                    say(await leave_state(torch_thread, leave, what, left.folder))
+                for peer in host.seats:
+                    left = places[peer.seat]
+                    if left is not None:
+                        leave = partial(left.leave, config, peer.stage, *peer.update)
+                        what = f"version {peer.stage.version} of stage {peer.seat}"
+                        say(await leave_state(torch_thread, leave, what, left.folder))
             if changed is not None:
-                tensors = await _state_of(torch_thread, peer)
-                version, age = peer.stage.version, (record.born, changed.epoch)
-                known = (config, record.trainer, tensors, version, peer.update, age)
-                return Held(*known, str(changed))
-            say(f"peer {network.me} leaves at step {peer.stage.version}: {reason}")
+                states = {peer.seat: await _state_of(torch_thread, peer) for peer in host.seats}
+                age = (record.born, changed.epoch)
+                return Held(config, record.trainer, states, age, str(changed))
+            version = min(peer.stage.version for peer in host.seats)
+            say(f"peer {network.me} leaves at step {version}: {reason}")
             return None
 
 
-async def _state_of(thread: Worker, peer: Peer) -> dict[str, torch.Tensor]:
-    """Return the state that a peer holds. Raises RunError when its device does not answer."""
+async def _state_of(thread: Worker, peer: Peer) -> HeldState:
+    """Return the state that a seat holds. Raises RunError when its device does not answer."""
     try:
         async with asyncio.timeout(FREE_S):
-            state: dict[str, torch.Tensor] = await thread.call(peer.stage.state)
-            return state
+            tensors: dict[str, torch.Tensor] = await thread.call(peer.stage.state)
+            return HeldState(tensors, peer.stage.version, peer.update)
     except TimeoutError:
         raise RunError(
             f"the run has another configuration now, and the device has not answered for "
@@ -178,10 +190,11 @@ def _config_of(record: Published, options: ServeOptions, held: Held | None) -> R
     check_code(config, whose)
     if config.stages.layers is None:
         raise ConfigError(f"{whose}: stages.layers is missing: how the model is cut")
-    if not 0 <= options.stage < config.num_stages:
-        raise UsageError(
-            f"{whose} has stages 0 to {config.num_stages - 1}; there is no stage {options.stage}"
-        )
+    for stage in options.stages:
+        if not 0 <= stage < config.num_stages:
+            raise UsageError(
+                f"{whose} has stages 0 to {config.num_stages - 1}; there is no stage {stage}"
+            )
     if held is not None and held.trainer == record.trainer:
         _refuse_what_was_held(held, config, whose)
     return config
@@ -206,12 +219,13 @@ def _take_up(
     """Load what is held, or an earlier process has left; return the round and the norm of its last
     update."""
     if held is not None:
+        state = held.states[stage.stage_index]
         try:
-            stage.load_state(held.tensors, held.version)
+            stage.load_state(state.tensors, state.version)
         except CheckpointError as error:
-            say(f"version {held.version} is given up: {error}")
+            say(f"version {state.version} is given up: {error}")
             return -1, 0.0
-        return held.update
+        return state.update
     found = left.take_up(config, stage) if left is not None else None
     if left is None or found is None:
         return -1, 0.0
@@ -219,9 +233,20 @@ def _take_up(
     return found.applied, found.norm
 
 
-def _new_stage(config: RunConfig, options: ServeOptions) -> Stage:
-    """The stage, if it fits into this machine's memory."""
+def _new_stages(config: RunConfig, options: ServeOptions) -> list[Stage]:
+    """The stages, if they fit into this machine's memory together."""
     if options.max_memory_bytes != math.inf:
-        needed = footprint(config, options.stage)
-        check_fits(needed, options.device, options.max_memory_bytes, options.stage)
-    return options.new_stage(config, options.stage, options.device)
+        needed: list[Footprint] = []
+        for stage in options.stages:
+            footprints = (footprint(config, stage), options.device, options.max_memory_bytes)
+            check_fits(*footprints, stage, needed)
+            needed.append(footprints[0])
+    return [options.new_stage(config, stage, options.device) for stage in options.stages]
+
+
+def _place_of(stage: Stage, options: ServeOptions, run: Published) -> LeftState | None:
+    """Return where the state of a stage is left and taken up, if the owner wants that."""
+    folder = options.state_dir
+    if folder is None:
+        return None
+    return LeftState(folder, str(options.line.run), run.born, stage.stage_index)

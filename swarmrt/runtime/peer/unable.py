@@ -24,20 +24,22 @@ MAX_BYTES = 1 << 20  # of a message; this one is far smaller
 
 
 @asynccontextmanager
-async def telling_trainer(network: Network, run: Published, stage: int) -> AsyncIterator[None]:
+async def telling_trainer(
+    network: Network, run: Published, stages: Sequence[int]
+) -> AsyncIterator[None]:
     """Tell the run's trainer of any error within, if it can be reached soon."""
     try:
         yield
     except Exception as error:
         try:
-            await _tell(network, run, Unable(stage, cause_of(error)))
+            await _tell(network, run, stages, cause_of(error))
         except (SwarmError, OSError) as another:
             log.warning("the trainer could not be told: %s", another)
         raise
 
 
-async def _tell(network: Network, run: Published, word: Unable) -> None:
-    """Say one thing over a link of its own."""
+async def _tell(network: Network, run: Published, stages: Sequence[int], why: str) -> None:
+    """Say it of each seat over a link of its own."""
 
     def pass_over(peer: PeerId, message: Message, tensors: Sequence[torch.Tensor] = ()) -> None:
         log.debug("%s says %s, or could not be told it", peer, type(message).__name__)
@@ -56,7 +58,8 @@ async def _tell(network: Network, run: Published, word: Unable) -> None:
     links.know(PeerId(run.trainer), {"libp2p": run.addresses, "direct": run.direct})
     await links.start()
     try:
-        links.send(PeerId(run.trainer), word)
+        for stage in stages:
+            links.send(PeerId(run.trainer), Unable(stage, why), of=stage)
         await links.flush(TELL_S)
     finally:
         await links.close()

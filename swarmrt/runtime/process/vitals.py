@@ -20,6 +20,7 @@ from swarmrt.log_files import PART_BYTES, compress, turn_over
 from swarmrt.log_writer import LogWriter
 
 TICK_S = 0.05  # between two looks at the lag
+VITALS = "vitals.jsonl"
 LINE_S = 5.0  # between two lines
 KEPT_BYTES = PART_BYTES  # of what is compressed: a year of lines
 STATM = Path("/proc/self/statm")  # where there is one

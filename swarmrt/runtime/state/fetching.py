@@ -13,7 +13,7 @@ import torch
 
 from swarmrt.errors import RunError, SwarmError
 from swarmrt.foreign import printable
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.messages import GetState, NoState, StateChunk
 from swarmrt.model.layout import Layout
 from swarmrt.runtime.state.landing import InMemory, Landing
@@ -90,6 +90,7 @@ class Fetch:
         """`handle` feeds an event to the core, and writes it down."""
         self._landing, self._handle, self._core = landing, handle, core
         self._send, self._came, self._beside = send, came, beside
+        self.donors: Sequence[PeerId] = ()
         self._wanted: Wanted
         self._arrived: memoryview | None = None  # the chunk that is being handled
         self._to_check = ""  # digest of what has landed
@@ -114,6 +115,7 @@ class Fetch:
         raise self._outcome
 
     def _begin(self, wanted: Wanted, donors: Sequence[PeerId]) -> None:
+        self.donors = donors
         self._wanted, self._outcome, self._to_check = wanted, None, ""
         self._act(self._handle(DonorsNamed(tuple(donors))))
 
@@ -256,3 +258,10 @@ class Fetches:
     def donor_lost(self, donor: PeerId, reason: str) -> None:
         for fetch in self._fetches.values():
             fetch.donor_lost(donor, reason)
+
+    def peer_lost(self, peer: PeerId, reason: str) -> None:
+        """Take note that there is no link to a process any more."""
+        for fetch in self._fetches.values():
+            for donor in fetch.donors:
+                if peer_of(donor) == peer:
+                    fetch.donor_lost(donor, reason)

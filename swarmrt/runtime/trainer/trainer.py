@@ -7,17 +7,18 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import CheckpointError, RunError, UsageError
-from swarmrt.ids import PeerId
+from swarmrt.ids import NO_SEAT, PeerId, peer_of, seat_of
 from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited
 from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.access.reception import AccessFile, Reception
@@ -27,13 +28,14 @@ from swarmrt.runtime.checkpoints.epochs import read_born, read_epoch, write_epoc
 from swarmrt.runtime.checkpoints.saving import Saves
 from swarmrt.runtime.directory.keeping import keep_written
 from swarmrt.runtime.directory.looking_up import published_run, watch_stage
-from swarmrt.runtime.directory.network import LOOPBACK, Network, open_network
+from swarmrt.runtime.directory.network import LOOPBACK, open_network
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
-from swarmrt.runtime.links.moving import tell_what_moves
 from swarmrt.runtime.peer.updates import state_gradients
-from swarmrt.runtime.process.shell import Shell, Tensors
+from swarmrt.runtime.process.host import Host
+from swarmrt.runtime.process.shell import Shell, Surroundings, Tensors
 from swarmrt.runtime.process.stopping import StopSwitch
+from swarmrt.runtime.process.vitals import VITALS
 from swarmrt.runtime.reach.address_book import AddressBook
 from swarmrt.runtime.reach.place import Place
 from swarmrt.runtime.state.snapshot import Snapshot, as_written_now, digest_of
@@ -43,7 +45,6 @@ from swarmrt.runtime.trainer.unlike import read_unlike, write_unlike
 from swarmrt.scheduler.events import (
     Expelled,
     PeersSeen,
-    Started,
 )
 from swarmrt.scheduler.instructions import (
     Batch,
@@ -136,8 +137,10 @@ async def train(
         options.failpoints.at("trainer.epoch.after_write")
         start = options.checkpoint.version if options.checkpoint else 0
         feeding = await Feeding.open(data, options.signer, start)
-        trainer = Trainer(config, feeding, network, epoch, options, report, book)
-        return await trainer.run(switch, on_published)
+        host = Host(config, network, is_trainer=True, vitals=options.run_dir / "trainer" / VITALS)
+        trainer = Trainer(host.around, feeding, epoch, options, report, book)
+        host.add(trainer)
+        return await host.live(switch, [trainer.keep_published(on_published)])
 
 
 class Trainer(Shell):
@@ -145,14 +148,14 @@ class Trainer(Shell):
 
     def __init__(
         self,
-        config: RunConfig,
+        around: Surroundings,
         feeding: Feeding,
-        network: Network,
         epoch: int,
         options: TrainOptions,
         report: Callable[[Report], None],
         book: AddressBook,
     ) -> None:
+        config, network, door, _ = around
         settings = TrainerSettings.of(
             config,
             network.me,
@@ -168,8 +171,7 @@ class Trainer(Shell):
             told=steps_told(options.run_dir) if options.resume else (),
         )
         log = options.run_dir / "trainer" / "events.jsonl"
-        door = network.door(config, is_trainer=True)
-        super().__init__(config, network, door, settings, log, options.failpoints)
+        super().__init__(around, NO_SEAT, settings, log, options.failpoints)
         self._feeding, self._options, self._epoch, self._report = feeding, options, epoch, report
         self._disk = Disk()
         self._saves = Saves(config, options.run_dir, self.fetches, self._disk, self.failpoints.at)
@@ -183,17 +185,13 @@ class Trainer(Shell):
         if options.checkpoint is not None:
             self._offer(options.checkpoint)
 
-    async def run(self, switch: StopSwitch, on_published: JoinLine) -> str:
-        """Train until the core stops; return the reason. Raises RunError when it is an error."""
-        duties = [self._publish_again_and_again(on_published)]
-        duties += [self._watch(stage) for stage in range(self.config.num_stages)]
-        duties.append(self._reception.watch(self._turned_out))
-        duties.append(tell_what_moves(self.links, self.process.feed))
-        return await self.live(switch, Started(), duties)
+    def duties(self) -> list[Coroutine[Any, Any, None]]:
+        watches = [self._watch(stage) for stage in range(self.config.num_stages)]
+        return [*super().duties(), *watches, self._reception.watch(self._turned_out)]
 
     # ------------------------------------------------------------------ who may come in
 
-    def _receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+    def receive(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
         if isinstance(message, Beacon) and message.epoch > self._epoch:
             self._look_for_newer()
         match message:
@@ -201,11 +199,11 @@ class Trainer(Shell):
                 self.links.send(sender, self._reception.answer(sender, message))
             case Ending(reason):
                 self.fetches.donor_lost(sender, f"has ended: {reason}")
-                super()._receive(sender, message, tensors)
-            case Beacon(stage=stage) if stage not in self.door.credential(sender).stages:
-                log.debug("%s has no membership for stage %d", sender, stage)
+                super().receive(sender, message, tensors)
+            case Beacon(stage=stage) if sender != seat_of(peer_of(sender), stage):
+                log.debug("%s beacons of stage %d", sender, stage)
             case _:
-                super()._receive(sender, message, tensors)
+                super().receive(sender, message, tensors)
 
     def _look_for_newer(self) -> None:
         """Have the run's record looked at soon: a peer says that there is, or was, a later
@@ -245,9 +243,9 @@ class Trainer(Shell):
                 write_unlike(self._options.run_dir, stages)
             case OfferCheckpoint(version):
                 self._go_back_to(version)
-            case Expel(peer, reason):
-                self._reception.turn_out(peer, reason)
-                self._turned_out(peer, reason)
+            case Expel(seat, reason):
+                self._reception.turn_out(peer_of(seat), reason)
+                self._turned_out(peer_of(seat), reason)
             case Report():
                 self._report(instruction)
             case _:
@@ -306,7 +304,7 @@ class Trainer(Shell):
                 f"{newest.epoch}, so this one, in epoch {self._epoch}, ends"
             )
 
-    async def _publish_again_and_again(self, on_published: JoinLine) -> None:
+    async def keep_published(self, on_published: JoinLine) -> None:
         """Write the run's record, and again before it expires, unless there is a later one."""
         ttl_s = self.config.links.record_ttl_s
         told = False
@@ -332,7 +330,7 @@ class Trainer(Shell):
         def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
             for peer in peers:
                 self._book.keep(peer, self.links.known_addresses(peer, "libp2p"))
-            self.process.feed(PeersSeen(stage, peers))
+            self.process.feed(PeersSeen(stage, tuple(seat_of(peer, stage) for peer in peers)))
 
         await watch_stage(
             self.network.directory,

@@ -146,7 +146,7 @@ def test_swarm_is_driven_through_failures_and_leaves_nothing(
     with lab.LocalSwarm(config, replicas=[1, 2], run_dir=run_dir, threads=1) as swarm:
         swarm.wait(step=3)
         assert [peer.name for peer in swarm.peers()] == ["stage-0-0", "stage-1-0", "stage-1-1"]
-        assert swarm.members(1) == tuple(sorted(peer.peer_id for peer in swarm.peers(stage=1)))
+        assert swarm.members(1) == tuple(sorted(peer.seat for peer in swarm.peers(stage=1)))
         with pytest.raises(RunError, match="the trainer is running"):
             swarm.trainer.resume()
         swarm.bootstrap.kill()

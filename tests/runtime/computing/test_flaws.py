@@ -47,7 +47,7 @@ GOOD_ONE, BAD_ONE = MicrobatchId(0, 0), MicrobatchId(0, 1)
 def middle_stage() -> Computations:
     config = load_config(None, [*MODEL, "batch.microbatch=1"], {}).with_stage_layers((1, 1, 1))
     stage, transfers = Stage(config, 1, "cpu"), Transfers(torch.device("cpu"))
-    options = ServeOptions(JoinLine(signer().run, ()), 1)
+    options = ServeOptions(JoinLine(signer().run, ()), (1,))
     copying, fitting = Copying(1, transfers), Fitting(config, 1)
     return Computations(config, stage, transfers, copying, fitting, options)
 

@@ -8,7 +8,7 @@ import pytest
 
 from swarmrt.config import LEAST_MESSAGE_BYTES, RunConfig
 from swarmrt.errors import WireError
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import BETWEEN_PROCESSES, MicrobatchId, PeerId, Seats, Work
 from swarmrt.messages import (
     Accepted,
     Backward,
@@ -186,7 +186,7 @@ class FromAlice(UnguardedDoor):
         super().__init__("test")
         self.asked: list[tuple[PeerId, type[Message]]] = []
 
-    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
+    def may_say(self, peer: PeerId, kind: type[Message], seats: Seats = BETWEEN_PROCESSES) -> bool:
         self.asked.append((peer, kind))
         return peer == ALICE
 

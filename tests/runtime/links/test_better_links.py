@@ -215,4 +215,4 @@ def test_a_writer_that_finishes_begins_nothing_but_control() -> None:
         assert writer.next_frames()
         frames += 1
     assert frames > 1
-    assert writer.unsent() == [Part(1, 1, 1, 1, False)]
+    assert [outgoing.message for outgoing in writer.unsent()] == [Part(1, 1, 1, 1, False)]

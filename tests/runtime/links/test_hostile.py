@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import BETWEEN_PROCESSES, PeerId, Seats
 from swarmrt.messages import Beacon, Finish, Message, Probe
 from swarmrt.runtime.access.door import UnguardedDoor
 from swarmrt.runtime.access.identity import Identity, open_identity
@@ -51,7 +51,7 @@ class SomeKnown(UnguardedDoor):
     def is_known(self, peer: PeerId) -> bool:
         return self.known is None or peer in self.known
 
-    def may_say(self, peer: PeerId, kind: type[Message]) -> bool:
+    def may_say(self, peer: PeerId, kind: type[Message], seats: Seats = BETWEEN_PROCESSES) -> bool:
         may = self.is_known(peer) or kind is Probe
         self.refused[kind.__name__] += not may
         return may

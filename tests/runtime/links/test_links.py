@@ -30,7 +30,7 @@ from swarmrt.runtime.directory.network import LOOPBACK, Network, open_network
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.links.open_links import MAX_INCOMING
-from swarmrt.wire.frames import FRAMING, MAGIC, PREFIX
+from swarmrt.wire.frames import prefix_of
 from swarmrt.wire.kinds import Hello
 from swarmrt.wire.versions import SPEAKS, Versions
 from swarmrt.wire.writing import FrameWriter, encode
@@ -404,7 +404,7 @@ GARBAGE = {
     "noise": os.urandom(100_000),
     "http": b"GET / HTTP/1.1\r\n\r\n",
     "hello, then noise": hello() + os.urandom(1000),
-    "oversized": hello() + PREFIX.pack(MAGIC, FRAMING, 1, 1, 10, 2**50),
+    "oversized": hello() + prefix_of(1, 1, 10, 2**30),
     "nothing": b"",
 }
 

@@ -22,12 +22,14 @@ class Departures:
         self._deaths = Deaths(run)
 
     def gone(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
-        """Go on without a peer whose link broke, unless whoever has its work is lost by it."""
-        member = self._run.members.get(peer)
-        if member is None:
-            return []
-        hopeless = self._deaths.without_a_word(member, reason, now)
-        return [*self._fencing.lost(peer, reason, now), *self._give_up(hopeless)]
+        """Go on without the seats of a process whose link broke, unless whoever has their work is
+        lost by it."""
+        instructions: list[Instruction] = []
+        for member in self._run.members.of_process(peer):
+            hopeless = self._deaths.without_a_word(member, reason, now)
+            instructions += self._fencing.lost(member.peer, reason, now)
+            instructions += self._give_up(hopeless)
+        return instructions
 
     def ended(self, member: Member, ending: Ending, now: float) -> list[Instruction]:
         """Go on without a peer that says why it ends, unless that would be the end of others

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.messages import LeftOut, Standing, TooSlow
 from swarmrt.scheduler.instructions import (
     Expel,
@@ -84,14 +84,14 @@ class Fencing:
         return self.fence(member, charge.reason, now)
 
     def expelled(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
-        """Keep it out of this run from now on; nobody hears it."""
-        run, member = self._run, self._run.members.get(peer)
+        """Keep a process out of this run from now on, with all of its seats; nobody hears it."""
+        run, instructions = self._run, list[Instruction]()
         run.conduct.expel(peer)
-        if member is None:
-            return []
-        fenced = self.fence(member, reason, now) or [report_lost(member)]
-        run.members.lose(peer)
-        return [ReportExpelled(peer, reason), *fenced]
+        for member in run.members.of_process(peer_of(peer)):
+            fenced = self.fence(member, reason, now) or [report_lost(member)]
+            run.members.lose(member.peer)
+            instructions += [ReportExpelled(member.peer, reason), *fenced]
+        return instructions
 
     def lost(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
         member = self._run.members.get(peer)

@@ -1,0 +1,76 @@
+"""The host of a peer's seats: one membership of the run, and its trainer's words about that."""
+
+from __future__ import annotations
+
+import logging
+
+from swarmrt.config import RunConfig
+from swarmrt.errors import AccessError
+from swarmrt.ids import PeerId
+from swarmrt.messages import Barred, Message, NotInvited, Welcome
+from swarmrt.runtime.access.membership import Membership
+from swarmrt.runtime.directory.network import Network
+from swarmrt.runtime.peer.peer import Peer
+from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
+from swarmrt.runtime.process.host import Host
+from swarmrt.runtime.process.shell import Tensors
+from swarmrt.runtime.process.stopping import StopSwitch
+from swarmrt.runtime.process.vitals import VITALS
+from swarmrt.trust.statements import Published
+
+log = logging.getLogger("swarmrt.peer")
+
+
+class PeerHost(Host):
+    def __init__(
+        self,
+        config: RunConfig,
+        network: Network,
+        run: Published,
+        threads: Threads,
+        options: ServeOptions,
+    ) -> None:
+        folder = options.log_dir
+        super().__init__(config, network, vitals=None if folder is None else folder / VITALS)
+        threads.torch.deliver_within(self.links.together)
+        self.seats: list[Peer] = []
+        self.membership = Membership(
+            run,
+            options.stages,
+            network,
+            self.links,
+            self.around.door,
+            options.kept,
+            self._is_member,
+        )
+
+    def seat(self, peer: Peer) -> None:
+        """Hold one more seat."""
+        self.seats.append(peer)
+        self.add(peer)
+
+    async def serve(self, switch: StopSwitch) -> str:
+        """Serve until the cores of all seats have stopped; return the reason. Raises RunError when
+        it is an error."""
+        return await self.live(switch, [self.membership.keep()], self.membership.enter())
+
+    def said(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
+        match message:
+            case Welcome() | NotInvited():
+                try:
+                    self.membership.answered(message)
+                except AccessError as error:  # it is no member, and nothing can make it one
+                    self.crash(error)
+            case Barred(peers):
+                self.membership.bar(peers)
+            case _:
+                log.debug("%s says %s to none of the seats", sender, type(message).__name__)
+
+    def crash(self, error: Exception) -> None:
+        """End this process with an error."""
+        for peer in self.seats[:1]:
+            peer.process.crash(error)
+
+    def _is_member(self, welcome: Welcome) -> None:
+        for peer in self.seats:
+            peer.is_member(welcome)
