@@ -28,7 +28,7 @@ def arrivals(wires: Wires, clock: Clock, sends: list[tuple[PeerId, PeerId, int]]
         def arrived(index: int = index) -> None:
             at[index] = clock.now
 
-        wires.push((sender, to), Bulk(HAIL, size, arrived))
+        wires.push((sender, to), Bulk(HAIL, size, arrived, sender, to))
     while clock.step():
         pass
     return at
@@ -53,8 +53,8 @@ def test_work_goes_before_state_which_has_a_quarter() -> None:
     wires = Wires(clock, {A: Link(up_bytes_per_s=100.0)})
     at: list[tuple[str, float]] = []
     chunk = StateChunk(0, 1, 0, 300, "digest")
-    wires.push((A, B), Bulk(chunk, 300, lambda: at.append(("state", clock.now))))
-    wires.push((A, B), Bulk(HAIL, 300, lambda: at.append(("work", clock.now))))
+    wires.push((A, B), Bulk(chunk, 300, lambda: at.append(("state", clock.now)), A, B))
+    wires.push((A, B), Bulk(HAIL, 300, lambda: at.append(("work", clock.now)), A, B))
     while clock.step():
         pass
     assert dict(at) == pytest.approx({"work": 4.0, "state": 6.0})
@@ -64,7 +64,7 @@ def test_control_waits_for_one_chunk_of_bulk_and_no_more() -> None:
     clock = Clock()
     wires = Wires(clock, {A: Link(up_bytes_per_s=1 << 20)})
     assert wires.control_waits_s((A, B)) == 0.0
-    wires.push((A, B), Bulk(HAIL, 100 << 20, lambda: None))
+    wires.push((A, B), Bulk(HAIL, 100 << 20, lambda: None, A, B))
     assert wires.control_waits_s((A, B)) == pytest.approx(0.25)
     assert wires.control_waits_s((B, A)) == 0.0
 

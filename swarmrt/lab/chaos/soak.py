@@ -10,13 +10,18 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from swarmrt.sim.schedules import faults, hardships, unlike
+from swarmrt.sim.schedules import faults, hardships, seats, unlike
 from swarmrt.sim.schedules.shrinking import shrink
 
 CHUNK = 200  # seeds that one process plays in one go
 
 
-DRAW = {"faults": faults.draw, "hardships": hardships.draw, "unlike": unlike.draw}
+DRAW = {
+    "faults": faults.draw,
+    "hardships": hardships.draw,
+    "unlike": unlike.draw,
+    "seats": seats.draw,
+}
 
 
 def play_seeds(kind: str, seeds: range) -> tuple[Counter[str], list[int]]:
@@ -42,8 +47,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument(
         "--kind", choices=sorted(DRAW), default="faults",
-        help="of schedules: faults alone, or links that take time, hangs, and so on, or hosts that "
-        "round differently",
+        help="of schedules: faults alone, or links that take time, hangs, and so on, hosts that "
+        "round differently, or processes with several seats",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()

@@ -29,7 +29,7 @@ class Computing:
         self._computations.keep_output_grad(keep.microbatch, self._process.arrived[0])
 
     def forward(self, run: RunForward) -> None:
-        self._jobs.compute(self._computations.forward(run.microbatch), self._computed)
+        self._jobs.forward(self._computations.forward(run.microbatch), self._computed)
 
     def backward(self, run: RunBackward) -> None:
         self._jobs.compute(self._computations.backward(run), self._computed)

@@ -23,14 +23,19 @@ Then = Callable[[Any], None]  # what becomes of an outcome, on the loop
 
 
 class Jobs:
-    """The jobs of a process, whose errors end it."""
+    """The jobs of a seat, whose errors end its process."""
 
-    def __init__(self, threads: Threads, process: Process, transfers: Transfers) -> None:
+    def __init__(self, seat: int, threads: Threads, process: Process, transfers: Transfers) -> None:
+        self._seat = seat
         self._threads, self._process, self._transfers = threads, process, transfers
 
     def compute(self, work: Callable[[], Any], then: Then | None = None) -> None:
         """Run work on the torch thread; its outcome comes back to the loop."""
         self._run(self._threads.torch, work, then)
+
+    def forward(self, work: Callable[[], Any], then: Then) -> None:
+        """Compute a forward, which other seats' work may go before."""
+        self._run(self._threads.torch, work, then, is_forward=True)
 
     def reduce(self, work: Callable[[], Any], then: Then | None = None) -> None:
         """Run work on the reduce's own thread, beside forwards and backwards."""
@@ -42,18 +47,25 @@ class Jobs:
 
     async def computed(self, work: Callable[[], Any]) -> Any:
         """Run work on the torch thread, and wait. Raises whatever it raises."""
-        return await self._threads.torch.call(work)
+        return await self._threads.torch.call(work, seat=self._seat)
 
     def hang(self, thread: Thread, seconds: float) -> None:
         """Let a thread do nothing for a while, as a device does that hangs."""
         worker = self._threads.torch if thread == "compute" else self._threads.reduce
         self._run(worker, partial(time.sleep, seconds), None)
 
-    def _run(self, worker: Worker, work: Callable[[], Any], then: Then | None) -> None:
+    def _run(
+        self,
+        worker: Worker,
+        work: Callable[[], Any],
+        then: Then | None,
+        *,
+        is_forward: bool = False,
+    ) -> None:
         def done(outcome: Outcome) -> None:
             if outcome.error is not None:
                 self._process.crash(outcome.error)
             elif then is not None and not self._process.stopped.done():
                 then(outcome.result)
 
-        worker.run(work, done)
+        worker.run(work, done, seat=self._seat, is_forward=is_forward)

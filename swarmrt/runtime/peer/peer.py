@@ -123,7 +123,7 @@ class Peer(Shell):
         self._computations = computations = Computations(
             config, stage, self._transfers, self._copying, self._fitting, options
         )
-        jobs = Jobs(threads, self.process, self._transfers)
+        jobs = Jobs(seat, threads, self.process, self._transfers)
         if network.faults is not None:
             network.faults.on_hang(jobs.hang)
         self._loading = Loading(

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.messages import Message, Part, StateChunk
 from swarmrt.scheduler.instructions import (
     GradientPart,
@@ -70,6 +70,8 @@ class Bulk:
     message: Message
     left_bytes: float
     arrived: Callable[[], None]
+    of: PeerId
+    to: PeerId
 
 
 class Wires:
@@ -88,7 +90,7 @@ class Wires:
         self._plans = 0
 
     def link(self, host: PeerId) -> Link:
-        return self.links.get(host, MACHINE_ROOM)
+        return self.links.get(peer_of(host), MACHINE_ROOM)
 
     def latency_s(self, one: PeerId, other: PeerId) -> float:
         return self.link(one).latency_s + self.link(other).latency_s
@@ -132,15 +134,15 @@ class Wires:
         if len(queue) == 1:
             self._plan()
 
-    def drop(self, pair: Pair) -> list[Message]:
-        """Break their link, and return the messages that were on their way and are lost."""
+    def drop(self, pair: Pair) -> list[Bulk]:
+        """Break their link, and return what was on its way and is lost."""
         lanes = self._lanes(pair)
         if not lanes:
             return []
         self._move()
         queues = [self._queues.pop(lane) for lane in lanes]
         self._plan()
-        return [bulk.message for queue in queues for bulk in queue]
+        return [bulk for queue in queues for bulk in queue]
 
     def pairs_of(self, host: PeerId) -> list[Pair]:
         """Return the pairs between which something is on its way to this host or from it."""

@@ -1,4 +1,5 @@
-"""Links of the simulated world: each with a latency of its own, and as bad as asked for.
+"""Links of the simulated world, between processes, which their seats share: each with a latency of
+its own, and as bad as asked for.
 
 A message may be lost without a trace, come twice, or come late. A cut between two processes loses
 what is on its way, and both ends see their link break. With wires, bytes take their time.
@@ -12,11 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.messages import Beacon, Message
 from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import CONTROL_BYTES, Bulk, Wires
+
+WITHIN_S = 0.0001  # from one seat of a process to another
 
 Deliver = Callable[[Event, Any], None]
 
@@ -48,50 +51,64 @@ class Network:
         self._generation: dict[frozenset[PeerId], int] = {}  # counts the breaks of a link
 
     def connect(self, peer: PeerId, deliver: Deliver) -> None:
-        """Call `deliver(event, payload)` for whatever reaches this peer."""
+        """Call `deliver(event, payload)` for whatever reaches this seat, or the trainer."""
         self._doors[peer] = deliver
 
     def disconnect(self, peer: PeerId) -> None:
         """End a process's links: what it has sent still arrives before."""
-        self._doors.pop(peer, None)
+        for name in self._doors_of(peer):
+            del self._doors[name]
         self._drop(self.wires.pairs_of(peer) if self.wires is not None else [])
         for other in list(self._doors):
-            seen_at = max(self._clock.now, self._last_arrival.get((peer, other), 0.0))
+            seen_at = max(self._clock.now, self._last_arrival.get((peer, peer_of(other)), 0.0))
             seen_at += self._rng.uniform(0, 0.5)
             self._tell(other, PeerLost(peer, "killed"), seen_at - self._clock.now)
 
+    def close_door(self, seat: PeerId) -> None:
+        """Let nothing reach a seat any more whose process goes on."""
+        self._doors.pop(seat, None)
+
+    def _doors_of(self, peer: PeerId) -> list[PeerId]:
+        """Return all names under which a process is reached."""
+        return [name for name in self._doors if peer_of(name) == peer]
+
     def cut(self, one: PeerId, other: PeerId, seconds: float) -> None:
-        """Let nothing pass between them meanwhile."""
+        """Let nothing pass between the processes of these two meanwhile."""
+        one, other = peer_of(one), peer_of(other)
         if one == other:
             return
         self._cut_until[frozenset((one, other))] = self._clock.now + seconds
         self._break(one, other)
         for end, lost in ((one, other), (other, one)):
-            self._tell(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
+            self._tell_all(end, PeerLost(lost, "cut"), self._rng.uniform(0, 0.5))
 
     def stall(self, host: PeerId, seconds: float) -> None:
         """Take its radio away: what comes from it and for it waits, datagrams are lost."""
-        until = self._clock.now + seconds
+        host, until = peer_of(host), self._clock.now + seconds
         self._stalled_until[host] = max(until, self._stalled_until.get(host, 0.0))
         if self.wires is not None:
             self.wires.hold(host)
             self._clock.after(seconds, partial(self.wires.let_go, host))
 
     def is_stalled(self, host: PeerId) -> bool:
-        return self._stalled_until.get(host, 0.0) > self._clock.now
+        return self._stalled_until.get(peer_of(host), 0.0) > self._clock.now
 
     def is_cut(self, one: PeerId, other: PeerId) -> bool:
-        return self._cut_until.get(frozenset((one, other)), 0.0) > self._clock.now
+        pair = frozenset((peer_of(one), peer_of(other)))
+        return self._cut_until.get(pair, 0.0) > self._clock.now
 
     def is_cut_off(self, host: PeerId) -> bool:
         """Return whether anybody is cut off from it."""
-        now = self._clock.now
+        host, now = peer_of(host), self._clock.now
         return any(host in pair and until > now for pair, until in self._cut_until.items())
 
     def break_for(self, one: PeerId, other: PeerId) -> None:
-        """Break their link so that only one of them notices."""
+        """Break the link of their processes so that only one of them notices."""
+        one, other = peer_of(one), peer_of(other)
+        if one == other:
+            return
         self._break(one, other)
-        self._tell(one, PeerLost(other, "broken"), self._rng.uniform(0, 0.1))
+        self._tell_all(one, PeerLost(other, "broken"), self._rng.uniform(0, 0.1))
 
     def _break(self, one: PeerId, other: PeerId) -> None:
         """Lose what is on its way between them."""
@@ -104,13 +121,19 @@ class Network:
         if self.wires is None:
             return
         for sender, to in pairs:
-            for message in self.wires.drop((sender, to)):
-                self._tell(sender, SendFailed(to, message), self._rng.uniform(0, 0.1))
+            for bulk in self.wires.drop((sender, to)):
+                self._tell(bulk.of, SendFailed(bulk.to, bulk.message), self._rng.uniform(0, 0.1))
 
     def send(
         self, sender: PeerId, to: PeerId, message: Message, payload: Any, size_bytes: int = 0
     ) -> None:
-        link, pair = (sender, to), frozenset((sender, to))
+        link = (peer_of(sender), peer_of(to))
+        pair = frozenset(link)
+        if len(pair) == 1:
+            self._clock.after(
+                WITHIN_S, lambda: self._deliver(to, Received(sender, message), payload)
+            )
+            return
         latency_s = self._latency(link)
         if to not in self._doors or self.is_cut(sender, to):
             self._tell(sender, SendFailed(to, message), latency_s)
@@ -131,7 +154,7 @@ class Network:
             if self.copies(message):
                 through_s = self.wires.latency_s(*link)
                 through = partial(self._clock.after, through_s, arrive)
-                self.wires.push(link, Bulk(message, size_bytes, through))
+                self.wires.push(link, Bulk(message, size_bytes, through, sender, to))
             return
         arrival = self._clock.now + latency_s
         if draw < self.weather.late or self._is_late_datagram(message):
@@ -166,6 +189,11 @@ class Network:
         if link not in self._latency_s:
             self._latency_s[link] = self._rng.uniform(0.001, 0.05)
         return self._latency_s[link] + self._rng.uniform(0, 0.02)
+
+    def _tell_all(self, peer: PeerId, event: Event, after_s: float) -> None:
+        """Tell all that a process holds."""
+        for name in self._doors_of(peer):
+            self._tell(name, event, after_s)
 
     def _tell(self, peer: PeerId, event: Event, after_s: float) -> None:
         self._clock.after(after_s, lambda: self._deliver(peer, event, None))

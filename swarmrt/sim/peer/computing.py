@@ -87,7 +87,7 @@ class Computing:
 
     def forward(self, mb: MicrobatchId) -> None:
         assert mb in self._inputs, f"{mb} has no input"
-        self._jobs.later(1.0, lambda: self._forward(mb))
+        self._jobs.later(1.0, lambda: self._forward(mb), is_forward=True)
 
     def backward(self, what: RunBackward) -> None:
         mb = what.microbatch

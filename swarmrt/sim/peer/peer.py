@@ -52,7 +52,7 @@ from swarmrt.sim.engine.links import Sizes
 from swarmrt.sim.engine.network import Network
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.computing import Computing
-from swarmrt.sim.peer.jobs import Jobs
+from swarmrt.sim.peer.jobs import Device, Jobs
 from swarmrt.sim.peer.loading import Loading, SnapshotOf
 from swarmrt.sim.peer.reducing import Reducing
 from swarmrt.sim.peer.state import State
@@ -64,6 +64,8 @@ FRAME_BYTES = 100
 
 
 class SimulatedPeer:
+    """A seat, in a process of its own or in one that it shares."""
+
     def __init__(
         self,
         settings: PeerSettings,
@@ -77,6 +79,7 @@ class SimulatedPeer:
         clock_offset_s: float = 0.0,
         clock_rate: float = 1.0,
         sizes: Sizes | None = None,
+        device: Device | None = None,
     ) -> None:
         self.settings = settings
         self.stopped: Stop | None = None
@@ -87,7 +90,7 @@ class SimulatedPeer:
         self._clock, self._network, self._sizes = clock, network, sizes
         self._announce, self._gone = announce, gone
         self.process = process = Process(settings, clock, self._act, clock_offset_s, clock_rate)
-        self.jobs = jobs = Jobs(process, clock, rng, service_s)
+        self.jobs = jobs = Jobs(process, clock, rng, service_s, device)
         self.state = state = State()
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
         self.computing = computing = Computing(settings, process, jobs, state, frame_bytes)

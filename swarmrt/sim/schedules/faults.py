@@ -63,6 +63,7 @@ class Scenario:
     links: tuple[tuple[PeerId, Link], ...] = ()
     unlike_share: float = 0.0  # of the peers, that round differently
     by_owners: bool = False  # updates are asked for so
+    hosts: tuple[tuple[int, ...], ...] = ()  # processes with several seats, by their stages
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -76,6 +77,8 @@ class Scenario:
         if self.unlike_share:
             asked = ", owners update" if self.by_owners else ""
             sizes.append(f"{self.unlike_share:.0%} of the peers round differently{asked}")
+        if self.hosts:
+            sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
 
     def rounding_of(self, peer: PeerId) -> str:
@@ -171,6 +174,7 @@ def play(scenario: Scenario) -> Outcome:
         links=dict(scenario.links),
         rounding_of=scenario.rounding_of if scenario.unlike_share else None,
         by_owners=scenario.by_owners,
+        hosts=scenario.hosts,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
@@ -206,8 +210,10 @@ def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
     covered[fault.kind] += 1
     match fault.kind:
         case "kill" | "drain" if victim is not None:
+            stages = [seat.settings.stage for seat in world.seats(victim)]
             (world.kill if fault.kind == "kill" else world.drain)(victim)
-            world.clock.after(fault.seconds, partial(_replace, world, fault.stage))
+            for stage in stages:
+                world.clock.after(fault.seconds, partial(_replace, world, stage))
         case "pause" if victim is not None:
             world.pause(victim, fault.seconds)
         case "cut" if victim is not None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.messages import GetState, NoState, StateChunk
 from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
 from swarmrt.scheduler.fetching.fetch import Check, Fetched, Fetching, GiveUp, Keep, Step
@@ -83,7 +83,9 @@ class Exchange:
     def came_bytes(self, donor: PeerId) -> int:
         """Return how much of states has come from there."""
         wires = self._network.wires
-        return 0 if wires is None else wires.state_bytes((donor, self._process.me))
+        return (
+            0 if wires is None else wires.state_bytes((peer_of(donor), peer_of(self._process.me)))
+        )
 
     @property
     def is_alive(self) -> bool:
@@ -104,12 +106,18 @@ class Exchange:
             case SendFailed(_, StateChunk() | NoState()):
                 return
             case PeerLost(peer):
-                self._lost(peer)
+                self._peer_lost(peer)
         self._process.feed(event, payload)
 
     def _lost(self, donor: PeerId) -> None:
         for fetch in list(self._fetches.values()):
             fetch.donor_lost(donor)
+
+    def _peer_lost(self, peer: PeerId) -> None:
+        for fetch in list(self._fetches.values()):
+            for donor in [peer, *(donor for donor in fetch.donors if donor != peer)]:
+                if peer_of(donor) == peer:
+                    fetch.donor_lost(donor)
 
     def _about_state(
         self, sender: PeerId, message: GetState | StateChunk | NoState, payload: Any
@@ -136,7 +144,7 @@ class Exchange:
         size = min(asked.length_bytes, self.state_bytes - offset)
         chunk = StateChunk(stage, version, offset, self.state_bytes, digest_of(found))
         wires = self._network.wires
-        if wires is None or not wires.carries((self._process.me, to), chunk):
+        if wires is None or not wires.carries((peer_of(self._process.me), peer_of(to)), chunk):
             self.send(to, chunk, (found, size), size)
 
 
@@ -148,13 +156,13 @@ class Fetch:
         self._stage, self._version = stage, version
         self._landed: dict[int, History] = {}
         self._arrived: History = ()  # the chunk that is being handled
-        self._donors: tuple[PeerId, ...] = ()
+        self.donors: tuple[PeerId, ...] = ()
         self._digest = ""
         self._done: Done | None = None
         self._wakes_at = math.inf
 
     def start(self, digest: str, donors: tuple[PeerId, ...], done: Done) -> None:
-        self._digest, self._donors, self._done = digest, donors, done
+        self._digest, self.donors, self._done = digest, donors, done
         self._act(self._core.ask(donors, self._exchange.clock.now))
 
     def stop(self) -> None:
@@ -212,7 +220,7 @@ class Fetch:
         if exchange.is_paused:
             exchange.clock.after(PAUSED_S, lambda: self._look(wake_at))
             return
-        came = {donor: exchange.came_bytes(donor) for donor in self._donors}
+        came = {donor: exchange.came_bytes(donor) for donor in self.donors}
         self._act(self._core.deadline_passed(came, exchange.clock.now))
 
     def _end(self, history: History | None) -> None:

@@ -9,9 +9,10 @@ anew with each commit, and with each thing that befalls somebody or is over.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.membership.members import Membership
@@ -144,7 +145,7 @@ class Liveness:
         return computed_s + self._carried_s()
 
     def _carried_s(self) -> float:
-        """Return the time of a step's bytes on the slowest link."""
+        """Return the time of a step's bytes on the slowest link of a seat."""
         world = self._world
         if world.sizes is None:
             return 0.0
@@ -163,5 +164,6 @@ class Liveness:
     def _slowest_link(self) -> float:
         world = self._world
         assert world.network.wires is not None
-        links = [world.network.wires.link(host) for host in self._live()]
-        return min(min(link.up_bytes_per_s, link.down_bytes_per_s) for link in links)
+        seats = Counter(map(peer_of, self._live()))  # that share their process's link
+        links = [(world.network.wires.link(host), number) for host, number in seats.items()]
+        return min(min(link.up_bytes_per_s, link.down_bytes_per_s) / n for link, n in links)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swarmrt.ids import peer_of
 from swarmrt.scheduler.events import Moved
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Wires
@@ -15,7 +16,7 @@ def tell_what_moves(process: Process, clock: Clock, wires: Wires, told: Moved = 
     """Feed an event whenever something has moved, or waits to, from now on."""
     if not process.alive:
         return
-    moved = Moved(*wires.moved_bytes(process.me))
+    moved = Moved(*wires.moved_bytes(peer_of(process.me)))
     if moved != told or moved.left_bytes:
         process.feed(moved)
     clock.after(TELL_S, lambda: tell_what_moves(process, clock, wires, moved))

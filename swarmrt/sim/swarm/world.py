@@ -4,12 +4,14 @@ reproducible from a seed, and checked as it runs."""
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, PeerId, peer_of, seat_of
 from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
@@ -19,7 +21,7 @@ from swarmrt.sim.engine.links import Link, Sizes, Wires
 from swarmrt.sim.engine.network import Network, Weather
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.computing import TOKENS
-from swarmrt.sim.peer.jobs import Thread
+from swarmrt.sim.peer.jobs import Device, Thread
 from swarmrt.sim.peer.peer import FRAME_BYTES, SimulatedPeer
 from swarmrt.sim.swarm.dishonest import HONEST, Habit
 from swarmrt.sim.swarm.fetching import History
@@ -36,6 +38,9 @@ def _nothing() -> None:
 
 class World:
     """A world with one trainer and `replicas[s]` peers of each stage s.
+
+    Each of the `hosts` is a process more, with a seat at each of its stages, which share its device
+    and its link.
 
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
@@ -70,6 +75,7 @@ class World:
         links: Mapping[PeerId, Link] | None = None,
         rounding_of: Callable[[PeerId], str] | None = None,
         by_owners: bool = False,
+        hosts: Sequence[tuple[int, ...]] = (),
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -110,10 +116,15 @@ class World:
         self._at_failpoint: Callable[[Process, str], None] | None = None
         self._directory_fails_until = 0.0
         self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
-        self._start_trainer(tuple(replicas), resume=False)
+        self._num_hosts = 0
+        shared = Counter(stage for stages in hosts for stage in stages)
+        needed = [number + shared[stage] for stage, number in enumerate(replicas)]
+        self._start_trainer(tuple(needed), resume=False)
         for stage, number in enumerate(replicas):
             for _ in range(number):
                 self.spawn(stage, after_s=self.rng.uniform(0, 3))
+        for stages in hosts:
+            self.spawn_host(stages, after_s=self.rng.uniform(0, 3))
 
     @property
     def trainer(self) -> SimulatedTrainer:
@@ -175,6 +186,30 @@ class World:
         if link is not None:
             assert self.network.wires is not None, "links are for worlds with sizes"
             self.network.wires.links[peer_id] = link
+        self._seat(peer_id, stage, after_s, habit, service_s, self._clock_error, None)
+        return peer_id
+
+    def spawn_host(self, stages: Sequence[int], after_s: float = 0.0) -> PeerId:
+        """A process with a seat at each of these stages, that starts so much later."""
+        host = PeerId(f"h{self._num_hosts}")
+        self._num_hosts += 1
+        device, error = Device(self.clock, self.rng), self._clock_error()
+        service_s = self.rng.uniform(*self._service_s)
+        for stage in stages:
+            name = seat_of(host, stage)
+            self._seat(name, stage, after_s, HONEST, service_s, lambda: error, device)
+        return host
+
+    def _seat(
+        self,
+        peer_id: PeerId,
+        stage: int,
+        after_s: float,
+        habit: Habit,
+        service_s: float | None,
+        clock_error: Callable[[], tuple[float, float]],
+        device: Device | None,
+    ) -> None:
         gradient_bytes = self._seed % 3 * (28 << 20)  # one part a member, or several
         if self.sizes is not None:
             gradient_bytes = self.sizes.gradient_bytes
@@ -194,17 +229,17 @@ class World:
             self.rng,
             self._announce,
             self._snapshot,
-            self.kill,
+            self._stopped,
             self.rng.uniform(*self._service_s) if service_s is None else service_s,
-            *self._clock_error(),
+            *clock_error(),
             self.sizes,
+            device,
         )
         peer.process.at_failpoint = self._at_failpoint
         peer.habit = habit
         peer.state.rounding = self._rounding_of(peer_id)
         self.peers[peer_id] = peer
         self.clock.after(after_s, peer.start)
-        return peer_id
 
     def _clock_error(self) -> tuple[float, float]:
         if not self._skew_s and not self._drift:
@@ -219,19 +254,26 @@ class World:
             if peer.settings.stage == stage and peer.process.alive
         ]
 
+    def seats(self, peer: PeerId) -> list[SimulatedPeer]:
+        """Return what a process holds, or the process of a seat."""
+        host = peer_of(peer)
+        return [one for name, one in self.peers.items() if peer_of(name) == host]
+
     def drain(self, peer: PeerId) -> None:
-        """Ask it to leave, as by SIGTERM."""
-        self.peers[peer].drained = True
-        self.peers[peer].process.feed(StopRequested("drained"))
+        """Ask its process to leave, as by SIGTERM."""
+        for seat in self.seats(peer):
+            seat.drained = True
+            seat.process.feed(StopRequested("drained"))
 
     def pause(self, peer: PeerId, seconds: float) -> None:
         """Stop it for a while, as by SIGSTOP and SIGCONT."""
-        process = self.trainer.process if peer == TRAINER else self.peers[peer].process
-        process.pause(seconds)
-        wires = self.network.wires
+        held = [self.trainer] if peer == TRAINER else self.seats(peer)
+        for one in held:
+            one.process.pause(seconds)
+        wires, host = self.network.wires, peer_of(peer)
         if wires is not None:
-            wires.hold(peer)
-            self.clock.after(seconds, lambda: wires.let_go(peer))
+            wires.hold(host)
+            self.clock.after(seconds, lambda: wires.let_go(host))
 
     def hang(self, peer: PeerId, thread: Thread, seconds: float) -> None:
         """Hang one of its threads: the process beacons on."""
@@ -247,12 +289,24 @@ class World:
         return self._directory_fails_until > self.clock.now
 
     def kill(self, peer: PeerId) -> None:
-        """Stop it at once; the others see its links break, its record expires later."""
-        if not self.peers[peer].process.alive:
+        """Stop its process at once; the others see its links break, its record expires later."""
+        live = [seat for seat in self.seats(peer) if seat.process.alive]
+        for seat in live:
+            seat.process.alive = False
+        if not live:
             return
-        self.peers[peer].process.alive = False
-        self.network.disconnect(peer)
-        self.clock.after(RECORD_TTL_S, lambda: self._expire(peer))
+        self.network.disconnect(peer_of(peer))
+        for seat in live:
+            self.clock.after(RECORD_TTL_S, partial(self._expire, seat.settings.me))
+
+    def _stopped(self, peer: PeerId) -> None:
+        """End a seat that has stopped, and its process with the last one."""
+        if [seat for seat in self.seats(peer) if seat.process.alive] != [self.peers[peer]]:
+            self.peers[peer].process.alive = False
+            self.network.close_door(peer)
+            self.clock.after(RECORD_TTL_S, partial(self._expire, peer))
+        else:
+            self.kill(peer)
 
     def _expire(self, peer: PeerId) -> None:
         self._directory[self.peers[peer].settings.stage].pop(peer, None)
