@@ -1,7 +1,7 @@
 """PeerCore: every decision of a peer. Events in, instructions out.
 
 It is a door. What concerns the whole process, its link and its trainer, is noted in the `Host`; all
-else is the seat's (`seat_core`), of which a peer has one.
+else is the seat's (`seat_core`). A process with several seats has a core for each.
 """
 
 from __future__ import annotations

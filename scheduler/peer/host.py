@@ -1,6 +1,6 @@
-"""The host of seats: what a peer's process has once, however many seats it holds.
+"""The host of a seat: what its process is to it, with a link to the world, a device and a trainer.
 
-It has one link to the world, one device and one trainer. What belongs to a stage is the seat's.
+What belongs to a stage is the seat's. Seats of one process have their turns at its device (`lanes`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The queue of what a process computes: for each kind of computation the oldest first.
+"""The queue of what a seat computes: for each kind of computation the oldest first.
 
-A process has one, for its device. What is begun runs in the order in which it was begun. Each step
+A device that several seats share takes what they begin in turns (`lanes`). What is begun runs in the order in which it was begun. Each step
 of a task's computations through it is one of the table in `task`.
 """
 
