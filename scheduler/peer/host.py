@@ -1,6 +1,7 @@
 """The host of a seat: what its process is to it, with a link to the world, a device and a trainer.
 
-What belongs to a stage is the seat's. Seats of one process have their turns at its device (`lanes`).
+What belongs to a stage is the seat's. Seats of one process have their turns at its device
+(`lanes`).
 """
 
 from __future__ import annotations

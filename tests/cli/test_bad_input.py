@@ -64,6 +64,10 @@ def test_unknown_environment_name(tiny: Path) -> None:
 
 def test_bad_replicas(tiny: Path) -> None:
     refused("local", tiny, "--replicas", "1,2,3", expected="the run has 2 stages")
+    refused("local", tiny, "--process", "0", expected="no process has a seat at stage 1")
+    refused("local", tiny, "--process", "0,2", expected="stages are 0 to 1")
+    refused("local", tiny, "--process", "0,0", expected="one seat at a stage")
+    refused("local", tiny, "--process", "0,1", "--replicas", "1", expected="leave --replicas out")
 
 
 NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/" + "Qm" + "a" * 44

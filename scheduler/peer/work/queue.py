@@ -1,7 +1,7 @@
 """The queue of what a seat computes: for each kind of computation the oldest first.
 
-A device that several seats share takes what they begin in turns (`lanes`). What is begun runs in the order in which it was begun. Each step
-of a task's computations through it is one of the table in `task`.
+What is begun runs in the order in which it was begun; a device that several seats share takes it in
+turns (`lanes`). Each step of a task's computations through it is one of the table in `task`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from swarmrt.config import RunConfig
@@ -42,3 +44,24 @@ def parse_replicas(text: str | None, config: RunConfig) -> tuple[int, ...] | Non
             f"--replicas {text}: the run has {config.num_stages} stages, each needs at least one"
         )
     return numbers
+
+
+def parse_processes(
+    texts: Sequence[str], replicas: str | None, config: RunConfig
+) -> list[tuple[int, ...]]:
+    """Read the stages of each process's seats, like `0,2`."""
+    if texts and replicas is not None:
+        raise UsageError("--process says how many replicas there are; leave --replicas out")
+    processes = []
+    for text in texts:
+        try:
+            stages = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            raise UsageError(f"--process {text}: write its stages, like 0,2") from None
+        if len(set(stages)) < len(stages):
+            raise UsageError(f"--process {text}: a process has one seat at a stage")
+        if not all(0 <= stage < config.num_stages for stage in stages):
+            last = config.num_stages - 1
+            raise UsageError(f"--process {text}: stages are 0 to {last}")
+        processes.append(stages)
+    return processes

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
+from swarmrt.cli.options.runs import (
+    ALLOW_CHANGE,
+    REPLICAS,
+    RESUME,
+    SET,
+    TRIAL,
+    parse_processes,
+    parse_replicas,
+)
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
 from swarmrt.cli.swarm.watching import watch
@@ -20,6 +28,11 @@ from swarmrt.runtime.trainer.folders import claimed, new_run_dir
 def local(
     path: Path = typer.Argument(..., metavar="RUN.toml"),
     replicas: str | None = REPLICAS,
+    process: list[str] = typer.Option(
+        [],
+        metavar="N,N,…",
+        help="A process with seats at these stages, instead of --replicas; given once for each.",
+    ),
     steps: int | None = typer.Option(None, min=1, help="Overrides run.steps."),
     overrides: list[str] = SET,
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
@@ -33,14 +46,16 @@ def local(
     from swarmrt.cli.process.running import show_logs
     from swarmrt.data import open_data
     from swarmrt.lab.swarm.launch import LaunchedSwarm
-    from swarmrt.lab.swarm.options import Options
+    from swarmrt.lab.swarm.options import Options, replicas_of
 
     show_logs()
     rules = read_rules(os.environ.get(VARIABLE, ""))
     if steps is not None:
         overrides = [*overrides, f"run.steps={steps}"]
     config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
+    processes = parse_processes(process, replicas, config)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
+    numbers = replicas_of(processes, config.num_stages) if processes else numbers
     config = identified(config, open_data(config), known, checkpoint)
     run_dir = run_dir or resume or new_run_dir(config)
     with claimed(run_dir):  # as the trainer will, who does the rest
@@ -49,7 +64,11 @@ def local(
     arguments += ["--json"] * as_json + ["--no-trial"] * (not trial)
     arguments += [part for name in allow_change for part in ("--allow-change", name)]
     options = Options(
-        threads=threads, failpoints=rules, trainer_arguments=arguments, is_trainer_shown=True
+        processes=processes,
+        threads=threads,
+        failpoints=rules,
+        trainer_arguments=arguments,
+        is_trainer_shown=True,
     )
     began_at = time.time()
     with LaunchedSwarm(config, numbers, run_dir, options) as swarm:

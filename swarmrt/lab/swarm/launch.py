@@ -44,7 +44,8 @@ class LaunchedSwarm:
         """Start nothing. `replicas` are the peers to begin with, by stage."""
         self.config, self.replicas, self.run_dir = config, tuple(replicas), run_dir
         self._options = options
-        self._threads = options.threads or max(1, (os.cpu_count() or 1) // sum(replicas))
+        processes = len(options.processes) or sum(replicas)
+        self._threads = options.threads or max(1, (os.cpu_count() or 1) // processes)
         self.faults = FaultRecord(run_dir)
         self.papers = LocalPapers(config.run.name)
         self._launcher: Launcher | None = None

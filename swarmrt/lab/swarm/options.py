@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarmrt.config import RunConfig
+from swarmrt.errors import UsageError
 from swarmrt.lab.bench.emulation import Speed
 from swarmrt.model.builders import BUILT_IN
 from swarmrt.runtime.faults.failpoints import Rule
@@ -36,3 +38,16 @@ def consent(config: RunConfig) -> list[str]:
     if config.model.kind != BUILT_IN:
         arguments += ["--allow-model", config.model.kind, "--model-path", str(Path.cwd())]
     return arguments
+
+
+def replicas_of(processes: Sequence[tuple[int, ...]], num_stages: int) -> tuple[int, ...]:
+    """Return how many seats each stage has in these processes. Raises UsageError when they are not
+    what a run of so many stages can be served by."""
+    seats = Counter(stage for stages in processes for stage in stages)
+    others = sorted(set(seats) - set(range(num_stages)))
+    missing = [stage for stage in range(num_stages) if not seats[stage]]
+    if others:
+        raise UsageError(f"there is no stage {others[0]}: stages are 0 to {num_stages - 1}")
+    if missing:
+        raise UsageError(f"no process has a seat at stage {missing[0]}; each stage needs one")
+    return tuple(seats[stage] for stage in range(num_stages))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from swarmrt.ids import PeerId
 from swarmrt.lab.bench.emulation import Speed
 from swarmrt.lab.swarm.commits import Commits
 from swarmrt.lab.swarm.launch import LaunchedSwarm
-from swarmrt.lab.swarm.options import Options
+from swarmrt.lab.swarm.options import Options, replicas_of
 from swarmrt.lab.swarm.part import POLL_S, Part
 from swarmrt.lab.swarm.parts import Peer, Trainer
 from swarmrt.model.builders import look_here
@@ -57,8 +56,7 @@ class LocalSwarm(LaunchedSwarm):
         check_stages(loaded)
         open_data(loaded)
         if processes:
-            seats = Counter(stage for stages in processes for stage in stages)
-            replicas = [seats[stage] for stage in range(loaded.num_stages)]
+            replicas = replicas_of(processes, loaded.num_stages)
         numbers = _checked(replicas, loaded.num_stages)
         folder = Path(run_dir) if run_dir is not None else new_run_dir(loaded)
         if (folder / "metrics.jsonl").exists():
