@@ -51,7 +51,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Send,
 )
-from swarmrt.scheduler.peer.updating.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
+from swarmrt.scheduler.peer.updating.sync.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
 from tests.scheduler.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 SECRET = bytes(16)
@@ -328,7 +328,7 @@ def test_rosters_that_make_no_sense_begin_no_round(
 ) -> None:
     peer = Peer()
     assert peer.get(Prepare(1, 0, 1, roster, listeners, 10)) == []
-    assert peer.core.seat_core.reducing.round(0) is None
+    assert peer.reducing.round(0) is None
 
 
 @pytest.mark.parametrize("tokens", [0, -5, 1 << 63])
@@ -346,7 +346,7 @@ def test_what_is_kept_of_steps_to_come_is_bounded() -> None:
     for step in range(MOST_STEPS + 100):
         peer.get(Prepare(1, step, step, ((OTHER, ()),), (ME,), 10))
         peer.get(Apply(1, step, step, 1.0, False))
-    reducing = peer.core.seat_core.reducing
+    reducing = peer.reducing
     assert reducing.round(MOST_STEPS + 2) is None
     assert len(reducing._applies) <= reducing.most_behind + 2
 
@@ -427,7 +427,7 @@ def test_early_parts_of_one_sender_leave_room_for_others() -> None:
     for number in range(100):
         for index in range(20):
             peer.get(Part(1, 0, number, index, False), PeerId(f"evil{number}"))
-    assert len(peer.core.seat_core.reducing._early) == MAX_EARLY_PARTS
+    assert len(peer.reducing._early) == MAX_EARLY_PARTS
 
 
 def test_early_parts_that_are_none_of_their_round_are_dropped() -> None:

@@ -15,7 +15,7 @@ from swarmrt.messages import Accumulated, Backward, Granted
 from swarmrt.scheduler.events import BackwardDone, WeightGradientsDone
 from swarmrt.scheduler.instructions import InputGrad, Instruction, KeepGradient, Send
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.outputs import Outputs
@@ -27,13 +27,13 @@ class Backwards:
     def __init__(
         self,
         seat: Seat,
+        versions: Versions,
         computing: Computing,
         outputs: Outputs,
         forwards: Forwards,
-        reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._outputs, self._forwards, self._reducing = outputs, forwards, reducing
+        self._versions, self._outputs, self._forwards = versions, outputs, forwards
 
     def granted(self, message: Granted, now: float) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
@@ -80,7 +80,7 @@ class Backwards:
         self._forwards.blame.worked(task.gradient_of)
         task.backward_computed(event.frame_bytes, is_first=self._seat.is_first)
         if adds:
-            void = self._reducing.void(event.microbatch.step)  # what is to be reduced has changed
+            void = self._versions.added(event.microbatch)
         given = [*void, *self._receipts(task)]  # before the frame may be dropped
         kept = self._outputs.retention.keep_within(task)
         return [*given, *kept, *self._computing.compute()]
@@ -90,7 +90,7 @@ class Backwards:
         task, void = self._computing.weight_gradients_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]
-        void = self._reducing.void(event.microbatch.step)
+        void = self._versions.added(event.microbatch)
         return [*void, self.receipt(event.microbatch), *self._computing.compute()]
 
     def _receipts(self, task: Task) -> list[Instruction]:

@@ -27,16 +27,17 @@ from swarmrt.scheduler.instructions import (
     RunWeightGradients,
 )
 from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.pace import Pace
 from swarmrt.scheduler.peer.work.queue import ComputeQueue
-from swarmrt.scheduler.peer.work.task import KINDS, Kind, Status, Task
+from swarmrt.scheduler.peer.work.task import KINDS, Kind, Task
 from swarmrt.scheduler.peer.work.tasks import Tasks
 
 MAX_QUEUED = 1024  # computations, however little time they seem to take
 
 
 class Computing:
-    def __init__(self, seat: Seat, queue: ComputeQueue) -> None:
+    def __init__(self, seat: Seat, versions: Versions, queue: ComputeQueue) -> None:
         self.queue = queue
         self.pace = Pace(queue)
         self.tasks = Tasks(queue)
@@ -45,7 +46,7 @@ class Computing:
         self.done = 0  # computations, ever
         self.awaited: MicrobatchId | None = None  # its grant is about to come
         self.is_spoiled = False  # a part of a gradient may be in the accumulators
-        self._seat = seat
+        self._seat, self._versions = seat, versions
         self._adding: set[MicrobatchId] = set()  # that a started computation adds
         self._left: set[MicrobatchId] = set()  # whose weights' gradients are not all added yet
 
@@ -77,22 +78,22 @@ class Computing:
 
     def _choose(self) -> tuple[Kind, Task] | None:
         """Return what is computed next."""
-        version, queue = self._seat.version, self.queue
+        newest, queue = self._versions.newest, self.queue
         kind: Kind = "backward"
-        task = queue.oldest("backward", version)
+        task = queue.oldest("backward", newest)
         if task is None and self.awaited is not None:
             return None
         if task is None:
-            kind, task = "forward", queue.oldest("forward", version)
-        left = queue.oldest("weights", version)
+            kind, task = "forward", queue.oldest("forward", newest)
+        left = queue.oldest("weights", newest)
         if left is not None and (task is None or self._goes_first(left, task)):
             return "weights", left
         return (kind, task) if task is not None else None
 
     def _goes_first(self, left: Task, other: Task) -> bool:
         """Return whether weights' gradients that are left hold up a commit, or are too many."""
-        is_older = left.microbatch.step < other.microbatch.step
-        return is_older or self.queue.waiting("weights") > self._seat.settings.most_left
+        is_due = self._versions.is_due_before(left.microbatch, other.microbatch)
+        return is_due or self.queue.waiting("weights") > self._seat.settings.most_left
 
     def _backward(self, task: Task) -> RunBackward:
         seat, microbatch = self._seat, task.microbatch
@@ -192,12 +193,14 @@ class Computing:
         self.given_up.clear()
         return instructions
 
-    def applied(self, version: int) -> list[Task]:
-        """Forget the steps before this version. Return the tasks that are left of them."""
-        self.record = {mb for mb in self.record if mb.step >= version}
-        self.given_up = {mb for mb in self.given_up if mb.step >= version}
-        self._left = {mb for mb in self._left if mb.step >= version}
-        return [task for task in self.tasks if task.microbatch.step < version]
+    def forget_what_is_over(self) -> list[Task]:
+        """Forget what a version that has just been made has settled. Return the tasks that are left
+        of it."""
+        is_over = self._versions.is_over
+        self.record = {mb for mb in self.record if not is_over(mb)}
+        self.given_up = {mb for mb in self.given_up if not is_over(mb)}
+        self._left = {mb for mb in self._left if not is_over(mb)}
+        return [task for task in self.tasks if is_over(task.microbatch)]
 
     def accumulated(self, step: int) -> set[int]:
         """Return the indices of the step's microbatches that are in the accumulators, if only in
@@ -218,15 +221,12 @@ class Computing:
         return waiting >= MAX_QUEUED or self.pace.backlog_s > self._seat.settings.queue_s
 
     def validate(self) -> None:
-        """Check that tasks and record are of steps that are open."""
+        """Check that tasks and record are of microbatches that there are."""
         self.tasks.validate()
-        settings, version, newest = self._seat.settings, self._seat.version, self._seat.newest_step
+        settings = self._seat.settings
         for task in self.tasks:
-            step, index, held_out = task.microbatch
-            assert version <= step <= newest + 1, (version, task)
-            assert step <= newest or task.backward is Status.AWAITED
+            _, index, held_out = task.microbatch
             number = settings.eval_microbatches if held_out else settings.microbatches
             assert 0 <= index < number, task
-        for step, index, held_out in self.record:
-            assert version <= step <= newest, (step, index)
+        for _, index, held_out in self.record:
             assert 0 <= index < settings.microbatches and not held_out

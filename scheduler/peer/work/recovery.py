@@ -13,7 +13,7 @@ from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import FailedIn, FrameKind, GetFrame, NoFrame, Recover, Released
 from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
@@ -28,15 +28,15 @@ class Recovery:
     def __init__(
         self,
         seat: Seat,
+        versions: Versions,
         computing: Computing,
         outputs: Outputs,
         forwards: Forwards,
         backwards: Backwards,
-        reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._outputs, self._forwards = outputs, forwards
-        self._backwards, self._reducing = backwards, reducing
+        self._versions, self._outputs = versions, outputs
+        self._forwards, self._backwards = forwards, backwards
         self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
@@ -44,22 +44,25 @@ class Recovery:
     def recover(self, message: Recover) -> list[Instruction]:
         """Ask for what this peer lacks of a microbatch that it owns now."""
         microbatch, seat = message.microbatch, self._seat
-        is_open = seat.version <= microbatch.step <= seat.newest_step
-        is_open = is_open and not seat.skips(microbatch)
-        if message.epoch != seat.epoch or not seat.is_serving or not is_open:
+        if message.epoch != seat.epoch or not seat.is_serving:
+            return []
+        if not self._versions.is_open(microbatch):
             return []
         if microbatch in self._computing.record:
             return [self._backwards.receipt(microbatch)]
         if microbatch in self._computing.given_up:
             return self._give_up_again(microbatch)
-        task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
+        task = self._tasks.get(microbatch)
+        if task is None:
+            runs_on = self._versions.runs_on(microbatch)
+            task = self._tasks.add(Task(microbatch, runs_on))
         if not seat.is_last:
             task.giver_named(message.path[seat.stage + 1])
         is_coming = self._computing.is_accumulated(microbatch)
         if is_coming or task.backward in (Status.QUEUED, Status.RUNNING):
             return []
         task.owned_anew(message, is_last=seat.is_last)
-        instructions = self._reducing.void(microbatch.step)
+        instructions = self._versions.owned_anew(microbatch)
         if task.forward is Status.AWAITED:
             instructions += self._get_input(task)
         if not seat.is_last and not task.has_gradient:
