@@ -73,6 +73,7 @@ class SeatCore:
         self.seat = seat
         versions = SyncVersions(seat)  # the one way for now
         self.versions: Versions = versions
+        self.accumulators = versions.accumulators
         self.computing = work = Computing(seat, versions, host.queue)
         self.outputs = outputs = Outputs(seat, work)
         self.forwards = forwards = Forwards(seat, versions, work, outputs)
@@ -82,7 +83,7 @@ class SeatCore:
         self.leaving = Leaving(seat, work)
         self.beacons = beacons = Beacons(host, seat, versions, work, self.leaving)
         self.terms = terms = Terms(seat, versions, work, outputs, beacons)
-        self.failures = Failures(seat, work, outputs, forwards, self.recovery, terms)
+        self.failures = Failures(seat, versions, work, outputs, forwards, self.recovery, terms)
         self.updating: Updating = Sync(seat, versions, work, outputs, terms)
         self.loading = Loading(seat, versions, beacons, terms, self.updating)
         members = (self.leaving, beacons, terms, self.loading)
@@ -173,7 +174,7 @@ class SeatCore:
 
     def _stepped(self, event: Stepped, now: float) -> list[Instruction]:
         applied = self.updating.happened(event, now)
-        after = self.joining.stepped(is_spoiled=self.computing.is_spoiled)
+        after = self.joining.stepped(is_spoiled=self.accumulators.is_spoiled)
         return [*applied, *after, *self.updating.go_on(), *self.computing.compute()]
 
     def _send_failed(self, to: PeerId, message: Message, now: float) -> list[Instruction]:
@@ -192,6 +193,6 @@ class SeatCore:
         self.outputs.next.wiring.validate()
         self.outputs.retention.validate(self.computing.tasks)
         self.computing.validate()
-        self.versions.validate(self.computing.tasks, self.computing.record)
+        self.versions.validate(self.computing.tasks)
         if not seat.is_serving:
-            assert not len(self.computing.tasks) and not self.computing.record
+            assert not len(self.computing.tasks) and not self.accumulators.record

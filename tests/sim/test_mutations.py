@@ -65,11 +65,12 @@ def without_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Computing._start_next
 
     def start_next(self: Computing) -> Any:
-        record, self.record = self.record, set()
+        accumulators = self._accumulators
+        record, accumulators.record = accumulators.record, set()
         try:
             return original(self)
         finally:
-            self.record = record
+            accumulators.record = record
 
     monkeypatch.setattr(Computing, "_start_next", start_next)
     monkeypatch.setattr(

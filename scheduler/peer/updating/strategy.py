@@ -26,6 +26,7 @@ from swarmrt.scheduler.events import (
     UpdateJoined,
 )
 from swarmrt.scheduler.instructions import Instruction, LoadState
+from swarmrt.scheduler.peer.updating.accumulators import Accumulators
 from swarmrt.scheduler.peer.work.tasks import Tasks
 
 Word = Prepare | Part | Update | Apply
@@ -38,6 +39,9 @@ Outcome = PartUnfit | PartSummed | GradientCombined | PartUpdated | UpdateJoined
 class Versions(ABC):
     """The versions of a seat's weights, and what is on its way into the next one. The parts of
     work and membership ask it; it knows none of them."""
+
+    def __init__(self) -> None:
+        self.accumulators = Accumulators()  # of gradients that no version has
 
     # ------------------------------------------------------------------ which weights
 
@@ -106,7 +110,7 @@ class Versions(ABC):
         """Return the newest round of which parts are on their way here, if there is one."""
 
     @abstractmethod
-    def validate(self, tasks: Tasks, record: set[MicrobatchId]) -> None:
+    def validate(self, tasks: Tasks) -> None:
         """Check what always holds of it, of tasks, and of what is accumulated."""
 
 

@@ -33,7 +33,8 @@ class Backwards:
         forwards: Forwards,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._versions, self._outputs, self._forwards = versions, outputs, forwards
+        self._versions, self._accumulators = versions, versions.accumulators
+        self._outputs, self._forwards = outputs, forwards
 
     def granted(self, message: Granted, now: float) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
@@ -67,13 +68,13 @@ class Backwards:
         may_run = task.has_graph and (task.has_gradient or is_granted)
         if task.backward is not Status.AWAITED or task.forward is not Status.DONE or not may_run:
             return []
-        if task.microbatch in self._computing.record and not task.passes_on(self._seat.stage):
+        if task.microbatch in self._accumulators.record and not task.passes_on(self._seat.stage):
             return self._receipts(task)
         self._tasks.queue("backward", task)
         return self._computing.compute()
 
     def done(self, event: BackwardDone) -> list[Instruction]:
-        adds = self._computing.is_adding(event.microbatch)
+        adds = self._accumulators.is_adding(event.microbatch)
         task, void = self._computing.backward_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]
@@ -98,7 +99,7 @@ class Backwards:
         instructions: list[Instruction] = []
         if task.passes_on(self._seat.stage) and task.has_input_grad:
             instructions = [self.send_input_grad(task)]
-        if task.microbatch in self._computing.record:
+        if task.microbatch in self._accumulators.record:
             instructions.append(self.receipt(task.microbatch))
         return instructions
 

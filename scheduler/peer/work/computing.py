@@ -1,4 +1,4 @@
-"""The computations of a peer, and what it has in its accumulators.
+"""The computations of a seat: what is computed next, and what becomes of what was computed.
 
 Rules:
 - One computation at a time: backward before forward, and within each the oldest first.
@@ -7,8 +7,6 @@ Rules:
   up the commit of an earlier step, or when too many are left (zero bubble pipelines: Qi et al.
   2023, section 2).
 - At the last stage, a grant that comes in next to no time is waited for: its backward goes first.
-- A microbatch is accumulated at most once, by the record. It is in it when all of its gradient is
-  in the accumulator.
 - One that was given up belongs to others, until it is granted anew: what is repeated of an earlier
   grant counts no more.
 - What is void while it runs counts no more, and nothing else is started until it is over.
@@ -41,14 +39,10 @@ class Computing:
         self.queue = queue
         self.pace = Pace(queue)
         self.tasks = Tasks(queue)
-        self.record: set[MicrobatchId] = set()  # accumulated, and not applied yet
         self.given_up: set[MicrobatchId] = set()  # released, and not granted since
         self.done = 0  # computations, ever
         self.awaited: MicrobatchId | None = None  # its grant is about to come
-        self.is_spoiled = False  # a part of a gradient may be in the accumulators
-        self._seat, self._versions = seat, versions
-        self._adding: set[MicrobatchId] = set()  # that a started computation adds
-        self._left: set[MicrobatchId] = set()  # whose weights' gradients are not all added yet
+        self._seat, self._versions, self._accumulators = seat, versions, versions.accumulators
 
     def compute(self) -> list[Instruction]:
         """Start what may be started."""
@@ -73,7 +67,7 @@ class Computing:
             case "backward":
                 return self._backward(task)
             case "weights":
-                self._adding.add(task.microbatch)
+                self._accumulators.begin(task.microbatch)
                 return RunWeightGradients(task.microbatch)
 
     def _choose(self) -> tuple[Kind, Task] | None:
@@ -99,11 +93,11 @@ class Computing:
         seat, microbatch = self._seat, task.microbatch
         needed = seat.stage in task.need and not self.is_accumulated(microbatch)
         if needed:
-            self._adding.add(microbatch)
+            self._accumulators.begin(microbatch)
         may_wait = self.pace.is_long and seat.settings.most_left > 0
         later = needed and may_wait and task.passes_on(seat.stage)
         if later:
-            self._left.add(microbatch)
+            self._accumulators.leave_weights(microbatch)
         return RunBackward(microbatch, needed, later)
 
     def forward_finished(self, event: ForwardDone) -> tuple[Task | None, list[Instruction]]:
@@ -119,10 +113,10 @@ class Computing:
         added to the accumulators is cleared."""
         self.done += 1
         task = self.queue.end(event.microbatch)
-        if task is None or event.microbatch not in self._adding & self._left:
+        if task is None or not self._accumulators.is_half_added(event.microbatch):
             self.pace.backward_took(event.seconds)
             return task, self._added(event.microbatch, task)
-        self._adding.discard(event.microbatch)
+        self._accumulators.half_added(event.microbatch)
         task.weights_left(event.seconds)
         self.tasks.queue("weights", task)
         return task, []
@@ -134,7 +128,7 @@ class Computing:
         self.done += 1
         task = self.queue.end(event.microbatch)
         if task is not None:
-            self._left.discard(event.microbatch)
+            self._accumulators.weights_added(event.microbatch)
             self.pace.backward_took(task.backward_s + event.seconds)
         return task, self._added(event.microbatch, task)
 
@@ -144,31 +138,25 @@ class Computing:
         task = self.queue.end(microbatch)
         if task is None:
             return None, self._added(microbatch, None)
-        if microbatch in self._adding or microbatch in self._left:
-            self.is_spoiled = True
-        self._adding.discard(microbatch)
+        self._accumulators.failed(microbatch)
         return task, []
 
     def _added(self, microbatch: MicrobatchId, task: Task | None) -> list[Instruction]:
         """Take note that a computation is over which may have added to the accumulators."""
-        was_added = microbatch in self._adding
-        self._adding.discard(microbatch)
+        was_added = self._accumulators.ended(microbatch)
         if task is None:
             clear: list[Instruction] = [ClearGradients()] if was_added else []
             return [*clear, *self._forget_void(microbatch)]
         if was_added:
-            self.record.add(microbatch)
+            self._accumulators.record.add(microbatch)
         return []
-
-    def is_adding(self, microbatch: MicrobatchId) -> bool:
-        """Return whether a computation that is under way adds it."""
-        return microbatch in self._adding
 
     def is_accumulated(self, microbatch: MicrobatchId) -> bool:
         """Return whether it is in the accumulators, or on its way into them. What is void and still
         runs is cleared from them."""
-        is_being_added = microbatch in self._adding and self.queue.is_started(microbatch)
-        return is_being_added or microbatch in self.record or microbatch in self._left
+        accumulators = self._accumulators
+        is_being_added = accumulators.is_adding(microbatch) and self.queue.is_started(microbatch)
+        return is_being_added or accumulators.has(microbatch)
 
     def granted(self, microbatch: MicrobatchId, need: tuple[int, ...]) -> None:
         """Own this stage of the microbatch from now on, where it is needed."""
@@ -179,16 +167,12 @@ class Computing:
         """Forget what a void computation has left, unless it is to be computed again."""
         return [Forget(microbatch)] if microbatch not in self.tasks else []
 
-    # ------------------------------------------------------------------ the accumulators
+    # ------------------------------------------------------------------ what is over
 
     def void(self) -> list[Instruction]:
         """Drop all tasks, and what is in the accumulators."""
         instructions: list[Instruction] = [Forget(mb) for mb in self.tasks.clear()]
-        if self.record or self._adding or self._left or self.is_spoiled:
-            instructions.append(ClearGradients())
-        self.is_spoiled = False
-        self.record.clear()
-        self._left.clear()
+        instructions += self._accumulators.void()
         self.awaited = None
         self.given_up.clear()
         return instructions
@@ -197,22 +181,16 @@ class Computing:
         """Forget what a version that has just been made has settled. Return the tasks that are left
         of it."""
         is_over = self._versions.is_over
-        self.record = {mb for mb in self.record if not is_over(mb)}
+        self._accumulators.forget(is_over)
         self.given_up = {mb for mb in self.given_up if not is_over(mb)}
-        self._left = {mb for mb in self._left if not is_over(mb)}
         return [task for task in self.tasks if is_over(task.microbatch)]
-
-    def accumulated(self, step: int) -> set[int]:
-        """Return the indices of the step's microbatches that are in the accumulators, if only in
-        part."""
-        return {mb.index for mb in self.record | self._left if mb.step == step}
 
     # ------------------------------------------------------------------ how much there is to do
 
     @property
     def is_idle(self) -> bool:
         """Return whether nothing of any step is left here."""
-        return not (len(self.tasks) or self.record or self.queue.num_started)
+        return not (len(self.tasks) or self._accumulators.record or self.queue.num_started)
 
     @property
     def is_full(self) -> bool:
@@ -221,12 +199,12 @@ class Computing:
         return waiting >= MAX_QUEUED or self.pace.backlog_s > self._seat.settings.queue_s
 
     def validate(self) -> None:
-        """Check that tasks and record are of microbatches that there are."""
+        """Check that tasks, and what is accumulated, are of microbatches that there are."""
         self.tasks.validate()
         settings = self._seat.settings
         for task in self.tasks:
             _, index, held_out = task.microbatch
             number = settings.eval_microbatches if held_out else settings.microbatches
             assert 0 <= index < number, task
-        for _, index, held_out in self.record:
+        for _, index, held_out in self._accumulators.record:
             assert 0 <= index < settings.microbatches and not held_out

@@ -35,8 +35,8 @@ class Recovery:
         backwards: Backwards,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._versions, self._outputs = versions, outputs
-        self._forwards, self._backwards = forwards, backwards
+        self._versions, self._accumulators = versions, versions.accumulators
+        self._outputs, self._forwards, self._backwards = outputs, forwards, backwards
         self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
@@ -48,7 +48,7 @@ class Recovery:
             return []
         if not self._versions.is_open(microbatch):
             return []
-        if microbatch in self._computing.record:
+        if microbatch in self._accumulators.record:
             return [self._backwards.receipt(microbatch)]
         if microbatch in self._computing.given_up:
             return self._give_up_again(microbatch)
@@ -108,7 +108,7 @@ class Recovery:
         self, task: Task, what: FailedIn, reason: str, not_finite: bool
     ) -> list[Instruction]:
         """Leave to others what is not accumulated. Nothing of the task is left."""
-        if task.microbatch not in self._computing.record:
+        if task.microbatch not in self._accumulators.record:
             self._computing.given_up.add(task.microbatch)
         return [
             self._outputs.drop(task),
@@ -196,7 +196,7 @@ class Recovery:
             return None
         task.send_input_grad_to(sender, self._seat.stage - 1)
         if task.backward is not Status.DONE:
-            is_spent = task.microbatch in self._computing.record and not task.has_gradient
+            is_spent = task.microbatch in self._accumulators.record and not task.has_gradient
             is_coming = task.backward is not Status.AWAITED or not is_spent
             return self._backwards.run_or_answer(task) if is_coming else None
         return [self._backwards.send_input_grad(task)] if task.has_input_grad else None

@@ -124,7 +124,7 @@ class Sync(Updating):
         if message.skip:
             return ""
         listed = set(roster[seat.me])
-        accumulated = self._computing.accumulated(message.step)
+        accumulated = self._versions.accumulators.indices(message.step)
         if accumulated != listed:
             return f"accumulated {sorted(accumulated)}, the roster says {sorted(listed)}"
         return ""

@@ -19,6 +19,7 @@ from swarmrt.scheduler.peer.work.tasks import Tasks
 
 class SyncVersions(Versions):
     def __init__(self, seat: Seat) -> None:
+        super().__init__()
         settings = seat.settings
         sizes = (settings.gradient_bytes, settings.update_bytes)
         self.reducing = Reducing(seat.me, *sizes, seat.store)
@@ -82,7 +83,7 @@ class SyncVersions(Versions):
     def awaited(self) -> int | None:
         return self.reducing.awaited()
 
-    def validate(self, tasks: Tasks, record: set[MicrobatchId]) -> None:
+    def validate(self, tasks: Tasks) -> None:
         """Check that rounds are bounded, and that tasks and record are of steps that are open."""
         self.reducing.validate()
         version, newest = self._seat.version, self._seat.version + self._staleness
@@ -90,5 +91,5 @@ class SyncVersions(Versions):
             step = task.microbatch.commits_in
             assert version <= step <= newest + 1, (version, task)
             assert step <= newest or task.backward is Status.AWAITED
-        for microbatch in record:
+        for microbatch in self.accumulators.record:
             assert version <= microbatch.commits_in <= newest, microbatch

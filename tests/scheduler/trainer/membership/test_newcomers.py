@@ -360,10 +360,10 @@ def test_who_is_left_out_while_it_loads_stops_and_tells_its_owner() -> None:
 def test_who_is_left_out_of_rounds_voids_its_work() -> None:
     peer = Peer()
     peer.accumulate()
-    assert peer.core.seat_core.computing.record
+    assert peer.core.seat_core.accumulators.record
     told = peer.get(LeftOut(1, 1, "round", 31.2, 1.5, 60.0))
     assert _only(told, ReportLeftOut) and not _only(told, StopLoading)
-    assert not peer.core.seat_core.computing.record and peer.core.seat.state == "joining"
+    assert not peer.core.seat_core.accumulators.record and peer.core.seat.state == "joining"
 
 
 def test_what_is_said_of_an_earlier_admission_or_by_others_counts_for_nothing() -> None:
