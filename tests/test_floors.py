@@ -106,6 +106,17 @@ def test_no_circles() -> None:
     list(graphlib.TopologicalSorter(graph).static_order())
 
 
+def test_one_file_chooses_how_a_seat_makes_versions() -> None:
+    """All others, work and membership among them, ask `updating.strategy`."""
+    way = "swarmrt.scheduler.peer.updating.sync"
+    choosing = {
+        module
+        for module, file in MODULES.items()
+        if not module.startswith(way) and any(i.startswith(way) for i in imports_of(file))
+    }
+    assert choosing == {"swarmrt.scheduler.peer.seat_core"}
+
+
 def test_commands_begin_without_what_only_some_of_them_need() -> None:
     """torch and hivemind take seconds to be imported, also for `swarmrt config`."""
     code = (

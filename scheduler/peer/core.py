@@ -20,7 +20,7 @@ from swarmrt.scheduler.timing.times import BEACON_S
 class PeerCore:
     def __init__(self, settings: PeerSettings) -> None:
         self.seat = Seat(settings)
-        self.host = Host(self.seat.store.gradient_bytes, settings.staleness)
+        self.host = Host(self.seat.store.gradient_bytes)
         self.seat_core = SeatCore(self.host, self.seat)
         self._trainer, self._trainer_gone_s = settings.trainer, settings.trainer_gone_s
 
@@ -68,7 +68,7 @@ class PeerCore:
     def _moved(self, event: Moved, now: float) -> list[Instruction]:
         """Take note of what the link carries, and of what this peer awaits over it."""
         is_loading = self.seat.state == "loading"
-        awaited = "state" if is_loading else self.seat_core.reducing.awaited()
+        awaited = "state" if is_loading else self.seat_core.versions.awaited
         self.host.link.moved(event, awaited, now)
         return []
 

@@ -11,10 +11,10 @@ from swarmrt.scheduler.timing.link_rate import LinkRate
 
 
 class Host:
-    def __init__(self, gradient_bytes: int, staleness: int) -> None:
+    def __init__(self, gradient_bytes: int) -> None:
         """`gradient_bytes`: of its stage's gradient, as it travels."""
         self.link = LinkRate(gradient_bytes)
-        self.queue = ComputeQueue(staleness)
+        self.queue = ComputeQueue()
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
 
     @property

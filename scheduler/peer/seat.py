@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import PeerId
 from swarmrt.messages import Message, PeerState
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.instructions import Send
@@ -25,7 +25,6 @@ class Seat:
     key: bytes = b""  # of the trainer's seals for this peer; without it there are none
     is_draining: bool = False  # takes no new work
     is_stepping: bool = False  # the optimizer runs
-    skipping: int = -1  # the step of which nothing is to be computed any more
     made_by: tuple[int, float] = (-1, 0.0)  # round and norm of the update that made this version
     load_rests_in: tuple[int, int] | None = None  # epoch and term in which the next try waits
 
@@ -55,15 +54,6 @@ class Seat:
     @property
     def is_serving(self) -> bool:
         return self.state == "serving"
-
-    @property
-    def newest_step(self) -> int:
-        """Return the newest step that this version can compute."""
-        return self.version + self.settings.staleness
-
-    def skips(self, microbatch: MicrobatchId) -> bool:
-        """Return whether it is of a step that is skipped."""
-        return microbatch.step == self.skipping and not microbatch.held_out
 
     def to_trainer(self, message: Message) -> Send:
         return Send(self.settings.trainer, message)

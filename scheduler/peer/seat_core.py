@@ -56,8 +56,9 @@ from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.membership.loading import Loading
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
-from swarmrt.scheduler.peer.updating.sync import Updating
+from swarmrt.scheduler.peer.updating.strategy import Updating, Versions
+from swarmrt.scheduler.peer.updating.sync.sync import Sync
+from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.failures import Failures
@@ -70,23 +71,23 @@ from swarmrt.scheduler.peer.work.recovery import Recovery
 class SeatCore:
     def __init__(self, host: Host, seat: Seat) -> None:
         self.seat = seat
-        settings = seat.settings
-        self.computing = work = Computing(seat, host.queue)
-        sizes = (settings.gradient_bytes, settings.update_bytes)
-        self.reducing = reducing = Reducing(seat.me, *sizes, seat.store)
+        versions = SyncVersions(seat)  # the one way for now
+        self.versions: Versions = versions
+        self.accumulators = versions.accumulators
+        self.computing = work = Computing(seat, versions, host.queue)
         self.outputs = outputs = Outputs(seat, work)
-        self.forwards = forwards = Forwards(seat, work, outputs)
-        self.backwards = Backwards(seat, work, outputs, forwards, reducing)
-        self.recovery = Recovery(seat, work, outputs, forwards, self.backwards, reducing)
+        self.forwards = forwards = Forwards(seat, versions, work, outputs)
+        self.backwards = Backwards(seat, versions, work, outputs, forwards)
+        self.recovery = Recovery(seat, versions, work, outputs, forwards, self.backwards)
         self.neighbours = Neighbours(seat, outputs, forwards, self.recovery)
         self.leaving = Leaving(seat, work)
-        self.beacons = beacons = Beacons(host, seat, work, reducing, self.leaving)
-        self.terms = terms = Terms(seat, work, outputs, reducing, beacons)
-        self.failures = Failures(seat, work, outputs, forwards, self.recovery, terms)
-        self.updating = Updating(seat, work, outputs, reducing, terms)
-        self.loading = Loading(seat, reducing, beacons, terms, self.updating)
+        self.beacons = beacons = Beacons(host, seat, versions, work, self.leaving)
+        self.terms = terms = Terms(seat, versions, work, outputs, beacons)
+        self.failures = Failures(seat, versions, work, outputs, forwards, self.recovery, terms)
+        self.updating: Updating = Sync(seat, versions, work, outputs, terms)
+        self.loading = Loading(seat, versions, beacons, terms, self.updating)
         members = (self.leaving, beacons, terms, self.loading)
-        self.joining = Joining(host, seat, reducing, self.neighbours, *members)
+        self.joining = Joining(host, seat, versions, self.neighbours, *members)
         self.believing = Believing(seat, work.tasks)
 
     def happened(self, event: Event, now: float) -> list[Instruction]:
@@ -100,18 +101,10 @@ class SeatCore:
                 return self.backwards.weights_done(event)
             case ComputeFailed():
                 return self.failures.failed(event, now)
-            case PartUnfit():
-                return self.updating.part_unfit(event)
-            case PartSummed():
-                return self.updating.part_summed(event)
-            case GradientCombined():
-                return self.updating.combined(event)
-            case PartUpdated():
-                return self.updating.part_updated(event)
-            case UpdateJoined():
-                return self.updating.joined(event)
+            case PartUnfit() | PartSummed() | GradientCombined() | PartUpdated() | UpdateJoined():
+                return self.updating.happened(event, now)
             case Stepped():
-                return self._stepped(event)
+                return self._stepped(event, now)
             case StateLoaded():
                 return self.loading.loaded(event, now)
             case StateUnavailable():
@@ -145,10 +138,10 @@ class SeatCore:
                 return self.recovery.give_frame(sender, message)
             case NoFrame():
                 return self.recovery.no_frame(sender, message)
-            case Part():
-                return self.updating.part(sender, message)
             case Stale(work):
                 return self.forwards.stale(sender, work.microbatch)
+            case Part() | Prepare() | Update() | Apply():
+                return self.updating.heard(sender, message, now)
         return self._heard_from_trainer(message, now)
 
     def _heard_from_trainer(self, message: Message, now: float) -> list[Instruction]:
@@ -164,12 +157,6 @@ class SeatCore:
                 return self.recovery.recover(message)
             case Standing() if message.epoch == seat.epoch:
                 return self.neighbours.standing(message, now)
-            case Prepare():
-                return self.updating.prepare(message)
-            case Update():
-                return self.updating.update(message)
-            case Apply():
-                return self.updating.apply(message)
             case Drain(epoch, back) if epoch == seat.epoch and self.leaving.is_wanted:
                 return self.leaving.drain(not back)
             case LeftOut(epoch, term) if (epoch, term) == (seat.epoch, seat.term):
@@ -180,15 +167,14 @@ class SeatCore:
 
     def settle(self) -> list[Instruction]:
         """Do what the last event has made possible; call it after each."""
-        seat = self.seat
-        done = self.updating.skip_when_idle() if seat.skipping == seat.version else []
-        if seat.is_draining:
+        done = self.updating.settle()
+        if self.seat.is_draining:
             done += self.leaving.ask_when_idle()
         return done + self.outputs.agenda.arm()
 
-    def _stepped(self, event: Stepped) -> list[Instruction]:
-        applied = self.updating.stepped(event)
-        after = self.joining.stepped(is_spoiled=self.computing.is_spoiled)
+    def _stepped(self, event: Stepped, now: float) -> list[Instruction]:
+        applied = self.updating.happened(event, now)
+        after = self.joining.stepped(is_spoiled=self.accumulators.is_spoiled)
         return [*applied, *after, *self.updating.go_on(), *self.computing.compute()]
 
     def _send_failed(self, to: PeerId, message: Message, now: float) -> list[Instruction]:
@@ -198,7 +184,7 @@ class SeatCore:
             case GetFrame():
                 return self.recovery.send_failed(to, message)
             case Part():
-                return self.updating.part_not_sent(to, message)
+                return self.updating.not_sent(to, message)
         return []
 
     def validate(self) -> None:
@@ -206,7 +192,7 @@ class SeatCore:
         seat = self.seat
         self.outputs.next.wiring.validate()
         self.outputs.retention.validate(self.computing.tasks)
-        self.reducing.validate()
         self.computing.validate()
+        self.versions.validate(self.computing.tasks)
         if not seat.is_serving:
-            assert not len(self.computing.tasks) and not self.computing.record
+            assert not len(self.computing.tasks) and not self.accumulators.record

@@ -16,6 +16,8 @@ from swarmrt.scheduler.events import (
 )
 from swarmrt.scheduler.instructions import Instruction, Send, StartDeadline
 from swarmrt.scheduler.peer.core import PeerCore
+from swarmrt.scheduler.peer.updating.sync.reducing import Reducing
+from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 from swarmrt.scheduler.settings import PeerSettings
 
 ME, TRAINER, UP, UP2, A, B = map(PeerId, ["me", "trainer", "up", "up2", "a", "b"])
@@ -97,6 +99,12 @@ class Peer:
         task = self.core.seat_core.computing.tasks.get(mb)
         assert task is not None and task.pushed_to is not None
         return task.pushed_to
+
+    @property
+    def reducing(self) -> Reducing:
+        versions = self.core.seat_core.versions
+        assert isinstance(versions, SyncVersions)
+        return versions.reducing
 
     def accumulate(self, mb: MicrobatchId = MB) -> list[Instruction]:
         """All the way to the receipt."""

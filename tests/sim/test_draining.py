@@ -28,7 +28,7 @@ def test_drain_one_lose_the_other(stage: int, seed: int) -> None:
     first, second = world.live(stage)
     core = world.peers[first].process.core
     assert isinstance(core, PeerCore)
-    while not core.seat_core.computing.record:
+    while not core.seat_core.accumulators.record:
         world.clock.step()  # until it holds something of a step
     world.drain(first)
     while not core.seat.is_draining:

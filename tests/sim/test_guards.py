@@ -25,7 +25,7 @@ from swarmrt.scheduler.fetching.sharing import IN_ALL, Sharing
 from swarmrt.scheduler.instructions import Instruction, Send, Stop, StopLoading
 from swarmrt.scheduler.peer.membership.joining import Joining as PeersJoining
 from swarmrt.scheduler.peer.membership.leaving import Leaving
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.sync.reducing import Reducing
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.queue import ComputeQueue
 from swarmrt.scheduler.timing import estimate, link_rate

@@ -12,7 +12,7 @@ import pytest
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.peer.updating.sync import Updating
+from swarmrt.scheduler.peer.updating.sync.sync import Sync
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.task import Status
@@ -45,7 +45,7 @@ def without_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_roster_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Updating, "_disagreement", lambda self, message: "")
+    monkeypatch.setattr(Sync, "_disagreement", lambda self, message: "")
 
 
 def without_epoch_check(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,11 +65,12 @@ def without_dedupe(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Computing._start_next
 
     def start_next(self: Computing) -> Any:
-        record, self.record = self.record, set()
+        accumulators = self._accumulators
+        record, accumulators.record = accumulators.record, set()
         try:
             return original(self)
         finally:
-            self.record = record
+            accumulators.record = record
 
     monkeypatch.setattr(Computing, "_start_next", start_next)
     monkeypatch.setattr(

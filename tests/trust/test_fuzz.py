@@ -283,7 +283,7 @@ class Playing:
 
     def _commit(self) -> None:
         seat = self.core.seat
-        indices = tuple(sorted(self.core.seat_core.computing.accumulated(seat.version)))
+        indices = tuple(sorted(self.core.seat_core.accumulators.indices(seat.version)))
         number = self.rng.randrange(1, 100)
         self.feed(
             Received(TRAINER, Prepare(seat.epoch, seat.version, number, ((ME, indices),), (), 10))
@@ -323,7 +323,7 @@ def test_strangers_change_nothing(stage: int) -> None:
     """Not what is in the accumulators, and so not what the trainer finds when it commits."""
     for seed in range(10):
         playing = play(stage, seed, 300, (STRANGER,))
-        assert playing.core.seat_core.computing.record <= playing.granted
+        assert playing.core.seat_core.accumulators.record <= playing.granted
 
 
 @pytest.mark.parametrize("stage", range(STAGES))

@@ -51,7 +51,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Send,
 )
-from swarmrt.scheduler.peer.updating.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
+from swarmrt.scheduler.peer.updating.sync.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
 from tests.scheduler.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 SECRET = bytes(16)
@@ -257,7 +257,7 @@ def test_microbatches_that_the_run_does_not_have_are_not_taken(microbatch: Micro
         assert (
             peer.get(Recover(1, microbatch, (UP, ME, A)[: 3 if peer is middle else 2], ALL)) == []
         )
-        assert not peer.core.seat_core.computing.record
+        assert not peer.core.seat_core.accumulators.record
 
 
 def test_steps_that_are_not_open_are_not_taken() -> None:
@@ -328,7 +328,7 @@ def test_rosters_that_make_no_sense_begin_no_round(
 ) -> None:
     peer = Peer()
     assert peer.get(Prepare(1, 0, 1, roster, listeners, 10)) == []
-    assert peer.core.seat_core.reducing.round(0) is None
+    assert peer.reducing.round(0) is None
 
 
 @pytest.mark.parametrize("tokens", [0, -5, 1 << 63])
@@ -346,7 +346,7 @@ def test_what_is_kept_of_steps_to_come_is_bounded() -> None:
     for step in range(MOST_STEPS + 100):
         peer.get(Prepare(1, step, step, ((OTHER, ()),), (ME,), 10))
         peer.get(Apply(1, step, step, 1.0, False))
-    reducing = peer.core.seat_core.reducing
+    reducing = peer.reducing
     assert reducing.round(MOST_STEPS + 2) is None
     assert len(reducing._applies) <= reducing.most_behind + 2
 
@@ -407,7 +407,9 @@ def test_a_made_up_microbatch_is_never_accumulated() -> None:
     for sender in (EVIL, A, B):
         peer.get(Backward(1, made_up, (UP, ME, sender), ALL), sender)
         peer.get(Backward(1, MB, (UP, ME, sender), ALL), sender)
-    assert not len(peer.core.seat_core.computing.tasks) and not peer.core.seat_core.computing.record
+    assert (
+        not len(peer.core.seat_core.computing.tasks) and not peer.core.seat_core.accumulators.record
+    )
 
 
 def test_the_first_input_counts_and_what_comes_after_is_not_kept() -> None:
@@ -427,7 +429,7 @@ def test_early_parts_of_one_sender_leave_room_for_others() -> None:
     for number in range(100):
         for index in range(20):
             peer.get(Part(1, 0, number, index, False), PeerId(f"evil{number}"))
-    assert len(peer.core.seat_core.reducing._early) == MAX_EARLY_PARTS
+    assert len(peer.reducing._early) == MAX_EARLY_PARTS
 
 
 def test_early_parts_that_are_none_of_their_round_are_dropped() -> None:
@@ -519,11 +521,11 @@ def test_backward_that_fails_midway_voids_what_is_in_the_accumulators(what: Fail
         peer.feed(BackwardDone(MB, 1.0, 100))
     failed = peer.feed(ComputeFailed(MB, what, "it fails"))
     assert ClearGradients() in failed and sent(failed, Released)[0][1].failed
-    assert not peer.core.seat_core.computing.record and not peer.core.seat.is_serving
+    assert not peer.core.seat_core.accumulators.record and not peer.core.seat.is_serving
     assert peer.core.seat.term == 0, "the trainer sees that its work is void, and admits it again"
     peer.get(Admit(1, 2, 0, "", -1, 0.0, ()))
     peer.get(Standing(1, 0, UP, True))
-    assert not peer.core.seat_core.computing.is_spoiled and keeps(peer.forward())
+    assert not peer.core.seat_core.accumulators.is_spoiled and keeps(peer.forward())
 
 
 def test_what_fails_and_is_void_already_is_cleared_with_the_rest() -> None:

@@ -9,16 +9,16 @@ from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.membership.waiting import Waiting
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.computing import Computing
 
 
 class Beacons:
     def __init__(
-        self, host: Host, seat: Seat, computing: Computing, reducing: Reducing, leaving: Leaving
+        self, host: Host, seat: Seat, versions: Versions, computing: Computing, leaving: Leaving
     ) -> None:
-        self._host, self._seat = host, seat
-        self._computing, self._reducing, self._leaving = computing, reducing, leaving
+        self._host, self._seat, self._versions = host, seat, versions
+        self._computing, self._leaving = computing, leaving
         self._waiting = Waiting()
 
     def beat(self, now: float) -> list[Instruction]:
@@ -39,7 +39,7 @@ class Beacons:
 
     def beacon(self) -> Send:
         seat, computing, link = self._seat, self._computing, self._host.link
-        queued = 0 if seat.is_stepping else computing.queue.computable(seat.version)
+        queued = 0 if seat.is_stepping else computing.queue.computable(self._versions.newest)
         state: PeerState = "leaving" if self._leaving.is_wanted and seat.is_serving else seat.state
         return seat.to_trainer(
             Beacon(
@@ -49,12 +49,12 @@ class Beacons:
                 state,
                 seat.version,
                 seat.digest,
-                self._reducing.prepared(seat.version),
+                self._versions.prepared,
                 *seat.made_by,
                 queued,
                 computing.done,
                 computing.pace.service_s,
-                self._reducing.waits_for(seat.version) if seat.is_serving else PeerId(""),
+                self._versions.waits_for if seat.is_serving else PeerId(""),
                 link.gradient_bytes,
                 link.moved_bytes,
                 link.gradient_s,

@@ -17,7 +17,7 @@ from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.membership.loading import Loading
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.neighbours import Neighbours
 
 
@@ -26,14 +26,14 @@ class Joining:
         self,
         host: Host,
         seat: Seat,
-        reducing: Reducing,
+        versions: Versions,
         neighbours: Neighbours,
         leaving: Leaving,
         beacons: Beacons,
         terms: Terms,
         loading: Loading,
     ) -> None:
-        self._host, self._seat, self._reducing = host, seat, reducing
+        self._host, self._seat, self._versions = host, seat, versions
         self._neighbours, self._leaving = neighbours, leaving
         self._beacons, self._terms, self._loading = beacons, terms, loading
         self._put_off: Admit | Hail | LeftOut | None = None  # that came while it was stepping
@@ -70,7 +70,7 @@ class Joining:
         if seat.is_stepping:
             self._put_off = message
             return []
-        void = [*self._terms.void_work(), *self._reducing.clear()]
+        void = [*self._terms.void_work(), *self._versions.clear()]
         self._neighbours.forget()
         seat.epoch, seat.term = message.epoch, message.term
         seat.key = bytes.fromhex(message.key)

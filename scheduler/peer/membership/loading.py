@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from swarmrt.messages import Admit
 from swarmrt.scheduler.events import StateLoaded, StateUnavailable
-from swarmrt.scheduler.instructions import Instruction, LoadState, StartDeadline, StopLoading
+from swarmrt.scheduler.instructions import Instruction, StartDeadline, StopLoading
 from swarmrt.scheduler.peer.membership.beacons import Beacons
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
-from swarmrt.scheduler.peer.updating.sync import Updating
+from swarmrt.scheduler.peer.updating.strategy import Updating, Versions
 from swarmrt.scheduler.timing.times import LOAD_AGAIN_S
 
 MOST_DOUBLINGS = 6  # about half a minute
@@ -21,31 +20,26 @@ MOST_DOUBLINGS = 6  # about half a minute
 
 class Loading:
     def __init__(
-        self, seat: Seat, reducing: Reducing, beacons: Beacons, terms: Terms, updating: Updating
+        self, seat: Seat, versions: Versions, beacons: Beacons, terms: Terms, updating: Updating
     ) -> None:
-        self._seat, self._reducing, self._beacons = seat, reducing, beacons
+        self._seat, self._versions, self._beacons = seat, versions, beacons
         self._terms, self._updating = terms, updating
-        self._awaited_digest = ""  # of the version that it was admitted at, where it is known
         self._in_vain = 0  # loads in a row
 
     def begin(self, message: Admit) -> list[Instruction]:
         """Serve with the state that it is admitted at; load it first, unless it is here."""
         seat = self._seat
-        self._awaited_digest = message.digest
-        seat.made_by = (message.applied, message.norm)
-        is_held = bool(seat.digest) and message.digest in ("", seat.digest)
-        if message.version == seat.version and is_held:
+        load = self._updating.admitted(message)
+        if load is None:
             return self._terms.serve()
-        seat.state, seat.digest = "loading", ""  # until it is here
-        seat.load_rests_in = None
-        seat.version = message.version  # what it follows from here on
-        return [LoadState(message.version, message.donors, message.digest)]
+        seat.state, seat.load_rests_in = "loading", None
+        return [load]
 
     def stop(self) -> list[Instruction]:
         """Load no more, if that is under way."""
         if self._seat.state != "loading":
             return []
-        return [StopLoading(), *self._reducing.clear()]
+        return [StopLoading(), *self._versions.clear()]
 
     def loaded(self, event: StateLoaded, now: float) -> list[Instruction]:
         """Serve with the state that is here. If the trainer was lost meanwhile, it is kept for the
@@ -54,9 +48,9 @@ class Loading:
         is_awaited = seat.state == "loading" or (seat.state == "joining" and not seat.digest)
         if not is_awaited or event.version != seat.version:
             return []
-        if self._awaited_digest not in ("", event.digest):
+        if not self._updating.loaded(event):
             return self._load_failed(now)
-        seat.digest, self._in_vain = event.digest, 0
+        self._in_vain = 0
         if seat.state == "joining":
             return [self._beacons.beacon()]
         return self._terms.serve() + self._updating.go_on()
@@ -72,9 +66,9 @@ class Loading:
         self._in_vain += 1
         seat.load_rests_in = (seat.epoch, seat.term)
         if self._in_vain == 1:
-            return [*self._reducing.clear(), *self.again()]
+            return [*self._versions.clear(), *self.again()]
         rest_s = LOAD_AGAIN_S * 2 ** min(self._in_vain - 2, MOST_DOUBLINGS)
-        return [*self._reducing.clear(), StartDeadline("load", now + rest_s)]
+        return [*self._versions.clear(), StartDeadline("load", now + rest_s)]
 
     def again(self) -> list[Instruction]:
         """Show the trainer that this peer needs to be admitted once more."""

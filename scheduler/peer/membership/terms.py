@@ -6,7 +6,7 @@ from swarmrt.messages import Ready
 from swarmrt.scheduler.instructions import Announce, Instruction, Send
 from swarmrt.scheduler.peer.membership.beacons import Beacons
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.outputs import Outputs
 
@@ -15,13 +15,13 @@ class Terms:
     def __init__(
         self,
         seat: Seat,
+        versions: Versions,
         computing: Computing,
         outputs: Outputs,
-        reducing: Reducing,
         beacons: Beacons,
     ) -> None:
-        self._seat, self._computing, self._outputs = seat, computing, outputs
-        self._reducing, self._beacons = reducing, beacons
+        self._seat, self._versions, self._beacons = seat, versions, beacons
+        self._computing, self._outputs = computing, outputs
 
     def serve(self) -> list[Instruction]:
         """Begin to serve: the state is here."""
@@ -36,11 +36,9 @@ class Terms:
         return seat.to_trainer(Ready(seat.epoch, seat.term, seat.version, seat.digest))
 
     def void_work(self) -> list[Instruction]:
-        """Void all of this step but a gradient that is whole, and that others may apply."""
+        """Void all that no version has."""
         self._outputs.clear()
-        self._seat.skipping = -1
-        void = self._computing.void()
-        return void + self._reducing.clear(but_prepared=self._seat.version)
+        return [*self._computing.void(), *self._versions.void()]
 
     def begin_anew(self) -> list[Instruction]:
         """End this term, and show the trainer that this peer needs another one."""

@@ -1,1 +1,1 @@
-"""A peer's updates: how the gradients of a step become the next version of its stage."""
+"""A peer's updates: how gradients become the next version of its stage."""

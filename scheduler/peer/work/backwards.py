@@ -15,7 +15,7 @@ from swarmrt.messages import Accumulated, Backward, Granted
 from swarmrt.scheduler.events import BackwardDone, WeightGradientsDone
 from swarmrt.scheduler.instructions import InputGrad, Instruction, KeepGradient, Send
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.outputs import Outputs
@@ -27,13 +27,14 @@ class Backwards:
     def __init__(
         self,
         seat: Seat,
+        versions: Versions,
         computing: Computing,
         outputs: Outputs,
         forwards: Forwards,
-        reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._outputs, self._forwards, self._reducing = outputs, forwards, reducing
+        self._versions, self._accumulators = versions, versions.accumulators
+        self._outputs, self._forwards = outputs, forwards
 
     def granted(self, message: Granted, now: float) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
@@ -67,20 +68,20 @@ class Backwards:
         may_run = task.has_graph and (task.has_gradient or is_granted)
         if task.backward is not Status.AWAITED or task.forward is not Status.DONE or not may_run:
             return []
-        if task.microbatch in self._computing.record and not task.passes_on(self._seat.stage):
+        if task.microbatch in self._accumulators.record and not task.passes_on(self._seat.stage):
             return self._receipts(task)
         self._tasks.queue("backward", task)
         return self._computing.compute()
 
     def done(self, event: BackwardDone) -> list[Instruction]:
-        adds = self._computing.is_adding(event.microbatch)
+        adds = self._accumulators.is_adding(event.microbatch)
         task, void = self._computing.backward_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]
         self._forwards.blame.worked(task.gradient_of)
         task.backward_computed(event.frame_bytes, is_first=self._seat.is_first)
         if adds:
-            void = self._reducing.void(event.microbatch.step)  # what is to be reduced has changed
+            void = self._versions.added(event.microbatch)
         given = [*void, *self._receipts(task)]  # before the frame may be dropped
         kept = self._outputs.retention.keep_within(task)
         return [*given, *kept, *self._computing.compute()]
@@ -90,7 +91,7 @@ class Backwards:
         task, void = self._computing.weight_gradients_finished(event)
         if task is None:
             return [*void, *self._computing.compute()]
-        void = self._reducing.void(event.microbatch.step)
+        void = self._versions.added(event.microbatch)
         return [*void, self.receipt(event.microbatch), *self._computing.compute()]
 
     def _receipts(self, task: Task) -> list[Instruction]:
@@ -98,7 +99,7 @@ class Backwards:
         instructions: list[Instruction] = []
         if task.passes_on(self._seat.stage) and task.has_input_grad:
             instructions = [self.send_input_grad(task)]
-        if task.microbatch in self._computing.record:
+        if task.microbatch in self._accumulators.record:
             instructions.append(self.receipt(task.microbatch))
         return instructions
 

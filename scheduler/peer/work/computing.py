@@ -1,4 +1,4 @@
-"""The computations of a peer, and what it has in its accumulators.
+"""The computations of a seat: what is computed next, and what becomes of what was computed.
 
 Rules:
 - One computation at a time: backward before forward, and within each the oldest first.
@@ -7,8 +7,6 @@ Rules:
   up the commit of an earlier step, or when too many are left (zero bubble pipelines: Qi et al.
   2023, section 2).
 - At the last stage, a grant that comes in next to no time is waited for: its backward goes first.
-- A microbatch is accumulated at most once, by the record. It is in it when all of its gradient is
-  in the accumulator.
 - One that was given up belongs to others, until it is granted anew: what is repeated of an earlier
   grant counts no more.
 - What is void while it runs counts no more, and nothing else is started until it is over.
@@ -27,27 +25,24 @@ from swarmrt.scheduler.instructions import (
     RunWeightGradients,
 )
 from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.pace import Pace
 from swarmrt.scheduler.peer.work.queue import ComputeQueue
-from swarmrt.scheduler.peer.work.task import KINDS, Kind, Status, Task
+from swarmrt.scheduler.peer.work.task import KINDS, Kind, Task
 from swarmrt.scheduler.peer.work.tasks import Tasks
 
 MAX_QUEUED = 1024  # computations, however little time they seem to take
 
 
 class Computing:
-    def __init__(self, seat: Seat, queue: ComputeQueue) -> None:
+    def __init__(self, seat: Seat, versions: Versions, queue: ComputeQueue) -> None:
         self.queue = queue
         self.pace = Pace(queue)
         self.tasks = Tasks(queue)
-        self.record: set[MicrobatchId] = set()  # accumulated, and not applied yet
         self.given_up: set[MicrobatchId] = set()  # released, and not granted since
         self.done = 0  # computations, ever
         self.awaited: MicrobatchId | None = None  # its grant is about to come
-        self.is_spoiled = False  # a part of a gradient may be in the accumulators
-        self._seat = seat
-        self._adding: set[MicrobatchId] = set()  # that a started computation adds
-        self._left: set[MicrobatchId] = set()  # whose weights' gradients are not all added yet
+        self._seat, self._versions, self._accumulators = seat, versions, versions.accumulators
 
     def compute(self) -> list[Instruction]:
         """Start what may be started."""
@@ -72,37 +67,37 @@ class Computing:
             case "backward":
                 return self._backward(task)
             case "weights":
-                self._adding.add(task.microbatch)
+                self._accumulators.begin(task.microbatch)
                 return RunWeightGradients(task.microbatch)
 
     def _choose(self) -> tuple[Kind, Task] | None:
         """Return what is computed next."""
-        version, queue = self._seat.version, self.queue
+        newest, queue = self._versions.newest, self.queue
         kind: Kind = "backward"
-        task = queue.oldest("backward", version)
+        task = queue.oldest("backward", newest)
         if task is None and self.awaited is not None:
             return None
         if task is None:
-            kind, task = "forward", queue.oldest("forward", version)
-        left = queue.oldest("weights", version)
+            kind, task = "forward", queue.oldest("forward", newest)
+        left = queue.oldest("weights", newest)
         if left is not None and (task is None or self._goes_first(left, task)):
             return "weights", left
         return (kind, task) if task is not None else None
 
     def _goes_first(self, left: Task, other: Task) -> bool:
         """Return whether weights' gradients that are left hold up a commit, or are too many."""
-        is_older = left.microbatch.step < other.microbatch.step
-        return is_older or self.queue.waiting("weights") > self._seat.settings.most_left
+        is_due = self._versions.is_due_before(left.microbatch, other.microbatch)
+        return is_due or self.queue.waiting("weights") > self._seat.settings.most_left
 
     def _backward(self, task: Task) -> RunBackward:
         seat, microbatch = self._seat, task.microbatch
         needed = seat.stage in task.need and not self.is_accumulated(microbatch)
         if needed:
-            self._adding.add(microbatch)
+            self._accumulators.begin(microbatch)
         may_wait = self.pace.is_long and seat.settings.most_left > 0
         later = needed and may_wait and task.passes_on(seat.stage)
         if later:
-            self._left.add(microbatch)
+            self._accumulators.leave_weights(microbatch)
         return RunBackward(microbatch, needed, later)
 
     def forward_finished(self, event: ForwardDone) -> tuple[Task | None, list[Instruction]]:
@@ -118,10 +113,10 @@ class Computing:
         added to the accumulators is cleared."""
         self.done += 1
         task = self.queue.end(event.microbatch)
-        if task is None or event.microbatch not in self._adding & self._left:
+        if task is None or not self._accumulators.is_half_added(event.microbatch):
             self.pace.backward_took(event.seconds)
             return task, self._added(event.microbatch, task)
-        self._adding.discard(event.microbatch)
+        self._accumulators.half_added(event.microbatch)
         task.weights_left(event.seconds)
         self.tasks.queue("weights", task)
         return task, []
@@ -133,7 +128,7 @@ class Computing:
         self.done += 1
         task = self.queue.end(event.microbatch)
         if task is not None:
-            self._left.discard(event.microbatch)
+            self._accumulators.weights_added(event.microbatch)
             self.pace.backward_took(task.backward_s + event.seconds)
         return task, self._added(event.microbatch, task)
 
@@ -143,31 +138,25 @@ class Computing:
         task = self.queue.end(microbatch)
         if task is None:
             return None, self._added(microbatch, None)
-        if microbatch in self._adding or microbatch in self._left:
-            self.is_spoiled = True
-        self._adding.discard(microbatch)
+        self._accumulators.failed(microbatch)
         return task, []
 
     def _added(self, microbatch: MicrobatchId, task: Task | None) -> list[Instruction]:
         """Take note that a computation is over which may have added to the accumulators."""
-        was_added = microbatch in self._adding
-        self._adding.discard(microbatch)
+        was_added = self._accumulators.ended(microbatch)
         if task is None:
             clear: list[Instruction] = [ClearGradients()] if was_added else []
             return [*clear, *self._forget_void(microbatch)]
         if was_added:
-            self.record.add(microbatch)
+            self._accumulators.record.add(microbatch)
         return []
-
-    def is_adding(self, microbatch: MicrobatchId) -> bool:
-        """Return whether a computation that is under way adds it."""
-        return microbatch in self._adding
 
     def is_accumulated(self, microbatch: MicrobatchId) -> bool:
         """Return whether it is in the accumulators, or on its way into them. What is void and still
         runs is cleared from them."""
-        is_being_added = microbatch in self._adding and self.queue.is_started(microbatch)
-        return is_being_added or microbatch in self.record or microbatch in self._left
+        accumulators = self._accumulators
+        is_being_added = accumulators.is_adding(microbatch) and self.queue.is_started(microbatch)
+        return is_being_added or accumulators.has(microbatch)
 
     def granted(self, microbatch: MicrobatchId, need: tuple[int, ...]) -> None:
         """Own this stage of the microbatch from now on, where it is needed."""
@@ -178,38 +167,30 @@ class Computing:
         """Forget what a void computation has left, unless it is to be computed again."""
         return [Forget(microbatch)] if microbatch not in self.tasks else []
 
-    # ------------------------------------------------------------------ the accumulators
+    # ------------------------------------------------------------------ what is over
 
     def void(self) -> list[Instruction]:
         """Drop all tasks, and what is in the accumulators."""
         instructions: list[Instruction] = [Forget(mb) for mb in self.tasks.clear()]
-        if self.record or self._adding or self._left or self.is_spoiled:
-            instructions.append(ClearGradients())
-        self.is_spoiled = False
-        self.record.clear()
-        self._left.clear()
+        instructions += self._accumulators.void()
         self.awaited = None
         self.given_up.clear()
         return instructions
 
-    def applied(self, version: int) -> list[Task]:
-        """Forget the steps before this version. Return the tasks that are left of them."""
-        self.record = {mb for mb in self.record if mb.step >= version}
-        self.given_up = {mb for mb in self.given_up if mb.step >= version}
-        self._left = {mb for mb in self._left if mb.step >= version}
-        return [task for task in self.tasks if task.microbatch.step < version]
-
-    def accumulated(self, step: int) -> set[int]:
-        """Return the indices of the step's microbatches that are in the accumulators, if only in
-        part."""
-        return {mb.index for mb in self.record | self._left if mb.step == step}
+    def forget_what_is_over(self) -> list[Task]:
+        """Forget what a version that has just been made has settled. Return the tasks that are left
+        of it."""
+        is_over = self._versions.is_over
+        self._accumulators.forget(is_over)
+        self.given_up = {mb for mb in self.given_up if not is_over(mb)}
+        return [task for task in self.tasks if is_over(task.microbatch)]
 
     # ------------------------------------------------------------------ how much there is to do
 
     @property
     def is_idle(self) -> bool:
         """Return whether nothing of any step is left here."""
-        return not (len(self.tasks) or self.record or self.queue.num_started)
+        return not (len(self.tasks) or self._accumulators.record or self.queue.num_started)
 
     @property
     def is_full(self) -> bool:
@@ -218,15 +199,12 @@ class Computing:
         return waiting >= MAX_QUEUED or self.pace.backlog_s > self._seat.settings.queue_s
 
     def validate(self) -> None:
-        """Check that tasks and record are of steps that are open."""
+        """Check that tasks, and what is accumulated, are of microbatches that there are."""
         self.tasks.validate()
-        settings, version, newest = self._seat.settings, self._seat.version, self._seat.newest_step
+        settings = self._seat.settings
         for task in self.tasks:
-            step, index, held_out = task.microbatch
-            assert version <= step <= newest + 1, (version, task)
-            assert step <= newest or task.backward is Status.AWAITED
+            _, index, held_out = task.microbatch
             number = settings.eval_microbatches if held_out else settings.microbatches
             assert 0 <= index < number, task
-        for step, index, held_out in self.record:
-            assert version <= step <= newest, (step, index)
+        for _, index, held_out in self._accumulators.record:
             assert 0 <= index < settings.microbatches and not held_out

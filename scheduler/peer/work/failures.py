@@ -10,6 +10,7 @@ from swarmrt.scheduler.events import ComputeFailed
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.outputs import Outputs
@@ -20,13 +21,15 @@ class Failures:
     def __init__(
         self,
         seat: Seat,
+        versions: Versions,
         computing: Computing,
         outputs: Outputs,
         forwards: Forwards,
         recovery: Recovery,
         terms: Terms,
     ) -> None:
-        self._seat, self._computing, self._outputs = seat, computing, outputs
+        self._seat, self._accumulators = seat, versions.accumulators
+        self._computing, self._outputs = computing, outputs
         self._forwards, self._recovery, self._terms = forwards, recovery, terms
 
     def failed(self, event: ComputeFailed, now: float) -> list[Instruction]:
@@ -44,7 +47,7 @@ class Failures:
             self._outputs.next.refused(task.gradient_of, 0.0, until)
         how = (event.computation, reason, event.not_finite)
         told = self._recovery.could_not_be_computed(task, *how)
-        if not self._computing.is_spoiled:
+        if not self._accumulators.is_spoiled:
             return [*told, *self._computing.compute()]
         if seat.is_stepping:
             return told  # and the rest when that is over

@@ -12,6 +12,7 @@ from swarmrt.messages import Accepted, Busy, Evaluated, Forward, Stale
 from swarmrt.scheduler.events import ForwardDone
 from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
 from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.blame import Blame
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.outputs import Outputs
@@ -19,11 +20,13 @@ from swarmrt.scheduler.peer.work.task import Status, Task
 
 
 class Forwards:
-    def __init__(self, seat: Seat, computing: Computing, outputs: Outputs) -> None:
+    def __init__(
+        self, seat: Seat, versions: Versions, computing: Computing, outputs: Outputs
+    ) -> None:
         self.before: set[PeerId] = set()  # replicas of the stage before, by the trainer's word
         self.blame = Blame()
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._outputs = outputs
+        self._versions, self._outputs = versions, outputs
 
     # ------------------------------------------------------------------ taking it
 
@@ -34,7 +37,7 @@ class Forwards:
         if message.epoch != seat.epoch or not seat.is_serving:
             is_old = message.epoch < seat.epoch
             return [Send(sender, Stale(message.work) if is_old else self._load(Busy, message))]
-        if microbatch.step < seat.version or seat.skips(microbatch):
+        if self._versions.is_over(microbatch):
             return [Send(sender, Stale(message.work))]
         if not self._is_known(sender) or self.blame.bars(sender, now):
             return [Send(sender, self._load(Busy, message))]
@@ -43,12 +46,12 @@ class Forwards:
                 return [Send(sender, self._load(Busy, message))]
             accepted = self._load(Accepted, message)
             return [Send(sender, accepted), *self._again(task, sender, message, now)]
-        newest = seat.version if microbatch.held_out else seat.newest_step
-        is_far = microbatch.step > newest + 1
-        if seat.is_draining or is_far or self._computing.is_full:
+        is_too_early = self._versions.is_too_early(microbatch)
+        if seat.is_draining or is_too_early or self._computing.is_full:
             return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
-        task = self._tasks.add(Task.of(message.work, message.route, sender))
+        runs_on = self._versions.runs_on(microbatch)
+        task = self._tasks.add(Task.of(message.work, message.route, sender, runs_on))
         self._tasks.queue("forward", task)
         return [KeepInput(microbatch), Send(sender, accepted), *self._computing.compute()]
 

@@ -18,8 +18,7 @@ MOST_AHEAD = 8  # computations that are handed over before the running one ends
 
 
 class ComputeQueue:
-    def __init__(self, staleness: int = 0) -> None:
-        self._staleness = staleness
+    def __init__(self) -> None:
         self._queues: dict[Kind, list[Entry]] = {kind: [] for kind in KINDS}
         self._num_queued: Counter[tuple[Kind, int]] = Counter()  # by version that it needs
         self._num_open: Counter[Kind] = Counter()  # queued and started
@@ -34,9 +33,8 @@ class ComputeQueue:
         self._num_open[kind] += 1
         self._added += 1
         microbatch = task.microbatch
-        version = microbatch.runs_on(self._staleness)
         # by the weights that it needs, then evaluations, which hold up a commit, then by index
-        entry = (version, not microbatch.held_out, microbatch.index, self._added, task)
+        entry = (task.runs_on, not microbatch.held_out, microbatch.index, self._added, task)
         heapq.heappush(self._queues[kind], entry)
 
     def drop(self, task: Task) -> None:
@@ -125,7 +123,7 @@ class ComputeQueue:
         return sum(waiting) + len(self._started)
 
     def _count(self, kind: Kind, task: Task, change: int) -> None:
-        key = (kind, task.microbatch.runs_on(self._staleness))
+        key = (kind, task.runs_on)
         self._num_queued[key] += change
         if not self._num_queued[key]:
             del self._num_queued[key]
@@ -139,10 +137,10 @@ class ComputeQueue:
             assert not task.is_dropped, task
             assert Status.RUNNING not in statuses or microbatch in self._started, task
             if Status.QUEUED in statuses:
-                version = microbatch.runs_on(self._staleness)
                 for kind, status in zip(KINDS, statuses, strict=True):
                     if status is Status.QUEUED:
-                        queued[kind, version] = queued.get((kind, version), 0) + 1
+                        key = (kind, task.runs_on)
+                        queued[key] = queued.get(key, 0) + 1
                         num_open[kind] += 1
         for kind, _ in self._started.values():
             num_open[kind] += 1

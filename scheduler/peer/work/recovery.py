@@ -13,7 +13,7 @@ from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import FailedIn, FrameKind, GetFrame, NoFrame, Recover, Released
 from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Versions
 from swarmrt.scheduler.peer.work.backwards import Backwards
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.forwards import Forwards
@@ -28,15 +28,15 @@ class Recovery:
     def __init__(
         self,
         seat: Seat,
+        versions: Versions,
         computing: Computing,
         outputs: Outputs,
         forwards: Forwards,
         backwards: Backwards,
-        reducing: Reducing,
     ) -> None:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
-        self._outputs, self._forwards = outputs, forwards
-        self._backwards, self._reducing = backwards, reducing
+        self._versions, self._accumulators = versions, versions.accumulators
+        self._outputs, self._forwards, self._backwards = outputs, forwards, backwards
         self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
@@ -44,22 +44,25 @@ class Recovery:
     def recover(self, message: Recover) -> list[Instruction]:
         """Ask for what this peer lacks of a microbatch that it owns now."""
         microbatch, seat = message.microbatch, self._seat
-        is_open = seat.version <= microbatch.step <= seat.newest_step
-        is_open = is_open and not seat.skips(microbatch)
-        if message.epoch != seat.epoch or not seat.is_serving or not is_open:
+        if message.epoch != seat.epoch or not seat.is_serving:
             return []
-        if microbatch in self._computing.record:
+        if not self._versions.is_open(microbatch):
+            return []
+        if microbatch in self._accumulators.record:
             return [self._backwards.receipt(microbatch)]
         if microbatch in self._computing.given_up:
             return self._give_up_again(microbatch)
-        task = self._tasks.get(microbatch) or self._tasks.add(Task(microbatch))
+        task = self._tasks.get(microbatch)
+        if task is None:
+            runs_on = self._versions.runs_on(microbatch)
+            task = self._tasks.add(Task(microbatch, runs_on))
         if not seat.is_last:
             task.giver_named(message.path[seat.stage + 1])
         is_coming = self._computing.is_accumulated(microbatch)
         if is_coming or task.backward in (Status.QUEUED, Status.RUNNING):
             return []
         task.owned_anew(message, is_last=seat.is_last)
-        instructions = self._reducing.void(microbatch.step)
+        instructions = self._versions.owned_anew(microbatch)
         if task.forward is Status.AWAITED:
             instructions += self._get_input(task)
         if not seat.is_last and not task.has_gradient:
@@ -105,7 +108,7 @@ class Recovery:
         self, task: Task, what: FailedIn, reason: str, not_finite: bool
     ) -> list[Instruction]:
         """Leave to others what is not accumulated. Nothing of the task is left."""
-        if task.microbatch not in self._computing.record:
+        if task.microbatch not in self._accumulators.record:
             self._computing.given_up.add(task.microbatch)
         return [
             self._outputs.drop(task),
@@ -193,7 +196,7 @@ class Recovery:
             return None
         task.send_input_grad_to(sender, self._seat.stage - 1)
         if task.backward is not Status.DONE:
-            is_spent = task.microbatch in self._computing.record and not task.has_gradient
+            is_spent = task.microbatch in self._accumulators.record and not task.has_gradient
             is_coming = task.backward is not Status.AWAITED or not is_spent
             return self._backwards.run_or_answer(task) if is_coming else None
         return [self._backwards.send_input_grad(task)] if task.has_input_grad else None

@@ -50,6 +50,7 @@ NEXT: dict[Happening, dict[Status, Status]] = {
 @dataclass(slots=True)
 class Task:
     microbatch: MicrobatchId
+    runs_on: int = 0  # the version that it waits for
     attempt: int = 0
     route: tuple[PeerId, ...] = ()  # that the newest attempt passed before this stage
     onward: bool = False  # goes on to the next stage, or to a claim
@@ -93,9 +94,9 @@ class Task:
     output_wanted_by: PeerId | None = None  # as soon as it is there
 
     @classmethod
-    def of(cls, work: Work, route: tuple[PeerId, ...], sender: PeerId) -> Task:
+    def of(cls, work: Work, route: tuple[PeerId, ...], sender: PeerId, runs_on: int) -> Task:
         """Return the task of an attempt whose input has just come."""
-        return cls(work.microbatch, work.attempt, route, onward=True, input_of=sender)
+        return cls(work.microbatch, runs_on, work.attempt, route, onward=True, input_of=sender)
 
     # ------------------------------------------------------------------ what it is
 

@@ -281,7 +281,7 @@ def test_given_up_microbatch_is_not_owned_again_by_a_repeated_word(num_stages: i
     peer.forward(attempt=2)
     peer.get(recover)
     assert not any(isinstance(i, RunBackward) for i in peer.computed())
-    assert MB not in peer.core.seat_core.computing.record
+    assert MB not in peer.core.seat_core.accumulators.record
 
 
 def test_given_up_microbatch_is_owned_again_by_a_new_grant() -> None:

@@ -133,7 +133,7 @@ def test_first_half_voids_the_round_under_way() -> None:
     peer.get(Prepare(1, 0, 7, ((A, ()), (ME, ())), (), 10))
     peer.get(Backward(1, MB, (UP, ME, to), ALL), to)
     assert DropRound(0, 7) in peer.feed(BackwardDone(MB, 1.0, 100))
-    assert peer.core.seat_core.reducing.round(0) is None
+    assert peer.reducing.round(0) is None
 
 
 def test_what_is_left_is_void_with_the_rest() -> None:

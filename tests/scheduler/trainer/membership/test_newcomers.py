@@ -103,7 +103,7 @@ def test_a_newcomer_keeps_no_more_than_that_whatever_its_trainer_asks(
     kept = 0
     for step in range(30):
         peer.get(Prepare(1, step, step, ((A, (0,)),), (ME,), 10, by_owners=by_owners))
-        kept += peer.core.seat_core.reducing.round(step) is not None
+        kept += peer.reducing.round(step) is not None
     kept_bytes = kept * store.step_bytes(by_owners=by_owners)
     assert kept >= store.most_steps(by_owners=by_owners)
     assert kept_bytes <= store.bound_bytes(by_owners=by_owners)
@@ -360,10 +360,10 @@ def test_who_is_left_out_while_it_loads_stops_and_tells_its_owner() -> None:
 def test_who_is_left_out_of_rounds_voids_its_work() -> None:
     peer = Peer()
     peer.accumulate()
-    assert peer.core.seat_core.computing.record
+    assert peer.core.seat_core.accumulators.record
     told = peer.get(LeftOut(1, 1, "round", 31.2, 1.5, 60.0))
     assert _only(told, ReportLeftOut) and not _only(told, StopLoading)
-    assert not peer.core.seat_core.computing.record and peer.core.seat.state == "joining"
+    assert not peer.core.seat_core.accumulators.record and peer.core.seat.state == "joining"
 
 
 def test_what_is_said_of_an_earlier_admission_or_by_others_counts_for_nothing() -> None:
@@ -380,7 +380,7 @@ def test_a_newcomer_follows_what_it_misses_though_its_sums_come_late() -> None:
         peer.get(Prepare(1, step, 10 + step, ((A, (0,)),), (ME,), 10))
         peer.get(Apply(1, step, 10 + step, 1.0, False))
     assert not sent(peer.feed(StateLoaded(7, "d")), Prepared)
-    assert peer.core.seat.is_serving and peer.core.seat_core.reducing.round(7) is not None
+    assert peer.core.seat.is_serving and peer.reducing.round(7) is not None
 
 
 @pytest.mark.parametrize("by_owners", [False, True])

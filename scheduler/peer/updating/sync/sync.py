@@ -10,34 +10,75 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Applied, Apply, Part, Prepare, Prepared, Refused, Update, Updated
+from swarmrt.messages import (
+    Admit,
+    Applied,
+    Apply,
+    Part,
+    Prepare,
+    Prepared,
+    Refused,
+    Update,
+    Updated,
+)
 from swarmrt.scheduler.events import (
     GradientCombined,
     PartSummed,
     PartUnfit,
     PartUpdated,
+    StateLoaded,
     Stepped,
     UpdateJoined,
 )
-from swarmrt.scheduler.instructions import DropRound, Instruction, StepOptimizer
+from swarmrt.scheduler.instructions import DropRound, Instruction, LoadState, StepOptimizer
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.reducing import Reducing
+from swarmrt.scheduler.peer.updating.strategy import Outcome, Updating, Word
+from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 from swarmrt.scheduler.peer.work.computing import Computing
 from swarmrt.scheduler.peer.work.outputs import Outputs
 
 
-class Updating:
+class Sync(Updating):
     def __init__(
         self,
         seat: Seat,
+        versions: SyncVersions,
         computing: Computing,
         outputs: Outputs,
-        reducing: Reducing,
         terms: Terms,
     ) -> None:
         self._seat, self._computing, self._outputs = seat, computing, outputs
-        self._reducing, self._terms = reducing, terms
+        self._versions, self._reducing, self._terms = versions, versions.reducing, terms
+        self._awaited_digest = ""  # of the version that it was let in at, where it is known
+
+    # ------------------------------------------------------------------ what happens
+
+    def heard(self, sender: PeerId, word: Word, now: float) -> list[Instruction]:
+        match word:
+            case Prepare():
+                return self._prepare(word)
+            case Part():
+                return self._part(sender, word)
+            case Update():
+                return self._update(word)
+            case Apply():
+                return self._apply(word)
+
+    def happened(self, outcome: Outcome, now: float) -> list[Instruction]:
+        match outcome:
+            case PartUnfit():
+                return self._part_unfit(outcome)
+            case PartSummed():
+                return self._part_summed(outcome)
+            case GradientCombined():
+                return self._combined(outcome)
+            case PartUpdated():
+                return self._part_updated(outcome)
+            case UpdateJoined():
+                return self._joined(outcome)
+            case Stepped():
+                return self._stepped(outcome)
 
     def go_on(self) -> list[Instruction]:
         """Combine or apply what is ready for the version that is here."""
@@ -54,7 +95,7 @@ class Updating:
 
     # ------------------------------------------------------------------ prepare
 
-    def prepare(self, message: Prepare) -> list[Instruction]:
+    def _prepare(self, message: Prepare) -> list[Instruction]:
         """Take part in a round, listen to it, or refuse it."""
         seat = self._seat
         if message.epoch != seat.epoch or message.step < seat.version:
@@ -83,29 +124,31 @@ class Updating:
         if message.skip:
             return ""
         listed = set(roster[seat.me])
-        accumulated = self._computing.accumulated(message.step)
+        accumulated = self._versions.accumulators.indices(message.step)
         if accumulated != listed:
             return f"accumulated {sorted(accumulated)}, the roster says {sorted(listed)}"
         return ""
 
     def _skip(self, message: Prepare) -> list[Instruction]:
         """Leave the step alone: what waits of it is dropped, and what runs ends first."""
-        seat = self._seat
-        seat.skipping = message.step
+        self._versions.skipping = message.step
         drops = [
             self._outputs.drop(task)
             for task in self._computing.tasks
-            if seat.skips(task.microbatch) and not task.is_running
+            if self._versions.skips(task.microbatch) and not task.is_running
         ]
         return [*self._reducing.begin(message), *drops, *self._computing.compute()]
 
-    def skip_when_idle(self) -> list[Instruction]:
+    def settle(self) -> list[Instruction]:
         """Say that the step that is skipped may be, once nothing of it runs."""
-        seat = self._seat
+        seat, versions = self._seat, self._versions
+        if versions.skipping != seat.version:
+            return []
         round_ = self._reducing.round(seat.version)
         if round_ is None or not round_.prepare.skip or round_.combined is not None:
             return []
-        if any(task.is_running for task in self._computing.tasks if seat.skips(task.microbatch)):
+        skipped = (task for task in self._computing.tasks if versions.skips(task.microbatch))
+        if any(task.is_running for task in skipped):
             return []
         round_.combined = ("", 0.0)
         return [*self._prepared(seat.version), *self.go_on()]
@@ -120,15 +163,15 @@ class Updating:
 
     # ------------------------------------------------------------------ its parts
 
-    def part(self, sender: PeerId, message: Part) -> list[Instruction]:
+    def _part(self, sender: PeerId, message: Part) -> list[Instruction]:
         if message.epoch != self._seat.epoch:
             return []
         return self._reducing.part(sender, message, self._seat.version) + self.go_on()
 
-    def part_summed(self, event: PartSummed) -> list[Instruction]:
+    def _part_summed(self, event: PartSummed) -> list[Instruction]:
         return [*self._not_finite(event), *self._reducing.part_summed(event), *self.go_on()]
 
-    def part_unfit(self, event: PartUnfit) -> list[Instruction]:
+    def _part_unfit(self, event: PartUnfit) -> list[Instruction]:
         """Tell the trainer, who decides who goes: the round cannot be completed with it."""
         round_ = self._reducing.round(event.step)
         if round_ is None or round_.prepare.round != event.round:
@@ -137,7 +180,7 @@ class Updating:
         key = (event.step, event.round)
         return [self._seat.to_trainer(Refused(self._seat.epoch, *key, reason, unfit=event.sender))]
 
-    def part_not_sent(self, to: PeerId, part: Part) -> list[Instruction]:
+    def not_sent(self, to: PeerId, part: Part) -> list[Instruction]:
         """Tell the trainer that a member cannot be reached."""
         seat = self._seat
         round_ = self._reducing.round(part.step)
@@ -146,7 +189,7 @@ class Updating:
         reason = f"{to} cannot be reached"
         return [seat.to_trainer(Refused(seat.epoch, part.step, part.round, reason, to))]
 
-    def combined(self, event: GradientCombined) -> list[Instruction]:
+    def _combined(self, event: GradientCombined) -> list[Instruction]:
         if self._reducing.combined(event) is None:
             return [DropRound(event.step, event.round)]
         return self._prepared(event.step) + self.go_on()
@@ -162,16 +205,16 @@ class Updating:
 
     # ------------------------------------------------------------------ updates by owners
 
-    def update(self, message: Update) -> list[Instruction]:
+    def _update(self, message: Update) -> list[Instruction]:
         """Make the parts that this peer owns, or say again that all of them are here."""
         if message.epoch != self._seat.epoch or message.step != self._seat.version:
             return []
         return self._updated(message.step) or self._reducing.update(message)
 
-    def part_updated(self, event: PartUpdated) -> list[Instruction]:
+    def _part_updated(self, event: PartUpdated) -> list[Instruction]:
         return [*self._reducing.part_updated(event), *self.go_on()]
 
-    def joined(self, event: UpdateJoined) -> list[Instruction]:
+    def _joined(self, event: UpdateJoined) -> list[Instruction]:
         if self._reducing.joined(event) is None:
             return [DropRound(event.step, event.round)]
         return self._updated(event.step) + self.go_on()
@@ -187,7 +230,7 @@ class Updating:
 
     # ------------------------------------------------------------------ apply
 
-    def apply(self, message: Apply) -> list[Instruction]:
+    def _apply(self, message: Apply) -> list[Instruction]:
         """Make the next version, as soon as all that it needs is here."""
         seat = self._seat
         if message.epoch != seat.epoch:
@@ -213,11 +256,29 @@ class Updating:
         seat.is_stepping, seat.made_by = True, (message.round, message.norm)
         return [round_.step(message.norm, snapshot=message.snapshot)]
 
-    def stepped(self, event: Stepped) -> list[Instruction]:
+    def _stepped(self, event: Stepped) -> list[Instruction]:
         """Go on with the version that is made."""
         seat = self._seat
-        seat.is_stepping, seat.skipping = False, -1
+        seat.is_stepping, self._versions.skipping = False, -1
         seat.version, seat.digest = event.version, event.digest
         drops = self._reducing.stepped(seat.version)
-        drops += [self._outputs.drop(task) for task in self._computing.applied(seat.version)]
+        drops += [self._outputs.drop(task) for task in self._computing.forget_what_is_over()]
         return [seat.to_trainer(Applied(seat.epoch, event.version, event.digest)), *drops]
+
+    # ------------------------------------------------------------------ what a joiner needs
+
+    def admitted(self, message: Admit) -> LoadState | None:
+        seat = self._seat
+        self._awaited_digest = message.digest
+        seat.made_by = (message.applied, message.norm)
+        is_held = bool(seat.digest) and message.digest in ("", seat.digest)
+        if message.version == seat.version and is_held:
+            return None
+        seat.version, seat.digest = message.version, ""  # until it is here
+        return LoadState(message.version, message.donors, message.digest)
+
+    def loaded(self, event: StateLoaded) -> bool:
+        if self._awaited_digest not in ("", event.digest):
+            return False
+        self._seat.digest = event.digest
+        return True

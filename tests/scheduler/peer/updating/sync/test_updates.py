@@ -192,13 +192,13 @@ def test_newcomer_adopts_what_it_has_missed_one_after_the_other() -> None:
 
 def test_member_says_whom_it_waits_for() -> None:
     peer = combined()
-    assert peer.core.seat_core.reducing.waits_for(0) == "", "until the norm is known"
+    assert peer.reducing.waits_for(0) == "", "until the norm is known"
     peer.get(Update(1, 0, 7, 2.0))
-    assert peer.core.seat_core.reducing.waits_for(0) == ME
+    assert peer.reducing.waits_for(0) == ME
     peer.feed(PartUpdated(0, 7, 1))
-    assert peer.core.seat_core.reducing.waits_for(0) == A
+    assert peer.reducing.waits_for(0) == A
     peer.get(ITS, A)
-    assert peer.core.seat_core.reducing.waits_for(0) == ME
+    assert peer.reducing.waits_for(0) == ME
 
 
 # ---------------------------------------------------------------------- the trainer

@@ -1,0 +1,1 @@
+"""Synchronous updates: all replicas of a stage reduce a complete step, and apply it together."""
