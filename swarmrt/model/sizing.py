@@ -23,8 +23,11 @@ from swarmrt.model.meta import META, shapes_only
 from swarmrt.model.optimizer import slots
 from swarmrt.model.partition import check_stages
 from swarmrt.scheduler.following import Store
+from swarmrt.scheduler.peer.updating.cutting import early_bytes
 
 log = logging.getLogger("swarmrt.sizing")
+
+MOST_SNAPSHOTS = 3  # that a peer has for others, one that is being made with them
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Footprint:
     whole_model_bytes: int  # of layers that a builder makes at once, whoever serves them
     frames_bytes: int  # kept until the step is committed, so that others can recover
     joining_bytes: int  # of the state that a newcomer loads, and of the steps that it misses
+    giving_bytes: int  # of snapshots for newcomers
+    early_bytes: int  # of parts whose round is not known yet
 
     @property
     def device_bytes(self) -> int:
@@ -44,14 +49,19 @@ class Footprint:
 
     @property
     def host_bytes(self) -> int:
-        return self.whole_model_bytes + self.frames_bytes + self.joining_bytes
+        """Return what lies on the host. Who gives has joined, and keeps no steps any more."""
+        coming_bytes = max(self.joining_bytes, self.giving_bytes) + self.early_bytes
+        return self.whole_model_bytes + self.frames_bytes + coming_bytes
 
     def __str__(self) -> str:
         parts = [f"{self.parameters:,} parameters with their gradients and moments"]
         parts += ["activations"] if self.activations_bytes else []
         parts += ["all layers of its builder"] if self.whole_model_bytes else []
         parts += ["frames for others"] if self.frames_bytes else []
-        parts += ["what a newcomer loads and keeps of steps that it misses"]
+        is_more = self.giving_bytes > self.joining_bytes
+        of_steps = "what a newcomer loads and keeps of steps that it misses"
+        parts += ["snapshots for newcomers" if is_more else of_steps]
+        parts += ["parts of gradients that come early"]
         return ", ".join(parts)
 
 
@@ -72,13 +82,19 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
     under_way = min(batch.microbatches, len(layers) - stage_index)  # one forward, one backward
     needs = _activations(model, mine, is_first=stage_index == 0)
     frames = batch.microbatches * ((stage_index > 0) + (stage_index < len(layers) - 1))
+    loaded_bytes = fixed_bytes + _moments_bytes(config, sum(trained))
+    exact = _exact_bytes(config)
     return Footprint(
         parameters=sum(trained),
         state_bytes=fixed_bytes + sum(trained) * _bytes_per_parameter(config),
         activations_bytes=under_way * needs.kept_bytes + needs.again_bytes,
         whole_model_bytes=model.built_bytes,
         frames_bytes=min(config.links.retain_bytes, frames * needs.frame_bytes),
-        joining_bytes=fixed_bytes + _joining_bytes(config, sum(trained)),
+        joining_bytes=loaded_bytes + _missed_bytes(config, sum(trained)),
+        giving_bytes=MOST_SNAPSHOTS * loaded_bytes,
+        early_bytes=early_bytes(
+            sum(trained) * exact, sum(trained) * exact + _moments_bytes(config, sum(trained))
+        ),
     )
 
 
@@ -97,13 +113,17 @@ def _exact_bytes(config: RunConfig) -> int:
     return torch.promote_types(getattr(torch, config.model.dtype), torch.float32).itemsize
 
 
-def _joining_bytes(config: RunConfig, count: int) -> int:
-    """Return what so many parameters have a newcomer load beside them, and keep of steps."""
+def _moments_bytes(config: RunConfig, count: int) -> int:
+    """Return what the moments of so many parameters take."""
+    return len(slots(config)) * count * _exact_bytes(config)
+
+
+def _missed_bytes(config: RunConfig, count: int) -> int:
+    """Return what a newcomer keeps of steps, with so many parameters."""
     exact = _exact_bytes(config)
-    moments_bytes = len(slots(config)) * count * exact
     gradient_bytes = wire_bytes(config.precision.gradients, count, exact)
-    store = Store(gradient_bytes, count * exact + moments_bytes)
-    return moments_bytes + store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
+    store = Store(gradient_bytes, count * exact + _moments_bytes(config, count))
+    return store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
 
 
 # ---------------------------------------------------------------------- activations

@@ -18,7 +18,7 @@ from tests.runtime.links.test_links import End, run
 pytestmark = pytest.mark.swarm
 
 LATER = Versions(SPEAKS.most + 2, SPEAKS.most + 3)
-CONFIG = {"run": {"name": "later"}, "stages": {"layers": [1, 1]}}
+CONFIG = {"run": {"name": "later"}, "model": {"layers": 2}, "stages": {"layers": [1, 1]}}
 
 
 @pytest.mark.parametrize("waits", [(), ("--wait",)])

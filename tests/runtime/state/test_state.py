@@ -14,6 +14,7 @@ from swarmrt.ids import PeerId
 from swarmrt.kernels.digest import digest
 from swarmrt.messages import GetState, Message, NoState, StateChunk
 from swarmrt.model.layout import Layout
+from swarmrt.model.sizing import MOST_SNAPSHOTS
 from swarmrt.runtime.state.fetching import Fetches, Wanted
 from swarmrt.runtime.state.offering import CHUNK_BYTES, MOST_TIMES, Shelf
 from swarmrt.runtime.state.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
@@ -364,6 +365,8 @@ def test_a_snapshot_that_is_being_fetched_stays_and_others_make_room() -> None:
     shelf.put(at(0))
     for minute in range(1, 20):
         clock.now = minute
+        shelf.promise(0, minute)
+        assert sum(shelf.has(0, version) for version in range(20)) <= MOST_SNAPSHOTS
         shelf.put(at(minute))
         shelf.tidy()
         assert has(shelf, 0)
