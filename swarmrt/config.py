@@ -21,7 +21,7 @@ from swarmrt.errors import ConfigError, did_you_mean
 from swarmrt.foreign import printable
 
 ENVIRONMENT_PREFIX = "SWARMRT_"
-NOT_SETTINGS = ("SWARMRT_FAILPOINTS", "SWARMRT_JOIN")  # of a process, not of the run
+NOT_SETTINGS = ("SWARMRT_FAILPOINTS", "SWARMRT_JOIN", "SWARMRT_OUTPUT")  # of a process
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)

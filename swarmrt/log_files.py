@@ -10,7 +10,6 @@ oldest go.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
@@ -106,20 +105,6 @@ def is_whole(log: Path) -> bool:
 def turn_over(log: Path) -> None:
     """Give the file that was written its number: what comes next is another one. Raises OSError."""
     log.rename(log.with_suffix(f".{_newest(log) + 1}{log.suffix}"))
-
-
-def copy_out(log: Path) -> None:
-    """Give a copy of the file the next number, and empty the file: others who append to it keep it
-    open. What they write between the two is lost. Raises OSError."""
-    copy = log.with_suffix(f".{_newest(log) + 1}{log.suffix}")
-    try:
-        with log.open("rb") as source, copy.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        shutil.copymode(log, copy)
-    except OSError:
-        copy.unlink(missing_ok=True)
-        raise
-    os.truncate(log, 0)
 
 
 def compress(log: Path, kept_bytes: int = KEPT_BYTES) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import time
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from swarmrt.observe.audit import audit
 from swarmrt.observe.live import progress
 from swarmrt.observe.live.members import describe_members
 from swarmrt.observe.log import read_entries
-from swarmrt.runtime.launching.outputs import Outputs
 from swarmrt.runtime.process.event_log import EventLog
 from swarmrt.runtime.process.turning_log import TurningLog
 from swarmrt.scheduler.instructions import ReportStep
@@ -132,17 +131,39 @@ def test_what_a_trainer_tells_of_its_steps_is_in_parts_and_is_read_as_one(
     assert "100 of 100" in "".join(describe_members(tmp_path, book))
 
 
-def test_what_processes_print_is_kept_short_while_they_print(tmp_path: Path) -> None:
+PRINTS = """
+import os, sys
+from pathlib import Path
+from threading import Thread
+from swarmrt.runtime.process.own_output import OwnOutput
+
+path, said = Path(sys.argv[1]), {1: 0, 2: 0}
+
+def say(stream):
+    while len(list(path.parent.glob("*.log*"))) < 4:
+        for _ in range(500):
+            os.write(stream, f"{stream} {said[stream]}\\n".encode())
+            said[stream] += 1
+
+output = OwnOutput(path, look_s=0.02, part_bytes=10_000)
+threads = [Thread(target=say, args=(stream,)) for stream in said]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+output.close()
+path.with_name("said").write_text(f"{said[1]} {said[2]}")
+"""
+
+
+def test_what_a_process_prints_is_kept_short_and_no_line_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "output.log"
-    outputs = Outputs(look_s=0.01, part_bytes=1000)
-    outputs.watch(path)
-    with path.open("ab", buffering=0) as file:
-        for number in range(300):
-            file.write(b"line %d\n" % number)
-            if number % 100 == 99:
-                while os.fstat(file.fileno()).st_size >= 1000:
-                    time.sleep(0.01)
-    outputs.close()
-    said = "".join(read_lines(path)).splitlines()
-    assert path.stat().st_size < 1000 and list(tmp_path.glob("output.*.log*"))
-    assert said == sorted(set(said), key=said.index) and said[0] == "line 0"
+    with path.open("ab") as file:
+        command = [sys.executable, "-c", PRINTS, str(path)]
+        subprocess.run(command, stdout=file, stderr=file, check=True, timeout=60)
+    lines = list(read_lines(path))
+    said = dict(enumerate(map(int, (tmp_path / "said").read_text().split()), start=1))
+    for stream, number in said.items():
+        expected = [f"{stream} {line}\n" for line in range(number)]
+        assert [line for line in lines if line.startswith(f"{stream} ")] == expected
+    assert len(lines) == sum(said.values())

@@ -23,8 +23,12 @@ from swarmrt.model.meta import META, shapes_only
 from swarmrt.model.optimizer import slots
 from swarmrt.model.partition import check_stages
 from swarmrt.scheduler.following import Store
+from swarmrt.scheduler.peer.updating.cutting import early_bytes
 
 log = logging.getLogger("swarmrt.sizing")
+
+MOST_SNAPSHOTS = 3  # that a peer has for others, one that is being made with them
+MOST_LANDINGS = 2  # of a newcomer's: the version that it loads, and one that it has begun before
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Footprint:
     activations_bytes: int  # left for backward by as many microbatches as are under way
     whole_model_bytes: int  # of layers that a builder makes at once, whoever serves them
     frames_bytes: int  # kept until the step is committed, so that others can recover
-    joining_bytes: int  # of the state that a newcomer loads, and of the steps that it misses
+    joining_bytes: int  # of states that a newcomer loads, or that it has for others, and of steps
+    early_bytes: int  # of parts whose round is not known yet
 
     @property
     def device_bytes(self) -> int:
@@ -44,7 +49,7 @@ class Footprint:
 
     @property
     def host_bytes(self) -> int:
-        return self.whole_model_bytes + self.frames_bytes + self.joining_bytes
+        return self.whole_model_bytes + self.frames_bytes + self.joining_bytes + self.early_bytes
 
     def __str__(self) -> str:
         parts = [f"{self.parameters:,} parameters with their gradients and moments"]
@@ -52,6 +57,7 @@ class Footprint:
         parts += ["all layers of its builder"] if self.whole_model_bytes else []
         parts += ["frames for others"] if self.frames_bytes else []
         parts += ["what a newcomer loads and keeps of steps that it misses"]
+        parts += ["parts of gradients that come early"]
         return ", ".join(parts)
 
 
@@ -72,13 +78,16 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
     under_way = min(batch.microbatches, len(layers) - stage_index)  # one forward, one backward
     needs = _activations(model, mine, is_first=stage_index == 0)
     frames = batch.microbatches * ((stage_index > 0) + (stage_index < len(layers) - 1))
+    gradient_bytes = sum(trained) * _exact_bytes(config)
+    moments_bytes = _moments_bytes(config, sum(trained))
     return Footprint(
         parameters=sum(trained),
         state_bytes=fixed_bytes + sum(trained) * _bytes_per_parameter(config),
         activations_bytes=under_way * needs.kept_bytes + needs.again_bytes,
         whole_model_bytes=model.built_bytes,
         frames_bytes=min(config.links.retain_bytes, frames * needs.frame_bytes),
-        joining_bytes=fixed_bytes + _joining_bytes(config, sum(trained)),
+        joining_bytes=_joining_bytes(config, sum(trained), fixed_bytes),
+        early_bytes=early_bytes(gradient_bytes, gradient_bytes + moments_bytes),
     )
 
 
@@ -97,13 +106,21 @@ def _exact_bytes(config: RunConfig) -> int:
     return torch.promote_types(getattr(torch, config.model.dtype), torch.float32).itemsize
 
 
-def _joining_bytes(config: RunConfig, count: int) -> int:
-    """Return what so many parameters have a newcomer load beside them, and keep of steps."""
-    exact = _exact_bytes(config)
-    moments_bytes = len(slots(config)) * count * exact
+def _moments_bytes(config: RunConfig, count: int) -> int:
+    """Return what the moments of so many parameters take."""
+    return len(slots(config)) * count * _exact_bytes(config)
+
+
+def _joining_bytes(config: RunConfig, count: int, fixed_bytes: int) -> int:
+    """Return what a newcomer has of so many parameters: the version that it loads, what has landed
+    of another one, and steps. Or what it has for others once it is in, if that is more."""
+    exact, moments_bytes = _exact_bytes(config), _moments_bytes(config, count)
     gradient_bytes = wire_bytes(config.precision.gradients, count, exact)
     store = Store(gradient_bytes, count * exact + moments_bytes)
-    return moments_bytes + store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
+    steps_bytes = store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
+    is_rounded = getattr(torch, config.model.dtype).itemsize < exact
+    state_bytes = fixed_bytes + moments_bytes + (count * exact if is_rounded else 0)  # masters
+    return max(MOST_LANDINGS * state_bytes + steps_bytes, MOST_SNAPSHOTS * state_bytes)
 
 
 # ---------------------------------------------------------------------- activations

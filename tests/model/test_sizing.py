@@ -16,12 +16,14 @@ from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.codecs import Precision
 from swarmrt.model.generate import load_whole
-from swarmrt.model.sizing import Footprint, footprint
+from swarmrt.model.sizing import MOST_LANDINGS, MOST_SNAPSHOTS, Footprint, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computing import free_memory
 from swarmrt.runtime.computing.free_memory import check_fits, describe, free_bytes, parse_size
 from swarmrt.runtime.peer.parts import gradient_bytes
+from swarmrt.runtime.state.snapshot import snapshot_bytes
 from swarmrt.scheduler.following import MOST_STEPS, Store
+from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES, most_early
 from tests.processes import ROOT
 
 OWN = """
@@ -147,11 +149,22 @@ def test_what_a_newcomer_loads_and_keeps_counts_as_it_travels(
     gradients = stage.gradients()
     store = Store(gradient_bytes(precision, gradients), stage.state_rows * gradients.nbytes)
     loads_bytes = sum(tensor.nbytes for tensor in stage.state().values())
-    kept_bytes = footprint(config, 0).joining_bytes - loads_bytes
+    kept_bytes = footprint(config, 0).joining_bytes - MOST_LANDINGS * loads_bytes
     bound_bytes = store.bound_bytes(by_owners=applied_by == "owners")
     assert kept_bytes == pytest.approx(bound_bytes, rel=0.01)
     floats_bytes = (MOST_STEPS + 1) * gradients.nbytes
     assert precision == "model" or applied_by == "owners" or kept_bytes < 0.51 * floats_bytes
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_snapshots_for_others_and_parts_that_come_early_count(width: int) -> None:
+    config = run(model={"width": width, "vocab": 1 << 16})
+    stage, told = Stage(config, 0), footprint(config, 0)
+    assert told.joining_bytes > 0.99 * MOST_SNAPSHOTS * snapshot_bytes(0, 0, stage.state())
+    number, gradient_bytes = most_early(stage.gradients().nbytes), stage.gradients().nbytes
+    assert told.early_bytes == number * min(MAX_PART_BYTES, stage.state_rows * gradient_bytes)
+    assert told.early_bytes < max(4 * gradient_bytes, 512 << 20)
+    assert told.host_bytes == told.joining_bytes + told.early_bytes
 
 
 def test_layers_that_a_builder_makes_at_once_count_for_every_stage() -> None:
@@ -218,7 +231,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 
 def needs(size: int) -> Footprint:
-    return Footprint(1000, size // 2, size // 4, 0, size // 8, size // 8)
+    return Footprint(1000, size // 2, size // 4, 0, size // 8, size // 16, size // 16)
 
 
 def test_what_does_not_fit_is_refused_with_both_figures() -> None:

@@ -51,7 +51,8 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Send,
 )
-from swarmrt.scheduler.peer.updating.sync.reducing import MAX_EARLY_OF_ONE, MAX_EARLY_PARTS
+from swarmrt.scheduler.peer.updating.cutting import LEAST_EARLY, most_early
+from swarmrt.scheduler.peer.updating.sync.reducing import MAX_EARLY_OF_ONE
 from tests.scheduler.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 SECRET = bytes(16)
@@ -429,7 +430,8 @@ def test_early_parts_of_one_sender_leave_room_for_others() -> None:
     for number in range(100):
         for index in range(20):
             peer.get(Part(1, 0, number, index, False), PeerId(f"evil{number}"))
-    assert len(peer.reducing._early) == MAX_EARLY_PARTS
+    size = peer.core.seat_core.seat.settings.gradient_bytes
+    assert len(peer.reducing._early) == most_early(size) < 2 * LEAST_EARLY
 
 
 def test_early_parts_that_are_none_of_their_round_are_dropped() -> None:

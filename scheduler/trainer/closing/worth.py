@@ -10,6 +10,8 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.timing.times import LEAST_DEAR_S, LONGEST_ROUND_S, UNTIMED_ROUND_S
@@ -77,6 +79,17 @@ def slowest(run: Run, round_: PrepareRound) -> Member | None:
     def rank(member: Member) -> tuple[int, bool, tuple[int, int, PeerId]]:
         peer = member.peer
         return named[peer], run.members.waits_for(peer) == peer, run.trust(peer)
+
+    return max(members, key=rank, default=None)
+
+
+def least_worth(run: Run, peers: Set[PeerId]) -> Member | None:
+    """Return whom to do without of those who may have made steps longer: rather not one that is
+    alone in its stage, else the one with the slowest link, else who came last."""
+    members = [m for peer in peers if (m := run.members.get(peer)) is not None]
+
+    def rank(member: Member) -> tuple[bool, float, tuple[int, int, PeerId]]:
+        return not is_alone(run, member), member.gradient_s, run.trust(member.peer)
 
     return max(members, key=rank, default=None)
 

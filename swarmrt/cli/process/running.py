@@ -7,7 +7,9 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from swarmrt.cli.process.signals import leave_quietly_on_signals
@@ -15,6 +17,8 @@ from swarmrt.errors import SwarmError, UsageError, is_disk_full
 from swarmrt.foreign import for_terminal, printable
 from swarmrt.runtime.limits.open_files import allow_many_files
 from swarmrt.runtime.process.loop_watch import watching_loop
+from swarmrt.runtime.process.own_output import VARIABLE as OUTPUT
+from swarmrt.runtime.process.own_output import OwnOutput
 from swarmrt.runtime.process.stopping import StopSwitch
 
 if TYPE_CHECKING:
@@ -36,7 +40,8 @@ def run(
     """Run to the end, or drained by Ctrl-C or SIGTERM (then None).
 
     With `with_parent`, the end of standard input stops it too, so that nothing outlives a
-    launcher that was killed; what comes there before are commands for `faults`, one a line.
+    launcher that was killed; what comes there before are commands for `faults`, one a line. The
+    file that the launcher has it print to is kept short.
     An error for people is raised alone, without its task group.
     """
     show_logs()
@@ -51,7 +56,7 @@ def run(
         if with_parent:
             _follow_input(switch, faults)
         try:
-            with watching_loop():
+            with watching_loop(), _short_output(with_parent):
                 return await command(switch)
         except asyncio.CancelledError:
             if not switch.thrown:
@@ -68,6 +73,18 @@ def run(
         raise error from None
     finally:
         leave_quietly_on_signals()  # the loop has taken its handlers with it
+
+
+@contextmanager
+def _short_output(with_parent: bool) -> Iterator[None]:
+    """Keep the file short that the launcher has this process print to, if there is one."""
+    path = os.environ.get(OUTPUT) if with_parent else None
+    output = OwnOutput(Path(path)) if path else None
+    try:
+        yield
+    finally:
+        if output is not None:
+            output.close()
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -17,10 +17,11 @@ from functools import partial
 
 from swarmrt.errors import RunError
 from swarmrt.lab.chaos.schedule import Fault
-from swarmrt.lab.chaos.traces import Trace, held_up, was_in
+from swarmrt.lab.chaos.traces import ROOM_AGAIN, Trace, said_again, was_in
 from swarmrt.lab.swarm.part import POLL_S, Part
 from swarmrt.lab.swarm.parts import Peer, Trainer
 from swarmrt.lab.swarm.swarm import LocalSwarm
+from swarmrt.runtime.daemon.restarting import UP_AGAIN
 
 PROGRESS_S = 300.0  # without a commit, the run has failed
 THREADS = ("compute", "reduce")
@@ -28,6 +29,7 @@ MORE_REPLICAS = 2  # than in the beginning, by joins
 PROOF_S = 5.0  # after a fault: by then it has left its trace
 DIRECTORY_PROOF_S = 0.5  # between two looks whether a directory that was stopped answers
 COMING_S = 60.0  # for a directory node to come back
+DAEMON_S = 20.0  # for a daemon that was killed to be up again
 JOINING_S = 60.0  # for a slow newcomer to come in, or to be told why not
 
 
@@ -56,7 +58,7 @@ class Chaos:
         self._commits_before_return = 0
         self._died: set[str] = set()
         self._directory_until = 0.0  # by `_now_s`
-        self._trainers_disk_until = 0.0
+        self._trainer_spared_until = 0.0
         self._traces: list[Trace] = []
 
     def run(self) -> None:
@@ -120,6 +122,7 @@ class Chaos:
             "join": self._join,
             "slow-newcomer": self._join_slowly,
             "directory": self._stop_directory,
+            "daemon": self._kill_daemon,
             "disk": self._fill_disk,
             "trainer": self._kill_trainer,
             "bootstrap": self._kill_bootstrap,
@@ -238,30 +241,49 @@ class Chaos:
         else:
             self.in_vain.append("the first node of the directory has not come back")
 
+    def _kill_daemon(self, fault: Fault) -> str:
+        if self._now_s < self._directory_until:
+            raise Skipped("the directory is still down, or coming up")
+        part = self._part_for(fault, DAEMON_S)
+        trace = f"the daemon of {part.name} was killed, and it has not said that it is up again"
+        self._expect(trace, said_again(part, UP_AGAIN), DAEMON_S)
+        self._directory_until = self._now_s + PROOF_S  # so that none that stands still comes back
+        self._swarm.kill_daemon(part)
+        return f"that of {part.name} is killed"
+
     def _fill_disk(self, fault: Fault) -> str:
-        part: Part
-        if fault.stage is None:
-            part = self._swarm.trainer
-            self._check_trainer_is_well()
-            self._trainers_disk_until = self._now_s + fault.seconds + PROOF_S
-        else:
-            peers = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
-            part = peer = _one_of(peers, fault.which, f"nobody of stage {fault.stage} is well")
-            self._disturb(peer, fault.seconds + PROOF_S)
-        ends_at = self._now_s + fault.seconds + PROOF_S
+        lasts_s = fault.seconds + PROOF_S
+        part = self._part_for(fault, lasts_s)
         what = f"that of {part.name} is full for {fault.seconds:.2f} s"
         trace = f"the disk: {what}, and its log was not held up"
-        self._traces.append(Trace(trace, held_up(part), lambda: self._ended_at > ends_at))
+        self._expect(trace, said_again(part, ROOM_AGAIN), lasts_s)
         self._swarm.fill_disk(part, fault.seconds)
         return what
+
+    def _part_for(self, fault: Fault, lasts_s: float) -> Part:
+        """Return the trainer or the peer that a fault is of, which is spared others meanwhile.
+        Raises Skipped."""
+        if fault.stage is None:
+            self._check_trainer_is_well()
+            self._trainer_spared_until = max(self._trainer_spared_until, self._now_s + lasts_s)
+            return self._swarm.trainer
+        peers = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
+        peer = _one_of(peers, fault.which, f"nobody of stage {fault.stage} is well")
+        self._disturb(peer, lasts_s)
+        return peer
+
+    def _expect(self, missing: str, is_there: Callable[[], bool], within_s: float) -> None:
+        """Look for a trace when the run is over, if it goes on for so long."""
+        due_at = self._now_s + within_s
+        self._traces.append(Trace(missing, is_there, lambda: self._ended_at > due_at))
 
     def _kill_trainer(self, fault: Fault) -> str:
         swarm = self._swarm
         self._check_trainer_is_well()
         if swarm.version >= swarm.config.run.steps:
             raise Skipped("the run is over")
-        if self._now_s < self._trainers_disk_until:
-            raise Skipped("its disk is full, or was just now: its log would end too early")
+        if self._now_s < self._trainer_spared_until:
+            raise Skipped("its disk or its daemon has just failed, and its log is to tell of that")
         swarm.trainer.kill()
         self._trainer_will_return = True
         self._plan(self._now_s + fault.seconds, self._resume_trainer)

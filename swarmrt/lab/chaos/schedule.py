@@ -19,6 +19,7 @@ KINDS = (
     "join",
     "slow-newcomer",
     "directory",
+    "daemon",
     "disk",
     "trainer",
     "bootstrap",
@@ -45,7 +46,8 @@ LASTS = {  # seconds, from and to; for kill and term until the replacement, for 
 }
 DELAY_S = (0.02, 0.3)  # of messages on a slow link
 MBPS = (1.0, 8.0)  # megabits a second that a slow newcomer sends
-HALVES = 2  # kinds that come in two ways: which thread hangs, whose disk, what of the directory
+IN_TWO_WAYS = ("hang", "directory", "daemon", "disk")  # which thread, what of it, whose
+TRAINERS_OR_NOT = ("daemon", "disk")  # the trainer's, or a peer's
 JITTER = (0.5, 1.5)  # of the time between two faults
 
 
@@ -71,7 +73,7 @@ class Fault:
         text = f"{self.at_s:8.2f} s  {self.kind:<13}"
         if self.kind == "directory":
             return text + DIRECTORY[self.other].format(self.seconds)
-        if self.kind == "disk" and self.stage is None:
+        if self.kind in TRAINERS_OR_NOT and self.stage is None:
             text += " the trainer's"
         if self.stage is not None:
             text += f" stage {self.stage} peer {self.which}"
@@ -99,6 +101,7 @@ _LASTING = {
     "hang": " for {:.2f} s",
     "join": "",
     "slow-newcomer": "",
+    "daemon": " killed",
     "disk": " full for {:.2f} s",
     "trainer": " killed, resumed {:.2f} s later",
     "bootstrap": " killed for good",
@@ -146,8 +149,9 @@ def _cycles(rng: random.Random, kinds: Sequence[str], num: int) -> Iterator[str]
 def _fault(rng: random.Random, kind: str, at_s: float, replicas: Sequence[int]) -> Fault:
     low, high = LASTS.get(kind, (0.0, 0.0))
     seconds = round(rng.uniform(low, high), 2)
-    other = rng.randrange(HALVES) if kind in ("hang", "directory", "disk") else 0
-    if kind in ("trainer", "bootstrap", "directory") or (kind == "disk" and not other):
+    other = rng.randrange(2) if kind in IN_TWO_WAYS else 0
+    is_trainers = kind in TRAINERS_OR_NOT and not other
+    if kind in ("trainer", "bootstrap", "directory") or is_trainers:
         return Fault(at_s, kind, seconds=seconds, other=other)
     stages = [s for s, number in enumerate(replicas) if number > 1 or kind not in NEED_COMPANY]
     stage = rng.choice(stages or range(len(replicas)))

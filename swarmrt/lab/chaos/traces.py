@@ -24,10 +24,10 @@ class Trace:
     counts: Callable[[], bool]
 
 
-def held_up(part: Part) -> Callable[[], bool]:
-    """Return what tells later whether the log of a process was held up by its disk from now on."""
-    so_far = part.output().count(ROOM_AGAIN)
-    return lambda: part.output().count(ROOM_AGAIN) > so_far
+def said_again(part: Part, text: str) -> Callable[[], bool]:
+    """Return what tells later whether a process has printed this from now on."""
+    so_far = part.output().count(text)
+    return lambda: part.output().count(text) > so_far
 
 
 def was_in(peer: Peer) -> bool:

@@ -196,6 +196,11 @@ class LocalSwarm(LaunchedSwarm):
                 part.tell({"daemon": "still", "seconds": seconds})
         self.faults.note("directory")
 
+    def kill_daemon(self, part: Part) -> None:
+        """Kill the libp2p daemon of a process, which has to start it again."""
+        part.tell({"daemon": "dead"})
+        self.faults.note("daemon")
+
     def fill_disk(self, part: Part, seconds: float) -> None:
         """Let files of a process take no more until then."""
         part.tell({"disk": "full", "seconds": seconds})

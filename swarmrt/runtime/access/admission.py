@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from swarmrt.errors import AccessError
+from swarmrt.errors import AccessError, RunError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Knock, NotInvited, Renewed, Welcome
 from swarmrt.runtime.links.links import Links
@@ -50,7 +50,8 @@ class Admission:
     async def enter(self, look_again: Callable[[], Awaitable[None]]) -> None:
         """Wait until the trainer has answered. `look_again` finds out where it is.
 
-        Raises AccessError when it does not let this peer in.
+        Raises AccessError when it does not let this peer in, RunError when it speaks another
+        version of the protocol.
         """
         tries, began_at = 0, time.monotonic()
         while True:
@@ -61,6 +62,8 @@ class Admission:
                 async with asyncio.timeout(self._answer_time.patience_s(ANSWER_S, tries)):
                     await self._answered.wait()
             except TimeoutError:
+                if why := self._links.why_not_understood(self._trainer):
+                    raise RunError(f"the run's trainer is not understood: {why}") from None
                 tries = min(tries + 1, MOST_DOUBLINGS)
                 waited_s = time.monotonic() - began_at
                 if waited_s > TOLD_AFTER_S:

@@ -50,7 +50,8 @@ class Membership:
         return self._epoch
 
     async def enter(self) -> None:
-        """Wait until the trainer has let this peer in. Raises AccessError when it does not."""
+        """Wait until the trainer has let this peer in. Raises AccessError when it does not,
+        RunError when the two do not understand each other."""
         await self._admission.enter(self._find_trainer)
 
     async def keep(self) -> None:

@@ -138,7 +138,7 @@ class Daemon:
     async def look_again(self) -> bool:
         """Ask where others see this process by now; whether that has changed."""
         before = self._own
-        self._own = worth_telling(await self.p2p.get_visible_maddrs())
+        self._own = worth_telling(await self.p2p.get_visible_maddrs(latest=True))
         return self._own != before
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
@@ -216,6 +216,10 @@ class Daemon:
     def stand_still(self, seconds: float) -> None:
         """Let the daemon do nothing for a while. Its sockets are open, and nobody answers."""
         self._process.stand_still(seconds)
+
+    def die(self) -> None:
+        """Kill the daemon, as if it had ended by itself."""
+        self._process.die()
 
     async def close(self) -> None:
         """Stop the daemon and remove its sockets. May be called again."""

@@ -17,6 +17,7 @@ from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,15 @@ class DaemonProcess:
         return response, reader, writer
 
     def stand_still(self, seconds: float) -> None:
-        """Let it do nothing for a while. Its sockets are open, and nobody answers."""
-        stand_still(-self._process.pid, seconds)
+        """Let it do nothing for a while. Its sockets are open, and nobody answers. Nothing happens
+        when it has ended."""
+        with suppress(ProcessLookupError):
+            stand_still(-self._process.pid, seconds)
+
+    def die(self) -> None:
+        """Kill it, and its keeper with it. Nothing happens when it has ended."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def close(self) -> None:
         """Stop it and remove its sockets. May be called again."""

@@ -19,6 +19,7 @@ log = logging.getLogger("swarmrt.daemon")
 PATIENCE_S = 60.0  # in which it is tried
 FIRST_PAUSE_S = 0.5  # between two tries; doubled by each
 MAX_PAUSE_S = 10.0
+UP_AGAIN = "the libp2p daemon is up again"
 LIVED_S = 30.0  # after which its end has nothing to do with the one before
 
 
@@ -56,6 +57,4 @@ async def keep_up(daemon: Daemon, returned: Callable[[], Awaitable[None]]) -> No
             else:
                 break
         up_since = loop.time()
-        log.warning(
-            "the libp2p daemon is up again, %.1f s after it was gone", up_since - trouble_since
-        )
+        log.warning("%s, %.1f s after it was gone", UP_AGAIN, up_since - trouble_since)

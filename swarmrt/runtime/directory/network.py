@@ -202,7 +202,7 @@ async def open_network(
         listening.close()
         raise
     if faults is not None:
-        faults.on_daemon(daemon.stand_still)
+        faults.on_daemon(daemon.stand_still, daemon.die)
     relays = Relays(daemon, join, directory.meet)
     try:
         await relays.start()

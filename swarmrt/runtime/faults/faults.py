@@ -1,5 +1,5 @@
 """Faults made on purpose: links that are cut, slow or stand still, threads that hang, a daemon that
-stands still, a disk that is full.
+stands still or dies, a disk that is full.
 
 They are asked for by whoever started the process, for tests and experiments. A process may also be
 far from all others from its start on: then every message on a link takes longer, while beacons by
@@ -27,7 +27,7 @@ TICK_S = 1e-3  # of uvloop's clock
 COMMANDS = (
     '{"cut": PEER, "seconds": S}, {"slow": PEER, "delay_s": D, "seconds": S}, '
     '{"still": PEER or null, "seconds": S}, {"hang": "compute" or "reduce", "seconds": S}, '
-    '{"daemon": "still", "seconds": S}, {"disk": "full", "seconds": S}'
+    '{"daemon": "still", "seconds": S}, {"daemon": "dead"}, {"disk": "full", "seconds": S}'
 )
 
 Thread = Literal["compute", "reduce"]
@@ -45,6 +45,7 @@ class LinkFaults:
         self._on_cut: Callable[[PeerId], None] = lambda _: None
         self._on_hang: Callable[[Thread, float], None] = lambda thread, seconds: None
         self._stop_daemon: Callable[[float], None] = lambda seconds: None
+        self._kill_daemon: Callable[[], None] = lambda: None
         self._disk = FullDisk()
 
     def on_cut(self, break_links: Callable[[PeerId], None]) -> None:
@@ -55,9 +56,9 @@ class LinkFaults:
         """Name who makes a thread of this process hang."""
         self._on_hang = hang
 
-    def on_daemon(self, stand_still: Callable[[float], None]) -> None:
-        """Name who makes the libp2p daemon of this process stand still."""
-        self._stop_daemon = stand_still
+    def on_daemon(self, stand_still: Callable[[float], None], die: Callable[[], None]) -> None:
+        """Name who makes the libp2p daemon of this process stand still, and who kills it."""
+        self._stop_daemon, self._kill_daemon = stand_still, die
 
     def cut(self, peer: PeerId, seconds: float) -> None:
         """Break the links to the peer now, and refuse new ones, from here and there, until then."""
@@ -112,6 +113,8 @@ class LinkFaults:
                 self._on_hang(thread, _seconds(seconds, line))
             case {"daemon": "still", "seconds": seconds, **rest} if not rest:
                 self._stop_daemon(_seconds(seconds, line))
+            case {"daemon": "dead", **rest} if not rest:
+                self._kill_daemon()
             case {"disk": "full", "seconds": seconds, **rest} if not rest:
                 self._disk.fill(_seconds(seconds, line))
             case _:

@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO
 
 from swarmrt.runtime.launching.forking import Forked, ForkServer, can_fork
-from swarmrt.runtime.launching.outputs import Outputs
+from swarmrt.runtime.process.own_output import VARIABLE as OUTPUT
 
 COMMAND = (sys.executable, "-P", "-m", "swarmrt")
 """`-P`: no file of the working folder passes for a module."""
@@ -28,7 +27,6 @@ class Launcher:
         `title` is in their command lines then, in place of their arguments.
         """
         self._server: ForkServer | None = None
-        self._outputs = Outputs()
         if forks and can_fork():
             self._server = ForkServer(COMMAND, environment(), title)
 
@@ -43,22 +41,23 @@ class Launcher:
         """Run swarmrt in a session of its own: it hears of Ctrl-C from us, in our order.
 
         `papers` are what it shows to the others, and go to its standard input. Without `output`
-        it has ours; else that is a file, open for appending, which is kept short. One that is
+        it has ours; else that is a file, open for appending, which it keeps short. One that is
         `alone` is not forked: it uses a device. Raises RunError.
         """
         arguments = [*arguments, "--with-parent", "--papers-on-stdin"]
+        variables = dict(variables or {})
         if output is not None:
-            self._outputs.watch(Path(output.name))
+            variables[OUTPUT] = os.path.abspath(output.name)
         process: Launched
         if self._server is not None and not alone:
-            process = self._server.start(arguments, variables or {}, output)
+            process = self._server.start(arguments, variables, output)
         else:
             process = subprocess.Popen(
                 [*COMMAND, *arguments],
                 stdin=subprocess.PIPE,  # its end tells the process that we are gone
                 stdout=output,
                 stderr=output,
-                env={**environment(), **(variables or {})},
+                env={**environment(), **variables},
                 start_new_session=True,
                 bufsize=0,
             )
@@ -68,7 +67,6 @@ class Launcher:
 
     def close(self) -> None:
         """Let go, when all processes have ended."""
-        self._outputs.close()
         if self._server is not None:
             self._server.close()
 

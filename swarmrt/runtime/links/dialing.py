@@ -57,6 +57,7 @@ class Dialer:
         self._failures: dict[tuple[PeerId, str], Failures] = {}
         self._unreachable: dict[PeerId, Failures] = {}
         self._patience_s: dict[tuple[PeerId, str], float] = {}  # with carriers, learned
+        self._not_understood: dict[PeerId, str] = {}  # why, of those that were reached at last
 
     def know(self, peer: PeerId, addresses: Mapping[str, Sequence[str]]) -> None:
         """Learn a peer's addresses from its record, by the carrier's name. New ones are tried
@@ -96,8 +97,18 @@ class Dialer:
         """Forget a peer's failures: there is a connection to it, whoever has dialed."""
         self._unreachable.pop(peer, None)
 
+    def not_understood(self, peer: PeerId, why: str) -> None:
+        """Note that a peer was reached, and that no version of the protocol is common to both."""
+        if peer in self._addresses:
+            self._not_understood[peer] = why
+
+    def why_not_understood(self, peer: PeerId) -> str | None:
+        """Return why a peer is not understood, if it was when it was reached at last."""
+        return self._not_understood.get(peer)
+
     async def dial(self, peer: PeerId) -> Connection:
         """Connect to the peer. Raises RunError when no carrier reaches it."""
+        self._not_understood.pop(peer, None)
         why = "it announces no address that links.link allows and that is dialed from here"
         known = await self._known_soon(peer)
         timed_out = []
@@ -214,6 +225,7 @@ class Dialer:
     def _forget(self, peer: PeerId) -> None:
         self._addresses.pop(peer, None)
         self._unreachable.pop(peer, None)
+        self._not_understood.pop(peer, None)
         for carrier in self._carriers:
             self._failures.pop((peer, carrier.name), None)
             self._patience_s.pop((peer, carrier.name), None)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from swarmrt.errors import RunError, WireError
+from swarmrt.errors import NoCommonVersion, RunError, WireError
 from swarmrt.foreign import printable
 from swarmrt.ids import NO_SEAT, PeerId, Seats, name_of, peer_of, stage_of
 from swarmrt.messages import Beacon, Message
@@ -152,6 +152,11 @@ class Links:
     def all_known(self, carrier: str) -> dict[PeerId, Sequence[str]]:
         """Return where peers can be dialed by the carrier of that name, the latest ones last."""
         return self._dialer.all_known(carrier)
+
+    def why_not_understood(self, peer: PeerId) -> str | None:
+        """Return why a peer that was reached speaks no version of the protocol that we speak; None
+        if that is not so."""
+        return self._dialer.why_not_understood(peer)
 
     def host_of(self, peer: PeerId) -> str | None:
         """The IP address from which a peer's link comes, where that is the peer's own."""
@@ -352,7 +357,12 @@ class Links:
         if isinstance(message, Join) and link.incoming:
             self._join(link, message)
             return
-        hello, link.version = checked_hello(self._door, self._speaks, link.connection.peer, message)
+        peer = link.connection.peer
+        try:
+            hello, link.version = checked_hello(self._door, self._speaks, peer, message)
+        except NoCommonVersion as error:
+            self._dialer.not_understood(peer, str(error))
+            raise
         link.their_stream_key, link.process = hello.stream_key, hello.process
         self._greeted(link)
         self._go_on_without(self._links.of_earlier(link))

@@ -57,7 +57,7 @@ class Loading:
 
     async def _load(self, what: LoadState) -> None:
         version, donors = what.version, what.donors
-        self._fetches.let_go(but=(self._stage_index, version))
+        self._fetches.turn_to((self._stage_index, version))
         try:
             if donors or version:
                 wanted = Wanted(self._layout, version, what.digest)

@@ -114,6 +114,11 @@ class Fetch:
             return self._outcome
         raise self._outcome
 
+    @property
+    def has_landed(self) -> bool:
+        """Return whether anything of the file is here."""
+        return bool(self._core.chunks.given)
+
     def _begin(self, wanted: Wanted, donors: Sequence[PeerId]) -> None:
         self.donors = donors
         self._wanted, self._outcome, self._to_check = wanted, None, ""
@@ -200,6 +205,7 @@ class Fetches:
         self.distrusted: set[PeerId] = set()  # donors whose file was not what it had to be
         self._send, self._came, self._write = send, came, write
         self._fetches: dict[Key, Fetch] = {}
+        self._put_aside: dict[Key, Fetch] = {}  # the one that was begun before, at the most
 
     async def get(
         self,
@@ -227,6 +233,7 @@ class Fetches:
             self._fetches[key] = fetch
         snapshot = await fetch.snapshot(wanted, donors)
         self._fetches.pop(key, None)  # nothing may write into it any more
+        self._put_aside.clear()
         return snapshot
 
     def keep(self, stage: int, version: int, donors: Sequence[PeerId]) -> None:
@@ -241,9 +248,18 @@ class Fetches:
         self._write(FetchRecord(key, now, event, steps))
         return steps
 
-    def let_go(self, but: Key | None = None) -> None:
-        """Free what has landed, but for this stage and version."""
-        self._fetches = {key: fetch for key, fetch in self._fetches.items() if key == but}
+    def let_go(self) -> None:
+        """Free what has landed."""
+        self._fetches.clear()
+        self._put_aside.clear()
+
+    def turn_to(self, key: Key) -> None:
+        """Go on with what has landed of this stage and version. Of another one it stays, for when
+        that is to be got again, until this is here; of all others it is freed."""
+        known = {**self._put_aside, **self._fetches}
+        self._fetches = {key: known.pop(key)} if key in known else {}
+        begun = [(other, fetch) for other, fetch in known.items() if fetch.has_landed]
+        self._put_aside = dict(begun[-1:])
 
     def chunk_arrived(self, sender: PeerId, chunk: StateChunk, tensors: Sequence[object]) -> None:
         fetch = self._fetches.get((chunk.stage, chunk.version))

@@ -15,10 +15,10 @@ import torch
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import GetState, Message, NoState, StateChunk
+from swarmrt.model.sizing import MOST_SNAPSHOTS
 from swarmrt.runtime.state.snapshot import Snapshot
 
 CHUNK_BYTES = 4 << 20
-MOST_KEPT = 3  # snapshots, each as large as the stage's state: two being fetched, and a newer one
 LEASE_S = 120.0  # for which one is kept after it was asked for: a slow donor's link may stand still
 MAX_WAITING = 256  # requests for a snapshot that is being written
 MAX_WAITING_OF_ONE = 8  # by one process, which asks for less before it has the first answer
@@ -49,8 +49,10 @@ class Shelf:
         self._promised: dict[tuple[int, int], list[Asked]] = {}
 
     def promise(self, stage: int, version: int) -> None:
-        """Let those wait who ask for it: it will be `put` soon, or `break_promise` be called."""
+        """Let those wait who ask for it: it will be `put` soon, or `break_promise` be called. Older
+        ones make room for it."""
         self._promised.setdefault((stage, version), [])
+        self._keep(MOST_SNAPSHOTS - len(self._promised))
 
     def has(self, stage: int, version: int) -> bool:
         """Return whether it is here, or promised."""
@@ -58,12 +60,9 @@ class Shelf:
 
     def put(self, snapshot: Snapshot) -> None:
         """Give it to whoever asks, as long as somebody does."""
+        self._kept.pop((snapshot.stage, snapshot.version), None)
+        self._keep(MOST_SNAPSHOTS - 1)
         self._put(snapshot, stays=False)
-        loose = [key for key, kept in self._kept.items() if not kept.stays][:-1]
-        while len(loose) >= MOST_KEPT:
-            longest = min(loose, key=lambda key: self._kept[key].asked_at)
-            loose.remove(longest)
-            del self._kept[longest]
 
     def offer(self, snapshot: Snapshot) -> None:
         """Give it to whoever asks, in the place of the stage's older ones."""
@@ -77,6 +76,15 @@ class Shelf:
         self._kept.pop(key, None)  # the newest is the last one
         self._kept[key] = _Kept(snapshot, self._clock(), stays)
         self.break_promise(*key)
+
+    def _keep(self, most: int) -> None:
+        """Let go of those that nobody has asked for for longest, but for so many. They are two
+        being fetched and a newer one, as a rule."""
+        loose = [key for key, kept in self._kept.items() if not kept.stays]
+        while len(loose) > max(0, most):
+            longest = min(loose, key=lambda key: self._kept[key].asked_at)
+            loose.remove(longest)
+            del self._kept[longest]
 
     def tidy(self) -> None:
         """Let go of what nobody has asked for lately."""

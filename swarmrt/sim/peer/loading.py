@@ -51,7 +51,7 @@ class Loading:
         self._number += 1
         number, version, donors = self._number, what.version, what.donors
         if self._exchange is not None:
-            self._exchange.let_go(but=(self._stage, version))
+            self._exchange.turn_to((self._stage, version))
         if version > 0 and self._exchange is not None:
             done = partial(self._got, number, version)
             self._exchange.get(self._stage, version, what.digest, donors, done)

@@ -11,6 +11,7 @@ from typing import Any
 from swarmrt.ids import PeerId, peer_of
 from swarmrt.messages import GetState, NoState, StateChunk
 from swarmrt.scheduler.events import Event, PeerLost, Received, SendFailed
+from swarmrt.scheduler.fetching.events import Key
 from swarmrt.scheduler.fetching.fetch import Check, Fetched, Fetching, GiveUp, Keep, Step
 from swarmrt.scheduler.fetching.sharing import IN_ALL, Ask
 from swarmrt.sim.engine.clock import Clock
@@ -49,7 +50,8 @@ class Exchange:
         self._process, self._network, self._find = process, network, find
         self._distrusted: set[PeerId] = set()
         self._at_once = at_once
-        self._fetches: dict[tuple[int, int], Fetch] = {}
+        self._fetches: dict[Key, Fetch] = {}
+        self._put_aside: dict[Key, Fetch] = {}  # the one that was begun before, at the most
         network.connect(process.me, self._arrived)
 
     def get(
@@ -66,15 +68,28 @@ class Exchange:
             fetch = self._fetches[stage, version] = Fetch(self, stage, version, core)
         fetch.start(digest, donors, done)
 
-    def let_go(self, but: tuple[int, int] | None = None) -> None:
-        """Forget whatever has landed or is asked for, but for this stage and version."""
-        for key in [key for key in self._fetches if key != but]:
-            self.forget(*key)
+    def let_go(self) -> None:
+        """Forget whatever has landed or is asked for."""
+        for fetch in self._fetches.values():
+            fetch.stop()
+        self._fetches.clear()
+        self._put_aside.clear()
+
+    def turn_to(self, key: Key) -> None:
+        """Go on with what has landed of this stage and version. Of another one it stays, for when
+        that is to be got again, until this is here; of all others it is forgotten."""
+        known = {**self._put_aside, **self._fetches}
+        self._fetches = {key: known.pop(key)} if key in known else {}
+        for fetch in known.values():
+            fetch.stop()
+        begun = [(other, fetch) for other, fetch in known.items() if fetch.has_landed]
+        self._put_aside = dict(begun[-1:])
 
     def forget(self, stage: int, version: int) -> None:
         fetch = self._fetches.pop((stage, version), None)
         if fetch is not None:
             fetch.stop()
+        self._put_aside.clear()
 
     def send(self, to: PeerId, message: GetState | StateChunk | NoState, payload: Any = None,
              size_bytes: int = 0) -> None:  # fmt: skip
@@ -167,6 +182,11 @@ class Fetch:
 
     def stop(self) -> None:
         self._done = None
+
+    @property
+    def has_landed(self) -> bool:
+        """Return whether anything of the file is here."""
+        return bool(self._core.chunks.given)
 
     def chunk_came(self, sender: PeerId, chunk: StateChunk, history: History, size: int) -> None:
         self._arrived = history

@@ -15,8 +15,10 @@ from swarmrt import lab
 from swarmrt.cli.experiments.chaos import chaos
 from swarmrt.errors import RunError, UsageError
 from swarmrt.lab.chaos.schedule import NEED_COMPANY
+from swarmrt.lab.chaos.traces import said_again
 from swarmrt.lab.swarm.commits import Commits
 from swarmrt.log_writer import AGAIN
+from swarmrt.runtime.daemon.restarting import UP_AGAIN
 from tests.processes import our_processes, swarmrt
 
 CONFIG = """
@@ -79,7 +81,7 @@ def test_faults_are_possible_and_in_order(seed: int) -> None:
     times = [fault.at_s for fault in faults]
     assert times == sorted(times) and times[0] > 0
     for fault in faults:
-        is_trainers = fault.kind == "disk" and fault.other == 0
+        is_trainers = fault.kind in ("daemon", "disk") and fault.other == 0
         if fault.kind in ("trainer", "bootstrap", "directory") or is_trainers:
             assert fault.stage is None and str(fault)
             continue
@@ -181,10 +183,17 @@ def test_swarm_is_driven_through_failures_and_leaves_nothing(
 def test_a_run_goes_on_without_a_directory_and_with_full_disks(
     config: Path, tmp_path: Path
 ) -> None:
-    """Commits come while no daemon answers; what found no room is there in the end."""
+    """Commits come while no daemon answers; what found no room is there in the end. Before that the
+    daemons of the trainer and of a lone replica are killed, and a newcomer finds both."""
     run_dir = tmp_path / "run"
     with lab.LocalSwarm(config, replicas=[1, 2], run_dir=run_dir, threads=1) as swarm:
         swarm.wait(step=3)
+        hit = [swarm.trainer, swarm.peers(stage=0)[0]]
+        back = [said_again(part, UP_AGAIN) for part in hit]
+        for part in hit:
+            swarm.kill_daemon(part)
+        swarm.wait_until(lambda: all(is_back() for is_back in back), "the daemons", 60)
+        swarm.wait_for_member(swarm.spawn(stage=0))
         full = [swarm.trainer, swarm.peers(stage=1)[0]]
         for part in full:
             swarm.fill_disk(part, 3.0)
@@ -200,6 +209,7 @@ def test_a_run_goes_on_without_a_directory_and_with_full_disks(
     audit = swarm.audit()
     assert audit.passed and audit.steps == swarm.version, audit.lines()
     assert not audit.unchecked
+    assert audit.faults == {"daemon": 2, "directory": 1, "disk": 2, "term": 1}
 
 
 @pytest.mark.swarm

@@ -349,9 +349,10 @@ def test_commands_for_links() -> None:
     faults.obey('{"hang": "reduce", "seconds": 3}')
     assert hung == [("reduce", 3.0)]
     stopped: list[float] = []
-    faults.on_daemon(stopped.append)
+    faults.on_daemon(stopped.append, lambda: stopped.append(0.0))
     faults.obey('{"daemon": "still", "seconds": 4}')
-    assert stopped == [4.0]
+    faults.obey('{"daemon": "dead"}')
+    assert stopped == [4.0, 0.0]
 
 
 NO_COMMANDS = [
@@ -368,6 +369,7 @@ NO_COMMANDS = [
     '{"still": 3, "seconds": 1}',
     '{"hang": "everything", "seconds": 1}',
     '{"daemon": "gone", "seconds": 1}',
+    '{"daemon": "dead", "seconds": 1}',
     '{"disk": "full"}',
 ]
 

@@ -14,6 +14,7 @@ from swarmrt.ids import PeerId
 from swarmrt.kernels.digest import digest
 from swarmrt.messages import GetState, Message, NoState, StateChunk
 from swarmrt.model.layout import Layout
+from swarmrt.model.sizing import MOST_SNAPSHOTS
 from swarmrt.runtime.state.fetching import Fetches, Wanted
 from swarmrt.runtime.state.offering import CHUNK_BYTES, MOST_TIMES, Shelf
 from swarmrt.runtime.state.snapshot import Snapshot, digest_of, read_snapshot, write_snapshot
@@ -29,9 +30,9 @@ SIZE = int(2.5 * CHUNK_BYTES / 4)
 LAYOUT = Layout(0, {"values": torch.empty(SIZE, device="meta")}, ("values",))
 
 
-def snapshot(fill: float = 1.0, size: int = SIZE) -> Snapshot:
-    data = write_snapshot(0, 3, {"values": torch.full((size,), fill)})
-    return Snapshot(0, 3, data, digest_of(data))
+def snapshot(fill: float = 1.0, size: int = SIZE, version: int = 3) -> Snapshot:
+    data = write_snapshot(0, version, {"values": torch.full((size,), fill)})
+    return Snapshot(0, version, data, digest_of(data))
 
 
 def parameters(fill: float = 1.0) -> str:
@@ -80,9 +81,10 @@ class Donors:
     def put(self, name: str, shelf: Shelf) -> None:
         self._shelves[name] = shelf
 
-    async def get(self, its_digest: str = "") -> Snapshot:
+    async def get(self, its_digest: str = "", version: int = 3) -> Snapshot:
         donors = [PeerId(name) for name in self._shelves]
-        return await self.fetches.get(Wanted(LAYOUT, 3, its_digest), donors)
+        self.fetches.turn_to((0, version))
+        return await self.fetches.get(Wanted(LAYOUT, version, its_digest), donors)
 
 
 def shelf(*snapshots: Snapshot) -> Shelf:
@@ -180,6 +182,32 @@ def test_a_second_fetch_goes_on_where_the_first_one_was_cancelled() -> None:
 
     assert asyncio.run(story()) == snapshot()
     assert sorted(donors.chunks) == [0, CHUNK_BYTES, 2 * CHUNK_BYTES]
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_what_has_landed_of_a_version_stays_while_another_one_is_begun(others: int) -> None:
+    """The trainer and the donor are lost together. The next trainer offers an earlier version; then
+    the donor is back. Of three versions only the newest two are kept."""
+    donors = Donors({"a": shelf(snapshot())})
+    for version in range(others):
+        donors.put(f"trainer{version}", shelf(snapshot(version=version)))
+
+    async def begin(version: int) -> None:
+        its = len(donors.chunks)
+        first = asyncio.create_task(donors.get(version=version))
+        while len(donors.chunks) < its + 2:
+            await asyncio.sleep(0)
+        first.cancel()
+
+    async def story() -> Snapshot:
+        for version in (3, *range(others)):
+            await begin(version)
+        donors.chunks.clear()
+        return await donors.get(parameters())
+
+    assert asyncio.run(story()) == snapshot()
+    last = 2 * CHUNK_BYTES
+    assert set(donors.chunks) == ({last} if others == 1 else {0, CHUNK_BYTES, last})
 
 
 def test_a_fetch_that_has_failed_goes_on_with_another_donor() -> None:
@@ -364,6 +392,8 @@ def test_a_snapshot_that_is_being_fetched_stays_and_others_make_room() -> None:
     shelf.put(at(0))
     for minute in range(1, 20):
         clock.now = minute
+        shelf.promise(0, minute)
+        assert sum(shelf.has(0, version) for version in range(20)) <= MOST_SNAPSHOTS
         shelf.put(at(minute))
         shelf.tidy()
         assert has(shelf, 0)

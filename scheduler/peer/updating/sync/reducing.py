@@ -5,8 +5,8 @@ Rules:
 - A peer combines a round, and applies it, when its version is that round's step. One that still
   loads its state keeps the sums and the Applies of the steps that it misses, and catches up.
 - What a newcomer keeps so has a bound in bytes (`following`).
-- Parts may come before the Prepare that explains them; of each sender a few are kept, and a bounded
-  number in all, each of which has at most `MAX_PART_BYTES`.
+- Parts may come before the Prepare that explains them; of each sender a few are kept, and in all
+  as many as a round has (`cutting`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from swarmrt.scheduler.instructions import (
     KeepPart,
 )
 from swarmrt.scheduler.peer.updating.all_reduce import NOBODY, AllReduce
+from swarmrt.scheduler.peer.updating.cutting import most_early
 
 MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
-MAX_EARLY_PARTS = 256  # of all senders together: 1 GiB
 
 
 class Reducing:
     def __init__(self, me: PeerId, gradient_bytes: int, update_bytes: int, store: Store) -> None:
         """`store` is that of a newcomer at this stage."""
         self._me, self._sizes, self._store = me, (gradient_bytes, update_bytes), store
+        self._most_early = most_early(gradient_bytes)
         self.most_behind = store.most_steps(by_owners=False)
         self._rounds: dict[int, AllReduce] = {}  # by step
         self._applies: dict[int, Apply] = {}  # by step
@@ -109,7 +110,7 @@ class Reducing:
 
     def _has_room_for(self, sender: PeerId) -> bool:
         its = sum(other == sender for other, _ in self._early)
-        return its < MAX_EARLY_OF_ONE and len(self._early) < MAX_EARLY_PARTS
+        return its < MAX_EARLY_OF_ONE and len(self._early) < self._most_early
 
     def awaited(self) -> int | None:
         """Return the newest round of which parts are still to come, if there is one."""
@@ -163,7 +164,7 @@ class Reducing:
     def validate(self) -> None:
         """Check that what is kept for rounds to come is bounded."""
         most = self.most_behind
-        assert len(self._early) <= MAX_EARLY_PARTS and len(self._applies) <= 2 * most + 4
+        assert len(self._early) <= self._most_early and len(self._applies) <= 2 * most + 4
         assert len(self._void_below) <= 2 * most + 4
         assert all(p.round >= self._void_below.get(p.step, 0) for _, p in self._early)
         assert len(self._rounds) <= most + 2, self._rounds.keys()

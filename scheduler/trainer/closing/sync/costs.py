@@ -35,10 +35,12 @@ class Costs:
         run = self._run
         counts = not (run.pace.was_held_up or run.void_rounds)
         longer = self._comparing.step_took(round_.members.keys(), seconds, counts=counts)
-        member = run.members.get(longer.peer) if longer is not None else None
-        if longer is None or member is None:
+        if longer is None:
             return
-        _, takes_s, before_s = longer
+        peers, takes_s, before_s = longer
+        member = worth.least_worth(run, peers)
+        if member is None:
+            return
         member.longer_s = takes_s, before_s
         reason = f"steps take {takes_s:.0f} s with it, and took {before_s:.0f} s before it came"
         run.charge(member.peer, reason, "longer")

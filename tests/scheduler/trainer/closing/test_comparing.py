@@ -10,9 +10,10 @@ from swarmrt.ids import PeerId
 from swarmrt.scheduler.recording import Header, of_json, to_json
 from swarmrt.scheduler.settings import StepTold
 from swarmrt.scheduler.trainer.closing.comparing import JUDGED, LONGER, TOLD, Comparing, Longer
+from swarmrt.scheduler.trainer.closing.worth import least_worth
 from tests.scheduler.trainer_core import Swarm
 
-A, B, C = PeerId("a"), PeerId("b"), PeerId("c")
+A, B, C, D = map(PeerId, "abcd")
 BEFORE = [((A,), 10.0)] * 5
 
 
@@ -25,12 +26,41 @@ def verdict(steps: list[tuple[tuple[PeerId, ...], float]], held_up: bool = False
 
 
 def test_who_comes_alone_and_makes_steps_longer_is_named_with_both_figures() -> None:
-    assert verdict([*BEFORE, *[((A, B), 16.0)] * LONGER]) == Longer(B, 16.0, 10.0)
+    assert verdict([*BEFORE, *[((A, B), 16.0)] * LONGER]) == Longer({B}, 16.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [((A, B, C), 16.0)] * LONGER,
+        [((A, B), 16.0), *[((A, B, C), 16.0)] * LONGER],
+        [((A, B), 9.0), *[((A, B, C), 16.0)] * LONGER],
+    ],
+    ids=["at_once", "one_after_the_other", "too_soon_to_know"],
+)
+def test_two_that_make_steps_longer_together_are_judged_together(
+    steps: list[tuple[tuple[PeerId, ...], float]],
+) -> None:
+    assert verdict([*BEFORE, *steps]) == Longer({B, C}, 16.0, 10.0)
+
+
+def test_when_one_of_two_has_gone_the_other_is_judged_by_the_steps_before_both() -> None:
+    came = [((A, B, C), 16.0)] * (LONGER - 1)
+    steps = [*BEFORE, *came, *[((A, C), 16.0)] * LONGER]
+    assert verdict(steps) == Longer({C}, 16.0, 10.0)
+    alone = [*BEFORE, *came, ((A,), 10.0), *[((A, D), 16.0)] * LONGER]
+    assert verdict(alone) == Longer({D}, 16.0, 10.0)
+
+
+def test_who_has_made_no_step_longer_is_not_to_blame_for_what_comes_with_another() -> None:
+    steps = [*BEFORE, *[((A, B), 9.0)] * LONGER, *[((A, B, C), 16.0)] * LONGER]
+    found = verdict(steps)
+    assert found is not None and found.peers == {C} and found.before_s == 9.0
 
 
 def test_some_shorter_steps_between_are_no_excuse() -> None:
     seconds = [16.0, 16.0, 12.0, 16.0, 12.0, 16.0, 16.0, 16.0]
-    assert verdict([*BEFORE, *(((A, B), each) for each in seconds)]) == Longer(B, 16.0, 10.0)
+    assert verdict([*BEFORE, *(((A, B), each) for each in seconds)]) == Longer({B}, 16.0, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -41,14 +71,23 @@ def test_some_shorter_steps_between_are_no_excuse() -> None:
         [*BEFORE, *[((A, B), 16.0)] * (LONGER - 1), *[((A, B), 9.0)] * 20],  # in the beginning
         [*BEFORE, *[((A, B), 9.0)] * JUDGED, *[((A, B), 16.0)] * 20],  # it is long since it came
         [*BEFORE, *[((B, C), 16.0)] * 20],  # another went
-        [*BEFORE, *[((A, B, C), 16.0)] * 20],  # two came
         [*BEFORE, ((A, B), 16.0), *[((B,), 25.0)] * 20],  # it is alone by now
         [((A, B), 16.0)] * 20,  # nothing is known of steps without it
     ],
-    ids=["by_less", "little", "early", "long_ago", "changed", "two", "alone", "unknown"],
+    ids=["by_less", "little", "early", "long_ago", "changed", "alone", "unknown"],
 )
 def test_of_others_nothing_is_said(steps: list[tuple[tuple[PeerId, ...], float]]) -> None:
     assert verdict(steps) is None
+
+
+def test_of_several_the_one_with_the_slowest_link_is_done_without_unless_it_is_alone() -> None:
+    swarm = Swarm(replicas=(2, 2, 1))
+    swarm.run_to(2)
+    for name, gradient_s in (("s0p0", 1.0), ("s1p0", 3.0), ("s1p1", 2.0), ("s2p0", 9.0)):
+        swarm.peers[PeerId(name)].gradient_s = gradient_s
+        swarm.say(name, swarm.peers[PeerId(name)].beacon())
+    found = least_worth(swarm.core.run, {PeerId(name) for name in ("s0p0", "s1p0", "s1p1", "s2p0")})
+    assert found is not None and found.peer == "s1p0"
 
 
 def test_steps_that_were_held_up_do_not_count() -> None:
