@@ -80,6 +80,7 @@ from tests.scheduler.wiring import test_wiring as wirings
 from tests.sim import test_draining as draining
 from tests.sim import test_failures as failing
 from tests.sim import test_hangs as hangs
+from tests.sim import test_hung_updates as hung_updates
 from tests.sim import test_newcomers as at_home
 from tests.sim import test_stalls as stalls
 from tests.sim import test_stopping as stopping
@@ -319,7 +320,7 @@ GUARDS: dict[str, Guard] = {
     ),
     "who is missing twice in updates is done without": Guard(
         says(Missing, "again", []),
-        hangs.test_update_that_hangs_is_found_out_though_its_peer_has_nothing_else_to_do,
+        hung_updates.test_update_that_hangs_is_found_out_though_its_peer_has_nothing_else_to_do,
     ),
     "a computation that is late is found out": Guard(
         around(Health, "verdict", lambda verdict, self, now, most_s=0.0: "fine"), hang("backward")
@@ -364,7 +365,7 @@ GUARDS: dict[str, Guard] = {
     ),
     "an update is not waited for where a newcomer has the version": Guard(
         says(Applying, "_late_beside_newcomers", []),
-        hangs.test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version,
+        hung_updates.test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version,
     ),
     "whom no other rule finds is done without": Guard(
         says(EndOfRun, "_try_without", None),
@@ -389,6 +390,10 @@ GUARDS: dict[str, Guard] = {
     "what is accumulated and nobody owns is claimed again": Guard(
         says(Finishing, "_owns_it_after_all", None),
         hangs.test_what_was_given_up_and_then_accumulated_waits_for_no_late_flight,
+    ),
+    "updates are waited for anew once a late one is made": Guard(
+        says(Applying, "_wait_anew", None),
+        hung_updates.test_updates_that_hang_together_are_found_out_once_one_of_them_moves,
     ),
     # ------------------------------------------------------------ price
     "a peer is waited for as long as its work takes": Guard(
