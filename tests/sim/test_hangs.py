@@ -207,6 +207,23 @@ def test_who_hangs_beside_a_slow_link_goes_alone() -> None:
     assert world.disk.steps[-1].version == 40 and fenced(world) == {hung}
 
 
+def test_who_hangs_after_a_slow_link_is_gone_is_waited_for_no_longer_than_the_others_need() -> None:
+    """Found by a soak: what rounds took over the slow link was learned, and waited for beside what
+    the links of those that are left take."""
+    slow, hung = PeerId("s1p0"), PeerId("s1p1")
+    home = Link(up_bytes_per_s=2.5e6, down_bytes_per_s=2.5e6, latency_s=0.025)
+    sizes = Sizes(state_bytes=24_000_000, gradient_bytes=8_000_000, activation_bytes=1000)
+    world = World((1, 3), seed=1, steps=12, microbatches=4, eval_every=0, checkpoint_every=0,
+                  service_s=(0.2, 0.3), sizes=sizes, links={slow: home})  # fmt: skip
+    world.run_until(8)
+    gone_at = world.clock.now
+    assert not world.disk.fenced, "the slow link is worth its while"
+    world.kill(slow)
+    world.hang(hung, "reduce", 1000.0)
+    world.run_until(9)
+    assert fenced(world) == {slow, hung} and world.clock.now < gone_at + 45.0
+
+
 def test_a_reduce_that_hangs_before_any_was_timed_is_found_out() -> None:
     """Found by a soak: until a round had been timed nobody was missing in one."""
     world = World((2, 2), seed=1, steps=4, eval_every=0, checkpoint_every=0)

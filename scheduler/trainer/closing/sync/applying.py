@@ -38,7 +38,7 @@ class Applying:
     def apply(self, round_: PrepareRound, norm: float, now: float) -> list[Instruction]:
         """Announce the global norm, as all stages are prepared, and go on to the next step."""
         run = self._run
-        self._patience.took(now - round_.began_at)
+        self._patience.took(round_, now)
         apply = Apply(run.epoch, run.version, round_.number, norm, False)
         copied = copied_stages(run, self._admitting, now)
         run.saving.snapshots += bool(copied)
