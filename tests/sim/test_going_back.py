@@ -8,6 +8,7 @@ import pytest
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.peer.core import PeerCore
+from swarmrt.sim.peer.jobs import Thread
 from swarmrt.sim.swarm.world import TRAINER, World
 
 LONE = PeerId("s1p0")
@@ -54,3 +55,18 @@ def test_who_hangs_for_less_than_going_back_costs_is_waited_for() -> None:
     assert world.disk.committed_at[11] > began_at + 15.0, "it hung while a newcomer was there"
     assert not world.disk.rollbacks
     assert [report.version for report in world.disk.steps] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("thread", ["compute", "reduce", "update"])
+def test_lone_replica_that_hangs_ends_no_run_that_a_newcomer_could_go_on_with(
+    thread: Thread,
+) -> None:
+    """Found beside a soak: the run was given up after twenty minutes, though there was a checkpoint
+    and somebody to serve from it."""
+    world = World((2, 1), seed=1, steps=8, checkpoint_every=2, eval_every=0)
+    world.run_until(5)
+    world.hang(LONE, thread, 2000.0)
+    world.spawn(1, after_s=10.0)
+    world.run(limit_s=world.clock.now + 500.0)
+    assert world.peers[LONE].jobs.is_hung and len(world.disk.rollbacks) == 1
+    assert world.disk.steps[-1].version == 8

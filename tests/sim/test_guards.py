@@ -414,6 +414,13 @@ GUARDS: dict[str, Guard] = {
             False,
         ),
     ),
+    "a run that a newcomer could go on with is not given up": Guard(
+        says(EndOfRun, "_lone_ones_beside_newcomers", []),
+        partial(
+            going_back.test_lone_replica_that_hangs_ends_no_run_that_a_newcomer_could_go_on_with,
+            "update",
+        ),
+    ),
     # ------------------------------------------------------------ price
     "who is about to go on is waited for": Guard(
         says(Rollback, "_is_awaited", False),

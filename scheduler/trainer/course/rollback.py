@@ -19,7 +19,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.timing.times import BEACON_S, FIRST_UPDATE_S, REPORT_S
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
-from swarmrt.scheduler.trainer.membership.members import Member, Membership
+from swarmrt.scheduler.trainer.membership.members import Member
 from swarmrt.scheduler.trainer.run import Run
 
 LOOKS_S = 2 * BEACON_S  # at the most between two looks: one for each beacon of who could serve
@@ -34,7 +34,7 @@ class Rollback:
         """Have all go back in a new epoch, if that is the only way on, or the shorter one."""
         run = self._run
         bare = set(run.members.bare_stages())
-        waiting = [m for m in run.members.in_state(Membership.SEEN) if m.beacon is not None]
+        waiting = run.members.waiting()
         if not bare or not bare <= {m.stage for m in waiting} or run.saving.under_way:
             self._waited_s = 0.0
             return []
