@@ -42,6 +42,7 @@ from swarmrt.scheduler.trainer.course import settling
 from swarmrt.scheduler.trainer.course.ending import EndOfRun
 from swarmrt.scheduler.trainer.course.pace import Pace
 from swarmrt.scheduler.trainer.course.resumption import Checkpointed, Plan
+from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.membership import health, price
 from swarmrt.scheduler.trainer.membership.conduct import Conduct
 from swarmrt.scheduler.trainer.membership.fencing import watching
@@ -79,7 +80,9 @@ from tests.scheduler.trainer.work import test_failures as failures
 from tests.scheduler.wiring import test_wiring as wirings
 from tests.sim import test_draining as draining
 from tests.sim import test_failures as failing
+from tests.sim import test_going_back as going_back
 from tests.sim import test_hangs as hangs
+from tests.sim import test_hung_updates as hung_updates
 from tests.sim import test_newcomers as at_home
 from tests.sim import test_stalls as stalls
 from tests.sim import test_stopping as stopping
@@ -178,6 +181,12 @@ def takes_it_for_looked_at(
 ) -> None:
     begin(patience_, round_, now)
     patience_._has_looked = True
+
+
+def learns_what_its_links_took(
+    took: Callable[..., None], patience_: RoundPatience, round_: PrepareRound, now: float
+) -> None:
+    patience_._run.pace.round_time.add(now - round_.began_at)
 
 
 def whom_no_other_rule_finds() -> None:
@@ -319,7 +328,7 @@ GUARDS: dict[str, Guard] = {
     ),
     "who is missing twice in updates is done without": Guard(
         says(Missing, "again", []),
-        hangs.test_update_that_hangs_is_found_out_though_its_peer_has_nothing_else_to_do,
+        hung_updates.test_update_that_hangs_is_found_out_though_its_peer_has_nothing_else_to_do,
     ),
     "a computation that is late is found out": Guard(
         around(Health, "verdict", lambda verdict, self, now, most_s=0.0: "fine"), hang("backward")
@@ -364,7 +373,7 @@ GUARDS: dict[str, Guard] = {
     ),
     "an update is not waited for where a newcomer has the version": Guard(
         says(Applying, "_late_beside_newcomers", []),
-        hangs.test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version,
+        hung_updates.test_update_that_hangs_is_done_without_where_a_newcomer_has_the_version,
     ),
     "whom no other rule finds is done without": Guard(
         says(EndOfRun, "_try_without", None),
@@ -390,7 +399,33 @@ GUARDS: dict[str, Guard] = {
         says(Finishing, "_owns_it_after_all", None),
         hangs.test_what_was_given_up_and_then_accumulated_waits_for_no_late_flight,
     ),
+    "updates are waited for anew once a late one is made": Guard(
+        says(Applying, "_wait_anew", None),
+        hung_updates.test_updates_that_hang_together_are_found_out_once_one_of_them_moves,
+    ),
+    "what a link took says nothing of a round without it": Guard(
+        around(RoundPatience, "took", learns_what_its_links_took),
+        hangs.test_who_hangs_after_a_slow_link_is_gone_is_waited_for_no_longer_than_the_others_need,
+    ),
+    "who does not go on keeps nobody from going back": Guard(
+        says(Rollback, "_is_awaited", True),
+        partial(
+            going_back.test_who_hangs_in_an_update_and_is_cut_off_keeps_nobody_from_going_back,
+            False,
+        ),
+    ),
+    "a run that a newcomer could go on with is not given up": Guard(
+        says(EndOfRun, "_lone_ones_beside_newcomers", []),
+        partial(
+            going_back.test_lone_replica_that_hangs_ends_no_run_that_a_newcomer_could_go_on_with,
+            "update",
+        ),
+    ),
     # ------------------------------------------------------------ price
+    "who is about to go on is waited for": Guard(
+        says(Rollback, "_is_awaited", False),
+        going_back.test_who_hangs_for_less_than_going_back_costs_is_waited_for,
+    ),
     "a peer is waited for as long as its work takes": Guard(
         says(watching, "redo_s", 0.0),
         prices.test_peer_with_much_of_the_step_is_waited_for_as_long_as_that_takes,

@@ -5,11 +5,12 @@ Rules:
   once makes the step under way the last; twice, it ends at once.
 - Nothing is waited for without end, or without a word of what it is. What comes forward counts, and
   not what peers say that they do. Before the run is given up, it is tried without whoever it waits
-  for.
+  for; where that is a stage's only replica, with whoever else has come, from the last checkpoint.
 """
 
 from __future__ import annotations
 
+from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import (
     Instruction,
     ReportCheckpointFailed,
@@ -110,15 +111,30 @@ class EndOfRun:
             return [run.give_up(f"no progress for {quiet_s:.0f} s; waiting for {awaited}")]
         if quiet_s >= stall_s and now >= self._tries_at:
             self._tries_at = now + stall_s / 4
-            self._try_without(quiet_s)
+            self._try_without(quiet_s, now)
         if now < self._says_at:
             return [again]
         self._says_at = now + say_s
         return [ReportStall(quiet_s, awaited), again]
 
-    def _try_without(self, quiet_s: float) -> None:
+    def _try_without(self, quiet_s: float, now: float) -> None:
         """Do without whoever is waited for, where there are others."""
         suspects = self._closing.suspects() or self._working.lateness.suspects()
+        suspects = suspects or self._lone_ones_beside_newcomers(now - quiet_s / 2)
         for peer in suspects:
             reason = f"nothing has come forward for {quiet_s:.0f} s, and it is waited for"
             self._run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut", quiet_s)
+
+    def _lone_ones_beside_newcomers(self, since: float) -> list[PeerId]:
+        """Return who alone serves a stage and does not get on, where another one has come: without
+        it all go back to the last checkpoint, from which that one can serve."""
+        run = self._run
+        under_way = run.round or run.commit
+        ready = run.members.in_state(Membership.READY)
+        if under_way is not None:
+            late = under_way.missing()
+        else:
+            late = [member.peer for member in ready if member.health.is_stuck_since(since)]
+        come = {member.stage for member in run.members.waiting()}
+        lone = [m for m in ready if m.stage in come and not run.has_others(m.peer, m.stage)]
+        return [member.peer for member in lone if member.peer in late]

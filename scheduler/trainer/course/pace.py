@@ -15,7 +15,7 @@ class Pace:
     def __init__(self) -> None:
         self.step_time = Estimate()
         self.work_time = Estimate()  # of steps, until all is accumulated
-        self.round_time = Estimate()  # of rounds that were the first of their step
+        self.round_time = Estimate()  # of a step's first round, but for its links
         self.apply_time = Estimate()
         self.apply_times = {snapshot: Estimates() for snapshot in (False, True)}  # of each member
         self.load_time = Estimate()  # of newcomers, from their admission

@@ -1,4 +1,11 @@
-"""Going back to the last checkpoint, when the state of a stage is lost."""
+"""Going back to the last checkpoint, when the state of a stage is lost.
+
+Rules:
+- While somebody of the stage has its state, or has prepared it, nobody goes back: it is about to go
+  on. Unless it does not: whoever has not gone on for so long is likely to take as long again. So it
+  is waited for no longer than the steps took that are lost by going back, where others could serve
+  the stage, or for twice as long as an update takes.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +16,50 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     StartDeadline,
 )
-from swarmrt.scheduler.timing.times import REPORT_S
+from swarmrt.scheduler.timing.times import BEACON_S, FIRST_UPDATE_S, REPORT_S
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
-from swarmrt.scheduler.trainer.membership.members import Membership
+from swarmrt.scheduler.trainer.membership.members import Member
 from swarmrt.scheduler.trainer.run import Run
+
+LOOKS_S = 2 * BEACON_S  # at the most between two looks: one for each beacon of who could serve
 
 
 class Rollback:
     def __init__(self, run: Run, admitting: Admitting) -> None:
         self._run, self._admitting = run, admitting
+        self._waited_s = self._looked_at = 0.0  # for who is about to go on, where others could
 
     def consider(self, now: float) -> list[Instruction]:
-        """Have all go back in a new epoch, if that is the only way on."""
+        """Have all go back in a new epoch, if that is the only way on, or the shorter one."""
         run = self._run
-        bare = run.members.bare_stages()
-        waiting = [m for m in run.members.in_state(Membership.SEEN) if m.beacon is not None]
-        if not bare or not set(bare) <= {m.stage for m in waiting} or run.saving.under_way:
+        bare = set(run.members.bare_stages())
+        waiting = run.members.waiting()
+        if not bare or not bare <= {m.stage for m in waiting} or run.saving.under_way:
+            self._waited_s = 0.0
             return []
-        if any(m.stage in bare and self._admitting.can_go_on(m, now) for m in waiting):
-            return []  # it is about to
-        reason = f"no replica of stage {', '.join(map(str, bare))} was left"
+        if self._is_awaited(bare, waiting, now):
+            return []
+        reason = f"no replica of stage {', '.join(map(str, sorted(bare)))} was left"
         return self._go_back(reason, now)
+
+    def _is_awaited(self, bare: set[int], waiting: list[Member], now: float) -> bool:
+        """Return whether somebody is about to go on, and is worth waiting for."""
+        run, pace = self._run, self._run.pace
+        about_to = {m.stage for m in waiting if self._admitting.can_go_on(m, now)}
+        others = {m.stage for m in waiting if not self._admitting.can_go_on(m, now)}
+        if bare.isdisjoint(about_to) or not bare <= others:
+            self._waited_s = 0.0
+            return not bare.isdisjoint(about_to)
+        self._waited_s += min(now - self._looked_at, LOOKS_S)  # this process may have stood still
+        self._looked_at = now
+        lost_s = (run.version - run.saving.version) * pace.step_time.mean_s
+        return self._waited_s <= max(lost_s, pace.apply_time.patience_s(FIRST_UPDATE_S, 1))
 
     def _go_back(self, reason: str, now: float) -> list[Instruction]:
         run = self._run
         lost_steps = run.version - run.saving.version
+        self._waited_s = 0.0
         run.go_back(run.saving.version, run.saving.digests)
         run.saving.offered, run.needed = (run.version or None), (1,) * run.num_stages
         run.agenda.clear()

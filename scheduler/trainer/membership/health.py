@@ -94,6 +94,10 @@ class Health:
             return 0.0
         return now - min(self.heard_at, self.progress_at if self.queued else self.heard_at)
 
+    def is_stuck_since(self, since: float) -> bool:
+        """Return whether it has had something to do since then, and has finished nothing."""
+        return bool(self.queued) and self.progress_at <= since
+
     def _lateness(self, now: float, beats: float, most_s: float) -> float:
         """Return how late it is, as a share of its deadline."""
         if self.heard_at is None:

@@ -132,6 +132,10 @@ class Members:
             key=lambda member: member.peer,
         )
 
+    def waiting(self) -> list[Member]:
+        """Return who is heard, and is not admitted."""
+        return [member for member in self.in_state(Membership.SEEN) if member.beacon is not None]
+
     def bare_stages(self) -> list[int]:
         """Stages that nobody serves or is about to."""
         return [stage for stage in range(self.num_stages) if not self.holders(stage)]

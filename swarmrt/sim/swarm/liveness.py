@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from swarmrt.ids import PeerId, peer_of
 from swarmrt.scheduler.peer.core import PeerCore
+from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.sim.swarm.world import World
@@ -122,16 +123,27 @@ class Liveness:
         """Return how long the next commit may take, as things are now."""
         world = self._world
         steps = (1 + world.staleness) * TRIES
-        found_s = 0.0 if self._serves() else self._load_s() + DIRECTORY_S
+        found_s = 0.0 if self._serves() else self._lost_s() + self._load_s() + DIRECTORY_S
         found_out_s = self._round_s() if self._learned >= LEARNED else UNLEARNED_S
         return steps * self._step_s() + found_s + found_out_s
 
-    def _round_s(self) -> float:
-        """Return the time in which a round of which something is lost is found late twice, by what
-        the trainer has learned of rounds, and anybody else who is gone meanwhile."""
+    def _lost_s(self) -> float:
+        """Return the time of the steps that going back loses: somebody who could go on may be
+        waited for so long, and hang."""
         core = self._world.trainer.process.core
         assert isinstance(core, TrainerCore)
-        learned_s = 2 * core.run.pace.round_time.patience_s(UNLEARNED_S / 2)
+        return (core.run.version - core.run.saving.version) * core.run.pace.step_time.mean_s
+
+    def _round_s(self) -> float:
+        """Return the time in which a round of which something is lost is found late twice, by what
+        the trainer has learned of rounds and links, and anybody else who is gone meanwhile. The
+        second one is waited for twice as long."""
+        core = self._world.trainer.process.core
+        assert isinstance(core, TrainerCore)
+        run = core.run
+        ways = worth.WAYS + 1 + (run.settings.state_gradients if self._world.is_unlike else 0.0)
+        link_s = ways * max((member.gradient_s for member in run.members), default=0.0)
+        learned_s = (1 + 2) * (run.pace.round_time.patience_s(UNLEARNED_S / 3) + link_s)
         return min(max(FOUND_OUT_S, learned_s), UNLEARNED_S)
 
     def _step_s(self) -> float:

@@ -4,6 +4,7 @@ Rules:
 - A version is committed when every live replica has applied it. Then newcomers may get it, and it
   is saved, if it is to be.
 - Whoever is missing again (`missing`), or has come to other weights than its stage, is charged.
+- Whoever is late is waited for twice as long each time, until one of those that are late answers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from swarmrt.ids import PeerId
 from swarmrt.messages import Apply
 from swarmrt.scheduler.instructions import Instruction, ReportLate, Send
+from swarmrt.scheduler.timing.estimate import Estimate
 from swarmrt.scheduler.timing.times import ANSWER_S, FIRST_UPDATE_S
 from swarmrt.scheduler.trainer.closing.missing import TWICE, Missing
 from swarmrt.scheduler.trainer.closing.saves import copied_stages, is_to_be_saved
@@ -36,7 +38,7 @@ class Applying:
     def apply(self, round_: PrepareRound, norm: float, now: float) -> list[Instruction]:
         """Announce the global norm, as all stages are prepared, and go on to the next step."""
         run = self._run
-        self._patience.took(now - round_.began_at)
+        self._patience.took(round_, now)
         apply = Apply(run.epoch, run.version, round_.number, norm, False)
         copied = copied_stages(run, self._admitting, now)
         run.saving.snapshots += bool(copied)
@@ -56,8 +58,7 @@ class Applying:
         stop_waiting(run)
         self._costs.round_took(round_, now)
         self._costs.step_took(round_, commit.seconds)
-        commit.patience_s = self._patience_s(commit)
-        run.agenda.set(("apply", None), now + commit.patience_s)
+        self._wait(commit, now)
         run.pace.applied_at = now
         self._missing.begin(now)
         run.pace.step_took(commit.seconds)
@@ -71,7 +72,7 @@ class Applying:
         run, commit = self._run, self._run.commit
         if commit is None:
             return []
-        commit.retries += 1
+        commit.retries, commit.in_vain = commit.retries + 1, commit.in_vain + 1
         run.agenda.set(("apply", None), now + self._patience_s(commit))
         again: list[Instruction] = [
             Send(peer, commit.apply_at(commit.expected[peer])) for peer in commit.missing()
@@ -87,15 +88,20 @@ class Applying:
         awaited = f"APPLIED of {commit.missing()}"
         return [*again, ReportLate(run.version, now - run.pace.applied_at, awaited)]
 
-    def _patience_s(self, commit: Commit) -> float:
-        """Return how long an update is waited for: as long as its slowest member needs, which is
+    def _wait(self, commit: Commit, now: float) -> None:
+        """Begin to wait for all who have been asked: for each as long as it needed before, which is
         longer where a snapshot is taken."""
-        times, tries = self._run.pace.apply_times, commit.retries
-        waits_s = (
-            times[commit.is_copied_by(peer)].patience_s(peer, ANSWER_S, tries)
-            for peer in commit.missing()
-        )
-        return max(waits_s, default=ANSWER_S)
+        times = self._run.pace.apply_times
+        commit.patience_s = {
+            peer: times[commit.is_copied_by(peer)].patience_s(peer, ANSWER_S)
+            for peer in commit.expected
+        }
+        self._run.agenda.set(("apply", None), now + self._patience_s(commit))
+
+    def _patience_s(self, commit: Commit) -> float:
+        """Return how long an update is waited for: as long as its slowest member needs."""
+        slowest_s = max((commit.patience_s[peer] for peer in commit.missing()), default=ANSWER_S)
+        return Estimate().patience_s(slowest_s, commit.in_vain)
 
     def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         commit = self._run.commit
@@ -103,11 +109,20 @@ class Applying:
             return []
         if member.peer not in commit.applied:
             times = self._run.pace.apply_times[commit.is_copied_by(member.peer)]
-            times.add_answer(member.peer, now - self._run.pace.applied_at, commit.patience_s)
-        commit.applied.setdefault(member.peer, digest)
+            waited_s = max(commit.patience_s.values())
+            times.add_answer(member.peer, now - self._run.pace.applied_at, waited_s)
+            commit.applied[member.peer] = digest
+            if commit.in_vain and not commit.is_whole:
+                self._wait_anew(commit, now)
         member.named_weights = (version, commit.applied[member.peer])
         self._run.pace.came((member.peer, "applied"), now)
         return self.close_if_whole(commit, now)
+
+    def _wait_anew(self, commit: Commit, now: float) -> None:
+        """Wait for the others as at first, now that a late one has answered: while nobody had, that
+        grew long, and nobody could be told apart."""
+        commit.in_vain = 0
+        self._run.agenda.set(("apply", None), now + self._patience_s(commit))
 
     def close_if_whole(self, commit: Commit, now: float) -> list[Instruction]:
         """Close the step, once every live replica has applied it."""

@@ -34,8 +34,9 @@ class Commit:
     seconds: float
     checkpoint: bool
     skipped: bool = False
-    patience_s: float = 0.0  # before it is asked for the first time again
+    patience_s: dict[PeerId, float] = field(default_factory=dict)  # before each is asked again
     retries: int = 0
+    in_vain: int = 0  # of these, since somebody last answered late
     applied: dict[PeerId, str] = field(default_factory=dict)  # peer → digest
 
     def is_copied_by(self, peer: PeerId) -> bool:

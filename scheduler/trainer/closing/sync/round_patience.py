@@ -37,10 +37,12 @@ class RoundPatience:
         self._missing.begin(now)
         self._late = 0
 
-    def took(self, seconds: float) -> None:
-        """Learn from a round that is whole."""
+    def took(self, round_: PrepareRound, now: float) -> None:
+        """Learn from a round that is whole: what its parts took over its links says nothing of the
+        next one, which may have others."""
         if not self._run.void_rounds:
-            self._run.pace.round_time.add(seconds)
+            seconds = now - round_.began_at - worth.carrying_s(self._run, round_)
+            self._run.pace.round_time.add(max(0.0, seconds))
 
     def begin(self, round_: PrepareRound, now: float) -> None:
         """Begin to wait for what the members of a round have just been asked for."""
