@@ -8,7 +8,16 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
+from swarmrt.cli.options.runs import (
+    ALLOW_CHANGE,
+    REPLICAS,
+    RESUME,
+    SET,
+    SPARES,
+    TRIAL,
+    parse_replicas,
+    parse_spares,
+)
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
 from swarmrt.cli.swarm.watching import watch
@@ -20,6 +29,7 @@ from swarmrt.runtime.trainer.folders import claimed, new_run_dir
 def local(
     path: Path = typer.Argument(..., metavar="RUN.toml"),
     replicas: str | None = REPLICAS,
+    spares: str | None = SPARES,
     steps: int | None = typer.Option(None, min=1, help="Overrides run.steps."),
     overrides: list[str] = SET,
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
@@ -49,7 +59,11 @@ def local(
     arguments += ["--json"] * as_json + ["--no-trial"] * (not trial)
     arguments += [part for name in allow_change for part in ("--allow-change", name)]
     options = Options(
-        threads=threads, failpoints=rules, trainer_arguments=arguments, is_trainer_shown=True
+        threads=threads,
+        spares=parse_spares(spares, config),
+        failpoints=rules,
+        trainer_arguments=arguments,
+        is_trainer_shown=True,
     )
     began_at = time.time()
     with LaunchedSwarm(config, numbers, run_dir, options) as swarm:

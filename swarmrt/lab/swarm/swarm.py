@@ -44,6 +44,7 @@ class LocalSwarm(LaunchedSwarm):
         forks: bool = True,
         variables: Mapping[tuple[int, int], Mapping[str, str]] | None = None,
         processes: Sequence[tuple[int, ...]] = (),
+        spares: Sequence[int] = (),
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
@@ -65,6 +66,7 @@ class LocalSwarm(LaunchedSwarm):
             raise UsageError(f"{folder}: holds a run already; choose another folder")
         options = Options(
             processes=processes,
+            spares=spares,
             threads=threads,
             device=device,
             speeds=speeds,
@@ -148,12 +150,15 @@ class LocalSwarm(LaunchedSwarm):
         failpoints: str = "",
         device: str | None = None,
         max_mbps: float | None = None,
+        *,
+        is_spare: bool = False,
     ) -> Peer:
         """Start one more peer, with a seat at each of these stages, which joins at all processes
         that are up. Does not wait for it.
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
-        `device`, by default on that of the swarm; its links send `max_mbps` megabits a second.
+        `device`, by default on that of the swarm; its links send `max_mbps` megabits a second. A
+        spare takes work only in the place of a replica that is lost.
         """
         stages = stage if isinstance(stage, tuple) else (stage,)
         for one in stages:
@@ -161,7 +166,7 @@ class LocalSwarm(LaunchedSwarm):
                 last = len(self.replicas) - 1
                 raise UsageError(f"there is no stage {one}: stages are 0 to {last}")
         more = [] if max_mbps is None else ["--max-mbps", str(max_mbps)]
-        peer = self._new_peer(stages)
+        peer = self._new_peer(stages, is_spare=is_spare)
         self._start_peer(peer, self._addresses(), failpoints, device, more)
         return peer
 

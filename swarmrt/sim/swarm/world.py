@@ -35,7 +35,7 @@ def _nothing() -> None:
 
 
 class World:
-    """A world with one trainer and `replicas[s]` peers of each stage s.
+    """A world with one trainer, `replicas[s]` peers of each stage s, and `spares[s]` spares.
 
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
@@ -70,6 +70,7 @@ class World:
         links: Mapping[PeerId, Link] | None = None,
         rounding_of: Callable[[PeerId], str] | None = None,
         by_owners: bool = False,
+        spares: Sequence[int] = (),
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -114,6 +115,9 @@ class World:
         for stage, number in enumerate(replicas):
             for _ in range(number):
                 self.spawn(stage, after_s=self.rng.uniform(0, 3))
+        for stage, number in enumerate(spares):
+            for _ in range(number):
+                self.spawn(stage, after_s=self.rng.uniform(0, 3), is_spare=True)
 
     @property
     def trainer(self) -> SimulatedTrainer:
@@ -168,6 +172,7 @@ class World:
         habit: Habit = HONEST,
         link: Link | None = None,
         service_s: float | None = None,
+        is_spare: bool = False,
     ) -> PeerId:
         """A peer that starts so much later."""
         number = sum(p.settings.stage == stage for p in self.peers.values())
@@ -186,6 +191,7 @@ class World:
             stage,
             gradient_bytes=gradient_bytes,
             update_bytes=state_bytes,
+            is_spare=is_spare,
         )
         peer = SimulatedPeer(
             settings,
