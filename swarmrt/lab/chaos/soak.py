@@ -10,13 +10,18 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from swarmrt.sim.schedules import faults, hardships, unlike
+from swarmrt.sim.schedules import faults, hardships, spares, unlike
 from swarmrt.sim.schedules.shrinking import shrink
 
 CHUNK = 200  # seeds that one process plays in one go
 
 
-DRAW = {"faults": faults.draw, "hardships": hardships.draw, "unlike": unlike.draw}
+DRAW = {
+    "faults": faults.draw,
+    "hardships": hardships.draw,
+    "unlike": unlike.draw,
+    "spares": spares.draw,
+}
 
 
 def play_seeds(kind: str, seeds: range) -> tuple[Counter[str], list[int]]:
@@ -43,7 +48,7 @@ def main() -> int:
     parser.add_argument(
         "--kind", choices=sorted(DRAW), default="faults",
         help="of schedules: faults alone, or links that take time, hangs, and so on, or hosts that "
-        "round differently",
+        "round differently, or stages with spares",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()

@@ -225,6 +225,12 @@ class World:
             if peer.settings.stage == stage and peer.process.alive
         ]
 
+    def spares_let_in(self) -> set[PeerId]:
+        """Return the spares that have taken part in a commit."""
+        digests = (stage for report in self.disk.steps for stage in report.digests)
+        members = {peer for stage in digests for peer, _ in stage}
+        return {peer for peer in members if self.peers[peer].settings.is_spare}
+
     def drain(self, peer: PeerId) -> None:
         """Ask it to leave, as by SIGTERM."""
         self.peers[peer].drained = True
