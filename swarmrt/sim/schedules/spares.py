@@ -1,4 +1,4 @@
-"""Seeded schedules for swarms with spares: those of faults and of hardships, with fewer replicas."""
+"""Seeded schedules for swarms with spares: those of faults and of hardships, fewer replicas."""
 
 from __future__ import annotations
 

@@ -238,3 +238,21 @@ def test_other_weights_are_found_before_it_is_needed() -> None:
     swarm.peers[PeerId(SPARE)].habit = bends(Applied, digest="other")
     swarm.run_to(9)
     assert "not those of the other" in swarm.reasons(SPARE)[0] and not swarm.fenced().get(LONE)
+
+
+def test_one_that_lacks_a_lost_version_is_given_up_although_it_wants_to_leave() -> None:
+    """Found by a soak: the run waited for a spare that had not got the last sums of the only
+    replica, and was asked to leave."""
+    swarm = with_spare(1, 1, 1, checkpoint_every=1)
+    run_into(swarm, RunPhase.TRAINING)
+    spare = swarm.peers.pop(PeerId(SPARE))  # what it is told is lost from now on
+    swarm.run_to(swarm.version + 1)
+    lone = swarm.peers.pop(PeerId(LONE))
+    swarm.run(0.2)  # what it has said has come by then
+    swarm.feed(PeerLost(lone.name, "killed"))
+    swarm.join("s1p5", 1)
+    spare.state = "leaving"
+    for _ in range(30):
+        swarm.say(SPARE, spare.beacon())
+        swarm.run(0.5)
+    assert any(isinstance(told, ReportRollback) for _, told in swarm.told)
