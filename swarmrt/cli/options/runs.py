@@ -49,9 +49,7 @@ def parse_spares(text: str | None, config: RunConfig) -> tuple[int, ...]:
     """Read `0,1,0`, or one number for every stage; none without a text."""
     numbers = _numbers("--spares", text or "0", config)
     if len(numbers) != config.num_stages or min(numbers) < 0:
-        raise UsageError(
-            f"--spares {text}: write one number for each of {config.num_stages} stages"
-        )
+        raise UsageError(f"--spares {text}: write one number for each of the run's stages")
     return numbers
 
 

@@ -49,8 +49,8 @@ class LocalSwarm(LaunchedSwarm):
         """Check everything, start nothing. Raises UsageError.
 
         `replicas` are one a stage by default, each in a process of its own; where `processes` are
-        given, each has seats at those stages. `overrides` are settings, like {"run.steps": 40}; the
-        rest is in `Options`.
+        given, each has seats at those stages. `spares` are none by default. `overrides` are
+        settings, like {"run.steps": 40}; the rest is in `Options`.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         loaded = load_config(Path(config), settings)
@@ -61,6 +61,8 @@ class LocalSwarm(LaunchedSwarm):
             seats = Counter(stage for stages in processes for stage in stages)
             replicas = [seats[stage] for stage in range(loaded.num_stages)]
         numbers = _checked(replicas, loaded.num_stages)
+        if len(spares) not in (0, loaded.num_stages):
+            raise UsageError(f"spares {list(spares)}: write one number for each stage")
         folder = Path(run_dir) if run_dir is not None else new_run_dir(loaded)
         if (folder / "metrics.jsonl").exists():
             raise UsageError(f"{folder}: holds a run already; choose another folder")

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Applied, Drain, Finish, Forward, Leaving, Prepare, Prepared, Recover
+from swarmrt.messages import (
+    Applied,
+    Beacon,
+    Drain,
+    Finish,
+    Forward,
+    Leaving,
+    Prepare,
+    Prepared,
+    Ready,
+    Recover,
+)
 from swarmrt.scheduler.events import PeerLost
 from swarmrt.scheduler.instructions import (
     Instruction,
@@ -20,7 +31,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.timing.times import FILL_IN_S
 from swarmrt.scheduler.trainer.course.course import RunPhase
-from tests.scheduler.trainer_core import Swarm, bends, member_of, silent_about
+from tests.scheduler.trainer_core import Peer, Swarm, bends, member_of, silent_about
 from tests.trust.test_trainer import gaps
 
 SPARE, OTHER = "s1p8", "s1p9"
@@ -256,3 +267,48 @@ def test_one_that_lacks_a_lost_version_is_given_up_although_it_wants_to_leave() 
         swarm.say(SPARE, spare.beacon())
         swarm.run(0.5)
     assert any(isinstance(told, ReportRollback) for _, told in swarm.told)
+
+
+def test_a_replica_is_believed_before_a_spare_that_came_first() -> None:
+    swarm = Swarm((1, 0), latency_s=0.05, needed=(1, 1))
+    others = bends(Ready, digest="other"), bends(Beacon, digest="other")
+    swarm.join(SPARE, 1, is_spare=True, habit=lambda m: others[isinstance(m, Beacon)](m))
+    swarm.run(2.0)
+    swarm.join(LONE, 1)
+    swarm.run_to(2)
+    assert swarm.is_ready(LONE) and set(swarm.fenced()) == {SPARE}
+
+
+# ---------------------------------------------------------------------- a new incarnation
+
+
+def beacon_at(swarm: Swarm, name: str, version: int) -> None:
+    """Let one that was there before say what it holds."""
+    peer = swarm.peers[PeerId(name)]
+    peer.version, peer.digest, peer.applied = version, f"v{version}", version
+    swarm.say(name, peer.beacon())
+
+
+def test_a_resumed_run_does_not_go_back_because_a_spare_was_heard_first() -> None:
+    swarm = Swarm((0, 0), latency_s=0.05, needed=(1, 1), resume=True, epoch=2)
+    for name, stage, is_spare in (("s0p0", 0, False), (SPARE, 1, True)):
+        swarm.peers[PeerId(name)] = peer = Peer(PeerId(name), stage, swarm)
+        peer.epoch, peer.is_spare = 2, is_spare
+        beacon_at(swarm, name, 8 - is_spare)
+    swarm.run(1.0)
+    assert swarm.core.run.phase is RunPhase.HAILING
+    swarm.peers[PeerId(LONE)] = lone = Peer(PeerId(LONE), 1, swarm)
+    lone.epoch = 2
+    beacon_at(swarm, LONE, 8)
+    assert swarm.version == 8
+
+
+def test_a_resumed_run_goes_on_from_what_spares_hold_where_nobody_else_is() -> None:
+    swarm = Swarm((0, 0), latency_s=0.05, needed=(1, 1), resume=True, epoch=2)
+    for name, stage, is_spare in (("s0p0", 0, False), (SPARE, 1, True)):
+        swarm.peers[PeerId(name)] = peer = Peer(PeerId(name), stage, swarm)
+        peer.epoch, peer.is_spare = 2, is_spare
+        beacon_at(swarm, name, 8)
+        swarm.begin_beacons(peer)
+    swarm.run(FILL_IN_S + 6.0)
+    assert swarm.version > 8 and swarm.is_ready(SPARE)
