@@ -35,10 +35,10 @@ def test_spare_takes_over_when_the_only_replica_is_killed(tmp_path: Path) -> Non
     ) as swarm:
         only, spare = swarm.peers(1)
         assert spare.is_spare
-        shown = f"stage 1: {spare.peer_id} spare"
+        shown = f"stage 1: {spare.seat} spare"
         swarm.wait_until(lambda: shown in swarm.trainer.output(), shown, PATIENCE_S)
         swarm.wait(step=swarm.version + 3)
-        assert swarm.members(1) == (only.peer_id,)
+        assert swarm.members(1) == (only.seat,)
         killed_at = time.monotonic()
         only.kill()
         swarm.wait_for_member(spare)
