@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import (
@@ -312,3 +314,39 @@ def test_a_resumed_run_goes_on_from_what_spares_hold_where_nobody_else_is() -> N
         swarm.begin_beacons(peer)
     swarm.run(FILL_IN_S + 6.0)
     assert swarm.version > 8 and swarm.is_ready(SPARE)
+
+
+# ---------------------------------------------------------------------- any losses
+
+
+def test_one_that_is_left_out_counts_as_lost() -> None:
+    swarm = with_spare(1, 2, 1)
+    run_into(swarm, RunPhase.TRAINING)
+    swarm.core.run.charge(PeerId(LONE), "rounds are long with it", "slow")
+    swarm.run_to(swarm.version + 2)
+    assert swarm.peers[PeerId(LONE)].left_out and swarm.is_ready(SPARE)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 2),
+    st.integers(1, 2),
+    st.lists(st.tuples(st.floats(0.0, 1.5), st.integers(0, 3)), max_size=4),
+)
+def test_a_stage_has_as_many_as_it_had_while_there_are_spares(
+    replicas: int, spares: int, losses: list[tuple[float, int]]
+) -> None:
+    """Whoever of it dies, and whenever in a step: nothing is lost before all are."""
+    swarm = Swarm((1, replicas), latency_s=0.05)
+    for number in range(spares):
+        swarm.join(f"s1p{8 + number}", 1, is_spare=True)
+    swarm.run_to(3)
+    for seconds, pick in losses[: replicas + spares - 1]:
+        swarm.run(seconds)
+        there = sorted(peer.name for peer in swarm.peers.values() if peer.stage == 1)
+        lose(swarm, there[pick % len(there)])
+        swarm.run(2.5)
+        ready = [name for name in there if swarm.is_ready(name)]
+        assert len(ready) == min(replicas, len(there) - 1)
+    swarm.run_to(swarm.version + 2)
+    assert nothing_was_lost(swarm)
