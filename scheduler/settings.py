@@ -32,6 +32,7 @@ class PeerSettings(Recorded, frozen=True):
     trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
     wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
     update_bytes: int = 0  # of parameters and moments, as owners of parts give them
+    is_spare: bool = False  # it takes work only in the place of a replica that is lost
 
     @classmethod
     def of(
@@ -45,6 +46,7 @@ class PeerSettings(Recorded, frozen=True):
         wire_bytes: int = 0,
         update_bytes: int = 0,
         trainer_gone_s: float = math.inf,
+        is_spare: bool = False,
     ) -> PeerSettings:
         return cls(
             me=me,
@@ -63,6 +65,7 @@ class PeerSettings(Recorded, frozen=True):
             trainer_gone_s=trainer_gone_s,
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
+            is_spare=is_spare,
         )
 
 

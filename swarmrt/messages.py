@@ -354,6 +354,7 @@ class Beacon(MessageBase, frozen=True):
     gradient_bytes: int = 0  # of its stage, as they travel
     moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
+    spare: bool = False  # it takes work only in the place of a replica that is lost
 
 
 class Leaving(MessageBase, frozen=True):

@@ -94,6 +94,9 @@ LISTEN_S = 1.5
 SETTLE_S = 3.0
 """More peers may answer a hail for so long, once there are enough."""
 
+FILL_IN_S = 10.0
+"""Replicas that a run waits for may come so much later than a spare, before that one fills in."""
+
 # ---------------------------------------------------------------------- where patience ends
 
 BLAME_S = 0.25

@@ -224,7 +224,8 @@ class TrainerCore:
             if all(ready):
                 return []
             needed = (1,) * run.num_stages
-        loading = tuple(len(run.members.of_stage(stage, Membership.ADMITTED)) for stage in stages)
+        admitted = [m for m in run.members.in_state(Membership.ADMITTED) if not m.is_spare]
+        loading = tuple(sum(m.stage == stage for m in admitted) for stage in stages)
         why = tuple(
             run.unable.why(stage, now) if ready[stage] < needed[stage] else "" for stage in stages
         )

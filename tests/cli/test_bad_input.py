@@ -70,6 +70,11 @@ def test_bad_replicas(tiny: Path) -> None:
     refused("local", tiny, "--process", "0,1", "--replicas", "1", expected="leave --replicas out")
 
 
+@pytest.mark.parametrize("spares", ["1,0,1", "-1", "one"])
+def test_bad_spares(tiny: Path, spares: str) -> None:
+    refused("local", tiny, f"--spares={spares}", expected=f"--spares {spares}: write one number")
+
+
 NOBODY = "/ip4/127.0.0.1/tcp/9/p2p/" + "Qm" + "a" * 44
 
 

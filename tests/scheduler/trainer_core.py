@@ -75,7 +75,7 @@ class Peer:
         self.record: set[MicrobatchId] = set()
         self.done = 0
         self.habit: Habit = lambda message: [message]
-        self.loads = True
+        self.loads, self.is_spare = True, False
         self.gradient_bytes, self.moved_bytes, self.gradient_s = 1 << 30, 0, 0.0
         self.waits_for = PeerId("")
         self.left_out: list[LeftOut] = []
@@ -85,7 +85,7 @@ class Peer:
         ids = (self.epoch, self.term, self.stage, state, self.version, self.digest)
         work = (self.prepared, self.applied, 1.0, 0, self.done, SERVICE_S)
         link = (self.waits_for, self.gradient_bytes, self.moved_bytes, self.gradient_s)
-        return Beacon(*ids, *work, *link)
+        return Beacon(*ids, *work, *link, self.is_spare)
 
     def answers(self, message: Message) -> list[Message]:
         match message:
@@ -183,9 +183,16 @@ class Swarm:
 
     # ------------------------------------------------------------------ peers
 
-    def join(self, name: str, stage: int, habit: Habit | None = None, loads: bool = True) -> Peer:
+    def join(
+        self,
+        name: str,
+        stage: int,
+        habit: Habit | None = None,
+        loads: bool = True,
+        is_spare: bool = False,
+    ) -> Peer:
         peer = self.peers[PeerId(name)] = Peer(PeerId(name), stage, self)
-        peer.loads = loads
+        peer.loads, peer.is_spare = loads, is_spare
         if habit is not None:
             peer.habit = habit
         self.begin_beacons(peer)

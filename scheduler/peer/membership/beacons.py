@@ -58,5 +58,6 @@ class Beacons:
                 link.gradient_bytes,
                 link.moved_bytes,
                 link.gradient_s,
+                seat.settings.is_spare,
             )
         )

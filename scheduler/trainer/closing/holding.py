@@ -3,7 +3,8 @@
 Rules:
 - One that is behind, and could catch up, gets a little time: a commit is held for no longer than a
   gradient takes over its link, nor than a step takes.
-- Commits are held for one newcomer a few times at the most, and not once it has come nearer.
+- Commits are held for one newcomer a few times at the most, and not once it has come nearer; for a
+  spare they are not held at all.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Holding:
         behind, most = worth.behind(run, newcomer), worth.most_missed(run, newcomer)
         step_s, gradient_s = run.pace.step_time.mean_s, worth.following_s(run, newcomer)
         if newcomer.times_held_for > MOST_HOLDS or not behind < most or not step_s:
+            return 0.0
+        if newcomer.is_spare:
             return 0.0
         if worth.is_alone(run, newcomer) or worth.is_link_too_slow(run, newcomer):
             return 0.0

@@ -44,7 +44,7 @@ def may_be_unlike(run: Run, member: Member) -> bool:
 def found(run: Run, member: Member) -> list[Instruction]:
     """Let owners update in this peer's stage from now on."""
     stage = member.stage
-    if run.version == 0 and not run.has_begun:  # it comes again at version 1
+    if run.version == 0 and not run.has_begun and not member.is_spare:  # it comes at version 1
         run.needed = tuple(max(1, n - (s == stage)) for s, n in enumerate(run.needed))
     report = ReportUnlike(stage, member.peer)
     if stage in run.by_owners:

@@ -77,4 +77,6 @@ class Rollback:
             if member.beacon is not None:
                 run.conduct.pardon(member.peer)  # until a version that may be far by now
                 instructions.append(self._admitting.admit(member, donors, now))
+        for member in run.members:
+            member.most_served = 0
         return [*instructions, StartDeadline("waiting", now + REPORT_S)]

@@ -5,11 +5,14 @@ It hails all that it sees, and decides once it knows what they hold.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.timing.times import SETTLE_S
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.course.resumption import Checkpointed, choose_version
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
+from swarmrt.scheduler.trainer.membership.members import Member
 from swarmrt.scheduler.trainer.run import Run
 
 
@@ -19,18 +22,24 @@ class Settling:
         self._is_settling = False
 
     def settle_if_known(self, now: float) -> list[Instruction]:
-        """Decide once all that are seen have said what they hold."""
+        """Decide once all that are seen have said what they hold. Where spares alone have, replicas
+        that hold more may come yet."""
         run = self._run
         answered = [m for m in run.members if m.beacon and m.beacon.epoch == run.epoch]
-        counts = [sum(m.stage == stage for m in answered) for stage in range(run.num_stages)]
-        if any(n < needed for n, needed in zip(counts, run.needed, strict=True)):
+        if not self._are_enough(answered):
             return []
-        if len(answered) == len(list(run.members)):
+        replicas = [m for m in answered if not m.is_spare]
+        if len(answered) == len(list(run.members)) and self._are_enough(replicas):
             return self.settle(now)
         if self._is_settling:
             return []
         self._is_settling = True
         return [StartDeadline("settle", now + SETTLE_S)]
+
+    def _are_enough(self, members: list[Member]) -> bool:
+        """Return whether they are as many of each stage as the run waits for."""
+        counts = Counter(member.stage for member in members)
+        return all(counts[stage] >= needed for stage, needed in enumerate(self._run.needed))
 
     def settle(self, now: float) -> list[Instruction]:
         """Go on from what they hold, or from the checkpoint."""

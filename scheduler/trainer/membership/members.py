@@ -47,6 +47,8 @@ class Member:
     longer_s: tuple[float, float] = (0.0, 0.0)  # that steps take with it, and took before
     left_out: LeftOut | None = None  # why it has to wait, until it is admitted again
     named_weights: tuple[int, str] = (-1, "")  # version and digest, by its own word
+    agreed: tuple[int, int, str] | None = None  # epoch, and those that the others have too
+    most_served: int = 0  # replicas that its stage has had at once, since it came
     has_agreed: bool = False  # its weights were those of the others, after an update
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit
@@ -61,6 +63,12 @@ class Member:
     def idle_since(self) -> float:
         """Return since when nothing has come of its work, for all that could."""
         return max(self.worked_at, self.ready_at)
+
+    @property
+    def is_spare(self) -> bool:
+        """Return whether it is to take work only when a replica of its stage is lost."""
+        is_one = self.beacon is not None and self.beacon.spare
+        return is_one and self.state is not Membership.READY
 
     @property
     def gradient_s(self) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swarmrt.cli.options.runs import REPLICAS, SET, parse_replicas
+from swarmrt.cli.options.runs import REPLICAS, SET, SPARES, parse_replicas, parse_spares
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.config import load_config
 from swarmrt.errors import RunError
@@ -33,6 +33,7 @@ def chaos(
         help="Kinds of faults.",
     ),
     replicas: str | None = REPLICAS,
+    spares: str | None = SPARES,
     overrides: list[str] = SET,
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
     as_json: bool = JSON,
@@ -50,7 +51,13 @@ def chaos(
     asked = checked(kind.strip() for kind in kinds.split(","))
     config = load_config(path, overrides)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
-    swarm = LocalSwarm(path, numbers, run_dir=run_dir, overrides=_settings(overrides, steps))
+    swarm = LocalSwarm(
+        path,
+        numbers,
+        run_dir=run_dir,
+        overrides=_settings(overrides, steps),
+        spares=parse_spares(spares, config),
+    )
     schedule = draw(seed, asked, numbers, every_s, num=max(steps, len(asked)))
     say(f"run folder {swarm.run_dir}", as_json)
     say(f"schedule of seed {seed}, since the first commit:", as_json)

@@ -27,18 +27,19 @@ RESUME = typer.Option(
 REPLICAS = typer.Option(
     None, "--replicas", metavar="2,2,2", help="Replicas of each stage to wait for."
 )
+SPARES = typer.Option(
+    None,
+    "--spares",
+    metavar="0,1,0",
+    help="Spares of each stage, which take the place of replicas that are lost.",
+)
 
 
 def parse_replicas(text: str | None, config: RunConfig) -> tuple[int, ...] | None:
     """Read `2,3,2`, or one number for every stage."""
     if text is None:
         return None
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--replicas {text}: write one number a stage, like 2,2,2") from None
-    if len(numbers) == 1:
-        numbers *= config.num_stages
+    numbers = _numbers("--replicas", text, config)
     if len(numbers) != config.num_stages or min(numbers) < 1:
         raise UsageError(
             f"--replicas {text}: the run has {config.num_stages} stages, each needs at least one"
@@ -65,3 +66,19 @@ def parse_processes(
             raise UsageError(f"--process {text}: stages are 0 to {last}")
         processes.append(stages)
     return processes
+
+
+def parse_spares(text: str | None, config: RunConfig) -> tuple[int, ...]:
+    """Read `0,1,0`, or one number for every stage; none without a text."""
+    numbers = _numbers("--spares", text or "0", config)
+    if len(numbers) != config.num_stages or min(numbers) < 0:
+        raise UsageError(f"--spares {text}: write one number for each of the run's stages")
+    return numbers
+
+
+def _numbers(option: str, text: str, config: RunConfig) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text}: write one number a stage, like 2,2,2") from None
+    return numbers * config.num_stages if len(numbers) == 1 else numbers

@@ -13,9 +13,11 @@ from swarmrt.cli.options.runs import (
     REPLICAS,
     RESUME,
     SET,
+    SPARES,
     TRIAL,
     parse_processes,
     parse_replicas,
+    parse_spares,
 )
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
@@ -33,6 +35,7 @@ def local(
         metavar="N,N,…",
         help="A process with seats at these stages, instead of --replicas; given once for each.",
     ),
+    spares: str | None = SPARES,
     steps: int | None = typer.Option(None, min=1, help="Overrides run.steps."),
     overrides: list[str] = SET,
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
@@ -66,6 +69,7 @@ def local(
     options = Options(
         processes=processes,
         threads=threads,
+        spares=parse_spares(spares, config),
         failpoints=rules,
         trainer_arguments=arguments,
         is_trainer_shown=True,

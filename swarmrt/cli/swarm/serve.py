@@ -21,6 +21,12 @@ def serve(
     stage: list[int] = typer.Option(
         ..., "--stage", metavar="N", help="The stage to serve, from 0; may be given several times."
     ),
+    spare: bool = typer.Option(
+        False,
+        "--spare",
+        help="Hold the stage's state and follow its updates, but take work only in the place of a "
+        "replica that is lost or leaves.",
+    ),
     run_name: str | None = RUN,
     join: list[str] = JOIN,
     device: str = DEVICE,
@@ -93,6 +99,7 @@ def serve(
         options = ServeOptions(
             line=line,
             stages=tuple(dict.fromkeys(stage)),
+            is_spare=spare,
             kept=kept,
             place=place_of(line.addresses, listen, port, announce, upnp),
             identity=identity or (kept.identity if kept is not None else None),

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from swarmrt.sim.schedules import faults, hardships, seats, unlike
+from swarmrt.sim.schedules import faults, hardships, seats, spares, unlike
 from swarmrt.sim.schedules.shrinking import shrink
 
 CHUNK = 200  # seeds that one process plays in one go
@@ -21,6 +21,7 @@ DRAW = {
     "hardships": hardships.draw,
     "unlike": unlike.draw,
     "seats": seats.draw,
+    "spares": spares.draw,
 }
 
 
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument(
         "--kind", choices=sorted(DRAW), default="faults",
         help="of schedules: faults alone, or links that take time, hangs, and so on, hosts that "
-        "round differently, or processes with several seats",
+        "round differently, processes with several seats, or stages with spares",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()

@@ -119,6 +119,8 @@ class LaunchedSwarm:
         self.parts.append(self.bootstrap)
         alone = [(stage,) for stage, number in enumerate(self.replicas) for _ in range(number)]
         peers = [self._new_peer(stages) for stages in self._options.processes or alone]
+        spares = [(stage,) for stage, n in enumerate(self._options.spares) for _ in range(n)]
+        peers += [self._new_peer(stages, is_spare=True) for stages in spares]
         folder, identity = self.run_dir / "trainer", self.run_dir / "identity"
         self.trainer = Trainer("trainer", folder, identity, launcher, note, self._resume)
         self.trainer.is_shown = self._options.is_trainer_shown
@@ -143,12 +145,12 @@ class LaunchedSwarm:
                 )
             time.sleep(POLL_S)
 
-    def _new_peer(self, stages: tuple[int, ...]) -> Peer:
+    def _new_peer(self, stages: tuple[int, ...], *, is_spare: bool = False) -> Peer:
         assert self._launcher is not None, "the swarm has not been started"
         number = sum(peer.stages == stages for peer in self._peers)
         name = "-".join(["stage" if len(stages) == 1 else "stages", *map(str, stages), str(number)])
         folder = self.run_dir / "peers" / name
-        peer = Peer(folder, stages, number, self._launcher, self.faults.note)
+        peer = Peer(folder, stages, number, self._launcher, self.faults.note, is_spare=is_spare)
         self._peers.append(peer)
         self.parts.append(peer)
         return peer
@@ -164,6 +166,7 @@ class LaunchedSwarm:
         options, device = self._options, device or self._options.device
         arguments = ["serve", "--wait"]
         arguments += [word for stage in peer.stages for word in ("--stage", str(stage))]
+        arguments += ["--spare"] * peer.is_spare
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
         arguments += ["--device", device, *consent(self.config)]
         if options.speeds is not None:

@@ -62,10 +62,17 @@ class Peer(Part):
     answer."""
 
     def __init__(
-        self, folder: Path, stages: tuple[int, ...], number: int, launcher: Launcher, note: Note
+        self,
+        folder: Path,
+        stages: tuple[int, ...],
+        number: int,
+        launcher: Launcher,
+        note: Note,
+        *,
+        is_spare: bool = False,
     ) -> None:
         super().__init__(folder.name, folder, folder / "identity", launcher, note)
-        self.stages, self.number = stages, number
+        self.stages, self.number, self.is_spare = stages, number, is_spare
         self.is_paused = False
         self._timer: threading.Timer | None = None
 

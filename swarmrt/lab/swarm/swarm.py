@@ -43,12 +43,13 @@ class LocalSwarm(LaunchedSwarm):
         forks: bool = True,
         variables: Mapping[tuple[int, int], Mapping[str, str]] | None = None,
         processes: Sequence[tuple[int, ...]] = (),
+        spares: Sequence[int] = (),
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
         `replicas` are one a stage by default, each in a process of its own; where `processes` are
-        given, each has seats at those stages. `overrides` are settings, like {"run.steps": 40}; the
-        rest is in `Options`.
+        given, each has seats at those stages. `spares` are none by default. `overrides` are
+        settings, like {"run.steps": 40}; the rest is in `Options`.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         loaded = load_config(Path(config), settings)
@@ -58,11 +59,14 @@ class LocalSwarm(LaunchedSwarm):
         if processes:
             replicas = replicas_of(processes, loaded.num_stages)
         numbers = _checked(replicas, loaded.num_stages)
+        if len(spares) not in (0, loaded.num_stages):
+            raise UsageError(f"spares {list(spares)}: write one number for each stage")
         folder = Path(run_dir) if run_dir is not None else new_run_dir(loaded)
         if (folder / "metrics.jsonl").exists():
             raise UsageError(f"{folder}: holds a run already; choose another folder")
         options = Options(
             processes=processes,
+            spares=spares,
             threads=threads,
             device=device,
             speeds=speeds,
@@ -146,12 +150,15 @@ class LocalSwarm(LaunchedSwarm):
         failpoints: str = "",
         device: str | None = None,
         max_mbps: float | None = None,
+        *,
+        is_spare: bool = False,
     ) -> Peer:
         """Start one more peer, with a seat at each of these stages, which joins at all processes
         that are up. Does not wait for it.
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
-        `device`, by default on that of the swarm; its links send `max_mbps` megabits a second.
+        `device`, by default on that of the swarm; its links send `max_mbps` megabits a second. A
+        spare takes work only in the place of a replica that is lost.
         """
         stages = stage if isinstance(stage, tuple) else (stage,)
         for one in stages:
@@ -159,7 +166,7 @@ class LocalSwarm(LaunchedSwarm):
                 last = len(self.replicas) - 1
                 raise UsageError(f"there is no stage {one}: stages are 0 to {last}")
         more = [] if max_mbps is None else ["--max-mbps", str(max_mbps)]
-        peer = self._new_peer(stages)
+        peer = self._new_peer(stages, is_spare=is_spare)
         self._start_peer(peer, self._addresses(), failpoints, device, more)
         return peer
 

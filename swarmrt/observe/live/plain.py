@@ -44,7 +44,7 @@ class PlainView:
         self._say_raw = say
         self._waited_for: object = None
         self._said_at = 0.0
-        self._known: set[PeerId] = set()
+        self._told: dict[PeerId, str] = {}  # the last word on each peer that is there
         steps = progress.config.run.steps - progress.start_version
         self._every = max(1, steps // LINES_OF_A_RUN)
 
@@ -72,10 +72,15 @@ class PlainView:
 
     def _peer(self, report: ReportPeer) -> None:
         """Tell who comes and goes; beacons of those that are known say nothing new."""
-        is_news = (report.peer in self._known) == (report.state == "lost")
-        if is_news and report.state in ("ready", "lost"):
-            self._known ^= {report.peer}
-            self._say(f"stage {report.stage}: {report.peer} {report.state}")
+        told, state = self._told.get(report.peer), report.state
+        if state == "lost":
+            is_news = self._told.pop(report.peer, None) is not None
+        else:
+            is_news = state in ("ready", "spare") and state != told
+            if is_news:
+                self._told[report.peer] = state
+        if is_news:
+            self._say(f"stage {report.stage}: {report.peer} {state}")
 
     def _step(self, report: ReportStep) -> None:
         last = self._progress.config.run.steps

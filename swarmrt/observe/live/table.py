@@ -94,7 +94,7 @@ class LiveView:
         return table
 
     def _row(self, peer: ReportPeer, *, first: bool) -> tuple[RenderableType, ...]:
-        style = "green" if peer.state == "ready" else "yellow"
+        style = {"ready": "green", "spare": "blue"}.get(peer.state, "yellow")
         return (
             str(peer.stage) if first else "",
             Text(f"…{printable(peer_of(peer.peer)[-8:])}"),

@@ -12,7 +12,7 @@ from swarmrt.ids import RunId
 from swarmrt.runtime.directory.keeping import keep_written
 from swarmrt.runtime.directory.looking_up import watch_stage
 from swarmrt.runtime.directory.network import Network
-from swarmrt.runtime.directory.records import MOST_TOKENS_PER_S, PeerRecord
+from swarmrt.runtime.directory.records import MOST_TOKENS_PER_S, SPARE, Intent, PeerRecord
 from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.reach.addresses import MAX_ADDRESSES
 from swarmrt.scheduler.instructions import Announce
@@ -30,6 +30,7 @@ class Abilities:
     device: str = ""  # its kind
     state_bytes: int = 0  # of the stage's snapshot
     tokens_per_s: Callable[[], float] = lambda: 0.0  # as it has measured by now; 0 unknown
+    is_spare: bool = False  # it takes work only in the place of a replica that is lost
 
 
 class Presence:
@@ -95,6 +96,7 @@ class Presence:
             state_bytes=self._abilities.state_bytes,
             device=self._abilities.device,
             codecs=CODECS,
+            intents=[Intent(what=SPARE)] if self._abilities.is_spare else [],
         )
         await self._network.directory.announce(self._run, record, ttl_s)
 

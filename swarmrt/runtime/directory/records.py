@@ -39,6 +39,7 @@ MAX_RECORDS = 4096  # of one run
 
 bound_nesting()  # of all that this process reads of the directory
 
+SPARE = "spare"  # an intent
 Role = Literal["joining", "serving", "leaving", "gone"]
 
 
@@ -59,7 +60,8 @@ class RecordBase(BaseModel):
 
 
 class Intent(RecordBase):
-    """A peer's word on what it is going to do. Nobody says any so far."""
+    """A peer's word on what it is going to do: a SPARE will take the place of a replica that is
+    lost. Others are not known yet."""
 
     what: Word
 

@@ -102,6 +102,7 @@ class Peer(Shell):
             wire_bytes=gradient_bytes(config.precision.gradients, stage.gradients()),
             update_bytes=stage.state_rows * stage.gradients().nbytes,
             trainer_gone_s=options.trainer_gone_s,
+            is_spare=options.is_spare,
         )
         super().__init__(around, seat, settings, _log_of(seat, options), options.failpoints)
         self._options, self._update = options, update
@@ -114,6 +115,7 @@ class Peer(Shell):
             stage.device.type,
             snapshot_bytes(seat, stage.version, layout.tensors),
             self._tokens_per_s,
+            options.is_spare,
         )
         papers = membership.papers
         self._presence = Presence(config, seat, network, self.links, papers, abilities)

@@ -25,6 +25,7 @@ class ServeOptions:
 
     line: JoinLine  # of the run
     stages: tuple[int, ...]  # one seat each
+    is_spare: bool = False  # they take work only in the place of replicas that are lost
     kept: KeptRun | None = None  # where this machine keeps what it knows of the run
     place: Place = LOOPBACK
     identity: Path | None = None

@@ -112,10 +112,11 @@ async def _serve_as_it_is(
                     say(note)
                 compute_repeatably(config, options.device)
                 stages = await torch_thread.call(partial(_new_stages, config, options))
+            serves = "is a spare for" if options.is_spare else "serves"
             for stage in stages:
                 say(
-                    f"peer {network.me} serves stage {stage.stage_index} of {config.num_stages} of "
-                    f"run {line.run}: {stage.num_parameters:,} parameters on {options.device}"
+                    f"peer {network.me} {serves} stage {stage.stage_index} of {config.num_stages} "
+                    f"of run {line.run}: {stage.num_parameters:,} parameters on {options.device}"
                 )
             if kept is not None:
                 kept.keep_newest(record.age)

@@ -20,7 +20,7 @@ from swarmrt.sim.swarm.liveness import Liveness
 from swarmrt.sim.swarm.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
-HOLDS_NOBODY_UP = ("join", "disk", "datagrams")
+HOLDS_NOBODY_UP = ("join", "join spare", "disk", "datagrams")
 CALM = Weather()
 LONG_S, SHORT_S = (0.05, 0.4), (0.001, 0.008)  # of a forward: short ones are handed over ahead
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
@@ -64,6 +64,7 @@ class Scenario:
     unlike_share: float = 0.0  # of the peers, that round differently
     by_owners: bool = False  # updates are asked for so
     hosts: tuple[tuple[int, ...], ...] = ()  # processes with several seats, by their stages
+    spares: tuple[int, ...] = ()  # of each stage
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -74,6 +75,8 @@ class Scenario:
         )
         links = [f"{host} at {link}" for host, link in self.links]
         sizes = [str(self.sizes)] if self.sizes is not None else []
+        if self.spares:
+            sizes.append(f"spares {list(self.spares)}")
         if self.unlike_share:
             asked = ", owners update" if self.by_owners else ""
             sizes.append(f"{self.unlike_share:.0%} of the peers round differently{asked}")
@@ -175,6 +178,7 @@ def play(scenario: Scenario) -> Outcome:
         rounding_of=scenario.rounding_of if scenario.unlike_share else None,
         by_owners=scenario.by_owners,
         hosts=scenario.hosts,
+        spares=scenario.spares,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
@@ -191,6 +195,7 @@ def play(scenario: Scenario) -> Outcome:
     covered["epochs"] += world.disk.epoch - 1
     covered["steps"] += len(world.disk.steps)
     covered["unlike"] += len(world.disk.unlike)
+    covered["spares let in"] += len(world.spares_let_in())
     return Outcome(covered)
 
 
@@ -220,8 +225,8 @@ def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
             world.network.cut(victim, _other_end(world, fault, victim), fault.seconds)
         case "break" if victim is not None:
             world.network.break_for(victim, _other_end(world, fault, victim))
-        case "join":
-            world.spawn(fault.stage, link=fault.link)
+        case "join" | "join spare":
+            world.spawn(fault.stage, link=fault.link, is_spare=fault.kind == "join spare")
         case "hang" if victim is not None:
             world.hang(victim, fault.thread, fault.seconds)
         case "disk":

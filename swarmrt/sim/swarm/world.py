@@ -37,7 +37,7 @@ def _nothing() -> None:
 
 
 class World:
-    """A world with one trainer and `replicas[s]` peers of each stage s.
+    """A world with one trainer, `replicas[s]` peers of each stage s, and `spares[s]` spares.
 
     Each of the `hosts` is a process more, with a seat at each of its stages, which share its device
     and its link.
@@ -76,6 +76,7 @@ class World:
         rounding_of: Callable[[PeerId], str] | None = None,
         by_owners: bool = False,
         hosts: Sequence[tuple[int, ...]] = (),
+        spares: Sequence[int] = (),
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -125,6 +126,9 @@ class World:
                 self.spawn(stage, after_s=self.rng.uniform(0, 3))
         for stages in hosts:
             self.spawn_host(stages, after_s=self.rng.uniform(0, 3))
+        for stage, number in enumerate(spares):
+            for _ in range(number):
+                self.spawn(stage, after_s=self.rng.uniform(0, 3), is_spare=True)
 
     @property
     def trainer(self) -> SimulatedTrainer:
@@ -179,6 +183,7 @@ class World:
         habit: Habit = HONEST,
         link: Link | None = None,
         service_s: float | None = None,
+        is_spare: bool = False,
     ) -> PeerId:
         """A peer that starts so much later."""
         number = sum(p.settings.stage == stage for p in self.peers.values())
@@ -186,10 +191,12 @@ class World:
         if link is not None:
             assert self.network.wires is not None, "links are for worlds with sizes"
             self.network.wires.links[peer_id] = link
-        self._seat(peer_id, stage, after_s, habit, service_s, self._clock_error, None)
+        self._seat(peer_id, stage, after_s, habit, service_s, self._clock_error, None, is_spare)
         return peer_id
 
-    def spawn_host(self, stages: Sequence[int], after_s: float = 0.0) -> PeerId:
+    def spawn_host(
+        self, stages: Sequence[int], after_s: float = 0.0, *, is_spare: bool = False
+    ) -> PeerId:
         """A process with a seat at each of these stages, that starts so much later."""
         host = PeerId(f"h{self._num_hosts}")
         self._num_hosts += 1
@@ -197,7 +204,7 @@ class World:
         service_s = self.rng.uniform(*self._service_s)
         for stage in stages:
             name = seat_of(host, stage)
-            self._seat(name, stage, after_s, HONEST, service_s, lambda: error, device)
+            self._seat(name, stage, after_s, HONEST, service_s, lambda: error, device, is_spare)
         return host
 
     def _seat(
@@ -209,6 +216,7 @@ class World:
         service_s: float | None,
         clock_error: Callable[[], tuple[float, float]],
         device: Device | None,
+        is_spare: bool,
     ) -> None:
         gradient_bytes = self._seed % 3 * (28 << 20)  # one part a member, or several
         if self.sizes is not None:
@@ -221,6 +229,7 @@ class World:
             stage,
             gradient_bytes=gradient_bytes,
             update_bytes=state_bytes,
+            is_spare=is_spare,
         )
         peer = SimulatedPeer(
             settings,
@@ -258,6 +267,12 @@ class World:
         """Return what a process holds, or the process of a seat."""
         host = peer_of(peer)
         return [one for name, one in self.peers.items() if peer_of(name) == host]
+
+    def spares_let_in(self) -> set[PeerId]:
+        """Return the spares that have taken part in a commit."""
+        digests = (stage for report in self.disk.steps for stage in report.digests)
+        members = {peer for stage in digests for peer, _ in stage}
+        return {peer for peer in members if self.peers[peer].settings.is_spare}
 
     def drain(self, peer: PeerId) -> None:
         """Ask its process to leave, as by SIGTERM."""

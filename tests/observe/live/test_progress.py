@@ -11,6 +11,7 @@ from swarmrt.observe.live.progress import Progress
 from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.scheduler.instructions import (
     ReportEvaluation,
+    ReportPeer,
     ReportRecovery,
     ReportRollback,
     ReportStep,
@@ -67,6 +68,15 @@ def test_what_is_waited_for_is_said_when_it_changes_and_each_half_minute(tmp_pat
     progress.close()
     shown = f"waiting for peers: stage 1 (0 of 2, 1 getting the state); stage 1: {why}"
     assert said[4:] == [shown]
+
+
+def test_a_spare_is_told_as_one_and_when_it_is_let_in(tmp_path: Path) -> None:
+    progress, said = Progress(RunConfig(), tmp_path), list[str]()
+    view = PlainView(progress, said.append)
+    for state in ("joining", "spare", "spare", "ready", "ready", "lost", "lost", "spare"):
+        view.update(ReportPeer(PeerId("Qm"), 1, state, 3, 0, 0, 0.1))
+    progress.close()
+    assert said == [f"stage 1: Qm {state}" for state in ("spare", "ready", "lost", "spare")]
 
 
 def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from swarmrt.config import RunConfig
 from swarmrt.runtime.access.door import UnguardedDoor
 from swarmrt.runtime.directory.network import Network, open_network
 from swarmrt.runtime.directory.presence import Abilities, Presence
+from swarmrt.runtime.directory.records import Intent
 from swarmrt.runtime.links.links import Links
 from swarmrt.scheduler.instructions import Announce
 from tests.papers import Owner
@@ -32,13 +33,14 @@ def quiet_links(network: Network) -> Links:
     )
 
 
-def test_peer_tells_what_it_can_do() -> None:
+@pytest.mark.parametrize(("is_spare", "intents"), [(False, []), (True, [Intent(what="spare")])])
+def test_peer_tells_what_it_can_do(is_spare: bool, intents: list[Intent]) -> None:
     async def story() -> None:
         owner = Owner()
         async with open_network([], papers=owner.node()) as network:
             papers = owner.guest()
             papers.membership = owner.signer.membership(network.me, (1,), time.time() + 600)
-            abilities = Abilities("cpu", 1000, lambda: 250.0)
+            abilities = Abilities("cpu", 1000, lambda: 250.0, is_spare)
             links = quiet_links(network)
             presence = Presence(RunConfig(), 1, network, links, papers, abilities)
             presence.announce(Announce("serving", 3))
@@ -49,7 +51,7 @@ def test_peer_tells_what_it_can_do() -> None:
                 keeping.cancel()
             [told] = found
             assert (told.device, told.state_bytes, told.tokens_per_s) == ("cpu", 1000, 250.0)
-            assert told.codecs == ["bfloat16", "int8"] and told.intents == []
+            assert told.codecs == ["bfloat16", "int8"] and told.intents == intents
 
     run(story())
 

@@ -113,9 +113,10 @@ class Reducing:
         return its < MAX_EARLY_OF_ONE and len(self._early) < self._most_early
 
     def awaited(self) -> int | None:
-        """Return the newest round of which parts are still to come, if there is one."""
+        """Return the oldest round of which parts are still to come, if there is one: who cannot
+        follow awaits ever more of them."""
         rounds = (r.prepare.round for r in self._rounds.values() if r.is_coming)
-        return max(rounds, default=None)
+        return min(rounds, default=None)
 
     def part_summed(self, event: PartSummed) -> list[Instruction]:
         round_ = self._rounds.get(event.step)

@@ -174,6 +174,7 @@ class Sync(Closing):
         if run.commit is not None:
             return f"APPLIED of {run.commit.missing()}"
         if run.ledger.complete:
-            joining = [member.peer for member in run.members.in_state(Membership.ADMITTED)]
+            admitted = run.members.in_state(Membership.ADMITTED)
+            joining = [member.peer for member in admitted if not member.is_spare]
             return f"newcomers to load their state: {joining}"
         return None

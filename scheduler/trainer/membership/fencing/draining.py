@@ -2,7 +2,9 @@
 
 Rules:
 - Who wants to leave drains while others serve its stage, and serves again when they are lost.
-- Who is alone stays until another one can take over, however long that takes.
+- Who is alone stays until another one can take over, however long that takes. Where a spare is
+  there, that is at once.
+- A spare goes at once, where others serve.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from swarmrt.messages import Drain, Finish
 from swarmrt.scheduler.instructions import Instruction, ReportHandOver, Send
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
+from swarmrt.scheduler.trainer.membership.joining import spares
 from swarmrt.scheduler.trainer.membership.joining.introducing import welcome
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
@@ -27,8 +30,10 @@ class Draining:
         run = self._run
         is_news, member.leaving = not member.leaving, True
         nothing_is_trained = run.version == 0 and not run.has_begun
+        if member.is_spare and run.members.ready(member.stage):
+            return self._let_go(member, now)
         if not self._others_stay(member.stage) and not nothing_is_trained:
-            is_news = is_news or member.draining
+            is_news = (is_news or member.draining) and not spares.is_there(run, member.stage)
             report = [ReportHandOver(member.stage, member.peer)] if is_news else []
             return [*report, *self._stays(member)]
         if not idle:
@@ -37,7 +42,10 @@ class Draining:
             return [Send(member.peer, Drain(run.epoch))]
         if run.round is not None:
             return []  # the round needs it
-        finish = Send(member.peer, Finish(f"drained at step {run.version}"))
+        return self._let_go(member, now)
+
+    def _let_go(self, member: Member, now: float) -> list[Instruction]:
+        finish = Send(member.peer, Finish(f"drained at step {self._run.version}"))
         return [finish, *self._fencing.lost(member.peer, "it has left", now)]
 
     def _others_stay(self, stage: int) -> bool:

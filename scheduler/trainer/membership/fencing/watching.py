@@ -18,6 +18,7 @@ from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing, report_lost
 from swarmrt.scheduler.trainer.membership.health import Verdict
+from swarmrt.scheduler.trainer.membership.joining import spares
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import redo_s
@@ -98,7 +99,8 @@ class Watching:
         """Return whether waiting for it costs more than doing its work again. Who is alone and is
         heard is waited for: nobody could do that work."""
         said_at = now - self._run.own_link.delay_s
-        alone = not self._run.has_others(member.peer, member.stage)
+        others = self._run.has_others(member.peer, member.stage)
+        alone = not others and not spares.is_there(self._run, member.stage)
         if alone and member.state is Membership.READY and not member.health.is_silent(said_at):
             return False
         return member.health.late_s(said_at) > redo_s(self._run, member)
@@ -108,6 +110,8 @@ class Watching:
         run = self._run
         if run.phase is not RunPhase.TRAINING or run.members.ready(newcomer.stage):
             return False
+        if newcomer.is_spare and newcomer.agreed is not None:
+            return False  # it has had it for long, and follows
         patience_s = run.pace.load_time.patience_s(LOAD_S, run.conduct.faults(newcomer.peer))
         waited_s = now - newcomer.admitted_at
         if waited_s <= patience_s:

@@ -28,7 +28,8 @@ class Admitting:
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
         member.reached, member.suspect = run.version, False
         member.leaving = member.draining = False
-        member.named_weights = (-1, "")
+        member.named_weights, member.agreed = (-1, ""), None
+        member.most_served = max(member.most_served, len(run.members.ready(member.stage)))
         member.doubted_at, member.admitted_at, member.came_on_at = None, now, now
         member.times_held_for, member.dear, member.left_out = 0, 0, None
         member.step_before_s = run.pace.step_time.mean_s
@@ -93,10 +94,11 @@ def report(member: Member) -> ReportPeer:
     beacon = member.beacon
     if beacon is None:
         return ReportPeer(member.peer, member.stage, str(member.state), member.reached, 0, 0, 0.0)
+    follows = member.state is Membership.ADMITTED and beacon.state == "serving"
     return ReportPeer(
         member.peer,
         member.stage,
-        str(member.state),
+        "spare" if member.is_spare and follows else str(member.state),
         beacon.version,
         beacon.queued,
         beacon.done,

@@ -110,7 +110,7 @@ class Beacons:
             case Membership.ADMITTED if not is_here:  # it could not get the state
                 member.state = Membership.SEEN
                 return self._letting_in.consider(member, now)
-            case Membership.ADMITTED if beacon.state == "serving":
+            case Membership.ADMITTED if beacon.state in ("serving", "leaving"):
                 return self._has_caught_up(member, beacon, now)
         return []
 

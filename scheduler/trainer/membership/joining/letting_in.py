@@ -3,7 +3,7 @@
 Rules:
 - A peer is admitted when it has the current version, or can get it.
 - Newcomers get a replica's state while the others go on, follow the commits that they miss, and
-  are ready when they have caught up.
+  are ready when they have caught up. Spares go on following until they are needed (`spares`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from swarmrt.messages import Apply
 from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.course.rollback import Rollback
+from swarmrt.scheduler.trainer.membership.joining import spares
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting, report
 from swarmrt.scheduler.trainer.membership.joining.introducing import neighbours, vouch, welcome
 from swarmrt.scheduler.trainer.membership.joining.weights import Weights
@@ -57,6 +58,7 @@ class LettingIn:
         if self._run.phase not in (RunPhase.TRAINING, RunPhase.PREPARING):
             return []
         admitted = self._run.members.in_state(Membership.ADMITTED)
+        admitted.sort(key=lambda member: member.is_spare)
         return [instruction for member in admitted for instruction in self._let_in(member, now)]
 
     def followed(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
@@ -69,15 +71,31 @@ class LettingIn:
         run, (version, digest) = self._run, member.named_weights
         if version != run.version or run.round is not None or run.commit is not None:
             return []  # it is let in between commits: from then on it is waited for in them
-        if not self._weights.are_those_of_the_others(member, digest):
+        if not self._has_agreed(member, digest, now):
             return []
-        if member.admit is not None and member.admit.donors:
-            run.pace.load_time.add(now - member.admitted_at)
+        if member.is_spare and not spares.is_needed(run, member, now):
+            return []
         member.state, member.doubted_at, member.ready_at = Membership.READY, None, now
         run.unable.discard(member.peer)
+        spares.note_served(run, member.stage)
         if not run.has_others(member.peer, member.stage):
             # Another newcomer helps no step that hangs.
             run.pace.came((member.stage, "ready"), now)
         run.dispatch.window.add(member.peer)
         introductions = [vouch(run, other, member) for other in neighbours(run, member)]
         return [report(member), *welcome(run, member), *introductions]
+
+    def _has_agreed(self, member: Member, digest: str, now: float) -> bool:
+        """Return whether it has the weights of the others, which is asked once for each version."""
+        run = self._run
+        agreed = (run.epoch, run.version, digest)
+        if member.agreed == agreed:
+            return True
+        if not self._weights.are_those_of_the_others(member, digest):
+            return False
+        if member.agreed is None and member.admit is not None and member.admit.donors:
+            run.pace.load_time.add(now - member.admitted_at)
+        if member.is_spare and member.agreed is not None:
+            member.has_agreed = True  # it has made this version, and not loaded it
+        member.agreed = agreed
+        return True

@@ -2,7 +2,7 @@
 
 Rules:
 - Known weights decide; before any are known, most of those who say that they are ready, or the
-  first of them.
+  first of them; a spare is not.
 - Whoever has others is charged with it.
 """
 
@@ -50,10 +50,10 @@ class Weights:
         self._said[stage] = there
         return there
 
-    def _trust_in_ready(self, peer: PeerId) -> tuple[bool, tuple[int, int, PeerId]]:
-        run = self._run
+    def _trust_in_ready(self, peer: PeerId) -> tuple[bool, bool, tuple[int, int, PeerId]]:
+        run, member = self._run, self._run.members.get(peer)
         is_ready = any(run.members.is_ready(peer, stage) for stage in range(run.num_stages))
-        return not is_ready, run.trust(peer)
+        return not is_ready, member is not None and member.is_spare, run.trust(peer)
 
     def _kind_of_charge(self, peer: PeerId, known: str) -> Kind:
         """Return the kind of charge. Whoever contradicts a second time what its admission names has

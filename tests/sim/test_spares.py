@@ -1,0 +1,136 @@
+"""Stories of spares, in virtual time: they take over, and no commit is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarmrt.ids import PeerId
+from swarmrt.scheduler.events import PeerLost
+from swarmrt.scheduler.instructions import RunForward
+from swarmrt.scheduler.timing.times import BEACON_S
+from swarmrt.scheduler.trainer.core import TrainerCore
+from swarmrt.sim.engine.links import Link, Sizes
+from swarmrt.sim.swarm.world import World
+
+LONE, SPARE = PeerId("s1p0"), PeerId("s1p1")
+SERVICE_S = 0.1
+
+
+def swarm_with_spare(seed: int, version: int = 3, **how: object) -> World:
+    """Stage 1 has one replica and one spare, and that version is committed."""
+    world = World((2, 1), seed, spares=(0, 1), steps=8, service_s=(SERVICE_S, SERVICE_S), **how)  # type: ignore[arg-type]
+    world.run_until(version)
+    return world
+
+
+def first_forward_at(world: World, peer: PeerId) -> float:
+    """Return when a peer first computed anything."""
+    return next(
+        record.now
+        for record in world.peers[peer].process.history
+        if any(isinstance(instruction, RunForward) for instruction in record.instructions)
+    )
+
+
+def heard_of_loss_at(world: World) -> float:
+    """Return when the link to the killed replica broke at the trainer."""
+    return next(r.now for r in world.trainer.process.history if isinstance(r.event, PeerLost))
+
+
+def core_of(world: World) -> TrainerCore:
+    core = world.trainer.process.core
+    assert isinstance(core, TrainerCore)
+    return core
+
+
+def finish(world: World) -> None:
+    """Run to the end, without any loss of what was committed."""
+    world.run()
+    assert not world.disk.rollbacks and not world.disk.pauses
+    assert [report.version for report in world.disk.steps] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("seed", range(8))
+def test_it_takes_over_from_the_only_replica_wherever_in_a_step_that_dies(
+    seed: int, staleness: int
+) -> None:
+    world = swarm_with_spare(seed, staleness=staleness)
+    world.clock.after(seed / 6, lambda: world.kill(LONE))
+    finish(world)
+    assert SPARE in dict(world.disk.steps[-1].digests[1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_its_first_microbatch_follows_within_a_beacon(seed: int) -> None:
+    world = swarm_with_spare(seed)
+    run = core_of(world).run
+    while run.commit is not None or run.books.advanced < 6:
+        world.clock.step()
+    world.kill(LONE)
+    finish(world)
+    assert first_forward_at(world, SPARE) - heard_of_loss_at(world) < BEACON_S
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_takes_over_from_one_that_stands_still(seed: int) -> None:
+    world = swarm_with_spare(seed)
+    world.pause(LONE, 30.0)
+    world.run()
+    assert not world.disk.rollbacks
+    assert SPARE in dict(world.disk.steps[-1].digests[1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_takes_over_where_owners_update(seed: int) -> None:
+    world = swarm_with_spare(seed, by_owners=True, rounding_of=lambda p: p * (p == SPARE))
+    world.clock.after(seed / 3, lambda: world.kill(LONE))
+    finish(world)
+    assert SPARE in world.spares_let_in()
+
+
+def test_it_says_again_that_it_is_one_when_the_trainer_has_restarted() -> None:
+    world = swarm_with_spare(seed=1)
+    world.kill_trainer()
+    world.clock.after(1.0, world.resume_trainer)
+    world.run()
+    assert not world.disk.rollbacks and not world.spares_let_in()
+    assert world.peers[SPARE].history == world.peers[LONE].history
+
+
+def test_it_goes_on_alone_with_a_trainer_that_has_restarted() -> None:
+    world = swarm_with_spare(seed=1)
+    world.kill_trainer()
+    world.kill(LONE)
+    world.clock.after(1.0, world.resume_trainer)
+    world.run()
+    assert not world.disk.rollbacks and world.spares_let_in() == {SPARE}
+
+
+def test_the_only_replica_drains_when_there_is_a_spare() -> None:
+    world = swarm_with_spare(seed=2)
+    world.drain(LONE)
+    finish(world)
+    assert world.peers[LONE].stopped is not None and world.spares_let_in() == {SPARE}
+
+
+def test_a_spare_that_is_told_to_stop_stops_at_once() -> None:
+    world = swarm_with_spare(seed=2)
+    world.drain(SPARE)
+    asked_at = world.clock.now
+    while world.peers[SPARE].stopped is None:
+        world.clock.step()
+    assert world.clock.now - asked_at < BEACON_S
+    finish(world)
+
+
+def test_one_with_a_slow_link_is_left_out_and_holds_nobody_up() -> None:
+    """Its gradients take 5 s, and steps of the others less than 2 s."""
+    sizes = Sizes(state_bytes=3_000_000, gradient_bytes=1_000_000, activation_bytes=1000)
+    slow = Link(up_bytes_per_s=2e5, down_bytes_per_s=2e5, latency_s=0.02)
+    world = World((1, 1), 3, spares=(0, 1), steps=40, service_s=(SERVICE_S, SERVICE_S),
+                  sizes=sizes, links={SPARE: slow})  # fmt: skip
+    world.run()
+    told = world.peers[SPARE].left_out
+    assert told and not world.spares_let_in()
+    assert max(report.seconds for report in world.disk.steps[5:]) < 3.0
