@@ -142,7 +142,6 @@ def test_a_foreign_configuration_is_refused_in_one_short_line(values: dict[str, 
     assert str(error.value).isprintable() and len(str(error.value)) < 500
 
 
-@pytest.mark.swarm
 def test_an_error_on_the_terminal_is_clean(tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text('["\\u001b[2J\\u009b"]\n')

@@ -9,8 +9,6 @@ import pytest
 
 from tests.processes import local, running, swarmrt
 
-pytestmark = pytest.mark.swarm
-
 TINY = """
 [run]
 name = "tiny"
@@ -142,6 +140,7 @@ def test_unknown_device(tiny: Path, tmp_path: Path) -> None:
     refused("reference", tiny, "--out", out, "--device", "nonsense", expected=expected)
 
 
+@pytest.mark.swarm
 def test_corrupted_checkpoint(tiny: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     local(tiny, "--run-dir", run_dir, "--set", "checkpoint.every_steps=1")

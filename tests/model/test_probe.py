@@ -100,7 +100,6 @@ def test_other_dtypes_are_compared_as_exactly_as_they_are(dtype: str) -> None:
     assert tried(run(odd_models.batch_second, dtype=dtype)) == []
 
 
-@pytest.mark.swarm
 def test_check_says_what_a_run_is_or_why_it_cannot_be(tmp_path: Path) -> None:
     """The text has one typographic quote, whose bytes are beyond the embedding's rows."""
     (tmp_path / "text.txt").write_text("plain words " * 400 + "\u201d", encoding="utf-8")

@@ -19,8 +19,6 @@ from swarmrt.trust.joining_line import JoinLine
 from tests.papers import Owner
 from tests.processes import PATIENCE_S, ROOT, environment, patience, running, swarmrt
 
-pytestmark = pytest.mark.swarm
-
 Done = subprocess.CompletedProcess[str]
 NAME = "open-door"
 OWN = """
@@ -225,6 +223,7 @@ def test_a_record_without_a_cut_is_refused(folder: Path) -> None:
     assert is_refused(done, "adds up to 8 layers, but the model has 6"), done
 
 
+@pytest.mark.swarm
 def test_a_foreign_run_folder_needs_consent_where_its_code_would_run(folder: Path) -> None:
     run_dir, source = folder / "run", folder / "run.toml"
     source.write_text(

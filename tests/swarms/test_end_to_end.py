@@ -169,9 +169,9 @@ def test_int8_gradients_and_recomputation_follow_the_reference(exact: Path, tmp_
 
 def test_own_model_equals_the_reference_also_when_steps_overlap(tmp_path: Path) -> None:
     config = ROOT / "examples" / "custom_model.toml"
-    overrides = ("model.dtype=float64", "run.steps=20", "batch.microbatches=6")
-    stale = (*overrides, "optimizer.staleness=1")
-    assert trained_difference(config, tmp_path, "2,1,2", *stale) < 1e-9
+    smaller = ("model.dtype=float64", "model.sequence=32", "run.steps=20", "batch.microbatches=6")
+    overrides = (*smaller, "optimizer.staleness=1")
+    assert trained_difference(config, tmp_path, "2,1,2", *overrides) < 1e-9
 
 
 def test_backward_in_two_halves_equals_the_reference(exact: Path, tmp_path: Path) -> None:
@@ -225,10 +225,12 @@ def test_resume_continues_as_if_never_stopped(exact: Path, tmp_path: Path, tempo
 def test_faults_of_all_kinds_cost_no_gradient(exact: Path, tmp_path: Path, staleness: int) -> None:
     """Killed, drained, stopped and cut-off peers, a newcomer, a killed trainer, no first node."""
     run_dir = tmp_path / "run"
-    # long steps, for a newcomer to load its libraries in; more steps would amplify rounding
-    overrides = {"run.steps": 40, "batch.microbatches": 60, "optimizer.staleness": staleness}
+    # half a second for a step on any machine, for a newcomer to come in; more steps would amplify
+    # rounding
+    overrides = {"run.steps": 40, "batch.microbatches": 20, "optimizer.staleness": staleness}
+    speeds = [[Speed(0.015, 0.03)]] * 3
     with lab.LocalSwarm(
-        exact, replicas=[2, 2, 2], run_dir=run_dir, overrides=overrides, threads=1
+        exact, [2, 2, 2], run_dir=run_dir, overrides=overrides, threads=1, speeds=speeds
     ) as swarm:
         swarm.wait(step=3)
         swarm.peers(stage=1)[0].kill()

@@ -93,7 +93,6 @@ def test_a_signal_elsewhere_unwinds_what_is_open(tmp_path: Path, number: signal.
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")
 
 
-@pytest.mark.swarm
 @pytest.mark.parametrize(
     ("number", "module"), [(signal.SIGINT, "numpy.linalg"), (signal.SIGTERM, "torch._tensor")]
 )

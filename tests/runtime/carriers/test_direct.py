@@ -40,8 +40,6 @@ from swarmrt.runtime.links import dialing, outbox
 from swarmrt.runtime.reach.addresses import format_address, host_of, parse_address
 from tests.runtime.links.test_links import GARBAGE, End, run, two_ends, until
 
-pytestmark = pytest.mark.swarm
-
 
 @pytest.fixture
 def identity(tmp_path: Path) -> Identity:

@@ -23,8 +23,6 @@ from tests.processes import daemon_with
 from tests.runtime.directory.test_directory import published
 from tests.runtime.links.test_links import End, run, until
 
-pytestmark = pytest.mark.swarm
-
 
 def kill_daemon(network: Network) -> None:
     os.kill(daemon_with(str(network.daemon._process.folder)), signal.SIGKILL)

@@ -16,8 +16,6 @@ from tests.processes import PATIENCE_S, environment
 from tests.runtime.directory.test_directory import published
 from tests.runtime.links.test_links import run
 
-pytestmark = pytest.mark.swarm
-
 SERVE = """
 import sys, time
 true, ahead_s = time.time, float(sys.argv.pop(1))

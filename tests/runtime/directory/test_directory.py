@@ -25,8 +25,6 @@ from swarmrt.runtime.directory.records import MAX_RECORDS, PeerRecord, RunRecord
 from tests.papers import Owner
 from tests.runtime.links.test_links import run, until
 
-pytestmark = pytest.mark.swarm
-
 
 @asynccontextmanager
 async def two_nodes(owner: Owner, *, private: bool = False) -> AsyncIterator[tuple[Network, ...]]:

@@ -19,8 +19,6 @@ from tests.papers import Owner
 from tests.runtime.directory.test_directory import record
 from tests.runtime.links.test_links import run, until
 
-pytestmark = pytest.mark.swarm
-
 
 def quiet_links(network: Network) -> Links:
     return Links(

@@ -26,7 +26,6 @@ def chunk(number: int) -> StateChunk:
     return StateChunk(0, 1, number * len(BULK), 1 << 30, "d" * 32)
 
 
-@pytest.mark.swarm
 @both_carriers
 def test_links_send_no_more_than_they_may(link: Link) -> None:
     """With several connections too. Without a bound all of it went at once."""
@@ -116,7 +115,6 @@ def test_one_peer_with_many_connections_has_one_share() -> None:
     assert asyncio.run(story())[:8].count("Sb") == 4
 
 
-@pytest.mark.swarm
 def test_who_waits_for_state_sees_from_whom_it_comes_before_it_is_whole() -> None:
     async def story() -> None:
         async with two_ends("direct") as (first, second):
@@ -131,7 +129,6 @@ def test_who_waits_for_state_sees_from_whom_it_comes_before_it_is_whole() -> Non
     run(story())
 
 
-@pytest.mark.swarm
 def test_state_that_is_on_its_way_is_not_sent_again() -> None:
     """A chunk that is asked for again while it waits on a narrow link is sent once."""
 

@@ -17,8 +17,6 @@ from swarmrt.wire.kinds import Moved, Moving
 from swarmrt.wire.writing import FrameWriter, encode
 from tests.runtime.links.test_links import End, run, two_ends, until
 
-pytestmark = pytest.mark.swarm
-
 BULK = 3_000_000  # values of each: 12 MB, many frames
 
 

@@ -36,8 +36,6 @@ from swarmrt.wire.versions import SPEAKS, Versions
 from swarmrt.wire.writing import FrameWriter, encode
 from tests.processes import COMMAND, environment
 
-pytestmark = pytest.mark.swarm
-
 PATIENCE_S = 60.0
 
 Link = Literal["auto", "direct", "libp2p"]

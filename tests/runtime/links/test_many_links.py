@@ -7,7 +7,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from swarmrt.ids import PeerId
@@ -18,8 +17,6 @@ from swarmrt.runtime.carriers.carriers import Connection, Welcome
 from swarmrt.runtime.carriers.direct import DirectCarrier
 from swarmrt.runtime.links.links import Links
 from tests.runtime.links.test_links import End, hello, run, two_ends, until
-
-pytestmark = pytest.mark.swarm
 
 MANY = 600
 BULK = torch.zeros(16 << 20, dtype=torch.uint8)

@@ -19,8 +19,6 @@ from swarmrt.wire.kinds import Join
 from swarmrt.wire.writing import FrameWriter, encode
 from tests.runtime.links.test_links import End, run, two_ends, until
 
-pytestmark = pytest.mark.swarm
-
 BYTES_PER_S = 4e6  # of one connection
 MESSAGES = 12
 BULK = torch.arange(1 << 18, dtype=torch.int32)  # 1 MiB

@@ -9,8 +9,6 @@ from swarmrt.wire.versions import SPEAKS, Versions
 from tests.runtime.links.test_links import Link, both_carriers, run, two_ends, until
 from tests.wire.test_other_ages import unknown
 
-pytestmark = pytest.mark.swarm
-
 NEWER = Versions(SPEAKS.most, SPEAKS.most + 2)
 
 

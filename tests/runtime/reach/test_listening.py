@@ -15,8 +15,6 @@ from swarmrt.runtime.reach.listening import Listening
 from swarmrt.runtime.reach.place import Place, Ports
 from tests.processes import PATIENCE_S, Command, patience, running, swarmrt
 
-pytestmark = pytest.mark.swarm
-
 HERE = "127.0.0.1"
 RUN = '[run]\nname = "ports"\nsteps = 2\n[stages]\ncount = 1\n'
 KINDS = {"libp2p": socket.SOCK_STREAM, "direct": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
