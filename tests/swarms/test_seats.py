@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from swarmrt import lab
-from swarmrt.ids import peer_of, stage_of
+from swarmrt.ids import peer_of, seat_of, stage_of
+from swarmrt.lab.swarm.parts import Peer
 from swarmrt.messages import Accumulated
-from swarmrt.observe.log import received
+from swarmrt.observe.log import received, what_happened
+from swarmrt.scheduler.instructions import RunForward
+from tests.processes import PATIENCE_S
 from tests.swarms.test_end_to_end import check_logs, difference_to_reference
 from tests.swarms.test_end_to_end import exact as exact
 
@@ -65,3 +69,50 @@ def test_process_with_two_seats_is_killed_and_others_take_both_over(
     assert audit.passed and audit.steps == 12 and not audit.rollbacks, audit.violations
     settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
     assert difference_to_reference(run_dir, exact, tmp_path, *settings, steps=12) < 1e-9
+
+
+def test_spares_take_both_seats_of_a_killed_process_over_without_a_checkpoint(
+    exact: Path, tmp_path: Path
+) -> None:
+    """Nobody else serves its stages: both seats of another process listen, and go on."""
+    run_dir = tmp_path / "run"
+    overrides = {**FOUR, "run.steps": 1000, "batch.microbatches": 24}
+    processes = [(0, 2), (1, 3)]
+    swarm = lab.LocalSwarm(
+        exact, run_dir=run_dir, overrides=overrides, threads=1, processes=processes
+    )
+    with swarm:
+        spare = swarm.spawn((0, 2), is_spare=True)
+        swarm.wait(step=1)
+        swarm.wait_until(lambda: _are_spares(swarm, spare), "two spares", PATIENCE_S)
+        swarm.wait(step=swarm.version + 2)
+        only, killed_at = swarm.peers(0)[0], time.monotonic()
+        only.kill()
+        swarm.wait(step=swarm.version + 3)
+        members = swarm.members(0) + swarm.members(2)
+        swarm.trainer.terminate()
+        swarm.finish()
+    assert {peer_of(member) for member in members} == {spare.peer_id}
+    for stage in (0, 2):
+        at = _first_forward_at(spare.folder / f"stage-{stage}" / "events.jsonl")
+        print(f"{at - killed_at:.3f} s from the kill to the first microbatch of stage {stage}")
+    audit = swarm.audit()
+    assert audit.passed and not audit.rollbacks, audit.violations
+    settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
+    assert difference_to_reference(run_dir, exact, tmp_path, *settings, steps=swarm.version) < 1e-9
+
+
+def _are_spares(swarm: lab.LocalSwarm, peer: Peer) -> bool:
+    """Return whether all of its seats follow their stages."""
+    seats = [(stage, seat_of(peer.peer_id, stage)) for stage in peer.stages]
+    output = swarm.trainer.output()
+    return all(f"stage {stage}: {seat} spare" in output for stage, seat in seats)
+
+
+def _first_forward_at(log: Path) -> float:
+    """Return when a seat first computed anything, by the machine's monotonic clock."""
+    return next(
+        record.now
+        for record in what_happened(log)
+        if any(isinstance(instruction, RunForward) for instruction in record.instructions)
+    )
