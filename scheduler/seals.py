@@ -15,7 +15,7 @@ from hmac import compare_digest
 
 import msgspec
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.messages import Backward, Path
 from swarmrt.scheduler.peer.seat import Seat
 
@@ -25,7 +25,7 @@ NONE = bytes(BYTES)  # for whoever is no member
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-def key_of(secret: bytes, peer: PeerId) -> str:
+def key_of(secret: bytes, peer: SeatId) -> str:
     """Return a member's key, in hex."""
     return blake2b(peer.encode(), key=secret, digest_size=16).hexdigest()
 

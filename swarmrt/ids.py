@@ -7,7 +7,7 @@ from typing import NamedTuple, NewType
 PeerId = NewType("PeerId", str)
 """A process of the swarm: the base58 text of its libp2p identity."""
 
-SeatId = NewType("SeatId", PeerId)
+SeatId = PeerId
 """A seat of a process, which serves one stage: PEER/STAGE, of its peer's id and its stage.
 
 A stage has one variant so far. Another one would be PEER/STAGE.VARIANT. Where somebody is addressed
@@ -30,7 +30,7 @@ BETWEEN_PROCESSES = Seats()
 
 def seat_of(peer: PeerId, stage: int) -> SeatId:
     """Return the seat of a process at a stage."""
-    return SeatId(PeerId(f"{peer}/{stage}"))
+    return SeatId(f"{peer}/{stage}")
 
 
 def name_of(peer: PeerId, stage: int) -> PeerId:

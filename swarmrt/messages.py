@@ -25,13 +25,13 @@ from typing import Literal, get_args
 import msgspec
 
 from swarmrt.foreign import printable
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId, SeatId, Work
 from swarmrt.recorded import Recorded
 
-Roster = tuple[tuple[PeerId, tuple[int, ...]], ...]
+Roster = tuple[tuple[SeatId, tuple[int, ...]], ...]
 """For each replica of a stage, in reduce order, the indices of the microbatches it accumulated."""
 
-Path = tuple[PeerId, ...]
+Path = tuple[SeatId, ...]
 """For each stage, the peer that a microbatch's backward passes."""
 
 
@@ -66,7 +66,7 @@ class Admit(MessageBase, frozen=True):
     digest: str  # of the version's parameters, where it is known
     applied: int  # round of the update that made the version; or -1
     norm: float  # of that update
-    donors: tuple[PeerId, ...]
+    donors: tuple[SeatId, ...]
     key: str = ""  # of seals for this peer, in hex; without it gradients need none
 
 
@@ -84,7 +84,7 @@ class Forward(MessageBase, frozen=True):
 
     work: Work
     epoch: int
-    route: tuple[PeerId, ...]  # peers passed so far, by stage
+    route: tuple[SeatId, ...]  # peers passed so far, by stage
 
 
 class Accepted(MessageBase, frozen=True):
@@ -108,7 +108,7 @@ class Claim(MessageBase, frozen=True):
 
     work: Work
     epoch: int
-    route: tuple[PeerId, ...]
+    route: tuple[SeatId, ...]
     loss_sum: float
     tokens: int
 
@@ -210,7 +210,7 @@ class Standing(MessageBase, frozen=True):
 
     epoch: int
     stage: int
-    peer: PeerId
+    peer: SeatId
     serving: bool
 
 
@@ -221,7 +221,7 @@ class Prepare(MessageBase, frozen=True):
     step: int
     round: int  # unique over all steps and incarnations, and counting up
     roster: Roster
-    listeners: tuple[PeerId, ...]  # newcomers, who get the sums too
+    listeners: tuple[SeatId, ...]  # newcomers, who get the sums too
     tokens: int  # of the whole step: what the sum is divided by
     skip: bool = False  # nothing is combined: the version after it has the same weights
     by_owners: bool = False  # the update is made by the parts' owners, and adopted by all
@@ -261,9 +261,9 @@ class Refused(Reasoned, frozen=True):
     step: int
     round: int
     reason: str
-    unreachable: PeerId = PeerId("")  # that member, or empty
-    not_finite: PeerId = PeerId("")  # that contributor, or empty
-    unfit: PeerId = PeerId("")  # who sent that part, or empty
+    unreachable: SeatId = SeatId("")  # that member, or empty
+    not_finite: SeatId = SeatId("")  # that contributor, or empty
+    unfit: SeatId = SeatId("")  # who sent that part, or empty
 
 
 class Update(MessageBase, frozen=True):
@@ -350,7 +350,7 @@ class Beacon(MessageBase, frozen=True):
     queued: int  # that it could compute now
     done: int  # forwards and backwards computed since the start
     service_s: float
-    waits_for: PeerId = PeerId("")  # in a round: a member, itself for a sum of its own, or empty
+    waits_for: SeatId = SeatId("")  # in a round: a member, itself for a sum of its own, or empty
     gradient_bytes: int = 0  # of its stage, as they travel
     moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known

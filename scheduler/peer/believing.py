@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId, SeatId, Work
 from swarmrt.messages import (
     Accepted,
     Admit,
@@ -62,7 +62,7 @@ class Believing:
         self._seat, self._tasks = seat, tasks
         self._stages = tuple(range(seat.settings.num_stages))
         self._most_behind = seat.store.most_steps(by_owners=False)
-        self._from_peers: dict[type[Message], Callable[[PeerId, Any], bool]] = {
+        self._from_peers: dict[type[Message], Callable[[SeatId, Any], bool]] = {
             Forward: self._forward,
             Backward: self._backward,
             Accepted: self._answer,
@@ -195,13 +195,13 @@ class Believing:
         """Return whether it is a microbatch that has a gradient."""
         return not microbatch.held_out and self._is_microbatch(microbatch)
 
-    def _is_route(self, route: Sequence[PeerId], sender: PeerId) -> bool:
+    def _is_route(self, route: Sequence[SeatId], sender: PeerId) -> bool:
         """Return whether these are the peers of all stages before this one, the sender last."""
         if len(route) != self._seat.stage or not all(map(_is_name, route)):
             return False
         return not route or route[-1] == sender
 
-    def _is_path(self, path: Sequence[PeerId], need: Sequence[int]) -> bool:
+    def _is_path(self, path: Sequence[SeatId], need: Sequence[int]) -> bool:
         """Return whether it has a peer or nobody for each stage, this one for its own; and whether
         some stages are needed, in order."""
         if len(path) != len(self._stages) or path[self._seat.stage] != self._seat.me:
@@ -219,5 +219,5 @@ def _is_norm(value: float) -> bool:
     return 0 <= value < math.inf
 
 
-def _is_name(peer: PeerId) -> bool:
+def _is_name(peer: SeatId) -> bool:
     return 0 < len(peer) <= MAX_NAME

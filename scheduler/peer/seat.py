@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Message, PeerState
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.instructions import Send
@@ -36,7 +36,7 @@ class Seat:
         return Store(gradient_bytes, settings.update_bytes)
 
     @property
-    def me(self) -> PeerId:
+    def me(self) -> SeatId:
         return self.settings.me
 
     @property

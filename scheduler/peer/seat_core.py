@@ -6,7 +6,7 @@ the `Seat`, what it was admitted as and which version it holds.
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import (
     Accepted,
     Admit,
@@ -177,7 +177,7 @@ class SeatCore:
         after = self.joining.stepped(is_spoiled=self.accumulators.is_spoiled)
         return [*applied, *after, *self.updating.go_on(), *self.computing.compute()]
 
-    def _send_failed(self, to: PeerId, message: Message, now: float) -> list[Instruction]:
+    def _send_failed(self, to: SeatId, message: Message, now: float) -> list[Instruction]:
         match message:
             case Forward():
                 return self.outputs.send_failed(to, message, now)

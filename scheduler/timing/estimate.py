@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 
 GAIN = 1 / 8  # of the mean; Jacobson and Karels, "Congestion avoidance and control", appendix A
 DEVIATION_GAIN = 1 / 4
@@ -74,13 +74,13 @@ class Estimates:
 
     def __init__(self) -> None:
         self._all = Estimate()
-        self._of: dict[PeerId, Estimate] = {}
+        self._of: dict[SeatId, Estimate] = {}
 
     @property
     def samples(self) -> int:
         return self._all.samples
 
-    def add_answer(self, peer: PeerId, seconds: float, patience_s: float) -> None:
+    def add_answer(self, peer: SeatId, seconds: float, patience_s: float) -> None:
         """Learn from an answer that was waited for so long before it was asked for again."""
         seconds = min(seconds, MOST_WAITED * patience_s)
         self._all.add(seconds)
@@ -91,7 +91,7 @@ class Estimates:
                 del self._of[next(iter(self._of))]
         known.add(seconds)
 
-    def patience_s(self, peer: PeerId, prior_s: float, retries: int = 0) -> float:
+    def patience_s(self, peer: SeatId, prior_s: float, retries: int = 0) -> float:
         """Return how long to wait for an answer of this peer; longer while it has given none."""
         known = self._of.get(peer)
         if known is not None:

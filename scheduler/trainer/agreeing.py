@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 
 W = TypeVar("W", bound=Hashable)
 
 
 def odd_ones(
-    words: Mapping[PeerId, W], trust: Callable[[PeerId], Any], known: W | None = None
-) -> list[PeerId]:
+    words: Mapping[SeatId, W], trust: Callable[[SeatId], Any], known: W | None = None
+) -> list[SeatId]:
     """Return those who say something else than what is known, or than most say.
 
     Of words that equally many say, that of the most trusted peer counts, who has the least `trust`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, PeerId, SeatId
 from swarmrt.messages import Evaluated
 from swarmrt.scheduler.instructions import ReportEvaluation
 
@@ -20,7 +20,7 @@ class Evaluation:
         self._awaited = set(range(microbatches))
         self._losses: dict[int, tuple[float, int]] = {}  # index → loss sum, tokens
         self.is_reported = not microbatches
-        self._doubted: dict[int, set[PeerId]] = {}  # index → who says that its loss is not finite
+        self._doubted: dict[int, set[SeatId]] = {}  # index → who says that its loss is not finite
 
     @property
     def is_complete(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.messages import Finish
 from swarmrt.scheduler import seals
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery, Send, Stop
@@ -57,22 +57,22 @@ class Run(Course):
         return self.books[self.version]
 
     def charge(
-        self, peer: PeerId, reason: str, kind: Kind = "fault", waited_s: float = 0.0
+        self, peer: SeatId, reason: str, kind: Kind = "fault", waited_s: float = 0.0
     ) -> None:
         """Hold something against a member: it is fenced once this event is dealt with."""
         self.charges.append(Charge(peer, reason, kind, waited_s))
 
-    def charge_all(self, peers: Iterable[PeerId], reason: str, waited_s: float = 0.0) -> None:
+    def charge_all(self, peers: Iterable[SeatId], reason: str, waited_s: float = 0.0) -> None:
         """Hold a fault against each of these."""
         for peer in peers:
             self.charge(peer, reason, waited_s=waited_s)
 
-    def trust(self, peer: PeerId) -> tuple[int, int, PeerId]:
+    def trust(self, peer: SeatId) -> tuple[int, int, SeatId]:
         """The less, the more: by its faults, then by how long ago it was admitted."""
         member = self.members.get(peer)
         return self.conduct.faults(peer), member.term if member is not None else 0, peer
 
-    def key_of(self, peer: PeerId) -> str:
+    def key_of(self, peer: SeatId) -> str:
         """Return the key of seals for a member, in hex; empty when grants have none."""
         return seals.key_of(self._secret, peer) if self._secret else ""
 
@@ -85,7 +85,7 @@ class Run(Course):
         made = [seals.seal(m.key, what) if m is not None else seals.NONE for m in members]
         return b"".join(made).hex()
 
-    def has_others(self, peer: PeerId, stage: int) -> bool:
+    def has_others(self, peer: SeatId, stage: int) -> bool:
         """Return whether the stage has a ready replica beside this one."""
         return any(other != peer for other in self.members.ready(stage))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.instructions import SaveCheckpoint, StartDeadline
 from swarmrt.scheduler.timing.times import SAVE_S
 
@@ -26,7 +26,7 @@ class Saving:
         self,
         version: int,
         epoch: int,
-        donors: tuple[tuple[PeerId, ...], ...],
+        donors: tuple[tuple[SeatId, ...], ...],
         digests: tuple[str, ...],
     ) -> SaveCheckpoint:
         self.under_way, self._digests_under_way = version, digests

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
 
@@ -16,16 +16,16 @@ class Absent:
 
     def __init__(self, record_ttl_s: float) -> None:
         self._record_ttl_s = record_ttl_s
-        self._until: dict[PeerId, float] = {}
+        self._until: dict[SeatId, float] = {}
 
-    def add(self, peer: PeerId, now: float) -> None:
+    def add(self, peer: SeatId, now: float) -> None:
         self._until[peer] = now + self._record_ttl_s
 
-    def discard(self, peer: PeerId) -> None:
+    def discard(self, peer: SeatId) -> None:
         """Take note that it is back."""
         self._until.pop(peer, None)
 
-    def without(self, peers: tuple[PeerId, ...], now: float) -> tuple[PeerId, ...]:
+    def without(self, peers: tuple[SeatId, ...], now: float) -> tuple[SeatId, ...]:
         """Return those that are not known to be gone."""
         self._until = {peer: until for peer, until in self._until.items() if until > now}
         return tuple(peer for peer in peers if peer not in self._until)
@@ -38,16 +38,16 @@ class Replicas:
     def __init__(self, rng: random.Random, record_ttl_s: float) -> None:
         self.wiring = Wiring(rng, is_only_sender=False)
         self._absent = Absent(record_ttl_s)
-        self._vouched: dict[PeerId, None] = {}
+        self._vouched: dict[SeatId, None] = {}
 
-    def __contains__(self, peer: PeerId) -> bool:
+    def __contains__(self, peer: SeatId) -> bool:
         """Return whether the trainer vouches for it."""
         return peer in self._vouched
 
-    def __iter__(self) -> Iterator[PeerId]:
+    def __iter__(self) -> Iterator[SeatId]:
         return iter(self._vouched)
 
-    def vouch(self, peer: PeerId, now: float) -> None:
+    def vouch(self, peer: SeatId, now: float) -> None:
         """The trainer says that it takes work. Where that is no news, and the link to it has just
         broken, it is not tried again yet."""
         if peer not in self._vouched:
@@ -56,12 +56,12 @@ class Replicas:
         if self._absent.without((peer,), now):
             self.wiring.add(peer)
 
-    def fenced(self, peer: PeerId) -> None:
+    def fenced(self, peer: SeatId) -> None:
         """The trainer says that nothing is to be had from it."""
         self._vouched.pop(peer, None)
         self.wiring.remove(peer)
 
-    def lost(self, peer: PeerId, now: float) -> None:
+    def lost(self, peer: SeatId, now: float) -> None:
         """The link to it is broken."""
         self._absent.add(peer, now)
         self.wiring.remove(peer)
@@ -72,7 +72,7 @@ class Replicas:
             self.wiring.remove(peer)
         self._vouched.clear()
 
-    def refused(self, peer: PeerId, service_s: float, until: float) -> None:
+    def refused(self, peer: SeatId, service_s: float, until: float) -> None:
         """Give nothing more until then to a replica that did not take work."""
         self.wiring.observe(peer, service_s)
         self.wiring.block(peer, until)

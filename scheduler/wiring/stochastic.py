@@ -24,7 +24,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.timing.estimate import Estimate
 
 EVEN_OUT_S = 2.0  # in which queues come to be equal; longer than news of them take
@@ -56,22 +56,22 @@ class Wiring:
         """Who is one of several senders sees only a part of what the replicas do."""
         self._rng = rng
         self._believed = 1 if is_only_sender else TIMES_AS_FAST
-        self._replicas: dict[PeerId, Replica] = {}
-        self._heap: list[tuple[float, float, PeerId]] = []
+        self._replicas: dict[SeatId, Replica] = {}
+        self._heap: list[tuple[float, float, SeatId]] = []
         self._backlogs = 0  # replicas whose backlog is known
         self._backlogs_s = 0.0  # their sum
 
     def __len__(self) -> int:
         return len(self._replicas)
 
-    def __contains__(self, peer: PeerId) -> bool:
+    def __contains__(self, peer: SeatId) -> bool:
         return peer in self._replicas
 
     @property
-    def peers(self) -> tuple[PeerId, ...]:
+    def peers(self) -> tuple[SeatId, ...]:
         return tuple(self._replicas)
 
-    def set_peers(self, peers: Iterable[PeerId]) -> None:
+    def set_peers(self, peers: Iterable[SeatId]) -> None:
         """Exactly these serve the stage now."""
         wanted = sorted(set(peers))
         for peer in [known for known in self._replicas if known not in wanted]:
@@ -79,7 +79,7 @@ class Wiring:
         for peer in wanted:
             self.add(peer)
 
-    def add(self, peer: PeerId) -> None:
+    def add(self, peer: SeatId) -> None:
         if peer in self._replicas:
             return
         accounts = [replica.account_s for replica in self._replicas.values()]
@@ -87,13 +87,13 @@ class Wiring:
         self._replicas[peer] = Replica(account_s, self._rng.random())
         self._push(peer)
 
-    def remove(self, peer: PeerId) -> None:
+    def remove(self, peer: SeatId) -> None:
         self._set_backlog(peer, None)
         self._replicas.pop(peer, None)  # its heap entry is skipped when it comes up
 
-    def choose(self, now: float) -> PeerId | None:
+    def choose(self, now: float) -> SeatId | None:
         """The replica for one more microbatch, charged for it; None if none can take work."""
-        blocked: list[tuple[float, float, PeerId]] = []
+        blocked: list[tuple[float, float, SeatId]] = []
         chosen = None
         while self._heap and chosen is None:
             entry = heapq.heappop(self._heap)
@@ -110,7 +110,7 @@ class Wiring:
             self._charge(chosen)
         return chosen
 
-    def observe(self, peer: PeerId, service_s: float, backlog_s: float | None = None) -> None:
+    def observe(self, peer: SeatId, service_s: float, backlog_s: float | None = None) -> None:
         """The replica says that a microbatch takes it so long, and that so much work waits."""
         replica = self._replicas.get(peer)
         if replica is not None and 0 < service_s <= MOST_S:
@@ -118,7 +118,7 @@ class Wiring:
             is_backlog = backlog_s is not None and 0 <= backlog_s <= MOST_S
             self._set_backlog(peer, backlog_s if is_backlog else None)
 
-    def came_back(self, peer: PeerId, pushed_at: float, now: float) -> None:
+    def came_back(self, peer: SeatId, pushed_at: float, now: float) -> None:
         """The first sign of a microbatch since it was handed to the replica."""
         replica = self._replicas.get(peer)
         if replica is None:
@@ -127,18 +127,18 @@ class Wiring:
         replica.sign_at = now
         replica.missed = max(0, replica.missed - 1)
 
-    def never_came(self, peer: PeerId) -> None:
+    def never_came(self, peer: SeatId) -> None:
         """A microbatch that was handed to the replica is long overdue."""
         replica = self._replicas.get(peer)
         if replica is not None:
             replica.missed = min(replica.missed + 1, MOST_MISSED)
 
-    def block(self, peer: PeerId, until: float) -> None:
+    def block(self, peer: SeatId, until: float) -> None:
         """The replica refused work or could not be reached: nothing more for it until then."""
         if peer in self._replicas:
             self._replicas[peer].blocked_until = until
 
-    def expected_s(self, peer: PeerId) -> float:
+    def expected_s(self, peer: SeatId) -> float:
         """Expected seconds of one microbatch; an unproven replica's is the median of the proven."""
         replica = self._replicas[peer]
         if not replica.service.samples:
@@ -151,7 +151,7 @@ class Wiring:
             said_s = max(said_s, self._median_of_others(peer, said_s))
         return said_s * (1 << replica.missed)
 
-    def _median_of_others(self, peer: PeerId, unknown_s: float) -> float:
+    def _median_of_others(self, peer: SeatId, unknown_s: float) -> float:
         """Return the median of what the others say that a microbatch takes."""
         proven = [
             other.service.mean_s
@@ -160,7 +160,7 @@ class Wiring:
         ]
         return statistics.median(proven) if proven else unknown_s
 
-    def _set_backlog(self, peer: PeerId, backlog_s: float | None) -> None:
+    def _set_backlog(self, peer: SeatId, backlog_s: float | None) -> None:
         replica = self._replicas.get(peer)
         if replica is None:
             return
@@ -172,7 +172,7 @@ class Wiring:
             self._backlogs_s += backlog_s
         replica.backlog_s = backlog_s
 
-    def _lean(self, peer: PeerId, expected_s: float) -> float:
+    def _lean(self, peer: SeatId, expected_s: float) -> float:
         """Return what it is charged more or less, as a share, for its queue to come to the mean."""
         backlog_s = self._replicas[peer].backlog_s
         if backlog_s is None:
@@ -181,13 +181,13 @@ class Wiring:
         lean = (backlog_s - self._backlogs_s / self._backlogs) / even_out_s
         return min(MOST_LEAN, max(-MOST_LEAN, lean))
 
-    def _charge(self, peer: PeerId) -> None:
+    def _charge(self, peer: SeatId) -> None:
         replica, expected_s = self._replicas[peer], self.expected_s(peer)
         replica.account_s += expected_s * (1 + self._lean(peer, expected_s))
         replica.tie = self._rng.random()
         self._push(peer)
 
-    def _push(self, peer: PeerId) -> None:
+    def _push(self, peer: SeatId) -> None:
         replica = self._replicas[peer]
         heapq.heappush(self._heap, (replica.account_s, replica.tie, peer))
 

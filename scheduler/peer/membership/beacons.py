@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Beacon, PeerState
 from swarmrt.scheduler.instructions import Instruction, Send, WaitsFor
 from swarmrt.scheduler.peer.host import Host
@@ -54,7 +54,7 @@ class Beacons:
                 queued,
                 computing.done,
                 computing.pace.service_s,
-                self._versions.waits_for if seat.is_serving else PeerId(""),
+                self._versions.waits_for if seat.is_serving else SeatId(""),
                 link.gradient_bytes,
                 link.moved_bytes,
                 link.gradient_s,

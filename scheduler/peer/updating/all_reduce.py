@@ -15,7 +15,7 @@ cannot come to a stop: an owner sums its parts in the same order in which all se
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import Part, Prepare
 from swarmrt.scheduler.instructions import (
     GradientPart,
@@ -27,7 +27,7 @@ from swarmrt.scheduler.instructions import (
 from swarmrt.scheduler.peer.updating.cutting import num_parts
 from swarmrt.scheduler.peer.updating.owners import OwnersUpdate
 
-NOBODY = PeerId("")
+NOBODY = SeatId("")
 SLICES_AHEAD = 4  # to each owner: as much as a fast link carries until the first sum is back
 
 
@@ -35,7 +35,7 @@ class AllReduce:
     """Feed it the parts as they come; it says when to sum and to send."""
 
     def __init__(
-        self, me: PeerId, prepare: Prepare, gradient_bytes: int, update_bytes: int = 0
+        self, me: SeatId, prepare: Prepare, gradient_bytes: int, update_bytes: int = 0
     ) -> None:
         self.prepare = prepare
         self.members = tuple(peer for peer, _ in prepare.roster)
@@ -93,7 +93,7 @@ class AllReduce:
         adopt = 0 if self.update is None else self.update.parts
         return StepOptimizer(*self.key, norm, snapshot, self.prepare.skip, adopt)
 
-    def waits_for(self) -> PeerId:
+    def waits_for(self) -> SeatId:
         """Return who is waited for: this peer itself, if all that it needs for a sum is here, or a
         member that has yet to send something; or nobody."""
         if self._me not in self.members:
@@ -106,7 +106,7 @@ class AllReduce:
         slices = [min(from_) for _, from_ in own if from_]
         return slices[0] if slices else self.owner(min(self._awaited_sums))
 
-    def owner(self, part: int) -> PeerId:
+    def owner(self, part: int) -> SeatId:
         return self.members[part % len(self.members)]
 
     def start(self) -> list[Instruction]:
@@ -144,7 +144,7 @@ class AllReduce:
         others = (*self.members, *listeners)
         return [self._send(peer, part, summed=True) for peer in others if peer != self._me]
 
-    def _next_slice(self, owner: PeerId) -> list[Instruction]:
+    def _next_slice(self, owner: SeatId) -> list[Instruction]:
         """Return the slice to be sent now that the owner is that far, if there is one left."""
         unsent = self._unsent.get(owner)
         return [self._send(owner, unsent.pop(), summed=False)] if unsent else []
@@ -152,6 +152,6 @@ class AllReduce:
     def _sum(self, part: int) -> SumPart:
         return SumPart(*self.key, part, self.parts, self.contributors, self.prepare.tokens)
 
-    def _send(self, to: PeerId, part: int, *, summed: bool) -> Send:
+    def _send(self, to: SeatId, part: int, *, summed: bool) -> Send:
         message = Part(self.prepare.epoch, *self.key, part, summed)
         return Send(to, message, GradientPart(*self.key, part, self.parts, summed))

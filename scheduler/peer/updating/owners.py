@@ -9,18 +9,18 @@ reduce does, and nothing has happened.
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import Part, Prepare
 from swarmrt.scheduler.instructions import Instruction, JoinUpdate, Send, UpdatedPart, UpdatePart
 from swarmrt.scheduler.peer.updating.cutting import num_parts
 
-NOBODY = PeerId("")
+NOBODY = SeatId("")
 
 
 class OwnersUpdate:
     """Feed it the parts as they come; it says what to make and to send."""
 
-    def __init__(self, me: PeerId, prepare: Prepare, update_bytes: int) -> None:
+    def __init__(self, me: SeatId, prepare: Prepare, update_bytes: int) -> None:
         self._me, self._prepare = me, prepare
         self._members = tuple(peer for peer, _ in prepare.roster)
         self.parts = num_parts(len(self._members), update_bytes)
@@ -40,7 +40,7 @@ class OwnersUpdate:
         is_asked = self.norm is not None or self._me not in self._members
         return is_asked and not self.is_whole
 
-    def owner(self, index: int) -> PeerId:
+    def owner(self, index: int) -> SeatId:
         return self._members[index % len(self._members)]
 
     def begin(self, norm: float) -> list[Instruction]:
@@ -76,7 +76,7 @@ class OwnersUpdate:
             return [JoinUpdate(*key, self.parts)]
         return [JoinUpdate(*key, self.parts, self._members, self.norm)]
 
-    def waits_for(self) -> PeerId:
+    def waits_for(self) -> SeatId:
         """Return whom a member waits for here: itself, an owner, or nobody."""
         if self.norm is None or self.digest is not None:
             return NOBODY

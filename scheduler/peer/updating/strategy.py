@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, PeerId, SeatId
 from swarmrt.messages import Admit, Apply, Part, Prepare, Update
 from swarmrt.scheduler.events import (
     GradientCombined,
@@ -101,7 +101,7 @@ class Versions(ABC):
 
     @property
     @abstractmethod
-    def waits_for(self) -> PeerId:
+    def waits_for(self) -> SeatId:
         """Return whom the next version waits for here, or nobody."""
 
     @property
@@ -128,7 +128,7 @@ class Updating(ABC):
         """Take what has come of a computation, or a part that does not fit."""
 
     @abstractmethod
-    def not_sent(self, to: PeerId, part: Part) -> list[Instruction]:
+    def not_sent(self, to: SeatId, part: Part) -> list[Instruction]:
         """Deal with a part that could not be sent."""
 
     @abstractmethod

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.scheduler.timing.times import BLAME_S
 
 MAX_DOUBLINGS = 8  # about a minute
@@ -16,8 +16,8 @@ MAX_DOUBLINGS = 8  # about a minute
 
 class Blame:
     def __init__(self) -> None:
-        self._failures: dict[PeerId, int] = {}  # in a row
-        self._until: dict[PeerId, float] = {}
+        self._failures: dict[SeatId, int] = {}  # in a row
+        self._until: dict[SeatId, float] = {}
 
     def failed(self, sender: PeerId | None, now: float) -> float:
         """Blame the sender of a frame that could not be computed. Return until when it is

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, PeerId, SeatId
 from swarmrt.messages import Accepted, Busy, Evaluated, Forward, Stale
 from swarmrt.scheduler.events import ForwardDone
 from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
@@ -23,7 +23,7 @@ class Forwards:
     def __init__(
         self, seat: Seat, versions: Versions, computing: Computing, outputs: Outputs
     ) -> None:
-        self.before: set[PeerId] = set()  # replicas of the stage before, by the trainer's word
+        self.before: set[SeatId] = set()  # replicas of the stage before, by the trainer's word
         self.blame = Blame()
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._versions, self._outputs = versions, outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Standing
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.seat import Seat
@@ -31,7 +31,7 @@ class Neighbours:
             after.vouch(message.peer, now)
         return [*self._recovery.vouched(message.peer), *self._outputs.rewire(now)]
 
-    def lost(self, peer: PeerId, now: float) -> list[Instruction]:
+    def lost(self, peer: SeatId, now: float) -> list[Instruction]:
         """Go on without somebody who cannot be reached any more."""
         self._outputs.next.lost(peer, now)
         return self._recovery.go_on_without(peer, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, PeerId, SeatId
 from swarmrt.messages import Accepted, Busy, Claim, Forward
 from swarmrt.scheduler.instructions import Forget, Instruction, Output, Send, StartDeadline
 from swarmrt.scheduler.peer.seat import Seat
@@ -68,7 +68,7 @@ class Outputs:
         self.agenda.set(task.microbatch, now + patience_s)
         return [self.send_output(task.pushed_to, task)]
 
-    def send_output(self, to: PeerId, task: Task) -> Send:
+    def send_output(self, to: SeatId, task: Task) -> Send:
         task.given_to(to)
         message = Forward(task.work, self._seat.epoch, (*task.route, self._seat.me))
         return Send(to, message, Output(task.microbatch))
@@ -78,7 +78,7 @@ class Outputs:
         wanted_by = task.take_wish()
         return [self.send_output(wanted_by, task)] if wanted_by is not None else []
 
-    def repush(self, to: PeerId, microbatch: MicrobatchId, now: float) -> list[Instruction]:
+    def repush(self, to: SeatId, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Try another replica: that one did not take it."""
         task = self._tasks.get(microbatch)
         if task is None or task.pushed_to != to or task.accepted:
@@ -91,7 +91,7 @@ class Outputs:
         self.next.refused(sender, message.service_s, now + max(REWIRE_S, message.service_s))
         return self.repush(sender, message.work.microbatch, now)
 
-    def send_failed(self, to: PeerId, message: Forward, now: float) -> list[Instruction]:
+    def send_failed(self, to: SeatId, message: Forward, now: float) -> list[Instruction]:
         self.next.refused(to, 0.0, now + REWIRE_S)
         return self.repush(to, message.work.microbatch, now)
 

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, PeerId, SeatId
 from swarmrt.messages import FailedIn, FrameKind, GetFrame, NoFrame, Recover, Released
 from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
 from swarmrt.scheduler.peer.seat import Seat
@@ -37,7 +37,7 @@ class Recovery:
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._versions, self._accumulators = versions, versions.accumulators
         self._outputs, self._forwards, self._backwards = outputs, forwards, backwards
-        self._early: dict[PeerId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
+        self._early: dict[SeatId, dict[GetFrame, None]] = {}  # of whom nobody vouches for yet
 
     # ------------------------------------------------------------------ its own
 
@@ -77,7 +77,7 @@ class Recovery:
             return [KeepInput(task.microbatch)]
         return [self._ask(task, "output", task.path[self._seat.stage - 1])]
 
-    def _ask(self, task: Task, kind: FrameKind, owner: PeerId) -> Send:
+    def _ask(self, task: Task, kind: FrameKind, owner: SeatId) -> Send:
         task.asked_for(owner, kind)
         return Send(owner, GetFrame(self._seat.epoch, task.microbatch, kind))
 
@@ -88,13 +88,13 @@ class Recovery:
             return []
         return self._give_up(task, f"{sender} does not retain its {message.kind} any more")
 
-    def send_failed(self, to: PeerId, message: GetFrame) -> list[Instruction]:
+    def send_failed(self, to: SeatId, message: GetFrame) -> list[Instruction]:
         task = self._tasks.get(message.microbatch)
         if task is None or task.asked.get(message.kind) != to:
             return []
         return self._give_up(task, f"{to}, who has a frame of it, cannot be reached")
 
-    def go_on_without(self, peer: PeerId, now: float) -> list[Instruction]:
+    def go_on_without(self, peer: SeatId, now: float) -> list[Instruction]:
         """Push again what it had been given; release what only it could have sent."""
         instructions: list[Instruction] = []
         for task in self._tasks:
@@ -166,7 +166,7 @@ class Recovery:
         elif len(asked) < MAX_EARLY_OF_ONE:
             asked[message] = None
 
-    def vouched(self, peer: PeerId) -> list[Instruction]:
+    def vouched(self, peer: SeatId) -> list[Instruction]:
         """Give a peer what it has asked for, now that the trainer's word on it has come."""
         early = self._early.pop(peer, ())
         return [instruction for ask in early for instruction in self.give_frame(peer, ask)]

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import MicrobatchId, PeerId, SeatId, Work
 from swarmrt.messages import Backward, FrameKind, Granted, Path, Recover
 from swarmrt.scheduler.events import ForwardDone
 
@@ -52,7 +52,7 @@ class Task:
     microbatch: MicrobatchId
     runs_on: int = 0  # the version that it waits for
     attempt: int = 0
-    route: tuple[PeerId, ...] = ()  # that the newest attempt passed before this stage
+    route: tuple[SeatId, ...] = ()  # that the newest attempt passed before this stage
     onward: bool = False  # goes on to the next stage, or to a claim
     # computing
     forward: Status = Status.AWAITED
@@ -60,8 +60,8 @@ class Task:
     weights: Status = Status.AWAITED  # their gradients, left by backward
     backward_s: float = 0.0  # that it took without them
     is_dropped: bool = False  # nobody is to compute it any more
-    input_of: PeerId | None = None  # whose it is that forward is computed from
-    gradient_of: PeerId | None = None  # whose gradient backward is computed from
+    input_of: SeatId | None = None  # whose it is that forward is computed from
+    gradient_of: SeatId | None = None  # whose gradient backward is computed from
     loss_sum: float = 0.0
     tokens: int = 0
     # frames
@@ -72,29 +72,29 @@ class Task:
     output_bytes: int = 0
     input_grad_bytes: int = 0
     # the output's way
-    pushed_to: PeerId | None = None
+    pushed_to: SeatId | None = None
     pushed_at: float = 0.0
-    pushes: dict[PeerId, tuple[float, float]] = field(default_factory=dict)  # not answered yet:
+    pushes: dict[SeatId, tuple[float, float]] = field(default_factory=dict)  # not answered yet:
     # when, and how long that was waited for
     accepted: bool = False
     is_wanted: bool = False  # the output is, by the newest attempt: no gradient has come for it yet
     claimed_at: float = 0.0
     claim_patience_s: float = 0.0  # before it is claimed again
     retries: int = 0  # of the push or the claim
-    heirs: set[PeerId] = field(default_factory=set)  # who was given the output
+    heirs: set[SeatId] = field(default_factory=set)  # who was given the output
     # ownership
     granted: bool = False  # at the last stage: backward may run
     path: Path = ()  # of its route, by the newest word
     need: tuple[int, ...] = ()  # stages that are to accumulate
     seals: str = ""  # of that path and need
-    named: PeerId | None = None  # by the trainer: who gives the gradient, whatever was granted
+    named: SeatId | None = None  # by the trainer: who gives the gradient, whatever was granted
     # recovery
-    asked: dict[FrameKind, PeerId] = field(default_factory=dict)  # frames on their way here
-    given: dict[tuple[PeerId, FrameKind], int] = field(default_factory=dict)  # how often
-    output_wanted_by: PeerId | None = None  # as soon as it is there
+    asked: dict[FrameKind, SeatId] = field(default_factory=dict)  # frames on their way here
+    given: dict[tuple[SeatId, FrameKind], int] = field(default_factory=dict)  # how often
+    output_wanted_by: SeatId | None = None  # as soon as it is there
 
     @classmethod
-    def of(cls, work: Work, route: tuple[PeerId, ...], sender: PeerId, runs_on: int) -> Task:
+    def of(cls, work: Work, route: tuple[SeatId, ...], sender: PeerId, runs_on: int) -> Task:
         """Return the task of an attempt whose input has just come."""
         return cls(work.microbatch, runs_on, work.attempt, route, onward=True, input_of=sender)
 
@@ -114,7 +114,7 @@ class Task:
         statuses = (self.forward, self.backward)
         return Status.QUEUED not in statuses and Status.RUNNING not in statuses
 
-    def is_new(self, attempt: int, route: tuple[PeerId, ...]) -> bool:
+    def is_new(self, attempt: int, route: tuple[SeatId, ...]) -> bool:
         """Return whether an attempt is not the one that it knows."""
         return attempt > self.attempt or route != self.route
 
@@ -162,7 +162,7 @@ class Task:
 
     # ------------------------------------------------------------------ what comes
 
-    def tried_again(self, attempt: int, route: tuple[PeerId, ...], *, was_asked: bool) -> None:
+    def tried_again(self, attempt: int, route: tuple[SeatId, ...], *, was_asked: bool) -> None:
         """Follow the newest attempt. It goes on from here, unless only its frame was asked for."""
         self.attempt, self.route = attempt, route
         self.onward = self.onward or not was_asked
@@ -182,7 +182,7 @@ class Task:
         self.has_gradient, self.gradient_of = True, sender
         return True
 
-    def asked_for(self, owner: PeerId, kind: FrameKind) -> None:
+    def asked_for(self, owner: SeatId, kind: FrameKind) -> None:
         self.asked[kind] = owner
 
     def frame_came(self, kind: FrameKind) -> bool:
@@ -191,12 +191,12 @@ class Task:
 
     # ------------------------------------------------------------------ the output's way
 
-    def push(self, to: PeerId | None) -> None:
+    def push(self, to: SeatId | None) -> None:
         """Hand the output on, from now; or to nobody, who has room for it."""
         self.accepted, self.is_wanted = False, True
         self.pushed_to = to
 
-    def push_began(self, to: PeerId, now: float, patience_s: float) -> None:
+    def push_began(self, to: SeatId, now: float, patience_s: float) -> None:
         """Note when it was pushed, and for how long the answer is waited for at first."""
         self.pushed_at = now
         self.pushes.setdefault(to, (now, patience_s))
@@ -210,7 +210,7 @@ class Task:
         """Note that whom it was pushed to has taken it."""
         self.accepted, self.retries = True, 0
 
-    def given_to(self, to: PeerId) -> None:
+    def given_to(self, to: SeatId) -> None:
         """Note who has the output: a gradient of it may come from there."""
         self.heirs.add(to)
 
@@ -246,27 +246,27 @@ class Task:
             self.move("forward", "is voided")
             self.move("backward", "is voided")
 
-    def giver_named(self, giver: PeerId) -> None:
+    def giver_named(self, giver: SeatId) -> None:
         """Take the gradient from whom the trainer has named."""
         self.named = giver
 
-    def send_input_grad_to(self, peer: PeerId, stage: int) -> None:
+    def send_input_grad_to(self, peer: SeatId, stage: int) -> None:
         """Let a new owner of the stage before have the gradient of the input."""
         self.path = (*self.path[:stage], peer, *self.path[stage + 1 :])
         self.need = tuple(sorted({*self.need, stage}))
 
     # ------------------------------------------------------------------ its neighbours' recovery
 
-    def wish_came(self, peer: PeerId) -> None:
+    def wish_came(self, peer: SeatId) -> None:
         """Give the output to somebody as soon as it is there."""
         self.output_wanted_by = peer
 
-    def take_wish(self) -> PeerId | None:
+    def take_wish(self) -> SeatId | None:
         """Return who is to be given the output, now that it is there; nobody is any more."""
         wanted_by, self.output_wanted_by = self.output_wanted_by, None
         return wanted_by
 
-    def count_given(self, peer: PeerId, kind: FrameKind) -> int:
+    def count_given(self, peer: SeatId, kind: FrameKind) -> int:
         """Return how often one has asked for a frame, with this time."""
         number = self.given[peer, kind] = self.given.get((peer, kind), 0) + 1
         return number

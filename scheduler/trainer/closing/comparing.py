@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import NamedTuple
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.settings import StepTold
 from swarmrt.scheduler.timing.estimate import Estimate
 from swarmrt.scheduler.timing.times import MORE_S
@@ -30,23 +30,23 @@ TOLD = 32  # steps of an earlier incarnation that are looked at
 class Longer(NamedTuple):
     """Steps are longer since these members came."""
 
-    peers: Set[PeerId]
+    peers: Set[SeatId]
     seconds: float
     before_s: float
 
 
 class Comparing:
     def __init__(self, told: tuple[StepTold, ...] = ()) -> None:
-        self._members: Set[PeerId] = frozenset()
+        self._members: Set[SeatId] = frozenset()
         self._usual = Estimate()  # with the members that there were before
-        self._came: Set[PeerId] = frozenset()  # a few steps ago
+        self._came: Set[SeatId] = frozenset()  # a few steps ago
         self._with_them = Estimate()
         self._judged = self._longer = 0  # steps since then
         for step in told[-TOLD:]:
             self.step_took(frozenset(step.members), step.seconds)
 
     def step_took(
-        self, members: Set[PeerId], seconds: float, *, counts: bool = True
+        self, members: Set[SeatId], seconds: float, *, counts: bool = True
     ) -> Longer | None:
         """Learn from a step that is over. `counts` is false for one that something held up.
 
@@ -61,7 +61,7 @@ class Comparing:
             return None
         return self._judge(seconds)
 
-    def _change(self, members: Set[PeerId]) -> None:
+    def _change(self, members: Set[SeatId]) -> None:
         came, gone = members - self._members, self._members - members
         if self._judged >= LONGER and not self._longer:
             self._accept()

@@ -18,22 +18,22 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.timing.times import CONFIRM_S
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 
-Trust = Callable[[PeerId], Any]  # the less, the more
+Trust = Callable[[SeatId], Any]  # the less, the more
 
 
 class Unreachable:
     """The reports of who could not reach whom, in one step."""
 
     def __init__(self) -> None:
-        self._said: set[tuple[PeerId, PeerId]] = set()
-        self._first: dict[PeerId, tuple[int, float]] = {}  # accuser → round and time of its first
+        self._said: set[tuple[SeatId, SeatId]] = set()
+        self._first: dict[SeatId, tuple[int, float]] = {}  # accuser → round and time of its first
 
     def said(
-        self, accuser: PeerId, other: PeerId, number: int, members: Collection[PeerId], now: float
+        self, accuser: SeatId, other: SeatId, number: int, members: Collection[SeatId], now: float
     ) -> Literal["between them", "the other", "the accuser", "nobody", "too soon"]:
         """Return whose trouble it is, as far as is known by now."""
         first, first_at = self._first.setdefault(accuser, (number, now))
@@ -53,9 +53,9 @@ class Finding:
     """The outcome of a dispute: who is held to be at fault, who is not any more, and who has to
     compute again for it."""
 
-    culprits: tuple[PeerId, ...] = ()
-    acquitted: tuple[PeerId, ...] = ()
-    again: tuple[PeerId, ...] = ()
+    culprits: tuple[SeatId, ...] = ()
+    acquitted: tuple[SeatId, ...] = ()
+    again: tuple[SeatId, ...] = ()
     hopeless: str = ""  # why there is no way on
 
 
@@ -63,11 +63,11 @@ class NotFinite:
     """The accusations of gradients that are not finite, in one step."""
 
     def __init__(self) -> None:
-        self._disputes: defaultdict[PeerId, set[PeerId]] = defaultdict(set)
-        self._tried: defaultdict[int, dict[PeerId, frozenset[int]]] = defaultdict(dict)
+        self._disputes: defaultdict[SeatId, set[SeatId]] = defaultdict(set)
+        self._tried: defaultdict[int, dict[SeatId, frozenset[int]]] = defaultdict(dict)
         # stage → who was done without, and the microbatches that it had accumulated
 
-    def named(self, accuser: PeerId, other: PeerId) -> PeerId:
+    def named(self, accuser: SeatId, other: SeatId) -> SeatId:
         """Return whom to hold to be at fault, when the accuser has summed up the other's slice."""
         self._disputes[accuser].add(other)
         self._disputes[other].add(accuser)
@@ -75,7 +75,7 @@ class NotFinite:
         return accuser if more else other
 
     def found(
-        self, round_: PrepareRound, stage: int, suspect: PeerId | None, trust: Trust
+        self, round_: PrepareRound, stage: int, suspect: SeatId | None, trust: Trust
     ) -> Finding:
         """Return what follows from one at this stage; the suspect is who was named."""
         roster = {peer: frozenset(indices) for peer, indices in round_.rosters[stage]}

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.trainer.membership.price import is_too_dear
 from swarmrt.scheduler.trainer.run import Run
 
@@ -27,10 +27,10 @@ TWICE = 2
 class Missing:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._times: Counter[PeerId] = Counter()  # that it was due to each of them
-        self._absences: Counter[PeerId] = Counter()  # that each was missing, whoever it was due to
+        self._times: Counter[SeatId] = Counter()  # that it was due to each of them
+        self._absences: Counter[SeatId] = Counter()  # that each was missing, whoever it was due to
         self._since = 0.0
-        self.done_without: list[PeerId] = []  # in this step, because others waited for them
+        self.done_without: list[SeatId] = []  # in this step, because others waited for them
 
     def begin(self, now: float) -> None:
         """Begin another step, whose first round, or whose update, is asked for now."""
@@ -43,7 +43,7 @@ class Missing:
         """Return the seconds since the step's first round, or its update, was asked for."""
         return now - self._since
 
-    def again(self, peers: Iterable[PeerId], missing: Iterable[PeerId], now: float) -> list[PeerId]:
+    def again(self, peers: Iterable[SeatId], missing: Iterable[SeatId], now: float) -> list[SeatId]:
         """Count once more each of those that it is due to, among all who are missing. Returns whom
         to do without."""
         found = []
@@ -62,8 +62,8 @@ class Missing:
 
 
 def blamed(
-    missing: Sequence[PeerId], waits_for: Callable[[PeerId], PeerId], trust: Callable[[PeerId], Any]
-) -> list[PeerId]:
+    missing: Sequence[SeatId], waits_for: Callable[[SeatId], SeatId], trust: Callable[[SeatId], Any]
+) -> list[SeatId]:
     """Return those of a stage without any sum that it is due to, as far as can be told."""
     confessed = [peer for peer in missing if waits_for(peer) == peer]
     if 0 < len(confessed) < len(missing):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Applied, Prepared, Refused, Updated
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.trainer.membership.members import Member
@@ -46,18 +46,18 @@ class Closing(ABC):
     # ------------------------------------------------------------------ what is lost
 
     @abstractmethod
-    def void(self, peer: PeerId) -> int:
+    def void(self, peer: SeatId) -> int:
         """Do without what a lost member has done that no version has yet; return of how many
         (microbatch, stage) that is. They are done again, or counted as lost."""
 
     @abstractmethod
-    def go_on_without(self, peer: PeerId, why: str, now: float) -> list[Instruction]:
+    def go_on_without(self, peer: SeatId, why: str, now: float) -> list[Instruction]:
         """Go on, whatever of a version is under way, without a member that is lost."""
 
     # ------------------------------------------------------------------ what it waits for
 
     @abstractmethod
-    def suspects(self) -> list[PeerId]:
+    def suspects(self) -> list[SeatId]:
         """Return whom a version that is under way waits for, and could do without."""
 
     @abstractmethod

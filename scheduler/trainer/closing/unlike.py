@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.instructions import Instruction, KeepUnlike, ReportUnlike
 from swarmrt.scheduler.trainer.membership.conduct import Kind
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
@@ -25,7 +25,7 @@ from swarmrt.scheduler.trainer.run import Run
 SOFTWARE = "does it run the same software, on hardware that rounds in the same way?"
 
 
-def kind_of_difference(run: Run, applied: Iterable[PeerId], stage: int) -> Kind:
+def kind_of_difference(run: Run, applied: Iterable[SeatId], stage: int) -> Kind:
     """Return what it is when those of a stage have made different weights in a commit."""
     members = [m for peer in applied if (m := run.members.get(peer)) is not None]
     is_new = any(m.stage == stage and not m.has_agreed for m in members)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.timing.times import LEAST_DEAR_S, LONGEST_ROUND_S, UNTIMED_ROUND_S
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
@@ -76,19 +76,19 @@ def slowest(run: Run, round_: PrepareRound) -> Member | None:
     members = [m for peer in named if (m := run.members.get(peer)) is not None]
     members = [m for m in members if not is_alone(run, m)]
 
-    def rank(member: Member) -> tuple[int, bool, tuple[int, int, PeerId]]:
+    def rank(member: Member) -> tuple[int, bool, tuple[int, int, SeatId]]:
         peer = member.peer
         return named[peer], run.members.waits_for(peer) == peer, run.trust(peer)
 
     return max(members, key=rank, default=None)
 
 
-def least_worth(run: Run, peers: Set[PeerId]) -> Member | None:
+def least_worth(run: Run, peers: Set[SeatId]) -> Member | None:
     """Return whom to do without of those who may have made steps longer: rather not one that is
     alone in its stage, else the one with the slowest link, else who came last."""
     members = [m for peer in peers if (m := run.members.get(peer)) is not None]
 
-    def rank(member: Member) -> tuple[bool, float, tuple[int, int, PeerId]]:
+    def rank(member: Member) -> tuple[bool, float, tuple[int, int, SeatId]]:
         return not is_alone(run, member), member.gradient_s, run.trust(member.peer)
 
     return max(members, key=rank, default=None)

@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.instructions import (
     Instruction,
     ReportCheckpointFailed,
@@ -125,7 +125,7 @@ class EndOfRun:
             reason = f"nothing has come forward for {quiet_s:.0f} s, and it is waited for"
             self._run.charge(peer, reason, "fault" if len(suspects) == 1 else "cut", quiet_s)
 
-    def _lone_ones_beside_newcomers(self, since: float) -> list[PeerId]:
+    def _lone_ones_beside_newcomers(self, since: float) -> list[SeatId]:
         """Return who alone serves a stage and does not get on, where another one has come: without
         it all go back to the last checkpoint, from which that one can serve."""
         run = self._run

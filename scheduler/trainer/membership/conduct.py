@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from swarmrt.ids import PeerId, peer_of
+from swarmrt.ids import PeerId, SeatId, peer_of
 from swarmrt.scheduler.timing.times import CUT_S, LEAST_REST_S, MOST_REST_S
 
 MOST_DOUBLINGS = 10  # whoever is barred for a thousand versions may have been repaired meanwhile
@@ -35,7 +35,7 @@ updates any more; expelled; resting, for rounds or for whole steps."""
 class Charge(NamedTuple):
     """A charge to be held against a member, once the event that showed it is dealt with."""
 
-    peer: PeerId
+    peer: SeatId
     reason: str
     kind: Kind
     waited_s: float = 0.0  # that all have waited for it
@@ -57,26 +57,26 @@ class Record:
 
 class Conduct:
     def __init__(self) -> None:
-        self._records: dict[PeerId, Record] = {}  # of those with anything in it
+        self._records: dict[SeatId, Record] = {}  # of those with anything in it
         self._expelled: dict[PeerId, None] = {}
-        self._at_odds: dict[PeerId, set[PeerId]] = {}  # never made up for: who lied once has lied
+        self._at_odds: dict[SeatId, set[SeatId]] = {}  # never made up for: who lied once has lied
 
     # ------------------------------------------------------------------ what was done
 
-    def fault(self, peer: PeerId, version: int, now: float, waited_s: float = 0.0) -> None:
+    def fault(self, peer: SeatId, version: int, now: float, waited_s: float = 0.0) -> None:
         """Bar it for this step, or for longer if it was barred before."""
         record = self._record(peer)
         record.barred_until = version + 2 ** min(record.faults, MOST_DOUBLINGS)
         record.barred_until_s = now + WAITED_FOR * waited_s
         record.faults, record.commits = record.faults + 1, 0
 
-    def cut(self, peer: PeerId, version: int, now: float) -> None:
+    def cut(self, peer: SeatId, version: int, now: float) -> None:
         """Take note that this step goes on without it, which is not its fault. If the step takes
         long without it, it may come again: what was broken may be whole by then."""
         record = self._record(peer)
         record.cut_until, record.cut_until_s = version + 1, now + CUT_S
 
-    def rest(self, peer: PeerId, now: float, waited_s: float) -> float:
+    def rest(self, peer: SeatId, now: float, waited_s: float) -> float:
         """Bar it for a while because it is slow; for how many seconds."""
         record = self._record(peer)
         once_s = max(LEAST_REST_S, WAITED_FOR * waited_s)
@@ -85,11 +85,11 @@ class Conduct:
         record.rests, record.commits = record.rests + 1, 0
         return rest_s
 
-    def choose_of(self, one: PeerId, other: PeerId, owned: Callable[[PeerId], int]) -> PeerId:
+    def choose_of(self, one: SeatId, other: SeatId, owned: Callable[[SeatId], int]) -> SeatId:
         """Return which of two that cannot reach each other goes: who has been cut off more often,
         else who went less often for it, else who has less to be computed again."""
 
-        def rank(peer: PeerId) -> tuple[int, int, int]:
+        def rank(peer: SeatId) -> tuple[int, int, int]:
             record = self._record(peer)
             return record.cuts, -record.gave_way, -owned(peer)
 
@@ -99,7 +99,7 @@ class Conduct:
         self._record(goes).gave_way += 1
         return goes
 
-    def at_odds(self, one: PeerId, other: PeerId, trust: Callable[[PeerId], Any]) -> PeerId:
+    def at_odds(self, one: SeatId, other: SeatId, trust: Callable[[SeatId], Any]) -> SeatId:
         """Return which of two that contradict each other goes, where nobody else has seen it: who
         is at odds with more others, else the one that is trusted less."""
         for peer, whom in ((one, other), (other, one)):
@@ -109,27 +109,27 @@ class Conduct:
                 its.add(whom)
         return max(one, other, key=lambda peer: (len(self._at_odds[peer]), trust(peer)))
 
-    def acquit(self, peer: PeerId) -> None:
+    def acquit(self, peer: SeatId) -> None:
         """Take back its newest fault, which was another's."""
         record = self._records.get(peer)
         if record is not None:
             record.faults = max(0, record.faults - 1)
             self.pardon(peer)
 
-    def pardon(self, peer: PeerId) -> None:
+    def pardon(self, peer: SeatId) -> None:
         """Let it in again, for it is needed. Its faults stay."""
         record = self._records.get(peer)
         if record is not None:
             record.barred_until, record.barred_until_s = 0, -math.inf
             record.cut_until = 0
 
-    def contradicts(self, peer: PeerId) -> int:
+    def contradicts(self, peer: SeatId) -> int:
         """Count that it says that known weights are others; return how often by now."""
         record = self._record(peer)
         record.contradictions += 1
         return record.contradictions
 
-    def took_part(self, peer: PeerId) -> None:
+    def took_part(self, peer: SeatId) -> None:
         """Take note that it took part in a commit that went well."""
         record = self._records.get(peer)
         if record is None:
@@ -141,33 +141,33 @@ class Conduct:
             if not record.faults and not record.rests:
                 del self._records[peer]
 
-    def expel(self, peer: PeerId) -> None:
+    def expel(self, peer: SeatId) -> None:
         """See no seat of its process any more."""
         self._expelled[peer_of(peer)] = None
         _forget_oldest(self._expelled)
 
     # ------------------------------------------------------------------ what comes of it
 
-    def is_expelled(self, peer: PeerId) -> bool:
+    def is_expelled(self, peer: SeatId) -> bool:
         return peer_of(peer) in self._expelled
 
-    def is_barred(self, peer: PeerId, version: int, now: float) -> bool:
+    def is_barred(self, peer: SeatId, version: int, now: float) -> bool:
         record = self._records.get(peer)
         if record is None:
             return False
         is_cut = version < record.cut_until and now < record.cut_until_s
         return is_cut or version < record.barred_until or now < record.barred_until_s
 
-    def faults(self, peer: PeerId) -> int:
+    def faults(self, peer: SeatId) -> int:
         record = self._records.get(peer)
         return record.faults if record is not None else 0
 
-    def _record(self, peer: PeerId) -> Record:
+    def _record(self, peer: SeatId) -> Record:
         record = self._records.setdefault(peer, Record())
         _forget_oldest(self._records)
         return record
 
 
-def _forget_oldest(known: dict[PeerId, Any]) -> None:
+def _forget_oldest(known: dict[SeatId, Any]) -> None:
     while len(known) > MOST_KNOWN:
         del known[next(iter(known))]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from swarmrt.ids import PeerId, peer_of
+from swarmrt.ids import PeerId, SeatId, peer_of
 from swarmrt.messages import Admit, Beacon, LeftOut, Path
 from swarmrt.scheduler.trainer.membership.health import Health
 
@@ -27,7 +27,7 @@ class Membership(StrEnum):
 
 @dataclass(slots=True)
 class Member:
-    peer: PeerId
+    peer: SeatId
     stage: int
     state: Membership = Membership.SEEN
     term: int = 0  # of its newest admission
@@ -89,7 +89,7 @@ class Members:
 
     def __init__(self, num_stages: int) -> None:
         self.num_stages = num_stages
-        self._members: dict[PeerId, Member] = {}
+        self._members: dict[SeatId, Member] = {}
         self._forgotten: list[Member] = []
         self._terms = 0
 
@@ -97,10 +97,10 @@ class Members:
         self._terms += 1
         return self._terms
 
-    def get(self, peer: PeerId) -> Member | None:
+    def get(self, peer: SeatId) -> Member | None:
         return self._members.get(peer)
 
-    def see(self, peer: PeerId, stage: int) -> Member | None:
+    def see(self, peer: SeatId, stage: int) -> Member | None:
         """The new member, or None if it is known."""
         if peer in self._members:
             return None
@@ -122,7 +122,7 @@ class Members:
         forgotten, self._forgotten = self._forgotten, []
         return forgotten
 
-    def lose(self, peer: PeerId) -> Member | None:
+    def lose(self, peer: SeatId) -> Member | None:
         return self._members.pop(peer, None)
 
     def of_process(self, peer: PeerId) -> list[Member]:
@@ -151,7 +151,7 @@ class Members:
     def in_state(self, state: Membership) -> list[Member]:
         return [member for member in self._members.values() if member.state is state]
 
-    def is_ready(self, peer: PeerId, stage: int) -> bool:
+    def is_ready(self, peer: SeatId, stage: int) -> bool:
         """Return whether it takes work of this stage."""
         member = self._members.get(peer)
         return member is not None and member.stage == stage and member.state is Membership.READY
@@ -164,13 +164,13 @@ class Members:
                 return True
         return False
 
-    def waits_for(self, peer: PeerId) -> PeerId:
+    def waits_for(self, peer: SeatId) -> SeatId:
         """Return whom it says that it waits for in a round: itself, another one, or nobody."""
         member = self._members.get(peer)
         beacon = member.beacon if member is not None else None
-        return beacon.waits_for if beacon is not None else PeerId("")
+        return beacon.waits_for if beacon is not None else SeatId("")
 
-    def ready(self, stage: int) -> tuple[PeerId, ...]:
+    def ready(self, stage: int) -> tuple[SeatId, ...]:
         return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
 
     def holders(self, stage: int) -> list[Member]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 
 MOST_KNOWN = 8  # of a stage, the newest
 MOST_TOLD, WITHIN_S = 8, 60.0  # at once, of all stages
@@ -28,10 +28,10 @@ class Word(NamedTuple):
 
 class Unable:
     def __init__(self, num_stages: int) -> None:
-        self._words: tuple[dict[PeerId, Word], ...] = tuple({} for _ in range(num_stages))
+        self._words: tuple[dict[SeatId, Word], ...] = tuple({} for _ in range(num_stages))
         self._told: deque[float] = deque(maxlen=MOST_TOLD)
 
-    def add(self, peer: PeerId, stage: int, reason: str, now: float) -> bool:
+    def add(self, peer: SeatId, stage: int, reason: str, now: float) -> bool:
         """Remember why a peer cannot serve; return whether people are to be told at once."""
         words = self._words[stage]
         earlier = words.pop(peer, None)
@@ -45,7 +45,7 @@ class Unable:
         self._told.append(now)
         return True
 
-    def discard(self, peer: PeerId) -> None:
+    def discard(self, peer: SeatId) -> None:
         """Forget a peer that takes part."""
         for words in self._words:
             words.pop(peer, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.trainer.work.ledger import Ledger
 
 
@@ -53,15 +53,15 @@ class Books:
         is_known = not microbatch.held_out and 0 <= microbatch.index < self._microbatches
         return self._ledgers.get(microbatch.commits_in) if is_known else None
 
-    def fence(self, peer: PeerId) -> int:
+    def fence(self, peer: SeatId) -> int:
         """Void all that this peer has in them; return how many (microbatch, stage) that was."""
         return sum(ledger.fence(peer) for ledger in self._ledgers.values())
 
-    def num_owned(self, peer: PeerId) -> int:
+    def num_owned(self, peer: SeatId) -> int:
         """Return how many (microbatch, stage) of the open steps this peer owns."""
         return sum(len(ledger.owned_by(peer)) for ledger in self._ledgers.values())
 
-    def load(self, stage: int) -> Counter[PeerId]:
+    def load(self, stage: int) -> Counter[SeatId]:
         """Return how much each owner of a stage has yet to accumulate."""
         loads = [ledger.load(stage) for ledger in self._ledgers.values()]
         return sum(loads, Counter())

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 
@@ -29,7 +29,7 @@ class Row:
 
     reached: tuple[int, int]  # the version, and how much of the open steps was ever done
     suspects: frozenset[MicrobatchId]
-    peers: list[PeerId]
+    peers: list[SeatId]
     last_at: float
 
 
@@ -44,7 +44,7 @@ class Hopeless:
 class Deaths:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._ended: dict[tuple[MicrobatchId, int], Counter[PeerId]] = {}  # and stage
+        self._ended: dict[tuple[MicrobatchId, int], Counter[SeatId]] = {}  # and stage
         self._rows: dict[int, Row] = {}  # by stage
 
     def in_computation(

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swarmrt.ids import MicrobatchId, PeerId, Work
+from swarmrt.ids import MicrobatchId, SeatId, Work
 from swarmrt.messages import Accepted, Forward
 from swarmrt.scheduler.instructions import Batch, Send
 from swarmrt.scheduler.timing.agenda import Agenda
@@ -32,7 +32,7 @@ WAKE: Late = ("rewire", None)  # replicas may take work again
 @dataclass(slots=True)
 class Flight:
     attempt: int
-    peer: PeerId  # of stage 0, that the newest attempt was given to
+    peer: SeatId  # of stage 0, that the newest attempt was given to
     sent_at: float
     began_at: float
     asked: int = 0  # times again, for an answer to the newest attempt
@@ -101,21 +101,21 @@ class Dispatch:
             return False
         return len(self._flights) < self.window.size or next(iter(self._pending)) in self._attempts
 
-    def _send(self, microbatch: MicrobatchId, peer: PeerId, now: float) -> Flight:
+    def _send(self, microbatch: MicrobatchId, peer: SeatId, now: float) -> Flight:
         attempt = self._attempts[microbatch] = self._attempts.get(microbatch, 0) + 1
         flight = self._flights.setdefault(microbatch, Flight(attempt, peer, now, now))
         flight.attempt, flight.peer, flight.sent_at, flight.claimed = attempt, peer, now, False
         flight.asked, flight.asked_at, flight.accepted = 0, now, False
         return flight
 
-    def accepted(self, peer: PeerId, message: Accepted) -> None:
+    def accepted(self, peer: SeatId, message: Accepted) -> None:
         """A replica of stage 0 has taken a microbatch."""
         self.wiring.observe(peer, message.service_s, message.backlog_s)
         flight = self._flights.get(message.work.microbatch)
         if flight is not None and (flight.attempt, flight.peer) == (message.work.attempt, peer):
             flight.accepted = True
 
-    def unanswered(self, peer: PeerId, epoch: int, beats: Estimate, now: float) -> list[Send]:
+    def unanswered(self, peer: SeatId, epoch: int, beats: Estimate, now: float) -> list[Send]:
         """Send again, for it may be lost, what a replica has not answered that is heard meanwhile:
         ever less often, as its beacons come."""
         sends: list[Send] = []
@@ -148,7 +148,7 @@ class Dispatch:
         if flight is not None and not flight.claimed and microbatch not in self._pending:
             self._goes_next(microbatch)
 
-    def refused(self, peer: PeerId, work: Work, until: float) -> None:
+    def refused(self, peer: SeatId, work: Work, until: float) -> None:
         """A replica of stage 0 did not take a microbatch: it goes elsewhere."""
         self.wiring.block(peer, until)
         flight = self._flights.get(work.microbatch)
@@ -158,7 +158,7 @@ class Dispatch:
         if is_newest and not flight.claimed and work.microbatch not in self._pending:
             self._goes_next(work.microbatch)
 
-    def lost(self, peer: PeerId) -> None:
+    def lost(self, peer: SeatId) -> None:
         """Give to others what it had been given and nobody has claimed."""
         self.wiring.remove(peer)
         self.window.remove(peer)
@@ -212,7 +212,7 @@ class Dispatch:
         self._goes_next(microbatch)
         return True
 
-    def claimed(self, microbatch: MicrobatchId, first: PeerId, now: float, since: float) -> None:
+    def claimed(self, microbatch: MicrobatchId, first: SeatId, now: float, since: float) -> None:
         """An attempt of it has come to its end, by way of that replica of stage 0. How long one
         takes is learned from those that were sent since then: others waited for their version."""
         flight = self._flights.get(microbatch)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.messages import FailedIn, Released
 
 TRIES = 2  # of a replica, beside another one that failed as often
@@ -24,11 +24,11 @@ MORE = 1.5  # times as many, with any microbatches
 
 class Failures:
     def __init__(self) -> None:
-        self._failed: dict[tuple[MicrobatchId, int, FailedIn], Counter[PeerId]] = {}
-        self._in_a_row: dict[tuple[int, FailedIn], Counter[PeerId]] = {}
+        self._failed: dict[tuple[MicrobatchId, int, FailedIn], Counter[SeatId]] = {}
+        self._in_a_row: dict[tuple[int, FailedIn], Counter[SeatId]] = {}
 
     def add(
-        self, released: Released, stage: int, peer: PeerId, replicas: Collection[PeerId]
+        self, released: Released, stage: int, peer: SeatId, replicas: Collection[SeatId]
     ) -> bool:
         """Count one more, and say whether it is hopeless, with these replicas of the stage."""
         key = (released.microbatch, stage, released.failed)
@@ -60,6 +60,6 @@ class Failures:
         self._failed = {key: c for key, c in self._failed.items() if key[0].commits_in >= version}
 
 
-def _are_two(failed: Counter[PeerId], times: float) -> bool:
+def _are_two(failed: Counter[SeatId], times: float) -> bool:
     """Return whether two replicas have failed so often."""
     return sum(number >= times for number in failed.values()) > 1

@@ -16,20 +16,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Claim, Path, Roster
 
-NOBODY = PeerId("")
+NOBODY = SeatId("")
 
 
 @dataclass(slots=True)
 class Entry:
     """A microbatch that was claimed."""
 
-    owners: list[PeerId]  # by stage; NOBODY where it is vacant
+    owners: list[SeatId]  # by stage; NOBODY where it is vacant
     loss_sum: float
     tokens: int
-    routes: dict[PeerId, Path]  # that were granted, by claimant
+    routes: dict[SeatId, Path]  # that were granted, by claimant
     settled: set[int]  # stages whose owner has run forward
     accumulated: set[int] = field(default_factory=set)  # stages
     frames_gone: bool = False  # a neighbour did not retain what a new owner needs
@@ -56,7 +56,7 @@ class Ledger:
 
     # ------------------------------------------------------------------ claims and receipts
 
-    def claim(self, claim: Claim, is_live: Callable[[PeerId, int], bool]) -> Grant | None:
+    def claim(self, claim: Claim, is_live: Callable[[SeatId, int], bool]) -> Grant | None:
         """Return which path backward takes; None for an attempt that is not needed.
 
         Asked again by the same claimant, it gives an answer that is as good.
@@ -77,7 +77,7 @@ class Ledger:
         entry.frames_gone = False
         return self._grant(entry, claim.route)
 
-    def _first_claim(self, claim: Claim, is_live: Callable[[PeerId, int], bool]) -> Grant:
+    def _first_claim(self, claim: Claim, is_live: Callable[[SeatId, int], bool]) -> Grant:
         """Grant the route of a first claim: whoever is live on it owns its stage."""
         index, route = claim.work.microbatch.index, claim.route
         owners = [peer if is_live(peer, stage) else NOBODY for stage, peer in enumerate(route)]
@@ -103,7 +103,7 @@ class Ledger:
         ]
         return Grant(tuple(path), need)
 
-    def receipt(self, peer: PeerId, index: int, stage: int) -> bool:
+    def receipt(self, peer: SeatId, index: int, stage: int) -> bool:
         """Book a receipt. False when it is not the first one from the owner."""
         entry = self._entries.get(index)
         if entry is None or not 0 <= stage < self.num_stages:
@@ -120,7 +120,7 @@ class Ledger:
 
     # ------------------------------------------------------------------ ownership moves
 
-    def release(self, peer: PeerId, index: int, stage: int) -> bool:
+    def release(self, peer: SeatId, index: int, stage: int) -> bool:
         """The owner has not accumulated it, and will not. False when it is not the owner."""
         entry = self._entries.get(index)
         if entry is None or entry.owners[stage] != peer or stage in entry.accumulated:
@@ -129,14 +129,14 @@ class Ledger:
         self._vacate(index, stage)
         return True
 
-    def fence(self, peer: PeerId) -> int:
+    def fence(self, peer: SeatId) -> int:
         """Void all that this peer has in the step; return how many (microbatch, stage) that was."""
         owned = self.owned_by(peer)
         for index, stage in owned:
             self._vacate(index, stage)
         return len(owned)
 
-    def owned_by(self, peer: PeerId) -> list[tuple[int, int]]:
+    def owned_by(self, peer: SeatId) -> list[tuple[int, int]]:
         return [
             (index, stage)
             for index, entry in self._entries.items()
@@ -144,7 +144,7 @@ class Ledger:
             if owner == peer
         ]
 
-    def load(self, stage: int) -> Counter[PeerId]:
+    def load(self, stage: int) -> Counter[SeatId]:
         """Return how much each owner of a stage has yet to accumulate."""
         return Counter(
             entry.owners[stage]
@@ -173,7 +173,7 @@ class Ledger:
             entry.owners[s] != NOBODY and s in entry.settled for s in neighbours
         )
 
-    def assign(self, index: int, stage: int, peer: PeerId) -> Grant:
+    def assign(self, index: int, stage: int, peer: SeatId) -> Grant:
         """A new owner, who recovers it from its neighbours' frames."""
         self._own(index, stage, peer)
         return self.grant_to_owners(index)
@@ -183,12 +183,12 @@ class Ledger:
         entry = self._entries[index]
         return Grant(tuple(entry.owners), self._unaccumulated(entry))
 
-    def owner(self, index: int, stage: int) -> PeerId:
+    def owner(self, index: int, stage: int) -> SeatId:
         """Return who owns it; NOBODY also before it is claimed."""
         entry = self._entries.get(index)
         return entry.owners[stage] if entry is not None else NOBODY
 
-    def is_left_to(self, peer: PeerId, index: int, stage: int) -> bool:
+    def is_left_to(self, peer: SeatId, index: int, stage: int) -> bool:
         """Return whether this peer may have it to compute: nobody else owns it, or has accumulated
         it."""
         entry = self._entries.get(index)
@@ -196,7 +196,7 @@ class Ledger:
             return True
         return stage not in entry.accumulated and entry.owners[stage] in (peer, NOBODY)
 
-    def frontier(self, index: int) -> list[tuple[int, PeerId]]:
+    def frontier(self, index: int) -> list[tuple[int, SeatId]]:
         """Stages that should be next to accumulate, with their owners: what comes after is done."""
         entry = self._entries.get(index)
         if entry is None:
@@ -208,7 +208,7 @@ class Ledger:
             and (stage == self.num_stages - 1 or stage + 1 in entry.accumulated)
         ]
 
-    def next_owner(self, index: int) -> tuple[int, PeerId] | None:
+    def next_owner(self, index: int) -> tuple[int, SeatId] | None:
         """Return the stage of a claimed microbatch that accumulates next, and its owner; None when
         it is finished."""
         entry = self._entries[index]
@@ -217,7 +217,7 @@ class Ledger:
             stage -= 1
         return (stage, entry.owners[stage]) if stage >= 0 else None
 
-    def _own(self, index: int, stage: int, peer: PeerId) -> None:
+    def _own(self, index: int, stage: int, peer: SeatId) -> None:
         del self._vacant[index, stage]
         self._entries[index].owners[stage] = peer
 
@@ -251,9 +251,9 @@ class Ledger:
             if index not in self._entries or stage not in self._entries[index].accumulated
         ]
 
-    def roster(self, stage: int, members: Iterable[PeerId]) -> Roster:
+    def roster(self, stage: int, members: Iterable[SeatId]) -> Roster:
         """Return, for each member of the stage, sorted, the microbatches that it accumulated."""
-        owned: dict[PeerId, list[int]] = {member: [] for member in sorted(members)}
+        owned: dict[SeatId, list[int]] = {member: [] for member in sorted(members)}
         for index, entry in sorted(self._entries.items()):
             owned[entry.owners[stage]].append(index)
         return tuple((peer, tuple(indices)) for peer, indices in owned.items())

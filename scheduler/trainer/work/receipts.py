@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimates
 from swarmrt.scheduler.timing.times import ANSWER_S
@@ -24,7 +24,7 @@ IN_VAIN = 6  # times: then 63 times as long was waited as it ever takes
 @dataclass(slots=True)
 class Awaited:
     stage: int
-    owner: PeerId
+    owner: SeatId
     since: float
     patience_s: float  # before it is asked for again
     retries: int = 0
@@ -37,7 +37,7 @@ class Receipts:
         # from a grant or receipt to the receipt of the stage
         self._awaited: dict[MicrobatchId, Awaited] = {}
 
-    def expect(self, microbatch: MicrobatchId, stage: int, owner: PeerId, now: float) -> None:
+    def expect(self, microbatch: MicrobatchId, stage: int, owner: SeatId, now: float) -> None:
         """The one of this stage is due some time."""
         patience_s = self._times[stage].patience_s(owner, ANSWER_S)
         self._awaited[microbatch] = Awaited(stage, owner, now, patience_s)
@@ -51,7 +51,7 @@ class Receipts:
         self.expect(microbatch, *upcoming, now)
         return True
 
-    def came(self, microbatch: MicrobatchId, stage: int, owner: PeerId, now: float) -> None:
+    def came(self, microbatch: MicrobatchId, stage: int, owner: SeatId, now: float) -> None:
         awaited = self._awaited.get(microbatch)
         if awaited is not None:
             self._times[stage].add_answer(owner, now - awaited.since, awaited.patience_s)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 
 DEPTH = 4  # microbatches for each peer: a pipeline of equal ones is then 98 % busy
 DEPTH_S = 0.1  # or so much work, where that is more: as long as machines and networks stutter
@@ -25,24 +25,24 @@ SMOOTHING = 1 / 2  # of a beacon
 
 class Window:
     def __init__(self) -> None:
-        self._waiting: dict[PeerId, float] = {}  # by the last beacons
-        self._wanted: dict[PeerId, int] = {}  # to wait at each, with the one that it computes
-        self._unheard: set[PeerId] = set()  # in this round
+        self._waiting: dict[SeatId, float] = {}  # by the last beacons
+        self._wanted: dict[SeatId, int] = {}  # to wait at each, with the one that it computes
+        self._unheard: set[SeatId] = set()  # in this round
         self._landed = 0  # in this round
         self.size = DEPTH
 
-    def add(self, peer: PeerId) -> None:
+    def add(self, peer: SeatId) -> None:
         """Count a peer that takes work from now on."""
         self._waiting.setdefault(peer, 0.0)
         self._wanted.setdefault(peer, DEPTH)
         self.size = max(self.size, self._least)
 
-    def remove(self, peer: PeerId) -> None:
+    def remove(self, peer: SeatId) -> None:
         self._waiting.pop(peer, None)
         self._wanted.pop(peer, None)
         self._unheard.discard(peer)
 
-    def heard(self, peer: PeerId, queued: int, service_s: float) -> None:
+    def heard(self, peer: SeatId, queued: int, service_s: float) -> None:
         """Take a peer's word, by its beacon: what it could compute at once, with what it computes
         now, and how long a forward and backward take there, or 0."""
         if peer in self._waiting:

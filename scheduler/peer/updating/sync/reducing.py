@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import Apply, Part, Prepare, Update
 from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUpdated, UpdateJoined
 from swarmrt.scheduler.following import Store
@@ -31,14 +31,14 @@ MAX_EARLY_OF_ONE = 32  # early parts of one sender: 128 MiB
 
 
 class Reducing:
-    def __init__(self, me: PeerId, gradient_bytes: int, update_bytes: int, store: Store) -> None:
+    def __init__(self, me: SeatId, gradient_bytes: int, update_bytes: int, store: Store) -> None:
         """`store` is that of a newcomer at this stage."""
         self._me, self._sizes, self._store = me, (gradient_bytes, update_bytes), store
         self._most_early = most_early(gradient_bytes)
         self.most_behind = store.most_steps(by_owners=False)
         self._rounds: dict[int, AllReduce] = {}  # by step
         self._applies: dict[int, Apply] = {}  # by step
-        self._early: dict[tuple[PeerId, Part], None] = {}
+        self._early: dict[tuple[SeatId, Part], None] = {}
         self._void_below: dict[int, int] = {}  # by step: rounds before this one are void
 
     def round(self, step: int) -> AllReduce | None:
@@ -173,7 +173,7 @@ class Reducing:
     def apply(self, message: Apply) -> None:
         self._applies[message.step] = message
 
-    def waits_for(self, version: int) -> PeerId:
+    def waits_for(self, version: int) -> SeatId:
         """Return whom the round of this version waits for here, or nobody."""
         round_ = self._rounds.get(version)
         return round_.waits_for() if round_ is not None else NOBODY

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import (
     Admit,
     Applied,
@@ -180,7 +180,7 @@ class Sync(Updating):
         key = (event.step, event.round)
         return [self._seat.to_trainer(Refused(self._seat.epoch, *key, reason, unfit=event.sender))]
 
-    def not_sent(self, to: PeerId, part: Part) -> list[Instruction]:
+    def not_sent(self, to: SeatId, part: Part) -> list[Instruction]:
         """Tell the trainer that a member cannot be reached."""
         seat = self._seat
         round_ = self._reducing.round(part.step)

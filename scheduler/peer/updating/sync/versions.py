@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.strategy import Versions
@@ -76,7 +76,7 @@ class SyncVersions(Versions):
         return self.reducing.prepared(self._seat.version)
 
     @property
-    def waits_for(self) -> PeerId:
+    def waits_for(self) -> SeatId:
         return self.reducing.waits_for(self._seat.version)
 
     @property

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Apply
 from swarmrt.scheduler.instructions import Instruction, ReportLate, Send
 from swarmrt.scheduler.timing.estimate import Estimate
@@ -165,12 +165,12 @@ class Applying:
                 instructions.append(self._admitting.admit(member, donors[member.stage], now))
         return instructions
 
-    def suspects(self) -> list[PeerId]:
+    def suspects(self) -> list[SeatId]:
         """Return whom the commit waits for, and could do without."""
         commit = self._run.commit
         return [*commit.suspects(), *self._late_beside_newcomers(commit)] if commit else []
 
-    def _late_beside_newcomers(self, commit: Commit) -> list[PeerId]:
+    def _late_beside_newcomers(self, commit: Commit) -> list[SeatId]:
         """Return who has not applied a version that none of its stage has, but for newcomers who
         are let in once it is committed."""
         run = self._run

@@ -13,19 +13,19 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Apply
 from swarmrt.scheduler.instructions import ReportStep
 from swarmrt.scheduler.trainer.agreeing import odd_ones
 
-Digests = tuple[tuple[tuple[PeerId, str], ...], ...]  # by stage, in roster order
+Digests = tuple[tuple[tuple[SeatId, str], ...], ...]  # by stage, in roster order
 
 
 @dataclass(slots=True)
 class Commit:
     version: int
     num_stages: int
-    expected: dict[PeerId, int]  # peer → stage
+    expected: dict[SeatId, int]  # peer → stage
     apply: Apply
     agreed: tuple[str, ...]  # digests of what is applied, by stage
     copied_stages: frozenset[int]  # whose replicas keep a snapshot of it
@@ -34,12 +34,12 @@ class Commit:
     seconds: float
     checkpoint: bool
     skipped: bool = False
-    patience_s: dict[PeerId, float] = field(default_factory=dict)  # before each is asked again
+    patience_s: dict[SeatId, float] = field(default_factory=dict)  # before each is asked again
     retries: int = 0
     in_vain: int = 0  # of these, since somebody last answered late
-    applied: dict[PeerId, str] = field(default_factory=dict)  # peer → digest
+    applied: dict[SeatId, str] = field(default_factory=dict)  # peer → digest
 
-    def is_copied_by(self, peer: PeerId) -> bool:
+    def is_copied_by(self, peer: SeatId) -> bool:
         """Return whether this replica keeps a snapshot of it."""
         return self.expected.get(peer) in self.copied_stages
 
@@ -48,12 +48,12 @@ class Commit:
         is_copied = stage in self.copied_stages
         return replace(self.apply, snapshot=is_copied, digest=self.agreed[stage])
 
-    def without(self, peer: PeerId) -> None:
+    def without(self, peer: SeatId) -> None:
         """The dead are not waited for."""
         self.expected.pop(peer, None)
         self.applied.pop(peer, None)
 
-    def missing(self) -> list[PeerId]:
+    def missing(self) -> list[SeatId]:
         return [peer for peer in self.expected if peer not in self.applied]
 
     @property
@@ -71,11 +71,11 @@ class Commit:
             for stage in range(self.num_stages)
         )
 
-    def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+    def odd_ones(self, trust: Callable[[SeatId], Any]) -> list[SeatId]:
         """Return who has come to other weights than the others of its stage."""
         return [peer for replicas in self.digests for peer in odd_ones(dict(replicas), trust)]
 
-    def suspects(self) -> list[PeerId]:
+    def suspects(self) -> list[SeatId]:
         """Return who is waited for, and could be done without: another of its stage has applied it.
         Where nobody has, it may take long; none of them waits for another one."""
         done = {stage for peer, stage in self.expected.items() if peer in self.applied}

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Refused
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.timing.times import CONFIRM_S
@@ -56,7 +56,7 @@ class Objections:
         return []
 
     def _cannot_reach(
-        self, newest: PrepareRound, member: Member, other: PeerId, message: Refused, now: float
+        self, newest: PrepareRound, member: Member, other: SeatId, message: Refused, now: float
     ) -> list[Instruction]:
         run, number, reason = self._run, message.round, message.reason[:MOST_SAID]
         if number > newest.number:
@@ -78,11 +78,11 @@ class Objections:
                 run.agenda.set(("round", None), now + CONFIRM_S)
         return []
 
-    def _num_owned(self, peer: PeerId) -> int:
+    def _num_owned(self, peer: SeatId) -> int:
         return len(self._run.ledger.owned_by(peer))
 
     def do_without(
-        self, round_: PrepareRound, stage: int, suspect: PeerId | None
+        self, round_: PrepareRound, stage: int, suspect: SeatId | None
     ) -> list[Instruction]:
         """The stage's gradient is not finite: repeat the round without whoever it is due to."""
         run = self._run

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Prepare, Prepared, Refused, Roster, Update, Updated
 from swarmrt.scheduler.trainer.agreeing import odd_ones
 from swarmrt.scheduler.trainer.plausible import is_finite
@@ -31,17 +31,17 @@ class PrepareRound:
     step: int
     number: int
     rosters: tuple[Roster, ...]  # by stage
-    listeners: tuple[tuple[PeerId, ...], ...]  # by stage
+    listeners: tuple[tuple[SeatId, ...], ...]  # by stage
     tokens: int
     began_at: float
     skip: bool = False  # the step: nothing is combined
     by_owners: frozenset[int] = frozenset()  # stages whose update is made by the parts' owners
     norm: float | None = None  # of the whole model, once all are prepared
-    prepared: dict[PeerId, Prepared] = field(default_factory=dict)
-    updated: dict[PeerId, Updated] = field(default_factory=dict)
-    waits_for: dict[PeerId, PeerId] = field(default_factory=dict)  # by the word of each, its last
+    prepared: dict[SeatId, Prepared] = field(default_factory=dict)
+    updated: dict[SeatId, Updated] = field(default_factory=dict)
+    waits_for: dict[SeatId, SeatId] = field(default_factory=dict)  # by the word of each, its last
 
-    def prepares(self) -> list[tuple[PeerId, Prepare]]:
+    def prepares(self) -> list[tuple[SeatId, Prepare]]:
         """Return what to tell everyone who takes part or listens."""
         told = []
         for stage, (roster, listeners) in enumerate(zip(self.rosters, self.listeners, strict=True)):
@@ -52,19 +52,19 @@ class PrepareRound:
         return told
 
     @property
-    def members(self) -> dict[PeerId, int]:
+    def members(self) -> dict[SeatId, int]:
         """Peer → stage, without listeners."""
         return {peer: stage for stage, roster in enumerate(self.rosters) for peer, _ in roster}
 
     @property
-    def audience(self) -> list[tuple[PeerId, int]]:
+    def audience(self) -> list[tuple[SeatId, int]]:
         """Everyone who takes part or listens, with the stage."""
         told = []
         for stage, (roster, listeners) in enumerate(zip(self.rosters, self.listeners, strict=True)):
             told += [(peer, stage) for peer in (*dict(roster), *listeners)]
         return told
 
-    def updates(self) -> list[tuple[PeerId, Update]]:
+    def updates(self) -> list[tuple[SeatId, Update]]:
         """Return what to tell those whose stages update now. Listeners get what comes of it."""
         assert self.norm is not None
         update = Update(self.epoch, self.step, self.number, self.norm)
@@ -78,19 +78,19 @@ class PrepareRound:
     def is_prepared(self) -> bool:
         return len(self.prepared) == len(self.members)
 
-    def has_answered(self, peer: PeerId) -> bool:
+    def has_answered(self, peer: SeatId) -> bool:
         """Return whether a member has said what it was last asked for."""
         if self.norm is None or self.members[peer] not in self.by_owners:
             return peer in self.prepared
         return peer in self.updated
 
-    def says(self, peer: PeerId, waits_for: PeerId) -> None:
+    def says(self, peer: SeatId, waits_for: SeatId) -> None:
         """Take a member's word on whose parts it lacks."""
         stage = self.members.get(peer)
         if stage is not None and waits_for != peer and self.members.get(waits_for) == stage:
             self.waits_for[peer] = waits_for
 
-    def named(self) -> Counter[PeerId]:
+    def named(self) -> Counter[SeatId]:
         """Return how many words each is waited for by, in the stages that hold the round up. Who
         has not all sums where another one has is in its own way. Once all have answered, it is the
         stage that was last, by what its members said before."""
@@ -103,7 +103,7 @@ class PrepareRound:
         words = self.waits_for | own
         return Counter(words[peer] for peer in missing if peer in words)
 
-    def missing(self) -> list[PeerId]:
+    def missing(self) -> list[SeatId]:
         return sorted(peer for peer in self.members if not self.has_answered(peer))
 
     def whole_norm(self) -> float:
@@ -111,22 +111,22 @@ class PrepareRound:
         but for the last bits."""
         return math.sqrt(sum(self.prepared[roster[0][0]].squared_norm for roster in self.rosters))
 
-    def odd_ones(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+    def odd_ones(self, trust: Callable[[SeatId], Any]) -> list[SeatId]:
         """Return who holds another gradient than the others of its stage, or says that its norm is
         another: all sum the same parts in the same order."""
 
-        def rank(peer: PeerId) -> tuple[bool, Any]:
+        def rank(peer: SeatId) -> tuple[bool, Any]:
             return not is_finite(self.prepared[peer].squared_norm), trust(peer)
 
-        odd: list[PeerId] = []
+        odd: list[SeatId] = []
         for roster in self.rosters:
             odd += odd_ones(self._words(roster), rank)
         return odd
 
-    def _words(self, roster: Roster) -> dict[PeerId, tuple[str, float]]:
+    def _words(self, roster: Roster) -> dict[SeatId, tuple[str, float]]:
         """Return what members say. Norms that differ in their last bits are one and the same:
         unlike replicas add squares in another order."""
-        words: dict[PeerId, tuple[str, float]] = {}
+        words: dict[SeatId, tuple[str, float]] = {}
         for peer, _ in roster:
             prepared = self.prepared[peer]
             norm = prepared.squared_norm if is_finite(prepared.squared_norm) else math.inf
@@ -134,10 +134,10 @@ class PrepareRound:
             words[peer] = next((w for w in words.values() if _is_close(w, word)), word)
         return words
 
-    def odd_updates(self, trust: Callable[[PeerId], Any]) -> list[PeerId]:
+    def odd_updates(self, trust: Callable[[SeatId], Any]) -> list[SeatId]:
         """Return who holds another state than the others of its stage, though all adopt the owners'
         bytes."""
-        odd: list[PeerId] = []
+        odd: list[SeatId] = []
         for stage in sorted(self.by_owners):
             words = {peer: self.updated[peer].digest for peer, _ in self.rosters[stage]}
             odd += odd_ones(words, trust)
@@ -157,10 +157,10 @@ class PrepareRound:
                 return stage
         return None
 
-    def suspects(self, blamed: Callable[[list[PeerId]], list[PeerId]]) -> list[PeerId]:
+    def suspects(self, blamed: Callable[[list[SeatId]], list[SeatId]]) -> list[SeatId]:
         """Return who is waited for, and could be done without. Where some have answered, all sums
         are there. Where nobody has, anybody may be the one that keeps its sums to itself."""
-        found: list[PeerId] = []
+        found: list[SeatId] = []
         for roster in self.rosters:
             missing = [peer for peer, _ in roster if not self.has_answered(peer)]
             if len(missing) < len(roster):

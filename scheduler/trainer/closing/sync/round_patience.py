@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.timing.estimate import LONGEST_S
 from swarmrt.scheduler.timing.times import LOOK_S, ROUND_S
@@ -90,9 +90,9 @@ class RoundPatience:
         void = void_round(self._run, f"the reduce is late; waiting for {round_.missing()}")
         return [*void, *called]
 
-    def _lone_ones_beside_others(self, round_: PrepareRound) -> list[PeerId]:
+    def _lone_ones_beside_others(self, round_: PrepareRound) -> list[SeatId]:
         """Return those who are alone in a stage and late, where another one is about to come in."""
-        run, late = self._run, list[PeerId]()
+        run, late = self._run, list[SeatId]()
         for stage in round_.alone():
             admitted = run.members.of_stage(stage, Membership.ADMITTED)
             if any(map(self._admitting.could_serve, admitted)):
@@ -127,7 +127,7 @@ class RoundPatience:
         reason = f"the reduce takes {seconds:.0f} s; waiting for {round_.missing()}"
         return void_round(run, reason)
 
-    def suspects(self) -> list[PeerId]:
+    def suspects(self) -> list[SeatId]:
         """Return whom the round that is under way waits for, and could do without."""
         run = self._run
         if run.round is None:

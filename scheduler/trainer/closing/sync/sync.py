@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import Applied, Prepared, Refused, Updated
 from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.trainer.closing import worth
@@ -43,7 +43,7 @@ class Sync(Closing):
         """Return whether every microbatch of the step has all its receipts, or it is skipped."""
         return self._run.ledger.complete or self._run.books.is_skipped(self._run.version)
 
-    def void(self, peer: PeerId) -> int:
+    def void(self, peer: SeatId) -> int:
         """Void what it has in the open steps: others do it again, so nothing is lost for good."""
         return self._run.books.fence(peer)
 
@@ -150,7 +150,7 @@ class Sync(Closing):
                 return self._applying.is_late(now)
         return []
 
-    def go_on_without(self, peer: PeerId, why: str, now: float) -> list[Instruction]:
+    def go_on_without(self, peer: SeatId, why: str, now: float) -> list[Instruction]:
         """A member is lost, whatever of a commit is under way."""
         run = self._run
         instructions: list[Instruction] = []
@@ -161,7 +161,7 @@ class Sync(Closing):
             instructions += self._applying.close_if_whole(run.commit, now)
         return instructions
 
-    def suspects(self) -> list[PeerId]:
+    def suspects(self) -> list[SeatId]:
         in_round = self._run.round is not None
         return self._patience.suspects() if in_round else self._applying.suspects()
 

@@ -6,7 +6,7 @@ whoever has its work next would end as well, the run cannot go on (`deaths`).
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import Ending
 from swarmrt.scheduler.instructions import Instruction, ReportUnable
 from swarmrt.scheduler.trainer.course.course import RunPhase
@@ -41,7 +41,7 @@ class Departures:
         hopeless = self._deaths.in_computation(member, ending.microbatch, ending.reason)
         return [*told, *self._fencing.lost(member.peer, reason, now), *self._give_up(hopeless)]
 
-    def unable(self, peer: PeerId, stage: int, reason: str, now: float) -> list[Instruction]:
+    def unable(self, peer: SeatId, stage: int, reason: str, now: float) -> list[Instruction]:
         """Tell people of somebody who would serve, and cannot."""
         run = self._run
         if not 0 <= stage < run.num_stages or run.conduct.is_expelled(peer):

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId, peer_of
+from swarmrt.ids import PeerId, SeatId, peer_of
 from swarmrt.messages import LeftOut, Standing, TooSlow
 from swarmrt.scheduler.instructions import (
     Expel,
@@ -93,7 +93,7 @@ class Fencing:
             instructions += [ReportExpelled(member.peer, reason), *fenced]
         return instructions
 
-    def lost(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
+    def lost(self, peer: SeatId, reason: str, now: float) -> list[Instruction]:
         member = self._run.members.get(peer)
         if member is None:
             return []

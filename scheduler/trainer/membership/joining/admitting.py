@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.messages import Admit, Beacon
 from swarmrt.scheduler.instructions import ReportPeer, Send
 from swarmrt.scheduler.timing.times import COMPUTATION_S
@@ -22,7 +22,7 @@ class Admitting:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def admit(self, member: Member, donors: tuple[PeerId, ...], now: float) -> Send:
+    def admit(self, member: Member, donors: tuple[SeatId, ...], now: float) -> Send:
         """Let it take part, with the state that it has or that a donor gives it."""
         run = self._run
         member.state, member.term = Membership.ADMITTED, run.members.next_term()

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import Beacon, Hail
 from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.timing.times import ANSWER_S, DOUBT_S, LISTEN_S
@@ -34,7 +34,7 @@ class Beacons:
         self._run, self._admitting, self._letting_in = run, admitting, letting_in
         self._fencing, self._departures = fencing, departures
 
-    def seen(self, stage: int, peers: tuple[PeerId, ...], now: float) -> list[Instruction]:
+    def seen(self, stage: int, peers: tuple[SeatId, ...], now: float) -> list[Instruction]:
         """Take note of a peer that was seen in the directory."""
         run = self._run
         return [

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import SeatId
 from swarmrt.scheduler.trainer.agreeing import odd_ones
 from swarmrt.scheduler.trainer.closing.unlike import SOFTWARE, may_be_unlike
 from swarmrt.scheduler.trainer.membership.conduct import Kind
@@ -19,7 +19,7 @@ from swarmrt.scheduler.trainer.run import Run
 class Weights:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._said: dict[int, dict[PeerId, str]] = {}  # stage → who was ready → with which weights
+        self._said: dict[int, dict[SeatId, str]] = {}  # stage → who was ready → with which weights
         self._said_of = (-1, -1)  # epoch and version
 
     def are_those_of_the_others(self, member: Member, digest: str) -> bool:
@@ -36,7 +36,7 @@ class Weights:
             run.conduct.pardon(peer)
         return member.peer not in odd
 
-    def _words_of(self, stage: int) -> dict[PeerId, str]:
+    def _words_of(self, stage: int) -> dict[SeatId, str]:
         """Return what those of the stage who are still there have said of this version's
         weights."""
         run = self._run
@@ -50,12 +50,12 @@ class Weights:
         self._said[stage] = there
         return there
 
-    def _trust_in_ready(self, peer: PeerId) -> tuple[bool, bool, tuple[int, int, PeerId]]:
+    def _trust_in_ready(self, peer: SeatId) -> tuple[bool, bool, tuple[int, int, SeatId]]:
         run, member = self._run, self._run.members.get(peer)
         is_ready = any(run.members.is_ready(peer, stage) for stage in range(run.num_stages))
         return not is_ready, member is not None and member.is_spare, run.trust(peer)
 
-    def _kind_of_charge(self, peer: PeerId, known: str) -> Kind:
+    def _kind_of_charge(self, peer: SeatId, known: str) -> Kind:
         """Return the kind of charge. Whoever contradicts a second time what its admission names has
         lied: with a state of other weights it would have said that it has none."""
         member = self._run.members.get(peer)

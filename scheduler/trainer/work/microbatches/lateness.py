@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import WORDS, is_too_dear
@@ -60,7 +60,7 @@ class Lateness:
             reason = f"nothing has come of its work for {waited_s:.0f} s"
             run.charge(member.peer, reason, "fault" if len(found) == 1 else "cut", waited_s)
 
-    def _is_too_dear(self, peer: PeerId, waited_s: float) -> bool:
+    def _is_too_dear(self, peer: SeatId, waited_s: float) -> bool:
         """Return whether waiting for it longer costs more than its work. Of whom nothing at all is
         heard, that is decided where members are looked after."""
         run, member = self._run, self._run.members.get(peer)
@@ -107,7 +107,7 @@ class Lateness:
                 run.charge(owners[place], reason, waited_s=waited_s)
                 return
 
-    def suspects(self) -> list[PeerId]:
+    def suspects(self) -> list[SeatId]:
         """Return whom the step waits for, and could do without: owners, or who keeps what it was
         given."""
         run = self._run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.messages import Recover
 from swarmrt.scheduler.instructions import Batch, Instruction, ReportRecovery, Send
 from swarmrt.scheduler.trainer.membership.members import Membership
@@ -40,14 +40,14 @@ class Recovering:
             instructions.append(report)
         return instructions
 
-    def _new_owner(self, stage: int) -> PeerId:
+    def _new_owner(self, stage: int) -> SeatId:
         """The ready replica that owns the least of what is not done."""
         ready = self._run.members.of_stage(stage, Membership.READY)
         fit = [m.peer for m in ready if not m.leaving and not m.suspect] or [m.peer for m in ready]
         load = self._run.books.load(stage)
         return min(fit, key=lambda peer: (load.get(peer, 0), peer))
 
-    def recover_at(self, peer: PeerId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
+    def recover_at(self, peer: SeatId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
         run = self._run
         seals = run.seals_of(microbatch, grant)
         message = Recover(run.epoch, microbatch, grant.path, grant.need, seals)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.messages import Released
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery
 from swarmrt.scheduler.trainer.membership.members import Member
@@ -24,8 +24,8 @@ MOST_RELEASES = 4  # of a microbatch by one peer: its neighbours may be lost one
 class Releases:
     def __init__(self, run: Run, failures: Failures) -> None:
         self._run, self._failures = run, failures
-        self._released: Counter[tuple[PeerId, MicrobatchId]] = Counter()  # this step
-        self._givers: set[tuple[PeerId, MicrobatchId]] = set()  # done without for it, this step
+        self._released: Counter[tuple[SeatId, MicrobatchId]] = Counter()  # this step
+        self._givers: set[tuple[SeatId, MicrobatchId]] = set()  # done without for it, this step
 
     def forget(self) -> None:
         self._released.clear()
