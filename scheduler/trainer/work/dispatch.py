@@ -201,6 +201,11 @@ class Dispatch:
         flight = self._flights.get(microbatch)
         return flight.due_at + SLACK * delay_s if flight is not None else -math.inf
 
+    def last_due_at(self) -> float:
+        """Return when the last of the flights that wait for a claim is late."""
+        waiting = (flight.due_at for flight in self._flights.values() if not flight.claimed)
+        return max((due_at for due_at in waiting if due_at < math.inf), default=-math.inf)
+
     def is_late(self, microbatch: MicrobatchId) -> bool:
         """Return whether its newest attempt is overdue: another one goes, unless it waits to go
         anyway."""

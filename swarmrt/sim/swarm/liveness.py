@@ -125,7 +125,14 @@ class Liveness:
         steps = (1 + world.staleness) * TRIES
         found_s = 0.0 if self._serves() else self._lost_s() + self._load_s() + DIRECTORY_S
         found_out_s = self._round_s() if self._learned >= LEARNED else UNLEARNED_S
-        return steps * self._step_s() + found_s + found_out_s
+        return steps * self._step_s() + found_s + found_out_s + self._flights_s()
+
+    def _flights_s(self) -> float:
+        """Return for how long the trainer may go on waiting for what it has sent, of which some may
+        be lost: after a long hang about as long again, as its patience doubles."""
+        trainer = self._world.trainer.process
+        assert isinstance(trainer.core, TrainerCore)
+        return max(0.0, trainer.core.run.dispatch.last_due_at() - trainer.now)
 
     def _lost_s(self) -> float:
         """Return the time of the steps that going back loses: somebody who could go on may be
