@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.log_files import json_lines
 from swarmrt.trust.book import AccessBook, Joined
 
@@ -41,5 +41,5 @@ def _commits(path: Path) -> tuple[Counter[PeerId], int]:
     for entry in json_lines(path):
         if (digests := entry.get("digests")) is not None:
             commits += 1
-            taken.update({PeerId(peer) for replicas in digests for peer in replicas})
+            taken.update({peer_of(PeerId(seat)) for replicas in digests for seat in replicas})
     return taken, commits
