@@ -154,10 +154,16 @@ def running(
     output: IO[bytes] | None = None,
     fresh: bool = False,
 ) -> Iterator[Command]:
-    """A process that is stopped with SIGTERM at the end, if it is still there."""
+    """A process that is stopped with SIGTERM at the end, if it is still there.
+
+    A test that has failed kills it: a stage's last replica would stay until another one comes.
+    """
     command = Command(*arguments, cwd=cwd, env=env, output=output, fresh=fresh)
     try:
         yield command
+    except BaseException:
+        command.kill()
+        raise
     finally:
         if command.poll() is None:
             command.terminate()
