@@ -10,7 +10,7 @@ from swarmrt import __version__
 from swarmrt.cli.experiments import bench, chaos, doctor, failpoints
 from swarmrt.cli.keys import access, owner
 from swarmrt.cli.process.unexpected import show_unexpected
-from swarmrt.cli.records import audit, checkpoints, models, trace
+from swarmrt.cli.records import audit, checkpoints, merge, models, trace
 from swarmrt.cli.swarm import bootstrap, check, configs, local, serve, train
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.foreign import for_terminal
@@ -44,6 +44,7 @@ app.add_typer(bench.bench, name="bench")
 app.add_typer(checkpoints.checkpoint, name="checkpoint")
 app.command("reference")(models.reference)
 app.command("export")(models.export)
+app.command("merge")(merge.merge)
 app.command("generate")(models.generate)
 
 

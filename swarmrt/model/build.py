@@ -138,6 +138,10 @@ class Slice(nn.Module):
                 )
         return x
 
+    def loss_sum(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Return the model's loss, summed over the targets, of what its last layer gives."""
+        return self._model.loss_sum(output, targets)
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Parameters that are trained, by their names in the whole model."""
         return {

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from swarmrt.config import RunConfig
@@ -60,23 +63,36 @@ def model_names(config: RunConfig) -> list[str]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a file whole or not at all. Raises UsageError when it cannot be written."""
-    data = safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}, {"format": "pt"})
-    write_whole(path, data)
+    """Write a file whole or not at all, without a second copy of the tensors in memory. Raises
+    UsageError when it cannot be written."""
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    with whole_file(path) as temporary:
+        safetensors.torch.save_file(contiguous, temporary, {"format": "pt"})
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename. Raises UsageError."""
+    """Write a file whole or not at all. Raises UsageError."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write under, then fsync, rename. Raises UsageError."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
+        temporary.chmod(mode)  # safetensors replaces it by a file that its user alone can read
         temporary.replace(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    except SafetensorError as error:
+        raise UsageError(f"{path}: cannot be written: {error}") from None
 
 
 def write_hf_llama(config: RunConfig, tensors: dict[str, Tensor], folder: Path) -> None:

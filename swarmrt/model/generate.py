@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,15 +41,15 @@ def generate(
         yield tokens[-1]
 
 
-def load_whole(config: RunConfig, tensors: dict[str, Tensor]) -> Slice:
+def load_whole(config: RunConfig, tensors: Mapping[str, Tensor]) -> Slice:
     """The whole model with these weights, for evaluation. Raises CheckpointError.
 
     Nothing is built before its size is known to be that of the weights.
     """
     with shapes_only():
         wanted = _whole(config).tensors()
-    for name, tensor in wanted.items():
-        if name not in tensors or tensors[name].shape != tensor.shape:
+    for name in [*wanted, *tensors]:
+        if name not in wanted or name not in tensors or tensors[name].shape != wanted[name].shape:
             raise CheckpointError(f"the weights are of another model: {name} does not fit")
     whole = _whole(config).eval()
     for name, live in whole.tensors().items():

@@ -11,11 +11,15 @@ import typer
 from swarmrt.cli.options.devices import DEVICE, check_device
 from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.options.runs import SET
+from swarmrt.cli.options.saying import say
 from swarmrt.config import RunConfig, load_config
 from swarmrt.foreign import for_terminal
 
 if TYPE_CHECKING:
     import torch
+
+OUT = typer.Option(None, "--out", metavar="FILE.safetensors", help="A state dict.")
+HF = typer.Option(None, "--hf", metavar="DIR", help="A Hugging Face folder.")
 
 
 def reference(
@@ -49,22 +53,13 @@ def reference(
 
 def export(
     run_dir: Path = typer.Argument(..., metavar="RUN_DIR"),
-    out: Path | None = typer.Option(None, "--out", metavar="FILE.safetensors"),
-    hf: Path | None = typer.Option(None, "--hf", metavar="DIR", help="A Hugging Face folder."),
+    out: Path | None = OUT,
+    hf: Path | None = HF,
 ) -> None:
     """Join the stages of the newest checkpoint into one state dict."""
-    from swarmrt.errors import UsageError
-    from swarmrt.model.export import write_hf_llama, write_safetensors
-
-    if out is None and hf is None:
-        raise UsageError("export needs --out FILE.safetensors or --hf DIR, or both")
+    check_outputs("export", out, hf)
     config, tensors, version = load_weights(run_dir)
-    if out is not None:
-        write_safetensors(out, tensors)
-        print(f"wrote {out}: the weights after {version} steps")
-    if hf is not None:
-        write_hf_llama(config, tensors, hf)
-        print(f"wrote {hf}: load it with transformers' AutoModelForCausalLM.from_pretrained")
+    write_weights(config, tensors, out, hf, f"the weights after {version} steps")
 
 
 def generate(
@@ -103,3 +98,30 @@ def load_weights(run_dir: Path) -> tuple[RunConfig, dict[str, torch.Tensor], int
 
     checkpoint, states = load_newest(run_dir)
     return checkpoint.config, join_states(states), checkpoint.version
+
+
+def check_outputs(command: str, out: Path | None, hf: Path | None) -> None:
+    """Check that there is anything to write. Raises UsageError."""
+    from swarmrt.errors import UsageError
+
+    if out is None and hf is None:
+        raise UsageError(f"{command} needs --out FILE.safetensors or --hf DIR, or both")
+
+
+def write_weights(
+    config: RunConfig,
+    tensors: dict[str, torch.Tensor],
+    out: Path | None,
+    hf: Path | None,
+    what: str,
+    as_json: bool = False,
+) -> None:
+    """Write a whole model's weights where they are wanted, and say so, and what they are."""
+    from swarmrt.model.export import write_hf_llama, write_safetensors
+
+    if out is not None:
+        write_safetensors(out, tensors)
+        say(f"wrote {out}: {what}", as_json)
+    if hf is not None:
+        write_hf_llama(config, tensors, hf)
+        say(f"wrote {hf}: load it with transformers' AutoModelForCausalLM.from_pretrained", as_json)
