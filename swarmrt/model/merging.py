@@ -1,4 +1,4 @@
-"""One set of weights from several runs of one model: which runs fit, their mean, whom to take.
+"""The merge of several runs of one model: which ones fit, the mean of their weights, whom to take.
 
 The mean of weights that have come from one start is often better than each of them (federated
 averaging: McMahan et al. 2017; model soups: Wortsman et al. 2022). Of unlike starts it is not: loss
@@ -120,7 +120,7 @@ def _mean(name: str, members: Sequence[Member]) -> Tensor:
                 f"{member.name}: {name} has values that are not finite; leave this run out"
             )
         weight += member.weight
-        mean -= (mean - values) * (member.weight / weight)
+        mean.sub_(mean - values, alpha=member.weight / weight)
     return mean.to(first.dtype)
 
 
@@ -129,7 +129,7 @@ def _mean(name: str, members: Sequence[Member]) -> Tensor:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of a member that may be taken, by its held-out loss and that of the merge."""
+    """The judgement of a member, by its held-out loss and that of the merge with it."""
 
     member: Member
     alone: float

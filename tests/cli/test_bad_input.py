@@ -155,6 +155,7 @@ def test_corrupted_checkpoint(tiny: Path, tmp_path: Path) -> None:
     for command in (
         ("local", tiny, "--resume", run_dir),
         ("export", run_dir, "--out", out),
+        ("merge", run_dir, run_dir, "--out", out),
         ("generate", run_dir),
     ):
         refused(*command, expected=expected)

@@ -15,6 +15,7 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.export import join_states, model_names, write_hf_llama, write_safetensors
 from swarmrt.model.generate import choose_token, generate, load_whole
 from swarmrt.model.stage import Stage
+from tests.disks import full_after
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,12 +74,24 @@ def test_safetensors_are_written_whole(tmp_path: Path) -> None:
     read = safetensors.torch.load_file(path)
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+    (plain := tmp_path / "plain").touch()
+    assert path.stat().st_mode == plain.stat().st_mode, "others may read it as any file"
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"file/model\.safetensors: cannot be written"):
         write_safetensors(tmp_path / "file" / "model.safetensors", {"a": torch.ones(1)})
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, {"a": torch.ones(1)})
+    before = path.read_bytes()
+    for name in ("model.safetensors", "other.safetensors"):
+        with full_after(1000), pytest.raises(UsageError, match=rf"{name}: cannot be written: "):
+            write_safetensors(tmp_path / name, {"a": torch.ones(1000)})
+    assert path.read_bytes() == before and not (tmp_path / "other.safetensors").exists()
 
 
 def test_sampling_is_a_function_of_the_seed() -> None:
@@ -103,3 +116,6 @@ def test_choosing_a_token() -> None:
 def test_weights_of_another_model_are_refused() -> None:
     with pytest.raises(CheckpointError, match="of another model"):
         list(generate(run(), weights(run(width=24)), [1], 1, 0.0, 0, 0))
+    more = weights(run()) | {"blocks.9.more": torch.ones(1)}
+    with pytest.raises(CheckpointError, match=r"blocks\.9\.more does not fit"):
+        load_whole(run(), more)
