@@ -141,6 +141,11 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
 }
 """What the trainer takes, and from whom."""
 
+OF_PROCESSES: frozenset[type[Message]] = frozenset(
+    {Knock, Welcome, NotInvited, Barred, Renewed, Probe, Probed, DialBack, DialedBack}
+)
+"""What a process says to another one, and no seat says or is told."""
+
 _KINDS = set(ALL_MESSAGES)
 assert _KINDS == set(TO_PEER) | set(TO_TRAINER), "a message that nobody takes"
 

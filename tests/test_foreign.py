@@ -106,11 +106,11 @@ def test_views_obey_nobody(report: Report, tmp_path: Path) -> None:
 
 def test_the_live_table_obeys_nobody(tmp_path: Path) -> None:
     progress = Progress(RunConfig(), tmp_path)
-    progress.add(ReportPeer(PeerId("\x1b[2J[/b]"), 0, "ready", 3, 0, 1, 0.1))
+    progress.add(ReportPeer(PeerId("\x1b[2J[red]"), 0, "ready", 3, 0, 1, 0.1))
     screen = io.StringIO()
     console = Console(file=screen, width=200, force_terminal=False)
     console.print(LiveView(progress, console).render())
-    assert "[/b]" in screen.getvalue() and "\x1b" not in screen.getvalue()
+    assert "[red]" in screen.getvalue() and "\x1b" not in screen.getvalue()
     progress.close()
 
 

@@ -25,7 +25,7 @@ from swarmrt.messages import (
     Renewed,
     Unable,
 )
-from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
+from swarmrt.permissions import OF_PROCESSES, TO_PEER, TO_TRAINER, Sender, senders
 from swarmrt.runtime.access.door import GuardedDoor
 from swarmrt.runtime.limits.quotas import Quotas
 from swarmrt.wire.limits import Limits
@@ -128,6 +128,13 @@ def test_member_of_the_stage_before_gives_work_and_no_commands() -> None:
     assert Forward in taken and not {Backward, Part, Prepare, GetState} & taken
     doors.shows(OTHER, 1, for_s=700)
     assert {Part, GetState} <= doors.taken(OTHER) and Forward not in doors.taken(OTHER)
+
+
+def test_what_processes_say_is_said_to_no_seat() -> None:
+    doors = Doors()
+    doors.shows(OTHER, 1)
+    assert doors.door.may_say(OTHER, Probe, BETWEEN_PROCESSES)
+    assert not any(doors.door.may_say(OTHER, kind, Seats(1, 1)) for kind in OF_PROCESSES)
 
 
 def test_last_stage_alone_claims() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from swarmrt import lab
-from swarmrt.ids import NO_SEAT, MicrobatchId, PeerId, Work, seat_of
+from swarmrt.ids import NO_SEAT, MicrobatchId, PeerId, Work, peer_of, seat_of
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -92,9 +92,10 @@ class Stranger:
             links.know(part.peer_id, {"libp2p": [part.address]})
 
     async def say(self, to: PeerId, message: Message, *tensors: torch.Tensor) -> None:
-        """Say it as if from each seat that might."""
-        for stage in (NO_SEAT, *range(STAGES)):
-            self._links.send(to, message, tensors, of=stage)
+        """Say it as if from each seat that might, to a seat and to its process."""
+        for name in {to, peer_of(to)}:
+            for stage in (NO_SEAT, *range(STAGES)):
+                self._links.send(name, message, tensors, of=stage)
         await asyncio.sleep(0)
 
     async def say_everything(self, me: PeerId, step: int) -> None:

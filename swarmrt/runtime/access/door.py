@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from swarmrt.ids import BETWEEN_PROCESSES, NO_SEAT, PeerId, Seats
 from swarmrt.messages import Message
-from swarmrt.permissions import TO_PEER, TO_TRAINER, Sender, senders
+from swarmrt.permissions import OF_PROCESSES, TO_PEER, TO_TRAINER, Sender, senders
 from swarmrt.trust.checking import CLOCK_SLACK_S, Checker, Credential
 from swarmrt.trust.papers import Papers
 
@@ -165,6 +165,7 @@ class GuardedDoor(Door):
 
     def may_say(self, peer: PeerId, kind: type[Message], seats: Seats = BETWEEN_PROCESSES) -> bool:
         may = not self._table.get(kind, set()).isdisjoint(self._is(peer, seats))
+        may = may and (seats == BETWEEN_PROCESSES or kind not in OF_PROCESSES)
         if not may:
             self.refused[kind.__name__] += 1
         return may
