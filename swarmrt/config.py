@@ -191,6 +191,9 @@ class Optimizer(Section):
     staleness: Literal[0, 1] = Field(
         0, description="1: steps run on the version before, so that the pipeline never drains"
     )
+    predict: bool = Field(
+        True, description="with staleness, they run on what the moments expect of their own version"
+    )
 
 
 class Precision(Section):

@@ -7,7 +7,7 @@ runtime, and deliberately nothing of stages, flat buffers or the protocol.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +23,9 @@ from swarmrt.model.optimizer import (
     learning_rate,
     make_optimizer,
     set_learning_rate,
+    slots,
 )
+from swarmrt.model.prediction import predict
 
 OnStep = Callable[[int, float, float], None]
 
@@ -35,7 +37,8 @@ def train_reference(
 
     `on_step(step, mean_loss, lr)` is called after each update, `step` counted from 1. Raises
     ModelError and DataError. In bfloat16 the updates go to float32 masters, as in the runtime. With
-    `optimizer.staleness` a step's gradient is that of the version before.
+    `optimizer.staleness` a step's gradient is that of what was expected of its version when the one
+    before was the newest.
     """
     data = open_data(config)
     model = build_layers(config)
@@ -49,6 +52,7 @@ def train_reference(
         [master for master in masters if not is_decayed(master)],
     )
     mixed = config.precision.compute == "bfloat16"
+    expected = _expected(config, 0, optimizer, masters)
     for step in range(steps):
         sums = [torch.zeros_like(master) for master in masters]
         loss_sum, tokens = 0.0, 0
@@ -70,13 +74,12 @@ def train_reference(
             raise RunError(f"the gradient of step {step + 1} is not finite")
         rate = learning_rate(config, step)
         set_learning_rate(optimizer, rate)
-        if config.optimizer.staleness:  # the next step runs on these, not on what comes now
-            _copy(masters, parameters)
-            if is_finite:
-                optimizer.step()
+        if is_finite:
+            optimizer.step()
+        if config.optimizer.staleness:  # the next step began before this update was there
+            _copy(expected, parameters)
+            expected = _expected(config, step + 1, optimizer, masters)
         else:
-            if is_finite:
-                optimizer.step()
             _copy(masters, parameters)
         if on_step is not None:
             on_step(step + 1, loss_sum / tokens, rate)
@@ -88,7 +91,32 @@ def _on_host(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
 
 
-def _copy(sources: list[torch.nn.Parameter], targets: list[torch.nn.Parameter]) -> None:
+def _expected(
+    config: RunConfig,
+    version: int,
+    optimizer: torch.optim.Optimizer,
+    masters: list[torch.nn.Parameter],
+) -> list[Tensor]:
+    """Return what is expected of the weights after the update of a version."""
+    found = []
+    for master in masters:
+        state, out = optimizer.state[master], torch.empty_like(master, requires_grad=False)
+        moments = {slot: state[slot].flatten() for slot in slots(config)}
+        values, count = master.detach().flatten(), int(state.get("step", 0))
+        predict(
+            config,
+            version,
+            values,
+            moments,
+            count,
+            decayed=is_decayed(master),
+            out=out.view(-1),
+        )
+        found.append(out)
+    return found
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for source, target in zip(sources, targets, strict=True):
             target.copy_(source)

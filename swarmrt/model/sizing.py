@@ -92,13 +92,14 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
 
 
 def _bytes_per_parameter(config: RunConfig) -> int:
-    """Beyond the weights themselves: accumulators, the reduced gradient, moments, and with
-    staleness the other copy."""
+    """Beyond the weights themselves: masters, accumulators, the reduced gradient, moments, and with
+    staleness two copies to run on."""
     dtype: torch.dtype = getattr(torch, config.model.dtype)
     exact = _exact_bytes(config)
-    gradients = dtype.itemsize + (2 * exact if dtype.itemsize < exact else 0)  # and masters
-    again = config.optimizer.staleness * (dtype.itemsize + gradients)
-    return gradients + exact + len(slots(config)) * exact + again
+    masters = exact if dtype.itemsize < exact else 0
+    gradients = dtype.itemsize + masters
+    again = config.optimizer.staleness * (2 * dtype.itemsize + gradients)
+    return masters + gradients + exact + len(slots(config)) * exact + again
 
 
 def _exact_bytes(config: RunConfig) -> int:
@@ -118,8 +119,11 @@ def _joining_bytes(config: RunConfig, count: int, fixed_bytes: int) -> int:
     gradient_bytes = wire_bytes(config.precision.gradients, count, exact)
     store = Store(gradient_bytes, count * exact + moments_bytes)
     steps_bytes = store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
-    is_rounded = getattr(torch, config.model.dtype).itemsize < exact
-    state_bytes = fixed_bytes + moments_bytes + (count * exact if is_rounded else 0)  # masters
+    itemsize: int = getattr(torch, config.model.dtype).itemsize
+    is_rounded = itemsize < exact
+    masters_bytes = count * exact if is_rounded else 0
+    previous_bytes = config.optimizer.staleness * count * itemsize
+    state_bytes = fixed_bytes + moments_bytes + masters_bytes + previous_bytes
     return max(MOST_LANDINGS * state_bytes + steps_bytes, MOST_SNAPSHOTS * state_bytes)
 
 

@@ -3,11 +3,11 @@
 The order of calls: any number of `forward` and `backward`, then one `step` with the gradient of
 the whole stage, which all replicas share; or `clear_gradients` to begin the step again.
 
-With a staleness of 1 a stage keeps two copies of its layers, with the weights of the newest
-version and of the one before. A microbatch of step t runs on version t - 1, and its gradient is
-added up in the copy that it ran on, so steps t and t + 1 may be under way at the same time. The
-update of step t goes to the copy that is not needed any more (PipeDream-2BW, Narayanan et al. 2021,
-section 3.1).
+With a staleness of 1 a microbatch of step t runs on what is expected of version t when t - 1 is the
+newest. A stage keeps two more copies of its layers for that, and the gradient of a step is added up
+in the one that it ran on, so steps t and t + 1 may be under way at the same time. What is expected
+after an update goes to the copy that is not needed any more (PipeDream-2BW, Narayanan et al. 2021,
+section 3.1; decision 0010).
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from swarmrt.kernels.digest import digest
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.engine import add_gradients, gradient_of
-from swarmrt.model.flat import Flat
+from swarmrt.model.flat import Accumulators, Flat
+from swarmrt.model.updating import Updated
 from swarmrt.model.weight_gradients import Factors, WeightGradients
 
 
@@ -42,10 +43,18 @@ class Graph(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """The stage's layers with the weights of one version."""
+    """The stage's layers, and their weights in one piece."""
 
     layers: Slice
     flat: Flat
+
+
+class Running(NamedTuple):
+    """A copy that the microbatches of a step run on, and the sums of their gradients."""
+
+    layers: Slice
+    flat: Flat
+    gradients: Accumulators
 
 
 class Left(NamedTuple):
@@ -87,33 +96,33 @@ class Stage:
         self._mixed = config.precision.compute == "bfloat16"
         self._staleness = config.optimizer.staleness
         self._weight_gradients = WeightGradients()
-        layer_range = (first, first + layers[stage_index])
-        self._copies: list[Copy] = []
-        for _ in range(1 + self._staleness):
-            self._copies.append(self._build(config, *layer_range))
+        self._range = (first, first + layers[stage_index])
+        self._newest = self._build(config)  # the weights that are updated, and told to others
+        self._updated = Updated(config, self._newest.flat)
+        copies = [self._build(config) for _ in range(2)] if self._staleness else [self._newest]
+        self._running = [self._to_run_on(copy) for copy in copies]
         self._fixed = self._fixed_versions()
 
-    def _build(self, config: RunConfig, first: int, last: int) -> Copy:
-        """Build another copy, with the weights of version 0. They share the optimizer's state."""
+    def _build(self, config: RunConfig) -> Copy:
+        """Build another copy, with the weights of version 0."""
         self._model = build_layers(config)  # each time: a builder may have made the modules itself
-        layers = Slice(self._model, first, last).to(self.device)
+        layers = Slice(self._model, *self._range).to(self.device)
         trained = layers.trainable()
         if not trained:
             raise ModelError(
                 f"stage {self.stage_index} has nothing to train; cut the layers otherwise"
             )
+        return Copy(layers, Flat(config, trained, self.device))
+
+    def _to_run_on(self, copy: Copy) -> Running:
+        layers, flat = copy
         self._weight_gradients.split(layers)
-        others = self._copies[0].flat if self._copies else None
-        return Copy(layers, Flat(config, trained, self.device, others))
+        return Running(layers, flat, Accumulators(flat, layers.trainable()))
 
-    def _copy_of(self, version: int) -> Copy:
-        """The one that has the weights of a version, which is the newest or, with staleness, the
+    def _running_on(self, version: int) -> Running:
+        """The copy for steps that run on a version, which is the newest or, with staleness, the
         one before."""
-        return self._copies[version % len(self._copies)]
-
-    @property
-    def _newest(self) -> Copy:
-        return self._copy_of(self.version)
+        return self._running[version % len(self._running)]
 
     @property
     def num_parameters(self) -> int:
@@ -137,14 +146,14 @@ class Stage:
         """
         training = not microbatch.held_out
         version = self._runs_on(microbatch)
-        layers = self._copy_of(version).layers
+        layers = self._layers_for(microbatch, version)
         if layers.training != training:
             layers.train(training)
         inputs = inputs.detach().to(self.device)
         if training and not self.is_first:
             inputs.requires_grad_()
         keeps_graph = training and not self._recompute
-        end = self._compute(version, microbatch, inputs, targets, keeps_graph)
+        end = self._compute(layers, microbatch, inputs, targets, keeps_graph)
         self._refuse_changed_buffers()
         tokens = targets.numel() if self.is_last and targets is not None else 0
         return Forwarded(
@@ -160,9 +169,13 @@ class Stage:
         """The version whose weights it needs."""
         return microbatch.runs_on(self._staleness) if self._staleness else self.version
 
+    def _layers_for(self, microbatch: MicrobatchId, version: int) -> Slice:
+        """The layers with the weights of a version as it is, or as a step runs on it."""
+        return (self._newest if microbatch.held_out else self._running_on(version)).layers
+
     def _compute(
         self,
-        version: int,
+        layers: Slice,
         microbatch: MicrobatchId,
         inputs: Tensor,
         targets: Tensor | None,
@@ -174,7 +187,7 @@ class Stage:
         with torch.set_grad_enabled(keeps_graph), mixed:
             # A layer of the user's may work in place, and these are computed from again.
             own = inputs if self._kind == BUILT_IN else inputs.clone()
-            output = self._copy_of(version).layers(own, microbatch)
+            output = layers(own, microbatch)
             end = self._loss_sum(output, targets) if self.is_last else output
         return end.to(self.dtype) if self._mixed else end
 
@@ -199,8 +212,9 @@ class Stage:
             raise ValueError("this forward has no graph any more, or is of another version")
         end = graph.end
         if end is None:  # activation recomputation: Chen et al. 2016, "sublinear memory cost"
+            layers = self._running_on(graph.version).layers
             batch = (graph.microbatch, graph.inputs, graph.targets)
-            end = self._compute(graph.version, *batch, keeps_graph=True)
+            end = self._compute(layers, *batch, keeps_graph=True)
         if end.requires_grad:
             grad = None if output_grad is None else output_grad.to(self.device)
             if not accumulate:
@@ -213,7 +227,7 @@ class Stage:
                 raise
             if later:
                 forwarded.left = Left(graph.version, self._weight_gradients.take())
-        self._copy_of(graph.version).flat.collect()
+        self._running_on(graph.version).gradients.collect()
         return None if self.is_first else _or_zeros(graph.inputs.grad, graph.inputs)
 
     def _input_grad_only(
@@ -231,7 +245,7 @@ class Stage:
             return
         for factors in left.factors:
             factors.add()
-        self._copy_of(left.version).flat.collect()
+        self._running_on(left.version).gradients.collect()
 
     def gradients(self, step: int | None = None) -> Tensor:
         """The flat sums [num_parameters] of a step, a live view, in at least float32.
@@ -239,17 +253,16 @@ class Stage:
         The step is by default the one that comes next to be applied.
         """
         step = self.version if step is None else step
-        return self._copy_of(step - self._staleness).flat.gradients
+        return self._running_on(step - self._staleness).gradients.sums
 
     def named_gradients(self) -> dict[str, Tensor]:
         """Return `gradients()` by the parameters' names in the whole model."""
-        flat = self._copy_of(self.version - self._staleness).flat
-        return dict(flat.named(flat.gradients))
+        return dict(self._newest.flat.named(self.gradients()))
 
     def clear_gradients(self) -> None:
         """Clear the gradients of all steps that are under way."""
-        for copy in self._copies:
-            copy.flat.clear_gradients()
+        for copy in self._running:
+            copy.gradients.clear()
 
     def step(self, reduced: Tensor, clip_scale: float) -> str:
         """Apply one update; the digest of the new parameters.
@@ -257,55 +270,60 @@ class Stage:
         `reduced` is the gradient of the mean loss over the step, flat as `gradients()`. It is
         not changed. The step's accumulated gradients are cleared.
         """
-        new, newest = self._copy_of(self.version + 1).flat, self._newest.flat
-        if new is not newest:
-            new.masters.copy_(newest.masters)
-        new.step(reduced, clip_scale, self.version)
-        self.version += 1
-        return self.digest()
+        self._updated.step(reduced, clip_scale, self.version, scratch=self.gradients())
+        return self._made()
 
     @property
     def state_rows(self) -> int:
         """The number of values that an update changes for each parameter, itself included."""
-        return len(self._newest.flat.rows)
+        return len(self._updated.rows)
 
     def updated(self, version: int, where: slice, reduced: Tensor, clip_scale: float) -> Tensor:
         """Return what `step` would make of a slice of the parameters and moments of this version,
         on the host. `reduced` is that slice of the flat gradient. Nothing is changed, so it may run
         beside forwards and backwards."""
         with torch.no_grad():
-            return self._copy_of(version).flat.updated(where, reduced, clip_scale, version)
+            return self._updated.updated(where, reduced, clip_scale, version)
 
     def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> str:
         """Make the next version of what `updated` has given, here or elsewhere, for all slices; the
         digest of the new parameters. The step's accumulated gradients are cleared."""
         with torch.no_grad():
-            self._copy_of(self.version + 1).flat.adopt(pieces)
-        self.version += 1
-        return self.digest()
+            self._updated.adopt(pieces)
+        return self._made()
 
     def skip(self) -> str:
         """Make the next version without an update. The step's accumulated gradients are cleared."""
-        new, newest = self._copy_of(self.version + 1).flat, self._newest.flat
-        if new is not newest:
-            new.masters.copy_(newest.masters)
-        new.restored()
+        return self._made()
+
+    def _made(self) -> str:
+        """Count what has been made as the next version."""
         self.version += 1
+        self._expect()
         return self.digest()
+
+    def _expect(self) -> None:
+        """Make the copy for the steps that run on this version ready for them."""
+        running = self._running_on(self.version)
+        if running.flat is not self._newest.flat:
+            with torch.no_grad():
+                self._updated.expect(self.version, running.flat.values)
+        running.gradients.clear()
 
     def digest(self) -> str:
         """Return the digest of the trained parameters; with bfloat16, of their float32 masters."""
-        return digest(self._newest.flat.masters)
+        return digest(self._updated.masters)
 
     def digested(self) -> tuple[str, ...]:
         """Names in `live_state` of what `digest` is of, in its order."""
         flat = self._newest.flat
         kind = "optimizer.master" if flat.mixed else "model"
-        return tuple(f"{kind}.{name}" for name, _ in flat.named(flat.masters))
+        return tuple(f"{kind}.{name}" for name, _ in flat.named(self._updated.masters))
 
     def state(self) -> dict[str, Tensor]:
         """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, and with
-        staleness `previous.<name>`, in a fixed order."""
+        staleness `previous.<name>`, which the step that comes next to be applied runs on, in a
+        fixed order."""
         return {name: _copy(tensor) for name, tensor in self.live_state().items()}
 
     def load_state(self, tensors: dict[str, Tensor], version: int) -> None:
@@ -319,10 +337,11 @@ class Stage:
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(tensors[name])
-        for copy in self._copies:
-            copy.flat.restored()
-        self._fixed = self._fixed_versions()
+            self._updated.restored()
         self.version = version
+        self.clear_gradients()
+        self._expect()
+        self._fixed = self._fixed_versions()
 
     def named_parameters_state(self) -> dict[str, Tensor]:
         """Copies of the model's parameters and buffers under their exported names."""
@@ -333,13 +352,13 @@ class Stage:
         return self._live_state(self.version)
 
     def _live_state(self, version: int) -> dict[str, Tensor]:
-        """Return `live_state` as it is at that version: which copy is the newest depends on it."""
-        layers, flat = self._copy_of(version)
+        """Return `live_state` as it is at that version: which copy is which depends on it."""
+        layers, flat = self._newest
         state = {f"model.{name}": tensor for name, tensor in layers.tensors().items()}
-        state |= flat.optimizer_state()
+        state |= self._updated.state()
         if self._staleness:
-            before = self._copy_of(version - 1).flat
-            state |= {f"previous.{name}": values for name, values in before.named(before.masters)}
+            before = self._running_on(version - 1).flat
+            state |= {f"previous.{name}": values for name, values in before.named(before.values)}
         return state
 
     def _loss_sum(self, output: Tensor, targets: Tensor | None) -> Tensor:
@@ -351,11 +370,16 @@ class Stage:
         """Identity and torch's write count of each persistent tensor that is not trained."""
         trained = self._newest.layers.trainable()
         return {
-            f"{name}{' of the other copy' * number}": (tensor.data_ptr(), tensor._version)
-            for number, copy in enumerate(self._copies)
-            for name, tensor in copy.layers.tensors().items()
+            f"{name}{f' of copy {number}' * (number > 0)}": (tensor.data_ptr(), tensor._version)
+            for number, layers in enumerate(self._all_layers())
+            for name, tensor in layers.tensors().items()
             if name not in trained
         }
+
+    def _all_layers(self) -> list[Slice]:
+        """The layers with the newest weights, and those that steps run on if they are others."""
+        others = [copy.layers for copy in self._running if copy.layers is not self._newest.layers]
+        return [self._newest.layers, *others]
 
     def _refuse_changed_buffers(self) -> None:
         """A running statistic is a function of who computed what: replicas would disagree."""

@@ -110,11 +110,9 @@ def test_state_is_what_a_stage_keeps(dtype: str, optimizer: dict[str, Any]) -> N
 
 
 def _buffers(stage: Stage) -> list[torch.Tensor]:
-    steps = range(stage.version, stage.version + len(stage._copies))
-    copies = [copy.flat for copy in stage._copies]
-    tensors = [*stage.live_state().values(), *map(stage.gradients, steps)]
-    for flat in copies:
-        tensors += [flat._values, flat._added, flat.masters, *flat.moments.values()]
+    tensors = [*stage.live_state().values(), *stage._updated.rows, stage._newest.flat.values]
+    for running in stage._running:
+        tensors += [running.flat.values, running.gradients._added, running.gradients.sums]
     return tensors
 
 
@@ -140,11 +138,13 @@ def test_frames_that_are_retained_count_up_to_their_bound() -> None:
 @pytest.mark.parametrize("applied_by", ["all", "owners"])
 @pytest.mark.parametrize("precision", ["model", "bfloat16", "int8"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("staleness", [0, 1])
 def test_what_a_newcomer_loads_and_keeps_counts_as_it_travels(
-    dtype: str, precision: Precision, applied_by: str
+    dtype: str, precision: Precision, applied_by: str, staleness: int
 ) -> None:
     how: dict[str, Any] = {"precision": {"gradients": precision}}
-    config = run(model={"dtype": dtype}, optimizer={"applied_by": applied_by}, **how)
+    optimizer = {"applied_by": applied_by, "staleness": staleness}
+    config = run(model={"dtype": dtype}, optimizer=optimizer, **how)
     stage = Stage(config, 0)
     gradients = stage.gradients()
     store = Store(gradient_bytes(precision, gradients), stage.state_rows * gradients.nbytes)
