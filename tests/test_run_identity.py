@@ -101,7 +101,7 @@ SMALL = {"layers": 3, "width": 16, "heads": 4, "kv_heads": 2}
         ({"model": {**SMALL, "layers": 4}}, "model.layers"),
         ({"model": {**SMALL, "kv_heads": 4, "dtype": "float64"}}, "model.kv_heads, model.dtype"),
         ({"optimizer": {"staleness": 1}}, "optimizer.staleness"),
-        ({"optimizer": {"lr": 0.1, "eps": 1e-6}, "run": {"seed": 3}}, ""),
+        ({"optimizer": {"lr": 0.1, "eps": 1e-6, "predict": False}, "run": {"seed": 3}}, ""),
         ({"model": {**SMALL, "dropout": 0.1, "recompute": True}}, ""),
         ({"precision": {"compute": "bfloat16"}, "batch": {"microbatch": 2}}, ""),
     ],

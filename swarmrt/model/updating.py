@@ -1,4 +1,4 @@
-"""What an optimizer's step changes of a stage: its parameters and their moments, flat.
+"""The part of a stage that an optimizer changes: its parameters and their moments, flat.
 
 With bfloat16 parameters are updated in float32, and the model computes with a rounded copy.
 """

@@ -1,0 +1,96 @@
+"""What a staleness of 1 costs in quality, and what predicting its weights regains.
+
+    .venv/bin/python scripts/bench_staleness.py [--steps 240] [--seeds 0 1] [--out staleness.json]
+
+Trains the quickstart's model with `swarmrt reference` three ways for each seed, at equal rates and
+tokens, and evaluates the weights on its held-out text. A way of a seed that the file has already is
+not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from swarmrt.config import load_config
+from swarmrt.data import open_data
+from swarmrt.ids import MicrobatchId
+from swarmrt.model.build import build_layers
+from swarmrt.model.generate import load_whole
+
+CONFIG = Path(__file__).parents[1] / "examples" / "quickstart.toml"
+EVALUATED = 16  # microbatches
+WAYS = {
+    "fresh": ("optimizer.staleness=0",),
+    "stale": ("optimizer.staleness=1", "optimizer.predict=false"),
+    "predicted": ("optimizer.staleness=1", "optimizer.predict=true"),
+}
+
+
+def held_out_loss(settings: list[str]) -> float:
+    """Train so in a process of its own, and return the mean loss of its weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "weights.safetensors"
+        command = [sys.executable, "-m", "swarmrt", "reference", str(CONFIG), "--out", str(weights)]
+        command += [part for setting in settings for part in ("--set", setting)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
+        config = load_config(CONFIG, settings)
+        model, data = build_layers(config), open_data(config)
+        whole = load_whole(config, safetensors.torch.load_file(weights))
+    loss_sum, tokens = 0.0, 0
+    with torch.no_grad():
+        for index in range(EVALUATED):
+            microbatch = MicrobatchId(config.run.steps, index, held_out=True)
+            inputs, targets = map(torch.from_numpy, data.microbatch(microbatch))
+            loss_sum += model.loss_sum(whole(inputs, microbatch), targets).item()
+            tokens += targets.numel()
+    return loss_sum / tokens
+
+
+def summary(losses: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Return means over the seeds that have gone all ways, and the share of the gap that is left
+    with prediction."""
+    seeds = set.intersection(*(set(losses[way]) for way in WAYS))
+    if not seeds:
+        return {}
+    fresh, stale, predicted = (statistics.mean(losses[way][seed] for seed in seeds) for way in WAYS)
+    left = (predicted - fresh) / (stale - fresh)
+    return {"fresh": fresh, "stale": stale, "predicted": predicted, "gap_left": left}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--out", type=Path, default=Path("staleness.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = (
+        json.loads(options.out.read_text()) if options.out.exists() else {"steps": options.steps}
+    )
+    if found["steps"] != options.steps:
+        parser.error(f"{options.out} has losses after {found['steps']} steps; give another --out")
+    losses = found.setdefault("held_out_loss", {way: {} for way in WAYS})
+    for seed in options.seeds:
+        for way in options.ways:
+            if str(seed) not in losses[way]:
+                settings = [*WAYS[way], f"run.seed={seed}", f"run.steps={options.steps}"]
+                losses[way][str(seed)] = held_out_loss(settings)
+                found["summary"] = summary(losses)
+                options.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
