@@ -23,12 +23,10 @@ import torch
 
 from swarmrt.config import load_config
 from swarmrt.data import open_data
-from swarmrt.ids import MicrobatchId
-from swarmrt.model.build import build_layers
-from swarmrt.model.generate import load_whole
+from swarmrt.model.evaluation import HeldOut
 
 CONFIG = Path(__file__).parents[1] / "examples" / "quickstart.toml"
-EVALUATED = 16  # microbatches
+SEQUENCES = 64  # of the held-out text
 WAYS = {
     "fresh": ("optimizer.staleness=0",),
     "stale": ("optimizer.staleness=1", "optimizer.predict=false"),
@@ -44,17 +42,10 @@ def held_out_loss(settings: list[str]) -> float:
         command += [part for setting in settings for part in ("--set", setting)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
-        config = load_config(CONFIG, settings)
-        model, data = build_layers(config), open_data(config)
-        whole = load_whole(config, safetensors.torch.load_file(weights))
-    loss_sum, tokens = 0.0, 0
-    with torch.no_grad():
-        for index in range(EVALUATED):
-            microbatch = MicrobatchId(config.run.steps, index, held_out=True)
-            inputs, targets = map(torch.from_numpy, data.microbatch(microbatch))
-            loss_sum += model.loss_sum(whole(inputs, microbatch), targets).item()
-            tokens += targets.numel()
-    return loss_sum / tokens
+        tensors = safetensors.torch.load_file(weights)
+    config = load_config(CONFIG, settings)
+    held_out = HeldOut(config, tensors, open_data(config), SEQUENCES)
+    return held_out.loss(tensors.items())
 
 
 def summary(losses: dict[str, dict[str, float]]) -> dict[str, float]:
