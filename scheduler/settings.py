@@ -27,6 +27,7 @@ class PeerSettings(Recorded, frozen=True):
     record_ttl_s: float  # how long the directory may name a peer that is gone
     most_left: int = 0  # microbatches whose weights' gradients backward may leave for later
     staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    fresh_steps: int = 0  # first ones, whose staleness is 0
     microbatches: int = MANY  # in a step
     eval_microbatches: int = MANY  # in an evaluation
     trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
@@ -60,6 +61,7 @@ class PeerSettings(Recorded, frozen=True):
             record_ttl_s=config.links.record_ttl_s,
             most_left=stage if config.model.split_backward else 0,
             staleness=config.optimizer.staleness,
+            fresh_steps=config.optimizer.fresh_steps,
             microbatches=config.batch.microbatches,
             eval_microbatches=config.evaluation.microbatches,
             trainer_gone_s=trainer_gone_s,
@@ -91,6 +93,7 @@ class TrainerSettings(Recorded, frozen=True):
     record_ttl_s: float  # how long the directory may name a peer that is gone
     resume: bool  # go on from what the peers hold, if that is newer
     staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    fresh_steps: int = 0  # first ones, whose staleness is 0
     microbatch_tokens: int = 0  # targets of each; 0 when a log does not say
     least_loss: float = -math.inf  # that a microbatch can have
     secret: str = ""  # of this incarnation, in hex, for members' keys; without it they have none
@@ -132,6 +135,7 @@ class TrainerSettings(Recorded, frozen=True):
             record_ttl_s=config.links.record_ttl_s,
             resume=resume,
             staleness=config.optimizer.staleness,
+            fresh_steps=config.optimizer.fresh_steps,
             microbatch_tokens=config.batch.microbatch * config.model.sequence,
             least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
             secret=secret,

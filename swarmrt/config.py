@@ -191,9 +191,17 @@ class Optimizer(Section):
     staleness: Literal[0, 1] = Field(
         0, description="1: steps run on the version before, so that the pipeline never drains"
     )
+    fresh_steps: int = Field(
+        0, ge=0, description="with staleness, first steps that run on the version they update"
+    )
     predict: bool = Field(
         True, description="with staleness, they run on what the moments expect of their own version"
     )
+
+    def staleness_of(self, step: int) -> int:
+        """Return how many versions lie between the weights that a step runs on and those that it
+        updates."""
+        return self.staleness if step >= self.fresh_steps else 0
 
 
 class Precision(Section):

@@ -76,11 +76,10 @@ def train_reference(
         set_learning_rate(optimizer, rate)
         if is_finite:
             optimizer.step()
-        if config.optimizer.staleness:  # the next step began before this update was there
-            _copy(expected, parameters)
+        # a stale step began before this update was there
+        _copy(expected if config.optimizer.staleness_of(step + 1) else masters, parameters)
+        if config.optimizer.staleness:
             expected = _expected(config, step + 1, optimizer, masters)
-        else:
-            _copy(masters, parameters)
         if on_step is not None:
             on_step(step + 1, loss_sum / tokens, rate)
     _copy(masters, parameters)

@@ -39,7 +39,7 @@ class Graph(NamedTuple):
     inputs: Tensor
     targets: Tensor | None
     end: Tensor | None  # the output, or the loss sum; None when it is to be computed again
-    version: int  # of the weights
+    step: int  # whose copy it ran on
 
 
 class Copy(NamedTuple):
@@ -60,7 +60,7 @@ class Running(NamedTuple):
 class Left(NamedTuple):
     """The work that backward leaves for `add_weight_gradients`."""
 
-    version: int  # whose accumulator they belong to
+    step: int  # whose accumulator they belong to
     factors: list[Factors]
 
 
@@ -94,6 +94,7 @@ class Stage:
         self._kind = config.model.kind
         self._recompute = config.model.recompute
         self._mixed = config.precision.compute == "bfloat16"
+        self._optimizer = config.optimizer
         self._staleness = config.optimizer.staleness
         self._weight_gradients = WeightGradients()
         self._range = (first, first + layers[stage_index])
@@ -119,10 +120,10 @@ class Stage:
         self._weight_gradients.split(layers)
         return Running(layers, flat, Accumulators(flat, layers.trainable()))
 
-    def _running_on(self, version: int) -> Running:
-        """The copy for steps that run on a version, which is the newest or, with staleness, the
-        one before."""
-        return self._running[version % len(self._running)]
+    def _running_in(self, step: int) -> Running:
+        """The copy that a step runs on, which updates the newest version or, with staleness, the
+        one after."""
+        return self._running[step % len(self._running)]
 
     @property
     def num_parameters(self) -> int:
@@ -145,8 +146,7 @@ class Stage:
         Without side effects. A held-out microbatch runs in eval mode and leaves no graph.
         """
         training = not microbatch.held_out
-        version = self._runs_on(microbatch)
-        layers = self._layers_for(microbatch, version)
+        layers = self._layers_for(microbatch)
         if layers.training != training:
             layers.train(training)
         inputs = inputs.detach().to(self.device)
@@ -160,18 +160,22 @@ class Stage:
             output=None if self.is_last else end.detach(),
             loss_sum=end.item() if self.is_last else None,
             tokens=tokens,
-            graph=Graph(microbatch, inputs, targets, end if keeps_graph else None, version)
+            graph=Graph(
+                microbatch, inputs, targets, end if keeps_graph else None, self._step_of(microbatch)
+            )
             if training
             else None,
         )
 
-    def _runs_on(self, microbatch: MicrobatchId) -> int:
-        """The version whose weights it needs."""
-        return microbatch.runs_on(self._staleness) if self._staleness else self.version
+    def _step_of(self, microbatch: MicrobatchId) -> int:
+        """The step whose copy it runs on: without staleness there is one, for whatever is asked."""
+        return microbatch.step if self._staleness else self.version
 
-    def _layers_for(self, microbatch: MicrobatchId, version: int) -> Slice:
-        """The layers with the weights of a version as it is, or as a step runs on it."""
-        return (self._newest if microbatch.held_out else self._running_on(version)).layers
+    def _layers_for(self, microbatch: MicrobatchId) -> Slice:
+        """The layers with the newest weights, or with those that its step runs on."""
+        if microbatch.held_out:
+            return self._newest.layers
+        return self._running_in(self._step_of(microbatch)).layers
 
     def _compute(
         self,
@@ -208,11 +212,11 @@ class Stage:
         linear layers are left to `add_weight_gradients`.
         """
         graph, forwarded.graph = forwarded.graph, None
-        if graph is None or not 0 <= self.version - graph.version <= self._staleness:
+        if graph is None or not 0 <= graph.step - self.version <= self._staleness:
             raise ValueError("this forward has no graph any more, or is of another version")
         end = graph.end
         if end is None:  # activation recomputation: Chen et al. 2016, "sublinear memory cost"
-            layers = self._running_on(graph.version).layers
+            layers = self._running_in(graph.step).layers
             batch = (graph.microbatch, graph.inputs, graph.targets)
             end = self._compute(layers, *batch, keeps_graph=True)
         if end.requires_grad:
@@ -226,8 +230,8 @@ class Stage:
                 self._weight_gradients.take()  # or the next microbatch's would be with them
                 raise
             if later:
-                forwarded.left = Left(graph.version, self._weight_gradients.take())
-        self._running_on(graph.version).gradients.collect()
+                forwarded.left = Left(graph.step, self._weight_gradients.take())
+        self._running_in(graph.step).gradients.collect()
         return None if self.is_first else _or_zeros(graph.inputs.grad, graph.inputs)
 
     def _input_grad_only(
@@ -245,7 +249,7 @@ class Stage:
             return
         for factors in left.factors:
             factors.add()
-        self._running_on(left.version).gradients.collect()
+        self._running_in(left.step).gradients.collect()
 
     def gradients(self, step: int | None = None) -> Tensor:
         """The flat sums [num_parameters] of a step, a live view, in at least float32.
@@ -253,7 +257,7 @@ class Stage:
         The step is by default the one that comes next to be applied.
         """
         step = self.version if step is None else step
-        return self._running_on(step - self._staleness).gradients.sums
+        return self._running_in(step).gradients.sums
 
     def named_gradients(self) -> dict[str, Tensor]:
         """Return `gradients()` by the parameters' names in the whole model."""
@@ -303,12 +307,18 @@ class Stage:
         return self.digest()
 
     def _expect(self) -> None:
-        """Make the copy for the steps that run on this version ready for them."""
-        running = self._running_on(self.version)
-        if running.flat is not self._newest.flat:
-            with torch.no_grad():
-                self._updated.expect(self.version, running.flat.values)
-        running.gradients.clear()
+        """Make the copies ready for the steps that run on this version."""
+        own, newest = self._running_in(self.version), self._newest.flat
+        if not self._staleness:
+            own.gradients.clear()
+            return
+        following = self._running_in(self.version + 1)
+        with torch.no_grad():
+            if self._optimizer.staleness_of(self.version) == 0:
+                own.flat.values.copy_(newest.values)
+            if self._optimizer.staleness_of(self.version + 1) == 1:
+                self._updated.expect(self.version, following.flat.values)
+        following.gradients.clear()
 
     def digest(self) -> str:
         """Return the digest of the trained parameters; with bfloat16, of their float32 masters."""
@@ -357,7 +367,7 @@ class Stage:
         state = {f"model.{name}": tensor for name, tensor in layers.tensors().items()}
         state |= self._updated.state()
         if self._staleness:
-            before = self._running_on(version - 1).flat
+            before = self._running_in(version).flat
             state |= {f"previous.{name}": values for name, values in before.named(before.values)}
         return state
 

@@ -50,8 +50,9 @@ class Loop:
 
     def train(self, steps: int) -> dict[str, Tensor]:
         for step in range(steps):
-            before = max(0, step - 1)
-            self._update(step, self._gradient(step, self._runs_on(before)))
+            is_fresh = step < self.config.optimizer.fresh_steps
+            weights = self.versions[-1] if is_fresh else self._runs_on(max(0, step - 1))
+            self._update(step, self._gradient(step, weights))
         return self.versions[-1]
 
     def _runs_on(self, version: int) -> dict[str, Tensor]:
@@ -114,13 +115,15 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     )
 
 
+@pytest.mark.parametrize("fresh_steps", [0, 3])
 @pytest.mark.parametrize("predicts", [True, False])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_the_reference_is_the_delay_that_is_meant_and_nothing_else(
-    kind: dict[str, Any], predicts: bool
+    kind: dict[str, Any], predicts: bool, fresh_steps: int
 ) -> None:
-    """Step s runs on version s - 1, or on what is expected of version s, and updates version s."""
-    config = run({**kind, "predict": predicts})
+    """Step s runs on version s - 1, or on what is expected of version s, and updates version s. The
+    first ones run on the version that they update if that is wanted."""
+    config = run({**kind, "predict": predicts, "fresh_steps": fresh_steps})
     assert difference(train_reference(config, 6), Loop(config).train(6)) < 1e-10
 
 
@@ -162,34 +165,41 @@ def update(stages: list[Stage], config: RunConfig, tokens: int) -> None:
 
 
 def overlapped(stages: list[Stage], data: Data, config: RunConfig, steps: int) -> int:
-    """Make so many versions, each while the step after it is computed already; its tokens."""
+    """Make so many versions, each while the step after it is computed already, if that is stale;
+    its tokens."""
     tokens = compute(stages, data, config, 0)
     for step in range(1, steps + 1):
-        newer = compute(stages, data, config, step)
-        update(stages, config, tokens)
+        if step >= config.optimizer.fresh_steps:
+            newer = compute(stages, data, config, step)
+            update(stages, config, tokens)
+        else:
+            update(stages, config, tokens)
+            newer = compute(stages, data, config, step)
         tokens = newer
     return tokens
 
 
+@pytest.mark.parametrize("fresh_steps", [0, 1, 3])
 @pytest.mark.parametrize("predicts", [True, False])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_stages_whose_steps_overlap_equal_the_reference(
-    kind: dict[str, Any], predicts: bool
+    kind: dict[str, Any], predicts: bool, fresh_steps: int
 ) -> None:
-    config = run({**kind, "predict": predicts})
+    config = run({**kind, "predict": predicts, "fresh_steps": fresh_steps})
     stages = build(config)
     overlapped(stages, open_data(config), config, 5)
     weights = {name: t for stage in stages for name, t in stage.named_parameters_state().items()}
     assert difference(weights, train_reference(config, 5)) < 1e-10
 
 
+@pytest.mark.parametrize("fresh_steps", [0, 4])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("kind", [ADAMW, MOMENTUM], ids=["adamw", "momentum"])
 def test_a_newcomer_runs_both_open_steps_on_the_very_same_weights(
-    kind: dict[str, Any], dtype: str
+    kind: dict[str, Any], dtype: str, fresh_steps: int
 ) -> None:
-    """The one that is to be committed next, and the one after it."""
-    config = run(kind, dtype)
+    """The one that is to be committed next, the last fresh one maybe, and the one after it."""
+    config = run({**kind, "fresh_steps": fresh_steps}, dtype)
     stages, newcomers, data = build(config), build(config), open_data(config)
     overlapped(stages, data, config, 3)
     for stage, newcomer in zip(stages, newcomers, strict=True):

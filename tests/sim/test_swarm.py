@@ -32,6 +32,18 @@ def test_every_microbatch_counts_once_and_replicas_agree(
     assert all(len(peer.history) == 5 for peer in world.peers.values())
 
 
+@pytest.mark.parametrize("replicas", SHAPES, ids=str)
+@pytest.mark.parametrize("fresh_steps", [1, 3, 9])
+def test_the_first_steps_may_be_fresh_and_later_ones_overlap(
+    replicas: list[int], fresh_steps: int
+) -> None:
+    world = World(replicas, 3, steps=7, staleness=1, fresh_steps=fresh_steps)
+    world.run()
+    assert [report.version for report in world.disk.steps] == [1, 2, 3, 4, 5, 6, 7]
+    assert [report.version for report in world.disk.evaluations] == [2, 4, 6, 7]
+    assert all(len(peer.history) == 7 for peer in world.peers.values())
+
+
 def test_all_replicas_are_used() -> None:
     world = World([2, 3, 2], seed=3, steps=4, microbatches=12, service_s=(0.2, 0.2))
     world.run()

@@ -151,5 +151,7 @@ class Computing:
     def _check_weights(self, mb: MicrobatchId) -> None:
         """Check that the version that it runs on is here: the newest, or with staleness the one
         before."""
-        behind = self._state.version - mb.runs_on(self._settings.staleness)
-        assert 0 <= behind <= self._settings.staleness, f"{mb} at version {self._state.version}"
+        is_fresh = mb.step < self._settings.fresh_steps
+        staleness = 0 if is_fresh else self._settings.staleness
+        behind = self._state.version - mb.runs_on(staleness)
+        assert 0 <= behind <= staleness, f"{mb} at version {self._state.version}"

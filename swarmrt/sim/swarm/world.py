@@ -67,6 +67,7 @@ class World:
         queue_s: float = 5.0,
         retained_frames: int = 1000,
         staleness: int = 0,
+        fresh_steps: int = 0,
         weather: Weather = Weather(),  # noqa: B008 - it is frozen
         skew_s: float = 0.0,
         drift: float = 0.0,
@@ -100,7 +101,11 @@ class World:
                 "model": {"sequence": TOKENS},
                 "stages": {"count": len(replicas)},
                 "batch": {"microbatch": 1, "microbatches": microbatches},
-                "optimizer": {"staleness": staleness, "not_finite": not_finite},
+                "optimizer": {
+                    "staleness": staleness,
+                    "fresh_steps": fresh_steps,
+                    "not_finite": not_finite,
+                },
                 "evaluation": {"every_steps": eval_every, "microbatches": eval_microbatches},
                 "links": {
                     "queue_s": queue_s,

@@ -1,7 +1,8 @@
 """The versions of a seat whose replicas commit together.
 
 Rules:
-- A step runs on the version that it updates, or on the one before, by the staleness.
+- A step runs on the version that it updates, or on the one before, by the staleness. The first ones
+  may be fresh while later ones are not.
 - What comes of a step counts until its version is made, or it is skipped.
 - A gradient that is added voids the round that reduces its step.
 """
@@ -25,6 +26,7 @@ class SyncVersions(Versions):
         self.reducing = Reducing(seat.me, *sizes, seat.store)
         self.skipping = -1  # the step of which nothing is to be computed any more
         self._seat, self._staleness = seat, settings.staleness
+        self._fresh_steps = settings.fresh_steps
 
     # ------------------------------------------------------------------ which weights
 
@@ -33,7 +35,8 @@ class SyncVersions(Versions):
         return self._seat.version
 
     def runs_on(self, microbatch: MicrobatchId) -> int:
-        return microbatch.runs_on(self._staleness)
+        is_fresh = microbatch.commits_in < self._fresh_steps
+        return microbatch.runs_on(0 if is_fresh else self._staleness)
 
     def is_too_early(self, microbatch: MicrobatchId) -> bool:
         """Return whether it needs more than the next version."""

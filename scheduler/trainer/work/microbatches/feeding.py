@@ -2,7 +2,7 @@
 
 Rules:
 - With a staleness of 1, a step runs on the version before its own, so that the next step is open
-  while this one is reduced.
+  while this one is reduced. The first ones may be fresh: each waits for its version.
 - Evaluations of a version run beside the next step.
 """
 
@@ -24,9 +24,10 @@ class Feeding:
         run.serve()
         run.begin_books()
         run.dispatch.clear()
-        for step in range(run.version, run.version + run.settings.staleness):
+        *older, newest = self._open_steps()
+        for step in older:
             self._feed(step)
-        self._open_newest(now)
+        self._open_newest([newest], now)
 
     def next_step(self, now: float) -> None:
         """Open one more step, as another version is here: the step that made it is over."""
@@ -34,17 +35,25 @@ class Feeding:
         run.books.close(run.version - 1)
         run.dispatch.drop(run.version - 1)
         run.receipts.drop(run.version - 1)
-        if run.version not in run.books.steps:
+        new = [step for step in self._open_steps() if step not in run.books.steps]
+        if run.version in new:
             run.books.open(run.version)
         run.evaluation = self._new_evaluation()
-        self._open_newest(now)
+        self._open_newest(new, now)
 
-    def _open_newest(self, now: float) -> None:
+    def _open_steps(self) -> list[int]:
+        """Return the steps that may be worked on at this version."""
+        version, settings = self._run.version, self._run.settings
+        is_next_stale = settings.staleness and version + 1 >= settings.fresh_steps
+        return [version, version + 1] if is_next_stale else [version]
+
+    def _open_newest(self, steps: list[int], now: float) -> None:
         run = self._run
         run.pace.begin_step()
         run.pace.step_began_at = now
         run.dispatch.open(run.evaluation.pending())
-        self._feed(run.version + run.settings.staleness)
+        for step in steps:
+            self._feed(step)
 
     def _feed(self, step: int) -> None:
         """Give a step's microbatches to be sent, as the window allows."""

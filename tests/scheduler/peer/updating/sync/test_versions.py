@@ -11,8 +11,8 @@ from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 from tests.scheduler.peer_core import ME, Peer, mb
 
 
-def versions(staleness: int, version: int = 3) -> SyncVersions:
-    seat = Peer(staleness=staleness).core.seat
+def versions(staleness: int, version: int = 3, fresh_steps: int = 0) -> SyncVersions:
+    seat = Peer(staleness=staleness, fresh_steps=fresh_steps).core.seat
     seat.version = version
     return SyncVersions(seat)
 
@@ -29,6 +29,17 @@ def test_a_step_runs_on_the_version_that_it_updates_or_the_one_before(staleness:
     ]
     too_early = [step for step, one in enumerate(steps) if asked.is_too_early(one)]
     assert too_early == list(range(newest + 2, 7)), "one more may wait for its version"
+
+
+def test_the_last_fresh_step_and_the_first_stale_one_run_on_the_same_version() -> None:
+    asked = versions(staleness=1, fresh_steps=4)
+    steps = [mb(0, step) for step in range(7)]
+    assert [asked.runs_on(one) for one in steps] == [0, 1, 2, 3, 3, 4, 5]
+    assert [step for step, one in enumerate(steps) if asked.is_open(one)] == [3, 4]
+    asked = versions(staleness=1, fresh_steps=5)
+    assert [step for step, one in enumerate(steps) if asked.is_open(one)] == [3]
+    too_early = [step for step, one in enumerate(steps) if asked.is_too_early(one)]
+    assert too_early == [6], "4 and 5 are for the next version"
 
 
 def test_an_evaluation_runs_on_the_version_that_it_is_of() -> None:
