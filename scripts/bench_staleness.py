@@ -1,8 +1,8 @@
-"""What a staleness of 1 costs in quality, and what predicting its weights regains.
+"""What a staleness of 1 costs in quality, and what prediction and fresh first steps regain.
 
     .venv/bin/python scripts/bench_staleness.py [--steps 240] [--seeds 0 1] [--out staleness.json]
 
-Trains the quickstart's model with `swarmrt reference` three ways for each seed, at equal rates and
+Trains the quickstart's model with `swarmrt reference` four ways for each seed, at equal rates and
 tokens, and evaluates the weights on its held-out text. A way of a seed that the file has already is
 not trained again.
 """
@@ -30,7 +30,8 @@ SEQUENCES = 64  # of the held-out text
 WAYS = {
     "fresh": ("optimizer.staleness=0",),
     "stale": ("optimizer.staleness=1", "optimizer.predict=false"),
-    "predicted": ("optimizer.staleness=1", "optimizer.predict=true"),
+    "predicted": ("optimizer.staleness=1",),
+    "begun_fresh": ("optimizer.staleness=1", "optimizer.fresh_steps=40"),
 }
 
 
@@ -48,15 +49,15 @@ def held_out_loss(settings: list[str]) -> float:
     return held_out.loss(tensors.items())
 
 
-def summary(losses: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Return means over the seeds that have gone all ways, and the share of the gap that is left
-    with prediction."""
-    seeds = set.intersection(*(set(losses[way]) for way in WAYS))
+def summary(losses: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return for each way the mean loss of the seeds that have gone all ways, and the share of the
+    gap between the first two."""
+    seeds = sorted(set.intersection(*(set(losses[way]) for way in WAYS)))
     if not seeds:
         return {}
-    fresh, stale, predicted = (statistics.mean(losses[way][seed] for seed in seeds) for way in WAYS)
-    left = (predicted - fresh) / (stale - fresh)
-    return {"fresh": fresh, "stale": stale, "predicted": predicted, "gap_left": left}
+    means = {way: statistics.mean(losses[way][seed] for seed in seeds) for way in WAYS}
+    gap = means["stale"] - means["fresh"]
+    return {way: {"loss": m, "gap": (m - means["fresh"]) / gap} for way, m in means.items()}
 
 
 def main() -> None:

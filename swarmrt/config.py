@@ -192,7 +192,7 @@ class Optimizer(Section):
         0, description="1: steps run on the version before, so that the pipeline never drains"
     )
     fresh_steps: int = Field(
-        0, ge=0, description="with staleness, first steps that run on the version they update"
+        40, ge=0, description="with staleness, first steps that run on the version they update"
     )
     predict: bool = Field(
         True, description="with staleness, they run on what the moments expect of their own version"

@@ -30,7 +30,7 @@ def run(optimizer: dict[str, Any], dtype: str = "float64") -> RunConfig:
             "model": model,
             "stages": {"layers": [1, 1]},
             "batch": {"microbatch": 2, "microbatches": 2},
-            "optimizer": {"staleness": 1, **optimizer},
+            "optimizer": {"staleness": 1, "fresh_steps": 0, **optimizer},
             "data": {"source": __file__},
         },
         "test",

@@ -23,6 +23,7 @@ from swarmrt.model.stage import Stage
 ROOT = Path(__file__).parents[2]
 OWN: dict[str, Any] = {"kind": "examples.custom_model:build", "options": {"width": 16, "depth": 2}}
 ADAMW = {"lr": 0.01, "warmup_steps": 2, "clip_norm": 0.5}
+STALE = {"staleness": 1, "fresh_steps": 0}
 SGD = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "clip_norm": 0.5, "warmup_steps": 0}
 
 
@@ -109,7 +110,7 @@ def test_stages_equal_the_reference(text: Path, cut: tuple[int, ...]) -> None:
 
 def test_stale_steps_overlap_and_equal_the_reference(text: Path) -> None:
     """With a staleness of 1 a step is computed before the one before it is applied."""
-    config = run(text, (2, 2), {**ADAMW, "staleness": 1})
+    config = run(text, (2, 2), {**ADAMW, **STALE})
     stages, data = build(config), open_data(config)
     tokens = compute(stages, data, config, 0)
     for step in range(1, 5):
@@ -137,7 +138,7 @@ def test_overlapping_steps_of_ready_made_modules_have_gradients_of_their_own(
     (tmp_path / "ready_made.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(tmp_path)
     own = {"kind": "ready_made:build", "layers": 2}
-    config = run(text, (2,), {**ADAMW, "staleness": 1}, **own)
+    config = run(text, (2,), {**ADAMW, **STALE}, **own)
     stages, data = build(config), open_data(config)
     for step in (0, 1):
         compute(stages, data, config, step)
@@ -164,7 +165,7 @@ def test_skipped_step_leaves_the_weights_and_the_reference_skips_it_too(
     (tmp_path / "spoiled_data.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(tmp_path)
     own = {"kind": "spoiled_data:build", "layers": 2}
-    optimizer = {**ADAMW, "staleness": staleness, "not_finite": "skip"}
+    optimizer = {**ADAMW, "staleness": staleness, "fresh_steps": 0, "not_finite": "skip"}
     config = run(text, (1, 1), optimizer, **own)
     stages, data = build(config), open_data(config)
     bad = data.microbatch(MicrobatchId(1, 0))[1]
@@ -269,7 +270,7 @@ def test_the_loss_goes_down(text: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "optimizer", [ADAMW, SGD, {**ADAMW, "staleness": 1}], ids=["adamw", "sgd", "stale adamw"]
+    "optimizer", [ADAMW, SGD, {**ADAMW, **STALE}], ids=["adamw", "sgd", "stale adamw"]
 )
 def test_loaded_state_continues_to_the_bit(
     text: Path, optimizer: dict[str, Any], dtype: str
@@ -376,7 +377,7 @@ def test_update_that_is_made_in_slices_is_that_of_a_step_and_whoever_adopts_it_i
 ) -> None:
     """Parameters and moments. Torch rounds the ends of a slice differently, which is why all adopt
     the same bytes."""
-    config = run(text, (4,), {**kind, "staleness": staleness}, dtype=dtype)
+    config = run(text, (4,), {**kind, "staleness": staleness, "fresh_steps": 0}, dtype=dtype)
     whole, owner, other = (Stage(config, 0) for _ in range(3))
     draws = torch.Generator().manual_seed(0)
     size = whole.num_parameters

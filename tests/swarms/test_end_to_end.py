@@ -170,7 +170,7 @@ def test_int8_gradients_and_recomputation_follow_the_reference(exact: Path, tmp_
 def test_own_model_equals_the_reference_also_when_steps_overlap(tmp_path: Path) -> None:
     config = ROOT / "examples" / "custom_model.toml"
     smaller = ("model.dtype=float64", "model.sequence=32", "run.steps=20", "batch.microbatches=6")
-    overrides = (*smaller, "optimizer.staleness=1")
+    overrides = (*smaller, "optimizer.staleness=1", "optimizer.fresh_steps=4")
     assert trained_difference(config, tmp_path, "2,1,2", *overrides) < 1e-9
 
 
@@ -228,6 +228,7 @@ def test_faults_of_all_kinds_cost_no_gradient(exact: Path, tmp_path: Path, stale
     # half a second for a step on any machine, for a newcomer to come in; more steps would amplify
     # rounding
     overrides = {"run.steps": 40, "batch.microbatches": 20, "optimizer.staleness": staleness}
+    overrides["optimizer.fresh_steps"] = 2
     speeds = [[Speed(0.015, 0.03)]] * 3
     with lab.LocalSwarm(
         exact, [2, 2, 2], run_dir=run_dir, overrides=overrides, threads=1, speeds=speeds

@@ -115,6 +115,7 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
         "data.source": text,
         "batch.microbatches": setting.microbatches,
         "optimizer.staleness": setting.staleness,
+        "optimizer.fresh_steps": 0,
     }
     run_dir = folder / setting.name
     replicas = [len(speeds) for speeds in setting.speeds]

@@ -58,6 +58,7 @@ class Scenario:
     drift: float
     faults: tuple[Fault, ...]
     staleness: int = 0
+    fresh_steps: int = 0
     service_s: tuple[float, float] = LONG_S  # of each peer, from this range
     sizes: Sizes | None = None
     links: tuple[tuple[PeerId, Link], ...] = ()
@@ -71,7 +72,8 @@ class Scenario:
         head = (
             f"seed {self.seed}: replicas {list(self.replicas)}, {self.steps} steps of "
             f"{self.microbatches} microbatches, {self.retained_frames} frames retained, "
-            f"staleness {self.staleness}, forwards of {self.service_s[0]} to {self.service_s[1]} s"
+            f"staleness {self.staleness} after {self.fresh_steps} steps, "
+            f"forwards of {self.service_s[0]} to {self.service_s[1]} s"
         )
         links = [f"{host} at {link}" for host, link in self.links]
         sizes = [str(self.sizes)] if self.sizes is not None else []
@@ -126,6 +128,7 @@ def _draw_long(seed: int) -> Scenario:
         drift=rng.choice((0.0, 0.02)),
         faults=tuple(faults),
         staleness=rng.choice((0, 1)),
+        fresh_steps=rng.choice((0, 0, 1, 2)),
     )
 
 
@@ -170,6 +173,7 @@ def play(scenario: Scenario) -> Outcome:
         queue_s=scenario.queue_s,
         retained_frames=scenario.retained_frames,
         staleness=scenario.staleness,
+        fresh_steps=scenario.fresh_steps,
         skew_s=scenario.skew_s,
         drift=scenario.drift,
         service_s=scenario.service_s,
