@@ -17,6 +17,7 @@ from swarmrt.scheduler.instructions import RunForward
 from tests.processes import PATIENCE_S
 from tests.swarms.test_end_to_end import check_logs, difference_to_reference
 from tests.swarms.test_end_to_end import exact as exact
+from tests.swarms.test_spares import follows
 
 pytestmark = pytest.mark.swarm
 
@@ -86,6 +87,10 @@ def test_spares_take_both_seats_of_a_killed_process_over_without_a_checkpoint(
         swarm.wait(step=1)
         swarm.wait_until(lambda: _are_spares(swarm, spare), "two spares", PATIENCE_S)
         swarm.wait(step=swarm.version + 2)
+        logs = [spare.folder / f"stage-{stage}" / "events.jsonl" for stage in (0, 2)]
+        swarm.wait_until(
+            lambda: all(follows(log, swarm.version) for log in logs), "both to follow", PATIENCE_S
+        )
         only, killed_at = swarm.peers(0)[0], time.monotonic()
         only.kill()
         swarm.wait(step=swarm.version + 3)
@@ -93,9 +98,9 @@ def test_spares_take_both_seats_of_a_killed_process_over_without_a_checkpoint(
         swarm.trainer.terminate()
         swarm.finish()
     assert {peer_of(member) for member in members} == {spare.peer_id}
-    for stage in (0, 2):
-        at = _first_forward_at(spare.folder / f"stage-{stage}" / "events.jsonl")
-        print(f"{at - killed_at:.3f} s from the kill to the first microbatch of stage {stage}")
+    for log in logs:
+        at = _first_forward_at(log)
+        print(f"{at - killed_at:.3f} s from the kill to the first microbatch of {log.parent.name}")
     audit = swarm.audit()
     assert audit.passed and not audit.rollbacks, audit.violations
     settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]

@@ -10,11 +10,19 @@ import pytest
 from swarmrt import lab
 from swarmrt.lab.swarm.parts import Peer
 from swarmrt.observe.log import what_happened
+from swarmrt.scheduler.events import Stepped
 from swarmrt.scheduler.instructions import RunForward
 from tests.processes import PATIENCE_S
 from tests.swarms.test_end_to_end import EXACT, difference_to_reference
 
 pytestmark = pytest.mark.swarm
+
+
+def follows(log: Path, version: int) -> bool:
+    """Return whether a spare has made this version, by its log. Until then the death of its stage's
+    only replica loses the version: nobody waits for a spare."""
+    made = (record.event for record in what_happened(log) if isinstance(record.event, Stepped))
+    return any(event.version >= version for event in made)
 
 
 def first_forward_at(spare: Peer) -> float:
@@ -39,6 +47,8 @@ def test_spare_takes_over_when_the_only_replica_is_killed(tmp_path: Path) -> Non
         swarm.wait_until(lambda: shown in swarm.trainer.output(), shown, PATIENCE_S)
         swarm.wait(step=swarm.version + 3)
         assert swarm.members(1) == (only.seat,)
+        log = spare.folder / "events.jsonl"
+        swarm.wait_until(lambda: follows(log, swarm.version), "the spare to follow", PATIENCE_S)
         killed_at = time.monotonic()
         only.kill()
         swarm.wait_for_member(spare)
