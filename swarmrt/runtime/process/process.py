@@ -10,7 +10,7 @@ import torch
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.process.clock import Deadlines
 from swarmrt.runtime.process.event_log import EventLog
-from swarmrt.scheduler.events import DeadlinePassed
+from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
 from swarmrt.scheduler.recording import Header, Record
 from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
@@ -37,6 +37,12 @@ class Process(Turns[Sequence[torch.Tensor]]):
         self._log = log
         self._deadlines = Deadlines(lambda name: self.feed(DeadlinePassed(name)))
         log.write(Header(settings))
+
+    def feed(self, event: Event, payload: Sequence[torch.Tensor] | None = None) -> None:
+        """Feed an event. Once the core has stopped nothing is kept: its process may go on for
+        other seats, and others go on talking."""
+        if self._goes_on:
+            super().feed(event, payload)
 
     def crash(self, bug: BaseException) -> None:
         """End the process with this exception."""

@@ -1,13 +1,21 @@
-"""The log that a real process writes."""
+"""A real process around a core, and the log that it writes."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
+import torch
+
+from swarmrt.messages import Finish
+from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.process.event_log import EventLog
-from swarmrt.scheduler.events import CheckpointFailed
+from swarmrt.runtime.process.process import Process
+from swarmrt.scheduler.events import CheckpointFailed, Received, Started
+from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.recording import Record, of_json
+from tests.scheduler.peer_core import TRAINER, Peer
 
 
 def test_text_that_is_no_utf8_is_logged(tmp_path: Path) -> None:
@@ -42,3 +50,23 @@ def test_lines_wait_for_the_messages_that_leave_together(tmp_path: Path) -> None
     assert [json.loads(line)["line"] for line in path.read_text().splitlines()] == [1, 2, 3]
     log.close()
     log.flush()
+
+
+def test_core_that_has_stopped_keeps_nothing_of_what_still_comes(tmp_path: Path) -> None:
+    """Another seat of its process goes on, and so do those who talk to it."""
+    peer, acted = Peer().core, list[Instruction]()
+
+    async def story() -> None:
+        log = EventLog(tmp_path / "events.jsonl")
+        process = Process(peer.seat.settings, acted.append, log, Failpoints())
+        process.feed(Started())
+        process.feed(Received(TRAINER, Finish("it is over")))
+        stop = await process.stopped
+        assert stop.reason == "it is over"
+        tensors = [torch.zeros(1)]
+        for _ in range(100):
+            process.feed(Received(TRAINER, Finish("again")), tensors)
+        assert not process._waiting
+        process.close()
+
+    asyncio.run(story())
