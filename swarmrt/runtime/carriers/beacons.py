@@ -36,13 +36,19 @@ from swarmrt.wire.kinds import Hello
 
 log = logging.getLogger("swarmrt.beacons")
 
-UNANSWERED = 2  # beacons in a row, and the link is used as well
+UNANSWERED = 2  # beacons of each seat in a row, and the link is used as well
 HOPELESS = 16  # unanswered ones in a row: from then on only each 16th is sent by UDP
-WORDS = Rate(64, 20)  # datagrams of one peer that are taken: ten times what it sends
+WORDS = Rate(64, 20)  # datagrams of one seat that are taken: ten times what it sends
 MAX_QUEUED = 1024  # datagrams on their way out: more are lost, as datagrams may be
 
 Address = tuple[str, int]
 OnBeacon = Callable[[PeerId, Message, Sequence[torch.Tensor]], None]
+NumSeats = Callable[[PeerId], int]
+
+
+def one_seat(_: PeerId) -> int:
+    """Return how many seats a peer may beacon for, where nothing else is known of it."""
+    return 1
 
 
 @dataclass(eq=False)
@@ -56,6 +62,7 @@ class Agreement:
     addresses: Sequence[Address] = ()
     sent: int = 0
     answered: int = -UNANSWERED
+    seats: set[int] = field(default_factory=set)  # of this process, that beacon there, by stage
     is_open: bool = False  # the other end has said hello, and may send
     words: Bucket = field(default_factory=lambda: Bucket(WORDS, 0.0))
 
@@ -75,15 +82,17 @@ class Beacons:
         port: int = 0,
         announced: Sequence[str] = (),
         bound: Sequence[socket.socket] = (),
+        num_seats: NumSeats = one_seat,
     ) -> None:
         """Listen at these IP addresses, at a port or at any (0), if there are no sockets `bound`
         there already. `visible` are the addresses that stand for 0.0.0.0 and ::; `announced` are
         told to others instead of all that. Without
-        `reach` datagrams are sent to any address. What is refused is counted in `refused`."""
+        `reach` datagrams are sent to any address. What is refused is counted in `refused`. Of
+        each peer as many are taken as `num_seats` of it send."""
         self._listen, self._visible, self._reach = listen, visible, reach
         self._port, self._announced, self._bound = port, announced, list(bound)
         self._refused: Counter[str] = Counter() if refused is None else refused
-        self._on_beacon, self._faults = on_beacon, faults
+        self._on_beacon, self._faults, self._num_seats = on_beacon, faults, num_seats
         self._sockets: dict[socket.AddressFamily, asyncio_dgram.aio.DatagramServer] = {}
         self._by_key: dict[bytes, Agreement] = {}
         self._by_peer: dict[PeerId, list[Agreement]] = {}  # the newest last
@@ -172,12 +181,13 @@ class Beacons:
         agreement = agreements[-1]
         assert agreement.theirs is not None
         agreement.sent += 1
+        agreement.seats.add(beacon.stage)
         unanswered = agreement.sent - agreement.answered
         if unanswered <= HOPELESS or not agreement.sent % HOPELESS:
             datagram = agreement.theirs.seal(agreement.sent, beacon)
             for address in agreement.addresses:
                 self._queue(datagram, address)
-        return unanswered <= UNANSWERED
+        return unanswered <= UNANSWERED * len(agreement.seats)
 
     def _is_disturbed(self, peer: PeerId) -> bool:
         faults = self._faults
@@ -228,7 +238,8 @@ class Beacons:
                 agreement.answered = counter
                 agreement.addresses = (address,)  # of those that it announced, this one answers
         elif isinstance(message, Beacon) and counter > agreement.received:
-            if not agreement.words.take(1, asyncio.get_running_loop().time()):
+            its_share = 1 / self._num_seats(agreement.peer)
+            if not agreement.words.take(its_share, asyncio.get_running_loop().time()):
                 self._refused["datagrams"] += 1
                 return
             agreement.received = counter

@@ -15,7 +15,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.runtime.access.door import GuardedDoor
-from swarmrt.runtime.carriers.beacons import Beacons, OnBeacon
+from swarmrt.runtime.carriers.beacons import Beacons, NumSeats, OnBeacon, one_seat
 from swarmrt.runtime.carriers.carriers import Carrier
 from swarmrt.runtime.carriers.direct import DirectCarrier
 from swarmrt.runtime.carriers.libp2p import Libp2pCarrier
@@ -92,8 +92,8 @@ class Network:
             carriers.append(Libp2pCarrier(daemon))
         return carriers
 
-    def beacons(self, on_beacon: OnBeacon) -> Beacons:
-        """Sockets for beacons, where links listen too."""
+    def beacons(self, on_beacon: OnBeacon, num_seats: NumSeats = one_seat) -> Beacons:
+        """Sockets for beacons, where links listen too; a peer may beacon for `num_seats` of it."""
         return Beacons(
             self.place.hosts,
             self.daemon.hosts(),
@@ -104,6 +104,7 @@ class Network:
             port=self.place.ports.udp,
             announced=self.place.announced_udp,
             bound=self.listening.udp,
+            num_seats=num_seats,
         )
 
     @property

@@ -50,11 +50,11 @@ STRANGERS_SHARE_BYTES = 2 * MAX_PROBE_BYTES
 STRANGERS = Limits.each(16 << 10, {Probe: MAX_PROBE_BYTES, Probed: MAX_PROBE_BYTES})
 
 
-def pace_of(microbatches: int) -> Rate:
-    """Return how many messages one peer may say, when a step has so many microbatches: 20 steps at
-    once, and 20 more each second."""
+def pace_of(microbatches: int, seats: int = 1) -> Rate:
+    """Return how many messages one seat may say to so many, when a step has so many microbatches:
+    20 steps at once, and 20 more each second."""
     need = AHEAD * (MESSAGES_A_MICROBATCH * microbatches + MESSAGES_A_STEP)
-    return Rate(max(need, LEAST_PACE.most), max(need, LEAST_PACE.per_s))
+    return Rate(seats * max(need, LEAST_PACE.most), seats * max(need, LEAST_PACE.per_s))
 
 
 @dataclass(eq=False)

@@ -384,11 +384,15 @@ class Links:
             ends.on_message(name_of(peer, seats.of), message, tensors)
 
     def _say_here(self, seats: Seats, message: Message, tensors: Sequence[torch.Tensor]) -> None:
-        """Say something to a seat of this very process, soon."""
+        """Say something to a seat of this very process, soon; one that is not there cannot be told
+        anything."""
         assert self._me is not None
-        kept = [tensor.clone() for tensor in tensors]
         soon = asyncio.get_running_loop().call_soon
-        soon(self._hand_over, self._me, seats, message, kept)
+        if seats.to in self._seats:
+            kept = [tensor.clone() for tensor in tensors]
+            soon(self._hand_over, self._me, seats, message, kept)
+        else:
+            soon(self._send_failed, self._me, encode(message, tensors, seats))
 
     def _send_failed(self, peer: PeerId, outgoing: Outgoing) -> None:
         """Tell whoever has sent it."""

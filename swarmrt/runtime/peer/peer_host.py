@@ -31,7 +31,8 @@ class PeerHost(Host):
         options: ServeOptions,
     ) -> None:
         folder = options.log_dir
-        super().__init__(config, network, vitals=None if folder is None else folder / VITALS)
+        vitals = None if folder is None else folder / VITALS
+        super().__init__(config, network, num_seats=len(options.stages), vitals=vitals)
         threads.torch.deliver_within(self.links.together)
         self.seats: list[Peer] = []
         self.membership = Membership(

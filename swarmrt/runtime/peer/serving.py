@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,14 @@ from typing import NamedTuple
 import torch
 
 from swarmrt.config import RunConfig, parse_config
-from swarmrt.errors import CheckpointError, ConfigError, RunChanged, RunError, UsageError
+from swarmrt.errors import (
+    CheckpointError,
+    ConfigError,
+    RunChanged,
+    RunError,
+    SwarmError,
+    UsageError,
+)
 from swarmrt.model.builders import check_consent
 from swarmrt.model.code import check_code
 from swarmrt.model.repeatable import compute_repeatably
@@ -133,12 +140,7 @@ async def _serve_as_it_is(
             except* RunChanged as group:
                 changed = _first_of(group)
             finally:
-                for peer in host.seats:
-                    left = places[peer.seat]
-                    if left is not None:
-                        leave = partial(left.leave, config, peer.stage, *peer.update)
-                        what = f"version {peer.stage.version} of stage {peer.seat}"
-                        say(await leave_state(torch_thread, leave, what, left.folder))
+                await _leave_states(torch_thread, host.seats, places, config, say)
             if changed is not None:
                 states = {peer.seat: await _state_of(torch_thread, peer) for peer in host.seats}
                 age = (record.born, changed.epoch)
@@ -146,6 +148,31 @@ async def _serve_as_it_is(
             version = min(peer.stage.version for peer in host.seats)
             say(f"peer {network.me} leaves at step {version}: {reason}")
             return None
+
+
+async def _leave_states(
+    thread: Worker,
+    seats: Sequence[Peer],
+    places: Mapping[int, LeftState | None],
+    config: RunConfig,
+    say: Callable[[str], None],
+) -> None:
+    """Leave the state of each seat that has a place for it. What cannot be written of one loses
+    nothing of the others. Raises the first error, once all were tried."""
+    failed: SwarmError | None = None
+    for peer in seats:
+        left = places[peer.seat]
+        if left is None:
+            continue
+        leave = partial(left.leave, config, peer.stage, *peer.update)
+        what = f"version {peer.stage.version} of stage {peer.seat}"
+        try:
+            say(await leave_state(thread, leave, what, left.folder))
+        except SwarmError as error:
+            say(f"{what} is not left: {error}")
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 async def _state_of(thread: Worker, peer: Peer) -> HeldState:

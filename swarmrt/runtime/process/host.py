@@ -42,14 +42,16 @@ class Host:
         network: Network,
         *,
         is_trainer: bool = False,
+        num_seats: int = 1,
         vitals: Path | None = None,
     ) -> None:
         """With `vitals`, the process's own are written there."""
         self._network = network
         self._door = door = network.door(config, is_trainer=is_trainer)
         limits = Limits.of(config.links.max_message_bytes, payloads_of(config))
-        pace = pace_of(config.batch.microbatches)
+        pace = pace_of(config.batch.microbatches, num_seats)
         carriers = network.carriers(config.links.link)
+        by_udp = config.links.beacons == "udp"
         self.links = Links(
             carriers,
             door,
@@ -58,7 +60,7 @@ class Host:
             on_lost=self._lost,
             on_send_failed=self._send_failed,
             faults=network.faults,
-            beacons=network.beacons(self._beacon_came) if config.links.beacons == "udp" else None,
+            beacons=network.beacons(self._beacon_came, door.num_seats) if by_udp else None,
             streams=config.links.streams,
             before_gathered=self._flush_logs,
             quotas=Quotas(limits, config.links.streams, pace, door=door, refused=network.refused),
@@ -132,6 +134,7 @@ class Host:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for stop in [future.result() for future in done]:
                 if stop.error and waiting:
+                    log.error("%s; the other seats of this process leave as well", stop.reason)
                     self._ask_to_stop(stop.reason)
         return {shell: shell.process.stopped.result() for shell in self._shells}
 

@@ -18,8 +18,8 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import CheckpointError, RunError, UsageError
-from swarmrt.ids import NO_SEAT, PeerId, peer_of, seat_of
-from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited
+from swarmrt.ids import NO_SEAT, PeerId, peer_of, seat_of, stage_of
+from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited, Unable
 from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.access.reception import AccessFile, Reception
 from swarmrt.runtime.checkpoints.checkpoint import Checkpoint, checkpoint_of
@@ -200,8 +200,8 @@ class Trainer(Shell):
             case Ending(reason):
                 self.fetches.donor_lost(sender, f"has ended: {reason}")
                 super().receive(sender, message, tensors)
-            case Beacon(stage=stage) if sender != seat_of(peer_of(sender), stage):
-                log.debug("%s beacons of stage %d", sender, stage)
+            case Beacon(stage=stage) | Unable(stage=stage) if stage != stage_of(sender):
+                log.debug("%s speaks for stage %d", sender, stage)
             case _:
                 super().receive(sender, message, tensors)
 

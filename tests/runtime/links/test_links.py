@@ -20,7 +20,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
 
 from swarmrt.cli.process.running import new_loop
 from swarmrt.errors import DirectoryError, RunError, UsageError
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, seat_of
 from swarmrt.messages import Finish, Message, Part
 from swarmrt.runtime.access.door import UnguardedDoor
 from swarmrt.runtime.access.identity import open_identity
@@ -483,3 +483,27 @@ def test_daemon_and_sockets_go_with_a_killed_process() -> None:
     while Path(folder).exists() or Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_seats_of_one_process_talk_to_each_other_within_it() -> None:
+    """What is said to a seat that is not there comes back, as over any link."""
+
+    async def story() -> None:
+        async with two_ends() as (end, _):
+            links = end.links
+            links._me = end.me
+            got: list[tuple[PeerId, Message]] = []
+            failed: list[tuple[PeerId, Message]] = []
+            for stage in (0, 1):
+                links.seat(
+                    stage,
+                    lambda sender, message, tensors: got.append((sender, message)),
+                    lambda to, message: failed.append((to, message)),
+                )
+            links.send(seat_of(end.me, 1), Finish("for 1"), of=0)
+            links.send(seat_of(end.me, 7), Finish("for nobody"), of=0)
+            await until(lambda: got and failed)
+            assert got == [(seat_of(end.me, 0), Finish("for 1"))]
+            assert failed == [(seat_of(end.me, 7), Finish("for nobody"))]
+
+    run(story())
