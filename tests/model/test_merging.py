@@ -42,7 +42,7 @@ def noise(seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @settings(max_examples=20)
 @given(weights=st.lists(st.floats(1e-3, 1e9), min_size=2, max_size=4))
 def test_a_run_with_itself_is_itself_to_the_bit(dtype: torch.dtype, weights: list[float]) -> None:
-    """One other value in the tensor, so that it is computed; and a zero that has a sign."""
+    """The tensor has one other value, so that it is computed, and a zero that has a sign."""
     values = noise(0, dtype)
     values[0, 0] = -0.0
     other = values.clone()

@@ -227,7 +227,7 @@ def test_without_prediction_a_step_runs_on_the_version_before_to_the_bit() -> No
 
 
 def test_evaluation_runs_on_the_weights_that_are_exported() -> None:
-    """And not on those that are expected of the version after."""
+    """An evaluation does not run on the weights that are expected of the version after."""
     config = run(ADAMW)
     stages, data = build(config), open_data(config)
     overlapped(stages, data, config, 4)

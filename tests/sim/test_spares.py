@@ -125,7 +125,7 @@ def test_a_spare_that_is_told_to_stop_stops_at_once() -> None:
 
 
 def test_one_with_a_slow_link_is_left_out_and_holds_nobody_up() -> None:
-    """Its gradients take 5 s, and steps of the others less than 2 s."""
+    """A spare's gradients take 5 s, and steps of the others less than 2 s."""
     sizes = Sizes(state_bytes=3_000_000, gradient_bytes=1_000_000, activation_bytes=1000)
     slow = Link(up_bytes_per_s=2e5, down_bytes_per_s=2e5, latency_s=0.02)
     world = World((1, 1), 3, spares=(0, 1), steps=40, service_s=(SERVICE_S, SERVICE_S),

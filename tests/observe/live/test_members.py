@@ -1,4 +1,4 @@
-"""Who was let into a run, and at how many of its commits."""
+"""The members of a run, and at how many of its commits each was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swarmrt.trust.book import AccessBook, Joined
 
 
 def test_a_peer_was_at_a_commit_with_any_of_its_seats(tmp_path: Path) -> None:
-    """One that has two seats was there once; a stage of two replicas has a seat of each."""
+    """A peer with two seats counts once; a stage of two replicas has a seat of each."""
     both, one = PeerId("A"), PeerId("B")
     seats = [{seat_of(both, 0): "x"}, {seat_of(both, 1): "y", seat_of(one, 1): "y"}]
     later = [{seat_of(both, 0): "x"}, {seat_of(both, 1): "y"}]

@@ -379,7 +379,7 @@ def test_host_of_a_link_that_was_just_reset_is_unknown() -> None:
 
 @pytest.mark.parametrize("turns", range(6))
 def test_no_connection_that_comes_at_the_end_is_left_open(identity: Identity, turns: int) -> None:
-    """Whoever dials while a process ends finds its connection closed, however far it was."""
+    """A connection that comes while a process ends is closed, however far it was."""
 
     async def story() -> None:
         carrier = DirectCarrier(identity)

@@ -11,7 +11,7 @@ from swarmrt.sim.schedules.spares import draw
 
 @pytest.mark.parametrize("first", [0, 10])
 def test_no_schedule_breaks_a_promise(first: int) -> None:
-    """Those of faults and of hardships; `scripts/simulate_faults --kind spares` soaks."""
+    """The schedules are those of faults and of hardships; `scripts/simulate_faults --kind spares` soaks."""
     play_all(draw(seed) for seed in range(first, first + 10))
 
 

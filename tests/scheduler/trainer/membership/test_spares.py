@@ -336,7 +336,7 @@ def test_one_that_is_left_out_counts_as_lost() -> None:
 def test_a_stage_has_as_many_as_it_had_while_there_are_spares(
     replicas: int, spares: int, losses: list[tuple[float, int]]
 ) -> None:
-    """Whoever of it dies, and whenever in a step: nothing is lost before all are."""
+    """A stage with spares loses nothing before all of it are dead, whenever in a step that is."""
     swarm = Swarm((1, replicas), latency_s=0.05)
     for number in range(spares):
         swarm.join(f"s1p{8 + number}", 1, is_spare=True)
