@@ -11,7 +11,8 @@ from swarmrt.sim.schedules.spares import draw
 
 @pytest.mark.parametrize("first", [0, 10])
 def test_no_schedule_breaks_a_promise(first: int) -> None:
-    """The schedules are those of faults and of hardships; `scripts/simulate_faults --kind spares` soaks."""
+    """The schedules are those of faults and of hardships, with spares. A soak plays more:
+    `scripts/simulate_faults --kind spares`."""
     play_all(draw(seed) for seed in range(first, first + 10))
 
 
