@@ -33,7 +33,6 @@ LEVELS = tl.constexpr(reference.LEVELS)
 SMALLEST_ABSMAX = tl.constexpr(reference.SMALLEST_ABSMAX)
 LARGEST = tl.constexpr(3.4028234663852886e38)
 ROUND_MAGIC = tl.constexpr(1.5 * 2.0**23)  # x + this - this is x to nearest even, |x| < 2^22
-NAN = tl.constexpr(float("nan"))
 
 LARGEST_BLOCK = 1 << 14  # at most 32 values a thread
 
@@ -149,7 +148,7 @@ def _encode(
     divisor = tl.where(usable, absmax, 1.0)
     inverse = tl.div_rn(LEVELS, divisor)
     scale = tl.div_rn(divisor, LEVELS)
-    scale = tl.where(usable, scale, tl.where(finite, 0.0, NAN))
+    scale = tl.where(usable, scale, tl.where(finite, 0.0, float("nan")))
     exact = tl.where(usable, x * inverse, 0.0)
     nearest = (exact + ROUND_MAGIC) - ROUND_MAGIC
     if STOCHASTIC:

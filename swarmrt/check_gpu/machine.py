@@ -13,12 +13,12 @@ import sys
 import torch
 
 from swarmrt.check_gpu.job import Job
-from swarmrt.check_gpu.wheels import ROOT
+from swarmrt.check_gpu.wheels import ROOT, required
 from swarmrt.kernels import dispatch
 
 BUILD_S = 40.0
 SMI_S = 10.0
-IMPORTED = ("hivemind", "msgspec", "pydantic", "asyncio_dgram", "cryptography", "uvloop", "scipy")
+ALSO_IMPORTED = ("scipy",)  # by hivemind
 
 
 def check(job: Job) -> None:
@@ -44,7 +44,8 @@ def check(job: Job) -> None:
         "native_build": build,
     }.items():
         job.book.figure(name, value)
-    missing = [name for name in IMPORTED if importlib.util.find_spec(name) is None]
+    imported = [name.replace("-", "_") for name in (*required(), *ALSO_IMPORTED)]
+    missing = [name for name in imported if importlib.util.find_spec(name) is None]
     job.book.figure("missing", missing)
     job.book.expect(
         not missing, f"missing here: {', '.join(missing)}; --wheels brings what torch does not"

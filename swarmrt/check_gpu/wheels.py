@@ -6,6 +6,7 @@ constraints.txt.
 
 from __future__ import annotations
 
+import configparser
 import re
 import subprocess
 import sys
@@ -43,14 +44,16 @@ BROUGHT = (
     "python-baseconv",
     "six",
     "sortedcontainers",
+    "tomli-w",
     "typing_extensions",
     "typing-inspection",
     "varint",
+    "zstandard",
 )
 # What torch, transformers and pandas bring with them, or the machine has anyway.
 ON_THE_MACHINE = (
     *("torch", "triton", "numpy", "scipy", "safetensors", "msgpack", "networkx", "typer", "rich"),
-    *("uvloop", "prometheus-client", "packaging", "setuptools", "tqdm", "pyyaml"),
+    *("uvloop", "prometheus-client", "matplotlib", "packaging", "setuptools", "tqdm", "pyyaml"),
 )
 NOT_IMPORTED = ("configargparse", "grpcio-tools")  # hivemind's, for its own commands and build
 
@@ -78,6 +81,14 @@ def pinned() -> dict[str, str]:
     if unknown := [name for name in BROUGHT if plain(name) not in versions]:
         raise SystemExit(f"check_gpu: constraints.txt has no version of {', '.join(unknown)}")
     return {name: versions[plain(name)] for name in BROUGHT}
+
+
+def required() -> list[str]:
+    """Return the names of the packages that setup.cfg always requires on Linux."""
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = parser["options"]["install_requires"].splitlines()
+    return [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in lines if line]
 
 
 def plain(name: str) -> str:

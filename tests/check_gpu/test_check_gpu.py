@@ -217,6 +217,12 @@ def test_what_is_brought_has_a_version_and_closes_upon_itself(tmp_path: Path) ->
     )
 
 
+def test_what_is_required_is_brought_or_there() -> None:
+    known = {wheels.plain(name) for name in (*wheels.BROUGHT, *wheels.ON_THE_MACHINE)}
+    assert "zstandard" in wheels.required()
+    assert [name for name in wheels.required() if wheels.plain(name) not in known] == []
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -142,3 +142,16 @@ def compare_devices(codec: Int8Codec, count: int, seed: int | None) -> None:
         codec.decode_accumulate(encoded, total)
         found.append((total.cpu(), residual.cpu()))
     assert all(same_bits(here, there) for here, there in zip(*found, strict=True))
+
+
+def test_no_constant_of_the_kernels_differs_from_itself() -> None:
+    """Triton compares globals from launch to launch: to it NaN has changed at the second."""
+    from swarmrt.kernels import triton_kernels
+
+    constants = {
+        name: constant.value
+        for name, constant in vars(triton_kernels).items()
+        if isinstance(constant, triton.language.constexpr)
+    }
+    assert constants
+    assert [name for name, value in constants.items() if value != value] == []
