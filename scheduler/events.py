@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import FailedIn, Message
+from swarmrt.messages import NO_LOCAL_WORK, FailedIn, LocalWork, Message
 from swarmrt.recorded import Recorded
 
 
@@ -84,6 +84,13 @@ class ComputeFailed(EventBase, frozen=True):
     not_finite: bool = False  # nothing was raised: what came of it is not finite
 
 
+class Contributed(EventBase, frozen=True):
+    """What this replica gives a round is fixed."""
+
+    step: int
+    round: int
+
+
 class PartUnfit(EventBase, frozen=True):
     """A part of this round cannot be used: its length, its encoding or its values are wrong."""
 
@@ -130,6 +137,7 @@ class Stepped(EventBase, frozen=True):
 
     version: int
     digest: str
+    local: LocalWork = NO_LOCAL_WORK
 
 
 class StateLoaded(EventBase, frozen=True):
@@ -183,6 +191,6 @@ Event = (
     Started | Received | SendFailed | PeerLost | PeersSeen | ForwardDone | BackwardDone
     | WeightGradientsDone | PartSummed | GradientCombined | Stepped | StateLoaded
     | StateUnavailable | CheckpointSaved | CheckpointFailed | DeadlinePassed | StopRequested
-    | ComputeFailed | PartUnfit | Expelled | Moved | PartUpdated | UpdateJoined
+    | ComputeFailed | PartUnfit | Expelled | Moved | PartUpdated | UpdateJoined | Contributed
 )  # fmt: skip
 ALL_EVENTS: tuple[type[Event], ...] = get_args(Event)

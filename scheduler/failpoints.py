@@ -31,6 +31,7 @@ from swarmrt.messages import (
 )
 from swarmrt.scheduler.instructions import (
     Announce,
+    Contribute,
     Instruction,
     LoadState,
     RaiseEpoch,
@@ -73,6 +74,7 @@ _ACTS: dict[Role, dict[type[Instruction], str]] = {
         LoadState: "join.{}_load",
         RunBackward: "accumulate.{}_start",
         RunWeightGradients: "accumulate.{}_weights",
+        Contribute: "reduce.{}_contribute",
         StepOptimizer: "apply.{}_start",
         Announce: "announce.{}",
     },

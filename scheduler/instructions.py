@@ -144,10 +144,18 @@ class ClearGradients(InstructionBase, frozen=True):
     """Clear what this peer accumulated, which is void: an earlier epoch's, or fenced."""
 
 
+class Contribute(InstructionBase, frozen=True):
+    """Fix what this replica gives a round of what its own steps have moved, and of what is still to
+    be made a step of; the outcome is Contributed."""
+
+    step: int
+    round: int
+
+
 class SumPart(InstructionBase, frozen=True):
     """Add the contributors' slices in roster order, divide by tokens; the outcome is PartSummed.
 
-    The slice of this peer itself comes from its own accumulator.
+    The slice of this peer itself comes from its own accumulator, or its contribution.
     """
 
     step: int
@@ -155,7 +163,7 @@ class SumPart(InstructionBase, frozen=True):
     index: int
     parts: int
     contributors: tuple[PeerId, ...]  # members that accumulated anything, in roster order
-    tokens: int
+    tokens: int  # or microbatches, of contributions
 
 
 class CombineParts(InstructionBase, frozen=True):
@@ -423,8 +431,8 @@ class Stop(InstructionBase, frozen=True):
 
 PeerInstruction = (
     Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
-    | Forget | DropFrames | ClearGradients | SumPart | CombineParts | UpdatePart | JoinUpdate
-    | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce | StartDeadline
+    | Forget | DropFrames | ClearGradients | Contribute | SumPart | CombineParts | UpdatePart
+    | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce | StartDeadline
     | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
 TrainerInstruction = (

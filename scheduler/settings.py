@@ -26,7 +26,7 @@ class PeerSettings(Recorded, frozen=True):
     retain_bytes: int  # frames kept for recovery
     record_ttl_s: float  # how long the directory may name a peer that is gone
     most_left: int = 0  # microbatches whose weights' gradients backward may leave for later
-    staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    staleness: int = 0  # versions between the oldest weights that a step runs on and its own
     fresh_steps: int = 0  # first ones, whose staleness is 0
     microbatches: int = MANY  # in a step
     eval_microbatches: int = MANY  # in an evaluation
@@ -34,6 +34,7 @@ class PeerSettings(Recorded, frozen=True):
     wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
     update_bytes: int = 0  # of parameters and moments, as owners of parts give them
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
+    local_from: int = MANY  # the first step in which replicas make steps of their own
 
     @classmethod
     def of(
@@ -60,14 +61,15 @@ class PeerSettings(Recorded, frozen=True):
             retain_bytes=config.links.retain_bytes,
             record_ttl_s=config.links.record_ttl_s,
             most_left=stage if config.model.split_backward else 0,
-            staleness=config.optimizer.staleness,
-            fresh_steps=config.optimizer.fresh_steps,
+            staleness=config.overlap,
+            fresh_steps=config.fresh_steps,
             microbatches=config.batch.microbatches,
             eval_microbatches=config.evaluation.microbatches,
             trainer_gone_s=trainer_gone_s,
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
             is_spare=is_spare,
+            local_from=_local_from(config),
         )
 
 
@@ -92,7 +94,7 @@ class TrainerSettings(Recorded, frozen=True):
     start_digests: tuple[str, ...]  # of the start version, by stage; empty when not known
     record_ttl_s: float  # how long the directory may name a peer that is gone
     resume: bool  # go on from what the peers hold, if that is newer
-    staleness: int = 0  # versions between the weights that a step runs on and those it updates
+    staleness: int = 0  # versions between the oldest weights that a step runs on and its own
     fresh_steps: int = 0  # first ones, whose staleness is 0
     microbatch_tokens: int = 0  # targets of each; 0 when a log does not say
     least_loss: float = -math.inf  # that a microbatch can have
@@ -102,6 +104,7 @@ class TrainerSettings(Recorded, frozen=True):
     state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
     fingerprint: str = ""  # of all that decides the weights; peers compare it
     told: tuple[StepTold, ...] = ()  # the last steps of the incarnation before
+    local_from: int = MANY  # the first step in which replicas make steps of their own
 
     @classmethod
     def of(
@@ -134,8 +137,8 @@ class TrainerSettings(Recorded, frozen=True):
             start_digests=start_digests,
             record_ttl_s=config.links.record_ttl_s,
             resume=resume,
-            staleness=config.optimizer.staleness,
-            fresh_steps=config.optimizer.fresh_steps,
+            staleness=config.overlap,
+            fresh_steps=config.fresh_steps,
             microbatch_tokens=config.batch.microbatch * config.model.sequence,
             least_loss=0.0 if config.model.kind == "decoder" else -math.inf,
             secret=secret,
@@ -144,4 +147,10 @@ class TrainerSettings(Recorded, frozen=True):
             state_gradients=state_gradients,
             fingerprint=fingerprint,
             told=told,
+            local_from=_local_from(config),
         )
+
+
+def _local_from(config: RunConfig) -> int:
+    """Return the first step in which replicas make optimizer steps of their own."""
+    return config.averaging.sync_steps if config.averaging.is_on else MANY

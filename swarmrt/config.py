@@ -204,6 +204,17 @@ class Optimizer(Section):
         return self.staleness if step >= self.fresh_steps else 0
 
 
+class Averaging(Section):
+    strategy: str = Field("sync", description="TODO")
+    local_batch: Many = Field(4, description="microbatches in a local step")
+    sync_steps: int = Field(0, ge=0, description="first steps that are committed synchronously")
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether replicas go apart and are averaged."""
+        return self.strategy != "sync"
+
+
 class Precision(Section):
     """The precision of what is computed, and what travels between stages, when not in the model's
     dtype."""
@@ -278,6 +289,7 @@ class RunConfig(Section):
     data: Data = Field(default_factory=Data)  # type: ignore[arg-type]
     batch: Batch = Field(default_factory=Batch)  # type: ignore[arg-type]
     optimizer: Optimizer = Field(default_factory=Optimizer)  # type: ignore[arg-type]
+    averaging: Averaging = Field(default_factory=Averaging)  # type: ignore[arg-type]
     precision: Precision = Field(default_factory=Precision)  # type: ignore[arg-type]
     evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
     links: Links = Field(default_factory=Links)  # type: ignore[arg-type]
@@ -315,6 +327,18 @@ class RunConfig(Section):
         is_half = "bfloat16" in (self.model.dtype, self.precision.activations)
         itemsize = 2 if is_half else 8 if self.model.dtype == "float64" else 4
         return tokens * (self.model.width * itemsize + 8) + FRAME_SLACK_BYTES
+
+    @property
+    def overlap(self) -> int:
+        """Return how many steps are open beside the oldest one."""
+        return 1 if self.averaging.strategy != "sync" else self.optimizer.staleness
+
+    @property
+    def fresh_steps(self) -> int:
+        """Return how many first steps wait for the version before."""
+        if self.averaging.strategy != "sync":
+            return self.averaging.sync_steps + 1
+        return self.optimizer.fresh_steps
 
     @property
     def num_stages(self) -> int:

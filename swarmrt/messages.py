@@ -20,7 +20,7 @@ are void. Every handler may be called twice with the same message, and may miss 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -215,14 +215,15 @@ class Standing(MessageBase, frozen=True):
 
 
 class Prepare(MessageBase, frozen=True):
-    """Combine the stage's gradients over this roster, and keep the result aside."""
+    """Combine the stage's gradients, or what its replicas have moved, over this roster, and keep
+    the result aside."""
 
     epoch: int
     step: int
     round: int  # unique over all steps and incarnations, and counting up
     roster: Roster
     listeners: tuple[SeatId, ...]  # newcomers, who get the sums too
-    tokens: int  # of the whole step: what the sum is divided by
+    tokens: int  # of the whole step, or its microbatches: what the sum is divided by
     skip: bool = False  # nothing is combined: the version after it has the same weights
     by_owners: bool = False  # the update is made by the parts' owners, and adopted by all
 
@@ -296,12 +297,24 @@ class Apply(MessageBase, frozen=True):
     digest: str = ""  # of the gradient that the stage has agreed on, or of what owners made of it
 
 
+class LocalWork(NamedTuple):
+    """The steps that a replica has made by itself since the version before."""
+
+    steps: int
+    late: float  # share of backwards that ran on weights which were no longer the newest
+    drift: float  # norm of what its weights differ from the version by, beside that of the version
+
+
+NO_LOCAL_WORK = LocalWork(0, 0.0, 0.0)
+
+
 class Applied(MessageBase, frozen=True):
     """The update is done."""
 
     epoch: int
     version: int
     digest: str  # of the parameters
+    local: LocalWork = NO_LOCAL_WORK
 
 
 class GetState(MessageBase, frozen=True):

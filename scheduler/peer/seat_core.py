@@ -32,6 +32,7 @@ from swarmrt.messages import (
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
+    Contributed,
     DeadlinePassed,
     Event,
     ForwardDone,
@@ -56,7 +57,10 @@ from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.membership.loading import Loading
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
+from swarmrt.scheduler.peer.updating.averaging.averaging import Averaging
+from swarmrt.scheduler.peer.updating.averaging.reducing import ContributingRounds
 from swarmrt.scheduler.peer.updating.strategy import Updating, Versions
+from swarmrt.scheduler.peer.updating.sync.reducing import Reducing
 from swarmrt.scheduler.peer.updating.sync.sync import Sync
 from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 from swarmrt.scheduler.peer.work.backwards import Backwards
@@ -71,7 +75,11 @@ from swarmrt.scheduler.peer.work.recovery import Recovery
 class SeatCore:
     def __init__(self, host: Host, seat: Seat) -> None:
         self.seat = seat
-        versions = SyncVersions(seat)  # the one way for now
+        settings = seat.settings
+        sizes = (settings.gradient_bytes, settings.update_bytes)
+        rounds = ContributingRounds(seat) if seat.averages else None
+        reducing = rounds or Reducing(seat.me, *sizes, seat.store)
+        versions = SyncVersions(seat, reducing)
         self.versions: Versions = versions
         self.accumulators = versions.accumulators
         self.computing = work = Computing(seat, versions, host.queue)
@@ -84,7 +92,12 @@ class SeatCore:
         self.beacons = beacons = Beacons(host, seat, versions, work, self.leaving)
         self.terms = terms = Terms(seat, versions, work, outputs, beacons)
         self.failures = Failures(seat, versions, work, outputs, forwards, self.recovery, terms)
-        self.updating: Updating = Sync(seat, versions, work, outputs, terms)
+        parts = (work, outputs, terms)
+        self.updating: Updating = (
+            Sync(seat, versions, *parts)
+            if rounds is None
+            else Averaging(seat, versions, rounds, *parts)
+        )
         self.loading = Loading(seat, versions, beacons, terms, self.updating)
         members = (self.leaving, beacons, terms, self.loading)
         self.joining = Joining(host, seat, versions, self.neighbours, *members)
@@ -102,6 +115,8 @@ class SeatCore:
             case ComputeFailed():
                 return self.failures.failed(event, now)
             case PartUnfit() | PartSummed() | GradientCombined() | PartUpdated() | UpdateJoined():
+                return self.updating.happened(event, now)
+            case Contributed():
                 return self.updating.happened(event, now)
             case Stepped():
                 return self._stepped(event, now)

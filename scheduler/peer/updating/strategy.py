@@ -5,9 +5,9 @@ asked of the `Versions`: which weights may a microbatch run on, what becomes of 
 what is lost when the work of a term is void. What is said about versions, and what has been
 computed for them, comes to the `Updating`, which says what follows, and what a joiner needs.
 
-`sync` is the one way for now: a step's gradients make a version, and all replicas apply it
-together. One that averages replicas which have gone apart answers the same questions: its
-microbatches run on what is there, and its rounds leave what is being computed alone.
+`sync`: a step's gradients make a version, and all replicas apply it together. `averaging`: what
+replicas have moved in steps of their own makes it, by rounds that leave what is being computed
+alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from swarmrt.ids import MicrobatchId, PeerId, SeatId
 from swarmrt.messages import Admit, Apply, Part, Prepare, Update
 from swarmrt.scheduler.events import (
+    Contributed,
     GradientCombined,
     PartSummed,
     PartUnfit,
@@ -32,7 +33,9 @@ from swarmrt.scheduler.peer.work.tasks import Tasks
 Word = Prepare | Part | Update | Apply
 """What is said to a seat by which a version is made."""
 
-Outcome = PartUnfit | PartSummed | GradientCombined | PartUpdated | UpdateJoined | Stepped
+Outcome = (
+    Contributed | PartUnfit | PartSummed | GradientCombined | PartUpdated | UpdateJoined | Stepped
+)
 """What has come of what it computes for a version."""
 
 

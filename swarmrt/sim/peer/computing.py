@@ -12,12 +12,19 @@ from collections.abc import Callable
 
 from swarmrt.ids import MicrobatchId
 from swarmrt.messages import FailedIn
-from swarmrt.scheduler.events import BackwardDone, ComputeFailed, ForwardDone, WeightGradientsDone
-from swarmrt.scheduler.instructions import RunBackward
+from swarmrt.scheduler.events import (
+    BackwardDone,
+    ComputeFailed,
+    Contributed,
+    ForwardDone,
+    WeightGradientsDone,
+)
+from swarmrt.scheduler.instructions import Contribute, RunBackward
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.jobs import Jobs
+from swarmrt.sim.peer.local_steps import LocalSteps
 from swarmrt.sim.peer.state import State
 
 TOKENS = 10  # of every microbatch
@@ -31,10 +38,12 @@ class Computing:
         jobs: Jobs,
         state: State,
         frame_bytes: int,
+        local_batch: int,
     ) -> None:
         self.fails: Callable[[str, MicrobatchId], bool] = lambda what, microbatch: False
         self.fails_by_value = False  # what fails is not finite; else it raises an error
         self.accumulated: dict[int, Counter[str]] = defaultdict(Counter)  # by step
+        self.local = LocalSteps(settings.local_from, local_batch)
         self._settings, self._process = settings, process
         self._jobs, self._state, self._frame_bytes = jobs, state, frame_bytes
         self._inputs: dict[MicrobatchId, str] = {}
@@ -102,7 +111,26 @@ class Computing:
         self._jobs.later(1.0, lambda: self._add_what_was_left(mb))
 
     def clear_gradients(self) -> None:
-        self._jobs.later(0.0, self.accumulated.clear)
+        self._jobs.later(0.0, self.clear)
+
+    def clear(self) -> None:
+        """Clear what is accumulated: what was moved by it is taken back."""
+        self.accumulated.clear()
+        self.local.went_back()
+
+    def contribute(self, what: Contribute) -> None:
+        self._jobs.later(0.1, lambda: self._contribute(what))
+
+    def contribution(self, step: int) -> Counter[str]:
+        """Return what a round of the step takes."""
+        if self.local.is_local(step):
+            return self.local.contribution(step)
+        return Counter(self.accumulated[step])
+
+    def _contribute(self, what: Contribute) -> None:
+        self.local.contribute(what.step, self.accumulated[what.step])
+        self.local.check(self._state.history, self.accumulated)
+        self._process.feed(Contributed(what.step, what.round))
 
     def _forward(self, mb: MicrobatchId) -> None:
         self._check_weights(mb)
@@ -146,7 +174,10 @@ class Computing:
         return True
 
     def _add(self, mb: MicrobatchId, halves: int) -> None:
-        self.accumulated[mb.step][f"{mb} {self._settings.me}"] += halves
+        accumulated = self.accumulated[mb.step]
+        accumulated[f"{mb} {self._settings.me}"] += halves
+        self.local.added(mb.step, accumulated)
+        self.local.check(self._state.history, self.accumulated)
 
     def _check_weights(self, mb: MicrobatchId) -> None:
         """Check that the version that it runs on is here: the newest, or with staleness the one

@@ -91,6 +91,6 @@ class Loading:
         if number != self._number:
             return
         self._state.history = history
-        self._computing.accumulated.clear()
+        self._computing.clear()
         self._state.keep_snapshot()
         self._process.feed(StateLoaded(self._state.version, self._state.digest))

@@ -18,6 +18,7 @@ from swarmrt.scheduler.instructions import (
     Announce,
     ClearGradients,
     CombineParts,
+    Contribute,
     DropFrames,
     DropPart,
     DropRound,
@@ -80,6 +81,7 @@ class SimulatedPeer:
         clock_rate: float = 1.0,
         sizes: Sizes | None = None,
         device: Device | None = None,
+        local_batch: int = 1,
     ) -> None:
         self.settings = settings
         self.stopped: Stop | None = None
@@ -93,7 +95,8 @@ class SimulatedPeer:
         self.jobs = jobs = Jobs(process, clock, rng, service_s, device)
         self.state = state = State()
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
-        self.computing = computing = Computing(settings, process, jobs, state, frame_bytes)
+        what = (state, frame_bytes, local_batch)
+        self.computing = computing = Computing(settings, process, jobs, *what)
         self.reducing = Reducing(process, jobs, state, computing)
         around = (process, clock, network, rng, jobs, state, computing, snapshot_of, sizes)
         self._loading = Loading(settings.stage, *around)
@@ -142,6 +145,8 @@ class SimulatedPeer:
                 computing.clear_gradients()
             case KeepPart():
                 reducing.keep(instruction, self.process.arrived)
+            case Contribute():
+                computing.contribute(instruction)
             case SumPart():
                 reducing.sum_part(instruction)
             case CombineParts(step, number, parts):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from swarmrt.ids import PeerId
+from swarmrt.messages import NO_LOCAL_WORK, LocalWork
 from swarmrt.scheduler.events import (
     GradientCombined,
     PartSummed,
@@ -30,7 +31,7 @@ Key = tuple[int, int, int]  # step, round, index
 class Reducing:
     def __init__(self, process: Process, jobs: Jobs, state: State, computing: Computing) -> None:
         self._process, self._jobs, self._state = process, jobs, state
-        self._accumulated = computing.accumulated
+        self._computing = computing
         self._slices: dict[tuple[Key, PeerId], Counter[str]] = {}
         self._sums: dict[Key, Counter[str]] = {}
         self._reduced: dict[tuple[int, int], Counter[str]] = {}
@@ -58,7 +59,7 @@ class Reducing:
         self._slices = {k: v for k, v in self._slices.items() if k[0][:2] != (step, number)}
 
     def slice_of(self, step: int) -> Counter[str]:
-        return Counter(self._accumulated[step])
+        return self._computing.contribution(step)
 
     def sum_of(self, key: Key) -> Counter[str]:
         return self._sums[key]
@@ -78,7 +79,7 @@ class Reducing:
         key = (what.step, what.round, what.index)
         for peer in what.contributors:
             total += (
-                self._accumulated[what.step]
+                self._computing.contribution(what.step)
                 if peer == self._process.me
                 else self._slices.pop((key, peer))
             )
@@ -143,10 +144,13 @@ class Reducing:
         state = self._state
         state.history = (*state.history, update)
         assert state.version == step + 1
-        self._accumulated.pop(step, None)
+        self._computing.accumulated.pop(step, None)
+        number = self._computing.local.made(step)
+        self._computing.local.check(state.history, self._computing.accumulated)
         if snapshot:
             state.keep_snapshot()
-        self._process.feed(Stepped(step + 1, state.digest))
+        local = LocalWork(number, 0.0, 0.0) if number else NO_LOCAL_WORK
+        self._process.feed(Stepped(step + 1, state.digest, local))
 
 
 def _joined_update(updates: list[Update]) -> Update:

@@ -66,6 +66,8 @@ class Scenario:
     by_owners: bool = False  # updates are asked for so
     hosts: tuple[tuple[int, ...], ...] = ()  # processes with several seats, by their stages
     spares: tuple[int, ...] = ()  # of each stage
+    local_batch: int = 0  # microbatches in a step that a replica makes by itself; 0 for no such
+    sync_steps: int = 0  # first ones in which there are none
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -82,9 +84,20 @@ class Scenario:
         if self.unlike_share:
             asked = ", owners update" if self.by_owners else ""
             sizes.append(f"{self.unlike_share:.0%} of the peers round differently{asked}")
+        if self.local_batch:
+            after = f"after {self.sync_steps} steps"
+            sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
+
+    @property
+    def averaging(self) -> dict[str, object]:
+        """Return the section of the configuration."""
+        if not self.local_batch:
+            return {}
+        how = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}
+        return {"strategy": "async", **how}
 
     def rounding_of(self, peer: PeerId) -> str:
         """Return how a peer rounds."""
@@ -183,6 +196,7 @@ def play(scenario: Scenario) -> Outcome:
         by_owners=scenario.by_owners,
         hosts=scenario.hosts,
         spares=scenario.spares,
+        averaging=scenario.averaging,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()

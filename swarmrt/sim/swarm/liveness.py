@@ -122,7 +122,7 @@ class Liveness:
     def bound_s(self) -> float:
         """Return how long the next commit may take, as things are now."""
         world = self._world
-        steps = (1 + world.staleness) * TRIES
+        steps = (1 + world.config.overlap) * TRIES
         found_s = 0.0 if self._serves() else self._lost_s() + self._load_s() + DIRECTORY_S
         found_out_s = self._round_s() if self._learned >= LEARNED else UNLEARNED_S
         return steps * self._step_s() + found_s + found_out_s + self._flights_s()

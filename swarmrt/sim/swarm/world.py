@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
@@ -48,6 +48,8 @@ class World:
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
 
+    With `averaging`, as in the configuration, replicas make steps of their own.
+
     With `sizes`, gradients, activations and states take the time that their bytes need on the
     `links` of the hosts: each process is at a host of its own name. Without, links have a latency
     only.
@@ -78,6 +80,7 @@ class World:
         by_owners: bool = False,
         hosts: Sequence[tuple[int, ...]] = (),
         spares: Sequence[int] = (),
+        averaging: Mapping[str, Any] | None = None,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -87,7 +90,7 @@ class World:
         wires = Wires(self.clock, links or {}) if sizes is not None else None
         self.network = Network(self.clock, self.rng, weather, wires)
         self.num_stages = len(replicas)
-        self.steps, self.microbatches, self.staleness = steps, microbatches, staleness
+        self.steps, self.microbatches = steps, microbatches
         self.peers: dict[PeerId, SimulatedPeer] = {}
         self.disk = Disk()
         if by_owners:
@@ -106,6 +109,7 @@ class World:
                     "fresh_steps": fresh_steps,
                     "not_finite": not_finite,
                 },
+                "averaging": dict(averaging or {}),
                 "evaluation": {"every_steps": eval_every, "microbatches": eval_microbatches},
                 "links": {
                     "queue_s": queue_s,
@@ -248,6 +252,7 @@ class World:
             *clock_error(),
             self.sizes,
             device,
+            self.config.averaging.local_batch,
         )
         peer.process.at_failpoint = self._at_failpoint
         peer.habit = habit

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import (
+    NO_LOCAL_WORK,
     Admit,
     Applied,
     Apply,
@@ -30,7 +31,13 @@ from swarmrt.scheduler.events import (
     Stepped,
     UpdateJoined,
 )
-from swarmrt.scheduler.instructions import DropRound, Instruction, LoadState, StepOptimizer
+from swarmrt.scheduler.instructions import (
+    DropRound,
+    Instruction,
+    LoadState,
+    Send,
+    StepOptimizer,
+)
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.strategy import Outcome, Updating, Word
@@ -51,6 +58,7 @@ class Sync(Updating):
         self._seat, self._computing, self._outputs = seat, computing, outputs
         self._versions, self._reducing, self._terms = versions, versions.reducing, terms
         self._awaited_digest = ""  # of the version that it was let in at, where it is known
+        self._local = NO_LOCAL_WORK  # since the version before this one
 
     # ------------------------------------------------------------------ what happens
 
@@ -79,6 +87,7 @@ class Sync(Updating):
                 return self._joined(outcome)
             case Stepped():
                 return self._stepped(outcome)
+        return []
 
     def go_on(self) -> list[Instruction]:
         """Combine or apply what is ready for the version that is here."""
@@ -236,7 +245,7 @@ class Sync(Updating):
         if message.epoch != seat.epoch:
             return []
         if message.step == seat.version - 1 and seat.is_serving:
-            return [seat.to_trainer(Applied(seat.epoch, seat.version, seat.digest))]
+            return [self._applied()]
         if message.step < seat.version:
             return []
         self._reducing.apply(message)
@@ -260,10 +269,15 @@ class Sync(Updating):
         """Go on with the version that is made."""
         seat = self._seat
         seat.is_stepping, self._versions.skipping = False, -1
-        seat.version, seat.digest = event.version, event.digest
+        seat.version, seat.digest, self._local = event.version, event.digest, event.local
         drops = self._reducing.stepped(seat.version)
         drops += [self._outputs.drop(task) for task in self._computing.forget_what_is_over()]
-        return [seat.to_trainer(Applied(seat.epoch, event.version, event.digest)), *drops]
+        return [self._applied(), *drops]
+
+    def _applied(self) -> Send:
+        """Say that the version that is here is made."""
+        seat = self._seat
+        return seat.to_trainer(Applied(seat.epoch, seat.version, seat.digest, self._local))
 
     # ------------------------------------------------------------------ what a joiner needs
 
@@ -280,5 +294,5 @@ class Sync(Updating):
     def loaded(self, event: StateLoaded) -> bool:
         if self._awaited_digest not in ("", event.digest):
             return False
-        self._seat.digest = event.digest
+        self._seat.digest, self._local = event.digest, NO_LOCAL_WORK
         return True

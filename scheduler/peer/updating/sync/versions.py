@@ -19,11 +19,10 @@ from swarmrt.scheduler.peer.work.tasks import Tasks
 
 
 class SyncVersions(Versions):
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, seat: Seat, reducing: Reducing) -> None:
         super().__init__()
         settings = seat.settings
-        sizes = (settings.gradient_bytes, settings.update_bytes)
-        self.reducing = Reducing(seat.me, *sizes, seat.store)
+        self.reducing = reducing
         self.skipping = -1  # the step of which nothing is to be computed any more
         self._seat, self._staleness = seat, settings.staleness
         self._fresh_steps = settings.fresh_steps

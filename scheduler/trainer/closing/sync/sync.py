@@ -72,7 +72,7 @@ class Sync(Closing):
             self._rounds,
             rosters=rosters,
             listeners=listeners,
-            tokens=run.ledger.tokens,
+            tokens=self._weight(skip=skip),
             began_at=now,
             skip=skip,
             by_owners=frozenset() if skip else frozenset(run.by_owners & shared),
@@ -81,6 +81,13 @@ class Sync(Closing):
         run.pace.round_began_at = now
         self._patience.begin(round_, now)
         return [Send(peer, prepare) for peer, prepare in round_.prepares()]
+
+    def _weight(self, *, skip: bool) -> int:
+        """Return what the sum of a step is divided by: its tokens, or its microbatches where each
+        replica gives how far its own steps have moved it for each of them."""
+        run = self._run
+        is_local = run.version >= run.settings.local_from and not skip
+        return run.settings.microbatches if is_local else run.ledger.tokens
 
     def _prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
         run = self._run
