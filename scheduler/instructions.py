@@ -432,8 +432,8 @@ class Stop(InstructionBase, frozen=True):
 PeerInstruction = (
     Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
     | Forget | DropFrames | ClearGradients | Contribute | SumPart | CombineParts | UpdatePart
-    | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce | StartDeadline
-    | ReportLeftOut | ReportWaitsFor | Stop
+    | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce
+    | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
 TrainerInstruction = (
     Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting

@@ -36,6 +36,11 @@ class PeerSettings(Recorded, frozen=True):
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
     local_from: int = MANY  # the first step in which replicas make steps of their own
 
+    @property
+    def averages(self) -> bool:
+        """Return whether replicas make steps of their own, from some step on."""
+        return self.local_from < MANY
+
     @classmethod
     def of(
         cls,
@@ -105,6 +110,11 @@ class TrainerSettings(Recorded, frozen=True):
     fingerprint: str = ""  # of all that decides the weights; peers compare it
     told: tuple[StepTold, ...] = ()  # the last steps of the incarnation before
     local_from: int = MANY  # the first step in which replicas make steps of their own
+
+    @property
+    def averages(self) -> bool:
+        """Return whether replicas make steps of their own, from some step on."""
+        return self.local_from < MANY
 
     @classmethod
     def of(

@@ -11,7 +11,7 @@ from swarmrt.ids import SeatId
 from swarmrt.messages import Message, PeerState
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.instructions import Send
-from swarmrt.scheduler.settings import MANY, PeerSettings
+from swarmrt.scheduler.settings import PeerSettings
 
 
 @dataclass(slots=True)
@@ -34,11 +34,6 @@ class Seat:
         settings = self.settings
         gradient_bytes = settings.wire_bytes or settings.gradient_bytes
         return Store(gradient_bytes, settings.update_bytes)
-
-    @property
-    def averages(self) -> bool:
-        """Return whether replicas make steps of their own, from some step on."""
-        return self.settings.local_from < MANY
 
     @property
     def me(self) -> SeatId:

@@ -77,7 +77,7 @@ class SeatCore:
         self.seat = seat
         settings = seat.settings
         sizes = (settings.gradient_bytes, settings.update_bytes)
-        rounds = ContributingRounds(seat) if seat.averages else None
+        rounds = ContributingRounds(seat) if settings.averages else None
         reducing = rounds or Reducing(seat.me, *sizes, seat.store)
         versions = SyncVersions(seat, reducing)
         self.versions: Versions = versions

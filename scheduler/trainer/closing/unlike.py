@@ -10,6 +10,8 @@ Rules:
 - Weights of version 0, which each draws for itself, may differ as well. Who differs then is at
   fault, for a liar could do the same; but where owners update because the run wants it so, the run
   begins without it, and it comes at version 1.
+- Where replicas make steps of their own, what they agree on is the same whatever their hardware:
+  who differs is at fault.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ def kind_of_difference(run: Run, applied: Iterable[SeatId], stage: int) -> Kind:
     """Return what it is when those of a stage have made different weights in a commit."""
     members = [m for peer in applied if (m := run.members.get(peer)) is not None]
     is_new = any(m.stage == stage and not m.has_agreed for m in members)
-    return "unlike" if is_new and stage not in run.by_owners else "fault"
+    is_open = stage not in run.by_owners and not run.settings.averages
+    return "unlike" if is_new and is_open else "fault"
 
 
 def may_be_unlike(run: Run, member: Member) -> bool:
     """Return whether a newcomer has made by itself the weights that it says it is ready with."""
+    if run.settings.averages:
+        return False
     if run.version == 0:
         return member.stage in run.by_owners
     admitted_at = member.admit.version if member.admit is not None else run.version

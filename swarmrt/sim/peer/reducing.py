@@ -127,8 +127,15 @@ class Reducing:
             self._check_adopted((step, number), state)
             self._jobs.later(0.2, lambda: self._adopt(step, state, snapshot), "update")
             return
-        update = () if what.skip else self._state.rounded(self._reduced[step, number])
+        update = () if what.skip else self._update(step, self._reduced[step, number])
         self._jobs.later(0.2, lambda: self._step(step, update, snapshot), "update")
+
+    def _update(self, step: int, gradient: Counter[str]) -> Update:
+        """Return what the arithmetic of this peer makes of a sum. Averaging uses operations that
+        round once, so it is the same everywhere."""
+        if self._computing.local.is_local(step):
+            return update_of(gradient)
+        return self._state.rounded(gradient)
 
     def _check_adopted(self, key: tuple[int, int], state: History) -> None:
         """Check that a member's state led to it. A newcomer, who has reduced nothing, may hold

@@ -15,11 +15,13 @@ def draw(seed: int) -> faults.Scenario:
     steps have none."""
     scenario = DRAWS[seed % len(DRAWS)](seed)
     rng = random.Random(f"averaging {seed}")
+    rounds_once = scenario.unlike_share > 0.0
     return replace(
         scenario,
+        by_owners=False,
         staleness=0,
         fresh_steps=0,
         local_batch=rng.choice((1, 1, 2, 3, 8)),
-        sync_steps=rng.choice((0, 0, 1, 3)),
+        sync_steps=0 if rounds_once else rng.choice((0, 0, 1, 3)),
         steps=scenario.steps + rng.randint(0, 4),
     )
