@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import Message, TooSlow
+from swarmrt.messages import LocalWork, Message, TooSlow
 from swarmrt.recorded import Recorded
 
 
@@ -379,6 +379,7 @@ class ReportStep(Report, frozen=True):
     digests: tuple[tuple[tuple[PeerId, str], ...], ...]  # of the new parameters, by stage
     digests_equal: bool
     skipped: bool = False  # its gradient was not finite: no update was made
+    local: tuple[LocalWork, ...] = ()  # of each stage: all of their own steps, the furthest drift
 
 
 class ReportEvaluation(Report, frozen=True):

@@ -306,6 +306,7 @@ class LocalWork(NamedTuple):
 
 
 NO_LOCAL_WORK = LocalWork(0, 0.0, 0.0)
+MOST_DRIFT = 1e9  # weights that differ by more have nothing of the version any more
 
 
 class Applied(MessageBase, frozen=True):

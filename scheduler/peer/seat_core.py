@@ -60,7 +60,6 @@ from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.averaging.averaging import Averaging
 from swarmrt.scheduler.peer.updating.averaging.reducing import ContributingRounds
 from swarmrt.scheduler.peer.updating.strategy import Updating, Versions
-from swarmrt.scheduler.peer.updating.sync.reducing import Reducing
 from swarmrt.scheduler.peer.updating.sync.sync import Sync
 from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 from swarmrt.scheduler.peer.work.backwards import Backwards
@@ -75,11 +74,8 @@ from swarmrt.scheduler.peer.work.recovery import Recovery
 class SeatCore:
     def __init__(self, host: Host, seat: Seat) -> None:
         self.seat = seat
-        settings = seat.settings
-        sizes = (settings.gradient_bytes, settings.update_bytes)
-        rounds = ContributingRounds(seat) if settings.averages else None
-        reducing = rounds or Reducing(seat.me, *sizes, seat.store)
-        versions = SyncVersions(seat, reducing)
+        rounds = ContributingRounds(seat) if seat.settings.averages else None
+        versions = SyncVersions(seat, rounds)
         self.versions: Versions = versions
         self.accumulators = versions.accumulators
         self.computing = work = Computing(seat, versions, host.queue)

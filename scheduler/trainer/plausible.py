@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from swarmrt.messages import (
+    MOST_DRIFT,
     Accepted,
     Applied,
     Beacon,
@@ -90,6 +91,13 @@ def _version(message: Ready | Applied, _: Known) -> str:
     return _digest(message.digest)
 
 
+def _applied(message: Applied, known: Known) -> str:
+    steps, late, drift = message.local
+    if not (0 <= steps < MOST_INT and 0 <= late <= 1 and 0 <= drift <= MOST_DRIFT):
+        return f"it says that it made {steps} steps by itself, {late} of it late, {drift} far"
+    return _version(message, known)
+
+
 def _digest(digest: str) -> str:
     return _NOTHING if len(digest) <= MOST_DIGEST else "it names a digest that is none"
 
@@ -103,6 +111,6 @@ CHECKS: dict[type[Message], Callable[[Any, Known], str]] = {
     Updated: _updated,
     Beacon: _beacon,
     Ready: _version,
-    Applied: _version,
+    Applied: _applied,
 }
 """Why no honest peer says that, by the kind of message; empty if one may."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from swarmrt.errors import UsageError
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.log_files import is_whole, read_lines
-from swarmrt.messages import Admit, Apply, Part, Prepare, Roster
+from swarmrt.messages import Admit, Apply, Granted, Part, Prepare, Recover, Roster
+from swarmrt.observe.accounts import Account, Accounts
 from swarmrt.observe.log import Gap, read_faults, read_records
 from swarmrt.scheduler.events import (
     BackwardDone,
@@ -70,6 +71,7 @@ class Audit:
     lost_time_s: float = 0.0  # of computing, whose results were not used
     goodput: float = 1.0  # useful over all computing
     longest_gap_s: float = 0.0  # between two commits
+    accounts: list[Account] = field(default_factory=list)  # of the stages
 
     @property
     def passed(self) -> bool:
@@ -100,6 +102,7 @@ class Audit:
             f"rollbacks {self.rollbacks}, epochs {self.epochs}",
             f"goodput {self.goodput:.3f}, {self.lost_time_s:.1f} s of computing lost; "
             f"longest gap between commits {self.longest_gap_s:.1f} s",
+            *map(str, self.accounts),
             *self.violations,
         ]
 
@@ -130,6 +133,7 @@ def audit(run_dir: Path) -> Audit:
     result = Audit(faults=_faults(run_dir))
     _check_steps(result, trainer, peers)
     _check_digests(result, trainer, peers)
+    _check_accounts(result, trainer)
     _count(result, trainer, peers)
     for violation in [v for v in result.violations if "microbatch" in v][:3]:
         result.violations += _story(run_dir, _named(violation))
@@ -156,6 +160,7 @@ class _Trainer:
         self.digests_differ = 0
         self.unlike: list[tuple[int, str, int]] = []  # stage, peer, and in which version it showed
         self.counts: Counter[str] = Counter()
+        self.accounts = Accounts()
         self.longest_gap_s = 0.0
         self._prepared: dict[int, dict[int, Roster]] = {}
         self._skips: set[int] = set()  # rounds that combine nothing
@@ -173,6 +178,8 @@ class _Trainer:
         match instruction:
             case Send(to, Prepare() as message):
                 self._prepares(to, message)
+            case Send(_, Granted(microbatch=mb, need=need) | Recover(microbatch=mb, need=need)):
+                self.accounts.granted(mb, need)
             case Send(_, Admit(version=version)):
                 self._goes_on(version)
             case Send(_, Apply(step=step, round=number)) if number in self._prepared:
@@ -222,6 +229,7 @@ class _Trainer:
         self._resuming = settings.resume
         if not self._resuming:
             self.commits.clear()
+            self.accounts = Accounts()
 
     def _goes_on(self, version: int) -> None:
         """The first admission of a resumed run tells where: what is later has to be done again."""
@@ -231,6 +239,7 @@ class _Trainer:
 
     def _back_to(self, version: int) -> None:
         self.commits = {v: commit for v, commit in self.commits.items() if v <= version}
+        self.accounts.back_to(version)
 
     def _step(self, equal: bool, now: float) -> None:
         self.digests_differ += not equal
@@ -377,6 +386,16 @@ def _check_digests(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) ->
                 made[peer.stage, version, number].add(digest)
     result.digest_mismatches = trainer.digests_differ
     result.digest_mismatches += sum(len(digests) > 1 for digests in made.values())
+
+
+def _check_accounts(result: Audit, trainer: _Trainer) -> None:
+    """Check that whatever was granted is in a version, was dropped, or is in flight still."""
+    versions = {version: commit.rosters for version, commit in trainer.commits.items()}
+    skipped = {version - 1 for version, commit in trainer.commits.items() if commit.skipped}
+    for stage in range(trainer.stages):
+        account = trainer.accounts.of_stage(stage, versions, skipped)
+        result.accounts.append(account)
+        result.violations += account.faults()
 
 
 def _count(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> None:

@@ -18,7 +18,7 @@ from swarmrt.scheduler.instructions import Instruction, Send, StartDeadline
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.peer.updating.sync.reducing import Reducing
 from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
-from swarmrt.scheduler.settings import PeerSettings
+from swarmrt.scheduler.settings import MANY, PeerSettings
 
 ME, TRAINER, UP, UP2, A, B = map(PeerId, ["me", "trainer", "up", "up2", "a", "b"])
 MB = MicrobatchId(0, 0)
@@ -47,6 +47,7 @@ class Peer:
         gradient_bytes: int = 1000,
         wire_bytes: int = 0,
         update_bytes: int = 0,
+        local_from: int = MANY,
     ) -> None:
         settings = PeerSettings(
             me=me,
@@ -66,6 +67,7 @@ class Peer:
             trainer_gone_s=trainer_gone_s,
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
+            local_from=local_from,
         )
         self.core = PeerCore(settings)
         self.now = 0.0

@@ -53,6 +53,7 @@ def eventful(seed: int) -> World:
         retained_frames=frames,
         queue_s=queue_s,
         by_owners=seed % 2 == 0,
+        averaging={"strategy": "async", "local_batch": 2} if seed % 4 == 3 else None,
     )
     world.run_until(version=1)
     acts: list[tuple[float, Callable[[], Any]]] = [

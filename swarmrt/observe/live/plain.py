@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from swarmrt.foreign import for_terminal, printable
 from swarmrt.ids import PeerId
+from swarmrt.messages import LocalWork
 from swarmrt.observe.live.progress import Progress
 from swarmrt.scheduler.instructions import (
     Report,
@@ -88,7 +89,7 @@ class PlainView:
             rate = self._progress.recent_tokens_per_s
             self._say(
                 f"step {report.version:>5}/{last}  loss {report.loss:.4f}  "
-                f"norm {report.norm:.3f}  {rate:,.0f} tokens/s"
+                f"norm {report.norm:.3f}  {rate:,.0f} tokens/s{local_text(report.local)}"
             )
 
     def _say(self, text: str) -> None:
@@ -100,6 +101,15 @@ class PlainView:
         if news != self._waited_for or now - self._said_at >= SAY_S:
             self._waited_for, self._said_at = news, now
             self._say(waiting_text(report))
+
+
+def local_text(local: tuple[LocalWork, ...]) -> str:
+    """Return how far replicas have gone by themselves, in the stages where that is furthest."""
+    if not local:
+        return ""
+    late, drift = max(work.late for work in local), max(work.drift for work in local)
+    steps = sum(work.steps for work in local)
+    return f"  {steps} own steps  {late:.0%} late  drift {drift:.2g}"
 
 
 def waiting_text(report: ReportWaiting) -> str:

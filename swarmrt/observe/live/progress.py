@@ -12,6 +12,7 @@ from typing import Any
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.log_files import json_lines
+from swarmrt.messages import LocalWork
 from swarmrt.runtime.process.turning_log import TurningLog
 from swarmrt.scheduler.instructions import (
     Report,
@@ -67,6 +68,7 @@ class Progress:
     tokens: int = 0
     train_s: float = 0.0
     recent_tokens_per_s: float = 0.0
+    local: tuple[LocalWork, ...] = ()  # of each stage, for the last version
 
     def __post_init__(self) -> None:
         self.version = self.start_version
@@ -186,6 +188,8 @@ class Progress:
         self.tokens += report.tokens
         self.train_s += report.seconds
         self.recent_tokens_per_s = report.tokens / max(report.seconds, 1e-9)
+        self.local = report.local
+        local = {"local": [work._asdict() for work in report.local]} if report.local else {}
         self._write(
             version=report.version,
             loss=None if report.skipped else report.loss,
@@ -194,6 +198,7 @@ class Progress:
             seconds=report.seconds,
             digests=[dict(stage) for stage in report.digests],
             digests_equal=report.digests_equal,
+            **local,
         )
 
     def _write(self, **values: object) -> None:

@@ -84,14 +84,23 @@ class LiveView:
         table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
         for name in ("stage", "replica", "state", "step"):
             table.add_column(name)
-        for name in ("queue", "done", "per microbatch"):
+        is_local = bool(self._progress.local)
+        own = ("own steps", "late", "drift") if is_local else ()
+        for name in ("queue", "done", "per microbatch", *own):
             table.add_column(name, justify="right")
         previous = -1
         peers = sorted(self._progress.peers.values(), key=lambda peer: (peer.stage, peer.peer))
         for peer in peers:
-            table.add_row(*self._row(peer, first=peer.stage != previous))
+            is_first = peer.stage != previous
+            cells = self._local(peer.stage) if is_first and is_local else ()
+            table.add_row(*self._row(peer, first=is_first), *cells)
             previous = peer.stage
         return table
+
+    def _local(self, stage: int) -> tuple[str, ...]:
+        """Return what a stage's replicas have done by themselves."""
+        steps, late, drift = self._progress.local[stage]
+        return str(steps), f"{late:.0%}", f"{drift:.2g}"
 
     def _row(self, peer: ReportPeer, *, first: bool) -> tuple[RenderableType, ...]:
         style = {"ready": "green", "spare": "blue"}.get(peer.state, "yellow")

@@ -24,6 +24,7 @@ from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.computing.fitting import Fitting
 from swarmrt.runtime.computing.flaws import Flaws
+from swarmrt.runtime.computing.local_work import local_work
 from swarmrt.runtime.computing.transfers import Arriving, Computation, Transfers
 from swarmrt.runtime.computing.trouble import is_out_of_memory, is_own_trouble, said_by
 from swarmrt.runtime.peer.parts import part_range
@@ -34,13 +35,14 @@ from swarmrt.runtime.state.snapshot import Snapshot, read_snapshot
 from swarmrt.scheduler.events import (
     BackwardDone,
     ComputeFailed,
+    Contributed,
     Event,
     ForwardDone,
     StateLoaded,
     Stepped,
     WeightGradientsDone,
 )
-from swarmrt.scheduler.instructions import RunBackward, StepOptimizer
+from swarmrt.scheduler.instructions import Contribute, RunBackward, StepOptimizer
 
 log = logging.getLogger("swarmrt.peer")
 
@@ -71,6 +73,7 @@ class Computations:
         self._outputs: dict[MicrobatchId, tuple[torch.Tensor, torch.Tensor]] = {}  # and targets
         self._output_grads: dict[MicrobatchId, Arriving] = {}
         self._input_grads: dict[MicrobatchId, torch.Tensor] = {}
+        self._contributions: dict[tuple[int, int], torch.Tensor] = {}  # by step and round
         self._kept: tuple[dict[MicrobatchId, Any], ...] = (
             self._inputs,
             self._forwarded,
@@ -108,10 +111,17 @@ class Computations:
         self._outputs.pop(mb, None)
         self._input_grads.pop(mb, None)
 
-    def accumulated(self, step: int, index: int, parts: int) -> torch.Tensor:
-        """Return a view of one part of what this peer has accumulated in a step."""
-        gradients = self.stage.gradients(step)
-        return gradients[part_range(gradients.numel(), index, parts)]
+    def given(self, step: int, number: int, index: int, parts: int) -> torch.Tensor:
+        """Return a view of one part of what this peer gives a round: what was fixed for it, or what
+        is accumulated."""
+        whole = self._contributions.get((step, number))
+        if whole is None:
+            whole = self.stage.gradients(step)
+        return whole[part_range(whole.numel(), index, parts)]
+
+    def drop_contribution(self, step: int, number: int) -> None:
+        """Forget what was fixed for a round."""
+        self._contributions.pop((step, number), None)
 
     # ------------------------------------------------------------------ work for the torch thread
 
@@ -131,6 +141,10 @@ class Computations:
         """Return the work on the weight gradients that a backward has left for later."""
         rest = partial(self._add_weight_gradients, mb, self._left.pop(mb))
         return self._named("weights", mb, rest)
+
+    def contribute(self, what: Contribute) -> Work:
+        """Return the work of fixing what this peer gives a round."""
+        return partial(self._contribute, what)
 
     def step(
         self, what: StepOptimizer, reduced: torch.Tensor
@@ -285,6 +299,18 @@ class Computations:
             return keep(leaving.host)
         return lambda: keep(leaving.wait())
 
+    def _contribute(self, what: Contribute) -> Computed:
+        computation = Computation(self.stage.device)
+        self.stage.contribute(what.step)
+        contribution = self.stage.contribution(what.step)
+        computation.end()
+
+        def done() -> Event:
+            self._contributions[what.step, what.round] = contribution
+            return Contributed(what.step, what.round)
+
+        return self._over(computation, done)
+
     def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, Copied | None]:
         self._copying.wait()
         return self._made(what, self.stage.step(reduced, self.clip_scale(what.norm)))
@@ -302,7 +328,7 @@ class Computations:
         copied = None
         if what.snapshot:
             copied = self._copying.begin(version, self.stage.live_state())
-        return Stepped(version, its_digest), copied
+        return Stepped(version, its_digest, local_work(self.stage.local_report())), copied
 
     def _load(self, snapshot: Snapshot) -> Event:
         self._copying.wait()

@@ -1,9 +1,9 @@
 """The work of a peer that is done beside its event loop, on its threads.
 
 Forward, backward and update run on one thread, one at a time. The arithmetic of the reduce runs
-on another one beside them, and only reads accumulators. A backward that adds to one, or the
-clearing of one, voids the rounds of that step, so that what was read meanwhile counts for
-nothing. An update waits until its round is combined.
+on another one beside them, and only reads accumulators, or contributions. A backward that adds to
+one, or the clearing of one, voids the rounds of that step, so that what was read meanwhile counts
+for nothing. An update waits until its round is combined.
 """
 
 from __future__ import annotations

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.kernels.codecs import CODECS, Precision, wire_bytes
 from swarmrt.kernels.digest import digest
+from swarmrt.model.stage import Stage
 from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
@@ -27,6 +29,7 @@ from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
 log = logging.getLogger("swarmrt.parts")
 
 NOBODY = PeerId("")
+ROUNDS_LOOKED_AT = 1000
 SQUARED_AT_ONCE = 1 << 16  # values: their squares, in float64, stay in the cache
 
 
@@ -69,10 +72,13 @@ class Parts:
     they make of an accumulator that changes meanwhile belongs to a round that is void.
     """
 
-    def __init__(self, me: PeerId, precision: Precision, numel: int) -> None:
-        """`numel` is the size of the stage's gradient."""
-        self._me, self._numel = me, numel
+    def __init__(
+        self, me: PeerId, precision: Precision, like: torch.Tensor, numel: Callable[[int], int]
+    ) -> None:
+        """`like` is the stage's whole gradient, `numel` how many values a step's rounds combine."""
+        self._me, self._numel, self._dtype = me, numel, like.dtype
         self._codec = CODECS[precision]
+        self._most_bytes = min(like.nbytes, MAX_PART_BYTES + like.itemsize)
         self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._early_sums: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._means: dict[tuple[int, int], Mean] = {}  # (step, round) → mean gradient
@@ -84,15 +90,14 @@ class Parts:
 
     # ------------------------------------------------------------------ what is here
 
-    def fits(self, tensors: Sequence[torch.Tensor], gradients: torch.Tensor) -> bool:
-        """Return whether a message's tensors may be a part of such gradients. The exact length is
-        known once its round is."""
+    def fits(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Return whether a message's tensors may be a part of a round. The exact length is known
+        once the round is."""
         if len(tensors) != 1 or tensors[0].dim() != 1:
             return False
-        most_bytes = min(gradients.nbytes, MAX_PART_BYTES + gradients.itemsize)
         if self._codec is None:
-            return tensors[0].dtype == gradients.dtype and tensors[0].nbytes <= most_bytes
-        most = self._codec.encoded_bytes(most_bytes // gradients.itemsize)
+            return tensors[0].dtype == self._dtype and tensors[0].nbytes <= self._most_bytes
+        most = self._codec.encoded_bytes(self._most_bytes // self._dtype.itemsize)
         return tensors[0].dtype == torch.uint8 and tensors[0].nbytes <= most
 
     def unfit(
@@ -103,7 +108,7 @@ class Parts:
         part: torch.Tensor,
     ) -> PartUnfit | None:
         """Return what is wrong with a part of this round, if anything is."""
-        size = _length(part_range(self._numel, index, what.parts))
+        size = _length(part_range(self._numel(what.step), index, what.parts))
         if self._codec is not None:
             size = self._codec.encoded_bytes(size)
         if len(part) == size:
@@ -119,13 +124,12 @@ class Parts:
         else:
             self._slices[(*key, what.sender)] = tensor
 
-    def mean(self, step: int, number: int, parts: int, gradients: torch.Tensor) -> Mean:
-        """Return the mean gradient of a round that is under way; `gradients` says what it is
-        like."""
+    def mean(self, step: int, number: int, parts: int) -> Mean:
+        """Return the mean of a round that is under way."""
         if (step, number) not in self._means:
             values, self._used = self._used, None
-            if values is None or values.shape != gradients.shape:
-                values = torch.empty(gradients.shape, dtype=gradients.dtype)
+            if values is None or len(values) != self._numel(step):
+                values = torch.empty(self._numel(step), dtype=self._dtype)
             self._means[step, number] = Mean(parts, values)
         return self._means[step, number]
 
@@ -256,6 +260,18 @@ class Parts:
             self.place(mean, index, summed)
         its_digest = digest(mean.values) if mean.is_shared else ""  # alone, nothing to compare
         return GradientCombined(what.step, what.round, its_digest, mean.squared_norm)
+
+
+def combined_bytes(config: RunConfig, stage: Stage) -> int:
+    """Return how many bytes have on their way what replicas combine in a round: in the largest of
+    many, without the last one."""
+    first, last = config.averaging.sync_steps, config.run.steps - 1
+    gradients = stage.gradients()
+    if not config.averaging.is_on or first >= last:
+        return gradient_bytes(config.replicas_precision, gradients)
+    rounds = range(first, min(last, first + ROUNDS_LOOKED_AT))
+    most = max(map(stage.contribution_numel, rounds))
+    return max(1, wire_bytes(config.replicas_precision, most, gradients.itemsize))
 
 
 def gradient_bytes(precision: Precision, gradients: torch.Tensor) -> int:

@@ -33,7 +33,7 @@ from swarmrt.runtime.peer.computing import Computing
 from swarmrt.runtime.peer.jobs import Jobs
 from swarmrt.runtime.peer.left_out import left_out_text, waits_for_text
 from swarmrt.runtime.peer.loading import Loading
-from swarmrt.runtime.peer.parts import Parts, gradient_bytes
+from swarmrt.runtime.peer.parts import Parts, combined_bytes
 from swarmrt.runtime.peer.reducing import Reducing
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.peer.updates import Updates
@@ -45,6 +45,7 @@ from swarmrt.scheduler.instructions import (
     Announce,
     ClearGradients,
     CombineParts,
+    Contribute,
     DropFrames,
     DropPart,
     DropRound,
@@ -99,7 +100,7 @@ class Peer(Shell):
             membership.trainer,
             seat,
             gradient_bytes=stage.gradients().nbytes,
-            wire_bytes=gradient_bytes(config.precision.gradients, stage.gradients()),
+            wire_bytes=combined_bytes(config, stage),
             update_bytes=stage.state_rows * stage.gradients().nbytes,
             trainer_gone_s=options.trainer_gone_s,
             is_spare=options.is_spare,
@@ -140,7 +141,7 @@ class Peer(Shell):
             tell_trainer=partial(self.send, self._trainer),
         )
         computing = Computing(self.process, jobs, computations)
-        parts = Parts(me, config.precision.gradients, stage.gradients().numel())
+        parts = Parts(me, config.replicas_precision, stage.gradients(), self._combined)
         updates, made = Updates(me, stage), self._loading.made
         self._reducing = reducing = Reducing(self.process, jobs, computations, parts, updates, made)
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
@@ -154,6 +155,7 @@ class Peer(Shell):
             DropFrames: computing.drop_frames,
             ClearGradients: computing.clear_gradients,
             KeepPart: reducing.keep,
+            Contribute: reducing.contribute,
             SumPart: reducing.sum_part,
             CombineParts: reducing.combine,
             UpdatePart: reducing.update_part,
@@ -190,6 +192,10 @@ class Peer(Shell):
         core = self.process.core
         assert isinstance(core, PeerCore)
         return core.update if core.seat.version == self.stage.version else (-1, 0.0)
+
+    def _combined(self, step: int) -> int:
+        """Return how many values replicas combine after a step."""
+        return self.stage.contribution_numel(step)
 
     def _tokens_per_s(self) -> float:
         """Return how many tokens go forward and backward here in a second; 0 while that is not

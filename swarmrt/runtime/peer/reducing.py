@@ -13,7 +13,7 @@ import torch
 
 from swarmrt.messages import Part
 from swarmrt.model.stage import Stage
-from swarmrt.runtime.computing.computations import Computations, Copied
+from swarmrt.runtime.computing.computations import Computations, Computed, Copied
 from swarmrt.runtime.peer.jobs import Jobs
 from swarmrt.runtime.peer.parts import Mean, Parts
 from swarmrt.runtime.peer.updates import Updates, made_of
@@ -22,6 +22,7 @@ from swarmrt.runtime.process.shell import Tensors
 from swarmrt.scheduler.events import PartUnfit, Stepped
 from swarmrt.scheduler.instructions import (
     CombineParts,
+    Contribute,
     DropPart,
     DropRound,
     GradientPart,
@@ -58,13 +59,23 @@ class Reducing:
         """Return whether the tensors are what a part may be."""
         if part.updated:
             return self._updates.fits(tensors)
-        return self._parts.fits(tensors, self._stage.gradients())
+        return self._parts.fits(tensors)
 
     # ------------------------------------------------------------------ parts on their way
 
+    def contribute(self, what: Contribute) -> None:
+        """Have fixed what this peer gives a round."""
+        self._jobs.compute(self._computations.contribute(what), self._contributed)
+
+    def _contributed(self, outcome: Computed) -> None:
+        if callable(outcome):
+            self._jobs.wait_for_host(outcome, self._process.feed)
+        else:
+            self._process.feed(outcome)
+
     def encode(self, part: GradientPart, send: Callable[[torch.Tensor], None]) -> None:
-        """Have a slice of what is accumulated encoded, and sent."""
-        mine = self._computations.accumulated(part.step, part.index, part.parts)
+        """Have a slice of what this peer gives encoded, and sent."""
+        mine = self._computations.given(part.step, part.round, part.index, part.parts)
         self._jobs.reduce(partial(self._parts.encode, mine), send)
 
     def sum_of(self, part: GradientPart) -> torch.Tensor:
@@ -87,7 +98,7 @@ class Reducing:
         if unfit is not None:
             self._process.feed(unfit)
             return
-        mean = self._parts.mean(keep.step, keep.round, keep.parts, self._stage.gradients())
+        mean = self._parts.mean(keep.step, keep.round, keep.parts)
         self._jobs.reduce(partial(self._parts.place, mean, keep.index, part))
 
     def _keep_updated(self, keep: KeepPart, part: torch.Tensor) -> None:
@@ -107,6 +118,7 @@ class Reducing:
     def drop_round(self, what: DropRound) -> None:
         self._parts.drop(what.step, what.round)
         self._updates.drop(what.step, what.round)
+        self._computations.drop_contribution(what.step, what.round)
 
     # ------------------------------------------------------------------ sums, and what follows
 
@@ -116,7 +128,7 @@ class Reducing:
         if isinstance(slices, PartUnfit):
             self._process.feed(slices)
             return
-        mine = self._computations.accumulated(part.step, part.index, part.parts)
+        mine = self._computations.given(part.step, part.round, part.index, part.parts)
         add = partial(self._parts.sum_up, part, mean, slices, mine)
         self._jobs.reduce(add, self._process.feed)
 
@@ -165,8 +177,7 @@ class Reducing:
         self._jobs.compute(update, partial(self._stepped, mean))
 
     def _mean(self, what: SumPart | CombineParts) -> Mean:
-        gradients = self._stage.gradients(what.step)
-        return self._parts.mean(what.step, what.round, what.parts, gradients)
+        return self._parts.mean(what.step, what.round, what.parts)
 
     def _stepped(self, mean: Mean, outcome: tuple[Stepped, Copied | None]) -> None:
         self._parts.give_back(mean)

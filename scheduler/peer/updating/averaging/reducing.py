@@ -10,7 +10,7 @@ from __future__ import annotations
 from swarmrt.ids import SeatId
 from swarmrt.messages import Prepare
 from swarmrt.scheduler.events import Contributed
-from swarmrt.scheduler.instructions import Contribute, Instruction
+from swarmrt.scheduler.instructions import Contribute, DropRound, Instruction
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.sync.reducing import Reducing
 
@@ -46,7 +46,7 @@ class ContributingRounds(Reducing):
         """Begin the round, unless it is void by now."""
         prepare = self._waiting.get(event.step)
         if prepare is None or prepare.round != event.round:
-            return []
+            return [DropRound(event.step, event.round)]
         del self._waiting[event.step]
         return super().begin(prepare)
 

@@ -19,10 +19,11 @@ from swarmrt.scheduler.peer.work.tasks import Tasks
 
 
 class SyncVersions(Versions):
-    def __init__(self, seat: Seat, reducing: Reducing) -> None:
+    def __init__(self, seat: Seat, reducing: Reducing | None = None) -> None:
         super().__init__()
         settings = seat.settings
-        self.reducing = reducing
+        sizes = (settings.gradient_bytes, settings.update_bytes)
+        self.reducing = reducing or Reducing(seat.me, *sizes, seat.store)
         self.skipping = -1  # the step of which nothing is to be computed any more
         self._seat, self._staleness = seat, settings.staleness
         self._fresh_steps = settings.fresh_steps

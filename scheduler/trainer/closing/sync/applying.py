@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import SeatId
-from swarmrt.messages import Apply
+from swarmrt.messages import Applied, Apply
 from swarmrt.scheduler.instructions import Instruction, ReportLate, Send
 from swarmrt.scheduler.timing.estimate import Estimate
 from swarmrt.scheduler.timing.times import ANSWER_S, FIRST_UPDATE_S
@@ -103,15 +103,16 @@ class Applying:
         slowest_s = max((commit.patience_s[peer] for peer in commit.missing()), default=ANSWER_S)
         return Estimate().patience_s(slowest_s, commit.in_vain)
 
-    def applied(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
-        commit = self._run.commit
+    def applied(self, member: Member, message: Applied, now: float) -> list[Instruction]:
+        commit, version = self._run.commit, message.version
         if commit is None or version != commit.version or member.peer not in commit.expected:
             return []
         if member.peer not in commit.applied:
             times = self._run.pace.apply_times[commit.is_copied_by(member.peer)]
             waited_s = max(commit.patience_s.values())
             times.add_answer(member.peer, now - self._run.pace.applied_at, waited_s)
-            commit.applied[member.peer] = digest
+            commit.applied[member.peer] = message.digest
+            commit.local[member.peer] = message.local
             if commit.in_vain and not commit.is_whole:
                 self._wait_anew(commit, now)
         member.named_weights = (version, commit.applied[member.peer])

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from swarmrt.ids import SeatId
-from swarmrt.messages import Apply
+from swarmrt.messages import Apply, LocalWork
 from swarmrt.scheduler.instructions import ReportStep
 from swarmrt.scheduler.trainer.agreeing import odd_ones
 
@@ -38,6 +38,7 @@ class Commit:
     retries: int = 0
     in_vain: int = 0  # of these, since somebody last answered late
     applied: dict[SeatId, str] = field(default_factory=dict)  # peer → digest
+    local: dict[SeatId, LocalWork] = field(default_factory=dict)  # of those who have applied it
 
     def is_copied_by(self, peer: SeatId) -> bool:
         """Return whether this replica keeps a snapshot of it."""
@@ -93,4 +94,21 @@ class Commit:
             digests,
             equal,
             self.skipped,
+            self._local_work(),
         )
+
+    def _local_work(self) -> tuple[LocalWork, ...]:
+        """Return what replicas have done by themselves, by stage; nothing where none has."""
+        if not any(work.steps for work in self.local.values()):
+            return ()
+        return tuple(
+            _together([self.local[peer] for peer, _ in replicas]) for replicas in self.digests
+        )
+
+
+def _together(works: list[LocalWork]) -> LocalWork:
+    """Return all steps of some replicas, what share of these was late, and the furthest drift."""
+    steps = sum(work.steps for work in works)
+    late = sum(work.steps * work.late for work in works)
+    drift = max((work.drift for work in works), default=0.0)
+    return LocalWork(steps, late / steps if steps else 0.0, drift)

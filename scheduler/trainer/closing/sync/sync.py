@@ -145,7 +145,7 @@ class Sync(Closing):
             case Refused():
                 return self._objections.refused(self._newest, member, answer, now)
             case Applied():
-                return self._applying.applied(member, answer.version, answer.digest, now)
+                return self._applying.applied(member, answer, now)
 
     def is_late(self, what: str, now: float) -> list[Instruction]:
         match what:
