@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import NO_LOCAL_WORK, FailedIn, LocalWork, Message
+from swarmrt.messages import FailedIn, Message
 from swarmrt.recorded import Recorded
+from swarmrt.scheduler.local_work import NO_LOCAL_WORK, LocalWork
 
 
 class EventBase(Recorded, frozen=True):
@@ -85,7 +86,7 @@ class ComputeFailed(EventBase, frozen=True):
 
 
 class Contributed(EventBase, frozen=True):
-    """What this replica gives a round is fixed."""
+    """A replica's contribution to a round is fixed."""
 
     step: int
     round: int

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from swarmrt.ids import MicrobatchId, PeerId
-from swarmrt.messages import LocalWork, Message, TooSlow
+from swarmrt.messages import Message, TooSlow
 from swarmrt.recorded import Recorded
+from swarmrt.scheduler.local_work import LocalWork
 
 
 class InstructionBase(Recorded, frozen=True):

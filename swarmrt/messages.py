@@ -20,7 +20,7 @@ are void. Every handler may be called twice with the same message, and may miss 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import msgspec
 
@@ -297,25 +297,15 @@ class Apply(MessageBase, frozen=True):
     digest: str = ""  # of the gradient that the stage has agreed on, or of what owners made of it
 
 
-class LocalWork(NamedTuple):
-    """The steps that a replica has made by itself since the version before."""
-
-    steps: int
-    late: float  # share of backwards that ran on weights which were no longer the newest
-    drift: float  # norm of what its weights differ from the version by, beside that of the version
-
-
-NO_LOCAL_WORK = LocalWork(0, 0.0, 0.0)
-MOST_DRIFT = 1e9  # weights that differ by more have nothing of the version any more
-
-
 class Applied(MessageBase, frozen=True):
     """The update is done."""
 
     epoch: int
     version: int
     digest: str  # of the parameters
-    local: LocalWork = NO_LOCAL_WORK
+    local_steps: int = 0  # of this replica's own since the version before
+    late: float = 0.0  # share of its backwards on weights that were no longer its newest
+    drift: float = 0.0  # how far its weights were from the version, beside that one's norm
 
 
 class GetState(MessageBase, frozen=True):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from swarmrt.messages import (
-    MOST_DRIFT,
     Accepted,
     Applied,
     Beacon,
@@ -23,6 +22,7 @@ from swarmrt.messages import (
     Ready,
     Updated,
 )
+from swarmrt.scheduler.local_work import MOST_DRIFT
 
 MOST_S = 1e6  # a forward and backward that takes ten days, or a queue that does
 MOST_INT = 1 << 62  # sums and neighbours of such numbers can still be written down
@@ -92,7 +92,7 @@ def _version(message: Ready | Applied, _: Known) -> str:
 
 
 def _applied(message: Applied, known: Known) -> str:
-    steps, late, drift = message.local
+    steps, late, drift = message.local_steps, message.late, message.drift
     if not (0 <= steps < MOST_INT and 0 <= late <= 1 and 0 <= drift <= MOST_DRIFT):
         return f"it says that it made {steps} steps by itself, {late} of it late, {drift} far"
     return _version(message, known)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from swarmrt.foreign import for_terminal, printable
 from swarmrt.ids import PeerId
-from swarmrt.messages import LocalWork
 from swarmrt.observe.live.progress import Progress
 from swarmrt.scheduler.instructions import (
     Report,
@@ -26,6 +25,7 @@ from swarmrt.scheduler.instructions import (
     ReportUnlike,
     ReportWaiting,
 )
+from swarmrt.scheduler.local_work import LocalWork
 
 LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
 SAY_S = 30.0  # between two words about what is waited for

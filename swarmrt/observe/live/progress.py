@@ -12,7 +12,6 @@ from typing import Any
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.log_files import json_lines
-from swarmrt.messages import LocalWork
 from swarmrt.runtime.process.turning_log import TurningLog
 from swarmrt.scheduler.instructions import (
     Report,
@@ -30,6 +29,7 @@ from swarmrt.scheduler.instructions import (
     ReportUnlike,
     ReportWaiting,
 )
+from swarmrt.scheduler.local_work import LocalWork
 
 
 @dataclass(frozen=True)

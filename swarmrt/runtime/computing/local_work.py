@@ -1,11 +1,11 @@
-"""What a stage tells of the steps that its replica makes by itself, as it goes to the trainer."""
+"""The report of a stage on steps that its replica makes by itself, as it goes to the trainer."""
 
 from __future__ import annotations
 
 import math
 
-from swarmrt.messages import MOST_DRIFT, NO_LOCAL_WORK, LocalWork
 from swarmrt.model.weights import LocalReport
+from swarmrt.scheduler.local_work import MOST_DRIFT, NO_LOCAL_WORK, LocalWork
 
 
 def local_work(report: LocalReport) -> LocalWork:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import NO_LOCAL_WORK, LocalWork
 from swarmrt.scheduler.events import (
     GradientCombined,
     PartSummed,
@@ -19,6 +18,7 @@ from swarmrt.scheduler.events import (
     UpdateJoined,
 )
 from swarmrt.scheduler.instructions import DropPart, KeepPart, StepOptimizer, SumPart
+from swarmrt.scheduler.local_work import NO_LOCAL_WORK, LocalWork
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.computing import Computing
 from swarmrt.sim.peer.jobs import Jobs

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId, SeatId
 from swarmrt.messages import (
-    NO_LOCAL_WORK,
     Admit,
     Applied,
     Apply,
@@ -38,6 +37,7 @@ from swarmrt.scheduler.instructions import (
     Send,
     StepOptimizer,
 )
+from swarmrt.scheduler.local_work import NO_LOCAL_WORK
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.strategy import Outcome, Updating, Word
@@ -277,7 +277,7 @@ class Sync(Updating):
     def _applied(self) -> Send:
         """Say that the version that is here is made."""
         seat = self._seat
-        return seat.to_trainer(Applied(seat.epoch, seat.version, seat.digest, self._local))
+        return seat.to_trainer(Applied(seat.epoch, seat.version, seat.digest, *self._local))
 
     # ------------------------------------------------------------------ what a joiner needs
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from swarmrt.ids import SeatId
 from swarmrt.messages import Applied, Apply
 from swarmrt.scheduler.instructions import Instruction, ReportLate, Send
+from swarmrt.scheduler.local_work import LocalWork
 from swarmrt.scheduler.timing.estimate import Estimate
 from swarmrt.scheduler.timing.times import ANSWER_S, FIRST_UPDATE_S
 from swarmrt.scheduler.trainer.closing.missing import TWICE, Missing
@@ -112,7 +113,8 @@ class Applying:
             waited_s = max(commit.patience_s.values())
             times.add_answer(member.peer, now - self._run.pace.applied_at, waited_s)
             commit.applied[member.peer] = message.digest
-            commit.local[member.peer] = message.local
+            work = LocalWork(message.local_steps, message.late, message.drift)
+            commit.local[member.peer] = work
             if commit.in_vain and not commit.is_whole:
                 self._wait_anew(commit, now)
         member.named_weights = (version, commit.applied[member.peer])

@@ -14,8 +14,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from swarmrt.ids import SeatId
-from swarmrt.messages import Apply, LocalWork
+from swarmrt.messages import Apply
 from swarmrt.scheduler.instructions import ReportStep
+from swarmrt.scheduler.local_work import LocalWork
 from swarmrt.scheduler.trainer.agreeing import odd_ones
 
 Digests = tuple[tuple[tuple[SeatId, str], ...], ...]  # by stage, in roster order

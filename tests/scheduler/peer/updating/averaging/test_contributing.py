@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from swarmrt.messages import Applied, Apply, Forward, Hail, LocalWork, Part, Prepare, Prepared
+from swarmrt.messages import (
+    Applied,
+    Apply,
+    Forward,
+    Hail,
+    Part,
+    Prepare,
+    Prepared,
+)
 from swarmrt.scheduler.events import (
     Contributed,
     GradientCombined,
@@ -20,6 +28,7 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     SumPart,
 )
+from swarmrt.scheduler.local_work import LocalWork
 from tests.scheduler.peer_core import ME, TRAINER, A, Peer, mb, sent
 
 SLICE = Send(A, Part(1, 0, 7, 0, False), GradientPart(0, 7, 0, 2, False))
@@ -135,7 +144,7 @@ def test_version_is_made_of_the_mean_and_says_what_was_done_locally() -> None:
     apply = Apply(1, 0, 7, 2.0, False)
     assert peer.get(apply) == [StepOptimizer(0, 7, 2.0, False)]
     local = LocalWork(3, 0.5, 0.01)
-    applied = [(TRAINER, Applied(1, 1, "d", local))]
+    applied = [(TRAINER, Applied(1, 1, "d", *local))]
     assert sent(peer.feed(Stepped(1, "d", local)), Applied) == applied
     assert sent(peer.get(apply), Applied) == applied, "asked again, it says the same"
 
