@@ -28,6 +28,8 @@ BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 LEAST_MESSAGE_BYTES = 5 << 20  # the largest chunk of a state or a gradient fits into it
 FRAME_SLACK_BYTES = 64  # targets are sealed, and tensors are padded
 STDLIB = "stdlib"
+SYNC = "sync"
+STRATEGIES = (SYNC, "async", "diloco", "sparta", "lofi")  # that are built in
 MAX_NAME = 60  # characters shown of one that is unknown
 
 Positive = Annotated[int, Field(gt=0)]
@@ -205,14 +207,55 @@ class Optimizer(Section):
 
 
 class Averaging(Section):
-    strategy: str = Field("sync", description="TODO")
-    local_batch: Many = Field(4, description="microbatches in a local step")
-    sync_steps: int = Field(0, ge=0, description="first steps that are committed synchronously")
+    """How the replicas of a stage come to agree: by the gradients of a step, or by what each has
+    changed in steps of its own."""
+
+    strategy: str = Field(
+        SYNC,
+        max_length=200,
+        description='"sync" | "async" | "diloco" | "sparta" | "lofi", or your own '
+        '"pkg.module:Class"',
+    )
+    local_batch: Many = Field(
+        32, description="microbatches of a replica in each optimizer step of its own"
+    )
+    sync_steps: int = Field(0, ge=0, description="first steps, which are as with sync")
+    precision: Literal["model", "bfloat16", "int8"] = Field(
+        "int8", description='what replicas send each other: "model" | "bfloat16" | "int8"'
+    )
+    share: float = Field(
+        0.05, gt=0, le=1, description="sparta: share of the parameters in each round"
+    )
+    ranges: Many = Field(
+        1, description="diloco: ranges of the parameters that take turns, one in each round"
+    )
+    outer_lr: float = Field(0.7, gt=0, le=10, description="diloco: rate of the outer step")
+    outer_momentum: Fraction = Field(
+        0.9, description="diloco: Nesterov momentum of the outer step; 0 for none"
+    )
+    alpha: float = Field(
+        0.0, ge=0, le=1, description="share of its own weights that a replica keeps in each round"
+    )
+
+    @model_validator(mode="after")
+    def _strategy_is_known(self) -> Self:
+        if self.strategy not in STRATEGIES and not BUILDER_NAME.fullmatch(self.strategy):
+            hint = did_you_mean(printable(self.strategy, MAX_NAME), STRATEGIES)
+            raise ValueError(
+                f"averaging.strategy {self.strategy!r} is neither one of {', '.join(STRATEGIES)} "
+                f'nor "package.module:Class"{hint}'
+            )
+        return self
 
     @property
     def is_on(self) -> bool:
         """Return whether replicas go apart and are averaged."""
-        return self.strategy != "sync"
+        return self.strategy != SYNC
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether the strategy is the user's own."""
+        return self.strategy not in STRATEGIES
 
 
 class Precision(Section):
@@ -289,8 +332,8 @@ class RunConfig(Section):
     data: Data = Field(default_factory=Data)  # type: ignore[arg-type]
     batch: Batch = Field(default_factory=Batch)  # type: ignore[arg-type]
     optimizer: Optimizer = Field(default_factory=Optimizer)  # type: ignore[arg-type]
-    averaging: Averaging = Field(default_factory=Averaging)  # type: ignore[arg-type]
     precision: Precision = Field(default_factory=Precision)  # type: ignore[arg-type]
+    averaging: Averaging = Field(default_factory=Averaging)  # type: ignore[arg-type]
     evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
     links: Links = Field(default_factory=Links)  # type: ignore[arg-type]
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)  # type: ignore[arg-type]
@@ -310,6 +353,34 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _averaging_goes_with_the_rest(self) -> Self:
+        averaging, optimizer = self.averaging, self.optimizer
+        if not averaging.is_on:
+            return self
+        what = f"averaging.strategy {averaging.strategy!r}"
+        if optimizer.staleness:
+            raise ValueError(
+                f"{what} needs optimizer.staleness = 0: steps overlap without it, as no replica "
+                "waits for a round"
+            )
+        if optimizer.applied_by != "all":
+            raise ValueError(
+                f'{what} needs optimizer.applied_by = "all": each replica makes steps of its own, '
+                "and what they agree on is the same whatever their hardware"
+            )
+        if averaging.precision != "model" and self.model.dtype == "float64":
+            raise ValueError(
+                f"averaging.precision {averaging.precision!r} is for parameters in float32; those "
+                'of a model of dtype float64 are sent as they are: averaging.precision = "model"'
+            )
+        if averaging.strategy == "lofi" and optimizer.not_finite == "skip":
+            raise ValueError(
+                'averaging.strategy "lofi" needs optimizer.not_finite = "stop": a step that is '
+                "skipped takes with it all that has not been averaged"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _activations_fit(self) -> Self:
         needed, most = self.frame_bytes, self.links.max_message_bytes
         if self.model.kind == "decoder" and needed > most:
@@ -320,25 +391,34 @@ class RunConfig(Section):
         return self
 
     @property
-    def frame_bytes(self) -> int:
-        """Return how many bytes the activations of a microbatch of the built-in decoder have, with
-        its targets, as they travel between stages."""
-        tokens = self.batch.microbatch * self.model.sequence
-        is_half = "bfloat16" in (self.model.dtype, self.precision.activations)
-        itemsize = 2 if is_half else 8 if self.model.dtype == "float64" else 4
-        return tokens * (self.model.width * itemsize + 8) + FRAME_SLACK_BYTES
-
-    @property
     def overlap(self) -> int:
-        """Return how many steps are open beside the oldest one."""
-        return 1 if self.averaging.strategy != "sync" else self.optimizer.staleness
+        """Return how many steps are worked on beside the one that the next version is made of."""
+        return 1 if self.averaging.is_on else self.optimizer.staleness
 
     @property
     def fresh_steps(self) -> int:
-        """Return how many first steps wait for the version before."""
-        if self.averaging.strategy != "sync":
-            return self.averaging.sync_steps + 1
-        return self.optimizer.fresh_steps
+        """Return how many of the first steps wait for the version before to be made."""
+        averaging = self.averaging
+        return averaging.sync_steps + 1 if averaging.is_on else self.optimizer.fresh_steps
+
+    @property
+    def replicas_precision(self) -> Literal["model", "bfloat16", "int8"]:
+        """Return the precision of what replicas of a stage send each other for a version."""
+        return self.averaging.precision if self.averaging.is_on else self.precision.gradients
+
+    @property
+    def microbatch_tokens(self) -> int:
+        """Return how many targets a microbatch has."""
+        return self.batch.microbatch * self.model.sequence
+
+    @property
+    def frame_bytes(self) -> int:
+        """Return how many bytes the activations of a microbatch of the built-in decoder have, with
+        its targets, as they travel between stages."""
+        tokens = self.microbatch_tokens
+        is_half = "bfloat16" in (self.model.dtype, self.precision.activations)
+        itemsize = 2 if is_half else 8 if self.model.dtype == "float64" else 4
+        return tokens * (self.model.width * itemsize + 8) + FRAME_SLACK_BYTES
 
     @property
     def num_stages(self) -> int:
@@ -346,7 +426,7 @@ class RunConfig(Section):
 
     @property
     def tokens_per_step(self) -> int:
-        return self.batch.microbatch * self.batch.microbatches * self.model.sequence
+        return self.batch.microbatches * self.microbatch_tokens
 
     def told_to_others(self) -> RunConfig:
         """Return this run as others may know it: not where its text lies on this machine."""

@@ -29,7 +29,7 @@ def _release_of(version: str) -> str:
 
 
 RELEASE = _release_of(__version__)
-DECIDING = ("model", "stages", "batch", "optimizer", "precision")  # whole sections
+DECIDING = ("model", "stages", "batch", "optimizer", "precision", "averaging")  # whole sections
 PINNED = ("model.code", "data.digest", "run.swarmrt")
 DECIDING_KEYS = ("run.seed", "run.steps", "run.swarmrt", "data.digest", "data.held_out")
 MAY_GROW = ("run.steps",)  # a run may go on for longer than it was first asked to

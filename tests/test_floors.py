@@ -26,6 +26,7 @@ FLOORS = {
     "swarmrt.recorded": 0,
     "swarmrt.scheduler": 1,
     "swarmrt.kernels": 1,
+    "swarmrt.averaging": 1,
     "swarmrt.wire": 2,
     "swarmrt.model": 2,
     "swarmrt.trust": 2,
@@ -41,6 +42,7 @@ FLOORS = {
 FORBIDDEN = {  # by package: what it must not import, however low that is
     "swarmrt.scheduler": {"torch", "asyncio", "socket", "time", "logging", "hivemind", "numpy"},
     "swarmrt.kernels": {"asyncio", "socket", "hivemind"},
+    "swarmrt.averaging": {"asyncio", "socket", "hivemind"},
     "swarmrt.model": {"asyncio", "socket", "hivemind"},
     "swarmrt.data": {"asyncio", "socket", "hivemind"},
     "swarmrt.trust": {"asyncio", "socket", "hivemind", "torch", "logging"},

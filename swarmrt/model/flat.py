@@ -66,10 +66,14 @@ class Accumulators:
 
     def __init__(self, flat: Flat, parameters: dict[str, nn.Parameter]) -> None:
         self._added = torch.zeros_like(flat.values)
-        for name, added in flat.named(self._added):
-            parameters[name].grad = added
+        self.take_from(flat, parameters)
         self._mixed = flat.mixed
         self.sums = self._added.to(flat.exact) if self._mixed else self._added
+
+    def take_from(self, flat: Flat, parameters: dict[str, nn.Parameter]) -> None:
+        """Have autograd add the gradients of these parameters here, from now on."""
+        for name, added in flat.named(self._added):
+            parameters[name].grad = added
 
     def collect(self) -> None:
         """Bring what autograd added into `sums`, after each backward."""

@@ -18,8 +18,9 @@ from torch.optim.sgd import sgd
 from swarmrt.config import RunConfig
 
 
-def learning_rate(config: RunConfig, step: int) -> float:
-    """The rate of update `step`, counted from 0. The last one has `final_lr_fraction` of lr."""
+def learning_rate(config: RunConfig, step: float) -> float:
+    """The rate of update `step`, counted from 0. The last one has `final_lr_fraction` of lr. Steps
+    of a replica's own lie between two updates."""
     optimizer = config.optimizer
     if step < optimizer.warmup_steps:
         return optimizer.lr * (step + 1) / optimizer.warmup_steps

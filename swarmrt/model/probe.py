@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swarmrt.config import RunConfig
+from swarmrt.config import SYNC, RunConfig
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.accelerators import error_of
@@ -25,6 +25,7 @@ from swarmrt.model.build import Layered, Slice, build_layers
 from swarmrt.model.builders import line_of
 from swarmrt.model.meta import shapes_only
 from swarmrt.model.stage import Forwarded, Stage
+from swarmrt.run_identity import with_values
 
 MICROBATCH = MicrobatchId(0, 0)
 SMALL = 1e-3  # of the whole gradient's norm: a bias before a softmax gets rounding errors alone
@@ -46,8 +47,7 @@ def probe(config: RunConfig, inputs: Tensor, targets: Tensor, device: str = "cpu
     built, twice. Raises ModelError when the two differ, or the model cannot be computed at all;
     NeedsAccelerator when it cannot on a CPU.
     """
-    optimizer = config.optimizer.model_copy(update={"staleness": 0})
-    config = config.model_copy(update={"optimizer": optimizer})
+    config = with_values(config, {"optimizer.staleness": 0, "averaging.strategy": SYNC})
     model, (inputs, targets) = build_layers(config), (inputs.to(device), targets.to(device))
     whole = Slice(model, 0, len(model.layers)).to(device)
     alone = _compute_alone(config, model, whole, inputs, targets)

@@ -22,6 +22,7 @@ from swarmrt.model.layers import feed_forward_width
 from swarmrt.model.meta import META, shapes_only
 from swarmrt.model.optimizer import slots
 from swarmrt.model.partition import check_stages
+from swarmrt.model.strategies import strategy_of
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.peer.updating.cutting import early_bytes
 
@@ -92,14 +93,22 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
 
 
 def _bytes_per_parameter(config: RunConfig) -> int:
-    """Beyond the weights themselves: masters, accumulators, the reduced gradient, moments, and with
-    staleness two copies to run on."""
+    """Beyond the weights themselves: masters, accumulators, the reduced gradient, moments, and
+    where steps overlap two copies to run on. With averaging also the replica's own weights, what
+    they are ahead of the next version, a contribution, and what the anchor has beside itself."""
     dtype: torch.dtype = getattr(torch, config.model.dtype)
     exact = _exact_bytes(config)
     masters = exact if dtype.itemsize < exact else 0
     gradients = dtype.itemsize + masters
-    again = config.optimizer.staleness * (2 * dtype.itemsize + gradients)
-    return masters + gradients + exact + len(slots(config)) * exact + again
+    again = config.overlap * (2 * dtype.itemsize + gradients)
+    apart = (3 * exact + _anchor_bytes(config)) if config.averaging.is_on else 0
+    return masters + gradients + exact + len(slots(config)) * exact + again + apart
+
+
+def _anchor_bytes(config: RunConfig) -> int:
+    """Return what the anchor of replicas that are averaged has of each parameter beside it."""
+    synced = len(slots(config)) if config.averaging.sync_steps else 0
+    return (len(strategy_of(config, 1).slots) + synced) * _exact_bytes(config)
 
 
 def _exact_bytes(config: RunConfig) -> int:
@@ -108,7 +117,10 @@ def _exact_bytes(config: RunConfig) -> int:
 
 
 def _moments_bytes(config: RunConfig, count: int) -> int:
-    """Return what the moments of so many parameters take."""
+    """Return what the state of so many parameters has beside them: moments, or what belongs to an
+    anchor."""
+    if config.averaging.is_on:
+        return count * _anchor_bytes(config)
     return len(slots(config)) * count * _exact_bytes(config)
 
 
@@ -116,7 +128,7 @@ def _joining_bytes(config: RunConfig, count: int, fixed_bytes: int) -> int:
     """Return what a newcomer has of so many parameters: the version that it loads, what has landed
     of another one, and steps. Or what it has for others once it is in, if that is more."""
     exact, moments_bytes = _exact_bytes(config), _moments_bytes(config, count)
-    gradient_bytes = wire_bytes(config.precision.gradients, count, exact)
+    gradient_bytes = wire_bytes(config.replicas_precision, count, exact)
     store = Store(gradient_bytes, count * exact + moments_bytes)
     steps_bytes = store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
     itemsize: int = getattr(torch, config.model.dtype).itemsize

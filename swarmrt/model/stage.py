@@ -1,13 +1,11 @@
 """The computations of one stage: forward, backward, an update, and its state.
 
-The order of calls: any number of `forward` and `backward`, then one `step` with the gradient of
-the whole stage, which all replicas share; or `clear_gradients` to begin the step again.
+The order of calls: any number of `forward` and `backward`, then `contribute`, and one `step` with
+the mean of all replicas' `contribution`, which they share; or `clear_gradients` to begin the step
+again.
 
-With a staleness of 1 a microbatch of step t runs on what is expected of version t when t - 1 is the
-newest. A stage keeps two more copies of its layers for that, and the gradient of a step is added up
-in the one that it ran on, so steps t and t + 1 may be under way at the same time. What is expected
-after an update goes to the copy that is not needed any more (PipeDream-2BW, Narayanan et al. 2021,
-section 3.1; decision 0010).
+Which weights a microbatch runs on, and how a version is made, is for `weights` to say: replicas
+commit together (`committed`), or go apart and are averaged (`averaged`).
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -24,43 +23,22 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError, ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.digest import digest
+from swarmrt.model.averaged import Averaged
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.builders import BUILT_IN
+from swarmrt.model.committed import Committed
 from swarmrt.model.engine import add_gradients, gradient_of
-from swarmrt.model.flat import Accumulators, Flat
-from swarmrt.model.updating import Updated
+from swarmrt.model.flat import Flat
 from swarmrt.model.weight_gradients import Factors, WeightGradients
-
-
-class Graph(NamedTuple):
-    """The graph that backward needs: autograd's hangs on `end`."""
-
-    microbatch: MicrobatchId
-    inputs: Tensor
-    targets: Tensor | None
-    end: Tensor | None  # the output, or the loss sum; None when it is to be computed again
-    step: int  # whose copy it ran on
-
-
-class Copy(NamedTuple):
-    """The stage's layers, and their weights in one piece."""
-
-    layers: Slice
-    flat: Flat
-
-
-class Running(NamedTuple):
-    """A copy that the microbatches of a step run on, and the sums of their gradients."""
-
-    layers: Slice
-    flat: Flat
-    gradients: Accumulators
+from swarmrt.model.weights import Copy, Graph, LocalReport, Weights
 
 
 class Left(NamedTuple):
     """The work that backward leaves for `add_weight_gradients`."""
 
-    step: int  # whose accumulator they belong to
+    microbatch: MicrobatchId
+    step: int  # whose gradients they belong to
+    copy: Copy  # that it ran on
     factors: list[Factors]
 
 
@@ -89,19 +67,14 @@ class Stage:
         self.stage_index, self.num_stages = stage_index, len(layers)
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, config.model.dtype)
-        self.version = 0  # updates applied
         first = sum(layers[:stage_index])
         self._kind = config.model.kind
         self._recompute = config.model.recompute
         self._mixed = config.precision.compute == "bfloat16"
-        self._optimizer = config.optimizer
-        self._staleness = config.optimizer.staleness
         self._weight_gradients = WeightGradients()
         self._range = (first, first + layers[stage_index])
-        self._newest = self._build(config)  # the weights that are updated, and told to others
-        self._updated = Updated(config, self._newest.flat)
-        copies = [self._build(config) for _ in range(2)] if self._staleness else [self._newest]
-        self._running = [self._to_run_on(copy) for copy in copies]
+        kind = Averaged if config.averaging.is_on else Committed
+        self._weights: Weights = kind(config, partial(self._build, config))
         self._fixed = self._fixed_versions()
 
     def _build(self, config: RunConfig) -> Copy:
@@ -113,22 +86,18 @@ class Stage:
             raise ModelError(
                 f"stage {self.stage_index} has nothing to train; cut the layers otherwise"
             )
-        return Copy(layers, Flat(config, trained, self.device))
-
-    def _to_run_on(self, copy: Copy) -> Running:
-        layers, flat = copy
         self._weight_gradients.split(layers)
-        return Running(layers, flat, Accumulators(flat, layers.trainable()))
+        return Copy(layers, Flat(config, trained, self.device), trained)
 
-    def _running_in(self, step: int) -> Running:
-        """The copy that a step runs on, which updates the newest version or, with staleness, the
-        one after."""
-        return self._running[step % len(self._running)]
+    @property
+    def version(self) -> int:
+        """The number of updates applied."""
+        return self._weights.version
 
     @property
     def num_parameters(self) -> int:
         """The number of parameters that are trained."""
-        return self._newest.flat.num_parameters
+        return self._weights.newest.flat.num_parameters
 
     @property
     def is_first(self) -> bool:
@@ -146,36 +115,31 @@ class Stage:
         Without side effects. A held-out microbatch runs in eval mode and leaves no graph.
         """
         training = not microbatch.held_out
-        layers = self._layers_for(microbatch)
-        if layers.training != training:
-            layers.train(training)
+        step = self._step_of(microbatch)
+        copy = self._weights.copy_for(step) if training else self._weights.newest
+        if copy.layers.training != training:
+            copy.layers.train(training)
         inputs = inputs.detach().to(self.device)
         if training and not self.is_first:
             inputs.requires_grad_()
         keeps_graph = training and not self._recompute
-        end = self._compute(layers, microbatch, inputs, targets, keeps_graph)
+        end = self._compute(copy.layers, microbatch, inputs, targets, keeps_graph)
         self._refuse_changed_buffers()
-        tokens = targets.numel() if self.is_last and targets is not None else 0
+        graph = None
+        if training:
+            kept = end if keeps_graph else None
+            graph = Graph(microbatch, inputs, targets, kept, step, copy)
+            self._weights.began(graph)
         return Forwarded(
             output=None if self.is_last else end.detach(),
             loss_sum=end.item() if self.is_last else None,
-            tokens=tokens,
-            graph=Graph(
-                microbatch, inputs, targets, end if keeps_graph else None, self._step_of(microbatch)
-            )
-            if training
-            else None,
+            tokens=targets.numel() if self.is_last and targets is not None else 0,
+            graph=graph,
         )
 
     def _step_of(self, microbatch: MicrobatchId) -> int:
-        """The step whose copy it runs on: without staleness there is one, for whatever is asked."""
-        return microbatch.step if self._staleness else self.version
-
-    def _layers_for(self, microbatch: MicrobatchId) -> Slice:
-        """The layers with the newest weights, or with those that its step runs on."""
-        if microbatch.held_out:
-            return self._newest.layers
-        return self._running_in(self._step_of(microbatch)).layers
+        """The step that it adds to: without overlap there is one, for whatever is asked."""
+        return microbatch.step if self._weights.overlap else self.version
 
     def _compute(
         self,
@@ -212,17 +176,18 @@ class Stage:
         linear layers are left to `add_weight_gradients`.
         """
         graph, forwarded.graph = forwarded.graph, None
-        if graph is None or not 0 <= graph.step - self.version <= self._staleness:
+        if graph is None or not 0 <= graph.step - self.version <= self._weights.overlap:
             raise ValueError("this forward has no graph any more, or is of another version")
         end = graph.end
         if end is None:  # activation recomputation: Chen et al. 2016, "sublinear memory cost"
-            layers = self._running_in(graph.step).layers
             batch = (graph.microbatch, graph.inputs, graph.targets)
-            end = self._compute(layers, *batch, keeps_graph=True)
+            end = self._compute(graph.copy.layers, *batch, keeps_graph=True)
+        grad = None if output_grad is None else output_grad.to(self.device)
+        if not accumulate and end.requires_grad:
+            self._weights.ended(graph)
+            return self._input_grad_only(graph.inputs, end, grad)
+        gradients = self._weights.receive(graph.copy, graph.step)
         if end.requires_grad:
-            grad = None if output_grad is None else output_grad.to(self.device)
-            if not accumulate:
-                return self._input_grad_only(graph.inputs, end, grad)
             self._weight_gradients.when = "later" if later else "now"
             try:
                 add_gradients(end, grad)
@@ -230,8 +195,12 @@ class Stage:
                 self._weight_gradients.take()  # or the next microbatch's would be with them
                 raise
             if later:
-                forwarded.left = Left(graph.step, self._weight_gradients.take())
-        self._running_in(graph.step).gradients.collect()
+                factors = self._weight_gradients.take()
+                forwarded.left = Left(graph.microbatch, graph.step, graph.copy, factors)
+        gradients.collect()
+        self._weights.ended(graph)
+        if accumulate and forwarded.left is None:
+            self._weights.added(graph.microbatch, graph.step)
         return None if self.is_first else _or_zeros(graph.inputs.grad, graph.inputs)
 
     def _input_grad_only(
@@ -247,93 +216,94 @@ class Stage:
         left, forwarded.left = forwarded.left, None
         if left is None:
             return
+        gradients = self._weights.receive(left.copy, left.step)
         for factors in left.factors:
             factors.add()
-        self._running_in(left.step).gradients.collect()
+        gradients.collect()
+        self._weights.added(left.microbatch, left.step)
 
     def gradients(self, step: int | None = None) -> Tensor:
         """The flat sums [num_parameters] of a step, a live view, in at least float32.
 
-        The step is by default the one that comes next to be applied.
+        The step is by default the one that comes next to be applied. With averaging they are what
+        no step of the replica's own has taken.
         """
-        step = self.version if step is None else step
-        return self._running_in(step).gradients.sums
+        return self._weights.gradients(self.version if step is None else step)
+
+    def contribute(self, step: int) -> None:
+        """Fix what this replica gives for the version after a step, the one that comes next to be
+        applied: all of its microbatches are added. After a void round it may be called
+        again, when more have been."""
+        self._weights.contribute(step)
+
+    def contribution(self, step: int) -> Tensor:
+        """Return what replicas add up for the version after a step, flat [contribution_numel], in
+        at least float32: the gradients, or with averaging what the replica has changed times its
+        microbatches. The sum is to be divided by all tokens, or by all microbatches."""
+        return self._weights.contribution(step)
+
+    def contribution_numel(self, step: int) -> int:
+        """Return the length of the contribution of a step: a function of the step alone."""
+        return self._weights.contribution_numel(step)
+
+    def local_report(self) -> LocalReport:
+        """Return what this replica did by itself for the version that was made last."""
+        return self._weights.local_report()
 
     def named_gradients(self) -> dict[str, Tensor]:
         """Return `gradients()` by the parameters' names in the whole model."""
-        return dict(self._newest.flat.named(self.gradients()))
+        return dict(self._weights.newest.flat.named(self.gradients()))
 
     def clear_gradients(self) -> None:
-        """Clear the gradients of all steps that are under way."""
-        for copy in self._running:
-            copy.gradients.clear()
+        """Clear the gradients of all steps that are under way. With averaging the weights are those
+        of the newest version again."""
+        self._weights.clear()
 
     def step(self, reduced: Tensor, clip_scale: float) -> str:
-        """Apply one update; the digest of the new parameters.
+        """Make the next version; the digest of its parameters.
 
-        `reduced` is the gradient of the mean loss over the step, flat as `gradients()`. It is
-        not changed. The step's accumulated gradients are cleared.
+        `reduced` is the mean of all replicas' contributions, flat: the gradient of the mean loss
+        over the step, or with averaging the mean move. It is not changed.
         """
-        self._updated.step(reduced, clip_scale, self.version, scratch=self.gradients())
-        return self._made()
+        self._weights.step(reduced, clip_scale)
+        return self.digest()
 
     @property
     def state_rows(self) -> int:
         """The number of values that an update changes for each parameter, itself included."""
-        return len(self._updated.rows)
+        return len(self._weights.updated.rows)
 
     def updated(self, version: int, where: slice, reduced: Tensor, clip_scale: float) -> Tensor:
         """Return what `step` would make of a slice of the parameters and moments of this version,
         on the host. `reduced` is that slice of the flat gradient. Nothing is changed, so it may run
         beside forwards and backwards."""
         with torch.no_grad():
-            return self._updated.updated(where, reduced, clip_scale, version)
+            return self._weights.updated.updated(where, reduced, clip_scale, version)
 
     def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> str:
         """Make the next version of what `updated` has given, here or elsewhere, for all slices; the
         digest of the new parameters. The step's accumulated gradients are cleared."""
-        with torch.no_grad():
-            self._updated.adopt(pieces)
-        return self._made()
-
-    def skip(self) -> str:
-        """Make the next version without an update. The step's accumulated gradients are cleared."""
-        return self._made()
-
-    def _made(self) -> str:
-        """Count what has been made as the next version."""
-        self.version += 1
-        self._expect()
+        self._weights.adopt(pieces)
         return self.digest()
 
-    def _expect(self) -> None:
-        """Make the copies ready for the steps that run on this version."""
-        own, newest = self._running_in(self.version), self._newest.flat
-        if not self._staleness:
-            own.gradients.clear()
-            return
-        following = self._running_in(self.version + 1)
-        with torch.no_grad():
-            if self._optimizer.staleness_of(self.version) == 0:
-                own.flat.values.copy_(newest.values)
-            if self._optimizer.staleness_of(self.version + 1) == 1:
-                self._updated.expect(self.version, following.flat.values)
-        following.gradients.clear()
+    def skip(self) -> str:
+        """Make the next version without the step's gradients, or what came of them, which are
+        lost."""
+        self._weights.skip()
+        return self.digest()
 
     def digest(self) -> str:
         """Return the digest of the trained parameters; with bfloat16, of their float32 masters."""
-        return digest(self._updated.masters)
+        return digest(self._weights.masters)
 
     def digested(self) -> tuple[str, ...]:
         """Names in `live_state` of what `digest` is of, in its order."""
-        flat = self._newest.flat
+        flat = self._weights.newest.flat
         kind = "optimizer.master" if flat.mixed else "model"
-        return tuple(f"{kind}.{name}" for name, _ in flat.named(self._updated.masters))
+        return tuple(f"{kind}.{name}" for name, _ in flat.named(self._weights.masters))
 
     def state(self) -> dict[str, Tensor]:
-        """Copies on the CPU: `model.<name>` and `optimizer.<slot>.<name>`, and with
-        staleness `previous.<name>`, which the step that comes next to be applied runs on, in a
-        fixed order."""
+        """Copies on the CPU, in a fixed order: `model.<name>`, and what else a version has."""
         return {name: _copy(tensor) for name, tensor in self.live_state().items()}
 
     def load_state(self, tensors: dict[str, Tensor], version: int) -> None:
@@ -347,15 +317,14 @@ class Stage:
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(tensors[name])
-            self._updated.restored()
-        self.version = version
-        self.clear_gradients()
-        self._expect()
+            self._weights.restored(version)
         self._fixed = self._fixed_versions()
 
     def named_parameters_state(self) -> dict[str, Tensor]:
         """Copies of the model's parameters and buffers under their exported names."""
-        return {name: _copy(tensor) for name, tensor in self._newest.layers.tensors().items()}
+        return {
+            name: _copy(tensor) for name, tensor in self._weights.newest.layers.tensors().items()
+        }
 
     def live_state(self) -> dict[str, Tensor]:
         """Return what `state` copies, as it is: it changes with the next update."""
@@ -363,13 +332,9 @@ class Stage:
 
     def _live_state(self, version: int) -> dict[str, Tensor]:
         """Return `live_state` as it is at that version: which copy is which depends on it."""
-        layers, flat = self._newest
-        state = {f"model.{name}": tensor for name, tensor in layers.tensors().items()}
-        state |= self._updated.state()
-        if self._staleness:
-            before = self._running_in(version).flat
-            state |= {f"previous.{name}": values for name, values in before.named(before.values)}
-        return state
+        tensors = self._weights.newest.layers.tensors()
+        state = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        return state | self._weights.state(version)
 
     def _loss_sum(self, output: Tensor, targets: Tensor | None) -> Tensor:
         if targets is None:
@@ -378,18 +343,13 @@ class Stage:
 
     def _fixed_versions(self) -> dict[str, tuple[int, int]]:
         """Identity and torch's write count of each persistent tensor that is not trained."""
-        trained = self._newest.layers.trainable()
+        trained = self._weights.newest.layers.trainable()
         return {
             f"{name}{f' of copy {number}' * (number > 0)}": (tensor.data_ptr(), tensor._version)
-            for number, layers in enumerate(self._all_layers())
+            for number, layers in enumerate(self._weights.all_layers())
             for name, tensor in layers.tensors().items()
             if name not in trained
         }
-
-    def _all_layers(self) -> list[Slice]:
-        """The layers with the newest weights, and those that steps run on if they are others."""
-        others = [copy.layers for copy in self._running if copy.layers is not self._newest.layers]
-        return [self._newest.layers, *others]
 
     def _refuse_changed_buffers(self) -> None:
         """A running statistic is a function of who computed what: replicas would disagree."""

@@ -19,9 +19,13 @@ from swarmrt.model.prediction import predict
 class Updated:
     """The parameters of a `Flat`, their masters and moments."""
 
-    def __init__(self, config: RunConfig, flat: Flat) -> None:
+    def __init__(self, config: RunConfig, flat: Flat, *, apart: bool = False) -> None:
+        """With `apart` the masters are a copy, and what they become is not brought into the
+        model's parameters."""
         self._config, self._flat = config, flat
-        self.masters = flat.values.to(flat.exact) if flat.mixed else flat.values
+        self._rounds = flat.mixed and not apart
+        is_copied = flat.mixed or apart
+        self.masters = flat.values.to(flat.exact, copy=True) if is_copied else flat.values
         self.moments: dict[str, Tensor] = {
             slot: torch.zeros_like(self.masters) for slot in slots(config)
         }
@@ -29,13 +33,16 @@ class Updated:
             is_matrices: torch.zeros((), device=self.masters.device) for is_matrices in flat.pieces
         }
 
-    def step(self, reduced: Tensor, scale: float, version: int, scratch: Tensor) -> None:
-        """Update with a flat gradient, times `scale`, which is written to `scratch`."""
+    def step(
+        self, reduced: Tensor, scale: float, version: float, scratch: Tensor, rated: float = 1.0
+    ) -> None:
+        """Update with a flat gradient, times `scale`, which is written to `scratch`. The rate is
+        that of the version, times `rated`."""
         if reduced.device == scratch.device:
             torch.mul(reduced, scale, out=scratch)
         else:  # from the host, without a second copy on the device
             scratch.copy_(reduced).mul_(scale)
-        rate = learning_rate(self._config, version)
+        rate = rated * learning_rate(self._config, version)
         for is_matrices, piece in self._flat.pieces.items():
             moments = {slot: values[piece] for slot, values in self.moments.items()}
             count = self._counts[is_matrices]
@@ -106,5 +113,5 @@ class Updated:
 
     def _round_masters(self) -> None:
         """Bring the masters' values into the model's own parameters."""
-        if self._flat.mixed:
+        if self._rounds:
             self._flat.values.copy_(self.masters)

@@ -15,6 +15,7 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.codecs import Precision
+from swarmrt.model.averaged import Averaged
 from swarmrt.model.generate import load_whole
 from swarmrt.model.sizing import MOST_LANDINGS, MOST_SNAPSHOTS, Footprint, footprint
 from swarmrt.model.stage import Stage
@@ -96,10 +97,20 @@ def test_activations_are_what_autograd_saves(kind: dict[str, Any], stage: int) -
     assert told == pytest.approx(saved_bytes(config, stage), rel=0.15)
 
 
+SYNCED_DILOCO = {"strategy": "diloco", "sync_steps": 1, "precision": "model"}
+STATES: tuple[dict[str, Any], ...] = (
+    {},
+    {"optimizer": {"staleness": 1}},
+    {"optimizer": {"kind": "sgd"}},
+    {"averaging": {"strategy": "async", "precision": "model"}},
+    {"averaging": SYNCED_DILOCO},
+)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("optimizer", [{}, {"staleness": 1}, {"kind": "sgd"}], ids=str)
-def test_state_is_what_a_stage_keeps(dtype: str, optimizer: dict[str, Any]) -> None:
-    config = run(model={"dtype": dtype}, optimizer=optimizer)
+@pytest.mark.parametrize("kind", STATES, ids=str)
+def test_state_is_what_a_stage_keeps(dtype: str, kind: dict[str, Any]) -> None:
+    config = run(model={"dtype": dtype}, **kind)
     stage = Stage(config, 0)
     buffers = {tensor.untyped_storage().data_ptr(): tensor for tensor in _buffers(stage)}
     kept = sum(tensor.untyped_storage().nbytes() for tensor in buffers.values())
@@ -110,9 +121,17 @@ def test_state_is_what_a_stage_keeps(dtype: str, optimizer: dict[str, Any]) -> N
 
 
 def _buffers(stage: Stage) -> list[torch.Tensor]:
-    tensors = [*stage.live_state().values(), *stage._updated.rows, stage._newest.flat.values]
-    for running in stage._running:
-        tensors += [running.flat.values, running.gradients._added, running.gradients.sums]
+    weights = stage._weights
+    steps = range(weights.version, weights.version + 2)
+    tensors = [*stage.live_state().values(), *weights.updated.rows, weights.newest.flat.values]
+    tensors += map(weights.gradients, steps)
+    for layers in weights.all_layers():
+        tensors += layers.tensors().values()
+        tensors += [p.grad for p in layers.trainable().values() if p.grad is not None]
+    if isinstance(weights, Averaged):
+        weights.version = 1  # past the steps that all share
+        weights.contribute(1)
+        tensors += [weights.contribution(1), weights._ahead]
     return tensors
 
 
