@@ -31,7 +31,7 @@ from swarmrt.config import RunConfig
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice
 from swarmrt.model.flat import Accumulators
-from swarmrt.model.optimizer import clip_scale
+from swarmrt.model.optimizer import clip_scale, learning_rate
 from swarmrt.model.strategies import strategy_of
 from swarmrt.model.updating import Updated
 from swarmrt.model.weights import Copy, Graph, LocalReport, Weights
@@ -44,8 +44,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self.counted = 0  # microbatches of the step
-        self.waiting = 0  # of them, those that no own step has taken
-        self.earliest = math.inf  # index of those
+        self.waiting: list[int] = []  # indices of those that no own step has taken
 
 
 class Averaged(Weights):
@@ -94,11 +93,10 @@ class Averaged(Weights):
     def added(self, microbatch: MicrobatchId, step: int) -> None:
         state = self._waiting.setdefault(step, Waiting())
         state.counted += 1
-        state.waiting += 1
-        state.earliest = min(state.earliest, microbatch.index)
+        state.waiting.append(microbatch.index)
         self._bring()
-        is_due = state.waiting >= self._config.averaging.local_batch and not self._is_sync(step)
-        if is_due and self._is_free(1):
+        is_due = len(state.waiting) >= self._config.averaging.local_batch
+        if is_due and not self._is_sync(step) and self._is_free(1):
             self._step_alone(step)
             self._bring()
 
@@ -117,30 +115,33 @@ class Averaged(Weights):
         """Do an optimizer step with what is added of a step's gradients and not taken yet. Where
         they are not finite they are left as they are, to be found there."""
         state, gradients = self._waiting[step], self.gradients(step)
-        batch, tokens = self._config.batch, state.waiting * self._config.microbatch_tokens
+        count, microbatches = len(state.waiting), self._config.batch.microbatches
+        tokens = count * self._config.microbatch_tokens
         norm = float(torch.linalg.vector_norm(gradients, dtype=torch.float64)) / tokens
         if not math.isfinite(norm):
             return
         # The bound is on the norm of a whole step's mean. That of fewer microbatches is longer.
-        longer = math.sqrt(max(1.0, batch.microbatches / state.waiting))
+        longer = math.sqrt(max(1.0, microbatches / count))
         scale = clip_scale(norm, self._config.optimizer.clip_norm * longer) / tokens
-        clock = step + state.earliest / batch.microbatches
         is_ahead = step > self.version
         if is_ahead:
             self._ahead.sub_(self.updated.masters)
-        self.updated.step(gradients, scale, clock, scratch=gradients, rated=self._rated(state))
+        self.updated.step(gradients, scale, self._rate(step, state), scratch=gradients)
         if is_ahead:
             self._ahead.add_(self.updated.masters)
         self._gradients_of(step).clear()
-        state.waiting, state.earliest = 0, math.inf
+        state.waiting.clear()
         self._own_steps += 1
         self._is_behind = True
 
-    def _rated(self, state: Waiting) -> float:
-        """Return the share of the rate that an own step has. What is left over at the end of a step
-        weighs as much as what went before."""
-        is_first = state.waiting == state.counted
-        return 1.0 if is_first else min(1.0, state.waiting / self._config.averaging.local_batch)
+    def _rate(self, step: int, state: Waiting) -> float:
+        """Return the rate of an own step: by the run's data that it and other replicas' cover. What
+        is left over at the end of a step weighs as much as what went before."""
+        first, last, whole = min(state.waiting), max(state.waiting), self._config.batch.microbatches
+        rate = learning_rate(self._config, step + first / whole, (last + 1 - first) / whole)
+        is_all = len(state.waiting) == state.counted
+        local_batch = self._config.averaging.local_batch
+        return rate if is_all else rate * min(1.0, len(state.waiting) / local_batch)
 
     def _bring(self) -> None:
         """Bring the masters into the copy on which no graph hangs, if they have changed."""
@@ -189,7 +190,8 @@ class Averaged(Weights):
 
     def _update(self, reduced: Tensor, clip_scale: float) -> None:
         """Do a step that all replicas share."""
-        self.updated.step(reduced, clip_scale, self.version, self.gradients(self.version))
+        rate = learning_rate(self._config, self.version)
+        self.updated.step(reduced, clip_scale, rate, scratch=self.gradients(self.version))
         self._anchor.copy_(self.updated.masters)
         for name, told in self._synced.items():
             told.copy_(self._moments()[name])

@@ -18,6 +18,7 @@ from swarmrt.config import RunConfig
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice
 from swarmrt.model.flat import Accumulators
+from swarmrt.model.optimizer import learning_rate
 from swarmrt.model.updating import Updated
 from swarmrt.model.weights import Copy, Weights
 
@@ -25,7 +26,7 @@ from swarmrt.model.weights import Copy, Weights
 class Committed(Weights):
     def __init__(self, config: RunConfig, build: Callable[[], Copy]) -> None:
         self.version, self.overlap = 0, config.optimizer.staleness
-        self._optimizer = config.optimizer
+        self._config = config
         self.newest = build()
         self.updated = Updated(config, self.newest.flat)
         copies = [build() for _ in range(2)] if self.overlap else [self.newest]
@@ -54,7 +55,8 @@ class Committed(Weights):
 
     def step(self, reduced: Tensor, clip_scale: float) -> None:
         scratch = self.gradients(self.version)
-        self.updated.step(reduced, clip_scale, self.version, scratch=scratch)
+        rate = learning_rate(self._config, self.version)
+        self.updated.step(reduced, clip_scale, rate, scratch=scratch)
         self._made()
 
     def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> None:
@@ -82,9 +84,9 @@ class Committed(Weights):
             return
         following, gradients = self._running_in(self.version + 1)
         with torch.no_grad():
-            if self._optimizer.staleness_of(self.version) == 0:
+            if self._config.optimizer.staleness_of(self.version) == 0:
                 own.flat.values.copy_(newest.values)
-            if self._optimizer.staleness_of(self.version + 1) == 1:
+            if self._config.optimizer.staleness_of(self.version + 1) == 1:
                 self.updated.expect(self.version, following.flat.values)
         gradients.clear()
 

@@ -18,13 +18,16 @@ from torch.optim.sgd import sgd
 from swarmrt.config import RunConfig
 
 
-def learning_rate(config: RunConfig, step: float) -> float:
-    """The rate of update `step`, counted from 0. The last one has `final_lr_fraction` of lr. Steps
-    of a replica's own lie between two updates."""
+def learning_rate(config: RunConfig, step: float, length: float = 1.0) -> float:
+    """The rate of update `step`, counted from 0. The last one has `final_lr_fraction` of lr.
+
+    A replica's own updates lie within a step, and each covers a part of its data, `length` of a
+    step. So the rate follows what the run has seen, whoever steps how often.
+    """
     optimizer = config.optimizer
     if step < optimizer.warmup_steps:
-        return optimizer.lr * (step + 1) / optimizer.warmup_steps
-    decaying_steps = max(1, config.run.steps - 1 - optimizer.warmup_steps)
+        return optimizer.lr * min(1.0, (step + length) / optimizer.warmup_steps)
+    decaying_steps = max(length, config.run.steps - length - optimizer.warmup_steps)
     progress = min(1.0, (step - optimizer.warmup_steps) / decaying_steps)
     final = optimizer.final_lr_fraction
     match optimizer.schedule:

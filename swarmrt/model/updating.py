@@ -33,16 +33,12 @@ class Updated:
             is_matrices: torch.zeros((), device=self.masters.device) for is_matrices in flat.pieces
         }
 
-    def step(
-        self, reduced: Tensor, scale: float, version: float, scratch: Tensor, rated: float = 1.0
-    ) -> None:
-        """Update with a flat gradient, times `scale`, which is written to `scratch`. The rate is
-        that of the version, times `rated`."""
+    def step(self, reduced: Tensor, scale: float, rate: float, scratch: Tensor) -> None:
+        """Update with a flat gradient, times `scale`, which is written to `scratch`."""
         if reduced.device == scratch.device:
             torch.mul(reduced, scale, out=scratch)
         else:  # from the host, without a second copy on the device
             scratch.copy_(reduced).mul_(scale)
-        rate = rated * learning_rate(self._config, version)
         for is_matrices, piece in self._flat.pieces.items():
             moments = {slot: values[piece] for slot, values in self.moments.items()}
             count = self._counts[is_matrices]

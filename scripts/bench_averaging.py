@@ -1,0 +1,311 @@
+"""What averaging costs in quality at equal tokens: curves over the interval, and what moves them.
+
+    .venv/bin/python scripts/bench_averaging.py [--only r4] [--seeds 0 1] [--out averaging.json]
+
+Trains a tiny byte model (3 stages of a block, 0.1 million parameters) on the sources of Python's
+standard library. The replicas of all stages share this process; stages, strategies and codec are the
+real ones. Each microbatch takes a random replica at each stage, as many each, and goes back the way
+that it came. A row is trained for each seed, and printed as it comes; one that the file has already
+is not trained again. --plot draws what the file has.
+
+An interval of m means a round after every m times the sequences of a synchronous step, in which
+a replica makes m steps of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swarmrt.config import RunConfig, parse_config
+from swarmrt.data import Data, open_data
+from swarmrt.ids import MicrobatchId
+from swarmrt.kernels.codecs import CODECS
+from swarmrt.model.optimizer import clip_scale
+from swarmrt.model.stage import Forwarded, Stage
+
+STEPS = 600  # synchronous ones
+STAGES = 3
+SEQUENCES = 2  # in a microbatch
+MICROBATCHES = 4  # in a synchronous step
+HELD_OUT = 64  # microbatches of an evaluation
+WARMUP = 20  # synchronous steps
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to train."""
+
+    replicas: int = 1
+    every: int = 1  # synchronous steps' worth of data between two rounds
+    strategy: str = "async"
+    settings: tuple[tuple[str, Any], ...] = ()  # of averaging
+    rate: float = 1.0  # times the tuned one
+    islands: bool = False  # replica i of a stage works with replica i of the others
+    late: int = 0  # own steps of the next interval before a round's result is there
+    missing: int = 0  # one of so many members misses each round
+    precision: str = "model"
+
+
+def _rows() -> dict[str, Row]:
+    rows = {f"sync-x{rate:g}": Row(strategy="sync", rate=rate) for rate in (1.0, 0.5, 2.0)}
+    for replicas in (2, 4):
+        for every in (1, 5, 20):
+            rows[f"r{replicas}-m{every}"] = Row(replicas, every)
+        rows[f"r{replicas}-never"] = Row(replicas, 20, "lofi")
+    base, rare = rows["r4-m5"], rows["r4-m20"]
+    rows |= {
+        "r4-m5-int8": replace(base, precision="int8"),
+        "r4-m5-islands": replace(base, islands=True),
+        "r4-m5-late1": replace(base, late=1),
+        "r4-m5-missing": replace(base, missing=4),
+        "r4-m1-sparta20": _with(replace(base, every=1), "sparta", share=0.2),
+        "r4-m1-sparta5": _with(replace(base, every=1), "sparta", share=0.05),
+        "r4-m20-diloco-0.7-0.9": _with(rare, "diloco", outer_lr=0.7, outer_momentum=0.9),
+        "r4-m20-diloco-1-0.3": _with(rare, "diloco", outer_lr=1.0, outer_momentum=0.3),
+        "r4-m5-diloco-1-0.3": _with(base, "diloco", outer_lr=1.0, outer_momentum=0.3),
+        "r4-m5-stream4-1-0.3": _with(
+            base, "diloco", ranges=4, outer_lr=1.0, outer_momentum=0.3, alpha=0.5
+        ),
+        "r4-m50": Row(4, 50),
+        "r2-m50": Row(2, 50),
+        "r4-m10": Row(4, 10),
+        "r4-m5-x2": replace(base, rate=2.0),
+        "r4-m1-x2": replace(base, every=1, rate=2.0),
+        "r4-m20-late1": replace(rare, late=1),
+    }
+    return rows
+
+
+def _with(row: Row, strategy: str, **settings: float) -> Row:
+    return replace(row, strategy=strategy, settings=tuple(settings.items()))
+
+
+ROWS = _rows()
+
+
+# ---------------------------------------------------------------------- one way to train
+
+
+def config_of(row: Row, seed: int, lr: float) -> RunConfig:
+    whole = {"layers": STAGES, "width": 48, "heads": 4, "kv_heads": 4, "sequence": 64}
+    averaging: dict[str, Any] = {"strategy": row.strategy, "precision": row.precision}
+    averaging |= {"local_batch": MICROBATCHES // row.replicas, **dict(row.settings)}
+    return parse_config(
+        {
+            "run": {"seed": seed, "steps": STEPS // row.every},
+            "model": whole,
+            "stages": {"layers": [1] * STAGES},
+            "batch": {"microbatch": SEQUENCES, "microbatches": MICROBATCHES * row.every},
+            "optimizer": {"lr": lr * row.rate, "warmup_steps": max(1, WARMUP // row.every)},
+            "averaging": averaging,
+        },
+        "bench",
+    )
+
+
+class Swarm:
+    """The replicas of all stages, and the ways through them."""
+
+    def __init__(self, row: Row, config: RunConfig, data: Data) -> None:
+        self.row, self.config, self.data = row, config, data
+        self.rng = random.Random(config.run.seed)
+        self.stages = [
+            [Stage(config, index) for _ in range(row.replicas)] for index in range(STAGES)
+        ]
+        self._codec = CODECS[config.replicas_precision]
+
+    def train(self) -> dict[str, float]:
+        """Train to the end, and return what has come of it."""
+        reports = []
+        for step in range(self.config.run.steps):
+            for turn in range(self.row.every):
+                self._compute(step, turn)
+                if turn + 1 == self.row.late and step:  # the round before is over only now
+                    self._merge(step - 1)
+            if not self.row.late:
+                self._merge(step)
+                reports += [s.local_report() for stage in self.stages for s in stage]
+        if self.row.late:
+            self._merge(self.config.run.steps - 1)
+        found = {"loss": self.loss()}
+        if reports:
+            found["drift"] = statistics.mean(report.drift for report in reports)
+            found["late"] = statistics.mean(report.late_fraction for report in reports)
+        return found
+
+    def _compute(self, step: int, turn: int) -> None:
+        """Compute as many microbatches as a synchronous step has."""
+        indices = range(turn * MICROBATCHES, (turn + 1) * MICROBATCHES)
+        for index, route in zip(indices, self._routes(), strict=True):
+            microbatch = MicrobatchId(step, index)
+            value, targets = map(torch.from_numpy, self.data.microbatch(microbatch))
+            forwarded = []
+            for stage in route:
+                forwarded.append(_forward(stage, microbatch, value, targets))
+                if (output := forwarded[-1].output) is not None:
+                    value = output
+            grad: Tensor | None = None
+            for stage, left in zip(reversed(route), reversed(forwarded), strict=True):
+                grad = stage.backward(left, grad)
+
+    def _routes(self) -> Iterator[tuple[Stage, ...]]:
+        """Return a way for each microbatch: as many of them through each replica."""
+        each = MICROBATCHES // self.row.replicas
+        columns = []
+        for replicas in self.stages:
+            column = [replica for replica in replicas for _ in range(each)]
+            if not self.row.islands:
+                self.rng.shuffle(column)
+            columns.append(column)
+        return zip(*columns, strict=True)
+
+    def _merge(self, step: int) -> None:
+        """Do a round in all stages, and make the next version."""
+        averages = self.config.averaging.is_on
+        count = MICROBATCHES * self.row.every
+        means = []
+        for replicas in self.stages:
+            members = self._members(replicas)
+            for replica in members:
+                replica.contribute(step)
+            share = count * len(members) // len(replicas)
+            weight = share if averages else share * self.config.microbatch_tokens
+            means.append(self._mean([m.contribution(step) for m in members], weight))
+        norm = torch.stack([mean.norm() for mean in means]).norm().item()
+        scale = clip_scale(norm, self.config.optimizer.clip_norm)
+        for replicas, mean in zip(self.stages, means, strict=True):
+            digests = {replica.step(mean, scale) for replica in replicas}
+            assert len(digests) == 1, "replicas hold unequal anchors"
+
+    def _members(self, replicas: list[Stage]) -> list[Stage]:
+        """Return who takes part. Whoever does not has lost its work when it is back."""
+        if not self.row.missing:
+            return replicas
+        lost = self.rng.sample(replicas, len(replicas) // self.row.missing)
+        for replica in lost:
+            replica.clear_gradients()
+        return [replica for replica in replicas if replica not in lost]
+
+    def _mean(self, contributions: list[Tensor], weight: int) -> Tensor:
+        """Return what all members hold after a reduce: each owns a part of it."""
+        total = torch.zeros_like(contributions[0])
+        numel, owners = len(total), len(contributions)
+        for owner in range(owners):
+            part = slice(owner * numel // owners, (owner + 1) * numel // owners)
+            for member, contribution in enumerate(contributions):
+                piece = contribution[part].contiguous()
+                if self._codec is None or member == owner:
+                    total[part] += piece
+                else:
+                    self._codec.decode_accumulate(self._codec.encode(piece), total[part])
+            total[part] /= weight
+            if self._codec is not None:
+                self._codec.decode(self._codec.encode(total[part]), total[part])
+        return total
+
+    def loss(self) -> float:
+        """Return the held-out loss of the anchors."""
+        total = tokens = 0.0
+        for index in range(HELD_OUT):
+            microbatch = MicrobatchId(0, index, held_out=True)
+            value, targets = map(torch.from_numpy, self.data.microbatch(microbatch))
+            for replicas in self.stages:
+                forwarded = _forward(replicas[0], microbatch, value, targets)
+                if forwarded.output is not None:
+                    value = forwarded.output
+            total, tokens = total + (forwarded.loss_sum or 0.0), tokens + forwarded.tokens
+        return total / tokens
+
+
+def _forward(stage: Stage, microbatch: MicrobatchId, value: Tensor, targets: Tensor) -> Forwarded:
+    return stage.forward(microbatch, value, targets if stage.is_last else None)
+
+
+# ---------------------------------------------------------------------- all rows
+
+
+def gap(found: dict[str, Any], name: str) -> float | None:
+    """Return how much worse a row is than synchronous training of its seeds, in percent."""
+    base, losses = found.get("sync-x1", {}), found[name]
+    seeds = sorted(set(base) & set(losses))
+    if not seeds:
+        return None
+    gaps = [100 * (losses[seed]["loss"] / base[seed]["loss"] - 1) for seed in seeds]
+    return statistics.mean(gaps)
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = ["| row | seeds | loss | gap |", "|---|---|---|---|"]
+    for name in found:
+        loss = statistics.mean(entry["loss"] for entry in found[name].values())
+        beyond = gap(found, name)
+        told = "" if beyond is None else f"{beyond:+.1f} %"
+        lines.append(f"| {name} | {len(found[name])} | {loss:.4f} | {told} |")
+    return "\n".join(lines)
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for replicas in (2, 4):
+        names = {m: f"r{replicas}-m{m}" for m in (1, 2, 5, 10, 20, 50)}
+        curve = {m: gap(found, name) for m, name in names.items() if name in found}
+        axes.plot(list(curve), list(curve.values()), "o-", label=f"R = {replicas}")
+        if (never := f"r{replicas}-never") in found:
+            axes.axhline(gap(found, never), linestyle=":", label=f"R = {replicas}, never")
+    axes.set_xscale("log")
+    axes.set_xlabel("own steps between two rounds")
+    axes.set_ylabel("held-out loss beyond synchronous, %")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="+", default=list(ROWS), help="rows, or how they begin")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--lr", type=float, default=8e-3, help="tuned for synchronous training")
+    parser.add_argument("--out", type=Path, default=Path("averaging.json"))
+    parser.add_argument("--plot", type=Path, help="draw the curves there, and train nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if options.plot:
+        plot(found, options.plot)
+        print(table(found))
+        return
+    chosen = [n for n in ROWS if any(n == o or n.startswith(f"{o}-") for o in options.only)]
+    for name in chosen:
+        for seed in options.seeds:
+            if str(seed) in found.get(name, {}):
+                continue
+            began_at = time.monotonic()
+            config = config_of(ROWS[name], seed, options.lr)
+            result = Swarm(ROWS[name], config, open_data(config)).train()
+            result["seconds"] = round(time.monotonic() - began_at, 1)
+            found.setdefault(name, {})[str(seed)] = result
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
+            beyond = gap(found, name)
+            told = "" if beyond is None else f" ({beyond:+.1f} % so far)"
+            print(f"{name} seed {seed}: {result}{told}", flush=True)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
