@@ -579,10 +579,10 @@ def dump_toml(config: RunConfig) -> str:
         raise ConfigError(f"model.options cannot be written as TOML: {error}") from None
 
 
-def explained_toml() -> str:
-    """Return the defaults as TOML, each key with its description."""
+def explained_toml(config: RunConfig | None = None) -> str:
+    """Return a configuration, by default the defaults, as TOML, each key with its description."""
     lines: list[str] = []
-    for section, values in RunConfig().model_dump().items():
+    for section, values in (config or RunConfig()).model_dump().items():
         lines.append(f"[{section}]")
         fields = _section_class(RunConfig.model_fields[section].annotation).model_fields
         for key, value in values.items():

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swarmrt.config import RunConfig, dump_toml, explained_toml, load_config, parse_config
+from swarmrt.averaging.starts import start_of
+from swarmrt.config import (
+    STRATEGIES,
+    RunConfig,
+    dump_toml,
+    explained_toml,
+    load_config,
+    parse_config,
+)
 from swarmrt.errors import ConfigError
 
 
@@ -130,3 +138,17 @@ def test_override_needs_section_key_and_value(override: str) -> None:
 def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="swarmrt init"):
         load_config(tmp_path / "no.toml", [], {})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_has_a_configuration_to_start_from(strategy: str) -> None:
+    config = start_of(strategy)
+    assert config.averaging.strategy == strategy
+    assert parse_config(tomllib.loads(explained_toml(config)), "start") == config
+    if config.averaging.is_on:
+        assert config.batch.microbatches >= 2 * config.averaging.local_batch
+
+
+def test_strategy_that_is_none_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'async'"):
+        start_of("asinc")

@@ -37,6 +37,11 @@ class Strategy(ABC):
         is about all of them."""
         return self.everything if version >= self.last_round else self.range_of(version)
 
+    def numel(self, version: int) -> int:
+        """Return how many parameters that is."""
+        where = self.where(version)
+        return int(where.stop - where.start)
+
     @property
     def everything(self) -> slice:
         """Return the range of all parameters."""

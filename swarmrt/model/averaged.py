@@ -175,8 +175,7 @@ class Averaged(Weights):
     def contribution_numel(self, step: int) -> int:
         if self._is_sync(step):
             return self.newest.flat.num_parameters
-        where = self.strategy.where(step)
-        return int(where.stop - where.start)
+        return self.strategy.numel(step)
 
     def step(self, reduced: Tensor, clip_scale: float) -> None:
         self._look_back()

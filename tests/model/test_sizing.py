@@ -14,14 +14,13 @@ import torch
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
-from swarmrt.kernels.codecs import Precision
+from swarmrt.kernels.codecs import Precision, wire_bytes
 from swarmrt.model.averaged import Averaged
 from swarmrt.model.generate import load_whole
 from swarmrt.model.sizing import MOST_LANDINGS, MOST_SNAPSHOTS, Footprint, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computing import free_memory
 from swarmrt.runtime.computing.free_memory import check_fits, describe, free_bytes, parse_size
-from swarmrt.runtime.peer.parts import gradient_bytes
 from swarmrt.runtime.state.snapshot import snapshot_bytes
 from swarmrt.scheduler.following import MOST_STEPS, Store
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES, most_early
@@ -166,7 +165,10 @@ def test_what_a_newcomer_loads_and_keeps_counts_as_it_travels(
     config = run(model={"dtype": dtype}, optimizer=optimizer, **how)
     stage = Stage(config, 0)
     gradients = stage.gradients()
-    store = Store(gradient_bytes(precision, gradients), stage.state_rows * gradients.nbytes)
+    store = Store(
+        wire_bytes(precision, len(gradients), gradients.itemsize),
+        stage.state_rows * gradients.nbytes,
+    )
     loads_bytes = sum(tensor.nbytes for tensor in stage.state().values())
     kept_bytes = footprint(config, 0).joining_bytes - MOST_LANDINGS * loads_bytes
     bound_bytes = store.bound_bytes(by_owners=applied_by == "owners")

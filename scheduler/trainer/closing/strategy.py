@@ -2,8 +2,8 @@
 
 The questions are the same however replicas come to agree: when is what a version is made of
 finished, when is it announced, and what is counted as lost. What is saved is one answer for all
-(`saves`). `sync` is the one way for now: every replica's gradients, in every step. One that
-averages replicas which have gone apart answers the same questions, with other rounds, less often.
+(`saves`). `sync` is the one way: whether replicas give their gradients of a step, or what steps of
+their own have moved in it, whatever was granted in it is counted once, and in the same two phases.
 """
 
 from __future__ import annotations

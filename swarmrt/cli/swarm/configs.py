@@ -7,19 +7,25 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.options.runs import SET
-from swarmrt.config import dump_toml, explained_toml, load_config
+from swarmrt.config import STRATEGIES, SYNC, dump_toml, explained_toml, load_config
 from swarmrt.errors import ConfigError
 
 
 def init(
     path: Path = typer.Argument(Path("run.toml"), help="The file to write."),
+    strategy: str = typer.Option(
+        SYNC, "--strategy", metavar="|".join(STRATEGIES), help="How replicas come to agree."
+    ),
 ) -> None:
     """Write a commented starting configuration."""
+    from swarmrt.averaging.starts import start_of
+
     if path.exists():
         raise ConfigError(f"{path} exists already; choose another name")
-    header = "# A swarmrt run. Every line is optional; these are the defaults.\n\n"
+    what = "these are the defaults" if strategy == SYNC else f"a start for {strategy}"
+    header = f"# A swarmrt run. Every line is optional; {what}.\n\n"
     try:
-        path.write_text(header + explained_toml(), encoding="utf-8")
+        path.write_text(header + explained_toml(start_of(strategy)), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"wrote {path}; try it with: swarmrt local {path}")

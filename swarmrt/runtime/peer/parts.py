@@ -21,7 +21,6 @@ from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.kernels.codecs import CODECS, Precision, wire_bytes
 from swarmrt.kernels.digest import digest
-from swarmrt.model.stage import Stage
 from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
@@ -262,21 +261,16 @@ class Parts:
         return GradientCombined(what.step, what.round, its_digest, mean.squared_norm)
 
 
-def combined_bytes(config: RunConfig, stage: Stage) -> int:
-    """Return how many bytes have on their way what replicas combine in a round: in the largest of
-    many, without the last one."""
+def combined_bytes(config: RunConfig, like: torch.Tensor, numel: Callable[[int], int]) -> int:
+    """Return how many bytes what replicas combine after a step has on its way: in the largest of
+    many such rounds, without the last one. A gradient is like this, and `numel` says how many
+    values a step's rounds combine."""
     first, last = config.averaging.sync_steps, config.run.steps - 1
-    gradients = stage.gradients()
-    if not config.averaging.is_on or first >= last:
-        return gradient_bytes(config.replicas_precision, gradients)
-    rounds = range(first, min(last, first + ROUNDS_LOOKED_AT))
-    most = max(map(stage.contribution_numel, rounds))
-    return max(1, wire_bytes(config.replicas_precision, most, gradients.itemsize))
-
-
-def gradient_bytes(precision: Precision, gradients: torch.Tensor) -> int:
-    """Return how many bytes such gradients have on their way."""
-    return wire_bytes(precision, gradients.numel(), gradients.itemsize)
+    most = len(like)
+    if config.averaging.is_on and first < last:
+        rounds = range(first, min(last, first + ROUNDS_LOOKED_AT))
+        most = max(map(numel, rounds)) or most
+    return wire_bytes(config.replicas_precision, most, like.itemsize)
 
 
 def part_range(numel: int, index: int, parts: int) -> slice:

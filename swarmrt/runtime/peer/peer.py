@@ -100,7 +100,7 @@ class Peer(Shell):
             membership.trainer,
             seat,
             gradient_bytes=stage.gradients().nbytes,
-            wire_bytes=combined_bytes(config, stage),
+            wire_bytes=combined_bytes(config, stage.gradients(), stage.contribution_numel),
             update_bytes=stage.state_rows * stage.gradients().nbytes,
             trainer_gone_s=options.trainer_gone_s,
             is_spare=options.is_spare,

@@ -16,12 +16,14 @@ from swarmrt.ids import PeerId
 from swarmrt.kernels.digest import digest
 from swarmrt.model.optimizer import slots
 from swarmrt.model.stage import Stage
-from swarmrt.runtime.peer.parts import gradient_bytes, part_range
+from swarmrt.model.strategies import strategy_of
+from swarmrt.runtime.peer.parts import combined_bytes, part_range
 from swarmrt.scheduler.events import PartUnfit, PartUpdated, UpdateJoined
 from swarmrt.scheduler.instructions import DropPart, JoinUpdate, KeepPart, UpdatePart
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
 
 Key = tuple[int, int]  # step, round
+LIKE_A_STAGE = 1 << 12  # parameters: ratios hardly depend on how many there are
 ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
 """Updates differ by less beside the largest value of a slice, if it is by rounding. In float32 that
 is mostly 1 − beta, computed with more digits or fewer."""
@@ -166,8 +168,13 @@ def made_of(
 
 
 def state_gradients(config: RunConfig) -> float:
-    """Return how many times a gradient's bytes, as it travels, parameters and moments have."""
+    """Return how many times the bytes of what replicas combine, as it travels, a state has."""
     dtype = torch.promote_types(getattr(torch, config.model.dtype), torch.float32)
-    gradient = torch.empty(1 << 12, dtype=dtype)
-    rows = 1 + len(slots(config))
-    return rows * gradient.nbytes / gradient_bytes(config.precision.gradients, gradient)
+    gradient = torch.empty(LIKE_A_STAGE, dtype=dtype)
+    averaging = config.averaging
+    if not averaging.is_on or averaging.is_own:  # that code is for peers alone
+        rows = 1 + len(slots(config))
+        return rows * gradient.nbytes / combined_bytes(config, gradient, lambda _: len(gradient))
+    strategy = strategy_of(config, len(gradient))
+    rows = 1 + len(strategy.slots) + (len(slots(config)) if averaging.sync_steps else 0)
+    return rows * gradient.nbytes / combined_bytes(config, gradient, strategy.numel)

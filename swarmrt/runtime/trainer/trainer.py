@@ -347,5 +347,7 @@ def _by_owners(config: RunConfig, options: TrainOptions) -> tuple[int, ...]:
     """Return the stages where owners of parts update: as configured, or as was found out before."""
     if config.optimizer.applied_by == "owners":
         return tuple(range(config.num_stages))
+    if config.averaging.is_on:
+        return ()
     known = read_unlike(options.run_dir) if options.resume else ()
     return tuple(stage for stage in known if 0 <= stage < config.num_stages)

@@ -21,9 +21,14 @@ NAMES = tuple(map(PeerId, ("a", "b", "c")))
 ERRORS: dict[Precision, float] = {"model": 0.0, "bfloat16": 0.01, "int8": 0.03}  # of the largest
 
 
+def parts_of(me: PeerId, precision: Precision, numel: int = SIZE) -> Parts:
+    """Return those of a peer whose rounds combine so many values."""
+    return Parts(me, precision, torch.empty(numel), lambda _: numel)
+
+
 def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[torch.Tensor], float]:
     """Each replica's mean gradient, and its squared norm."""
-    peers = [Parts(name, precision, SIZE) for name in NAMES[: len(gradients)]]
+    peers = [parts_of(name, precision) for name in NAMES[: len(gradients)]]
     names, number = NAMES[: len(gradients)], len(gradients)
     for index, owner in enumerate(peers):
         where = part_range(SIZE, index, number)
@@ -31,24 +36,24 @@ def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[to
         for name, peer, gradient in zip(names, peers, gradients, strict=True):
             if peer is not owner:
                 piece = peer.encode(gradient[where])
-                assert owner.fits([piece], gradient)
+                assert owner.fits([piece])
                 owner.keep(KeepPart(name, 0, 1, index, False), piece)
-        mean = owner.mean(0, 1, number, gradients[index])
+        mean = owner.mean(0, 1, number)
         slices = owner.take_slices(what)
         assert not isinstance(slices, PartUnfit)
         owner.sum_up(what, mean, slices, gradients[index][where])
         for peer in peers:
             if peer is not owner:
                 summed = owner.sum_of(0, 1, index)
-                assert peer.fits([summed], gradients[0])
+                assert peer.fits([summed])
                 if peer is peers[-1]:  # it has not heard of the round yet
                     peer.keep(KeepPart(names[index], 0, 1, index, True), summed)
                 else:
-                    peer.place(peer.mean(0, 1, number, gradients[0]), index, summed)
+                    peer.place(peer.mean(0, 1, number), index, summed)
     means, norms, digests = [], set(), set()
     for peer in peers:
         combine = CombineParts(0, 1, number)
-        mean = peer.mean(0, 1, number, gradients[0])
+        mean = peer.mean(0, 1, number)
         early = peer.take_early_sums(combine)
         assert not isinstance(early, PartUnfit)
         outcome = peer.combine(combine, mean, early)
@@ -116,14 +121,14 @@ def test_an_update_that_is_not_finite_is_refused(
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_encoded_parts_are_smaller_and_others_are_refused(precision: Precision) -> None:
-    parts, gradient = Parts(NAMES[0], precision, SIZE), torch.ones(SIZE)
+    parts, gradient = parts_of(NAMES[0], precision), torch.ones(SIZE)
     encoded = parts.encode(gradient)
     assert encoded.nbytes <= gradient.nbytes * {"bfloat16": 0.5, "int8": 0.26}[precision]
-    assert parts.fits([encoded], gradient)
-    assert not parts.fits([gradient], gradient)
-    assert not parts.fits([encoded, encoded], gradient)
-    assert not parts.fits([torch.zeros(4 * SIZE + 1, dtype=torch.uint8)], gradient)
-    assert not Parts(NAMES[0], "model", SIZE).fits([encoded], gradient)
+    assert parts.fits([encoded])
+    assert not parts.fits([gradient])
+    assert not parts.fits([encoded, encoded])
+    assert not parts.fits([torch.zeros(4 * SIZE + 1, dtype=torch.uint8)])
+    assert not parts_of(NAMES[0], "model").fits([encoded])
 
 
 @pytest.mark.parametrize("precision", list(CODECS))
@@ -135,7 +140,7 @@ def test_a_part_of_another_size_is_refused_with_whose_it_is(
     me, other = NAMES[:2]
     right = part_range(SIZE, 0, 3).stop
     for size in (0, 1, right - 1, right + 1, SIZE):
-        parts = Parts(me, precision, SIZE)
+        parts = parts_of(me, precision)
         piece = parts.encode(torch.ones(size))
         parts.keep(KeepPart(other, 0, 1, 0, summed), piece)
         unfit = (
@@ -148,7 +153,7 @@ def test_a_part_of_another_size_is_refused_with_whose_it_is(
 
 
 def test_an_early_sum_of_somebody_else_takes_nobodys_place() -> None:
-    parts = Parts(NAMES[0], "model", 8)
+    parts = parts_of(NAMES[0], "model", 8)
     for sender, value in ((NAMES[1], 1.0), (NAMES[2], 9.0)):
         parts.keep(KeepPart(sender, 0, 1, 0, True), torch.full((8,), value))
     parts.drop_part(DropPart(NAMES[2], 0, 1, 0, True))
@@ -158,36 +163,52 @@ def test_an_early_sum_of_somebody_else_takes_nobodys_place() -> None:
 
 def test_a_round_that_is_dropped_leaves_nothing() -> None:
     parts, combine = (
-        Parts(NAMES[0], "model", SIZE),
+        parts_of(NAMES[0], "model"),
         [CombineParts(0, number, 1) for number in (1, 2)],
     )
     for number in (1, 2):
         parts.keep(KeepPart(NAMES[1], 0, number, 0, True), torch.ones(SIZE))
-        parts.mean(0, number, 1, torch.ones(3))
+        parts.mean(0, number, 1)
     parts.drop(0, 1)
     assert not parts.take_early_sums(combine[0]) and parts.take_early_sums(combine[1])
     with pytest.raises(KeyError):
         parts.take_reduced(0, 1)
-    assert len(parts.take_reduced(0, 2).values) == 3
+    assert len(parts.take_reduced(0, 2).values) == SIZE
+
+
+def test_rounds_of_a_part_of_the_parameters_are_as_long_as_their_step_says() -> None:
+    """Nothing, too, where a strategy leaves all as it is."""
+    lengths = {4: 7, 5: 0}
+    parts = Parts(NAMES[0], "model", torch.empty(SIZE), lambda step: lengths[step])
+    for step, length in lengths.items():
+        mean = parts.mean(step, step, 2)
+        assert len(mean.values) == length
+        halves = [torch.full((length // 2 + index * (length % 2),), 6.0) for index in (0, 1)]
+        for index, mine in enumerate(halves):
+            what = SumPart(step, step, index, 2, (NAMES[0],), 3)
+            assert parts.unfit(what, index, NAMES[1], mine) is None
+            parts.sum_up(what, mean, [None], mine)
+        combined = parts.combine(CombineParts(step, step, 2), mean, {})
+        assert combined.squared_norm == 4.0 * length and mean.values.tolist() == [2.0] * length
 
 
 def test_memory_is_used_again_unless_links_may_hold_on_to_it() -> None:
-    parts, gradients = Parts(NAMES[0], "model", SIZE), torch.ones(8)
-    first = parts.mean(0, 1, 1, gradients)
+    parts = parts_of(NAMES[0], "model")
+    first = parts.mean(0, 1, 1)
     parts.give_back(parts.take_reduced(0, 1))
-    second = parts.mean(1, 2, 1, gradients)
+    second = parts.mean(1, 2, 1)
     assert second.values is first.values
     parts.sum_of(1, 2, 0)
     parts.give_back(parts.take_reduced(1, 2))
-    assert parts.mean(2, 3, 1, gradients).values is not first.values
+    assert parts.mean(2, 3, 1).values is not first.values
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_sums_that_a_newcomer_keeps_stay_encoded_until_it_needs_them(precision: Precision) -> None:
     gradient = torch.linspace(-1.0, 1.0, SIZE)
     parts = 4
-    at_once, later = (Parts(NAMES[0], precision, SIZE) for _ in range(2))
-    mean = at_once.mean(7, 1, parts, gradient)
+    at_once, later = (parts_of(NAMES[0], precision) for _ in range(2))
+    mean = at_once.mean(7, 1, parts)
     kept_bytes = 0
     for index in range(parts):
         summed = at_once.encode(gradient[part_range(SIZE, index, parts)])
@@ -198,6 +219,6 @@ def test_sums_that_a_newcomer_keeps_stay_encoded_until_it_needs_them(precision: 
     what = CombineParts(7, 1, parts)
     early = later.take_early_sums(what)
     assert isinstance(early, dict)
-    its_mean = later.mean(7, 1, parts, gradient)
+    its_mean = later.mean(7, 1, parts)
     assert later.combine(what, its_mean, early) == at_once.combine(what, mean, {})
     assert torch.equal(its_mean.values, mean.values)
