@@ -277,7 +277,8 @@ class Sync(Updating):
     def _applied(self) -> Send:
         """Say that the version that is here is made."""
         seat = self._seat
-        return seat.to_trainer(Applied(seat.epoch, seat.version, seat.digest, *self._local))
+        work = () if self._local == NO_LOCAL_WORK else self._local  # which logs leave out
+        return seat.to_trainer(Applied(seat.epoch, seat.version, seat.digest, *work))
 
     # ------------------------------------------------------------------ what a joiner needs
 
