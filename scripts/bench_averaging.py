@@ -264,10 +264,11 @@ def plot(found: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 4))
     for replicas in (2, 4):
         names = {m: f"r{replicas}-m{m}" for m in (1, 2, 5, 10, 20, 50)}
-        curve = {m: gap(found, name) for m, name in names.items() if name in found}
+        curve = {m: gap(found, name) or 0.0 for m, name in names.items() if name in found}
         axes.plot(list(curve), list(curve.values()), "o-", label=f"R = {replicas}")
         if (never := f"r{replicas}-never") in found:
-            axes.axhline(gap(found, never), linestyle=":", label=f"R = {replicas}, never")
+            line = gap(found, never) or 0.0
+            axes.axhline(line, linestyle=":", label=f"R = {replicas}, never")
     axes.set_xscale("log")
     axes.set_xlabel("own steps between two rounds")
     axes.set_ylabel("held-out loss beyond synchronous, %")
