@@ -154,7 +154,8 @@ def _is_missing(module_name: str, error: BaseException) -> bool:
 def _refuse_libraries(kind: str) -> None:
     package = kind.partition(":")[0].partition(".")[0]
     if package in NO_BUILDERS:
-        raise ModelError(f"{kind}: the package {package} has no builders of models, and no strategies")
+        what = "has no builders of models, and no strategies"
+        raise ModelError(f"{kind}: the package {package} {what}")
 
 
 def line_of(error: BaseException) -> str:

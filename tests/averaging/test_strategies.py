@@ -10,7 +10,7 @@ from swarmrt.averaging import BUILT_IN, Strategy
 from swarmrt.config import STRATEGIES, SYNC, parse_config
 
 STEPS = 50
-RANGES = {
+RANGES: dict[str, tuple[dict[str, Any], int]] = {
     "async": ({}, 1),
     "diloco": ({"ranges": 7}, 7),
     "sparta": ({"share": 0.05}, 20),

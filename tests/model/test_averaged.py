@@ -14,6 +14,7 @@ from torch import Tensor
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
+from swarmrt.model.builders import check_consent
 from swarmrt.model.optimizer import learning_rate
 from swarmrt.model.stage import Forwarded, Stage
 
@@ -541,3 +542,12 @@ def test_what_is_no_strategy_is_refused(named: str, said: str) -> None:
     config = run(named)
     with pytest.raises(ModelError, match=said):
         Stage(config, 0)
+
+
+def test_a_strategy_of_somebody_elses_needs_consent() -> None:
+    config = run("own_strategies:Half")
+    with pytest.raises(ModelError, match="asks for the strategy own_strategies:Half, which is"):
+        check_consent(config, [], "the run")
+    check_consent(config, ["own_strategies:Half"], "the run")
+    with pytest.raises(ModelError, match="package os has no"):
+        check_consent(run("os:system"), ["os:system"], "the run")
