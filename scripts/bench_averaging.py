@@ -3,10 +3,10 @@
     .venv/bin/python scripts/bench_averaging.py [--only r4] [--seeds 0 1] [--out averaging.json]
 
 Trains a tiny byte model (3 stages of a block, 0.1 million parameters) on the sources of Python's
-standard library. The replicas of all stages share this process; stages, strategies and codec are the
-real ones. Each microbatch takes a random replica at each stage, as many each, and goes back the way
-that it came. A row is trained for each seed, and printed as it comes; one that the file has already
-is not trained again. --plot draws what the file has.
+standard library. The replicas of all stages share this process; stages, strategies and codec are
+the real ones. Each microbatch takes a random replica at each stage, as many each, and goes back the
+way that it came. A row is trained for each seed, and printed as it comes; one that the file has
+already is not trained again. --plot draws what the file has.
 
 An interval of m means a round after every m times the sequences of a synchronous step, in which
 a replica makes m steps of its own.
@@ -235,7 +235,10 @@ def _forward(stage: Stage, microbatch: MicrobatchId, value: Tensor, targets: Ten
 # ---------------------------------------------------------------------- all rows
 
 
-def gap(found: dict[str, Any], name: str) -> float | None:
+Found = dict[str, dict[str, dict[str, float]]]  # by row and seed
+
+
+def gap(found: Found, name: str) -> float | None:
     """Return how much worse a row is than synchronous training of its seeds, in percent."""
     base, losses = found.get("sync-x1", {}), found[name]
     seeds = sorted(set(base) & set(losses))
@@ -245,7 +248,7 @@ def gap(found: dict[str, Any], name: str) -> float | None:
     return statistics.mean(gaps)
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: Found) -> str:
     lines = ["| row | seeds | loss | gap |", "|---|---|---|---|"]
     for name in found:
         loss = statistics.mean(entry["loss"] for entry in found[name].values())
@@ -255,7 +258,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(found: dict[str, Any], path: Path) -> None:
+def plot(found: Found, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -264,10 +267,11 @@ def plot(found: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 4))
     for replicas in (2, 4):
         names = {m: f"r{replicas}-m{m}" for m in (1, 2, 5, 10, 20, 50)}
-        curve = {m: gap(found, name) for m, name in names.items() if name in found}
+        curve = {m: gap(found, name) or 0.0 for m, name in names.items() if name in found}
         axes.plot(list(curve), list(curve.values()), "o-", label=f"R = {replicas}")
         if (never := f"r{replicas}-never") in found:
-            axes.axhline(gap(found, never), linestyle=":", label=f"R = {replicas}, never")
+            line = gap(found, never) or 0.0
+            axes.axhline(line, linestyle=":", label=f"R = {replicas}, never")
     axes.set_xscale("log")
     axes.set_xlabel("own steps between two rounds")
     axes.set_ylabel("held-out loss beyond synchronous, %")
@@ -285,7 +289,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw the curves there, and train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    found: Found = json.loads(options.out.read_text()) if options.out.exists() else {}
     if options.plot:
         plot(found, options.plot)
         print(table(found))

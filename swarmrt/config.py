@@ -207,8 +207,8 @@ class Optimizer(Section):
 
 
 class Averaging(Section):
-    """How the replicas of a stage come to agree: by the gradients of a step, or by what each has
-    changed in steps of its own."""
+    """The way in which replicas of a stage come to agree: by the gradients of a step, or by what
+    each has changed in steps of its own."""
 
     strategy: str = Field(
         SYNC,

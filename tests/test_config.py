@@ -112,6 +112,24 @@ MISTAKES = {
         "is less than the 8592031808 bytes of a microbatch's activations",
     ),
     "name": ("[run]\nname = 'a b'", "letters, digits"),
+    "strategy": ("[averaging]\nstrategy = 'dilocco'", "did you mean 'diloco'?"),
+    "no strategy": ("[averaging]\nstrategy = 'mean of all'", 'nor "package.module:Class"'),
+    "two kinds of overlap": (
+        "[averaging]\nstrategy = 'async'\n[optimizer]\nstaleness = 1",
+        "needs optimizer.staleness = 0",
+    ),
+    "averages by owners": (
+        "[averaging]\nstrategy = 'async'\n[optimizer]\napplied_by = 'owners'",
+        'needs optimizer.applied_by = "all"',
+    ),
+    "averages in float64": (
+        "[averaging]\nstrategy = 'async'\n[model]\ndtype = 'float64'",
+        'averaging.precision = "model"',
+    ),
+    "lofi that skips": (
+        "[averaging]\nstrategy = 'lofi'\n[optimizer]\nnot_finite = 'skip'",
+        'needs optimizer.not_finite = "stop"',
+    ),
 }
 
 
@@ -122,6 +140,16 @@ def test_mistake_in_file_is_named_with_the_file(tmp_path: Path, text: str, expec
         load_config(path, [], {})
     assert expected in str(error.value) and str(path) in str(error.value)
     assert "\n" not in str(error.value) and ": :" not in str(error.value)
+
+
+def test_steps_overlap_where_replicas_are_averaged_or_stale() -> None:
+    plain, stale = load_config(None, [], {}), load_config(None, ["optimizer.staleness=1"], {})
+    apart = load_config(None, ["averaging.strategy=async", "averaging.sync_steps=7"], {})
+    assert (plain.overlap, stale.overlap, apart.overlap) == (0, 1, 1)
+    assert (stale.fresh_steps, apart.fresh_steps) == (40, 8)
+    assert (plain.replicas_precision, apart.replicas_precision) == ("model", "int8")
+    own = load_config(None, ["averaging.strategy=mine.rules:Rule"], {})
+    assert own.averaging.is_own and own.averaging.is_on and not apart.averaging.is_own
 
 
 def test_unknown_environment_name_is_refused() -> None:

@@ -1,5 +1,5 @@
-"""What a strategy answers: which of the parameters a round is about, and what the mean move makes
-of the anchor.
+"""A strategy answers which of the parameters a round is about, and what the mean move makes of the
+anchor.
 
 The parameters of a stage are flat, matrices first, then vectors. The *anchor* is the last version
 that all replicas of the stage agreed on, bit by bit. A replica's *move* is what its own steps have

@@ -40,7 +40,8 @@ MASTER = "optimizer.master."
 
 
 class Waiting:
-    """What has been added to the gradients of a step, and how much of it no own step has taken."""
+    """The microbatches that have been added to the gradients of a step, and those of them that no
+    own step has taken."""
 
     def __init__(self) -> None:
         self.counted = 0  # microbatches of the step

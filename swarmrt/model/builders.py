@@ -46,9 +46,15 @@ def look_in(folders: Iterable[Path]) -> None:
 
 
 def look_here(config: RunConfig) -> None:
-    """Have a builder in the user's own configuration found in the working folder too."""
-    if config.model.kind != BUILT_IN:
+    """Have what is the user's own in their configuration found in the working folder too."""
+    if own_code(config):
         look_in([Path.cwd()])
+
+
+def own_code(config: RunConfig) -> dict[str, str]:
+    """Return the names of what a run asks for that is not swarmrt's, and what each is."""
+    names = {config.model.kind: "builder"} if config.model.kind != BUILT_IN else {}
+    return names | ({config.averaging.strategy: "strategy"} if config.averaging.is_own else {})
 
 
 def check_names(allowed: Iterable[str]) -> None:
@@ -59,19 +65,17 @@ def check_names(allowed: Iterable[str]) -> None:
 
 
 def check_consent(config: RunConfig, allowed: Collection[str], whose: str) -> None:
-    """Check that the model is built in, or its builder one of the allowed. Raises ModelError.
+    """Check that model and strategy are built in, or are among the allowed. Raises ModelError.
 
     `whose` configuration it is, "run 'x'" for example, is said in the error. Nothing is imported.
     """
-    kind = config.model.kind
-    if kind == BUILT_IN:
-        return
-    _refuse_libraries(kind)
-    if kind not in allowed:
-        raise ModelError(
-            f"{whose} asks for the builder {kind}, which is code on your machine; look at it, and "
-            f"pass --allow-model {kind} if you trust it"
-        )
+    for name, what in own_code(config).items():
+        _refuse_libraries(name)
+        if name not in allowed:
+            raise ModelError(
+                f"{whose} asks for the {what} {name}, which is code on your machine; look at it, "
+                f"and pass --allow-model {name} if you trust it"
+            )
 
 
 def call_builder(config: RunConfig) -> tuple[list[Build | nn.Module], Loss]:
@@ -150,7 +154,8 @@ def _is_missing(module_name: str, error: BaseException) -> bool:
 def _refuse_libraries(kind: str) -> None:
     package = kind.partition(":")[0].partition(".")[0]
     if package in NO_BUILDERS:
-        raise ModelError(f"{kind}: the package {package} has no builders of models")
+        what = "has no builders of models, and no strategies"
+        raise ModelError(f"{kind}: the package {package} {what}")
 
 
 def line_of(error: BaseException) -> str:

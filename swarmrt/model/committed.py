@@ -46,7 +46,7 @@ class Committed(Weights):
         return self._running_in(step)[1]
 
     def added(self, microbatch: MicrobatchId, step: int) -> None:
-        """Nothing follows of it."""
+        """Do nothing: it waits for the commit."""
 
     def gradients(self, step: int) -> Tensor:
         return self._running_in(step)[1].sums

@@ -21,7 +21,7 @@ from swarmrt.model.updating import Updated
 
 
 class LocalReport(NamedTuple):
-    """What the replica did by itself for the version that was made last."""
+    """The account of what a replica did by itself for the version that was made last."""
 
     steps: int = 0  # of its own
     late_fraction: float = 0.0  # microbatches whose backward came after newer weights, of all

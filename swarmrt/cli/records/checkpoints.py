@@ -93,16 +93,15 @@ def _row(one: Checkpoint | Unreadable) -> dict[str, Any]:
 
 def _verified(one: Checkpoint | Unreadable, allowed: list[str]) -> str:
     """Return in words what was found to be right. Raises CheckpointError naming what is not."""
-    from swarmrt.model.builders import BUILT_IN, check_consent
+    from swarmrt.model.builders import check_consent, own_code
     from swarmrt.model.layout import layout_from
     from swarmrt.runtime.checkpoints.checkpoint import Unreadable
 
     states = one.load()
     assert not isinstance(one, Unreadable), "loading it has raised an error"
     config = one.config
-    kind = config.model.kind
-    if kind != BUILT_IN and kind not in allowed:
-        return f"whole; pass --allow-model {kind} to compare it with its model too"
+    if asked := [name for name in own_code(config) if name not in allowed]:
+        return f"whole; pass --allow-model {asked[0]} to compare it with its model too"
     check_consent(config, allowed, str(one.path))
     digests = one.parameter_digests or ("",) * len(states)
     for stage, (state, its_digest) in enumerate(zip(states, digests, strict=True)):
