@@ -31,6 +31,7 @@ from swarmrt.scheduler.events import (
     CheckpointFailed,
     CheckpointSaved,
     ComputeFailed,
+    Contributed,
     Event,
     ForwardDone,
     GradientCombined,
@@ -49,6 +50,7 @@ from swarmrt.scheduler.instructions import (
     Announce,
     ClearGradients,
     CombineParts,
+    Contribute,
     DropRound,
     Forget,
     Instruction,
@@ -142,6 +144,9 @@ class Timeline:
                 self._computed("backward", event)
             case WeightGradientsDone(microbatch=mb, seconds=seconds):
                 self._ran_for("weights", mb, seconds)
+            case Contributed(step=step, round=number):
+                key, name = ("contribute", number), "fix contribution"
+                self._ran(key, "compute", name, step=step, round=short(number))
             case PartSummed(round=number, index=index):
                 self._ran(("sum", number, index), "add", f"sum part {index}", round=short(number))
             case GradientCombined(step=step, round=number):
@@ -237,6 +242,8 @@ class Timeline:
                 self._run("weights", mb)
             case Forget(microbatch=mb):
                 self._forget(str(mb))
+            case Contribute(round=number):
+                self._asked["contribute", number] = now
             case SumPart(round=number, index=index):
                 self._asked["sum", number, index] = now
             case CombineParts(round=number):
