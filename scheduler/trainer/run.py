@@ -131,7 +131,6 @@ class Run(Course):
         if self.settings.not_finite == "stop":
             return [self.give_up(reason, microbatches)]
         for microbatch in self.books.skip(step):
-            self.agenda.cancel(("receipt", microbatch))
             self.agenda.cancel(("flight", microbatch))
         self.dispatch.drop(step, but_held_out=True)
         self.receipts.drop(step)

@@ -124,3 +124,15 @@ def test_a_checkpoint_that_takes_long_holds_nobody_up_and_is_not_queued_behind()
     assert 2 <= len(saved) < 20
     ends = [later - sooner for sooner, later in zip(saved, saved[1:], strict=False)]
     assert max(ends) > 1
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_nothing_is_expected_any_more_of_a_step_that_a_stop_drops(seed: int) -> None:
+    """Found in a real swarm: the step after the last one was under way, as steps overlap, and a
+    receipt of it was overdue while the checkpoint was written."""
+    swarm = World((2, 2), seed, steps=50, microbatches=8, staleness=1, eval_every=0)
+    swarm.run_until(3)
+    swarm.trainer.hang_saving(60.0)
+    swarm.trainer.process.feed(StopRequested("SIGTERM received"))
+    swarm.run()
+    assert max(swarm.disk.checkpoints) >= 4

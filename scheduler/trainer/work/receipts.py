@@ -76,10 +76,10 @@ class Receipts:
         self._overdue.cancel(("receipt", microbatch))
 
     def drop(self, step: int) -> None:
-        """A step is committed."""
-        self._awaited = {
-            mb: awaited for mb, awaited in self._awaited.items() if mb.commits_in != step
-        }
+        """Expect nothing of a step any more: it is committed, skipped, or not worked on."""
+        for microbatch in [mb for mb in self._awaited if mb.commits_in == step]:
+            del self._awaited[microbatch]
+            self._overdue.cancel(("receipt", microbatch))
 
     def clear(self) -> None:
         self._awaited.clear()

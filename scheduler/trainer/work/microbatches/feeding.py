@@ -76,3 +76,4 @@ class Feeding:
         for step in run.books.steps[1:]:
             run.books.close(step)
             run.dispatch.drop(step)
+            run.receipts.drop(step)
