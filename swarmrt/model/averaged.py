@@ -32,20 +32,12 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice
 from swarmrt.model.flat import Accumulators
 from swarmrt.model.optimizer import clip_scale, learning_rate
+from swarmrt.model.own_steps import Added, bound_of, rate_of
 from swarmrt.model.strategies import strategy_of
 from swarmrt.model.updating import Updated
 from swarmrt.model.weights import Copy, Graph, LocalReport, Weights
 
 MASTER = "optimizer.master."
-
-
-class Waiting:
-    """The microbatches that have been added to the gradients of a step, and those of them that no
-    own step has taken."""
-
-    def __init__(self) -> None:
-        self.counted = 0  # microbatches of the step
-        self.waiting: list[int] = []  # indices of those that no own step has taken
 
 
 class Averaged(Weights):
@@ -68,7 +60,8 @@ class Averaged(Weights):
             zip(self._running, self._gradients, strict=True)
         )
         self._contributions: dict[int, Tensor] = {}
-        self._waiting: dict[int, Waiting] = {}
+        self._added: dict[int, Added] = {}
+        self._replicas = 0.0  # by this one's share of the last step; 0 before
         self._is_behind = False  # the newest copy, as both have graphs
         self._own_steps = self._backwards = self._late = 0  # since the last version
         self._report = LocalReport()
@@ -92,11 +85,10 @@ class Averaged(Weights):
         self._late += graph.copy is not self._running[0]
 
     def added(self, microbatch: MicrobatchId, step: int) -> None:
-        state = self._waiting.setdefault(step, Waiting())
-        state.counted += 1
-        state.waiting.append(microbatch.index)
+        added = self._added.setdefault(step, Added())
+        added.add(microbatch.index)
         self._bring()
-        is_due = len(state.waiting) >= self._config.averaging.local_batch
+        is_due = len(added.waiting) >= self._config.averaging.local_batch
         if is_due and not self._is_sync(step) and self._is_free(1):
             self._step_alone(step)
             self._bring()
@@ -115,34 +107,24 @@ class Averaged(Weights):
     def _step_alone(self, step: int) -> None:
         """Do an optimizer step with what is added of a step's gradients and not taken yet. Where
         they are not finite they are left as they are, to be found there."""
-        state, gradients = self._waiting[step], self.gradients(step)
-        count, microbatches = len(state.waiting), self._config.batch.microbatches
+        added, gradients = self._added[step], self.gradients(step)
+        count = len(added.waiting)
         tokens = count * self._config.microbatch_tokens
         norm = float(torch.linalg.vector_norm(gradients, dtype=torch.float64)) / tokens
         if not math.isfinite(norm):
             return
-        # The bound is on the norm of a whole step's mean. That of fewer microbatches is longer.
-        longer = math.sqrt(max(1.0, microbatches / count))
-        scale = clip_scale(norm, self._config.optimizer.clip_norm * longer) / tokens
+        bound = bound_of(self._config, count, self._replicas or added.replicas)
+        scale, rate = clip_scale(norm, bound) / tokens, rate_of(self._config, step, added)
         is_ahead = step > self.version
         if is_ahead:
             self._ahead.sub_(self.updated.masters)
-        self.updated.step(gradients, scale, self._rate(step, state), scratch=gradients)
+        self.updated.step(gradients, scale, rate, scratch=gradients)
         if is_ahead:
             self._ahead.add_(self.updated.masters)
         self._gradients_of(step).clear()
-        state.waiting.clear()
+        added.waiting.clear()
         self._own_steps += 1
         self._is_behind = True
-
-    def _rate(self, step: int, state: Waiting) -> float:
-        """Return the rate of an own step: by the run's data that it and other replicas' cover. What
-        is left over at the end of a step weighs as much as what went before."""
-        first, last, whole = min(state.waiting), max(state.waiting), self._config.batch.microbatches
-        rate = learning_rate(self._config, step + first / whole, (last + 1 - first) / whole)
-        is_all = len(state.waiting) == state.counted
-        local_batch = self._config.averaging.local_batch
-        return rate if is_all else rate * min(1.0, len(state.waiting) / local_batch)
 
     def _bring(self) -> None:
         """Bring the masters into the copy on which no graph hangs, if they have changed."""
@@ -162,13 +144,13 @@ class Averaged(Weights):
         super().contribute(step)
         if self._is_sync(step):
             return
-        state = self._waiting.setdefault(step, Waiting())
-        if state.waiting:
+        added = self._added.setdefault(step, Added())
+        if added.waiting:
             self._step_alone(step)
             self._bring()
         where = self.strategy.where(step)
         moved = self.updated.masters[where] - self._anchor[where]
-        self._contributions[step] = moved.sub_(self._ahead[where]).mul_(state.counted)
+        self._contributions[step] = moved.sub_(self._ahead[where]).mul_(added.counted)
 
     def contribution(self, step: int) -> Tensor:
         return self.gradients(step) if self._is_sync(step) else self._contributions[step]
@@ -220,7 +202,8 @@ class Averaged(Weights):
         applied next."""
         self._gradients_of(self.version).clear()
         self._contributions.pop(self.version, None)
-        self._waiting.pop(self.version, None)
+        if added := self._added.pop(self.version, None):
+            self._replicas = self._config.batch.microbatches / max(1, added.counted)
         self._ahead.zero_()
         self.version += 1
         self._is_behind = True
@@ -232,7 +215,7 @@ class Averaged(Weights):
         for gradients in self._gradients:
             gradients.clear()
         self._contributions.clear()
-        self._waiting.clear()
+        self._added.clear()
         self._is_behind = True
         self._bring()
 

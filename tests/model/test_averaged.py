@@ -16,9 +16,11 @@ from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.builders import check_consent
 from swarmrt.model.optimizer import learning_rate
+from swarmrt.model.own_steps import bound_of
 from swarmrt.model.stage import Forwarded, Stage
 
-SGD = {"kind": "sgd", "lr": 0.1, "clip_norm": 0, "schedule": "constant", "warmup_steps": 0}
+SGD: dict[str, Any] = {"kind": "sgd", "lr": 0.1, "clip_norm": 0, "schedule": "constant"}
+SGD |= {"warmup_steps": 0, "weight_decay": 0.0}
 ADAMW = {"lr": 0.01, "warmup_steps": 2, "clip_norm": 0.5}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "async": {},
@@ -34,15 +36,16 @@ MICROBATCHES = 6
 def run(
     strategy: str, optimizer: dict[str, Any] | None = None, *, steps: int = 6, **more: Any
 ) -> RunConfig:
-    """Return a run of one stage. What is not about averaging is about the model."""
+    """Return a run, of one stage if nothing is said. What is not about averaging is about the model."""
     averaging = {key: more.pop(key) for key in AVERAGING & more.keys()}
     microbatches = more.pop("microbatches", MICROBATCHES)
-    shape = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "sequence": 8}
+    stages = more.pop("stages", 1)
+    shape = {"layers": stages, "width": 16, "heads": 2, "kv_heads": 1, "sequence": 8}
     return parse_config(
         {
             "run": {"steps": steps},
             "model": {**shape, "dtype": "float64", **more},
-            "stages": {"layers": [1]},
+            "stages": {"layers": [1] * stages},
             "batch": {"microbatch": 2, "microbatches": microbatches},
             "optimizer": ADAMW if optimizer is None else optimizer,
             "averaging": {
@@ -469,24 +472,31 @@ def test_rates_follow_the_data_whoever_steps_how_often() -> None:
     assert all(one >= other for one, other in zip(parts[8:], parts[9:], strict=False))
 
 
-def own_step(config: RunConfig, count: int) -> float:
-    """Return how far a step of its own goes, of so many microbatches."""
+@pytest.mark.parametrize(("stages", "replicas"), [(1, 1), (1, 2), (4, 3)])
+def test_a_bound_on_the_norm_is_wider_for_fewer_microbatches_and_less_for_a_stage(
+    stages: int, replicas: int
+) -> None:
+    config = run("async", SGD | {"clip_norm": 2.0}, stages=stages, local_batch=2)
+    whole = min(MICROBATCHES, 2 * replicas)
+    for count in (1, 2, whole):
+        bound = 2.0 * math.sqrt(whole / count / stages)
+        assert bound_of(config, count, replicas) == pytest.approx(bound)
+    assert bound_of(run("async", SGD), 1, 1) == 0, "none"
+
+
+def test_a_step_of_its_own_is_clipped_by_the_share_that_a_replica_had_before() -> None:
+    config = run("async", SGD | {"clip_norm": 1e-3}, local_batch=3)
     stage = Stage(config, 0)
-    compute(stage, 0, range(count))
-    stage.contribute(0)
-    return float((own(stage) - anchor(stage)).norm())
-
-
-def test_a_bound_on_the_norm_is_wider_for_fewer_microbatches() -> None:
-    clipped = {**SGD, "clip_norm": 1e-3, "weight_decay": 0.0}
-    config = run("async", clipped, local_batch=MICROBATCHES)
-    for count in (1, 3, MICROBATCHES):
-        bound = 0.1 * 1e-3 * math.sqrt(MICROBATCHES / count)
-        assert own_step(config, count) == pytest.approx(bound)
+    for step, bound in ((0, 1e-3), (1, 1e-3 * math.sqrt(2))):
+        before = own(stage).clone()
+        compute(stage, step, range(3))
+        assert float((own(stage) - before).norm()) == pytest.approx(0.1 * bound)
+        stage.contribute(step)
+        stage.step(stage.contribution(step) / MICROBATCHES, 1.0)
 
 
 def test_what_is_left_over_weighs_no_more_than_what_went_before() -> None:
-    config = run("async", {**SGD, "weight_decay": 0.0}, local_batch=4)
+    config = run("async", SGD, local_batch=4)
     stage = Stage(config, 0)
     compute(stage, 0, range(4))
     before = own(stage).clone()
