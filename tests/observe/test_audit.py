@@ -12,6 +12,7 @@ import pytest
 from swarmrt.errors import UsageError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Admit
+from swarmrt.observe.accounts import Account
 from swarmrt.observe.audit import Audit, audit
 from swarmrt.scheduler.instructions import Send
 from swarmrt.scheduler.recording import to_plain
@@ -20,10 +21,17 @@ from swarmrt.sim.swarm.world import World
 Log = list[dict[str, Any]]
 
 
-@pytest.fixture(params=[0, 1], ids=["", "stale"])
+WAYS: list[dict[str, Any]] = [
+    {},
+    {"staleness": 1},
+    {"averaging": {"strategy": "async", "local_batch": 2}},
+]
+
+
+@pytest.fixture(params=WAYS, ids=["", "stale", "averaging"])
 def logs(request: pytest.FixtureRequest) -> dict[str, Log]:
     """Of a run in which a peer was killed and its work recovered."""
-    world = World([2, 2], seed=2, steps=6, microbatches=8, staleness=request.param)
+    world = World([2, 2], seed=2, steps=6, microbatches=8, **request.param)
     world.run_until(version=3)
     world.clock.after(1.5, lambda: world.kill(PeerId("s1p0")))
     world.run()
@@ -47,6 +55,8 @@ def test_run_that_kept_its_promises_passes(logs: dict[str, Log], tmp_path: Path)
     assert (result.steps, result.microbatches) == (6, 48)
     assert result.fenced == 1 and result.recovered > 0
     assert 0.5 < result.goodput < 1 and result.lost_time_s > 0
+    assert result.accounts == [Account(stage, 48, 48, 0, 0, 0, 0) for stage in (0, 1)]
+    assert "stage 0: 48 granted = 48 applied + 0 lost + 0 dropped + 0 in flight" in result.lines()
 
 
 def accumulate_twice(log: Log) -> None:
@@ -122,6 +132,22 @@ def test_roster_that_leaves_a_microbatch_out(logs: dict[str, Log], tmp_path: Pat
                 instruction["message"]["roster"][0][1] = []
     result = audited(logs, tmp_path)
     assert any("entered stage" in violation for violation in result.violations)
+
+
+def test_gradient_that_was_granted_and_is_in_no_version(
+    logs: dict[str, Log], tmp_path: Path
+) -> None:
+    """And one that is in a version and was never granted."""
+    grants = [i for entry in logs["trainer-0"] for i in entry.get("instructions", ())]
+    for told in (i["message"] for i in grants if "message" in i):
+        if told["is"] in ("Granted", "Recover") and told["microbatch"][:2] == [2, 3]:
+            told["microbatch"] = [2, 8, False]
+    result = audited(logs, tmp_path)
+    for stage, account in enumerate(result.accounts):
+        assert account == Account(stage, 48, 47, 1, 0, 0, 1)
+        assert f"stage {stage}: 1 gradients were granted, and are in no version" in (
+            result.violations
+        )
 
 
 def test_replicas_that_differ(logs: dict[str, Log], tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
+
+from rich.console import Console
 
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.observe.live.plain import PlainView
 from swarmrt.observe.live.progress import Progress
+from swarmrt.observe.live.table import LiveView
 from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.scheduler.instructions import (
     ReportEvaluation,
@@ -17,6 +22,7 @@ from swarmrt.scheduler.instructions import (
     ReportStep,
     ReportWaiting,
 )
+from swarmrt.scheduler.local_work import LocalWork
 from swarmrt.scheduler.settings import StepTold
 from swarmrt.scheduler.trainer.closing.comparing import TOLD
 
@@ -104,3 +110,23 @@ def test_the_last_steps_are_found_by_the_next_incarnation(tmp_path: Path) -> Non
         file.write('{"time": 1.0, "version": 51, "seconds": 3.0, "dig')  # killed while it wrote
     told = steps_told(tmp_path)
     assert len(told) == TOLD and told[-1] == StepTold(25.0, (a, b, a))
+
+
+def test_steps_that_replicas_made_by_themselves_are_shown_and_written(tmp_path: Path) -> None:
+    local = (LocalWork(4, 0.25, 0.125), LocalWork(6, 0.0, 0.5))
+    report = ReportStep(1, 2.0, 100, 1.0, 0.5, (), True, local=local)
+    progress, said = Progress(RunConfig(), tmp_path), list[str]()
+    view = PlainView(progress, said.append)
+    progress.add(report)
+    view.update(report)
+    progress.close()
+    assert said[-1].endswith("10 own steps  25% late  drift 0.5")
+    [line] = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert line["local"] == [work._asdict() for work in local]
+    for stage in (0, 1):
+        progress.add(ReportPeer(PeerId(f"peer{stage}/{stage}"), stage, "ready", 1, 0, 3, 0.1))
+    drawn = io.StringIO()
+    console = Console(file=drawn, width=160)
+    console.print(LiveView(progress, console).render())
+    shown = drawn.getvalue()
+    assert "own steps" in shown and "25%" in shown and "0.5" in shown
