@@ -78,6 +78,15 @@ def _norm(squared: float) -> Says:
     return says
 
 
+def _own_steps(number: int, late: float, drift: float) -> Says:
+    def says(message: Message) -> Iterable[Message]:
+        if not isinstance(message, Applied):
+            return (message,)
+        return (replace(message, local_steps=number, late=late, drift=drift),)
+
+    return says
+
+
 def _refuses(
     unreachable: PeerId = NOBODY, not_finite: PeerId = NOBODY, unfit: PeerId = NOBODY
 ) -> Says:
@@ -113,6 +122,9 @@ def habits(victim: PeerId) -> dict[str, Habit]:
         "huge tokens": Habit(_tokens(2**64 - 1)),
         "loss not finite": Habit(_loss(math.nan)),
         "norm not finite": Habit(_norm(math.nan)),
+        "drift not a number": Habit(_own_steps(1, 0.0, math.nan)),
+        "later than late": Habit(_own_steps(1, 1.5, 0.0)),
+        "less than no steps": Habit(_own_steps(-1, 0.0, 0.0)),
         "false norm": Habit(_norm(1e-12)),
         "refuses every round": Habit(_refuses()),
         "cannot reach another": Habit(_refuses(unreachable=victim)),

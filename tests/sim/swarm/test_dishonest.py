@@ -3,6 +3,8 @@ the run comes to its end, with exact weights, and without it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from swarmrt.ids import PeerId
@@ -11,7 +13,14 @@ from swarmrt.sim.swarm.world import World
 
 LAST = 2
 VICTIM = PeerId("s2p0")
-EXPELLED = {"negative tokens", "huge tokens", "other weights"}
+OWN_STEPS = {"drift not a number", "later than late", "less than no steps"}
+EXPELLED = {"negative tokens", "huge tokens", "other weights"} | OWN_STEPS
+WAYS: list[dict[str, Any]] = [
+    {},
+    {"staleness": 1},
+    {},
+    {"averaging": {"strategy": "async", "local_batch": 2}},
+]  # by seed
 STARVED = {"says that it takes no time", "takes all, does nothing"}  # if they are not found out
 UNNOTICED = {"never loads"}  # nobody waits for it
 
@@ -19,7 +28,7 @@ UNNOTICED = {"never loads"}  # nobody waits for it
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("name", habits(VICTIM))
 def test_run_goes_on_without_whoever_is_not_honest(name: str, seed: int) -> None:
-    world = World([2, 2, 3], seed, steps=14, microbatches=8, staleness=seed % 2)
+    world = World([2, 2, 3], seed, steps=14, microbatches=8, **WAYS[seed])
     world.run_until(version=2)
     liar = world.spawn(LAST, habit=habits(VICTIM)[name])
     world.run(limit_s=3600.0)  # checks the weights of all
@@ -32,7 +41,7 @@ def test_run_goes_on_without_whoever_is_not_honest(name: str, seed: int) -> None
 @pytest.mark.parametrize("seed", range(4))
 def test_gradients_that_nobody_granted_do_no_harm(seed: int) -> None:
     """A peer of the last stage gives one at once for all that it is handed."""
-    world = World([2, 2, 2], seed, steps=14, microbatches=8, staleness=seed % 2)
+    world = World([2, 2, 2], seed, steps=14, microbatches=8, **WAYS[seed])
     world.run_until(version=2)
     world.spawn(LAST, habit=Habit(is_early=True))
     world.run(limit_s=3600.0)
