@@ -110,6 +110,7 @@ class TrainerSettings(Recorded, frozen=True):
     fingerprint: str = ""  # of all that decides the weights; peers compare it
     told: tuple[StepTold, ...] = ()  # the last steps of the incarnation before
     local_from: int = MANY  # the first step in which replicas make steps of their own
+    turns: int = 1  # rounds until every parameter was in one
 
     @property
     def averages(self) -> bool:
@@ -132,6 +133,7 @@ class TrainerSettings(Recorded, frozen=True):
         state_gradients: float = 3.0,
         fingerprint: str = "",
         told: tuple[StepTold, ...] = (),
+        turns: int = 1,
     ) -> TrainerSettings:
         return cls(
             me=me,
@@ -158,6 +160,7 @@ class TrainerSettings(Recorded, frozen=True):
             fingerprint=fingerprint,
             told=told,
             local_from=_local_from(config),
+            turns=turns,
         )
 
 

@@ -20,6 +20,10 @@ class Diloco(Strategy):
         self._ranges = min(averaging.ranges, max(1, num_parameters))
         self.slots = (MOMENTUM,) if self._momentum else ()
 
+    @property
+    def turns(self) -> int:
+        return self._ranges
+
     def range_of(self, version: int) -> slice:
         """Return the range whose turn it is."""
         return one_of(self._ranges, version, self.num_parameters)

@@ -14,12 +14,20 @@ class Sparta(Plain):
         super().__init__(config, num_parameters)
         self._ranges = min(round(1 / config.averaging.share), max(1, num_parameters))
 
+    @property
+    def turns(self) -> int:
+        return self._ranges
+
     def range_of(self, version: int) -> slice:
         """Return the slice whose turn it is."""
         return one_of(self._ranges, version, self.num_parameters)
 
 
 class Lofi(Plain):
+    @property
+    def turns(self) -> int:
+        return self.last_round + 1
+
     def range_of(self, version: int) -> slice:
         """Return no parameters: replicas go on alone until the last round."""
         return slice(0, 0)

@@ -37,6 +37,11 @@ class Strategy(ABC):
         is about all of them."""
         return self.everything if version >= self.last_round else self.range_of(version)
 
+    @property
+    def turns(self) -> int:
+        """Return after how many rounds every parameter was in one."""
+        return 1
+
     def numel(self, version: int) -> int:
         """Return how many parameters that is."""
         where = self.where(version)

@@ -153,7 +153,8 @@ class _Trainer:
     """The decisions of the trainer, over all its incarnations."""
 
     def __init__(self) -> None:
-        self.microbatches = 0
+        self.microbatches = self.local_from = 0
+        self.turns = 1
         self.stages = 0
         self.epochs: set[int] = set()
         self.commits: dict[int, _Commit] = {}  # version → how it was made, in the last timeline
@@ -222,6 +223,7 @@ class _Trainer:
 
     def _incarnation(self, settings: TrainerSettings) -> None:
         self.microbatches = settings.microbatches
+        self.local_from, self.turns = settings.local_from, settings.turns
         self.stages = len(settings.needed)
         self.epochs.add(settings.epoch)
         self._stages: dict[PeerId, int] = {}
@@ -390,10 +392,12 @@ def _check_digests(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) ->
 
 def _check_accounts(result: Audit, trainer: _Trainer) -> None:
     """Check that whatever was granted is in a version, was dropped, or is in flight still."""
-    versions = {version: commit.rosters for version, commit in trainer.commits.items()}
-    skipped = {version - 1 for version, commit in trainer.commits.items() if commit.skipped}
+    commits = trainer.commits.items()
+    skipped = {version - 1 for version, commit in commits if commit.skipped}
     for stage in range(trainer.stages):
-        account = trainer.accounts.of_stage(stage, versions, skipped)
+        rosters = {version: commit.rosters.get(stage, ()) for version, commit in commits}
+        how = (trainer.local_from, trainer.turns)
+        account = trainer.accounts.of_stage(stage, rosters, skipped, *how)
         result.accounts.append(account)
         result.violations += account.faults()
 

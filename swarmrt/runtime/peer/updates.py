@@ -159,6 +159,15 @@ class Updates:
         return bool(((made - own).abs() <= most + torch.finfo(self._dtype).tiny).all())
 
 
+def turns_of(config: RunConfig) -> int:
+    """Return after how many rounds every parameter was in one, as far as is known: a strategy of
+    the user's own is code for peers alone."""
+    averaging = config.averaging
+    if not averaging.is_on or averaging.is_own:
+        return 1
+    return strategy_of(config, LIKE_A_STAGE).turns
+
+
 def made_of(
     stage: Stage, step: int, mean: torch.Tensor, scale: float, state: NextState, index: int
 ) -> torch.Tensor:

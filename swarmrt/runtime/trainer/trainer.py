@@ -31,7 +31,7 @@ from swarmrt.runtime.directory.looking_up import published_run, watch_stage
 from swarmrt.runtime.directory.network import LOOPBACK, open_network
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
-from swarmrt.runtime.peer.updates import state_gradients
+from swarmrt.runtime.peer.updates import state_gradients, turns_of
 from swarmrt.runtime.process.host import Host
 from swarmrt.runtime.process.shell import Shell, Surroundings, Tensors
 from swarmrt.runtime.process.stopping import StopSwitch
@@ -169,6 +169,7 @@ class Trainer(Shell):
             state_gradients=state_gradients(config),
             fingerprint=fingerprint(config),
             told=steps_told(options.run_dir) if options.resume else (),
+            turns=turns_of(config),
         )
         log = options.run_dir / "trainer" / "events.jsonl"
         super().__init__(around, NO_SEAT, settings, log, options.failpoints)
