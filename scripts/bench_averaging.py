@@ -282,7 +282,8 @@ def plot(found: Found, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", nargs="+", default=list(ROWS), help="rows, or how they begin")
+    parser.add_argument("--only", nargs="+", default=[""], help="how the names of rows begin")
+    parser.add_argument("--exact", nargs="+", choices=ROWS, help="rows, in this order")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--lr", type=float, default=8e-3, help="tuned for synchronous training")
     parser.add_argument("--out", type=Path, default=Path("averaging.json"))
@@ -294,7 +295,7 @@ def main() -> None:
         plot(found, options.plot)
         print(table(found))
         return
-    chosen = [n for n in ROWS if any(n == o or n.startswith(f"{o}-") for o in options.only)]
+    chosen = options.exact or [n for n in ROWS if n.startswith(tuple(options.only))]
     for name in chosen:
         for seed in options.seeds:
             if str(seed) in found.get(name, {}):

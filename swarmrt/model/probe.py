@@ -25,6 +25,7 @@ from swarmrt.model.build import Layered, Slice, build_layers
 from swarmrt.model.builders import line_of
 from swarmrt.model.meta import shapes_only
 from swarmrt.model.stage import Forwarded, Stage
+from swarmrt.model.strategies import strategy_of
 from swarmrt.run_identity import with_values
 
 MICROBATCH = MicrobatchId(0, 0)
@@ -47,6 +48,8 @@ def probe(config: RunConfig, inputs: Tensor, targets: Tensor, device: str = "cpu
     built, twice. Raises ModelError when the two differ, or the model cannot be computed at all;
     NeedsAccelerator when it cannot on a CPU.
     """
+    if config.averaging.is_on:
+        strategy_of(config, num_parameters=1)
     config = with_values(config, {"optimizer.staleness": 0, "averaging.strategy": SYNC})
     model, (inputs, targets) = build_layers(config), (inputs.to(device), targets.to(device))
     whole = Slice(model, 0, len(model.layers)).to(device)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.data import open_data
-from swarmrt.errors import RunError
+from swarmrt.errors import ModelError, RunError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.optimizer import (
@@ -38,8 +38,14 @@ def train_reference(
     `on_step(step, mean_loss, lr)` is called after each update, `step` counted from 1. Raises
     ModelError and DataError. In bfloat16 the updates go to float32 masters, as in the runtime. With
     `optimizer.staleness` a step's gradient is that of what was expected of its version when the one
-    before was the newest.
+    before was the newest. Refuses a run that averages, which no single process repeats.
     """
+    if config.averaging.is_on:
+        raise ModelError(
+            f"averaging.strategy {config.averaging.strategy!r} has replicas that go apart, and one "
+            "process has none; to train the same text synchronously, say averaging.strategy = "
+            '"sync", and as many microbatches in a step as all replicas have in one of their own'
+        )
     data = open_data(config)
     model = build_layers(config)
     there = torch.device(device)

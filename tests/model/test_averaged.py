@@ -15,12 +15,21 @@ from swarmrt.config import RunConfig, parse_config
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.builders import check_consent
+from swarmrt.model.layout import layout_from
 from swarmrt.model.optimizer import learning_rate
 from swarmrt.model.own_steps import bound_of
+from swarmrt.model.probe import probe
+from swarmrt.model.reference import train_reference
 from swarmrt.model.stage import Forwarded, Stage
 
-SGD: dict[str, Any] = {"kind": "sgd", "lr": 0.1, "clip_norm": 0, "schedule": "constant"}
-SGD |= {"warmup_steps": 0, "weight_decay": 0.0}
+SGD: dict[str, Any] = {
+    "kind": "sgd",
+    "lr": 0.1,
+    "schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+}
 ADAMW = {"lr": 0.01, "warmup_steps": 2, "clip_norm": 0.5}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "async": {},
@@ -36,7 +45,8 @@ MICROBATCHES = 6
 def run(
     strategy: str, optimizer: dict[str, Any] | None = None, *, steps: int = 6, **more: Any
 ) -> RunConfig:
-    """Return a run, of one stage if nothing is said. What is not about averaging is about the model."""
+    """Return a run, of one stage if nothing is said; what is not about averaging is about the
+    model."""
     averaging = {key: more.pop(key) for key in AVERAGING & more.keys()}
     microbatches = more.pop("microbatches", MICROBATCHES)
     stages = more.pop("stages", 1)
@@ -561,3 +571,26 @@ def test_a_strategy_of_somebody_elses_needs_consent() -> None:
     check_consent(config, ["own_strategies:Half"], "the run")
     with pytest.raises(ModelError, match="package os has no"):
         check_consent(run("os:system"), ["os:system"], "the run")
+
+
+@pytest.mark.usefixtures("_own_module")
+def test_what_is_no_strategy_is_found_before_the_run_begins() -> None:
+    tokens, _ = data(0)
+    with pytest.raises(ModelError, match="has no class 'NoStrategy'"):
+        probe(run("own_strategies:NoStrategy"), tokens, tokens)
+    assert probe(run("own_strategies:Half"), tokens, tokens) == []
+
+
+# ---------------------------------------------------------------------- beside other parts
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_the_layout_of_a_state_is_known_without_its_values(kind: str) -> None:
+    config = run(kind, dtype="bfloat16", **STRATEGIES[kind])
+    stage = train(config, steps=3)[0]
+    layout_from(config, 0).check(stage.state(), stage.digest(), "the state")
+
+
+def test_one_process_does_not_repeat_a_run_that_averages() -> None:
+    with pytest.raises(ModelError, match="replicas that go apart, and one process has none"):
+        train_reference(run("async"), 1)
