@@ -74,7 +74,7 @@ def test_replicas_that_never_wait_survive_a_kill_and_a_newcomer(
     steps = metrics(run_dir)
     assert all(line["digests_equal"] for line in steps)
     assert steps[-1]["loss"] < steps[0]["loss"]
-    assert all(work["steps"] for line in steps for work in line.get("local", ())) or steps
+    assert sum(work["steps"] for line in steps for work in line["local"]) >= 6 * len(steps)
     check_logs(run_dir)
 
 
@@ -84,8 +84,8 @@ def test_diloco_goes_on_from_its_checkpoint(config: Path, tmp_path: Path) -> Non
     diloco = ("--set", "averaging.strategy=diloco", "--set", "averaging.sync_steps=3")
     first = local(config, "--replicas", "2,1", "--run-dir", run_dir, "--steps", "10", *diloco)
     assert first["replica_digests_equal"] is True and first["steps"] == 10
-    more = ("--steps", "20", "--allow-change", "run.steps")
-    second = local(config, "--replicas", "2,1", "--resume", run_dir, *more, *diloco)
+    again = ("--resume", run_dir, "--steps", "20", *diloco)
+    second = local(config, "--replicas", "2,1", *again)
     assert second["replica_digests_equal"] is True and second["steps"] == 20
     assert second["loss_last"] < second["loss_first"]
     audited = swarmrt("audit", run_dir)
