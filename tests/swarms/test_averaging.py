@@ -74,7 +74,7 @@ def test_replicas_that_never_wait_survive_a_kill_and_a_newcomer(
     steps = metrics(run_dir)
     assert all(line["digests_equal"] for line in steps)
     assert steps[-1]["loss"] < steps[0]["loss"]
-    assert sum(work["steps"] for line in steps for work in line.get("local", ())) >= 6 * len(steps)
+    assert sum(work["steps"] for line in steps for work in line.get("local", ())) >= 2 * len(steps)
     check_logs(run_dir)
 
 
