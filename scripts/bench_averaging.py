@@ -82,6 +82,10 @@ def _rows() -> dict[str, Row]:
         "r4-m10": Row(4, 10),
         "r4-m5-x2": replace(base, rate=2.0),
         "r4-m1-x2": replace(base, every=1, rate=2.0),
+        "r4-m20-x2": replace(rare, rate=2.0),
+        "r2-m1-x1.4": Row(2, 1, rate=1.4),
+        "r2-m5-x1.4": Row(2, 5, rate=1.4),
+        "r2-m20-x1.4": Row(2, 20, rate=1.4),
         "r4-m20-late1": replace(rare, late=1),
     }
     return rows
