@@ -66,9 +66,11 @@ def _row(seed: int, spread: float, narrow: bool) -> dict[str, float]:
 
 
 def _narrowed(network: Network) -> Network:
-    bytes_per_s = network.bytes_per_s.copy()
-    some = list(range(0, len(network.names), 9))
-    bytes_per_s[some, :] = bytes_per_s[:, some] = 20e6 / 8
+    every, narrow = range(len(network.names)), set(range(0, len(network.names), 9))
+    bytes_per_s = tuple(
+        tuple(20e6 / 8 if {p, q} & narrow else network.bytes_per_s[p][q] for q in every)
+        for p in every
+    )
     return replace(network, bytes_per_s=bytes_per_s)
 
 

@@ -24,7 +24,7 @@ def bound(job: Job, network: Network, placement: Placement) -> Bound:
     for stage, peers in enumerate(placement):
         cost = job.stages[stage]
         for peer in peers:
-            rate = float(network.speeds[peer]) / cost.compute_s
+            rate = network.speeds[peer] / cost.compute_s
             graph.add_edge(("in", stage, peer), ("out", stage, peer), capacity=rate)
             if stage == 0:
                 graph.add_edge("source", ("in", stage, peer))
@@ -32,8 +32,8 @@ def bound(job: Job, network: Network, placement: Placement) -> Bound:
                 graph.add_edge(("out", stage, peer), "sink")
                 continue
             for other in placement[stage + 1]:
-                slower = min(network.bytes_per_s[peer, other], network.bytes_per_s[other, peer])
-                carried = float(slower) / cost.output_bytes if cost.output_bytes else float("inf")
+                slower = min(network.bytes_per_s[peer][other], network.bytes_per_s[other][peer])
+                carried = slower / cost.output_bytes if cost.output_bytes else float("inf")
                 ends = (("out", stage, peer), ("in", stage + 1, other))
                 graph.add_edge(*ends, capacity=carried)
     value, (here, there) = networkx.minimum_cut(graph, "source", "sink")

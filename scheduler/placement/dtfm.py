@@ -11,9 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 
-import numpy as np
-
-from swarmrt.scheduler.placement.facts import Floats, Job, Network, Placement
+from swarmrt.scheduler.placement.facts import Job, Matrix, Network, Placement
 
 POPULATION = 40
 SWAPS = 60  # tried of each child
@@ -44,8 +42,8 @@ class _Costs:
         gradient = max(cost.gradient_bytes for cost in job.stages)
         message = max(cost.output_bytes for cost in job.stages)
         number = len(network.names) / len(job.stages)
-        self._exchange = 2 * (network.delay_s + gradient / number / network.bytes_per_s)
-        self._pass = 2 * (network.delay_s + message / network.bytes_per_s)
+        self._exchange = _both_ways_s(network, gradient / number)
+        self._pass = _both_ways_s(network, message)
         self.bytes_per_s = network.bytes_per_s
         self._group_memo: dict[tuple[int, ...], float] = {}
         self._pair_memo: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
@@ -57,16 +55,16 @@ class _Costs:
 
     def group(self, group: tuple[int, ...]) -> float:
         if group not in self._group_memo:
-            there = self._exchange[np.ix_(group, group)].copy()
-            np.fill_diagonal(there, 0.0)
-            self._group_memo[group] = float(there.sum(1).max())
+            self._group_memo[group] = max(
+                sum(self._exchange[one][other] for other in group if other != one) for one in group
+            )
         return self._group_memo[group]
 
     def _between(self, one: tuple[int, ...], other: tuple[int, ...]) -> float:
         """Return the slowest pair of the matching in which that is the fastest."""
         key = (one, other) if one < other else (other, one)
         if key not in self._pair_memo:
-            self._pair_memo[key] = _bottleneck(self._pass[np.ix_(key[0], key[1])])
+            self._pair_memo[key] = _bottleneck([[self._pass[a][b] for b in key[1]] for a in key[0]])
         return self._pair_memo[key]
 
     def order(self, groups: Groups) -> tuple[int, ...]:
@@ -99,34 +97,42 @@ def _nearest(apart: list[list[float]], first: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def _bottleneck(seconds: Floats) -> float:
+def _bottleneck(seconds: list[list[float]]) -> float:
     """Return the least bound within which as many pairs can be matched as there are peers."""
-    values = sorted(set(seconds.ravel().tolist()))
+    values = sorted({value for row in seconds for value in row})
     low, high = 0, len(values) - 1
-    wanted = min(seconds.shape)
+    wanted = min(len(seconds), len(seconds[0]))
     while low < high:
         middle = (low + high) // 2
-        if _most_pairs(seconds <= values[middle]) >= wanted:
+        if _most_pairs(seconds, values[middle]) >= wanted:
             high = middle
         else:
             low = middle + 1
-    return float(values[low])
+    return values[low]
 
 
-def _most_pairs(allowed: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> int:
+def _most_pairs(seconds: list[list[float]], within_s: float) -> int:
     """Return the size of a largest matching, by augmenting paths."""
     matched: dict[int, int] = {}
 
     def augment(row: int, seen: set[int]) -> bool:
-        for column in np.flatnonzero(allowed[row]).tolist():
-            if column not in seen:
+        for column, value in enumerate(seconds[row]):
+            if value <= within_s and column not in seen:
                 seen.add(column)
                 if column not in matched or augment(matched[column], seen):
                     matched[column] = row
                     return True
         return False
 
-    return sum(augment(row, set()) for row in range(allowed.shape[0]))
+    return sum(augment(row, set()) for row in range(len(seconds)))
+
+
+def _both_ways_s(network: Network, size: float) -> Matrix:
+    """Return what a message takes there and back, twice the one way."""
+    return tuple(
+        tuple(2 * (delay_s + size / width) for delay_s, width in zip(*rows, strict=True))
+        for rows in zip(network.delay_s, network.bytes_per_s, strict=True)
+    )
 
 
 def _at_random(stages: int, number: int, rng: random.Random) -> Groups:
@@ -154,7 +160,7 @@ def _swapped(groups: Groups, costs: _Costs, rng: random.Random) -> Groups:
     for _ in range(SWAPS):
         a, b = rng.sample(range(len(groups)), 2)
         x = rng.choice(groups[a])
-        nearest = max(groups[b], key=lambda peer: float(costs.bytes_per_s[x, peer]))
+        nearest = max(groups[b], key=lambda peer: costs.bytes_per_s[x][peer])
         y = rng.choice([peer for peer in groups[b] if peer != nearest] or [nearest])
         one = tuple(sorted((set(groups[a]) - {x}) | {y}))
         other = tuple(sorted((set(groups[b]) - {y}) | {x}))

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
+Matrix = tuple[tuple[float, ...], ...]  # a row for each peer
 
 Placement = tuple[tuple[int, ...], ...]
 """For each stage the peers that serve it, by their numbers; who is in none is left out."""
@@ -32,15 +29,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Network:
-    """Peers and the links between them: `delay_s[p, q]` is one-way, `bytes_per_s[p, q]` from p to
+    """Peers and the links between them: `delay_s[p][q]` is one-way, `bytes_per_s[p][q]` from p to
     q."""
 
     names: tuple[str, ...]
-    speeds: Floats  # beside the machine whose seconds `Job` has
-    memory_bytes: Floats
-    delay_s: Floats
-    bytes_per_s: Floats
+    speeds: tuple[float, ...]  # beside the machine whose seconds `Job` has
+    memory_bytes: tuple[float, ...]
+    delay_s: Matrix
+    bytes_per_s: Matrix
 
     def fits(self, job: Job, peer: int, stage: int) -> bool:
         """Return whether a stage fits into a peer's memory."""
-        return bool(self.memory_bytes[peer] >= job.stages[stage].memory_bytes)
+        return self.memory_bytes[peer] >= job.stages[stage].memory_bytes

@@ -11,10 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from swarmrt.scheduler.placement.facts import Job, Network, Placement
 from swarmrt.scheduler.placement.step_time import StepTime, Timing
@@ -87,7 +86,7 @@ def _check(job: Job, network: Network) -> None:
         raise CannotPlace(f"{len(job.stages)} stages need as many peers; there are {number}")
     for stage, cost in enumerate(job.stages):
         if not any(network.fits(job, peer, stage) for peer in range(number)):
-            most = float(network.memory_bytes.max())
+            most = max(network.memory_bytes)
             raise CannotPlace(
                 f"stage {stage} needs {cost.memory_bytes / 1e9:.1f} GB, and the largest peer has "
                 f"{most / 1e9:.1f} GB: cut the model into more stages"
@@ -100,7 +99,7 @@ def _check(job: Job, network: Network) -> None:
 def _starts(job: Job, network: Network, rng: random.Random) -> Iterator[Placement]:
     yield _dealt(job, network, _by_place(network))
     yield _evenly(job, network, _by_place(network))
-    by_speed = sorted(range(len(network.names)), key=lambda peer: -float(network.speeds[peer]))
+    by_speed = sorted(range(len(network.names)), key=lambda peer: -network.speeds[peer])
     yield _spread(job, network, by_speed)
     yield _dealt(job, network, rng.sample(by_speed, len(by_speed)))
 
@@ -108,21 +107,20 @@ def _starts(job: Job, network: Network, rng: random.Random) -> Iterator[Placemen
 def _without_narrow(job: Job, network: Network) -> Iterator[Placement]:
     """Leave out those whose links are far narrower than all others': while each stage has one of
     them, leaving out a single one helps nobody. It is where the widths leap the most."""
-    widths = np.median(network.bytes_per_s, axis=1)
-    order = np.argsort(widths, kind="stable")
-    sorted_ = widths[order]
+    widths = [statistics.median(row) for row in network.bytes_per_s]
+    order = sorted(range(len(widths)), key=lambda peer: (widths[peer], peer))
     most = len(order) - len(job.stages)
-    leaps = sorted_[1 : most + 1] / sorted_[:most] if most > 0 else np.ones(0)
-    if len(leaps) and float(leaps.max()) >= LEAP:
-        kept = set(order[int(leaps.argmax()) + 1 :].tolist())
+    leaps = [widths[order[i + 1]] / widths[order[i]] for i in range(most)]
+    if leaps and max(leaps) >= LEAP:
+        kept = set(order[leaps.index(max(leaps)) + 1 :])
         yield _dealt(job, network, [peer for peer in _by_place(network) if peer in kept])
 
 
 def _by_place(network: Network) -> list[int]:
     """Return the peers, each after the one that it is nearest to; the best connected one first."""
     left = set(range(len(network.names)))
-    mean_delay_s = network.delay_s.mean(1)
-    peer = min(left, key=lambda p: (float(mean_delay_s[p]), p))
+    mean_delay_s = [sum(row) / len(row) for row in network.delay_s]
+    peer = min(left, key=lambda p: (mean_delay_s[p], p))
     order = []
     while True:
         order.append(peer)
@@ -133,8 +131,8 @@ def _by_place(network: Network) -> list[int]:
         peer = min(
             left,
             key=lambda p: (
-                float(network.delay_s[here, p]),
-                -float(network.bytes_per_s[here, p]),
+                network.delay_s[here][p],
+                -network.bytes_per_s[here][p],
                 p,
             ),
         )
@@ -143,14 +141,14 @@ def _by_place(network: Network) -> list[int]:
 def _dealt(job: Job, network: Network, order: Sequence[int]) -> Placement:
     """Cut an order of peers into stages, each with speed by its cost, and at least one peer."""
     total_cost = sum(cost.compute_s for cost in job.stages)
-    total_speed = float(network.speeds[list(order)].sum())
+    total_speed = sum(network.speeds[peer] for peer in order)
     stages: list[list[int]] = [[] for _ in job.stages]
     stage, speed, wanted = 0, 0.0, 0.0
     for place, peer in enumerate(order):
         if not stages[stage]:
             wanted += job.stages[stage].compute_s / total_cost * total_speed
         stages[stage].append(peer)
-        speed += float(network.speeds[peer])
+        speed += network.speeds[peer]
         left = len(order) - place - 1
         more = len(stages) - stage - 1
         if more and (speed >= wanted - 1e-9 or left <= more):
@@ -175,7 +173,7 @@ def _spread(job: Job, network: Network, order: Sequence[int]) -> Placement:
         if fits:
             slowest = min(fits, key=lambda s: (speeds[s] / job.stages[s].compute_s, s))
             stages[slowest].append(peer)
-            speeds[slowest] += float(network.speeds[peer])
+            speeds[slowest] += network.speeds[peer]
     return _fitting(job, network, stages)
 
 
@@ -187,7 +185,7 @@ def _fitting(job: Job, network: Network, stages: list[list[int]]) -> Placement:
             continue
         fits = [p for p in range(len(network.names)) if network.fits(job, p, stage)]
         sizes = {peer: len(peers) for peers in kept for peer in peers}
-        taken = max(fits, key=lambda p: (sizes.get(p, math.inf), float(network.speeds[p]), -p))
+        taken = max(fits, key=lambda p: (sizes.get(p, math.inf), network.speeds[p], -p))
         for peers in kept:
             if taken in peers:
                 peers.remove(taken)

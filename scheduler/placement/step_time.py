@@ -17,9 +17,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
-from swarmrt.scheduler.placement.facts import Floats, Job, Network, Placement
+from swarmrt.scheduler.placement.facts import Job, Network, Placement
 
 
 class StepTime(NamedTuple):
@@ -74,41 +72,47 @@ class Timing:
         """Rate in microbatches a second, mean seconds of one, seconds of its reduce."""
         key = (stage, peers)
         if key not in self._stage_memo:
-            cost, whom = self._job.stages[stage], list(peers)
-            speed = float(self._speeds[whom].sum())
+            cost = self._job.stages[stage]
+            speed = sum(self._speeds[peer] for peer in peers)
             rate = speed / cost.compute_s
-            service_s = len(whom) * cost.compute_s / speed  # shares follow speeds
-            self._stage_memo[key] = rate, service_s, self._reduce_s(whom, cost.gradient_bytes)
+            service_s = len(peers) * cost.compute_s / speed  # shares follow speeds
+            reduce_s = self._reduce_s(peers, cost.gradient_bytes)
+            self._stage_memo[key] = rate, service_s, reduce_s
         return self._stage_memo[key]
 
-    def _reduce_s(self, whom: list[int], gradient_bytes: float) -> float:
-        number = len(whom)
-        if number == 1:
+    def _reduce_s(self, peers: tuple[int, ...], gradient_bytes: float) -> float:
+        if len(peers) == 1:
             return 0.0
-        there = np.ix_(whom, whom)
-        each = self._delay_s[there] + gradient_bytes / number / self._bytes_per_s[there]
-        np.fill_diagonal(each, 0.0)
-        of_peers: Floats = each.sum(1) if self._job.reduce == "serial" else each.max(1)
-        return 2.0 * float(of_peers.max())
+        size = gradient_bytes / len(peers)
+        whole = sum if self._job.reduce == "serial" else max
+        return 2.0 * max(
+            whole([self._way_s(size, one, other) for other in peers if other != one])
+            for one in peers
+        )
+
+    def _way_s(self, size: float, one: int, other: int) -> float:
+        return self._delay_s[one][other] + size / self._bytes_per_s[one][other]
 
     def _hop(self, stage: int, ones: tuple[int, ...], others: tuple[int, ...]) -> float:
         """Return the mean seconds there and back, by the shares of work."""
         key = (stage, ones, others)
         if key not in self._hop_memo:
-            whom, next_ = list(ones), list(others)
-            there, back = np.ix_(whom, next_), np.ix_(next_, whom)
-            size = self._job.stages[stage].output_bytes
-            seconds = self._delay_s[there] + size / self._bytes_per_s[there]
-            seconds = seconds + (self._delay_s[back] + size / self._bytes_per_s[back]).T
-            one, other = self._speeds[whom], self._speeds[next_]
-            mean = float(one @ seconds @ other) / float(one.sum() * other.sum())
-            self._hop_memo[key] = mean
+            size, speeds = self._job.stages[stage].output_bytes, self._speeds
+            seconds = sum(
+                speeds[one]
+                * speeds[other]
+                * (self._way_s(size, one, other) + self._way_s(size, other, one))
+                for one in ones
+                for other in others
+            )
+            shares = sum(speeds[p] for p in ones) * sum(speeds[p] for p in others)
+            self._hop_memo[key] = seconds / shares
         return self._hop_memo[key]
 
 
 def rates(job: Job, network: Network, placement: Placement) -> Mapping[int, float]:
     """Return each stage's rate, in microbatches a second."""
     return {
-        stage: float(network.speeds[list(peers)].sum()) / job.stages[stage].compute_s
+        stage: sum(network.speeds[peer] for peer in peers) / job.stages[stage].compute_s
         for stage, peers in enumerate(placement)
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from swarmrt.config import Section
@@ -76,18 +76,19 @@ def _network(told: PeersFile, path: Path) -> Network:
         raise UsageError(f"{path}: two peers are called {twice[0]}")
     links = _links(told, path)
     number = len(every)
-    delay_s, bytes_per_s = np.zeros((number, number)), np.full((number, number), np.inf)
+    delay_s = [[0.0] * number for _ in every]
+    bytes_per_s = [[math.inf] * number for _ in every]
     for p, q in itertools.permutations(range(number), 2):
         one, other = every[p][1], every[q][1]
         link = links[frozenset((one.region, other.region))]
-        delay_s[p, q] = link.delay_ms / 1e3
-        bytes_per_s[p, q] = BYTES_PER_S * min(one.up_mbit, other.down_mbit, link.mbit)
+        delay_s[p][q] = link.delay_ms / 1e3
+        bytes_per_s[p][q] = BYTES_PER_S * min(one.up_mbit, other.down_mbit, link.mbit)
     return Network(
         tuple(names),
-        np.array([peers.speed for _, peers in every]),
-        np.array([peers.memory_gb * 1e9 for _, peers in every]),
-        delay_s,
-        bytes_per_s,
+        tuple(peers.speed for _, peers in every),
+        tuple(peers.memory_gb * 1e9 for _, peers in every),
+        tuple(map(tuple, delay_s)),
+        tuple(map(tuple, bytes_per_s)),
     )
 
 

@@ -21,7 +21,13 @@ def regions(seed: int, spread: float = 1.0, peers: int = 64) -> tuple[Job, Netwo
     np.fill_diagonal(delay_s, 0.005)
     np.fill_diagonal(bits_per_s, 2e9)
     there = np.ix_(where, where)
-    speeds = np.exp(rng.uniform(0, np.log(spread), peers))
+    speeds = tuple(np.exp(rng.uniform(0, np.log(spread), peers)).tolist())
     names = tuple(f"p{number}" for number in range(peers))
-    network = Network(names, speeds, np.full(peers, 1e12), delay_s[there], bits_per_s[there] / 8)
+    network = Network(
+        names,
+        speeds,
+        (1e12,) * peers,
+        tuple(map(tuple, delay_s[there].tolist())),
+        tuple(map(tuple, (bits_per_s[there] / 8).tolist())),
+    )
     return Job((StageCost(0.3, 2e6, 2e9, 1e9),) * 8, microbatches=1024), network

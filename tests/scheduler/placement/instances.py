@@ -14,7 +14,8 @@ def small(seed: int, peers: int = 6, stages: int = 3) -> tuple[Job, Network]:
     bytes_per_s = rng.uniform(1e6, 1e8, (peers, peers))
     speeds = np.exp(rng.uniform(0, np.log(4), peers))
     names = tuple(f"p{number}" for number in range(peers))
-    network = Network(names, speeds, np.full(peers, 8e9), delay_s, bytes_per_s)
+    links = (tuple(map(tuple, matrix.tolist())) for matrix in (delay_s, bytes_per_s))
+    network = Network(names, tuple(speeds.tolist()), (8e9,) * peers, *links)
     costs = rng.uniform(0.1, 0.4, stages)
     job = Job(tuple(StageCost(float(cost), 2e6, 5e7, 1e9) for cost in costs), microbatches=32)
     return job, network
