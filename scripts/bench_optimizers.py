@@ -1,6 +1,6 @@
 """What `optimizer.kind = "muon"` learns beside AdamW, at several rates each.
 
-    .venv/bin/python scripts/bench_optimizers.py [--steps 120] [--rates 2e-3 4e-3] [--set …]
+    .venv/bin/python scripts/bench_optimizers.py [--steps 120] [--rates 2e-3 4e-3 8e-3]
 
 Trains the quickstart's model with `swarmrt reference` at equal tokens, and evaluates the weights on
 its held-out text.
@@ -21,7 +21,7 @@ KINDS = ("adamw", "muon")
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 4e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 4e-3, 8e-3])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--set", nargs="+", default=[], help="more settings: SECTION.KEY=VALUE")
     options = parser.parse_args()
