@@ -59,6 +59,7 @@ class Row:
 
 def _rows() -> dict[str, Row]:
     rows = {f"sync-x{rate:g}": Row(strategy="sync", rate=rate) for rate in (1.0, 0.5, 2.0)}
+    rows["r1-m1"] = Row(1, 1)
     for replicas in (2, 4):
         for every in (1, 5, 20):
             rows[f"r{replicas}-m{every}"] = Row(replicas, every)
