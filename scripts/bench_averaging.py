@@ -59,6 +59,7 @@ class Row:
 
 def _rows() -> dict[str, Row]:
     rows = {f"sync-x{rate:g}": Row(strategy="sync", rate=rate) for rate in (1.0, 0.5, 2.0)}
+    rows["r1-m1"] = Row(1, 1)
     for replicas in (2, 4):
         for every in (1, 5, 20):
             rows[f"r{replicas}-m{every}"] = Row(replicas, every)
@@ -82,6 +83,10 @@ def _rows() -> dict[str, Row]:
         "r4-m10": Row(4, 10),
         "r4-m5-x2": replace(base, rate=2.0),
         "r4-m1-x2": replace(base, every=1, rate=2.0),
+        "r4-m20-x2": replace(rare, rate=2.0),
+        "r2-m1-x1.4": Row(2, 1, rate=1.4),
+        "r2-m5-x1.4": Row(2, 5, rate=1.4),
+        "r2-m20-x1.4": Row(2, 20, rate=1.4),
         "r4-m20-late1": replace(rare, late=1),
     }
     return rows

@@ -167,7 +167,10 @@ class Batch(Section):
 
 
 class Optimizer(Section):
-    kind: Literal["adamw", "sgd"] = Field("adamw", description='"adamw" | "sgd"')
+    kind: Literal["adamw", "sgd", "muon"] = Field(
+        "adamw",
+        description='"adamw" | "sgd" | "muon": for hidden matrices, with adamw for the rest',
+    )
     lr: float = Field(3e-3, gt=0, description="peak learning rate")
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -181,6 +184,7 @@ class Optimizer(Section):
     betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="adamw")
     eps: float = Field(1e-8, gt=0, description="adamw")
     momentum: Fraction = Field(0.0, description="sgd")
+    muon_momentum: Fraction = Field(0.95, description="muon, Nesterov's")
     applied_by: Literal["all", "owners"] = Field(
         "all",
         description="an update: each replica makes it, or the owners of parts do for all, as where "

@@ -24,6 +24,7 @@ from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.runtime.computing.transfers import Transfers
 
 MICROBATCHES = 6
+LARGER = 4  # microbatches than elsewhere: launching must not be what takes longest
 AHEAD = 2  # forwards before the first backward, as in a pipeline of three stages
 KINDS = {"HtoD": "to_device", "DtoH": "to_host"}
 
@@ -33,7 +34,7 @@ def check(job: Job) -> None:
     compute_repeatably(config, job.device)
     stage = Stage(config, 1, job.device)
     _feed(config, stage)  # the first ones make room in memory, and do not count
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if job.is_gpu else [])]
+    activities = [ProfilerActivity.CUDA if job.is_gpu else ProfilerActivity.CPU]
     with profile(activities=activities) as profiler:
         _feed(config, stage)
         if job.is_gpu:
@@ -63,7 +64,10 @@ def _three_stages(job: Job, config: RunConfig) -> RunConfig:
     middle = layers - 2 * (layers // 3)
     model = config.model.model_copy(update={"layers": layers})
     cut = (layers // 3, middle, layers // 3)
-    return config.model_copy(update={"model": model}).with_stage_layers(cut)
+    batch = config.batch.model_copy(
+        update={"microbatch": config.batch.microbatch * (LARGER if job.is_gpu else 1)}
+    )
+    return config.model_copy(update={"model": model, "batch": batch}).with_stage_layers(cut)
 
 
 def _feed(config: RunConfig, stage: Stage) -> None:

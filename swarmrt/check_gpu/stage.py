@@ -31,7 +31,7 @@ PRECISIONS: dict[str, Sections] = {
 # Sums of some thousand products: float32 has 24 bits of precision, bfloat16 8.
 FORWARD_BOUND = {"float32": 1e-5, "bfloat16 products": 2e-2, "bfloat16": 4e-2}
 BACKWARD_BOUND = {"float32": 1e-4, "bfloat16 products": 6e-2, "bfloat16": 1e-1}
-UPDATE_BOUND = 1e-6  # of float32 weights, given the same gradient
+UPDATE_BOUND = {"adamw": 1e-6, "muon": 1e-5}  # of float32 weights, given the same gradient
 
 
 @dataclass
@@ -56,7 +56,8 @@ def check(job: Job) -> None:
         _against_the_cpu(job, name, on_cpu, compute(_built(job, sections), _config(job, sections)))
         _against_itself(job, name, sections)
     _ways_of_backward(job)
-    _update(job)
+    for kind in UPDATE_BOUND:
+        _update(job, kind)
     _draws(job)
     _trial(job)
     job.book.say(f"{len(PRECISIONS)} precisions on {job.device}")
@@ -143,9 +144,9 @@ def _ways_of_backward(job: Job) -> None:
     job.book.expect(_same(whole, again), "backward with recompute differs")
 
 
-def _update(job: Job) -> None:
+def _update(job: Job, kind: str) -> None:
     """Compare what an update makes of one gradient and state on both, and what goes between."""
-    config = _config(job)
+    config = _config(job, {"optimizer": {"kind": kind}})
     here, there = Stage(config, 1, "cpu"), Stage(config, 1, job.device)
     job.book.expect(here.digest() == there.digest(), "the first weights differ from the CPU's")
     generator = torch.Generator().manual_seed(3)
@@ -154,9 +155,10 @@ def _update(job: Job) -> None:
         digests = [stage.step(reduced, 0.5) for stage in (here, there)]
     weights = [list(stage.named_parameters_state().values()) for stage in (there, here)]
     apart = difference(weights[0], weights[1])
-    job.book.figure("update against the CPU", apart)
-    job.book.figure("update equals the CPU's to the bit", digests[0] == digests[1])
-    job.book.expect(apart <= UPDATE_BOUND, f"three updates differ by {apart:.1e} from the CPU's")
+    job.book.figure(f"{kind}'s update against the CPU", apart)
+    job.book.figure(f"{kind}'s update equals the CPU's to the bit", digests[0] == digests[1])
+    is_near = apart <= UPDATE_BOUND[kind]
+    job.book.expect(is_near, f"three updates by {kind} differ by {apart:.1e} from the CPU's")
     data = write_snapshot(1, there.version, there.live_state())
     here.load_state(read_snapshot(data, "the snapshot"), there.version)
     job.book.expect(here.digest() == there.digest(), "a state that was loaded differs")

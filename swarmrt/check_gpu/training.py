@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,7 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.repeatable import compute_repeatably
 from swarmrt.model.stage import Forwarded, Stage
 
+QUEUED = 8  # microbatches asked for, one after the other
 STATE_BYTES = 16  # of a parameter in float32: weights, gradients, two moments
 # Dense bfloat16 products a second by the makers' data sheets, by a part of the card's name.
 DATA_SHEETS = {
@@ -38,6 +40,8 @@ def check(job: Job) -> None:
     job.book.figure("model_parameters", 2 * stage.num_parameters)
     job.book.figure("flops_per_token", flops)
     _memory(job, config, stage)
+    if job.is_gpu:
+        job.book.figure("launching_fraction", _launching_fraction(_work(job, config, stage, False)))
     rates = {}
     for name, later in (("", False), ("in_halves", True)):
         rates[name] = _tokens_per_s(job, config, stage, later=later)
@@ -89,6 +93,19 @@ def _tokens_per_s(job: Job, config: RunConfig, stage: Stage, *, later: bool = Fa
     work = _work(job, config, stage, later)
     tokens = config.batch.microbatch * config.model.sequence
     return tokens / median_s(job.device, work, 12 if job.is_gpu else 3)
+
+
+def _launching_fraction(work: Callable[[], None]) -> float:
+    """Return the share of the time in which the host still asks for what the device is to do. Where
+    it is 1 the host is the limit, and figures say more of it than of the device."""
+    work()
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(QUEUED):
+        work()
+    launched = time.perf_counter()
+    torch.cuda.synchronize()
+    return (launched - started) / (time.perf_counter() - started)
 
 
 def _work(job: Job, config: RunConfig, stage: Stage, later: bool) -> Callable[[], None]:

@@ -151,6 +151,18 @@ class Slice(nn.Module):
             if parameter.requires_grad
         }
 
+    def hidden_matrices(self) -> frozenset[str]:
+        """Return the names of the weights of linear layers that are trained, but for the last one
+        of the model's last layer, which is its head."""
+        linear = [
+            [inner for part in layer for inner in part.modules() if isinstance(inner, nn.Linear)]
+            for layer in self._layers
+        ]
+        if self.last == len(self._model.layers):
+            linear[-1] = linear[-1][:-1]
+        weights = {id(inner._parameters.get("weight")) for layer in linear for inner in layer}
+        return frozenset(name for name, x in self.trainable().items() if id(x) in weights)
+
     def tensors(self) -> dict[str, Tensor]:
         """Live parameters and persistent buffers, by their names in the whole model."""
         return {

@@ -1,8 +1,8 @@
 """A stage's parameters and gradients as flat buffers.
 
-Layout: matrices first, then vectors (what is decayed and what is not), each by name. The model's
-parameters are views of the buffer, and autograd adds into views of another, so that a gradient
-is reduced and a parameter digested in one piece.
+The order of parameters in them is in `pieces`. The model's parameters are views of the buffer, and
+autograd adds into views of another, so that a gradient is reduced and a parameter digested in one
+piece.
 
 With bfloat16 there is one more: gradients are summed in float32 (mixed precision: Micikevicius et
 al., 2018).
@@ -10,23 +10,28 @@ al., 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import ModelError
-from swarmrt.model.optimizer import is_decayed
+from swarmrt.model.pieces import Row, in_order, pieces_of
 
 
 class Flat:
-    """Takes over the storage of the given parameters. They must all have the model's dtype."""
+    """Takes over the storage of the given parameters. They must all have the model's dtype.
+    `hidden` names the matrices that Muon is for."""
 
     def __init__(
-        self, config: RunConfig, parameters: dict[str, nn.Parameter], device: torch.device
+        self,
+        config: RunConfig,
+        parameters: dict[str, nn.Parameter],
+        hidden: Collection[str],
+        device: torch.device,
     ) -> None:
-        self._order = sorted(parameters, key=lambda name: (not is_decayed(parameters[name]), name))
+        self._order = in_order(config, parameters, hidden)
         self._shapes = {name: parameters[name].shape for name in self._order}
         self.num_parameters = sum(shape.numel() for shape in self._shapes.values())
         dtype: torch.dtype = getattr(torch, config.model.dtype)
@@ -35,22 +40,20 @@ class Flat:
         self.values = torch.empty(self.num_parameters, dtype=dtype, device=device)
         for name, values in self.named(self.values):
             _take_over(parameters[name], name, values)
-        end_of_matrices = sum(shape.numel() for shape in self._shapes.values() if len(shape) >= 2)
-        self.pieces = {
-            is_matrices: piece
-            for is_matrices, piece in (
-                (True, slice(0, end_of_matrices)),
-                (False, slice(end_of_matrices, self.num_parameters)),
-            )
-            if piece.start < piece.stop
-        }
+        self.pieces = pieces_of(config, parameters, hidden)
 
     def named(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Views of a buffer in this layout, by name, in the layout's order."""
+        return self.named_in(Row(0, flat))
+
+    def named_in(self, row: Row) -> Iterator[tuple[str, Tensor]]:
+        """Views of what a row has, by the names of its parameters, in the layout's order."""
         start = 0
         for name in self._order:
             shape = self._shapes[name]
-            yield name, flat[start : start + shape.numel()].view(shape)
+            values = row.of(slice(start, start + shape.numel()))
+            if values.numel() == shape.numel():
+                yield name, values.view(shape)
             start += shape.numel()
 
 

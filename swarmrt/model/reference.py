@@ -19,12 +19,11 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.optimizer import (
     clip_scale,
-    is_decayed,
     learning_rate,
     make_optimizer,
     set_learning_rate,
-    slots,
 )
+from swarmrt.model.pieces import Piece, is_decayed, piece_of, slots
 from swarmrt.model.prediction import predict
 
 OnStep = Callable[[int, float, float], None]
@@ -50,15 +49,18 @@ def train_reference(
     model = build_layers(config)
     there = torch.device(device)
     whole = Slice(model, 0, len(model.layers)).to(there)
-    parameters = list(whole.trainable().values())
+    trained, hidden = whole.trainable(), whole.hidden_matrices()
+    parameters = list(trained.values())
     masters = [_master(parameter) for parameter in parameters]
+    pieces = [piece_of(config, x, is_hidden=name in hidden) for name, x in trained.items()]
     optimizer = make_optimizer(
         config,
         [master for master in masters if is_decayed(master)],
         [master for master in masters if not is_decayed(master)],
+        [master for name, master in zip(trained, masters, strict=True) if name in hidden],
     )
     mixed = config.precision.compute == "bfloat16"
-    expected = _expected(config, 0, optimizer, masters)
+    expected = _expected(config, 0, optimizer, masters, pieces)
     for step in range(steps):
         sums = [torch.zeros_like(master) for master in masters]
         loss_sum, tokens = 0.0, 0
@@ -85,7 +87,7 @@ def train_reference(
         # a stale step began before this update was there
         _copy(expected if config.optimizer.staleness_of(step + 1) else masters, parameters)
         if config.optimizer.staleness:
-            expected = _expected(config, step + 1, optimizer, masters)
+            expected = _expected(config, step + 1, optimizer, masters, pieces)
         if on_step is not None:
             on_step(step + 1, loss_sum / tokens, rate)
     _copy(masters, parameters)
@@ -101,22 +103,15 @@ def _expected(
     version: int,
     optimizer: torch.optim.Optimizer,
     masters: list[torch.nn.Parameter],
+    pieces: list[Piece],
 ) -> list[Tensor]:
     """Return what is expected of the weights after the update of a version."""
     found = []
-    for master in masters:
+    for master, piece in zip(masters, pieces, strict=True):
         state, out = optimizer.state[master], torch.empty_like(master, requires_grad=False)
-        moments = {slot: state[slot].flatten() for slot in slots(config)}
+        moments = {slot: state[slot].flatten() for slot in slots(config, piece.rule)}
         values, count = master.detach().flatten(), int(state.get("step", 0))
-        predict(
-            config,
-            version,
-            values,
-            moments,
-            count,
-            decayed=is_decayed(master),
-            out=out.view(-1),
-        )
+        predict(config, piece, version, values, moments, count, out=out.view(-1))
         found.append(out)
     return found
 

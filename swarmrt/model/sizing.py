@@ -20,8 +20,9 @@ from swarmrt.model.build import Layered, Slice
 from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.layers import feed_forward_width
 from swarmrt.model.meta import META, shapes_only
-from swarmrt.model.optimizer import slots
+from swarmrt.model.muon import WORKING_MATRICES
 from swarmrt.model.partition import check_stages
+from swarmrt.model.pieces import Piece, most_rows, pieces_of, slots
 from swarmrt.model.strategies import strategy_of
 from swarmrt.scheduler.following import Store
 from swarmrt.scheduler.peer.updating.cutting import early_bytes
@@ -29,6 +30,7 @@ from swarmrt.scheduler.peer.updating.cutting import early_bytes
 log = logging.getLogger("swarmrt.sizing")
 
 MOST_SNAPSHOTS = 3  # that a peer has for others, one that is being made with them
+WORKING_MATRICES_OF_OWNERS = 3  # `updating.LastMade` has two, made of a third, the gradient
 MOST_LANDINGS = 2  # of a newcomer's: the version that it loads, and one that it has begun before
 
 
@@ -37,7 +39,7 @@ class Footprint:
     """The memory that a stage needs for training. As text it is for people."""
 
     parameters: int
-    state_bytes: int  # parameters, gradients, moments
+    state_bytes: int  # parameters, gradients, moments, and what Muon works on
     activations_bytes: int  # left for backward by as many microbatches as are under way
     whole_model_bytes: int  # of layers that a builder makes at once, whoever serves them
     frames_bytes: int  # kept until the step is committed, so that others can recover
@@ -73,42 +75,41 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
     with shapes_only():
         model = check_stages(config)
         mine = Slice(model, first, first + layers[stage_index])
-    trained = [values.numel() for values in mine.trainable().values()]
+    pieces = pieces_of(config, mine.trainable(), mine.hidden_matrices())
+    count = sum(piece.size for piece in pieces)
     fixed_bytes = sum(tensor.nbytes for tensor in mine.tensors().values())
     batch = config.batch
     under_way = min(batch.microbatches, len(layers) - stage_index)  # one forward, one backward
     needs = _activations(model, mine, is_first=stage_index == 0)
     frames = batch.microbatches * ((stage_index > 0) + (stage_index < len(layers) - 1))
-    gradient_bytes = sum(trained) * _exact_bytes(config)
-    moments_bytes = _moments_bytes(config, sum(trained))
+    gradient_bytes = count * _exact_bytes(config)
+    moments_bytes = _moments_bytes(config, pieces)
+    told_bytes, beside_bytes = moments_bytes, moments_bytes + _working_bytes(config, pieces)
+    if config.averaging.is_on:
+        told_bytes = _anchor_bytes(config, count, moments_bytes)
+        beside_bytes += told_bytes
     return Footprint(
-        parameters=sum(trained),
-        state_bytes=fixed_bytes + sum(trained) * _bytes_per_parameter(config),
+        parameters=count,
+        state_bytes=fixed_bytes + count * _bytes_per_parameter(config) + beside_bytes,
         activations_bytes=under_way * needs.kept_bytes + needs.again_bytes,
         whole_model_bytes=model.built_bytes,
         frames_bytes=min(config.links.retain_bytes, frames * needs.frame_bytes),
-        joining_bytes=_joining_bytes(config, sum(trained), fixed_bytes),
-        early_bytes=early_bytes(gradient_bytes, gradient_bytes + moments_bytes),
+        joining_bytes=_joining_bytes(config, count, told_bytes, fixed_bytes),
+        early_bytes=early_bytes(gradient_bytes, most_rows(config) * gradient_bytes),
     )
 
 
 def _bytes_per_parameter(config: RunConfig) -> int:
-    """Beyond the weights themselves: masters, accumulators, the reduced gradient, moments, and
+    """Beyond the weights themselves and moments: masters, accumulators, the reduced gradient, and
     where steps overlap two copies to run on. With averaging also the replica's own weights, what
-    they are ahead of the next version, a contribution, and what the anchor has beside itself."""
+    they are ahead of the next version, and a contribution."""
     dtype: torch.dtype = getattr(torch, config.model.dtype)
     exact = _exact_bytes(config)
     masters = exact if dtype.itemsize < exact else 0
     gradients = dtype.itemsize + masters
     again = config.overlap * (2 * dtype.itemsize + gradients)
-    apart = (3 * exact + _anchor_bytes(config)) if config.averaging.is_on else 0
-    return masters + gradients + exact + len(slots(config)) * exact + again + apart
-
-
-def _anchor_bytes(config: RunConfig) -> int:
-    """Return what the anchor of replicas that are averaged has of each parameter beside it."""
-    synced = len(slots(config)) if config.averaging.sync_steps else 0
-    return (len(strategy_of(config, 1).slots) + synced) * _exact_bytes(config)
+    apart = 3 * exact if config.averaging.is_on else 0
+    return masters + gradients + exact + again + apart
 
 
 def _exact_bytes(config: RunConfig) -> int:
@@ -116,26 +117,38 @@ def _exact_bytes(config: RunConfig) -> int:
     return torch.promote_types(getattr(torch, config.model.dtype), torch.float32).itemsize
 
 
-def _moments_bytes(config: RunConfig, count: int) -> int:
-    """Return what the state of so many parameters has beside them: moments, or what belongs to an
-    anchor."""
-    if config.averaging.is_on:
-        return count * _anchor_bytes(config)
-    return len(slots(config)) * count * _exact_bytes(config)
+def _moments_bytes(config: RunConfig, pieces: list[Piece]) -> int:
+    values = sum(piece.size * len(slots(config, piece.rule)) for piece in pieces)
+    return values * _exact_bytes(config)
 
 
-def _joining_bytes(config: RunConfig, count: int, fixed_bytes: int) -> int:
-    """Return what a newcomer has of so many parameters: the version that it loads, what has landed
-    of another one, and steps. Or what it has for others once it is in, if that is more."""
-    exact, moments_bytes = _exact_bytes(config), _moments_bytes(config, count)
+def _anchor_bytes(config: RunConfig, count: int, moments_bytes: int) -> int:
+    """Return what the anchor of replicas that are averaged has beside its parameters."""
+    buffers = len(strategy_of(config, count).slots) * count * _exact_bytes(config)
+    return buffers + (moments_bytes if config.averaging.sync_steps else 0)
+
+
+def _working_bytes(config: RunConfig, pieces: list[Piece]) -> int:
+    """Return what an update takes for a while beside the state: of the largest matrix, where whole
+    ones are updated."""
+    largest = max((piece.size for piece in pieces if piece.shape is not None), default=0)
+    owned = WORKING_MATRICES_OF_OWNERS if config.optimizer.applied_by == "owners" else 0
+    return largest * (WORKING_MATRICES + owned) * _exact_bytes(config)
+
+
+def _joining_bytes(config: RunConfig, count: int, told_bytes: int, fixed_bytes: int) -> int:
+    """Return what a newcomer has of so many parameters, and of what else a state tells: the version
+    that it loads, what has landed of another one, and steps. Or what it has for others once it is
+    in, if that is more."""
+    exact = _exact_bytes(config)
     gradient_bytes = wire_bytes(config.replicas_precision, count, exact)
-    store = Store(gradient_bytes, count * exact + moments_bytes)
+    store = Store(gradient_bytes, most_rows(config) * count * exact)
     steps_bytes = store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
     itemsize: int = getattr(torch, config.model.dtype).itemsize
     is_rounded = itemsize < exact
     masters_bytes = count * exact if is_rounded else 0
     previous_bytes = config.optimizer.staleness * count * itemsize
-    state_bytes = fixed_bytes + moments_bytes + masters_bytes + previous_bytes
+    state_bytes = fixed_bytes + told_bytes + masters_bytes + previous_bytes
     return max(MOST_LANDINGS * state_bytes + steps_bytes, MOST_SNAPSHOTS * state_bytes)
 
 

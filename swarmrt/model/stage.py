@@ -29,6 +29,9 @@ from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.committed import Committed
 from swarmrt.model.engine import add_gradients, gradient_of
 from swarmrt.model.flat import Flat
+from swarmrt.model.optimizer import rounding
+from swarmrt.model.pieces import most_rows
+from swarmrt.model.updating import LastMade
 from swarmrt.model.weight_gradients import Factors, WeightGradients
 from swarmrt.model.weights import Copy, Graph, LocalReport, Weights
 
@@ -71,6 +74,9 @@ class Stage:
         self._kind = config.model.kind
         self._recompute = config.model.recompute
         self._mixed = config.precision.compute == "bfloat16"
+        self._rows = most_rows(config)
+        exact = torch.promote_types(self.dtype, torch.float32)
+        self.rounding = rounding(config, exact)  # of updates, beside a slice's largest value
         self._weight_gradients = WeightGradients()
         self._range = (first, first + layers[stage_index])
         kind = Averaged if config.averaging.is_on else Committed
@@ -87,7 +93,8 @@ class Stage:
                 f"stage {self.stage_index} has nothing to train; cut the layers otherwise"
             )
         self._weight_gradients.split(layers)
-        return Copy(layers, Flat(config, trained, self.device), trained)
+        flat = Flat(config, trained, layers.hidden_matrices(), self.device)
+        return Copy(layers, flat, trained)
 
     @property
     def version(self) -> int:
@@ -270,15 +277,30 @@ class Stage:
 
     @property
     def state_rows(self) -> int:
-        """The number of values that an update changes for each parameter, itself included."""
-        return len(self._weights.updated.rows)
+        """The number of values that an update changes for a parameter at the most, itself
+        included."""
+        return self._rows
 
-    def updated(self, version: int, where: slice, reduced: Tensor, clip_scale: float) -> Tensor:
+    def row_lengths(self, where: slice) -> list[int]:
+        """Return how many values of a slice of the parameters an update changes: their own, and
+        those of each moment."""
+        return self._weights.updated.lengths(where)
+
+    def updated(
+        self,
+        version: int,
+        where: slice,
+        reduced: Tensor,
+        clip_scale: float,
+        last: LastMade | None = None,
+    ) -> Tensor:
         """Return what `step` would make of a slice of the parameters and moments of this version,
-        on the host. `reduced` is that slice of the flat gradient. Nothing is changed, so it may run
-        beside forwards and backwards."""
+        on the host. `reduced` is the flat gradient. Nothing is changed, so it may run beside
+        forwards and backwards. `last` saves time when slices of one gradient are made one after the
+        other."""
+        last = LastMade() if last is None else last
         with torch.no_grad():
-            return self._weights.updated.updated(where, reduced, clip_scale, version)
+            return self._weights.updated.updated(where, reduced, clip_scale, version, last)
 
     def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> str:
         """Make the next version of what `updated` has given, here or elsewhere, for all slices; the

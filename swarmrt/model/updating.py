@@ -12,8 +12,21 @@ from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.model.flat import Flat
-from swarmrt.model.optimizer import learning_rate, slots, update
+from swarmrt.model.optimizer import learning_rate, update
+from swarmrt.model.pieces import Piece, Row, range_of, slots, slots_of
 from swarmrt.model.prediction import predict
+
+Rows = dict[str, Row]
+PARAMETERS = "parameters"  # the first of the rows
+
+
+class LastMade:
+    """The matrix that `updated` made last, whole: the next slice may go on within it. It is kept
+    for one gradient alone."""
+
+    def __init__(self) -> None:
+        self.piece: Piece | None = None
+        self.rows: Rows = {}
 
 
 class Updated:
@@ -26,12 +39,14 @@ class Updated:
         self._rounds = flat.mixed and not apart
         is_copied = flat.mixed or apart
         self.masters = flat.values.to(flat.exact, copy=True) if is_copied else flat.values
-        self.moments: dict[str, Tensor] = {
-            slot: torch.zeros_like(self.masters) for slot in slots(config)
+        self.moments = {slot: self._no_moments(slot) for slot in slots_of(config, flat.pieces)}
+        self._counts: dict[Piece, Tensor] = {  # of steps, one for each piece, all the same
+            piece: torch.zeros((), device=self.masters.device) for piece in flat.pieces
         }
-        self._counts: dict[bool, Tensor] = {  # of AdamW's steps, one for each piece
-            is_matrices: torch.zeros((), device=self.masters.device) for is_matrices in flat.pieces
-        }
+
+    def _no_moments(self, slot: str) -> Row:
+        where = range_of(self._config, self._flat.pieces, slot)
+        return Row(where.start, torch.zeros_like(self.masters[where]))
 
     def step(self, reduced: Tensor, scale: float, rate: float, scratch: Tensor) -> None:
         """Update with a flat gradient, times `scale`, which is written to `scratch`."""
@@ -39,64 +54,95 @@ class Updated:
             torch.mul(reduced, scale, out=scratch)
         else:  # from the host, without a second copy on the device
             scratch.copy_(reduced).mul_(scale)
-        for is_matrices, piece in self._flat.pieces.items():
-            moments = {slot: values[piece] for slot, values in self.moments.items()}
-            count = self._counts[is_matrices]
-            args = (self._config, self.masters[piece], scratch[piece], moments, count, rate)
-            update(*args, decayed=is_matrices)
+        for piece in self._flat.pieces:
+            count, gradient = self._counts[piece], scratch[piece.where]
+            self._update(piece, piece.where, self.rows, gradient, count, rate)
         self._round_masters()
 
+    def _update(
+        self,
+        piece: Piece,
+        where: slice,
+        rows: Rows,
+        gradient: Tensor,
+        count: Tensor,
+        rate: float,
+    ) -> None:
+        """Update what these rows have of a slice of a piece."""
+        values = rows[PARAMETERS].of(where)
+        moments = self._moments(piece, where, rows)
+        update(self._config, piece, values, gradient, moments, count, rate)
+
+    def _moments(self, piece: Piece, where: slice, rows: Rows) -> dict[str, Tensor]:
+        return {slot: rows[slot].of(where) for slot in slots(self._config, piece.rule)}
+
     @property
-    def rows(self) -> tuple[Tensor, ...]:
+    def rows(self) -> Rows:
         """Return all that an update changes value by value: the parameters, in at least float32,
         and each of the moments."""
-        return (self.masters, *self.moments.values())
+        return {PARAMETERS: Row(0, self.masters)} | self.moments
 
-    def updated(self, where: slice, reduced: Tensor, scale: float, version: int) -> Tensor:
+    def lengths(self, where: slice) -> list[int]:
+        """Return how many values each of the rows has of a slice of the parameters."""
+        return [len(row.of(where)) for row in self.rows.values()]
+
+    def updated(
+        self, where: slice, reduced: Tensor, scale: float, version: int, last: LastMade
+    ) -> Tensor:
         """Return what an update would make of a slice of all rows, one row after the other, on the
-        host. Nothing is changed. `reduced` is that slice of the flat gradient."""
-        made = torch.stack([row[where] for row in self.rows])
-        gradient = reduced.to(made.device) * scale
+        host. Nothing is changed. `reduced` is the whole flat gradient."""
         rate = learning_rate(self._config, version)
-        for is_matrices, piece in self._flat.pieces.items():
-            start, stop = max(piece.start, where.start), min(piece.stop, where.stop)
-            if start >= stop:
+        made = {slot: row.copy_of(where) for slot, row in self.rows.items()}
+        for piece in self._flat.pieces:
+            here = piece.within(where)
+            if here.start >= here.stop:
                 continue
-            here = slice(start - where.start, stop - where.start)
-            values, *rest = (row[here] for row in made)
-            moments = dict(zip(self.moments, rest, strict=True))
-            count = self._counts[is_matrices].clone()
-            args = (self._config, values, gradient[here], moments, count, rate)
-            update(*args, decayed=is_matrices)
-        return made.flatten().cpu()
+            if piece.shape is None:
+                self._update_apart(piece, here, made, reduced, scale, rate)
+                continue
+            if last.piece != piece:
+                last.rows = {slot: row.copy_of(piece.where) for slot, row in self.rows.items()}
+                self._update_apart(piece, piece.where, last.rows, reduced, scale, rate)
+                last.piece = piece
+            for slot, row in made.items():
+                row.of(here).copy_(last.rows[slot].of(here))
+        return torch.cat([row.values for row in made.values()]).cpu()
+
+    def _update_apart(
+        self, piece: Piece, where: slice, rows: Rows, reduced: Tensor, scale: float, rate: float
+    ) -> None:
+        """Update rows that are no state's yet."""
+        gradient = reduced[where].to(self.masters.device) * scale
+        self._update(piece, where, rows, gradient, self._counts[piece].clone(), rate)
 
     def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> None:
         """Take over what `updated` has made, of all slices."""
         for where, made in pieces:
-            for row, values in zip(self.rows, made.view(len(self.rows), -1), strict=True):
-                row[where].copy_(values)
+            parts = torch.split(made, self.lengths(where))
+            for row, values in zip(self.rows.values(), parts, strict=True):
+                row.of(where).copy_(values)
         for count in self._counts.values():
             count += 1
         self._round_masters()
 
     def expect(self, version: int, values: Tensor) -> None:
         """Write to `values`, flat as these, what is expected of the update of this version."""
-        for is_matrices, piece in self._flat.pieces.items():
-            moments = {slot: row[piece] for slot, row in self.moments.items()}
-            count = int(self._counts[is_matrices])
-            args = (self._config, version, self.masters[piece], moments, count)
-            predict(*args, decayed=is_matrices, out=values[piece])
+        for piece in self._flat.pieces:
+            where, count = piece.where, int(self._counts[piece])
+            moments = self._moments(piece, where, self.rows)
+            args = (self._config, piece, version, self.masters[where], moments, count)
+            predict(*args, out=values[where])
 
     def state(self) -> dict[str, Tensor]:
-        """Live views: `optimizer.<slot>.<name>`, float32 masters where there are any, and AdamW's
-        count of steps."""
-        buffers = {"master": self.masters} if self._flat.mixed else {}
+        """Live views: `optimizer.<slot>.<name>`, float32 masters where there are any, and the count
+        of steps but for SGD."""
+        buffers = {"master": Row(0, self.masters)} if self._flat.mixed else {}
         state = {
             f"optimizer.{slot}.{name}": values
-            for slot, flat in (buffers | self.moments).items()
-            for name, values in self._flat.named(flat)
+            for slot, row in (buffers | self.moments).items()
+            for name, values in self._flat.named_in(row)
         }
-        if self._config.optimizer.kind == "adamw":
+        if self._config.optimizer.kind != "sgd":
             state["optimizer.step"] = next(iter(self._counts.values()))
         return state
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from swarmrt.config import RunConfig, parse_config
-from swarmrt.model.optimizer import clip_scale, is_decayed, learning_rate, make_optimizer
+from swarmrt.model.optimizer import clip_scale, learning_rate, make_optimizer
+from swarmrt.model.pieces import is_decayed
 
 
 def run(**optimizer: object) -> RunConfig:

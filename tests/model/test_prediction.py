@@ -1,7 +1,7 @@
 """Steps that run on what is expected of the version that they update."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,16 +10,19 @@ from torch import Tensor
 from swarmrt.config import RunConfig, parse_config
 from swarmrt.data import Data, open_data
 from swarmrt.ids import MicrobatchId
+from swarmrt.model import muon
 from swarmrt.model.build import Slice, build_layers
-from swarmrt.model.optimizer import clip_scale, is_decayed, learning_rate
-from swarmrt.model.prediction import STEPS_AHEAD, predict
+from swarmrt.model.optimizer import clip_scale, learning_rate
+from swarmrt.model.pieces import Piece, is_decayed, slots
+from swarmrt.model.prediction import AT_ONCE, STEPS_AHEAD, predict
 from swarmrt.model.reference import train_reference
 from swarmrt.model.stage import Stage
 
 ADAMW: dict[str, Any] = {"lr": 0.01, "warmup_steps": 2, "clip_norm": 0.5}
 SGD: dict[str, Any] = {"kind": "sgd", "lr": 0.1, "clip_norm": 0.5, "warmup_steps": 1}
 MOMENTUM: dict[str, Any] = {**SGD, "momentum": 0.9}
-KINDS = {"adamw": ADAMW, "sgd": SGD, "momentum": MOMENTUM}
+MUON: dict[str, Any] = {"kind": "muon", **ADAMW}
+KINDS = {"adamw": ADAMW, "sgd": SGD, "momentum": MOMENTUM, "muon": MUON}
 
 
 def run(optimizer: dict[str, Any], dtype: str = "float64") -> RunConfig:
@@ -43,7 +46,7 @@ class Loop:
     def __init__(self, config: RunConfig) -> None:
         self.config, self.data, self.model = config, open_data(config), build_layers(config)
         self.whole = Slice(self.model, 0, len(self.model.layers))
-        self.named = self.whole.trainable()
+        self.named, self.hidden = self.whole.trainable(), self.whole.hidden_matrices()
         first = {name: value.detach().clone() for name, value in self.named.items()}
         zeros = {name: torch.zeros_like(value) for name, value in first.items()}
         self.versions, self.first_moments, self.second_moments = [first], [zeros], [zeros]
@@ -62,14 +65,21 @@ class Loop:
         rate, found = learning_rate(self.config, version), {}
         for name, value in weights.items():
             step = self.first_moments[version][name]
-            if optimizer.kind == "adamw":
+            rule = self._rule(name)
+            if rule == "muon":
+                step = muon.direction(step.clone()) + optimizer.weight_decay * value
+            elif rule == "adamw":
                 mean = step / (1 - optimizer.betas[0] ** version)
                 square = self.second_moments[version][name] / (1 - optimizer.betas[1] ** version)
                 decay = optimizer.weight_decay if is_decayed(value) else 0.0
                 step = mean / (square.sqrt() + optimizer.eps) + decay * value
-            is_still = optimizer.kind == "sgd" and not optimizer.momentum
+            is_still = rule == "sgd" and not optimizer.momentum
             found[name] = value - (0.0 if is_still else STEPS_AHEAD * rate) * step
         return found
+
+    def _rule(self, name: str) -> str:
+        kind = self.config.optimizer.kind
+        return "adamw" if kind == "muon" and name not in self.hidden else kind
 
     def _gradient(self, step: int, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -93,7 +103,12 @@ class Loop:
         for name, value in self.versions[-1].items():
             first, second = self.first_moments[-1][name], self.second_moments[-1][name]
             gradient, decay = gradients[name], optimizer.weight_decay if is_decayed(value) else 0.0
-            if optimizer.kind == "adamw":
+            rule = self._rule(name)
+            if rule == "muon":
+                first = optimizer.muon_momentum * first + gradient
+                ahead = gradient + optimizer.muon_momentum * first
+                change = muon.direction(ahead) + decay * value
+            elif rule == "adamw":
                 first = one * first + (1 - one) * gradient
                 second = two * second + (1 - two) * gradient.square()
                 root = (second / (1 - two**count)).sqrt() + optimizer.eps
@@ -194,7 +209,7 @@ def test_stages_whose_steps_overlap_equal_the_reference(
 
 @pytest.mark.parametrize("fresh_steps", [0, 4])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@pytest.mark.parametrize("kind", [ADAMW, MOMENTUM], ids=["adamw", "momentum"])
+@pytest.mark.parametrize("kind", [ADAMW, MOMENTUM, MUON], ids=["adamw", "momentum", "muon"])
 def test_a_newcomer_runs_both_open_steps_on_the_very_same_weights(
     kind: dict[str, Any], dtype: str, fresh_steps: int
 ) -> None:
@@ -247,7 +262,7 @@ def test_evaluation_runs_on_the_weights_that_are_exported() -> None:
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("kind", [ADAMW, MOMENTUM], ids=["adamw", "momentum"])
+@pytest.mark.parametrize("kind", [ADAMW, MOMENTUM, MUON], ids=["adamw", "momentum", "muon"])
 def test_whoever_adopts_an_update_of_owners_expects_the_same_as_they(kind: dict[str, Any]) -> None:
     config = run({**kind, "applied_by": "owners"}, "float32")
     owner, other = Stage(config, 0), Stage(config, 0)
@@ -255,7 +270,7 @@ def test_whoever_adopts_an_update_of_owners_expects_the_same_as_they(kind: dict[
     half = owner.num_parameters // 2
     for _ in range(3):
         slices = (slice(0, half), slice(half, owner.num_parameters))
-        made = [(s, owner.updated(owner.version, s, reduced[s], 0.5)) for s in slices]
+        made = [(s, owner.updated(owner.version, s, reduced, 0.5)) for s in slices]
         owner.adopt(made)
         other.adopt(made)
     for step in (3, 4):
@@ -270,6 +285,7 @@ def test_whoever_adopts_an_update_of_owners_expects_the_same_as_they(kind: dict[
 @pytest.mark.parametrize("kind", [ADAMW, MOMENTUM], ids=["adamw", "momentum"])
 def test_a_prediction_does_not_depend_on_how_parameters_are_cut(kind: dict[str, Any]) -> None:
     config, size = run(kind, "float32"), 3 * (1 << 18) + 5
+    whole = Piece(config.optimizer.kind, 0, size, is_decayed=True)
     draws = torch.Generator().manual_seed(0)
     rows = [torch.rand(size, generator=draws) for _ in range(3)]
 
@@ -277,7 +293,7 @@ def test_a_prediction_does_not_depend_on_how_parameters_are_cut(kind: dict[str, 
         values, first, second = (row[piece] for row in rows)
         moments = {"exp_avg": first, "exp_avg_sq": second, "momentum_buffer": first}
         out = torch.empty_like(values)
-        predict(config, 5, values, moments, 5, decayed=True, out=out)
+        predict(config, whole, 5, values, moments, 5, out=out)
         return out
 
     cuts = [0, 1, 77_777, size // 2, size]
@@ -285,9 +301,22 @@ def test_a_prediction_does_not_depend_on_how_parameters_are_cut(kind: dict[str, 
     assert torch.equal(torch.cat(cut), expected(slice(0, size)))
 
 
-def test_moments_that_have_seen_no_gradient_expect_nothing() -> None:
-    config, values = run(ADAMW), torch.rand(7)
-    moments = {"exp_avg": torch.zeros(7), "exp_avg_sq": torch.zeros(7)}
-    out = torch.empty(7)
-    predict(config, 3, values, moments, 0, decayed=True, out=out)
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_moments_that_have_seen_no_gradient_expect_nothing(kind: Literal["adamw", "muon"]) -> None:
+    config, values, zeros, out = run({"kind": kind}), torch.rand(6), torch.zeros(6), torch.empty(6)
+    piece = Piece(kind, 0, 6, True, torch.Size((2, 3)) if kind == "muon" else None)
+    moments = {slot: zeros for slot in slots(config, kind)}
+    predict(config, piece, 3, values, moments, 0, out=out)
     assert torch.equal(out, values)
+
+
+def test_a_matrix_longer_than_what_is_predicted_at_once_is_predicted_as_a_whole() -> None:
+    config, shape = run(MUON), torch.Size((600, AT_ONCE // 512))
+    draws = torch.Generator().manual_seed(0)
+    values, momentum = (torch.rand(shape, generator=draws).flatten() for _ in range(2))
+    out, piece = torch.empty_like(values), Piece("muon", 0, shape.numel(), True, shape)
+    predict(config, piece, 5, values, {"momentum_buffer": momentum}, 5, out=out)
+    rate = STEPS_AHEAD * learning_rate(config, 5)
+    step = muon.direction(momentum.view(shape).clone()).flatten()
+    kept = 1 - rate * config.optimizer.weight_decay
+    torch.testing.assert_close(out, values * kept - rate * step)

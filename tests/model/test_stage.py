@@ -19,11 +19,13 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.reference import train_reference
 from swarmrt.model.stage import Stage
+from swarmrt.model.updating import LastMade
 
 ROOT = Path(__file__).parents[2]
 OWN: dict[str, Any] = {"kind": "examples.custom_model:build", "options": {"width": 16, "depth": 2}}
 ADAMW = {"lr": 0.01, "warmup_steps": 2, "clip_norm": 0.5}
 STALE = {"staleness": 1, "fresh_steps": 0}
+MUON = {"kind": "muon", **ADAMW}
 SGD = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "clip_norm": 0.5, "warmup_steps": 0}
 
 
@@ -101,10 +103,13 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     )
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
 @pytest.mark.parametrize("cut", [(4,), (1, 3), (2, 1, 1)])
-def test_stages_equal_the_reference(text: Path, cut: tuple[int, ...]) -> None:
-    """AdamW with dropout and clipping: promise P1's arithmetic."""
-    config = run(text, cut)
+def test_stages_equal_the_reference(
+    text: Path, cut: tuple[int, ...], optimizer: dict[str, Any]
+) -> None:
+    """With dropout and clipping: promise P1's arithmetic."""
+    config = run(text, cut, optimizer)
     assert difference(trained(config, 4), train_reference(config, 4)) < 1e-12
 
 
@@ -145,9 +150,14 @@ def test_overlapping_steps_of_ready_made_modules_have_gradients_of_their_own(
         assert stages[0].gradients(step).norm() > 0
 
 
+@pytest.mark.parametrize("kind", [ADAMW, MUON], ids=["adamw", "muon"])
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_skipped_step_leaves_the_weights_and_the_reference_skips_it_too(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, staleness: int
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    staleness: int,
+    kind: dict[str, Any],
 ) -> None:
     source = """
         from torch import nn
@@ -160,12 +170,13 @@ def test_skipped_step_leaves_the_weights_and_the_reference_skips_it_too(
             return F.cross_entropy(x.mT, y, reduction="none") * (float("nan") if spoiled else 1.0)
 
         def build():
-            return [lambda: nn.Embedding(256, 8).double(), lambda: nn.Linear(8, 256).double()], loss
+            inner = lambda: nn.Sequential(nn.Embedding(256, 8), nn.Linear(8, 8)).double()
+            return [inner, lambda: nn.Linear(8, 256).double()], loss
     """
     (tmp_path / "spoiled_data.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(tmp_path)
     own = {"kind": "spoiled_data:build", "layers": 2}
-    optimizer = {**ADAMW, "staleness": staleness, "fresh_steps": 0, "not_finite": "skip"}
+    optimizer = {**kind, "staleness": staleness, "fresh_steps": 0, "not_finite": "skip"}
     config = run(text, (1, 1), optimizer, **own)
     stages, data = build(config), open_data(config)
     bad = data.microbatch(MicrobatchId(1, 0))[1]
@@ -270,7 +281,9 @@ def test_the_loss_goes_down(text: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "optimizer", [ADAMW, SGD, {**ADAMW, **STALE}], ids=["adamw", "sgd", "stale adamw"]
+    "optimizer",
+    [ADAMW, SGD, MUON, {**ADAMW, **STALE}, {**MUON, **STALE}],
+    ids=["adamw", "sgd", "muon", "stale adamw", "stale muon"],
 )
 def test_loaded_state_continues_to_the_bit(
     text: Path, optimizer: dict[str, Any], dtype: str
@@ -348,9 +361,12 @@ def test_backward_happens_once_and_at_its_own_version(text: Path) -> None:
         stage.backward(late, None)
 
 
-def test_replicas_agree_whatever_their_number_of_threads(text: Path) -> None:
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_replicas_agree_whatever_their_number_of_threads(
+    text: Path, optimizer: dict[str, Any]
+) -> None:
     """Promise P2: given the same reduced gradient, an update is the same to the bit."""
-    config = run(text, (4,), width=128, dtype="float32")
+    config = run(text, (4,), optimizer, width=128, dtype="float32")
     digests = []
     before = torch.get_num_threads()
     try:
@@ -370,7 +386,7 @@ def test_replicas_agree_whatever_their_number_of_threads(text: Path) -> None:
 @pytest.mark.parametrize("staleness", [0, 1])
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [(kind, dtype) for kind in (ADAMW, SGD) for dtype in ("float64", "float32", "bfloat16")],
+    [(kind, dtype) for kind in (ADAMW, SGD, MUON) for dtype in ("float64", "float32", "bfloat16")],
 )
 def test_update_that_is_made_in_slices_is_that_of_a_step_and_whoever_adopts_it_is_equal(
     text: Path, kind: dict[str, Any], dtype: str, staleness: int
@@ -386,7 +402,10 @@ def test_update_that_is_made_in_slices_is_that_of_a_step_and_whoever_adopts_it_i
         reduced = torch.randn(size, generator=draws).to(whole.gradients().dtype)
         slices = [slice(start, stop) for start, stop in pairwise(cuts)]
         version, before = owner.version, owner.digest()
-        made = [(where, owner.updated(version, where, reduced[where], 0.3)) for where in slices]
+        last = LastMade()
+        made = [(where, owner.updated(version, where, reduced, 0.3, last)) for where in slices]
+        again = [owner.updated(version, where, reduced, 0.3) for where in slices]
+        assert all(torch.equal(one, other) for (_, one), other in zip(made, again, strict=True))
         assert owner.digest() == before, "nothing is changed yet"
         assert owner.adopt(made) == other.adopt(made)
         whole.step(reduced, 0.3)

@@ -149,10 +149,14 @@ def incarnations(log: Path) -> list[tuple[Header, list[Record | FetchRecord]]]:
     return found
 
 
-@pytest.mark.parametrize("replicas", ["1,1,1", "2,3,2"])
-def test_weights_equal_the_reference_in_float64(exact: Path, tmp_path: Path, replicas: str) -> None:
-    """AdamW, dropout and clipping on: promises P1 and P2, undisturbed."""
-    assert trained_difference(exact, tmp_path, replicas) < 1e-9
+@pytest.mark.parametrize(
+    ("replicas", "kind"), [("1,1,1", "adamw"), ("2,3,2", "adamw"), ("2,1,2", "muon")]
+)
+def test_weights_equal_the_reference_in_float64(
+    exact: Path, tmp_path: Path, replicas: str, kind: str
+) -> None:
+    """Dropout and clipping on: promises P1 and P2, undisturbed."""
+    assert trained_difference(exact, tmp_path, replicas, f"optimizer.kind={kind}") < 1e-9
 
 
 def test_weights_equal_the_reference_in_float32_with_sgd(exact: Path, tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.kernels.digest import digest
 from swarmrt.model.optimizer import update
+from swarmrt.model.pieces import Piece
 steps = torch.arange(1003, dtype=torch.float64)
 values, gradient = (0.37 * steps).sin(), (0.11 * steps).cos() * 1e-2
 moments = {name: torch.zeros_like(values) for name in ("exp_avg", "exp_avg_sq")}
 count = torch.zeros(())
 for _ in range(3):
-    update(RunConfig(), values, gradient, moments, count, 1e-3, decayed=True)
+    update(RunConfig(), Piece("adamw", 0, 1003, True), values, gradient, moments, count, 1e-3)
 print(digest(values))
 """
 
@@ -42,13 +43,16 @@ def test_this_machine_can_be_made_to_round_differently() -> None:
     assert len(digests) == 2
 
 
-@pytest.mark.parametrize("applied_by", ["owners", "all"])
-def test_unlike_newcomer_takes_part_where_owners_update(tmp_path: Path, applied_by: str) -> None:
+@pytest.mark.parametrize(("applied_by", "kind"), [("owners", "adamw"), ("all", "muon")])
+def test_unlike_newcomer_takes_part_where_owners_update(
+    tmp_path: Path, applied_by: str, kind: str
+) -> None:
     """They do from the beginning, or from when its first update differs."""
     config, run_dir = tmp_path / "exact.toml", tmp_path / "run"
     config.write_text(EXACT.replace("count = 3", "count = 2"))
     overrides = {
         "optimizer.applied_by": applied_by,
+        "optimizer.kind": kind,
         "run.steps": 1000,
         "batch.microbatches": 40,
         "model.dropout": 0.0,  # what is dropped is drawn with the CPU's vector units

@@ -14,9 +14,10 @@ import torch
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
 from swarmrt.kernels.digest import digest
-from swarmrt.model.optimizer import slots
+from swarmrt.model.pieces import most_rows
 from swarmrt.model.stage import Stage
 from swarmrt.model.strategies import strategy_of
+from swarmrt.model.updating import LastMade
 from swarmrt.runtime.peer.parts import combined_bytes, part_range
 from swarmrt.scheduler.events import PartUnfit, PartUpdated, UpdateJoined
 from swarmrt.scheduler.instructions import DropPart, JoinUpdate, KeepPart, UpdatePart
@@ -24,18 +25,17 @@ from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
 
 Key = tuple[int, int]  # step, round
 LIKE_A_STAGE = 1 << 12  # parameters: ratios hardly depend on how many there are
-ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
-"""Updates differ by less beside the largest value of a slice, if it is by rounding. In float32 that
-is mostly 1 − beta, computed with more digits or fewer."""
+Lengths = Callable[[slice], list[int]]  # of each row, in a slice of the parameters
 Early = Mapping[int, torch.Tensor]  # parts that came before the Prepare, by index
 
 
 class NextState:
     """The state after one round's update."""
 
-    def __init__(self, numel: int, rows: int, parts: int, dtype: torch.dtype) -> None:
-        self._numel, self._rows, self._parts = numel, rows, parts
-        self.values = torch.empty(rows * numel, dtype=dtype)
+    def __init__(self, numel: int, lengths: Lengths, parts: int, dtype: torch.dtype) -> None:
+        self._numel, self._lengths, self._parts = numel, lengths, parts
+        self.values = torch.empty(sum(lengths(slice(0, numel))), dtype=dtype)
+        self.last = LastMade()
 
     def where(self, index: int) -> slice:
         """Return which of the parameters a part is of."""
@@ -44,7 +44,8 @@ class NextState:
     def part(self, index: int) -> torch.Tensor:
         """A view."""
         where = self.where(index)
-        return self.values[self._rows * where.start : self._rows * where.stop]
+        start = sum(self._lengths(slice(0, where.start)))
+        return self.values[start : start + sum(self._lengths(where))]
 
     def pieces(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Return all parts, with what they are of."""
@@ -63,7 +64,8 @@ class Updates:
     def __init__(self, me: PeerId, stage: Stage) -> None:
         self._me = me
         self._numel, self._dtype = stage.gradients().numel(), stage.gradients().dtype
-        self._rows = stage.state_rows
+        self._rounding = stage.rounding
+        self._rows, self._lengths = stage.state_rows, stage.row_lengths
         self._early: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._states: dict[Key, NextState] = {}
 
@@ -77,7 +79,7 @@ class Updates:
     def state(self, step: int, number: int, parts: int) -> NextState:
         """Return the next state by a round that is under way."""
         if (step, number) not in self._states:
-            how = (self._numel, self._rows, parts, self._dtype)
+            how = (self._numel, self._lengths, parts, self._dtype)
             self._states[step, number] = NextState(*how)
         return self._states[step, number]
 
@@ -85,8 +87,7 @@ class Updates:
         self, what: KeepPart | JoinUpdate, index: int, sender: PeerId, part: torch.Tensor
     ) -> PartUnfit | None:
         """Return what is wrong with a part of this round, if anything is."""
-        where = part_range(self._numel, index, what.parts)
-        size = self._rows * (where.stop - where.start)
+        size = sum(self._lengths(part_range(self._numel, index, what.parts)))
         if len(part) == size:
             return None
         reason = f"has {len(part)} values where {size} belong"
@@ -144,18 +145,23 @@ class Updates:
         for index in range(what.parts) if expected is not None else ():
             assert expected is not None
             owner = what.owners[index % len(what.owners)]
-            if owner != self._me and not self._is_close(state.part(index), expected(state, index)):
+            if owner != self._me and not self._is_close(state, index, expected(state, index)):
                 reason = "is not what an update makes of the gradient"
                 return PartUnfit(what.step, what.round, owner, reason)
         return UpdateJoined(what.step, what.round, digest(state.values))
 
-    def _is_close(self, part: torch.Tensor, expected: torch.Tensor) -> bool:
+    def _is_close(self, state: NextState, index: int, expected: torch.Tensor) -> bool:
         """Return whether two updates of a slice differ by rounding alone: each row by little beside
         its largest value. Where an update is not finite nothing can be said."""
-        made, own = part.view(self._rows, -1), expected.view(self._rows, -1)
-        if not own.numel() or not own.isfinite().all():
+        lengths = self._lengths(state.where(index))
+        parts = (torch.split(part, lengths) for part in (state.part(index), expected))
+        rows = zip(*parts, strict=True)
+        return not expected.isfinite().all() or all(self._is_rounded(*row) for row in rows)
+
+    def _is_rounded(self, made: torch.Tensor, own: torch.Tensor) -> bool:
+        if not len(own):
             return True
-        most = ROUNDING[self._dtype] * own.abs().amax(dim=1, keepdim=True)
+        most = self._rounding * own.abs().max()
         return bool(((made - own).abs() <= most + torch.finfo(self._dtype).tiny).all())
 
 
@@ -172,18 +178,18 @@ def made_of(
     stage: Stage, step: int, mean: torch.Tensor, scale: float, state: NextState, index: int
 ) -> torch.Tensor:
     """Return what an update by the mean gradient makes of a part."""
-    where = state.where(index)
-    return stage.updated(step, where, mean[where], scale)
+    return stage.updated(step, state.where(index), mean, scale, state.last)
 
 
 def state_gradients(config: RunConfig) -> float:
-    """Return how many times the bytes of what replicas combine, as it travels, a state has."""
+    """Return how many times the bytes of what replicas combine, as it travels, a state has at the
+    most."""
     dtype = torch.promote_types(getattr(torch, config.model.dtype), torch.float32)
     gradient = torch.empty(LIKE_A_STAGE, dtype=dtype)
     averaging = config.averaging
     if not averaging.is_on or averaging.is_own:  # that code is for peers alone
-        rows = 1 + len(slots(config))
-        return rows * gradient.nbytes / combined_bytes(config, gradient, lambda _: len(gradient))
+        state_bytes = most_rows(config) * gradient.nbytes
+        return state_bytes / combined_bytes(config, gradient, lambda _: len(gradient))
     strategy = strategy_of(config, len(gradient))
-    rows = 1 + len(strategy.slots) + (len(slots(config)) if averaging.sync_steps else 0)
+    rows = len(strategy.slots) + (most_rows(config) if averaging.sync_steps else 1)
     return rows * gradient.nbytes / combined_bytes(config, gradient, strategy.numel)

@@ -34,7 +34,7 @@ def part(index: int, numel: int, rows: int = 3) -> torch.Tensor:
     return torch.full((rows * (where.stop - where.start),), float(index), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("optimizer", [{"kind": "adamw"}, {"kind": "sgd"}])
+@pytest.mark.parametrize("optimizer", [{"kind": "adamw"}, {"kind": "sgd"}, {"kind": "muon"}])
 def test_all_adopt_what_the_owners_made(optimizer: dict[str, object]) -> None:
     """The last one hears of the round when all of it has come."""
     stages = [Stage(config(**optimizer), 0) for _ in range(PARTS)]
@@ -85,6 +85,24 @@ def test_member_names_an_owner_whose_part_no_update_makes(row: int, wrong_by: fl
     assert isinstance(updates.join(JOIN, state, {}), UpdateJoined), "a newcomer cannot tell"
 
 
+@pytest.mark.parametrize("row", range(4))
+def test_member_names_an_owner_whose_part_muon_does_not_make(row: int) -> None:
+    """Part 0 has all of the hidden matrices, and some of what goes with AdamW."""
+    stage = Stage(config(kind="muon"), 0)
+    updates = Updates(B, stage)
+    mean = torch.linspace(-1, 1, stage.num_parameters, dtype=torch.float64)
+    state = updates.state(0, 7, PARTS)
+    for index in range(PARTS):
+        updates.make(UpdatePart(0, 7, index, PARTS, 1.0), state, stage, mean, 1.0)
+    expected = partial(made_of, stage, 0, mean, 1.0)
+    assert isinstance(updates.join(JOIN, state, {}, expected), UpdateJoined)
+    lengths = stage.row_lengths(state.where(0))
+    assert all(lengths), "of all rows"
+    torch.split(state.part(0), lengths)[row][-1] += 0.1
+    unfit = updates.join(JOIN, state, {}, expected)
+    assert isinstance(unfit, PartUnfit) and unfit.sender == A
+
+
 def test_part_of_another_length_is_unfit_early_or_not() -> None:
     stage = Stage(config(), 0)
     updates, good = Updates(A, stage), part(0, stage.num_parameters)
@@ -126,6 +144,7 @@ def test_void_round_leaves_nothing() -> None:
 
 def test_a_state_is_so_many_gradients_on_the_wire() -> None:
     assert state_gradients(config()) == 3.0
+    assert state_gradients(config(kind="muon")) == 3.0, "at the most"
     assert state_gradients(config(kind="sgd")) == 1.0
     assert state_gradients(config(kind="sgd", momentum=0.9)) == 2.0
 

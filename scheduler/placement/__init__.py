@@ -1,0 +1,1 @@
+"""Who serves which stage for the shortest step, decided before a run."""

@@ -1,0 +1,1 @@
+"""The places of known peers in a run, told before it begins."""
