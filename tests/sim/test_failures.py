@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId
 from swarmrt.sim.swarm.world import World
-from tests.observe.test_audit import audited
+from tests.observe.test_audit import WAYS, audited
 
 
 def failing(world: World, seed: int, share: float, most: int) -> list[str]:
@@ -83,13 +84,13 @@ def test_a_microbatch_that_fails_everywhere_ends_the_run_with_its_reason(
 
 
 @pytest.mark.parametrize("replicas", [[1, 1, 1], [2, 3, 2]], ids=str)
-@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("way", WAYS, ids=["", "stale", "averaging"])
 @pytest.mark.parametrize("seed", range(5))
 def test_step_whose_gradient_is_not_finite_wherever_it_is_computed_is_skipped(
-    replicas: list[int], staleness: int, seed: int, tmp_path: Path
+    replicas: list[int], way: dict[str, Any], seed: int, tmp_path: Path
 ) -> None:
     """The data of microbatch 2.3 are at fault. All the other steps count, and none twice."""
-    world = World(replicas, seed, steps=6, staleness=staleness, not_finite="skip")
+    world = World(replicas, seed, steps=6, **way, not_finite="skip")
     for peer in world.peers.values():
         stage = peer.settings.stage
         bad = (1, MicrobatchId(2, 3))
