@@ -150,9 +150,8 @@ class Averaged(Weights):
             self._bring()
         where = self.strategy.where(step)
         moved = self.updated.masters[where] - self._anchor[where]
-        self._contributions[step] = moved.sub_(self._ahead[where]).mul_(
-            added.counted if added else 0
-        )
+        weight = 0 if added is None else added.counted
+        self._contributions[step] = moved.sub_(self._ahead[where]).mul_(weight)
 
     def contribution(self, step: int) -> Tensor:
         return self.gradients(step) if self._is_sync(step) else self._contributions[step]
