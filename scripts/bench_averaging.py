@@ -74,6 +74,7 @@ def _rows() -> dict[str, Row]:
         "r4-m1-sparta5": _with(replace(base, every=1), "sparta", share=0.05),
         "r4-m20-diloco-0.7-0.9": _with(rare, "diloco", outer_lr=0.7, outer_momentum=0.9),
         "r4-m20-diloco-1-0.3": _with(rare, "diloco", outer_lr=1.0, outer_momentum=0.3),
+        "r4-m20-diloco-0.8-0.2": _with(rare, "diloco", outer_lr=0.8, outer_momentum=0.2),
         "r4-m5-diloco-1-0.3": _with(base, "diloco", outer_lr=1.0, outer_momentum=0.3),
         "r4-m5-stream4-1-0.3": _with(
             base, "diloco", ranges=4, outer_lr=1.0, outer_momentum=0.3, alpha=0.5

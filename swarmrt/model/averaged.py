@@ -144,13 +144,14 @@ class Averaged(Weights):
         super().contribute(step)
         if self._is_sync(step):
             return
-        added = self._added.setdefault(step, Added())
-        if added.waiting:
+        added = self._added.get(step)
+        if added is not None and added.waiting:
             self._step_alone(step)
             self._bring()
         where = self.strategy.where(step)
         moved = self.updated.masters[where] - self._anchor[where]
-        self._contributions[step] = moved.sub_(self._ahead[where]).mul_(added.counted)
+        weight = 0 if added is None else added.counted
+        self._contributions[step] = moved.sub_(self._ahead[where]).mul_(weight)
 
     def contribution(self, step: int) -> Tensor:
         return self.gradients(step) if self._is_sync(step) else self._contributions[step]
@@ -179,13 +180,18 @@ class Averaged(Weights):
             told.copy_(self._moments()[name])
 
     def _merge(self, mean: Tensor) -> None:
-        """Make the next anchor, and take it in the place of what has been contributed."""
+        """Make the next anchor, and take it in the place of what has been contributed. Whoever had
+        no microbatch of the step has contributed nothing, and keeps what is not averaged yet."""
         where, alpha = self.strategy.where(self.version), self._config.averaging.alpha
-        anchor, ahead, own = (
-            flat[where] for flat in (self._anchor, self._ahead, self.updated.masters)
-        )
-        kept = (own - ahead).mul_(alpha) if alpha else None
-        self.strategy.advance(anchor, mean, {name: row[where] for name, row in self._slots.items()})
+        rows = (self._anchor, self._ahead, self.updated.masters)
+        anchor, ahead, own = (row[where] for row in rows)
+        kept: Tensor | None = None
+        if self.version not in self._added:
+            kept, alpha = own - anchor - ahead, 0.0
+        elif alpha:
+            kept = (own - ahead).mul_(alpha)
+        slots = {name: row[where] for name, row in self._slots.items()}
+        self.strategy.advance(anchor, mean, slots)
         if kept is None:
             torch.add(anchor, ahead, out=own)
         else:
@@ -203,7 +209,7 @@ class Averaged(Weights):
         self._gradients_of(self.version).clear()
         self._contributions.pop(self.version, None)
         if added := self._added.pop(self.version, None):
-            self._replicas = self._config.batch.microbatches / max(1, added.counted)
+            self._replicas = self._config.batch.microbatches / added.counted
         self._ahead.zero_()
         self.version += 1
         self._is_behind = True

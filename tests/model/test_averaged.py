@@ -286,6 +286,23 @@ def test_ranges_that_take_turns_are_all_merged_when_each_has_had_its() -> None:
     assert not near(anchor(stages[0]), begun)
 
 
+def test_a_replica_without_a_microbatch_keeps_what_is_not_averaged_yet() -> None:
+    config = run("sparta", share=0.5, steps=9)
+    stages = [Stage(config, 0) for _ in range(2)]
+    second = stages[0]._weights.contribution_numel(0)
+    moved: Tensor | None = None
+    for step, busy in enumerate((stages, stages[:1], stages)):
+        for stage in busy:
+            compute(stage, step, range(busy.index(stage), MICROBATCHES, len(busy)))
+        if step == 1:
+            moved = (own(stages[1]) - anchor(stages[1]))[second:]
+        reduced = mean(config, stages)
+        assert stages[0].step(reduced, 1.0) == stages[1].step(reduced, 1.0)
+        if step == 1:
+            kept = (own(stages[1]) - anchor(stages[1]))[second:]
+            assert moved is not None and moved.any() and near(kept, moved)
+
+
 def test_a_replica_that_keeps_all_of_its_weights_never_merges() -> None:
     kept = train(run("async", alpha=1.0), steps=5)
     alone = train(run("lofi"), steps=5)
