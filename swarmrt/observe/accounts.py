@@ -5,7 +5,8 @@ versions have, dropped what was of a step that is skipped, in flight what is of 
 version has yet. A step that is done again, as the run went back, counts once.
 
 Where rounds are about a part of the parameters in turn, a replica that misses one before all have
-had their turn has lost what it moved in the others: what it had accumulated is applied in part.
+had their turn, or is taken back to a version by another trainer's epoch, has lost what it moved in
+the others: what it had accumulated is applied in part.
 """
 
 from __future__ import annotations

@@ -148,6 +148,12 @@ class _Commit:
     rosters: dict[int, Roster]  # by stage
     skipped: bool = False  # nothing was to be in it
 
+    def roster_in_epoch(self, stage: int) -> Roster:
+        """Return the roster of a stage, with replicas named by their epoch as well: another one
+        takes them back to the version."""
+        epoch = self.round >> 32
+        return tuple((PeerId(f"{epoch}:{peer}"), its) for peer, its in self.rosters.get(stage, ()))
+
 
 class _Trainer:
     """The decisions of the trainer, over all its incarnations."""
@@ -395,7 +401,7 @@ def _check_accounts(result: Audit, trainer: _Trainer) -> None:
     commits = trainer.commits.items()
     skipped = {version - 1 for version, commit in commits if commit.skipped}
     for stage in range(trainer.stages):
-        rosters = {version: commit.rosters.get(stage, ()) for version, commit in commits}
+        rosters = {version: commit.roster_in_epoch(stage) for version, commit in commits}
         how = (trainer.local_from, trainer.turns)
         account = trainer.accounts.of_stage(stage, rosters, skipped, *how)
         result.accounts.append(account)
