@@ -33,6 +33,10 @@ from swarmrt.model.pieces import most_rows
 from swarmrt.model.updating import LastMade, Updated
 from swarmrt.model.weight_gradients import Factors, WeightGradients
 
+WITHOUT_STATISTICS = (
+    ". Use layers without running statistics (LayerNorm or GroupNorm, not BatchNorm)"
+)
+
 
 class Graph(NamedTuple):
     """The graph that backward needs: autograd's hangs on `end`."""
@@ -416,8 +420,8 @@ class Stage:
         if self._fixed and (now := self._fixed_versions()) != self._fixed:
             name = next(name for name in now if now[name] != self._fixed.get(name))
             raise ModelError(
-                f"{self._kind}: forward changes the buffer {name}; replicas would disagree. "
-                "Use layers without running statistics (LayerNorm or GroupNorm, not BatchNorm)"
+                f"{self._kind}: forward changes the buffer {name}; replicas would disagree"
+                f"{WITHOUT_STATISTICS}"
             )
 
 
