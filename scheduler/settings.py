@@ -34,6 +34,7 @@ class PeerSettings(Recorded, frozen=True):
     wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
     update_bytes: int = 0  # of parameters and moments, as owners of parts give them
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
+    wiring: str = "iwrr"  # the policy
 
     @classmethod
     def of(
@@ -68,6 +69,7 @@ class PeerSettings(Recorded, frozen=True):
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
             is_spare=is_spare,
+            wiring=config.wiring.policy,
         )
 
 
@@ -102,6 +104,7 @@ class TrainerSettings(Recorded, frozen=True):
     state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
     fingerprint: str = ""  # of all that decides the weights; peers compare it
     told: tuple[StepTold, ...] = ()  # the last steps of the incarnation before
+    wiring: str = "iwrr"  # the policy
 
     @classmethod
     def of(
@@ -144,4 +147,5 @@ class TrainerSettings(Recorded, frozen=True):
             state_gradients=state_gradients,
             fingerprint=fingerprint,
             told=told,
+            wiring=config.wiring.policy,
         )

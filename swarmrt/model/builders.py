@@ -46,8 +46,8 @@ def look_in(folders: Iterable[Path]) -> None:
 
 
 def look_here(config: RunConfig) -> None:
-    """Have a builder in the user's own configuration found in the working folder too."""
-    if config.model.kind != BUILT_IN:
+    """Have code of the user's own that the configuration names found in the working folder too."""
+    if config.model.kind != BUILT_IN or ":" in config.wiring.policy:
         look_in([Path.cwd()])
 
 

@@ -30,7 +30,7 @@ class Outputs:
         self.retention = Retention(seat.settings.retain_bytes)
         self.agenda: Agenda[MicrobatchId] = Agenda("overdue")
         ties = random.Random(f"{seat.settings.seed} {seat.me}")  # senders do not all choose alike
-        self.next = Replicas(ties, seat.settings.record_ttl_s)
+        self.next = Replicas(ties, seat.settings.record_ttl_s, seat.settings.wiring)
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._stranded: dict[MicrobatchId, None] = {}  # outputs that no replica could take
         self._accept_time = Estimates()
@@ -108,7 +108,7 @@ class Outputs:
 
     def accepted(self, sender: PeerId, message: Accepted, now: float) -> list[Instruction]:
         """Wait no more for the answer of whom an output was pushed to."""
-        self.next.wiring.observe(sender, message.service_s, message.backlog_s)
+        self.next.wiring.estimates.observe(sender, message.service_s, message.backlog_s)
         task = self._tasks.get(message.work.microbatch)
         if task is None:
             return []
@@ -127,12 +127,12 @@ class Outputs:
         """Take note that another attempt comes: of what was handed on, and taken, nothing has come
         back."""
         if task.accepted and task.is_wanted and task.pushed_to is not None:
-            self.next.wiring.never_came(task.pushed_to)
+            self.next.wiring.estimates.never_came(task.pushed_to)
 
     def came_back(self, task: Task, sender: PeerId, now: float) -> None:
         """Take note of the gradient of an output, the first sign of whoever it was handed to."""
         if task.is_wanted and task.pushed_to == sender:
-            self.next.wiring.came_back(sender, task.pushed_at, now)
+            self.next.wiring.estimates.came_back(sender, task.pushed_at, now)
         task.came_back()
 
     # ------------------------------------------------------------------ claims

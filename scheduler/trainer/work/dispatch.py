@@ -19,6 +19,7 @@ from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate
 from swarmrt.scheduler.timing.times import CLAIM_S, REWIRE_S
 from swarmrt.scheduler.trainer.work.window import Window
+from swarmrt.scheduler.wiring.policy import BUILT_IN, policy_of
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
 SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
@@ -45,8 +46,8 @@ class Flight:
 
 
 class Dispatch:
-    def __init__(self, seed: int) -> None:
-        self.wiring = Wiring(random.Random(seed))
+    def __init__(self, seed: int, policy: str = BUILT_IN) -> None:
+        self.wiring = Wiring(random.Random(seed), make_policy=policy_of(policy))
         self._pending: OrderedDict[MicrobatchId, None] = OrderedDict()  # the first goes next
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
@@ -110,7 +111,7 @@ class Dispatch:
 
     def accepted(self, peer: SeatId, message: Accepted) -> None:
         """A replica of stage 0 has taken a microbatch."""
-        self.wiring.observe(peer, message.service_s, message.backlog_s)
+        self.wiring.estimates.observe(peer, message.service_s, message.backlog_s)
         flight = self._flights.get(message.work.microbatch)
         if flight is not None and (flight.attempt, flight.peer) == (message.work.attempt, peer):
             flight.accepted = True
@@ -213,7 +214,7 @@ class Dispatch:
         if flight is None or flight.claimed or microbatch in self._pending:
             return False
         flight.retries += 1
-        self.wiring.never_came(flight.peer)
+        self.wiring.estimates.never_came(flight.peer)
         self._goes_next(microbatch)
         return True
 
@@ -224,7 +225,7 @@ class Dispatch:
         if flight is None or flight.claimed:
             return
         if flight.peer == first:
-            self.wiring.came_back(first, flight.sent_at, now)
+            self.wiring.estimates.came_back(first, flight.sent_at, now)
         if flight.attempt == 1 and flight.sent_at >= since:
             self._claim_time.add_answer(now - flight.sent_at, flight.claim_s)
         flight.claimed = True
@@ -235,7 +236,7 @@ class Dispatch:
         flight = self._flights.get(microbatch)
         if flight is not None:
             if not flight.claimed:  # a held-out one ends without a claim
-                self.wiring.came_back(flight.peer, flight.sent_at, now)
+                self.wiring.estimates.came_back(flight.peer, flight.sent_at, now)
             self.window.landed(len(self._flights), more=bool(self._pending))
             del self._flights[microbatch]
         self._pending.pop(microbatch, None)
