@@ -10,6 +10,7 @@ Rules:
   Where there are other senders it may be four times as fast as the others by its own word.
 - Of whom nothing comes is charged twice as much each time.
 - Where the link is slower than the replica, the link counts.
+- No replica is charged more than 64 times what others are: so that it is seen when it recovers.
 """
 
 from __future__ import annotations
@@ -134,11 +135,12 @@ class Estimates:
             known.transfer.answered(frame_bytes, pushed_at, now)
 
     def unanswered(self, seat: SeatId, frame_bytes: int, waited_s: float) -> None:
-        """Take note that a frame was not answered in its time."""
+        """Take note that a frame was not answered in its time. It may just be lost: the replica is
+        charged for what was waited for, but no more than twice what it was."""
         known = self._learning(seat)
         if known is not None:
             self.frame_bytes = frame_bytes
-            known.transfer.unanswered(frame_bytes, waited_s)
+            known.transfer.takes(frame_bytes, min(waited_s, 2 * self.expected_s(seat)))
 
     def queue_forgotten(self, seat: SeatId) -> None:
         """Forget the state of a queue of which there is no more news."""

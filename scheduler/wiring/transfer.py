@@ -36,7 +36,7 @@ class Transfer:
             self.s_per_byte.mean_s = min(self.s_per_byte.mean_s, most)
         self.pushed_at, self.answered_at = pushed_at, now
 
-    def unanswered(self, frame_bytes: int, waited_s: float) -> None:
-        """Take note that a frame was waited for in vain."""
-        if frame_bytes > 0 and waited_s / frame_bytes > self.s_per_byte.mean_s:
-            self.s_per_byte.add(waited_s / frame_bytes)
+    def takes(self, frame_bytes: int, least_s: float) -> None:
+        """Take note that a frame takes at least so long: it was waited for in vain."""
+        if frame_bytes > 0:
+            self.s_per_byte.mean_s = max(self.s_per_byte.mean_s, least_s / frame_bytes)

@@ -41,6 +41,7 @@ class Outputs:
         self.retention.clear()
         self.agenda.clear()
         self._stranded.clear()
+        self.next.wiring.clear()
 
     def drop(self, task: Task) -> Forget:
         """Drop it: it is not needed here any more."""
@@ -48,6 +49,7 @@ class Outputs:
         self._not_awaited(task)
         self.retention.forget(task.microbatch)
         self.agenda.cancel(task.microbatch)
+        self.next.wiring.over(task.microbatch)
         return Forget(task.microbatch)
 
     # ------------------------------------------------------------------ handing them on
@@ -58,7 +60,7 @@ class Outputs:
 
     def push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
-        task.push(self.next.wiring.choose(now))
+        task.push(self.next.wiring.choose(now, task.microbatch))
         if task.pushed_to is None:
             is_first = not self._stranded and len(self.next.wiring)
             self._stranded[task.microbatch] = None
@@ -115,6 +117,7 @@ class Outputs:
         if (answered := task.push_answered(sender)) is not None:
             pushed_at, patience_s = answered  # a late one: too little was expected of its link
             self._accept_time.add_answer(sender, now - pushed_at, patience_s)
+            self.next.wiring.estimates.answered(sender, task.output_bytes, pushed_at, now)
         if task.pushed_to != sender or task.accepted:
             return []
         task.taken()
@@ -133,6 +136,7 @@ class Outputs:
         """Take note of the gradient of an output, the first sign of whoever it was handed to."""
         if task.is_wanted and task.pushed_to == sender:
             self.next.wiring.estimates.came_back(sender, task.pushed_at, now)
+            self.next.wiring.over(task.microbatch)
         task.came_back()
 
     # ------------------------------------------------------------------ claims
@@ -179,5 +183,6 @@ class Outputs:
         if late is None or task.accepted:
             return []
         patience_s = self._accept_time.patience_s(late, ANSWER_S)
+        self.next.wiring.estimates.unanswered(late, task.output_bytes, now - task.pushed_at)
         self.next.refused(late, 0.0, now + patience_s)
         return self.repush(late, microbatch, now)

@@ -69,24 +69,28 @@ class Dispatch:
             return microbatch.commits_in != step or (but_held_out and microbatch.held_out)
 
         self._pending = OrderedDict((mb, None) for mb in self._pending if stays(mb))
-        self._flights = {mb: flight for mb, flight in self._flights.items() if stays(mb)}
+        for microbatch in [mb for mb in self._flights if not stays(mb)]:
+            del self._flights[microbatch]
+            self.wiring.over(microbatch)
         self._attempts = {mb: number for mb, number in self._attempts.items() if stays(mb)}
 
     def clear(self) -> None:
         self._pending.clear()
         self._flights.clear()
         self._attempts.clear()
+        self.wiring.clear()
 
     def fill(self, epoch: int, overdue: Agenda[Late], now: float, work_s: float) -> list[Send]:
         """Send while the window has room. The work of a step takes about `work_s`."""
         sends: list[Send] = []
         while self.has_room:
-            peer = self.wiring.choose(now)
+            microbatch = next(iter(self._pending))
+            peer = self.wiring.choose(now, microbatch)
             if peer is None:
                 if len(self.wiring) and WAKE not in overdue:
                     overdue.set(WAKE, now + REWIRE_S)
                 return sends
-            microbatch = self._pending.popitem(last=False)[0]
+            del self._pending[microbatch]
             flight = self._send(microbatch, peer, now)
             flight.claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), work_s)
             flight.due_at = now + SLACK * flight.claim_s
@@ -239,6 +243,7 @@ class Dispatch:
                 self.wiring.estimates.came_back(flight.peer, flight.sent_at, now)
             self.window.landed(len(self._flights), more=bool(self._pending))
             del self._flights[microbatch]
+            self.wiring.over(microbatch)
         self._pending.pop(microbatch, None)
 
     def _goes_next(self, microbatch: MicrobatchId) -> None:
