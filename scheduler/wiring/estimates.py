@@ -2,8 +2,8 @@
 
 Rules:
 - What is known of a seat stays while it is absent; not the state of its queue.
-- A replica that has computed nothing for this sender is taken at its word of itself, as the trainer
-  passes it on; without one it takes as long as the others.
+- A replica that has answered nothing yet is taken at its word of itself, as the trainer passes it
+  on, up to four times as fast as the others; without one it takes as long as they do.
 - What a replica says of its speed is not enough. A sender sees when something comes of what it has
   handed over, and how far apart that is; who says less than half of it is charged that half, or
   what the others say if that is less: where another stage is the slowest, that is what is measured.
@@ -161,9 +161,11 @@ class Estimates:
         """Return the expected seconds of one microbatch; an unproven replica's are the median of
         the others."""
         known = self._known[seat]
-        said_s = known.service.mean_s or known.prior_s
+        said_s = known.said_s
         if not said_s:
             return self.usual_s(UNKNOWN_S) * (1 << known.missed)
+        if not known.service.samples:
+            said_s = max(said_s, self._said.without(said_s, 0.0) / TIMES_AS_FAST)
         least_s = known.measured.mean_s / 2
         if said_s < least_s:
             usual_s = self._said.without(known.said_s, math.inf)

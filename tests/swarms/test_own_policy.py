@@ -48,6 +48,8 @@ def test_local_swarm_is_wired_by_a_class_in_the_working_folder(tmp_path: Path) -
 
 
 def test_a_class_that_is_not_there_is_said_before_anything_begins(tmp_path: Path) -> None:
-    done = swarmrt("local", "--set", "wiring.policy=no_such_module:Policy", cwd=tmp_path)
+    source = tmp_path / "run.toml"
+    source.write_text("")
+    done = swarmrt("local", source, "--set", "wiring.policy=no_such_module:Policy", cwd=tmp_path)
     assert done.returncode == 2
     assert "wiring.policy no_such_module:Policy: cannot import no_such_module" in done.stderr

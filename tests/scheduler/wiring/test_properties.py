@@ -27,8 +27,10 @@ def wiring_of(services_s: list[float], seed: int) -> tuple[Wiring, dict[SeatId, 
 
 @given(services, seeds)
 def test_shares_follow_speeds(services_s: list[float], seed: int) -> None:
-    """After any number of choices nobody is more than one microbatch of his from his share."""
+    """From some choice on, nobody is more than one microbatch of his from his share, ever."""
     wiring, service_s = wiring_of(services_s, seed)
+    for _ in range(1000):  # where each begins is drawn
+        wiring.choose(0.0)
     given = Counter(wiring.choose(0.0) for _ in range(200))
     handed_s = {seat: given[seat] * service_s[seat] for seat in service_s}
     for one in service_s:
@@ -91,6 +93,14 @@ def test_an_unproven_replica_is_taken_at_its_word() -> None:
     assert 78 <= chosen.count(SeatId("fast")) <= 82
     wiring.estimates.observe(SeatId("fast"), 0.4)
     assert wiring.estimates.expected_s(SeatId("fast")) == 0.4, "what it does counts for more"
+
+
+def test_who_says_that_it_takes_no_time_does_not_get_all_work() -> None:
+    wiring = Wiring(random.Random(0))
+    for number in range(4):
+        wiring.add(SeatId(f"p{number}"), 0.1)
+    wiring.add(SeatId("liar"), 1e-9)
+    assert [wiring.choose(0.0) for _ in range(100)].count(SeatId("liar")) <= 52
 
 
 def test_who_was_charged_before_anything_was_known_does_not_wait_for_many_rounds() -> None:
