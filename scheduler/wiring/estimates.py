@@ -154,14 +154,16 @@ class Estimates:
         """Return what one more microbatch costs: expected seconds, more of them where its queue is
         longer than the others', and fewer where it is shorter. Estimates are some percent off, and
         shares that are would lengthen one queue until another replica has nothing to do."""
-        expected_s = self.expected_s(seat)
-        return expected_s * (1 + self._lean(self._known[seat], expected_s))
+        expected_s, known = self.expected_s(seat), self._known[seat]
+        if known.backlog_s is None:
+            return expected_s
+        return expected_s * (1 + self._lean(known.backlog_s, expected_s))
 
     def expected_s(self, seat: SeatId) -> float:
         """Return the expected seconds of one microbatch; an unproven replica's are the median of
         the others."""
         known = self._known[seat]
-        said_s = known.said_s
+        said_s = known.service.mean_s or known.prior_s
         if not said_s:
             return self.usual_s(UNKNOWN_S) * (1 << known.missed)
         if not known.service.samples:
@@ -172,9 +174,12 @@ class Estimates:
             said_s = max(said_s, min(least_s, usual_s / self._believed))
         if known.missed:  # what it has said so far is worth nothing
             said_s = max(said_s, self._said.without(known.said_s, said_s))
+        charged_s = said_s * (1 << known.missed)
         link_s = known.transfer.s_per_byte.mean_s * self.frame_bytes
+        if link_s <= charged_s:
+            return charged_s
         most_s = max(said_s, self.usual_s()) * (1 << MOST_MISSED)
-        return max(said_s * (1 << known.missed), min(link_s, most_s))
+        return max(charged_s, min(link_s, most_s))
 
     def usual_s(self, unknown_s: float = 0.0) -> float:
         """Return the median of what replicas say that a microbatch takes."""
@@ -184,12 +189,10 @@ class Estimates:
         """Return the seconds of work that waited at it, by its last answer; None if not known."""
         return self._known[seat].backlog_s
 
-    def _lean(self, known: Known, expected_s: float) -> float:
+    def _lean(self, backlog_s: float, expected_s: float) -> float:
         """Return what it is charged more or less, as a share, for its queue to come to the mean."""
-        if known.backlog_s is None:
-            return 0.0
         even_out_s = max(EVEN_OUT_S, EVEN_OUT_MICROBATCHES * expected_s)
-        lean = (known.backlog_s - self._backlogs_s / self._backlogs) / even_out_s
+        lean = (backlog_s - self._backlogs_s / self._backlogs) / even_out_s
         return min(MOST_LEAN, max(-MOST_LEAN, lean))
 
     def _learning(self, seat: SeatId) -> Known | None:

@@ -56,7 +56,8 @@ class Interleaved:
             entry = heapq.heappop(heap)
             seat = entry[2]
             if entries.get(seat) is entry:
-                self._lowest_s = max(self._lowest_s, entry[0])
+                if entry[0] > self._lowest_s:
+                    self._lowest_s = entry[0]
                 self._push(seat, entry[0] + self._estimates.cost_s(seat))
                 return seat
         return None

@@ -37,12 +37,15 @@ class Blocked:
 
 
 class Held:
-    """Microbatches that were given to seats, of which some can hold only so many."""
+    """Microbatches that were given to seats which can hold only so many."""
 
     def __init__(self) -> None:
         self._most: dict[SeatId, int] = {}
         self._given: dict[Hashable, SeatId] = {}
         self._count: dict[SeatId, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._given)
 
     def limit(self, seat: SeatId, capacity: int) -> None:
         """Let it hold so many; 0 for as many as there are."""
@@ -55,6 +58,9 @@ class Held:
         return seat in self._most and self._count.get(seat, 0) >= self._most[seat]
 
     def give(self, what: Hashable, seat: SeatId) -> None:
+        """Count it, if the seat has a limit."""
+        if seat not in self._most:
+            return
         self._given[what] = seat
         self._count[seat] = self._count.get(seat, 0) + 1
 

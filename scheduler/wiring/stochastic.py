@@ -90,7 +90,7 @@ class Wiring:
         `what` names it, where replicas can only hold so many: until it is `over`, or chosen for
         again, it counts there.
         """
-        if what is not None:
+        if len(self._held):
             self.over(what)
         if not self._subset.is_all:
             self._change(self._subset.renewed(now))
