@@ -18,7 +18,7 @@ import random
 
 from swarmrt.ids import SeatId
 
-LEAST = 24  # replicas that a sender uses, and senders that use a replica
+LEAST = 32  # replicas that a sender uses, and senders that use a replica
 RENEW_S = 10.0  # between two replicas that are exchanged
 
 Change = tuple[SeatId | None, SeatId | None]  # who is used from now on, who no more

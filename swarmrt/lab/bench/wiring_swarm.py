@@ -12,7 +12,7 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from swarmrt.ids import SeatId
@@ -59,6 +59,7 @@ class Replica:
         self.stranded: deque[Microbatch] = deque()  # nobody could take them
         self.is_busy = False
         self.held = self.most_held = 0
+        self.computed = 0.0  # microbatches
         self.forward_s = self.backward_s = 0.0  # as it has measured
 
     @property
@@ -68,6 +69,11 @@ class Replica:
     @property
     def backlog_s(self) -> float:
         return len(self.forwards) * self.forward_s + len(self.backwards) * self.backward_s
+
+
+def rate_of(stage: Sequence[Replica]) -> float:
+    """Return how many microbatches a second a stage could do."""
+    return sum(1 / replica.service_s for replica in stage)
 
 
 class Wired:
@@ -83,6 +89,7 @@ class Wired:
             [self._replica(stage, number) for number in range(swarm.replicas)]
             for stage in range(swarm.stages)
         ]
+        self._poorest = min(self.stages, key=rate_of)
         self.trainer = Replica(TRAINER, 0.0, self._wiring(TRAINER, is_only_sender=True))
         senders = [[self.trainer], *self.stages]
         for givers, takers in zip(senders, self.stages, strict=False):
@@ -109,16 +116,23 @@ class Wired:
     @property
     def capacity_per_s(self) -> float:
         """Return how many microbatches a second the poorest stage could do."""
-        return min(sum(1 / replica.service_s for replica in stage) for stage in self.stages)
+        return rate_of(self._poorest)
 
-    def share(self, seconds: float) -> float:
-        """Go on for so long; return which share of its capacity the swarm came to meanwhile."""
-        until, before = self.now + seconds, self.landed
+    @property
+    def computed(self) -> float:
+        """Return how many microbatches the poorest stage has computed."""
+        return sum(replica.computed for replica in self._poorest)
+
+    def shares(self, seconds: float) -> tuple[float, float]:
+        """Go on for so long; return which shares of its capacity have landed and were computed
+        meanwhile. At first what is computed is on its way."""
+        until, landed, computed = self.now + seconds, self.landed, self.computed
         while self._events and self._events[0][0] <= until:
             self.now, _, happens = heapq.heappop(self._events)
             happens()
         self.now = until
-        return (self.landed - before) / (self.capacity_per_s * seconds)
+        possible = self.capacity_per_s * seconds
+        return (self.landed - landed) / possible, (self.computed - computed) / possible
 
     def _after(self, seconds: float, happens: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._order), happens))
@@ -194,6 +208,7 @@ class Wired:
 
     def _forward_done(self, replica: Replica, microbatch: Microbatch, seconds: float) -> None:
         replica.is_busy, replica.forward_s = False, seconds
+        replica.computed += FORWARD_SHARE
         if len(microbatch.route) < self.swarm.stages:
             self._push(replica, microbatch)
         else:
@@ -204,6 +219,7 @@ class Wired:
 
     def _backward_done(self, replica: Replica, microbatch: Microbatch, seconds: float) -> None:
         replica.is_busy, replica.backward_s = False, seconds
+        replica.computed += 1 - FORWARD_SHARE
         replica.held -= 1
         microbatch.route.pop()
         pushed_at = microbatch.pushed_at.pop()
