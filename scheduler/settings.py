@@ -34,6 +34,7 @@ class PeerSettings(Recorded, frozen=True):
     wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
     update_bytes: int = 0  # of parameters and moments, as owners of parts give them
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
+    wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
 
     @property
@@ -74,6 +75,7 @@ class PeerSettings(Recorded, frozen=True):
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
             is_spare=is_spare,
+            wiring=config.wiring.policy,
             local_from=_local_from(config),
         )
 
@@ -109,6 +111,7 @@ class TrainerSettings(Recorded, frozen=True):
     state_gradients: float = 3.0  # gradients' worth of bytes that parameters and moments take
     fingerprint: str = ""  # of all that decides the weights; peers compare it
     told: tuple[StepTold, ...] = ()  # the last steps of the incarnation before
+    wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
     turns: int = 1  # rounds until every parameter was in one
 
@@ -159,6 +162,7 @@ class TrainerSettings(Recorded, frozen=True):
             state_gradients=state_gradients,
             fingerprint=fingerprint,
             told=told,
+            wiring=config.wiring.policy,
             local_from=_local_from(config),
             turns=turns,
         )

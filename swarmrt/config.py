@@ -322,6 +322,24 @@ class Links(Section):
         return self
 
 
+class Wiring(Section):
+    """The choice of the replica that gets the next microbatch."""
+
+    policy: str = Field(
+        "iwrr",
+        max_length=200,
+        description='"iwrr" (interleaved weighted round-robin), or your own "pkg.module:Class"',
+    )
+
+    @model_validator(mode="after")
+    def _policy_has_a_name(self) -> Self:
+        if self.policy != "iwrr" and not BUILDER_NAME.fullmatch(self.policy):
+            raise ValueError(
+                f'wiring.policy {self.policy!r} is neither "iwrr" nor "package.module:Class"'
+            )
+        return self
+
+
 class Checkpoint(Section):
     every_steps: int = Field(50, ge=0, description="0 writes only the one after the last step")
     keep: Positive = Field(2, description="newest checkpoints kept")
@@ -340,6 +358,7 @@ class RunConfig(Section):
     averaging: Averaging = Field(default_factory=Averaging)  # type: ignore[arg-type]
     evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
     links: Links = Field(default_factory=Links)  # type: ignore[arg-type]
+    wiring: Wiring = Field(default_factory=Wiring)  # type: ignore[arg-type]
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)  # type: ignore[arg-type]
 
     @model_validator(mode="after")

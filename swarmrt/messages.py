@@ -212,6 +212,7 @@ class Standing(MessageBase, frozen=True):
     stage: int
     peer: SeatId
     serving: bool
+    service_s: float = 0.0  # of a forward and backward there, by its own word; 0 unknown
 
 
 class Prepare(MessageBase, frozen=True):

@@ -82,7 +82,7 @@ class Hearing:
             case Accepted():
                 run.dispatch.accepted(peer, message)
             case Busy(work, service_s):
-                run.dispatch.wiring.observe(peer, service_s)
+                run.dispatch.wiring.estimates.observe(peer, service_s)
                 run.dispatch.refused(peer, work, now + max(REWIRE_S, service_s))
             case Stale(work):
                 run.dispatch.refused(peer, work, now + REWIRE_S)

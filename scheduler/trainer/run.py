@@ -46,7 +46,7 @@ class Run(Course):
         # what is worked on
         self.books = Books(settings.microbatches, self.num_stages)
         self.books.open(self.version)
-        self.dispatch = Dispatch(settings.seed)
+        self.dispatch = Dispatch(settings.seed, settings.wiring)
         self.receipts = Receipts(self.agenda)
         self.evaluation = Evaluation(self.version, 0)
         self.saving = Saving(settings.start_version, self.digests)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 from swarmrt.ids import SeatId
+from swarmrt.scheduler.wiring.policy import BUILT_IN, policy_of
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
 
@@ -35,8 +36,8 @@ class Replicas:
     """The replicas of the next stage. Only whom the trainer vouches for, in this epoch, is given
     work."""
 
-    def __init__(self, rng: random.Random, record_ttl_s: float) -> None:
-        self.wiring = Wiring(rng, is_only_sender=False)
+    def __init__(self, rng: random.Random, record_ttl_s: float, policy: str = BUILT_IN) -> None:
+        self.wiring = Wiring(rng, is_only_sender=False, make_policy=policy_of(policy))
         self._absent = Absent(record_ttl_s)
         self._vouched: dict[SeatId, None] = {}
 
@@ -47,14 +48,14 @@ class Replicas:
     def __iter__(self) -> Iterator[SeatId]:
         return iter(self._vouched)
 
-    def vouch(self, peer: SeatId, now: float) -> None:
-        """The trainer says that it takes work. Where that is no news, and the link to it has just
-        broken, it is not tried again yet."""
+    def vouch(self, peer: SeatId, now: float, service_s: float = 0.0) -> None:
+        """The trainer says that it takes work, and what it says of itself. Where that is no news,
+        and the link to it has just broken, it is not tried again yet."""
         if peer not in self._vouched:
             self._vouched[peer] = None
             self._absent.discard(peer)
         if self._absent.without((peer,), now):
-            self.wiring.add(peer)
+            self.wiring.add(peer, service_s)
 
     def fenced(self, peer: SeatId) -> None:
         """The trainer says that nothing is to be had from it."""
@@ -74,5 +75,5 @@ class Replicas:
 
     def refused(self, peer: SeatId, service_s: float, until: float) -> None:
         """Give nothing more until then to a replica that did not take work."""
-        self.wiring.observe(peer, service_s)
+        self.wiring.estimates.observe(peer, service_s)
         self.wiring.block(peer, until)

@@ -1,202 +1,174 @@
 """Stochastic wiring: which replica of the next stage gets the next microbatch.
 
-Interleaved weighted round-robin (Ryabinin et al. 2023, "SWARM parallelism", section 3.2): each
-replica has an account of expected seconds handed to it; the next microbatch goes to the lowest
-account, which is charged at once. Over time every replica gets work in proportion to its rate.
-Ours enters a newcomer at the median account rather than at the top of the queue, and draws ties
-from a seeded generator. And it leans on the queues: estimates are some percent off, and shares that
-are would lengthen one replica's queue until another has nothing to do. So a replica that says that
-its queue is longer than the others' is charged more, and one with a shorter queue less.
-
-What a replica says of its speed is not enough. A sender sees when something comes of what it has
-handed over, and how far apart that is; who says less than half of it is charged that half, or what
-the others say if that is less: where another stage is the slowest, that is what is measured. Where
-there are other senders it may be four times as fast as the others by its own word. Of whom nothing
-comes is charged twice as much each time.
+A sender's estimates say what a microbatch costs where. Its subset says which replicas it uses, and
+limits say which of these can take work now. Among those that can, the policy chooses.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
 import random
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable
 
+from swarmrt.errors import RunError
 from swarmrt.ids import SeatId
-from swarmrt.scheduler.timing.estimate import Estimate
+from swarmrt.scheduler.wiring.estimates import Estimates
+from swarmrt.scheduler.wiring.iwrr import Interleaved
+from swarmrt.scheduler.wiring.limits import Blocked, Held
+from swarmrt.scheduler.wiring.policy import MakePolicy
+from swarmrt.scheduler.wiring.subset import Change, Subset
 
-EVEN_OUT_S = 2.0  # in which queues come to be equal; longer than news of them take
-EVEN_OUT_MICROBATCHES = 8  # and not in fewer of them, if they take long
-MOST_LEAN = 0.5  # of a charge: all replicas go on getting work, and are heard of
-TIMES_AS_FAST = 4  # as the others a replica may be, by its own word, beside other senders
-MOST_MISSED = 6  # doublings of a charge: one in 64 shows that it works again
-MOST_S = 1e6  # that a replica may say: sums of greater ones lose the small ones
-
-
-@dataclass(slots=True)
-class Replica:
-    """The facts that are known of one replica."""
-
-    account_s: float
-    tie: float
-    service: Estimate = field(default_factory=Estimate)
-    backlog_s: float | None = None  # by its last answer
-    blocked_until: float = 0.0
-    measured: Estimate = field(default_factory=Estimate)  # between signs of its work
-    sign_at: float = 0.0  # the newest
-    missed: int = 0  # microbatches of which nothing came, less those of which something did
+MOST_WOKEN = 8  # in one choice, while others can take work: it takes no longer then
+MOST_EXCHANGED = 8  # replicas that nothing can be given to, in one choice
 
 
 class Wiring:
-    """The replicas of one stage, as seen from one sender. O(log n) a choice."""
+    """The replicas of one stage, as seen from one sender."""
 
-    def __init__(self, rng: random.Random, *, is_only_sender: bool = True) -> None:
-        """Who is one of several senders sees only a part of what the replicas do."""
-        self._rng = rng
-        self._believed = 1 if is_only_sender else TIMES_AS_FAST
-        self._replicas: dict[SeatId, Replica] = {}
-        self._heap: list[tuple[float, float, SeatId]] = []
-        self._backlogs = 0  # replicas whose backlog is known
-        self._backlogs_s = 0.0  # their sum
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        is_only_sender: bool = True,
+        make_policy: MakePolicy = Interleaved,
+    ) -> None:
+        self.estimates = Estimates(is_only_sender=is_only_sender)
+        self._policy = make_policy(self.estimates, rng)
+        self._subset, self._blocked, self._held = Subset(rng), Blocked(), Held()
+        self._seats: dict[SeatId, bool] = {}  # and whether the policy may choose it
 
     def __len__(self) -> int:
-        return len(self._replicas)
+        return len(self._seats)
 
-    def __contains__(self, peer: SeatId) -> bool:
-        return peer in self._replicas
+    def __contains__(self, seat: SeatId) -> bool:
+        return seat in self._seats
 
     @property
     def peers(self) -> tuple[SeatId, ...]:
-        return tuple(self._replicas)
+        return tuple(self._seats)
 
-    def set_peers(self, peers: Iterable[SeatId]) -> None:
+    # ------------------------------------------------------------------ who is there
+
+    def set_peers(self, seats: Iterable[SeatId]) -> None:
         """Exactly these serve the stage now."""
-        wanted = sorted(set(peers))
-        for peer in [known for known in self._replicas if known not in wanted]:
-            self.remove(peer)
-        for peer in wanted:
-            self.add(peer)
+        wanted = dict.fromkeys(sorted(seats))
+        for seat in [known for known in self._seats if known not in wanted]:
+            self.remove(seat)
+        for seat in wanted:
+            self.add(seat)
 
-    def add(self, peer: SeatId) -> None:
-        if peer in self._replicas:
-            return
-        accounts = [replica.account_s for replica in self._replicas.values()]
-        account_s = statistics.median(accounts) if accounts else 0.0
-        self._replicas[peer] = Replica(account_s, self._rng.random())
-        self._push(peer)
+    def add(self, seat: SeatId, service_s: float = 0.0) -> None:
+        """A replica serves the stage, perhaps again. It says that a microbatch takes it so long; 0
+        for nothing."""
+        is_new = seat not in self._seats
+        if is_new:
+            self._seats[seat] = False
+            self.estimates.came(seat)
+        self.estimates.says_of_itself(seat, service_s)
+        if is_new:
+            self._change(self._subset.add(seat))
 
-    def remove(self, peer: SeatId) -> None:
-        self._set_backlog(peer, None)
-        self._replicas.pop(peer, None)  # its heap entry is skipped when it comes up
+    def remove(self, seat: SeatId) -> None:
+        if seat in self._seats:
+            if self._seats[seat]:
+                self._policy.remove(seat)
+            del self._seats[seat]
+            self._blocked.forget(seat)
+            self._held.limit(seat, 0)
+            self.estimates.went(seat)
+            self._change(self._subset.remove(seat))
 
-    def choose(self, now: float) -> SeatId | None:
-        """The replica for one more microbatch, charged for it; None if none can take work."""
-        blocked: list[tuple[float, float, SeatId]] = []
-        chosen = None
-        while self._heap and chosen is None:
-            entry = heapq.heappop(self._heap)
-            replica = self._replicas.get(entry[2])
-            if replica is None or entry[:2] != (replica.account_s, replica.tie):
-                continue  # gone, or charged since
-            if replica.blocked_until > now:
-                blocked.append(entry)
-            else:
-                chosen = entry[2]
-        for entry in blocked:
-            heapq.heappush(self._heap, entry)
-        if chosen is not None:
-            self._charge(chosen)
+    def one_of(self, senders: int) -> None:
+        """Take note of how many senders there are, with this one: with many, each uses a part of
+        the replicas."""
+        self._change(self._subset.one_of(senders))
+
+    # ------------------------------------------------------------------ choosing
+
+    def choose(self, now: float, what: Hashable = None) -> SeatId | None:
+        """Return the replica for one more microbatch; None if none can take work.
+
+        `what` names it, where replicas can only hold so many: until it is `over`, or chosen for
+        again, it counts there.
+        """
+        if len(self._held):
+            self.over(what)
+        if not self._subset.is_all:
+            self._change(self._subset.renewed(now))
+        woken = 0
+        while woken < MOST_WOKEN and (seat := self._blocked.next_over(now)) is not None:
+            self._look_at(seat)
+            woken += 1
+        chosen = self._policy.choose(now)
+        if chosen is None:
+            chosen = self._choose_elsewhere(now)
+        if chosen is None:
+            return None
+        if not self._seats.get(chosen):
+            policy = type(self._policy).__name__
+            raise RunError(f"wiring.policy: {policy} chose {chosen}, which may take no work now")
+        if what is not None:
+            self._held.give(what, chosen)
+            if self._held.is_full(chosen):
+                self._look_at(chosen)
         return chosen
 
-    def observe(self, peer: SeatId, service_s: float, backlog_s: float | None = None) -> None:
-        """The replica says that a microbatch takes it so long, and that so much work waits."""
-        replica = self._replicas.get(peer)
-        if replica is not None and 0 < service_s <= MOST_S:
-            replica.service.add(service_s)
-            is_backlog = backlog_s is not None and 0 <= backlog_s <= MOST_S
-            self._set_backlog(peer, backlog_s if is_backlog else None)
+    def _choose_elsewhere(self, now: float) -> SeatId | None:
+        """Return one that has only now come to be among those that can take work."""
+        while (seat := self._blocked.next_over(now)) is not None:
+            self._look_at(seat)
+        chosen = self._policy.choose(now)
+        tries = 0 if self._subset.is_all else MOST_EXCHANGED
+        while chosen is None and tries:
+            self._change(self._subset.exchange())
+            chosen, tries = self._policy.choose(now), tries - 1
+        return chosen
 
-    def came_back(self, peer: SeatId, pushed_at: float, now: float) -> None:
-        """The first sign of a microbatch since it was handed to the replica."""
-        replica = self._replicas.get(peer)
-        if replica is None:
-            return
-        replica.measured.add(max(0.0, now - max(pushed_at, replica.sign_at)))
-        replica.sign_at = now
-        replica.missed = max(0, replica.missed - 1)
+    def over(self, what: Hashable) -> None:
+        """A microbatch is not held any more where it was given."""
+        seat = self._held.over(what)
+        if seat is not None:
+            self._look_at(seat)
 
-    def never_came(self, peer: SeatId) -> None:
-        """A microbatch that was handed to the replica is long overdue."""
-        replica = self._replicas.get(peer)
-        if replica is not None:
-            replica.missed = min(replica.missed + 1, MOST_MISSED)
+    def clear(self) -> None:
+        """Nothing is held any more of what was given to anybody."""
+        for seat in self._held.clear():
+            self._look_at(seat)
 
-    def block(self, peer: SeatId, until: float) -> None:
+    def block(self, seat: SeatId, until: float) -> None:
         """The replica refused work or could not be reached: nothing more for it until then."""
-        if peer in self._replicas:
-            self._replicas[peer].blocked_until = until
+        if seat in self._seats:
+            self._blocked.block(seat, until)
+            self._look_at(seat)
 
-    def expected_s(self, peer: SeatId) -> float:
-        """Expected seconds of one microbatch; an unproven replica's is the median of the proven."""
-        replica = self._replicas[peer]
-        if not replica.service.samples:
-            return self._median_of_others(peer, 1.0) * (1 << replica.missed)
-        said_s, least_s = replica.service.mean_s, replica.measured.mean_s / 2
-        if said_s < least_s:
-            usual_s = self._median_of_others(peer, math.inf)
-            said_s = max(said_s, min(least_s, usual_s / self._believed))
-        if replica.missed:  # what it has said so far is worth nothing
-            said_s = max(said_s, self._median_of_others(peer, said_s))
-        return said_s * (1 << replica.missed)
+    def limit(self, seat: SeatId, capacity: int) -> None:
+        """The replica can hold so many microbatches; 0 for as many as there are."""
+        self._held.limit(seat, capacity)
+        self._look_at(seat)
 
-    def _median_of_others(self, peer: SeatId, unknown_s: float) -> float:
-        """Return the median of what the others say that a microbatch takes."""
-        proven = [
-            other.service.mean_s
-            for its_peer, other in self._replicas.items()
-            if its_peer != peer and other.service.samples
-        ]
-        return statistics.median(proven) if proven else unknown_s
+    def _change(self, changes: list[Change]) -> None:
+        for comes, goes in changes:
+            if goes is not None:
+                self.estimates.queue_forgotten(goes)
+                self._look_at(goes)
+            if comes is not None:
+                self._look_at(comes)
 
-    def _set_backlog(self, peer: SeatId, backlog_s: float | None) -> None:
-        replica = self._replicas.get(peer)
-        if replica is None:
+    def _look_at(self, seat: SeatId) -> None:
+        """Tell the policy whether it may choose a seat, where that has changed."""
+        if seat not in self._seats:
             return
-        if replica.backlog_s is not None:
-            self._backlogs -= 1
-            self._backlogs_s -= replica.backlog_s
-        if backlog_s is not None:
-            self._backlogs += 1
-            self._backlogs_s += backlog_s
-        replica.backlog_s = backlog_s
-
-    def _lean(self, peer: SeatId, expected_s: float) -> float:
-        """Return what it is charged more or less, as a share, for its queue to come to the mean."""
-        backlog_s = self._replicas[peer].backlog_s
-        if backlog_s is None:
-            return 0.0
-        even_out_s = max(EVEN_OUT_S, EVEN_OUT_MICROBATCHES * expected_s)
-        lean = (backlog_s - self._backlogs_s / self._backlogs) / even_out_s
-        return min(MOST_LEAN, max(-MOST_LEAN, lean))
-
-    def _charge(self, peer: SeatId) -> None:
-        replica, expected_s = self._replicas[peer], self.expected_s(peer)
-        replica.account_s += expected_s * (1 + self._lean(peer, expected_s))
-        replica.tie = self._rng.random()
-        self._push(peer)
-
-    def _push(self, peer: SeatId) -> None:
-        replica = self._replicas[peer]
-        heapq.heappush(self._heap, (replica.account_s, replica.tie, peer))
+        may = seat in self._subset and seat not in self._blocked and not self._held.is_full(seat)
+        if may != self._seats[seat]:
+            self._seats[seat] = may
+            if may:
+                self._policy.add(seat)
+            else:
+                self._policy.remove(seat)
 
     def validate(self) -> None:
-        """Check that each replica has exactly one live entry in the heap."""
-        live = [
-            entry[2]
-            for entry in self._heap
-            if entry[2] in self._replicas
-            and entry[:2] == (self._replicas[entry[2]].account_s, self._replicas[entry[2]].tie)
-        ]
-        assert sorted(live) == sorted(self._replicas), (live, self._replicas)
+        """Check that the policy may choose those that can take work, and nobody else."""
+        for seat, may in self._seats.items():
+            is_free = seat not in self._blocked and not self._held.is_full(seat)
+            assert may == (seat in self._subset and is_free), seat
+        if isinstance(self._policy, Interleaved):
+            self._policy.validate()

@@ -47,7 +47,7 @@ def look_in(folders: Iterable[Path]) -> None:
 
 def look_here(config: RunConfig) -> None:
     """Have what is the user's own in their configuration found in the working folder too."""
-    if own_code(config):
+    if own_code(config) or ":" in config.wiring.policy:
         look_in([Path.cwd()])
 
 

@@ -63,7 +63,7 @@ from swarmrt.scheduler.trainer.work.failures import Failures
 from swarmrt.scheduler.trainer.work.microbatches.claims import Claims
 from swarmrt.scheduler.trainer.work.microbatches.finishing import Finishing
 from swarmrt.scheduler.trainer.work.microbatches.releases import Releases
-from swarmrt.scheduler.wiring import stochastic as wiring
+from swarmrt.scheduler.wiring import estimates
 from swarmrt.scheduler.wiring.replicas import Absent
 from swarmrt.scheduler.wiring.stochastic import Wiring
 from swarmrt.sim.swarm import trainer as sim_trainer
@@ -566,7 +566,7 @@ GUARDS: dict[str, Guard] = {
         says(Reducing, "_void_early", []), peers.test_parts_of_void_rounds_do_not_stay
     ),
     "what is no time enters no mean": Guard(
-        has(wiring, "MOST_S", float("inf")),
+        has(estimates, "MOST_S", float("inf")),
         partial(wirings.test_what_is_no_time_enters_no_mean, float("inf")),
     ),
     "who is gone leaves the view": Guard(

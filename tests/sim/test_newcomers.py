@@ -131,11 +131,11 @@ def test_who_makes_steps_long_is_left_out_by_the_next_trainer_as_well(resumes: b
     on, and of steps without it nothing is known but what was told.
     """
     sizes = Sizes(state_bytes=22_000_000, gradient_bytes=7_000_000, activation_bytes=4_000_000)
-    slow = PeerId("s0p0")
-    world = World((2, 1), seed=5, steps=16, microbatches=16, sizes=sizes, links={slow: HOME},
+    world = World((1, 1), seed=5, steps=16, microbatches=16, sizes=sizes,
                   service_s=(0.02, 0.02), eval_every=0, checkpoint_every=0)  # fmt: skip
-    for peer in world.live(0):
-        world.peers[peer].jobs.service_s = 0.2
+    world.peers[PeerId("s0p0")].jobs.service_s = 0.2
+    world.run_until(2)
+    slow = world.spawn(0, link=HOME, service_s=0.2)
     world.run_until(3)
     assert not any(slow in dict(report.digests[0]) for report in world.disk.steps)
     if resumes:

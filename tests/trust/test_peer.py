@@ -53,6 +53,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.peer.updating.cutting import LEAST_EARLY, most_early
 from swarmrt.scheduler.peer.updating.sync.reducing import MAX_EARLY_OF_ONE
+from swarmrt.scheduler.wiring.iwrr import Interleaved
 from tests.scheduler.peer_core import MB, ME, TRAINER, UP, UP2, A, B, Peer, mb, sent
 
 SECRET = bytes(16)
@@ -228,9 +229,9 @@ def test_answers_count_from_whom_was_asked(kind: type[Accepted]) -> None:
     other = ({A, B} - {to}).pop()
     peer.get(kind(Work(MB, 1), 5.0, 5.0), other)
     wiring = peer.core.seat_core.outputs.next.wiring
-    assert wiring.expected_s(other) == 1.0, "nothing is known of it"
+    assert wiring.estimates.expected_s(other) == 1.0, "nothing is known of it"
     peer.get(kind(Work(MB, 1), 5.0, 5.0), to)
-    assert wiring.expected_s(to) == 5.0
+    assert wiring.estimates.expected_s(to) == 5.0
 
 
 def test_stale_and_no_frame_count_from_whom_was_asked() -> None:
@@ -368,13 +369,15 @@ def test_no_made_up_time_enters_an_estimate(seconds: float) -> None:
         assert peer.get(Accepted(Work(MB, 1), *times), to) == []
         assert peer.get(Busy(Work(MB, 1), *times), to) == []
     wiring = peer.core.seat_core.outputs.next.wiring
-    wiring.observe(to, seconds)
-    assert wiring.expected_s(to) == 1.0
-    wiring.observe(to, 0.5, seconds)
+    wiring.estimates.observe(to, seconds)
+    assert wiring.estimates.expected_s(to) == 1.0
+    wiring.estimates.observe(to, 0.5, seconds)
     for index in range(1, 200):
         peer.pushed(mb(index))
     wiring.add(PeerId("new"))
-    assert all(math.isfinite(replica.account_s) for replica in wiring._replicas.values())
+    assert all(math.isfinite(wiring.estimates.cost_s(seat)) for seat in wiring.peers)
+    assert isinstance(wiring._policy, Interleaved)
+    assert all(math.isfinite(account_s) for account_s, *_ in wiring._policy._entries.values())
 
 
 def test_one_that_takes_all_and_does_nothing_comes_to_get_next_to_nothing() -> None:

@@ -30,7 +30,7 @@ class Outputs:
         self.retention = Retention(seat.settings.retain_bytes)
         self.agenda: Agenda[MicrobatchId] = Agenda("overdue")
         ties = random.Random(f"{seat.settings.seed} {seat.me}")  # senders do not all choose alike
-        self.next = Replicas(ties, seat.settings.record_ttl_s)
+        self.next = Replicas(ties, seat.settings.record_ttl_s, seat.settings.wiring)
         self._seat, self._computing, self._tasks = seat, computing, computing.tasks
         self._stranded: dict[MicrobatchId, None] = {}  # outputs that no replica could take
         self._accept_time = Estimates()
@@ -41,6 +41,7 @@ class Outputs:
         self.retention.clear()
         self.agenda.clear()
         self._stranded.clear()
+        self.next.wiring.clear()
 
     def drop(self, task: Task) -> Forget:
         """Drop it: it is not needed here any more."""
@@ -48,6 +49,7 @@ class Outputs:
         self._not_awaited(task)
         self.retention.forget(task.microbatch)
         self.agenda.cancel(task.microbatch)
+        self.next.wiring.over(task.microbatch)
         return Forget(task.microbatch)
 
     # ------------------------------------------------------------------ handing them on
@@ -58,7 +60,7 @@ class Outputs:
 
     def push(self, task: Task, now: float) -> list[Instruction]:
         """Hand the output to a replica of the next stage, or keep it until there is one."""
-        task.push(self.next.wiring.choose(now))
+        task.push(self.next.wiring.choose(now, task.microbatch))
         if task.pushed_to is None:
             is_first = not self._stranded and len(self.next.wiring)
             self._stranded[task.microbatch] = None
@@ -108,13 +110,14 @@ class Outputs:
 
     def accepted(self, sender: PeerId, message: Accepted, now: float) -> list[Instruction]:
         """Wait no more for the answer of whom an output was pushed to."""
-        self.next.wiring.observe(sender, message.service_s, message.backlog_s)
+        self.next.wiring.estimates.observe(sender, message.service_s, message.backlog_s)
         task = self._tasks.get(message.work.microbatch)
         if task is None:
             return []
         if (answered := task.push_answered(sender)) is not None:
             pushed_at, patience_s = answered  # a late one: too little was expected of its link
             self._accept_time.add_answer(sender, now - pushed_at, patience_s)
+            self.next.wiring.estimates.answered(sender, task.output_bytes, pushed_at, now)
         if task.pushed_to != sender or task.accepted:
             return []
         task.taken()
@@ -127,12 +130,13 @@ class Outputs:
         """Take note that another attempt comes: of what was handed on, and taken, nothing has come
         back."""
         if task.accepted and task.is_wanted and task.pushed_to is not None:
-            self.next.wiring.never_came(task.pushed_to)
+            self.next.wiring.estimates.never_came(task.pushed_to)
 
     def came_back(self, task: Task, sender: PeerId, now: float) -> None:
         """Take note of the gradient of an output, the first sign of whoever it was handed to."""
         if task.is_wanted and task.pushed_to == sender:
-            self.next.wiring.came_back(sender, task.pushed_at, now)
+            self.next.wiring.estimates.came_back(sender, task.pushed_at, now)
+            self.next.wiring.over(task.microbatch)
         task.came_back()
 
     # ------------------------------------------------------------------ claims
@@ -179,5 +183,6 @@ class Outputs:
         if late is None or task.accepted:
             return []
         patience_s = self._accept_time.patience_s(late, ANSWER_S)
+        self.next.wiring.estimates.unanswered(late, task.output_bytes, now - task.pushed_at)
         self.next.refused(late, 0.0, now + patience_s)
         return self.repush(late, microbatch, now)

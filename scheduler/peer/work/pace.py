@@ -10,6 +10,7 @@ from __future__ import annotations
 from swarmrt.scheduler.peer.work.queue import MOST_AHEAD, ComputeQueue
 from swarmrt.scheduler.timing.estimate import Estimate
 
+BACKWARD_COST = 2.0  # forwards: two products of matrices for one
 WAIT_FRACTION = 0.02  # of a forward, for a grant
 SHORT_S = 0.03  # a hundred times what a turn of the event loop takes
 AHEAD_S = 0.02  # of computing is handed over ahead, where that is several computations
@@ -53,7 +54,7 @@ class Pace:
     @property
     def service_s(self) -> float:
         """Return the seconds of one forward and backward; 0 when they are not known."""
-        return self._forward_time.mean_s + self._backward_time.mean_s
+        return self._forward_time.mean_s + self._backward_s
 
     @property
     def backlog_s(self) -> float:
@@ -61,4 +62,11 @@ class Pace:
         waiting = self._queue.waiting
         backwards = waiting("backward") + waiting("weights") / 2  # about half of one
         forwards_s = waiting("forward") * self._forward_time.mean_s
-        return forwards_s + backwards * self._backward_time.mean_s
+        return forwards_s + backwards * self._backward_s
+
+    @property
+    def _backward_s(self) -> float:
+        """Return the seconds of a backward: before there was one, what it takes as a rule."""
+        if not self._backward_time.samples:
+            return BACKWARD_COST * self._forward_time.mean_s
+        return self._backward_time.mean_s

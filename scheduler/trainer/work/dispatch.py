@@ -19,6 +19,7 @@ from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate
 from swarmrt.scheduler.timing.times import CLAIM_S, REWIRE_S
 from swarmrt.scheduler.trainer.work.window import Window
+from swarmrt.scheduler.wiring.policy import BUILT_IN, policy_of
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
 SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
@@ -45,8 +46,8 @@ class Flight:
 
 
 class Dispatch:
-    def __init__(self, seed: int) -> None:
-        self.wiring = Wiring(random.Random(seed))
+    def __init__(self, seed: int, policy: str = BUILT_IN) -> None:
+        self.wiring = Wiring(random.Random(seed), make_policy=policy_of(policy))
         self._pending: OrderedDict[MicrobatchId, None] = OrderedDict()  # the first goes next
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
@@ -68,24 +69,28 @@ class Dispatch:
             return microbatch.commits_in != step or (but_held_out and microbatch.held_out)
 
         self._pending = OrderedDict((mb, None) for mb in self._pending if stays(mb))
-        self._flights = {mb: flight for mb, flight in self._flights.items() if stays(mb)}
+        for microbatch in [mb for mb in self._flights if not stays(mb)]:
+            del self._flights[microbatch]
+            self.wiring.over(microbatch)
         self._attempts = {mb: number for mb, number in self._attempts.items() if stays(mb)}
 
     def clear(self) -> None:
         self._pending.clear()
         self._flights.clear()
         self._attempts.clear()
+        self.wiring.clear()
 
     def fill(self, epoch: int, overdue: Agenda[Late], now: float, work_s: float) -> list[Send]:
         """Send while the window has room. The work of a step takes about `work_s`."""
         sends: list[Send] = []
         while self.has_room:
-            peer = self.wiring.choose(now)
+            microbatch = next(iter(self._pending))
+            peer = self.wiring.choose(now, microbatch)
             if peer is None:
                 if len(self.wiring) and WAKE not in overdue:
                     overdue.set(WAKE, now + REWIRE_S)
                 return sends
-            microbatch = self._pending.popitem(last=False)[0]
+            del self._pending[microbatch]
             flight = self._send(microbatch, peer, now)
             flight.claim_s = max(self._claim_time.patience_s(CLAIM_S, flight.retries), work_s)
             flight.due_at = now + SLACK * flight.claim_s
@@ -110,7 +115,7 @@ class Dispatch:
 
     def accepted(self, peer: SeatId, message: Accepted) -> None:
         """A replica of stage 0 has taken a microbatch."""
-        self.wiring.observe(peer, message.service_s, message.backlog_s)
+        self.wiring.estimates.observe(peer, message.service_s, message.backlog_s)
         flight = self._flights.get(message.work.microbatch)
         if flight is not None and (flight.attempt, flight.peer) == (message.work.attempt, peer):
             flight.accepted = True
@@ -213,7 +218,7 @@ class Dispatch:
         if flight is None or flight.claimed or microbatch in self._pending:
             return False
         flight.retries += 1
-        self.wiring.never_came(flight.peer)
+        self.wiring.estimates.never_came(flight.peer)
         self._goes_next(microbatch)
         return True
 
@@ -224,7 +229,7 @@ class Dispatch:
         if flight is None or flight.claimed:
             return
         if flight.peer == first:
-            self.wiring.came_back(first, flight.sent_at, now)
+            self.wiring.estimates.came_back(first, flight.sent_at, now)
         if flight.attempt == 1 and flight.sent_at >= since:
             self._claim_time.add_answer(now - flight.sent_at, flight.claim_s)
         flight.claimed = True
@@ -235,9 +240,10 @@ class Dispatch:
         flight = self._flights.get(microbatch)
         if flight is not None:
             if not flight.claimed:  # a held-out one ends without a claim
-                self.wiring.came_back(flight.peer, flight.sent_at, now)
+                self.wiring.estimates.came_back(flight.peer, flight.sent_at, now)
             self.window.landed(len(self._flights), more=bool(self._pending))
             del self._flights[microbatch]
+            self.wiring.over(microbatch)
         self._pending.pop(microbatch, None)
 
     def _goes_next(self, microbatch: MicrobatchId) -> None:

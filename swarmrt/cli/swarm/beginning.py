@@ -49,8 +49,10 @@ def identified(
     from swarmrt.model.code import code_of
     from swarmrt.model.partition import resolve
     from swarmrt.model.same_state import check_same_state, check_state_fits
+    from swarmrt.scheduler.wiring.policy import policy_of
 
     look_here(config)
+    policy_of(config.wiring.policy)  # or it says now that there is none
     code = code_of(config)  # before the builder runs, as at a peer
     if known is not None:
         check_same_state(known, config)

@@ -22,11 +22,13 @@ def check(
     from swarmrt.model.sizing import footprint
     from swarmrt.runtime.computing.free_memory import describe
     from swarmrt.runtime.trainer.trial import try_model
+    from swarmrt.scheduler.wiring.policy import policy_of
 
     config = load_config(path, overrides)
     data = open_data(config)
     print(for_terminal(f"data: {data.description}"), flush=True)
     look_here(config)
+    policy_of(config.wiring.policy)
     config = resolve(config)
     layers = config.stages.layers
     assert layers is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.options.devices import DEVICE, check_device
-from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
+from swarmrt.cli.options.models import ALLOW_MODEL, ALLOW_POLICY, MODEL_PATH
 from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of
@@ -38,6 +38,7 @@ def serve(
     max_mbps: float | None = MAX_MBPS,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
     allow_model: list[str] = ALLOW_MODEL,
+    allow_policy: list[str] = ALLOW_POLICY,
     model_path: list[Path] = MODEL_PATH,
     max_memory: str | None = typer.Option(
         None,
@@ -106,6 +107,7 @@ def serve(
             device=device,
             threads=threads,
             allow_models=frozenset(allow_model),
+            allow_policies=frozenset(allow_policy),
             max_memory_bytes=None if max_memory is None else parse_size(max_memory),
             max_mbps=max_mbps,
             wait=wait,

@@ -10,7 +10,6 @@ from pathlib import Path
 from swarmrt.config import RunConfig
 from swarmrt.errors import UsageError
 from swarmrt.lab.bench.emulation import Speed
-from swarmrt.model.builders import BUILT_IN
 from swarmrt.runtime.faults.failpoints import Rule
 
 
@@ -36,8 +35,10 @@ class Options:
 def consent(config: RunConfig) -> list[str]:
     """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
     arguments = ["--max-memory", "none"]
-    if config.model.kind != BUILT_IN:
-        arguments += ["--allow-model", config.model.kind, "--model-path", str(Path.cwd())]
+    own = {"--allow-model": config.model.kind, "--allow-policy": config.wiring.policy}
+    for option, name in own.items():
+        if ":" in name:
+            arguments += [option, name, "--model-path", str(Path.cwd())]
     return arguments
 
 

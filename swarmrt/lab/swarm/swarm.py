@@ -20,6 +20,7 @@ from swarmrt.model.builders import look_here
 from swarmrt.model.partition import check_stages
 from swarmrt.observe.audit import Audit, audit
 from swarmrt.runtime.trainer.folders import new_run_dir
+from swarmrt.scheduler.wiring.policy import policy_of
 from swarmrt.trust.joining_line import JoinLine
 
 WAIT_S = 300.0
@@ -54,6 +55,7 @@ class LocalSwarm(LaunchedSwarm):
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
         loaded = load_config(Path(config), settings)
         look_here(loaded)
+        policy_of(loaded.wiring.policy)  # or it says now that there is none
         check_stages(loaded)
         open_data(loaded)
         if processes:

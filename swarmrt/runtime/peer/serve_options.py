@@ -32,6 +32,7 @@ class ServeOptions:
     device: str = "cpu"
     threads: int | None = None
     allow_models: frozenset[str] = frozenset()  # builders that may run here
+    allow_policies: frozenset[str] = frozenset()  # of wiring, that may run here
     max_memory_bytes: float | None = None  # of the device; None for a share of what is free
     max_mbps: float | None = None  # of the uplink, that links may use
     wait: bool = False

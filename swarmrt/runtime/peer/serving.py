@@ -36,6 +36,7 @@ from swarmrt.runtime.peer.unable import telling_trainer
 from swarmrt.runtime.process.stopping import StopSwitch
 from swarmrt.runtime.process.worker import Worker
 from swarmrt.runtime.state.left_state import LeftState
+from swarmrt.scheduler.wiring.policy import check_policy
 from swarmrt.trust.papers import GuestsPapers
 from swarmrt.trust.statements import Age, Published
 
@@ -216,6 +217,7 @@ def _config_of(record: Published, options: ServeOptions, held: Held | None) -> R
     config = parse_config(record.config, whose)
     check_consent(config, options.allow_models, whose)
     check_code(config, whose)
+    check_policy(config.wiring.policy, options.allow_policies, whose)
     if config.stages.layers is None:
         raise ConfigError(f"{whose}: stages.layers is missing: how the model is cut")
     for stage in options.stages:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from swarmrt.ids import PeerId
+from swarmrt.messages import Prepare
 from swarmrt.scheduler.events import CheckpointFailed, CheckpointSaved, Expelled, Started
 from swarmrt.scheduler.fetching.sharing import UNHURRIED
 from swarmrt.scheduler.instructions import (
@@ -125,6 +126,9 @@ class SimulatedTrainer:
                 frame = None
                 if isinstance(payload, Batch):
                     frame = f"{payload.microbatch} of stage -1 in epoch {self._epoch}"
+                if isinstance(message, Prepare):  # its end may be reported by nobody
+                    skipped = self.disk.skipped
+                    (skipped.add if message.skip else skipped.discard)(message.step)
                 self._network.send(self.settings.me, to, message, frame)
             case SaveCheckpoint():
                 self._save(instruction)
@@ -139,8 +143,6 @@ class SimulatedTrainer:
                 self.disk.unlike.append(peer)
             case ReportStep():
                 self.disk.steps.append(instruction)
-                step = instruction.version - 1
-                (self.disk.skipped.add if instruction.skipped else self.disk.skipped.discard)(step)
                 self.disk.committed_at.append(self._clock.now)
             case ReportEvaluation():
                 self.disk.evaluations.append(instruction)

@@ -16,6 +16,7 @@ from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
+from swarmrt.scheduler.wiring.policy import BUILT_IN
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Link, Sizes, Wires
 from swarmrt.sim.engine.network import Network, Weather
@@ -44,6 +45,8 @@ class World:
 
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
+
+    Senders are wired by this `policy`.
 
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
@@ -81,6 +84,7 @@ class World:
         hosts: Sequence[tuple[int, ...]] = (),
         spares: Sequence[int] = (),
         averaging: Mapping[str, Any] | None = None,
+        policy: str = BUILT_IN,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -117,6 +121,7 @@ class World:
                     "record_ttl_s": RECORD_TTL_S,
                 },
                 "checkpoint": {"every_steps": checkpoint_every},
+                "wiring": {"policy": policy},
             }
         )
         self.eval_microbatches = eval_microbatches

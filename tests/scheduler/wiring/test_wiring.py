@@ -30,8 +30,8 @@ def test_iwrr_shares_follow_throughput() -> None:
     """Ryabinin et al. 2023, section 3.2: work in proportion to the rate."""
     wiring = wiring_of(A, B)
     for _ in range(50):
-        wiring.observe(A, 1.0)
-        wiring.observe(B, 3.0)
+        wiring.estimates.observe(A, 1.0)
+        wiring.estimates.observe(B, 3.0)
     assert abs(shares(wiring, 400)[A] - 0.75) < 0.02
 
 
@@ -43,15 +43,15 @@ def test_equal_replicas_interleave() -> None:
 
 def test_a_replica_with_a_longer_queue_gets_less() -> None:
     wiring = wiring_of(A, B)
-    wiring.observe(A, 0.1, backlog_s=2.0)
-    wiring.observe(B, 0.1, backlog_s=1.0)
+    wiring.estimates.observe(A, 0.1, backlog_s=2.0)
+    wiring.estimates.observe(B, 0.1, backlog_s=1.0)
     assert 0.3 < shares(wiring, 400)[A] < 0.45
 
 
 def test_whatever_its_queue_every_replica_goes_on_getting_work() -> None:
     wiring = wiring_of(A, B)
-    wiring.observe(A, 0.1, backlog_s=1000.0)
-    wiring.observe(B, 0.1, backlog_s=0.0)
+    wiring.estimates.observe(A, 0.1, backlog_s=1000.0)
+    wiring.estimates.observe(B, 0.1, backlog_s=0.0)
     assert abs(shares(wiring, 400)[A] - 0.25) < 0.01
 
 
@@ -63,8 +63,8 @@ def test_queues_stay_equal_though_estimates_are_not_right() -> None:
     for turn in range(4000):
         now = turn * 0.05  # in which both together do 0.1 s of work
         old = history[-4] if turn >= 4 else history[0]
-        wiring.observe(A, 0.11, old[A])
-        wiring.observe(B, 0.1, old[B])
+        wiring.estimates.observe(A, 0.11, old[A])
+        wiring.estimates.observe(B, 0.1, old[B])
         chosen = wiring.choose(now)
         assert chosen is not None
         backlog_s[chosen] += 0.1
@@ -76,9 +76,9 @@ def test_queues_stay_equal_though_estimates_are_not_right() -> None:
 
 def test_a_replica_that_is_gone_counts_for_no_mean() -> None:
     wiring = wiring_of(A, B, C)
-    wiring.observe(A, 0.1, backlog_s=1.0)
-    wiring.observe(B, 0.1, backlog_s=1.0)
-    wiring.observe(C, 0.1, backlog_s=100.0)
+    wiring.estimates.observe(A, 0.1, backlog_s=1.0)
+    wiring.estimates.observe(B, 0.1, backlog_s=1.0)
+    wiring.estimates.observe(C, 0.1, backlog_s=100.0)
     wiring.remove(C)
     assert abs(shares(wiring, 400)[A] - 0.5) < 0.01
 
@@ -126,7 +126,8 @@ acts = st.lists(
 def test_any_history_keeps_one_live_entry_a_replica(history: list[tuple[object, ...]]) -> None:
     wiring = wiring_of(A, B)
     for name, *arguments in history:
-        chosen = getattr(wiring, str(name))(*arguments)
+        of = wiring.estimates if name == "observe" else wiring
+        chosen = getattr(of, str(name))(*arguments)
         assert name != "choose" or chosen is None or chosen in wiring
         wiring.validate()
 
@@ -146,10 +147,10 @@ def share_of_a(
     now = 0.0
     for _ in range(turns):
         now += takes_s / 2  # as fast as both together can do it
-        wiring.observe(A, said_s, 0.0)
-        wiring.observe(B, takes_s, 0.0)
+        wiring.estimates.observe(A, said_s, 0.0)
+        wiring.estimates.observe(B, takes_s, 0.0)
         for done_at, peer, pushed_at in [entry for entry in waiting if entry[0] <= now]:
-            wiring.came_back(peer, pushed_at, done_at)
+            wiring.estimates.came_back(peer, pushed_at, done_at)
             waiting.remove((done_at, peer, pushed_at))
         chosen = wiring.choose(now)
         assert chosen is not None
@@ -169,26 +170,26 @@ def test_speed_is_measured_and_not_believed() -> None:
 def test_whoever_gives_nothing_back_is_charged_more_and_more() -> None:
     wiring = wiring_of(A, B)
     for _ in range(20):
-        wiring.observe(A, 1e-9, 0.0)
-        wiring.observe(B, 0.1, 0.0)
-        wiring.never_came(A)
-        wiring.came_back(B, 0.0, 0.1)
-    wiring.observe(A, 0.1, 0.0)
+        wiring.estimates.observe(A, 1e-9, 0.0)
+        wiring.estimates.observe(B, 0.1, 0.0)
+        wiring.estimates.never_came(A)
+        wiring.estimates.came_back(B, 0.0, 0.1)
+    wiring.estimates.observe(A, 0.1, 0.0)
     for _ in range(100):
-        wiring.observe(A, 0.1, 0.0)
+        wiring.estimates.observe(A, 0.1, 0.0)
     assert shares(wiring, 400)[A] < 0.05
     for _ in range(10):
-        wiring.came_back(A, 0.0, 0.1)
+        wiring.estimates.came_back(A, 0.0, 0.1)
     assert shares(wiring, 4000)[A] > 0.3, "it works again"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 1e300])
 def test_what_is_no_time_enters_no_mean(value: float) -> None:
     wiring = wiring_of(A, B, C)
-    wiring.observe(A, 0.1, value)
-    wiring.observe(B, value, 0.1)
-    wiring.observe(B, 0.1, 0.1)
-    wiring.observe(C, 0.1, 0.1)
+    wiring.estimates.observe(A, 0.1, value)
+    wiring.estimates.observe(B, value, 0.1)
+    wiring.estimates.observe(B, 0.1, 0.1)
+    wiring.estimates.observe(C, 0.1, 0.1)
     got = shares(wiring, 300)
     assert all(abs(share - 1 / 3) < 0.05 for share in got.values()), got
     wiring.remove(A)

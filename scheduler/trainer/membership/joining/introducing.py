@@ -15,10 +15,9 @@ def welcome(run: Run, member: Member) -> list[Instruction]:
     if member.state is not Membership.READY or member.draining:
         return []
     if member.stage == 0:
-        run.dispatch.wiring.add(member.peer)
+        run.dispatch.wiring.add(member.peer, member.service_s)
     told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
-    standing = Standing(run.epoch, member.stage, member.peer, True)
-    return [Send(peer, standing) for peer in told]
+    return [Send(peer, _standing(run, member)) for peer in told]
 
 
 def neighbours(run: Run, member: Member) -> list[Member]:
@@ -31,7 +30,11 @@ def neighbours(run: Run, member: Member) -> list[Member]:
 
 def vouch(run: Run, member: Member, to: Member) -> Send:
     """Return the word by which another one believes this member."""
-    return Send(to.peer, Standing(run.epoch, member.stage, member.peer, True))
+    return Send(to.peer, _standing(run, member))
+
+
+def _standing(run: Run, member: Member) -> Standing:
+    return Standing(run.epoch, member.stage, member.peer, True, member.service_s)
 
 
 def remind(run: Run, member: Member, now: float) -> list[Instruction]:
