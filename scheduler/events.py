@@ -158,6 +158,7 @@ class Moved(EventBase, frozen=True):
     came_bytes: int
     went_bytes: int
     left_bytes: int  # that wait to go
+    links: tuple[tuple[PeerId, int, int], ...] = ()  # over which some go: to whom, gone, left
 
 
 class CheckpointSaved(EventBase, frozen=True):

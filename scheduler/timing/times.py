@@ -94,6 +94,13 @@ LISTEN_S = 1.5
 SETTLE_S = 3.0
 """More peers may answer a hail for so long, once there are enough."""
 
+AT_ONCE_S = 2.0
+"""Peers that are lost within this time may have been killed by one event. Links take half a second
+to break."""
+
+BACK_S = 10.0
+"""A peer whose link was cut comes back in this time, and others get further than it did."""
+
 FILL_IN_S = 10.0
 """Replicas that a run waits for may come so much later than a spare, before that one fills in."""
 

@@ -195,7 +195,7 @@ class TrainerCore:
             case "waiting":
                 return self._report_waiting(now)
             case "health":
-                return self.watching.look_after_members(now)
+                return self.watching.look_after_members(now) + self.departures.look(now)
             case "settle":
                 return self.settling.settle(now)
             case "save":

@@ -32,12 +32,19 @@ TALLIED: tuple[type[Message], ...] = (Part, StateChunk)
 class Tally:
     """The bytes of parts and states that have come and gone, also of messages that are not whole.
 
-    They are what others wait for while they move.
+    They are what others wait for while they move. What goes over a link counts for the whole
+    process too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Tally | None = None) -> None:
         self.came_bytes = 0
         self.went_bytes = 0
+        self._whole = whole
+
+    def went(self, size_bytes: int) -> None:
+        self.went_bytes += size_bytes
+        if self._whole is not None:
+            self._whole.went(size_bytes)
 
 
 class Prefix(NamedTuple):

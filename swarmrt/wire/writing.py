@@ -151,7 +151,7 @@ class FrameWriter:
         outgoing.left_bytes -= size
         self.queued_bytes -= size
         if isinstance(outgoing.message, TALLIED):
-            self.tally.went_bytes += size
+            self.tally.went(size)
         prefix = prefix_of(kind, outgoing.number, len(header), size, seats)
         if outgoing.left_bytes == 0:
             queue.popleft()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.events import PeerLost
+from swarmrt.messages import Apply
+from swarmrt.scheduler.events import PeerLost, Received
 from swarmrt.scheduler.instructions import RunForward
 from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.scheduler.trainer.core import TrainerCore
@@ -134,3 +135,68 @@ def test_one_with_a_slow_link_is_left_out_and_holds_nobody_up() -> None:
     told = world.peers[SPARE].left_out
     assert told and not world.spares_let_in()
     assert max(report.seconds for report in world.disk.steps[5:]) < 3.0
+
+
+HOME = Link(up_bytes_per_s=2.5e6, down_bytes_per_s=2.5e6, latency_s=0.025)
+
+
+def has_been_told_to_apply(world: World, peer: PeerId, step: int) -> bool:
+    words = (
+        r.event.message for r in world.peers[peer].process.history if type(r.event) is Received
+    )
+    return any(type(word) is Apply and word.step == step for word in words)
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("by_owners", [False, True])
+def test_no_version_is_lost_with_the_only_replica_that_has_just_been_told_to_apply(
+    by_owners: bool, staleness: int
+) -> None:
+    """What a step gives it takes 0.4 s to the spare: it has that before anybody makes the
+    version."""
+    sizes = Sizes(state_bytes=1_000_000, gradient_bytes=1_000_000 if not by_owners else 300_000,
+                  activation_bytes=1000)  # fmt: skip
+    for seed in range(4):
+        world = swarm_with_spare(seed, sizes=sizes, links={SPARE: HOME}, by_owners=by_owners,
+                                 staleness=staleness, checkpoint_every=0)  # fmt: skip
+        while not has_been_told_to_apply(world, LONE, step=5):
+            world.clock.step()
+        world.kill(LONE)
+        finish(world)
+        assert world.spares_let_in() == {SPARE}
+
+
+def watch_holds(world: World) -> dict[int, float]:
+    """Return by step how long its Apply is held, as it happens."""
+    held: dict[int, float] = {}
+
+    def look() -> None:
+        round_ = core_of(world).run.round
+        if round_ is not None and round_.held_at is not None:
+            held[round_.step] = world.trainer.process.now - round_.held_at
+
+    world.at_event = look
+    return held
+
+
+SIZES = Sizes(state_bytes=1_000_000, gradient_bytes=1_000_000, activation_bytes=1000)
+
+
+def test_apply_is_held_for_one_that_hangs_for_half_a_step_and_ever_more_seldom() -> None:
+    for seed in range(2):
+        world = swarm_with_spare(seed, sizes=SIZES, links={SPARE: HOME})
+        core_of(world).run.last_version = 30
+        held = watch_holds(world)
+        world.hang(SPARE, "reduce", 1000.0)
+        world.run()
+        assert held and len(held) <= 6, held
+        assert max(held.values()) <= core_of(world).run.pace.step_time.mean_s / 2 + 0.1
+
+
+def test_no_apply_is_held_where_two_replicas_have_the_version() -> None:
+    for seed in range(2):
+        world = World((1, 2), seed, spares=(0, 1), steps=8, service_s=(SERVICE_S, SERVICE_S),
+                      sizes=SIZES, links={PeerId("s1p2"): HOME})  # fmt: skip
+        held = watch_holds(world)
+        world.run()
+        assert not held and world.peers[PeerId("s1p2")].history

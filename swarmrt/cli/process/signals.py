@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
@@ -25,6 +28,26 @@ def leave_quietly_on_signals() -> None:
     """
     for number in stop_signals():
         signal.signal(number, _leave)
+
+
+@contextmanager
+def fail_on_signals(what: str) -> Iterator[None]:
+    """Have signals end the process with exit code 1, and say `what` follows from that: for a
+    command that is of no use before it is done."""
+
+    def fail(number: int, frame: FrameType | None) -> None:
+        text = f"swarmrt: stopped by {signal.Signals(number).name}: {what}"
+        if _is_importing(frame):
+            print(text, file=sys.stderr, flush=True)
+            os._exit(1)
+        raise SystemExit(text)
+
+    for number in stop_signals():
+        signal.signal(number, fail)
+    try:
+        yield
+    finally:
+        leave_quietly_on_signals()
 
 
 class Stops:

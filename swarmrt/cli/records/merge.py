@@ -14,7 +14,15 @@ import typer
 from swarmrt.cli.options.devices import DEVICE, check_device
 from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.options.saying import JSON, say
-from swarmrt.cli.records.models import HF, OUT, check_outputs, load_weights, write_weights
+from swarmrt.cli.process.signals import fail_on_signals
+from swarmrt.cli.records.models import (
+    HF,
+    NOT_WRITTEN,
+    OUT,
+    check_outputs,
+    load_weights,
+    write_weights,
+)
 from swarmrt.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]  # what is told of a run
 
 
+@fail_on_signals(NOT_WRITTEN)
 def merge(
     run_dirs: list[Path] = typer.Argument(..., metavar="RUN_DIR RUN_DIR…"),
     out: Path | None = OUT,

@@ -12,6 +12,7 @@ from swarmrt.cli.options.devices import DEVICE, check_device
 from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.options.runs import SET
 from swarmrt.cli.options.saying import say
+from swarmrt.cli.process.signals import fail_on_signals
 from swarmrt.config import RunConfig, load_config
 from swarmrt.foreign import for_terminal
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 OUT = typer.Option(None, "--out", metavar="FILE.safetensors", help="A state dict.")
 HF = typer.Option(None, "--hf", metavar="DIR", help="A Hugging Face folder.")
+NOT_WRITTEN = "no weights are written; begin again"
 
 
+@fail_on_signals(NOT_WRITTEN)
 def reference(
     path: Path = typer.Argument(..., metavar="RUN.toml"),
     out: Path = typer.Option(..., "--out", metavar="FILE.safetensors"),
@@ -51,6 +54,7 @@ def reference(
     print(f"wrote {out}: the weights after {steps} steps")
 
 
+@fail_on_signals(NOT_WRITTEN)
 def export(
     run_dir: Path = typer.Argument(..., metavar="RUN_DIR"),
     out: Path | None = OUT,

@@ -219,6 +219,12 @@ class Links:
         """Bytes that wait to go, to all peers."""
         return sum(outbox.queued_bytes for outbox in self._outboxes.values())
 
+    def gone(self) -> list[tuple[PeerId, int, int]]:
+        """Return for each peer how many bytes of states and parts have gone to it, and what waits
+        to."""
+        boxes = self._outboxes.items()
+        return [(peer, box.tally.went_bytes, box.queued_bytes) for peer, box in boxes]
+
     def came_state_bytes(self, donor: PeerId) -> int:
         """Return how many bytes of states have come over the links that a donor has now."""
         return self._links.came_state_bytes(peer_of(donor))

@@ -34,7 +34,9 @@ class Outbox:
     """The messages on their way to one peer."""
 
     def __init__(self, tally: Tally) -> None:
-        self.frames = FrameWriter(tally)
+        """`tally` is that of the process."""
+        self.tally = Tally(tally)
+        self.frames = FrameWriter(self.tally)
         self.share = Share()
         self.wake = asyncio.Event()
         self.connection: Connection | None = None

@@ -85,7 +85,7 @@ class Wires:
         self._still: Counter[PeerId] = Counter()  # hosts of which nothing moves, and why often
         self._moved_at = 0.0
         self._came: defaultdict[PeerId, float] = defaultdict(float)  # bytes of parts and states
-        self._went: defaultdict[PeerId, float] = defaultdict(float)
+        self._went: defaultdict[Pair, float] = defaultdict(float)
         self._states: defaultdict[Pair, float] = defaultdict(float)  # bytes of states alone
         self._plans = 0
 
@@ -107,10 +107,19 @@ class Wires:
 
     def moved_bytes(self, host: PeerId) -> tuple[int, int, int]:
         """Return what has come to a host and gone from it, of parts and states, and what waits."""
+        gone = self.gone(host)
+        went, left = sum(link[1] for link in gone), sum(link[2] for link in gone)
+        return round(self._came[host]), went, left
+
+    def gone(self, host: PeerId) -> list[tuple[PeerId, int, int]]:
+        """Return for each other host what has gone to it of parts and states, and what waits to."""
         self._move()
-        queues = (queue for lane, queue in self._queues.items() if lane[0] == host)
-        left = sum(bulk.left_bytes for queue in queues for bulk in queue)
-        return round(self._came[host]), round(self._went[host]), round(left)
+        left: Counter[PeerId] = Counter()
+        for (one, other, _), queue in self._queues.items():
+            if one == host:
+                left[other] += round(sum(bulk.left_bytes for bulk in queue))
+        went = {other: carried for (one, other), carried in self._went.items() if one == host}
+        return [(other, round(went.get(other, 0)), left[other]) for other in {**went, **left}]
 
     def state_bytes(self, pair: Pair) -> int:
         """Return how much of states has come from one to the other."""
@@ -170,7 +179,7 @@ class Wires:
                 carried = self._rates[lane] * elapsed_s
                 queue[0].left_bytes -= carried
                 if isinstance(queue[0].message, Part | StateChunk):
-                    self._went[one] += carried
+                    self._went[one, other] += carried
                     self._came[other] += carried
                 if is_of_state:
                     self._states[one, other] += carried

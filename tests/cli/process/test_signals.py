@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import COMMAND, PATIENCE_S, ROOT, environment
+from tests.processes import COMMAND, PATIENCE_S, ROOT, environment, patience, running
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PLACES = {
@@ -153,3 +153,30 @@ def test_under_nohup_a_closed_terminal_stops_nothing(tmp_path: Path) -> None:
     )
     # what the tests' own process ignores, its children do
     assert python(code, signal.SIGHUP, tmp_path).stdout == "it went on\n"
+
+
+TRAINS_LONG = """
+[run]
+steps = 100000
+[model]
+layers = 1
+width = 16
+heads = 2
+sequence = 16
+[stages]
+count = 1
+[batch]
+microbatches = 1
+"""
+
+
+def test_a_reference_that_is_stopped_says_that_nothing_is_written(tmp_path: Path) -> None:
+    config, out = tmp_path / "run.toml", tmp_path / "weights.safetensors"
+    config.write_text(TRAINS_LONG)
+    with running("reference", config, "--out", out) as process, patience(process):
+        assert process.stdout.readline().startswith("step     1/")
+        process.terminate()
+        _, said = process.communicate()
+    assert process.returncode == 1
+    assert said == "swarmrt: stopped by SIGTERM: no weights are written; begin again\n"
+    assert list(tmp_path.iterdir()) == [config]

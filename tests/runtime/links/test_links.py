@@ -29,7 +29,9 @@ from swarmrt.runtime.daemon.daemon import Daemon, check_address
 from swarmrt.runtime.directory.network import LOOPBACK, Network, open_network
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.links.links import Links
+from swarmrt.runtime.links.moving import tell_what_moves
 from swarmrt.runtime.links.open_links import MAX_INCOMING
+from swarmrt.scheduler.events import Moved
 from swarmrt.wire.frames import prefix_of
 from swarmrt.wire.kinds import Hello
 from swarmrt.wire.versions import SPEAKS, Versions
@@ -248,6 +250,19 @@ def test_message_that_nobody_would_take_is_not_sent() -> None:
         async with two_ends() as (first, second):
             with pytest.raises(RunError, match="raise it for this run"):
                 first.links.send(second.me, Finish(""), [torch.empty(65 << 20, dtype=torch.uint8)])
+
+    run(story())
+
+
+def test_a_core_is_told_of_each_link_what_goes_over_it() -> None:
+    async def story() -> None:
+        async with two_ends("direct") as (first, second):
+            told: list[Moved] = []
+            task = asyncio.create_task(tell_what_moves(first.links, told.append))
+            first.links.send(second.me, Part(1, 2, 3, 4, True), [torch.zeros(1 << 20)])
+            await until(lambda: told and told[-1].went_bytes == 4 << 20 and not told[-1].left_bytes)
+            task.cancel()
+            assert told[-1].links == ((second.me, 4 << 20, 0),)
 
     run(story())
 

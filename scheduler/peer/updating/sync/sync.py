@@ -164,10 +164,10 @@ class Sync(Updating):
         return [*self._prepared(seat.version), *self.go_on()]
 
     def _prepared(self, step: int) -> list[Instruction]:
-        """Say that the step's mean gradient is here, if it is."""
+        """Say that the step's mean gradient is here, if it is. Listeners say so as well."""
         seat = self._seat
         round_ = self._reducing.round(step)
-        if round_ is None or round_.combined is None or seat.me not in round_.members:
+        if round_ is None or round_.combined is None:
             return []
         return [seat.to_trainer(Prepared(seat.epoch, *round_.key, *round_.combined))]
 
@@ -233,7 +233,7 @@ class Sync(Updating):
         """Say that the next version's state is here, if it is."""
         seat = self._seat
         round_ = self._reducing.round(step)
-        if round_ is None or round_.update is None or seat.me not in round_.members:
+        if round_ is None or round_.update is None:
             return []
         digest = round_.update.digest
         return [] if digest is None else [seat.to_trainer(Updated(seat.epoch, *round_.key, digest))]

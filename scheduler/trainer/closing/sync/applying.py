@@ -58,11 +58,11 @@ class Applying:
         )
         stop_waiting(run)
         self._costs.round_took(round_, now)
-        self._costs.step_took(round_, commit.seconds)
+        self._costs.step_took(round_, commit.seconds - round_.held_s)
         self._wait(commit, now)
         run.pace.applied_at = now
         self._missing.begin(now)
-        run.pace.step_took(commit.seconds)
+        run.pace.step_took(commit.seconds - round_.held_s)
         run.announce(commit, (round_.number, norm))
         run.saving.offered = None
         self._working.next_step(now)

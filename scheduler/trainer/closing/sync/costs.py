@@ -17,7 +17,7 @@ class Costs:
 
     def round_took(self, round_: PrepareRound, now: float) -> None:
         """Charge whoever makes rounds longer than it is worth, when that happens again."""
-        run, seconds = self._run, now - round_.began_at
+        run, seconds = self._run, now - round_.began_at - round_.held_s
         slowest = worth.slowest(run, round_)
         for peer in round_.members:
             member = run.members.get(peer)

@@ -40,6 +40,9 @@ class PrepareRound:
     prepared: dict[SeatId, Prepared] = field(default_factory=dict)
     updated: dict[SeatId, Updated] = field(default_factory=dict)
     waits_for: dict[SeatId, SeatId] = field(default_factory=dict)  # by the word of each, its last
+    handed_on: set[SeatId] = field(default_factory=set)  # listeners who have what Apply is about
+    held_at: float | None = None  # since then all is prepared, and Apply is held
+    held_s: float = 0.0  # Apply was
 
     def prepares(self) -> list[tuple[SeatId, Prepare]]:
         """Return what to tell everyone who takes part or listens."""
@@ -83,6 +86,13 @@ class PrepareRound:
         if self.norm is None or self.members[peer] not in self.by_owners:
             return peer in self.prepared
         return peer in self.updated
+
+    def is_here(self, listener: SeatId, message: Prepared | Updated) -> None:
+        """Take a listener's word that it has a stage's sum, or where owners update what they have
+        made of it."""
+        for stage, listeners in enumerate(self.listeners):
+            if listener in listeners and isinstance(message, Updated) == (stage in self.by_owners):
+                self.handed_on.add(listener)
 
     def says(self, peer: SeatId, waits_for: SeatId) -> None:
         """Take a member's word on whose parts it lacks."""

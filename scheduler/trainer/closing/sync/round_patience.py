@@ -41,7 +41,8 @@ class RoundPatience:
         """Learn from a round that is whole: what its parts took over its links says nothing of the
         next one, which may have others."""
         if not self._run.void_rounds:
-            seconds = now - round_.began_at - worth.carrying_s(self._run, round_)
+            its_s = worth.carrying_s(self._run, round_) + round_.held_s
+            seconds = now - round_.began_at - its_s
             self._run.pace.round_time.add(max(0.0, seconds))
 
     def begin(self, round_: PrepareRound, now: float) -> None:

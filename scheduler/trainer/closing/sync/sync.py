@@ -5,7 +5,7 @@ Rules:
   prepared: one global norm, one update. Where replicas are unlike, owners of parts make the update
   before that, and Apply means to adopt it.
 - A round that loses a member, or is late, is void, and repeated with those that are left.
-- Nobody waits for a newcomer, but for the little time of `holding`.
+- Nobody waits for a newcomer, but for the little time of `holding`, and of `handing_on`.
 - What a lost member has done in the step is done again by others.
 - What becomes of members is decided elsewhere: here they are charged.
 """
@@ -19,6 +19,7 @@ from swarmrt.scheduler.trainer.closing import worth
 from swarmrt.scheduler.trainer.closing.holding import Holding
 from swarmrt.scheduler.trainer.closing.strategy import Answer, Closing
 from swarmrt.scheduler.trainer.closing.sync.applying import Applying
+from swarmrt.scheduler.trainer.closing.sync.handing_on import HandingOn
 from swarmrt.scheduler.trainer.closing.sync.objections import Objections
 from swarmrt.scheduler.trainer.closing.sync.prepare_round import PrepareRound
 from swarmrt.scheduler.trainer.closing.sync.round_patience import RoundPatience
@@ -35,6 +36,7 @@ class Sync(Closing):
         self._rounds = run.settings.epoch << 32  # so that numbers are unique over incarnations
         self._newest: PrepareRound | None = None  # that was begun, though it may be void by now
         self._holding, self._objections = Holding(run), Objections(run)
+        self._handing_on = HandingOn(run)
         self._patience = RoundPatience(run, admitting)
         self._applying = Applying(run, admitting, working, self._patience)
 
@@ -91,10 +93,10 @@ class Sync(Closing):
 
     def _prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
         run = self._run
-        if run.round is None or sender not in run.round.members:
+        if run.round is None or not run.round.is_meant(message):
             return []
-        if not run.round.is_meant(message):
-            return []
+        if sender not in run.round.members:
+            return self._handed_on(run.round, sender, message, now)
         run.round.prepared.setdefault(sender, message)
         run.pace.came((sender, "prepared"), now)
         if run.round.norm is not None or not run.round.is_prepared:
@@ -113,7 +115,7 @@ class Sync(Closing):
             return self._objections.do_without(round_, bad, None)
         round_.norm = round_.whole_norm()
         if not round_.by_owners:
-            return self._applying.apply(round_, round_.norm, now)
+            return self._apply(round_, now)
         self._patience.begin(round_, now)
         return [Send(peer, update) for peer, update in round_.updates()]
 
@@ -122,7 +124,9 @@ class Sync(Closing):
         run, round_ = self._run, self._run.round
         if round_ is None or round_.norm is None or not round_.is_meant(message):
             return []
-        if round_.members.get(sender) not in round_.by_owners:
+        if sender not in round_.members:
+            return self._handed_on(round_, sender, message, now)
+        if round_.members[sender] not in round_.by_owners or round_.held_at is not None:
             return []
         round_.updated.setdefault(sender, message)
         run.pace.came((sender, "updated"), now)
@@ -132,6 +136,25 @@ class Sync(Closing):
         if odd:
             run.charge_all(odd, f"its update of step {run.version + 1} is not the others'")
             return []
+        return self._apply(round_, now)
+
+    def _apply(self, round_: PrepareRound, now: float) -> list[Instruction]:
+        """Announce the version, unless that is held until another one could make it as well."""
+        assert round_.norm is not None
+        if self._handing_on.hold(round_, now):
+            return []
+        return self._applying.apply(round_, round_.norm, now)
+
+    def _handed_on(
+        self, round_: PrepareRound, listener: SeatId, word: Prepared | Updated, now: float
+    ) -> list[Instruction]:
+        """A listener has what it needs for the next version."""
+        round_.is_here(listener, word)
+        return self._let_go(round_, now) if self._handing_on.is_over(round_) else []
+
+    def _let_go(self, round_: PrepareRound, now: float) -> list[Instruction]:
+        assert round_.norm is not None
+        self._handing_on.let_go(round_, now)
         return self._applying.apply(round_, round_.norm, now)
 
     # ------------------------------------------------------------------ both phases
@@ -153,6 +176,8 @@ class Sync(Closing):
                 return self._patience.ask_again()
             case "round":
                 return self._patience.is_late(now)
+            case "hand on" if self._run.round is not None:
+                return self._let_go(self._run.round, now)
             case "apply":
                 return self._applying.is_late(now)
         return []

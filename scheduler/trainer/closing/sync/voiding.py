@@ -18,3 +18,4 @@ def stop_waiting(run: Run) -> None:
     """Wait for no answers of the round any more."""
     run.agenda.cancel(("ask", None))
     run.agenda.cancel(("round", None))
+    run.agenda.cancel(("hand on", None))

@@ -7,7 +7,7 @@ whoever has its work next would end as well, the run cannot go on (`deaths`).
 from __future__ import annotations
 
 from swarmrt.ids import PeerId, SeatId
-from swarmrt.messages import Ending
+from swarmrt.messages import Beacon, Ending
 from swarmrt.scheduler.instructions import Instruction, ReportUnable
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
@@ -22,14 +22,20 @@ class Departures:
         self._deaths = Deaths(run)
 
     def gone(self, peer: PeerId, reason: str, now: float) -> list[Instruction]:
-        """Go on without the seats of a process whose link broke, unless whoever has their work is
-        lost by it."""
+        """Go on without the seats of a process whose link broke."""
         instructions: list[Instruction] = []
         for member in self._run.members.of_process(peer):
-            hopeless = self._deaths.without_a_word(member, reason, now)
+            self._deaths.without_a_word(member, reason, now)
             instructions += self._fencing.lost(member.peer, reason, now)
-            instructions += self._give_up(hopeless)
         return instructions
+
+    def heard_first(self, peer: SeatId, beacon: Beacon) -> None:
+        """Hear a peer for the first time since it came, or since its link broke."""
+        self._deaths.came_back(peer, beacon)
+
+    def look(self, now: float) -> list[Instruction]:
+        """Give the run up if whoever computes a microbatch is lost. Look every so often."""
+        return self._give_up(self._deaths.verdict(now))
 
     def ended(self, member: Member, ending: Ending, now: float) -> list[Instruction]:
         """Go on without a peer that says why it ends, unless that would be the end of others

@@ -58,6 +58,8 @@ class Beacons:
             run.charge(sender, f"it says that it serves stage {beacon.stage}")
             return []
         is_at_work = beacon.state not in ("joining", "loading")
+        if member.beacon is None:
+            self._departures.heard_first(sender, beacon)
         member.health.beacon(now, beacon.queued if is_at_work else 0, beacon.done)
         run.dispatch.window.heard(sender, beacon.queued, beacon.service_s)
         if run.round is not None:

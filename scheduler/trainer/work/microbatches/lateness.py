@@ -12,6 +12,7 @@ from collections import Counter
 
 from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery
+from swarmrt.scheduler.timing.agenda import TOLERANCE_S
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import WORDS, is_too_dear
 from swarmrt.scheduler.trainer.run import Run
@@ -32,7 +33,7 @@ class Lateness:
         run = self._run
         delay_s = run.own_link.delay_s
         due_at = run.dispatch.due_at(microbatch, WORDS * delay_s)
-        if delay_s and now < due_at:  # words are late by this process's own link, for now
+        if delay_s > TOLERANCE_S and now + TOLERANCE_S < due_at:  # words are late by our own link
             run.agenda.set(("flight", microbatch), min(due_at, now + delay_s))
             return []
         if not run.dispatch.is_late(microbatch):

@@ -33,7 +33,7 @@ from swarmrt.scheduler.instructions import (
     StepOptimizer,
     StopLoading,
 )
-from swarmrt.scheduler.timing.link_rate import LinkRate
+from swarmrt.scheduler.timing.link_rate import BUFFERS_BYTES, LinkRate
 from swarmrt.scheduler.trainer.closing.holding import MOST_HOLDS
 from tests.scheduler.peer_core import ME, Peer, sent
 from tests.scheduler.trainer_core import Habit, Swarm, silent_about
@@ -331,6 +331,60 @@ def test_a_link_is_no_slower_for_the_pauses_of_the_other_end() -> None:
         now, came_s = tick / 2, tick // 8 + min(tick % 8 / 2, 1.0)
         link.moved(Moved(int(2e6 * came_s), 0, 0), 7, now)
     assert link.gradient_s == pytest.approx(5.0, rel=0.1)
+
+
+SLOW, FAST = PeerId("slow"), PeerId("fast")
+
+
+def gives(link: LinkRate, seconds: float, *, slow_rate: float, burst_bytes: int) -> None:
+    """Let a state go to one peer at this rate, if any, and each 10 s so many bytes to another one,
+    within half a second."""
+    bursts = 0
+    for tick in range(1, int(2 * seconds) + 1):
+        slow = (SLOW, int(slow_rate * tick / 2), 1 if slow_rate else 0)
+        is_burst = burst_bytes > 0 and tick % 20 == 0
+        bursts += is_burst
+        fast = (FAST, bursts * burst_bytes, 0)
+        links = ((slow,) if slow_rate else ()) + ((fast,) if is_burst else ())
+        if links:
+            link.moved(Moved(0, slow[1] + fast[1], slow[2], links), None, tick / 2)
+
+
+def test_a_donor_is_not_as_slow_as_the_slowest_that_it_gives_to() -> None:
+    """It gives a state to one behind 0.4 MB/s, and now and then its parts of rounds to another."""
+    link = LinkRate(gradient_bytes=10_000_000)
+    gives(link, 100.0, slow_rate=0.4e6, burst_bytes=BUFFERS_BYTES + 8_000_000)
+    assert link.gradient_s == pytest.approx(10 / 16, rel=0.05)
+
+
+def test_what_only_fills_buffers_says_nothing_of_a_link() -> None:
+    link = LinkRate(gradient_bytes=10_000_000)
+    gives(link, 100.0, slow_rate=0.4e6, burst_bytes=4_000_000)
+    assert link.gradient_s == pytest.approx(10 / 0.8, rel=0.1), "of both together"
+
+
+def test_what_went_before_it_measures_anew_says_nothing_of_a_link() -> None:
+    link = LinkRate(gradient_bytes=10_000_000)
+    gives(link, 20.0, slow_rate=0.4e6, burst_bytes=50_000_000)
+    link.forget()
+    link.moved(Moved(0, 8_400_000, 1, ((SLOW, 8_400_000, 1), (FAST, 100_000_000, 0))), None, 20.5)
+    for tick in range(42, 60):
+        gone = int(0.2e6 * tick)
+        link.moved(Moved(0, gone, 1, ((SLOW, gone, 1),)), None, tick / 2)
+    assert link.gradient_s == pytest.approx(25.0, rel=0.1)
+
+
+def test_who_gives_to_slow_ones_alone_may_be_slow_itself() -> None:
+    link = LinkRate(gradient_bytes=10_000_000)
+    gives(link, 20.0, slow_rate=0.4e6, burst_bytes=0)
+    assert link.gradient_s == pytest.approx(25.0, rel=0.1)
+
+
+def test_bursts_alone_make_no_link_slow() -> None:
+    """Half a second is as short as is told: what went in it may have gone in no time."""
+    link = LinkRate(gradient_bytes=10_000_000)
+    gives(link, 100.0, slow_rate=0.0, burst_bytes=400_000)
+    assert link.gradient_s == 0.0
 
 
 # ---------------------------------------------------------------------- a peer that is left out
