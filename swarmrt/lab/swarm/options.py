@@ -26,6 +26,7 @@ class Options:
     forks: bool = True  # else each process loads its libraries by itself, as on its own machine
     speeds: Sequence[Sequence[Speed]] | None = None  # emulated: by stage, each replica in turn
     link_delay_s: float = 0.0  # how much longer every message between two processes takes
+    link_rate: str | None = None  # that each process's links send together, as `serve` takes it
     variables: Mapping[tuple[int, int], Mapping[str, str]] = field(default_factory=dict)
     """More of the environment of a stage's replica of that number, which is not forked then."""
     failpoints: Sequence[Rule] = ()  # that are on in each process of their role
