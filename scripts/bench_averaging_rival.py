@@ -131,6 +131,7 @@ def run_averager(values: int, number: int, peers: list[str]) -> None:
         target_group_size=MEMBERS,
         min_group_size=MEMBERS,
         min_matchmaking_time=MATCHMAKING_S,
+        request_timeout=0.9 * MATCHMAKING_S,  # less, as its matchmaking wants
         daemon=True,
     )
     print(json.dumps([str(address) for address in dht.get_visible_maddrs()]), flush=True)

@@ -22,7 +22,7 @@ from swarmrt.wire.writing import FrameWriter
 
 CONTROL_DEBT_BYTES = 2 * CHUNK_BYTES  # one frame of bulk, and control after it
 LARGEST_BYTES = 2 * CHUNK_BYTES + MAX_HEADER_BYTES  # that are written in one piece
-FRAME_S = 0.004  # that a frame of bulk takes, where it may be as short: others wait for its end
+FRAME_S = 0.003  # that a frame of bulk takes, where it may be as short: others wait for its end
 BURST_S = 0.01  # what was not used may be used later: timers are not exact
 LEAST_WAIT_S = 0.001
 

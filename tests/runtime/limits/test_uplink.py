@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
+import statistics
 
 import pytest
 import torch
@@ -98,8 +100,77 @@ def test_parts_yield_to_activations_over_all_links() -> None:
     sent = sent_by([PART], [PART, FORWARD], [chunk(0)])
     kinds = "".join(frame[0] for frame in sent)
     end = kinds.rindex("W") + 1
-    assert kinds[:end] == "WWWSWWWSWPWSWWWSWWWPSWWWSWWWSWPW"
-    assert kinds[end:].startswith("SPPPSPPPS"), "and then what is left"
+    assert kinds[:end].startswith("WWWSWWWSWPWSWWWSWWWPSWWWSWWWSWPWS")
+    assert kinds[end:].startswith("PSPPPSPPPS"), "and then what is left"
+
+
+class Waits(selectors.SelectSelector):
+    """Lets a loop's time pass at once when nothing is left to do."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += max(0.0, timeout or 0.0)
+        return super().select(0)
+
+
+class ShortLoop(asyncio.SelectorEventLoop):
+    """A loop in whose time nothing takes any but waiting."""
+
+    def __init__(self) -> None:
+        self.waits = Waits()
+        super().__init__(self.waits)
+
+    def time(self) -> float:
+        return self.waits.now
+
+
+class OverALine(Peer):
+    """A peer to whom frames go over the line behind the uplink, which all share."""
+
+    line_bytes_per_s = 50e6 / 8
+    free_at = 0.0
+
+    def put(self, rank: int) -> int:
+        size = super().put(rank)
+        now = asyncio.get_running_loop().time()
+        OverALine.free_at = max(OverALine.free_at, now) + size / self.line_bytes_per_s
+        return size
+
+
+def activation_times(*, parts: int) -> list[float]:
+    """Return the seconds that activations of 100 kB take over a line of 50 Mb/s of which links may
+    use 48, while so many parts go to another peer."""
+
+    async def story() -> list[float]:
+        OverALine.free_at = 0.0
+        uplink, sent = Uplink(48e6 / 8), list[str]()
+        replica, of_next_stage = OverALine("0", uplink, sent), OverALine("1", uplink, sent)
+        for _ in range(parts):
+            replica.push(PART)
+        writing = asyncio.ensure_future(replica.write())
+        times = []
+        for number in range(20):
+            await asyncio.sleep(0.1 + number / 1e3)
+            began = asyncio.get_running_loop().time()
+            of_next_stage.frames.push(encode(FORWARD, [BULK[:100_000]]))
+            await of_next_stage.write()
+            times.append(OverALine.free_at - began)
+        assert writing.done() != (len(replica.frames) > 0) and writing.done() != bool(parts)
+        writing.cancel()
+        return times
+
+    with asyncio.Runner(loop_factory=ShortLoop) as runner:
+        return runner.run(story())
+
+
+def test_activation_takes_at_most_half_as_long_again_beside_a_round() -> None:
+    """In a time in which only bytes take any. It took five times as long, in real time, where a
+    frame of parts was as long as two and a half such activations."""
+    alone, beside = activation_times(parts=0), activation_times(parts=20)
+    assert statistics.median(alone) == pytest.approx(100_000 / (50e6 / 8), rel=0.02)
+    assert statistics.median(beside) < 1.3 * statistics.median(alone)
+    assert max(beside) < 1.5 * max(alone)
 
 
 def test_state_goes_to_all_who_ask_in_equal_shares() -> None:
