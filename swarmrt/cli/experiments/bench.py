@@ -231,12 +231,12 @@ def uplink(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """How long 100 kB of activation take over a line of 50 Mb/s, alone and beside a round."""
-    from swarmrt.cli.options.rates import parse_rate
+    from swarmrt.cli.options.rates import parse_link_rate
     from swarmrt.cli.process.running import new_loop
     from swarmrt.lab.bench.yielding import measure
 
     found: dict[str, object] = {}
-    for bound, name in ((None, "no bound"), (parse_rate(rate), rate)):
+    for bound, name in ((None, "no bound"), (parse_link_rate(rate), rate)):
         for on_one_link in (False, True):
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 times = runner.run(measure(bound, on_one_link=on_one_link))

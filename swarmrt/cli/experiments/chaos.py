@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swarmrt.cli.options.rates import LINK_RATE, parse_rate
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.runs import REPLICAS, SET, SPARES, parse_replicas, parse_spares
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.config import load_config
@@ -50,7 +50,7 @@ def chaos(
     from swarmrt.lab.chaos.schedule import checked, draw
     from swarmrt.lab.swarm.swarm import LocalSwarm
 
-    parse_rate(link_rate)
+    parse_link_rate(link_rate)
     asked = checked(kind.strip() for kind in kinds.split(","))
     config = load_config(path, overrides)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages

@@ -1,15 +1,10 @@
-"""Rates of links on the command line: 800kbit, 50mbit, 1gbit."""
+"""The option of what a process's links may send."""
 
 from __future__ import annotations
 
-import re
-
 import typer
 
-from swarmrt.errors import UsageError
-
-BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-LEAST_BITS, MOST_BITS = 1e5, 1e12  # a second
+from swarmrt.runtime.limits.rates import parse_rate
 
 LINK_RATE = typer.Option(
     None,
@@ -21,16 +16,10 @@ LINK_RATE = typer.Option(
 )
 
 
-def parse_rate(text: str | None) -> float | None:
+def parse_link_rate(text: str | None) -> float | None:
     """Return bytes a second; None where nothing was asked for. A number alone is of megabits.
     Raises UsageError."""
     if text is None:
         return None
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)([kmg]bit)?", text.lower())
-    bits = float(match[1]) * BITS[match[2] or "mbit"] if match else 0.0
-    if not LEAST_BITS <= bits <= MOST_BITS:
-        raise UsageError(
-            f"--link-rate {text}: write bits a second like 800kbit, 50mbit or 1gbit, at least "
-            "100kbit"
-        )
-    return bits / 8
+    is_number = text.replace(".", "", 1).isdecimal()
+    return parse_rate("--link-rate", f"{text}mbit" if is_number else text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from swarmrt.cli.options.rates import LINK_RATE, parse_rate
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.runs import (
     ALLOW_CHANGE,
     REPLICAS,
@@ -54,7 +54,7 @@ def local(
     from swarmrt.lab.swarm.options import Options, replicas_of
 
     show_logs()
-    parse_rate(link_rate)
+    parse_link_rate(link_rate)
     rules = read_rules(os.environ.get(VARIABLE, ""))
     if steps is not None:
         overrides = [*overrides, f"run.steps={steps}"]

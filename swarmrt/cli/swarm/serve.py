@@ -13,7 +13,7 @@ from swarmrt.cli.options.devices import DEVICE, check_device
 from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.options.rates import LINK_RATE, parse_rate
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 
 
@@ -108,7 +108,7 @@ def serve(
             threads=threads,
             allow_models=frozenset(allow_model),
             max_memory_bytes=None if max_memory is None else parse_size(max_memory),
-            link_bytes_per_s=parse_rate(link_rate),
+            link_bytes_per_s=parse_link_rate(link_rate),
             wait=wait,
             state_dir=state,
             trainer_gone_s=math.inf if trainer_gone is None else trainer_gone,

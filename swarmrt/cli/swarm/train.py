@@ -17,7 +17,7 @@ from swarmrt.cli.options.papers import (
     signer_of_parent,
 )
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.options.rates import LINK_RATE, parse_rate
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_trainer
 from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
 from swarmrt.cli.options.saying import JSON, say
@@ -74,7 +74,7 @@ def train(
     from swarmrt.runtime.trainer.trial import try_model
     from swarmrt.scheduler.instructions import Report
 
-    link_bytes_per_s = parse_rate(link_rate)
+    link_bytes_per_s = parse_link_rate(link_rate)
     config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     name = config.run.name
     signer = signer_of_parent(name) if papers_on_stdin else owner_signer(name, owner, delegation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarmrt.cli.options.rates import parse_rate
+from swarmrt.cli.options.rates import parse_link_rate
 from swarmrt.errors import UsageError
 
 
@@ -20,7 +20,7 @@ from swarmrt.errors import UsageError
     ],
 )
 def test_rate_is_of_all_bytes_a_second(text: str | None, bytes_per_s: float | None) -> None:
-    assert parse_rate(text) == bytes_per_s
+    assert parse_link_rate(text) == bytes_per_s
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_rate_is_of_all_bytes_a_second(text: str | None, bytes_per_s: float | No
 )
 def test_other_rates_are_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(UsageError, match="bits a second like 800kbit, 50mbit or 1gbit"):
-        parse_rate(text)
+        parse_link_rate(text)
