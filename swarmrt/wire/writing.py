@@ -107,7 +107,7 @@ class FrameWriter:
         self._queues[outgoing.rank].append(outgoing)
 
     def _next_queue(self) -> deque[Outgoing]:
-        """Raises IndexError when nothing can be written."""
+        """Return that of the next frame. Raises IndexError when none can be written."""
         if self._control:
             return self._control
         waiting = self.waiting

@@ -230,7 +230,7 @@ def uplink(
     rate: str = typer.Option("45mbit", "--link-rate", metavar="RATE", help="Beside no bound."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
-    """How long 100 kB of activation take over a line of 50 Mb/s, alone and beside a round."""
+    """Time 100 kB of activation over a line of 50 Mb/s, alone and beside a round."""
     from swarmrt.cli.options.rates import parse_link_rate
     from swarmrt.cli.process.running import new_loop
     from swarmrt.lab.bench.yielding import measure

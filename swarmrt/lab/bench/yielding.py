@@ -1,4 +1,4 @@
-"""How long an activation takes while a round is under way on the same uplink.
+"""The time that an activation takes while a round is under way on the same uplink.
 
 One process sends parts to a replica of its stage, as fast as they go, and activations to a replica
 of the next stage, by another link; or both to one peer. All that it sends goes over one line, as at
@@ -114,7 +114,7 @@ async def measure(link_bytes_per_s: float | None, *, on_one_link: bool = False) 
 
 @asynccontextmanager
 async def _ends(uplink: Uplink | None) -> AsyncIterator[tuple[End, End, End]]:
-    """One that sends over its line to two others."""
+    """Start a process that sends over its line to two others."""
     line = Line(LINE_BYTES_PER_S)
     sender, *others = End(uplink=uplink), End(), End()
     async with AsyncExitStack() as stack:
