@@ -109,6 +109,9 @@ class Uplink:
 
     def _put(self, chosen: Waiting, rank: int) -> None:
         """Have a frame put. Who has more keeps its place, or the next turn would be another's."""
+        if chosen.done.done():  # its writer is cancelled, and will find out
+            self._waiting.remove(chosen)
+            return
         try:
             size = chosen.put(rank)
         except Exception as error:  # its own writer's

@@ -242,6 +242,24 @@ def test_work_that_is_on_its_way_is_not_sent_again_either() -> None:
     assert not outbox.is_on_its_way(encode(FORWARD, [BULK])), "it may be lost"
 
 
+def test_writer_that_is_cancelled_sends_nothing_and_hurts_nobody() -> None:
+    async def story() -> None:
+        uplink, sent = Uplink(SLOWER), list[str]()
+        gone, other = Peer("0", uplink, sent), Peer("1", uplink, sent)
+        uplink._bucket.left = -SLOWER  # so that both wait
+        for peer in (gone, other):
+            peer.push(Finish(""))
+        writing = [asyncio.ensure_future(peer.write()) for peer in (gone, other)]
+        await asyncio.sleep(0)
+        writing[0].cancel()
+        uplink._bucket.left = 0.0
+        uplink.put_control(FrameWriter(), gone.put)
+        await writing[1]
+        assert sent == ["C1"]
+
+    asyncio.run(story())
+
+
 def test_writer_that_fails_is_told_so() -> None:
     async def story() -> None:
         def fail(rank: int) -> int:
