@@ -40,7 +40,7 @@ _SYNC = Setting(
 
 
 def _averaging(strategy: str) -> Setting:
-    overrides = {"averaging.strategy": strategy, "averaging.local_batch": 16}
+    overrides = {"averaging.strategy": strategy}
     return replace(_SYNC, name=strategy, microbatches=128, steps=4, overrides=overrides)
 
 
