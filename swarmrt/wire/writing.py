@@ -18,7 +18,7 @@ from swarmrt.wire.frames import (
     prefix_of,
 )
 from swarmrt.wire.kinds import CHUNK, NUMBERS, WRITTEN, Framed
-from swarmrt.wire.ranks import CONTROL, OF_STATE, STATE, WORK, Turns
+from swarmrt.wire.ranks import BULK, CONTROL, PARTS, STATE, Turns, bulk_rank
 from swarmrt.wire.tensors import encode_tensors
 
 
@@ -57,8 +57,8 @@ def encode(
         return Outgoing(said, number, header, _NO_PIECES, 0, CONTROL, seats)
     pieces = encode_tensors(tensors)
     left = sum(piece.nbytes for piece in pieces)
-    rank = STATE if isinstance(message, OF_STATE) else WORK
-    if left <= CHUNK_BYTES // 4:
+    rank = bulk_rank(said)
+    if left <= CHUNK_BYTES // 4 and rank != PARTS:
         rank = CONTROL
     return Outgoing(said, number, header, deque(pieces), left, rank, seats)
 
@@ -66,31 +66,36 @@ def encode(
 class FrameWriter:
     """Orders frames by their ranks, and those of one rank in the order of pushing."""
 
-    def __init__(self, tally: Tally | None = None) -> None:
+    def __init__(self, tally: Tally | None = None, frame_bytes: int = CHUNK_BYTES) -> None:
+        """`frame_bytes` is the most that a frame of bulk has, before the next may be another's."""
         self.tally = tally or Tally()
-        self._control: deque[Outgoing] = deque()
-        self._work: deque[Outgoing] = deque()
-        self._state: deque[Outgoing] = deque()
-        self._queues = (self._control, self._work, self._state)
+        self.frame_bytes = frame_bytes
+        self._queues: tuple[deque[Outgoing], ...] = tuple(deque() for _ in (CONTROL, *BULK))
+        self._control = self._queues[CONTROL]
         self._turns = Turns()
         self._number = 0
         self.queued_bytes = 0
         self.finishes = False  # nothing of bulk is begun any more
 
     def __len__(self) -> int:
-        return len(self._control) + len(self._work) + len(self._state)
+        return sum(map(len, self._queues))
 
     @property
-    def rank(self) -> int:
-        """Return the rank of what is next; control when nothing is queued."""
-        if self._control or not len(self):
-            return CONTROL
-        return WORK if self._work else STATE
+    def waiting(self) -> list[int]:
+        """Return the ranks of which a frame can be written now."""
+        return [rank for rank, queue in enumerate(self._queues) if queue and self._may_go(queue)]
+
+    def _may_go(self, queue: deque[Outgoing]) -> bool:
+        return not self.finishes or queue is self._control or queue[0].begun
 
     @property
     def has_begun(self) -> bool:
         """Return whether a message is written in part."""
-        return any(queue and queue[0].begun for queue in (self._work, self._state))
+        return any(queue[0].begun for queue in self._bulk_queues())
+
+    def _bulk_queues(self) -> list[deque[Outgoing]]:
+        """Return those of bulk that are not empty, in the order of their ranks."""
+        return [queue for queue in self._queues if queue and queue is not self._control]
 
     @property
     def has_next(self) -> bool:
@@ -102,23 +107,23 @@ class FrameWriter:
         self._queues[outgoing.rank].append(outgoing)
 
     def _next_queue(self) -> deque[Outgoing]:
+        """Return that of the next frame. Raises IndexError when none can be written."""
         if self._control:
             return self._control
-        if self.finishes:
-            return self._work if self._work and self._work[0].begun else self._state
-        if not self._state or not self._work:
-            return self._work or self._state
-        rank = STATE if self._turns.is_states else WORK
-        self._turns.took(rank)
+        waiting = self.waiting
+        if not waiting:
+            raise IndexError("no frame can be written now")
+        rank = self._turns.next(waiting)
+        self._turns.took(rank, waiting)
         return self._queues[rank]
 
-    def next_frames(self) -> list[bytes | memoryview]:
+    def next_frames(self, rank: int | None = None) -> list[bytes | memoryview]:
         """Buffers of the control frames that wait, as far as they are small, or of the next frame
-        of bulk.
+        of bulk: of this rank, or of the one whose turn it is here.
 
-        Raises IndexError when nothing is queued.
+        Raises IndexError when none can be written.
         """
-        buffers = self.next_frame()
+        buffers = self.next_frame(rank)
         if not self._control:
             return buffers
         size = sum(map(len, buffers))
@@ -134,9 +139,9 @@ class FrameWriter:
         prefix = prefix_of(outgoing.kind, self._number, len(outgoing.header), 0, outgoing.seats)
         return [prefix + outgoing.header]
 
-    def next_frame(self) -> list[bytes | memoryview]:
-        """Buffers of the next frame. Raises IndexError when nothing is queued."""
-        queue = self._next_queue()
+    def next_frame(self, rank: int | None = None) -> list[bytes | memoryview]:
+        """Buffers of the next frame. Raises IndexError when none can be written."""
+        queue = self._next_queue() if rank is None else self._queues[rank]
         outgoing = queue[0]
         kind, header, seats = CHUNK, b"", BETWEEN_PROCESSES
         if not outgoing.begun:
@@ -146,7 +151,7 @@ class FrameWriter:
         if not outgoing.pieces:
             queue.popleft()
             return [prefix_of(kind, outgoing.number, len(header), 0, seats) + header]
-        body = _take(outgoing.pieces, CHUNK_BYTES)
+        body = _take(outgoing.pieces, self.frame_bytes)
         size = sum(piece.nbytes for piece in body)
         outgoing.left_bytes -= size
         self.queued_bytes -= size
@@ -159,13 +164,13 @@ class FrameWriter:
 
     def last_waiting(self) -> Outgoing | None:
         """The last message of bulk that was not begun, of those that go first."""
-        lasts = (queue[-1] for queue in (self._work, self._state) if queue)
+        lasts = (queue[-1] for queue in self._bulk_queues())
         return next((last for last in lasts if not last.begun), None)
 
     def take_waiting(self) -> Outgoing | None:
         """The first bulk message that was not begun, to be pushed into another writer."""
-        for queue in (self._work, self._state):
-            if queue and not queue[-1].begun:
+        for queue in self._bulk_queues():
+            if not queue[-1].begun:
                 place = int(queue[0].begun)
                 outgoing = queue[place]
                 del queue[place]
@@ -176,17 +181,17 @@ class FrameWriter:
     def take_begun(self) -> list[Outgoing]:
         """Take out messages that were begun and are not written to their end: on another
         connection they would have to begin again."""
-        begun = [queue.popleft() for queue in (self._work, self._state) if queue and queue[0].begun]
+        begun = [queue.popleft() for queue in self._bulk_queues() if queue[0].begun]
         self.queued_bytes -= sum(outgoing.left_bytes for outgoing in begun)
         return begun
 
     def chunks(self) -> list[Outgoing]:
         """Return the messages of state that wait or are under way."""
-        return list(self._state)
+        return list(self._queues[STATE])
 
     def bulk(self) -> list[Outgoing]:
-        """Return the messages of work and of state that wait or are under way."""
-        return [*self._work, *self._state]
+        """Return the messages of work, of rounds and of state that wait or are under way."""
+        return [outgoing for queue in self._bulk_queues() for outgoing in queue]
 
     def unsent(self) -> list[Outgoing]:
         """Messages that were not written to their end."""

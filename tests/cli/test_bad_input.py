@@ -56,6 +56,10 @@ def test_bad_settings(tiny: Path, command: str, setting: str, expected: str) -> 
     refused(command, tiny, "--set", setting, expected=expected)
 
 
+def test_rate_of_links_without_a_unit_of_bits(tiny: Path) -> None:
+    refused("local", tiny, "--link-rate", "50MB", expected="--link-rate 50MB: write bits a second")
+
+
 def test_unknown_environment_name(tiny: Path) -> None:
     refused("config", tiny, expected="SWARMRT_RUN_STEPS", env={"SWARMRT_RUN_STEP": "3"})
 

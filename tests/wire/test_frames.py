@@ -19,6 +19,7 @@ from swarmrt.messages import (
     Claim,
     FailedIn,
     Finish,
+    Forward,
     FrameKind,
     Hail,
     Message,
@@ -142,6 +143,22 @@ def test_control_overtakes_bulk() -> None:
     (first, _), (second, [got]) = FrameReader(LIMITS).feed(data)
     assert first == Finish("now") and second == Part(1, 1, 1, 0, False)
     assert torch.equal(got, bulk)
+
+
+def test_activation_overtakes_parts_that_are_under_way() -> None:
+    """An activation that is pushed after a round's parts goes before what is left of them; it went
+    after the last of them. Parts are bulk, however small."""
+    writer = FrameWriter(frame_bytes=CHUNK_BYTES // 4)
+    for index in range(3):
+        writer.push(encode(Part(1, 1, 1, index, False), [torch.zeros(CHUNK_BYTES)]))
+    data = b"".join(writer.next_frame())
+    forward = Forward(Work(MicrobatchId(0, 1), 1), 1, ())
+    writer.push(encode(forward, [torch.ones(CHUNK_BYTES // 4)]))
+    writer.push(encode(Part(1, 1, 1, 3, False), [torch.zeros(1)]))
+    while len(writer):
+        data += b"".join(writer.next_frame())
+    messages = [message for message, _ in FrameReader(LIMITS).feed(data)]
+    assert messages == [forward, *(Part(1, 1, 1, index, False) for index in range(4))]
 
 
 def test_bulk_can_be_overtaken_by_many_thousand_messages() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -144,7 +146,9 @@ def trainer(
 @bench.command()
 def pipeline(
     settings: list[str] = typer.Argument(
-        None, metavar="[SETTING]...", help="equal, spread, latency, far, …; all by default."
+        None,
+        metavar="[SETTING]...",
+        help="equal, spread, latency, far, …, or averaging; by default all but that.",
     ),
     emulate: bool = typer.Option(
         True, "--emulate", help="Computing is a calibrated sleep. (There is no other kind.)"
@@ -152,20 +156,34 @@ def pipeline(
     microbatches: int | None = typer.Option(None, min=1, help="In a step; else as documented."),
     steps: int | None = typer.Option(None, min=1, help="To measure, after the warm-up."),
     staleness: int = typer.Option(1, min=0, max=1, help="As optimizer.staleness."),
+    strategies: str = typer.Option(
+        "sync,staleness,async,diloco", help="Of averaging: what is measured beside each other."
+    ),
     keep: Path | None = typer.Option(
         None, metavar="DIR", help="Where to keep the runs' folders, for `swarmrt trace`."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """Measure 4 stages x 2 replicas of emulated devices: throughput over the best they could do."""
+    from swarmrt.lab.bench.averaging import STRATEGIES
     from swarmrt.lab.bench.pipeline import SETTINGS, changed, measure
 
     names = settings or list(SETTINGS)
-    unknown = [name for name in names if name not in SETTINGS]
+    unknown = [name for name in names if name not in (*SETTINGS, "averaging")]
     if unknown:
-        raise UsageError(f"there is no setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
+        there_are = ", ".join((*SETTINGS, "averaging"))
+        raise UsageError(f"there is no setting {unknown[0]!r}; there are {there_are}")
+    chosen = [strategy.strip() for strategy in strategies.split(",")]
+    unknown = [strategy for strategy in chosen if strategy not in STRATEGIES]
+    if unknown:
+        there_are = ", ".join(STRATEGIES)
+        raise UsageError(f"there is no strategy {unknown[0]!r}; there are {there_are}")
     found: dict[str, object] = {}
+    if "averaging" in names:
+        found |= _strategies(chosen, steps, keep, as_json=as_json)
     for name in names:
+        if name == "averaging":
+            continue
         numbers = {"microbatches": microbatches, "steps": steps, "staleness": staleness}
         setting = changed(SETTINGS[name], **numbers)
         with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
@@ -179,6 +197,58 @@ def pipeline(
                 f"{found[f'{name}_over_ideal']:.3f}",
                 flush=True,
             )
+    if as_json:
+        print(json.dumps(found))
+
+
+def _strategies(
+    names: Sequence[str], steps: int | None, keep: Path | None, *, as_json: bool
+) -> dict[str, object]:
+    """Measure ways of making versions where links are narrow."""
+    from swarmrt.lab.bench.averaging import STRATEGIES, measure_strategy
+    from swarmrt.lab.bench.pipeline import changed
+
+    found: dict[str, object] = {}
+    for name in names:
+        setting = changed(STRATEGIES[name], steps=steps)
+        with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
+            result = measure_strategy(setting, keep or Path(folder))
+        found[f"averaging_{name}_over_ideal"] = result.pop("over_ideal")
+        found[f"averaging_{name}"] = result
+        if not as_json:
+            print(
+                f"{name:<10}{found[f'averaging_{name}_over_ideal']:6.3f} of what the devices could "
+                f"do; paused for {result['longest_pause_s']:.2f} s at most, "
+                f"{result['late_fraction']:.1%} late",
+                flush=True,
+            )
+    return found
+
+
+@bench.command()
+def uplink(
+    rate: str = typer.Option("45mbit", "--link-rate", metavar="RATE", help="Beside no bound."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """Time 100 kB of activation over a line of 50 Mb/s, alone and beside a round."""
+    from swarmrt.cli.options.rates import parse_link_rate
+    from swarmrt.cli.process.running import new_loop
+    from swarmrt.lab.bench.yielding import measure
+
+    found: dict[str, object] = {}
+    for bound, name in ((None, "no bound"), (parse_link_rate(rate), rate)):
+        for on_one_link in (False, True):
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                times = runner.run(measure(bound, on_one_link=on_one_link))
+            what = f"{name}, {'one link' if on_one_link else 'two links'}"
+            found[what] = times
+            if not as_json:
+                print(
+                    f"{what:<24}{times['alone_s'] * 1e3:5.0f} ms alone, "
+                    f"{times['beside_a_round_s'] * 1e3:5.0f} ms beside a round of "
+                    f"{times['round_s']:.1f} s",
+                    flush=True,
+                )
     if as_json:
         print(json.dumps(found))
 

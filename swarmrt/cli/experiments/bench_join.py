@@ -62,9 +62,10 @@ def join(
     if bandwidth is None:
         _join_here(as_json)
         return
-    from swarmrt.lab.homes.joining import CASES, check_here, measure, parse_bandwidth
+    from swarmrt.lab.homes.joining import CASES, check_here, measure
+    from swarmrt.runtime.limits.rates import parse_rate
 
-    bytes_per_s = parse_bandwidth(bandwidth)
+    bytes_per_s = parse_rate("--bandwidth", bandwidth)
     names = cases or list(CASES)
     unknown = [name for name in names if name not in CASES]
     if unknown:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.runs import REPLICAS, SET, SPARES, parse_replicas, parse_spares
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.config import load_config
@@ -34,6 +35,7 @@ def chaos(
     ),
     replicas: str | None = REPLICAS,
     spares: str | None = SPARES,
+    link_rate: str | None = LINK_RATE,
     overrides: list[str] = SET,
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
     as_json: bool = JSON,
@@ -48,6 +50,7 @@ def chaos(
     from swarmrt.lab.chaos.schedule import checked, draw
     from swarmrt.lab.swarm.swarm import LocalSwarm
 
+    parse_link_rate(link_rate)
     asked = checked(kind.strip() for kind in kinds.split(","))
     config = load_config(path, overrides)
     numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
@@ -56,6 +59,7 @@ def chaos(
         numbers,
         run_dir=run_dir,
         overrides=_settings(overrides, steps),
+        link_rate=link_rate,
         spares=parse_spares(spares, config),
     )
     schedule = draw(seed, asked, numbers, every_s, num=max(steps, len(asked)))

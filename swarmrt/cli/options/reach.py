@@ -33,14 +33,6 @@ ANNOUNCE = typer.Option(
     help="Where others reach this machine, if it does not have that address itself, as in a "
     "container: an IP address, or a multiaddr with the port there; may be repeated.",
 )
-MAX_MBPS = typer.Option(
-    None,
-    "--max-mbps",
-    min=0.1,
-    metavar="N",
-    help="Megabits a second that links may send at most; a bit less than your uplink carries keeps "
-    "it free for what is urgent.",
-)
 UPNP = typer.Option(False, "--upnp", help="Ask the router, by UPnP, to open the port of libp2p.")
 
 

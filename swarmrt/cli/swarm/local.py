@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.runs import (
     ALLOW_CHANGE,
     REPLICAS,
@@ -41,6 +42,7 @@ def local(
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
     resume: Path | None = RESUME,
     threads: int | None = typer.Option(None, min=1, help="CPU threads of each peer."),
+    link_rate: str | None = LINK_RATE,
     trial: bool = TRIAL,
     allow_change: list[str] = ALLOW_CHANGE,
     as_json: bool = JSON,
@@ -52,6 +54,7 @@ def local(
     from swarmrt.lab.swarm.options import Options, replicas_of
 
     show_logs()
+    parse_link_rate(link_rate)
     rules = read_rules(os.environ.get(VARIABLE, ""))
     if steps is not None:
         overrides = [*overrides, f"run.steps={steps}"]
@@ -69,6 +72,7 @@ def local(
     options = Options(
         processes=processes,
         threads=threads,
+        link_rate=link_rate,
         spares=parse_spares(spares, config),
         failpoints=rules,
         trainer_arguments=arguments,

@@ -13,7 +13,8 @@ from swarmrt.cli.options.devices import DEVICE, check_device
 from swarmrt.cli.options.models import ALLOW_MODEL, ALLOW_POLICY, MODEL_PATH
 from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
+from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 
 
 def serve(
@@ -35,7 +36,7 @@ def serve(
     port: str | None = PORT,
     announce: list[str] = ANNOUNCE,
     upnp: bool = UPNP,
-    max_mbps: float | None = MAX_MBPS,
+    link_rate: str | None = LINK_RATE,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
     allow_model: list[str] = ALLOW_MODEL,
     allow_policy: list[str] = ALLOW_POLICY,
@@ -109,7 +110,7 @@ def serve(
             allow_models=frozenset(allow_model),
             allow_policies=frozenset(allow_policy),
             max_memory_bytes=None if max_memory is None else parse_size(max_memory),
-            max_mbps=max_mbps,
+            link_bytes_per_s=parse_link_rate(link_rate),
             wait=wait,
             state_dir=state,
             trainer_gone_s=math.inf if trainer_gone is None else trainer_gone,

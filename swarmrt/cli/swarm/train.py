@@ -17,7 +17,8 @@ from swarmrt.cli.options.papers import (
     signer_of_parent,
 )
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, MAX_MBPS, PORT, UPNP, place_of_trainer
+from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
+from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_trainer
 from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
@@ -48,7 +49,7 @@ def train(
     port: str | None = PORT,
     announce: list[str] = ANNOUNCE,
     upnp: bool = UPNP,
-    max_mbps: float | None = MAX_MBPS,
+    link_rate: str | None = LINK_RATE,
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory to be joined."),
     trial: bool = TRIAL,
     allow_change: list[str] = ALLOW_CHANGE,
@@ -73,6 +74,7 @@ def train(
     from swarmrt.runtime.trainer.trial import try_model
     from swarmrt.scheduler.instructions import Report
 
+    link_bytes_per_s = parse_link_rate(link_rate)
     config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     name = config.run.name
     signer = signer_of_parent(name) if papers_on_stdin else owner_signer(name, owner, delegation)
@@ -108,7 +110,7 @@ def train(
                 checkpoint=checkpoint,
                 failpoints=parse_failpoints(os.environ.get(VARIABLE, ""), run_dir / "trainer"),
                 faults=faults,
-                max_mbps=max_mbps,
+                link_bytes_per_s=link_bytes_per_s,
                 wait=wait,
                 say=view.note,
             )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -114,13 +114,27 @@ class EmulatedStage(Stage):
 
 
 def tiny_model(
-    layers: int, vocab: int, width: int, more_rows: int = 0
+    layers: int, vocab: int, width: int, more_rows: int = 0, idle: int = 0
 ) -> tuple[list[Callable[[], nn.Module]], Any]:
     """An embedding, scales and a head: as little to compute as there can be. A builder for
-    `model.kind`. More rows of the embedding than tokens make a large state of it."""
+    `model.kind`. More rows of the embedding than tokens make a large state of it, and so do idle
+    parameters, in each layer."""
     middle = [partial(Scale, width)] * (layers - 2)
     ends = partial(nn.Embedding, vocab + more_rows, width), partial(nn.Linear, width, vocab)
-    return [ends[0], *middle, ends[1]], _loss
+    builders: list[Callable[[], nn.Module]] = [ends[0], *middle, ends[1]]
+    return [partial(WithIdle, build, idle) if idle else build for build in builders], _loss
+
+
+class WithIdle(nn.Module):
+    """A layer with parameters that are updated and sent like all others, and compute nothing."""
+
+    def __init__(self, build: Callable[[], nn.Module], number: int) -> None:
+        super().__init__()
+        self.layer = build()
+        self.idle = nn.Parameter(torch.full((number,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.layer(x))
 
 
 class Scale(nn.Module):

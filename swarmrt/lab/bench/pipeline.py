@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ class Setting:
     microbatches: int  # of a step
     steps: int  # that are measured
     staleness: int = 1
+    link_rate: str | None = None  # of each process, as `swarmrt serve` takes it
+    idle_parameters: int = 0  # of each layer: they cost no computing
+    overrides: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def ideal_per_s(self) -> float:
@@ -110,12 +113,15 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
     overrides = {
         "model.kind": MODEL,
         "model.layers": stages,
-        "model.options": f"{{layers = {stages}, vocab = 256, width = 8}}",
+        "model.options": (
+            f"{{layers = {stages}, vocab = 256, width = 8, idle = {setting.idle_parameters}}}"
+        ),
         "stages.layers": [1] * stages,
         "data.source": text,
         "batch.microbatches": setting.microbatches,
         "optimizer.staleness": setting.staleness,
         "optimizer.fresh_steps": 0,
+        **setting.overrides,
     }
     run_dir = folder / setting.name
     replicas = [len(speeds) for speeds in setting.speeds]
@@ -129,6 +135,7 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
         threads=1,
         speeds=setting.speeds,
         link_delay_s=setting.link_delay_s,
+        link_rate=setting.link_rate,
     ) as swarm:
         swarm.wait(last, patience_s)
         for part in [swarm.trainer, *swarm.peers()]:

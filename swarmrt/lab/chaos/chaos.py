@@ -195,7 +195,7 @@ class Chaos:
         return self._swarm.spawn(self._with_room(fault)).name
 
     def _join_slowly(self, fault: Fault) -> str:
-        peer = self._swarm.spawn(self._with_room(fault), max_mbps=fault.mbps)
+        peer = self._swarm.spawn(self._with_room(fault), link_rate=f"{fault.mbps}mbit")
         came_at = self._now_s
 
         def had_time() -> bool:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmrt.errors import RunError, UsageError
+from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.lab.bench.emulation import MODEL, Speed
 from swarmrt.lab.homes.namespaces import Internet, why_not_here
@@ -93,17 +93,6 @@ class Joined:
     longest_gap_s: float  # since it was started
     bound_s: float
     passed: bool
-
-
-def parse_bandwidth(text: str) -> float:
-    """Read `20mbit`, as tc takes it, into bytes a second. Raises UsageError."""
-    number = text.removesuffix("bit")
-    units = {"k": 1e3, "m": 1e6, "g": 1e9}
-    if number == text or number[-1:] not in units or not number[:-1].isdecimal():
-        raise UsageError(f"--bandwidth {text}: write it like 20mbit or 800kbit")
-    if not int(number[:-1]):
-        raise UsageError(f"--bandwidth {text}: nothing gets through that")
-    return int(number[:-1]) * units[number[-1]] / 8
 
 
 def check_here(bandwidth: str) -> None:

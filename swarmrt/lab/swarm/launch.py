@@ -186,8 +186,10 @@ class LaunchedSwarm:
         self.trainer.start(arguments, papers, failpoints, variables=variables)
 
     def _far(self) -> list[str]:
-        delay_s = self._options.link_delay_s
-        return ["--link-delay", str(delay_s)] if delay_s else []
+        """Return the options of a process that is far from the others, or has a narrow link."""
+        delay_s, rate = self._options.link_delay_s, self._options.link_rate
+        far = ["--link-delay", str(delay_s)] if delay_s else []
+        return far if rate is None else [*far, "--link-rate", rate]
 
     def _resume(self, failpoints: str) -> None:
         resume = ("--resume", str(self.run_dir), "--replicas", "1", "--wait")

@@ -25,6 +25,7 @@ class Options:
     forks: bool = True  # else each process loads its libraries by itself, as on its own machine
     speeds: Sequence[Sequence[Speed]] | None = None  # emulated: by stage, each replica in turn
     link_delay_s: float = 0.0  # how much longer every message between two processes takes
+    link_rate: str | None = None  # that each process's links send together, as `serve` takes it
     variables: Mapping[tuple[int, int], Mapping[str, str]] = field(default_factory=dict)
     """More of the environment of a stage's replica of that number, which is not forked then."""
     failpoints: Sequence[Rule] = ()  # that are on in each process of their role
@@ -35,8 +36,8 @@ class Options:
 def consent(config: RunConfig) -> list[str]:
     """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
     arguments = ["--max-memory", "none"]
-    own = {"--allow-model": config.model.kind, "--allow-policy": config.wiring.policy}
-    for option, name in own.items():
+    allowed = [("--allow-model", config.model.kind), ("--allow-model", config.averaging.strategy)]
+    for option, name in (*allowed, ("--allow-policy", config.wiring.policy)):
         if ":" in name:
             arguments += [option, name, "--model-path", str(Path.cwd())]
     return arguments

@@ -41,6 +41,7 @@ class LocalSwarm(LaunchedSwarm):
         device: str = "cpu",
         speeds: Sequence[Sequence[Speed]] | None = None,
         link_delay_s: float = 0.0,
+        link_rate: str | None = None,
         forks: bool = True,
         variables: Mapping[tuple[int, int], Mapping[str, str]] | None = None,
         processes: Sequence[tuple[int, ...]] = (),
@@ -73,6 +74,7 @@ class LocalSwarm(LaunchedSwarm):
             device=device,
             speeds=speeds,
             link_delay_s=link_delay_s,
+            link_rate=link_rate,
             forks=forks,
             variables=variables or {},
         )
@@ -151,7 +153,7 @@ class LocalSwarm(LaunchedSwarm):
         stage: int | tuple[int, ...],
         failpoints: str = "",
         device: str | None = None,
-        max_mbps: float | None = None,
+        link_rate: str | None = None,
         *,
         is_spare: bool = False,
     ) -> Peer:
@@ -159,7 +161,7 @@ class LocalSwarm(LaunchedSwarm):
         that are up. Does not wait for it.
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
-        `device`, by default on that of the swarm; its links send `max_mbps` megabits a second. A
+        `device`, by default on that of the swarm; its links send `link_rate`, like 1mbit. A
         spare takes work only in the place of a replica that is lost.
         """
         stages = stage if isinstance(stage, tuple) else (stage,)
@@ -167,7 +169,7 @@ class LocalSwarm(LaunchedSwarm):
             if not 0 <= one < self.config.num_stages:
                 last = len(self.replicas) - 1
                 raise UsageError(f"there is no stage {one}: stages are 0 to {last}")
-        more = [] if max_mbps is None else ["--max-mbps", str(max_mbps)]
+        more = [] if link_rate is None else ["--link-rate", link_rate]
         peer = self._new_peer(stages, is_spare=is_spare)
         self._start_peer(peer, self._addresses(), failpoints, device, more)
         return peer

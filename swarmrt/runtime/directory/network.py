@@ -170,14 +170,14 @@ async def open_network(
     private: bool = False,
     remembered: Sequence[str] = (),
     waiting: Callable[[str], None] | None = None,
-    max_mbps: float | None = None,
+    link_bytes_per_s: float | None = None,
     with_links: bool = False,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
     `papers` say of which run this process is; the directory of a private one is closed to others.
     `remembered` are addresses at which others once were; with `waiting` a directory that does not
-    answer is waited for. `max_mbps` bounds what links send, in megabits a second. Whoever
+    answer is waited for. `link_bytes_per_s` bounds what all links send together. Whoever
     is to have links holds the ports that it asks for, `with_links`, from the beginning. Raises
     DirectoryError when no address of `join` answers, UsageError when a port is taken.
     """
@@ -207,7 +207,7 @@ async def open_network(
     relays = Relays(daemon, join, directory.meet)
     try:
         await relays.start()
-        uplink = None if max_mbps is None else Uplink(max_mbps * 1e6 / 8)
+        uplink = None if link_bytes_per_s is None else Uplink(link_bytes_per_s)
         network = Network(daemon, directory, relays, place, faults, join, papers, barred)
         network.uplink = uplink
         network.listening = listening

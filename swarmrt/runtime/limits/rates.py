@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from swarmrt.errors import UsageError
+
+BITS = {"k": 1e3, "m": 1e6, "g": 1e9}
+LEAST_BITS, MOST_BITS = 1e5, 1e12  # a second, of a link
 MOST_BUCKETS = 1024  # that are remembered beside those in use
 
 K = TypeVar("K", bound=Hashable)
@@ -71,3 +76,14 @@ class Buckets(Generic[K]):
         full = [k for k, bucket in self._buckets.items() if bucket.left >= self._rate.most]
         for key in full or list(self._buckets)[: MOST_BUCKETS // 2]:
             del self._buckets[key]
+
+
+def parse_rate(option: str, text: str) -> float:
+    """Read `20mbit`, as tc does, into bytes a second. Raises UsageError, which names the option."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)([kmg])bit", text.lower())
+    bits = float(match[1]) * BITS[match[2]] if match else 0.0
+    if not LEAST_BITS <= bits <= MOST_BITS:
+        raise UsageError(
+            f"{option} {text}: write bits a second like 800kbit, 50mbit or 1gbit, at least 100kbit"
+        )
+    return bits / 8

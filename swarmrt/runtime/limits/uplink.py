@@ -1,9 +1,10 @@
 """The share of the uplink that links may use: a token bucket for all of a process's frames.
 
 Control goes first and may run into debt, so that it does not wait for bulk. Then come activations
-and gradients, then state (`wire/ranks.py`). Among equals it is the turn of the peer whose last turn
-was longest ago, however many connections it has: who asks for the state again and again gets its
-share of what is left, and takes nothing from others.
+and gradients, then parts of rounds, then state (`wire/ranks.py`), whichever link they go over: they
+all share one uplink. Frames are so short that whatever comes first soon has its turn. Among equals
+it is the turn of the peer whose last turn was longest ago, however many connections it has: who
+asks for the state again and again gets its share of what is left, and takes nothing from others.
 """
 
 from __future__ import annotations
@@ -11,20 +12,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from swarmrt.runtime.limits.rates import Bucket, Rate
-from swarmrt.wire.frames import CHUNK_BYTES
+from swarmrt.wire.frames import CHUNK_BYTES, LEAST_CHUNK_BYTES
 from swarmrt.wire.limits import MAX_HEADER_BYTES
-from swarmrt.wire.ranks import CONTROL, STATE, WORK, Turns
+from swarmrt.wire.ranks import CONTROL, Turns
 from swarmrt.wire.writing import FrameWriter
 
 CONTROL_DEBT_BYTES = 2 * CHUNK_BYTES  # one frame of bulk, and control after it
 LARGEST_BYTES = 2 * CHUNK_BYTES + MAX_HEADER_BYTES  # that are written in one piece
-BURST_S = 0.02  # what was not used may be used later: timers are not exact
+FRAME_S = 0.003  # that a frame of bulk takes, where it may be as short: others wait for its end
+BURST_S = 0.01  # what was not used may be used later: timers are not exact
 LEAST_WAIT_S = 0.001
 
-Put = Callable[[], int]
-"""Writes what is next, and returns how many bytes that was."""
+Put = Callable[[int], int]
+"""Writes what is next of a rank, and returns how many bytes that was."""
+
+
+class Way(Protocol):
+    """A connection to where frames go."""
+
+    @property
+    def may_write(self) -> bool:
+        """Return whether it takes more now."""
 
 
 @dataclass(eq=False)
@@ -41,6 +52,7 @@ class Waiting:
     share: Share
     frames: FrameWriter
     put: Put
+    way: Way
     done: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -50,7 +62,9 @@ class Uplink:
     """A bound on all links: so many bytes a second, and `most_ahead_bytes` at once."""
 
     def __init__(self, bytes_per_s: float) -> None:
-        burst_bytes = max(CHUNK_BYTES, bytes_per_s * BURST_S)
+        of_a_frame_bytes = max(LEAST_CHUNK_BYTES, bytes_per_s * FRAME_S)
+        self.frame_bytes = min(CHUNK_BYTES, int(of_a_frame_bytes))
+        burst_bytes = max(self.frame_bytes, bytes_per_s * BURST_S)
         self.most_ahead_bytes = burst_bytes + CONTROL_DEBT_BYTES + LARGEST_BYTES
         self._loop = asyncio.get_running_loop()
         self._bucket = Bucket(Rate(burst_bytes, bytes_per_s), self._loop.time())
@@ -60,13 +74,14 @@ class Uplink:
 
     def put_control(self, frames: FrameWriter, put: Put) -> None:
         """Have control put at once, where it is next. The rest waits for its `turn`."""
-        if frames.rank == CONTROL and self._missing_bytes(CONTROL) < 0:
-            self._bucket.left -= put()
+        if CONTROL in frames.waiting and self._missing_bytes(CONTROL) < 0:
+            self._bucket.left -= put(CONTROL)
         self._go_on()  # what has come may be more urgent than what was waited for
 
-    async def turn(self, share: Share, frames: FrameWriter, put: Put) -> None:
-        """Have `put` called when these frames may go; it may find that they have gone."""
-        waiting = Waiting(share, frames, put)
+    async def turn(self, share: Share, frames: FrameWriter, put: Put, way: Way) -> None:
+        """Have `put` called whenever it is the turn of these frames, while they wait and the way
+        takes more. It may find that they have gone."""
+        waiting = Waiting(share, frames, put, way)
         self._waiting.append(waiting)
         self._go_on()
         try:
@@ -81,21 +96,32 @@ class Uplink:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
-            chosen, rank = self._next()
+            chosen, rank, ranks = self._next()
             missing = self._missing_bytes(rank)
             if missing >= 0:
                 wait_s = max(missing / self._bucket.rate.per_s, LEAST_WAIT_S)
                 self._timer = self._loop.call_later(wait_s, self._go_on)
                 return
-            self._waiting.remove(chosen)
             self._turn += 1
             chosen.share.last_turn = self._turn
-            try:
-                self._bucket.left -= chosen.put()
-            except Exception as error:  # its own writer's
-                chosen.done.set_exception(error)
-            else:
-                chosen.done.set_result(None)
+            self._turns.took(rank, ranks)
+            self._put(chosen, rank)
+
+    def _put(self, chosen: Waiting, rank: int) -> None:
+        """Have a frame put. Who has more keeps its place, or the next turn would be another's."""
+        if chosen.done.done():  # its writer is cancelled, and will find out
+            self._waiting.remove(chosen)
+            return
+        try:
+            size = chosen.put(rank)
+        except Exception as error:  # its own writer's
+            self._waiting.remove(chosen)
+            chosen.done.set_exception(error)
+            return
+        self._bucket.left -= size
+        if not (size and chosen.frames.waiting and chosen.way.may_write):
+            self._waiting.remove(chosen)
+            chosen.done.set_result(None)
 
     def _missing_bytes(self, rank: int) -> float:
         """Return how much has to come back before such a frame may go; negative when it may now."""
@@ -103,13 +129,11 @@ class Uplink:
         least = -CONTROL_DEBT_BYTES if rank == CONTROL else 0
         return least - self._bucket.left
 
-    def _next(self) -> tuple[Waiting, int]:
-        """Return who is next, and the rank of what it has."""
-        ranks = {waiting: waiting.frames.rank for waiting in self._waiting}
-        rank = min(ranks.values())
-        if rank == WORK and STATE in ranks.values():
-            rank = STATE if self._turns.is_states else WORK
-            if self._missing_bytes(rank) < 0:
-                self._turns.took(rank)
-        its = [waiting for waiting in self._waiting if ranks[waiting] == rank]
-        return min(its, key=lambda waiting: waiting.share.last_turn), rank
+    def _next(self) -> tuple[Waiting, int, set[int]]:
+        """Return who is next, the rank of what it may write, and the ranks that wait. Where nothing
+        waits any more, its writer has to find out, as if that were control."""
+        waiting = [(one, one.frames.waiting or [CONTROL]) for one in self._waiting]
+        ranks = {rank for _, its in waiting for rank in its}
+        rank = self._turns.next(ranks)
+        able = [one for one, its in waiting if rank in its]
+        return min(able, key=lambda one: one.share.last_turn), rank, ranks

@@ -12,7 +12,7 @@ from swarmrt.runtime.carriers.carriers import Connection
 from swarmrt.runtime.faults.faults import Late
 from swarmrt.runtime.limits.uplink import Share
 from swarmrt.runtime.links.streams import Streams
-from swarmrt.wire.frames import Tally
+from swarmrt.wire.frames import CHUNK_BYTES, Tally
 from swarmrt.wire.ranks import STATE
 from swarmrt.wire.writing import FrameWriter, Outgoing
 
@@ -33,10 +33,10 @@ class Move:
 class Outbox:
     """The messages on their way to one peer."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, frame_bytes: int = CHUNK_BYTES) -> None:
         """`tally` is that of the process."""
         self.tally = Tally(tally)
-        self.frames = FrameWriter(self.tally)
+        self.frames = FrameWriter(self.tally, frame_bytes)
         self.share = Share()
         self.wake = asyncio.Event()
         self.connection: Connection | None = None

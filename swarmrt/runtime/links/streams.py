@@ -20,7 +20,7 @@ import torch
 from swarmrt.errors import RunError, WireError
 from swarmrt.messages import Message
 from swarmrt.runtime.carriers.carriers import Connection
-from swarmrt.wire.frames import Tally
+from swarmrt.runtime.limits.uplink import Put, Way
 from swarmrt.wire.kinds import Hello, Join
 from swarmrt.wire.limits import GREETING
 from swarmrt.wire.reading import FrameReader
@@ -37,15 +37,16 @@ REST_S = 60.0  # after one that could not be opened
 class Stream:
     """A further connection, with what is on its way on it."""
 
-    def __init__(self, connection: Connection, tally: Tally) -> None:
+    def __init__(self, connection: Connection, source: FrameWriter) -> None:
+        """`source` holds what waits for the link."""
         self.connection = connection
-        self.frames = FrameWriter(tally)
+        self.frames = FrameWriter(source.tally, source.frame_bytes)
         self.joined = asyncio.Event()
         self.is_done = False  # closed by us
 
-    def put(self) -> int:
+    def put(self, rank: int | None = None) -> int:
         """Write what is next, and return how many bytes that is."""
-        buffers = self.frames.next_frames()
+        buffers = self.frames.next_frames(rank)
         self.connection.write(buffers)
         return sum(map(len, buffers))
 
@@ -61,7 +62,7 @@ class Streams:
         dial: Callable[[], Awaitable[Connection]],
         on_broken: Callable[[str], None],
         spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]],
-        turn: Callable[[FrameWriter, Callable[[], int]], Awaitable[None]] | None = None,
+        turn: Callable[[FrameWriter, Put, Way], Awaitable[None]] | None = None,
     ) -> None:
         """`source` holds what waits for the link; `key` is the one of the other end's hello. With
         `turn` each frame waits for its turn on the uplink."""
@@ -140,7 +141,7 @@ class Streams:
     async def _add(self) -> None:
         """Open one more. Raises RunError or OSError when the other end cannot be dialed, or takes
         no more."""
-        stream = Stream(await self._dial(), self._source.tally)
+        stream = Stream(await self._dial(), self._source)
         connection = stream.connection
         self._open.add(connection)
         stream.frames.push(encode(Join(self._key)))
@@ -180,7 +181,7 @@ class Streams:
                     if self._turn is None:
                         stream.put()
                     else:
-                        await self._turn(stream.frames, stream.put)
+                        await self._turn(stream.frames, stream.put, stream.connection)
                     await stream.connection.drain()
         except OSError as error:
             if not stream.is_done:

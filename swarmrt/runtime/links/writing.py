@@ -14,7 +14,7 @@ from swarmrt.runtime.carriers.carriers import Connection
 from swarmrt.runtime.faults.faults import Late, LinkFaults
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links.outbox import Gathering, Outbox
-from swarmrt.wire.frames import Tally
+from swarmrt.wire.frames import CHUNK_BYTES, Tally
 from swarmrt.wire.writing import Outgoing
 
 log = logging.getLogger("swarmrt.links")
@@ -46,7 +46,8 @@ class Writing:
         """Return a peer's outbox, a new one if there is none."""
         outbox = self.outboxes.get(peer)
         if outbox is None:
-            outbox = self.outboxes[peer] = Outbox(self._tally)
+            most = CHUNK_BYTES if self.uplink is None else self.uplink.frame_bytes
+            outbox = self.outboxes[peer] = Outbox(self._tally, most)
         return outbox
 
     def push(self, peer: PeerId, outbox: Outbox, outgoing: Outgoing) -> None:
@@ -106,7 +107,7 @@ class Writing:
                 if self.uplink is None:
                     put()
                 else:
-                    await self.uplink.turn(outbox.share, outbox.frames, put)
+                    await self.uplink.turn(outbox.share, outbox.frames, put, connection)
                 try:
                     await connection.drain()
                 except OSError:
@@ -119,11 +120,13 @@ class Writing:
             self._broken(peer, outbox, f"writing to it failed: {error or type(error).__name__}")
             raise
 
-    def _put(self, peer: PeerId, outbox: Outbox, connection: Connection) -> int:
+    def _put(
+        self, peer: PeerId, outbox: Outbox, connection: Connection, rank: int | None = None
+    ) -> int:
         """Write what is next, if anything is, and return how many bytes that is."""
         if connection is not outbox.connection or not outbox.may_write:
             return 0
-        buffers = outbox.frames.next_frames()
+        buffers = outbox.frames.next_frames(rank)
         connection.write(buffers)
         self._wrote(peer, outbox)
         return sum(map(len, buffers))

@@ -34,7 +34,7 @@ class ServeOptions:
     allow_models: frozenset[str] = frozenset()  # builders that may run here
     allow_policies: frozenset[str] = frozenset()  # of wiring, that may run here
     max_memory_bytes: float | None = None  # of the device; None for a share of what is free
-    max_mbps: float | None = None  # of the uplink, that links may use
+    link_bytes_per_s: float | None = None  # that all links may send together
     wait: bool = False
     state_dir: Path | None = None  # where its state is left, and taken up again
     trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone

@@ -95,7 +95,7 @@ async def _serve_as_it_is(
         papers,
         private=line.invite is not None,
         waiting=say if options.wait else None,
-        max_mbps=options.max_mbps,
+        link_bytes_per_s=options.link_bytes_per_s,
         with_links=True,
     ) as network:
         if not options.place.is_loopback:

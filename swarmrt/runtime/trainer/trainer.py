@@ -85,7 +85,7 @@ class TrainOptions:
     checkpoint: Checkpoint | None = None  # that a resumed run starts from, if there is one
     failpoints: Failpoints = field(default_factory=Failpoints)
     faults: LinkFaults | None = None
-    max_mbps: float | None = None  # of the uplink, that links may use
+    link_bytes_per_s: float | None = None  # that all links may send together
     wait: bool = False  # for the directory
     say: Callable[[str], None] = lambda text: None
 
@@ -115,7 +115,7 @@ async def train(
         private=config.run.access == "invited",
         remembered=book.addresses if options.resume else (),
         waiting=options.say if options.wait else None,
-        max_mbps=options.max_mbps,
+        link_bytes_per_s=options.link_bytes_per_s,
         with_links=True,
     ) as network:
         if not options.place.is_loopback:

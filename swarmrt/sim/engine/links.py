@@ -2,8 +2,8 @@
 
 Each host has an uplink and a downlink, which are shared, in equal parts, by the pairs of hosts
 between which bulk is on its way. Between two hosts it goes as out of a real outbox: control goes
-first, and waits for the end of one chunk at the most; then work, and a quarter of state while both
-wait, each in the order of sending (`wire.ranks`).
+first, and waits for the end of one chunk at the most; then work, parts of rounds, and state, in
+shares while they wait together, each in the order of sending (`wire.ranks`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from swarmrt.scheduler.instructions import (
     UpdatedPart,
 )
 from swarmrt.sim.engine.clock import Clock
-from swarmrt.wire.ranks import OF_STATE, WORK_FIRST
+from swarmrt.wire.ranks import BULK, STATE, bulk_rank, shares
 
 CHUNK_BYTES = 256 << 10  # between two chances for a control message
 CONTROL_BYTES = CHUNK_BYTES // 4  # what has no more goes before bulk
 NOTHING_LEFT = 0.5  # bytes: times are floating-point numbers
 
 Pair = tuple[PeerId, PeerId]  # sender, receiver
-Lane = tuple[PeerId, PeerId, bool]  # and whether it is of state
+Lane = tuple[PeerId, PeerId, int]  # and the rank of what goes there
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ class Wires:
         return any(bulk.message == message for queue in queues for bulk in queue)
 
     def _lanes(self, pair: Pair) -> list[Lane]:
-        lanes = [(*pair, False), (*pair, True)]
+        lanes = [(*pair, rank) for rank in BULK]
         return [lane for lane in lanes if lane in self._queues]
 
     def push(self, pair: Pair, bulk: Bulk) -> None:
         self._move()
-        lane = (*pair, isinstance(bulk.message, OF_STATE))
+        lane = (*pair, bulk_rank(bulk.message))
         queue = self._queues.setdefault(lane, deque())
         queue.append(bulk)
         if len(queue) == 1:
@@ -175,13 +175,13 @@ class Wires:
         self._moved_at = self._clock.now
         if elapsed_s:
             for lane, queue in self._queues.items():
-                one, other, is_of_state = lane
+                one, other, rank = lane
                 carried = self._rates[lane] * elapsed_s
                 queue[0].left_bytes -= carried
                 if isinstance(queue[0].message, Part | StateChunk):
                     self._went[one, other] += carried
                     self._came[other] += carried
-                if is_of_state:
+                if rank == STATE:
                     self._states[one, other] += carried
 
     def _plan(self) -> None:
@@ -193,10 +193,10 @@ class Wires:
         up, down = Counter(pair[0] for pair in pairs), Counter(pair[1] for pair in pairs)
         self._rates = dict.fromkeys(self._queues, 0.0)
         for lane in moving:
-            one, other, is_of_state = lane
+            one, other, rank = lane
             up_rate = self.link(one).up_bytes_per_s / up[one]
             down_rate = self.link(other).down_bytes_per_s / down[other]
-            share = _share(is_of_state) if (one, other, not is_of_state) in self._queues else 1.0
+            share = shares([lane[-1] for lane in self._lanes((one, other))])[rank]
             self._rates[lane] = share * min(up_rate, down_rate)
         self._plans += 1
         plan = self._plans
@@ -218,8 +218,3 @@ class Wires:
         self._plan()
         for bulk in whole:
             bulk.arrived()
-
-
-def _share(is_of_state: bool) -> float:
-    """Return the share of what waits between two hosts, while both kinds wait."""
-    return (1 if is_of_state else WORK_FIRST) / (1 + WORK_FIRST)

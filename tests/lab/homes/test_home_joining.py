@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from swarmrt.cli.app import app
 from swarmrt.errors import UsageError
 from swarmrt.lab.bench.emulation import Speed
-from swarmrt.lab.homes.joining import NEEDED, Case, measure, parse_bandwidth
+from swarmrt.lab.homes.joining import NEEDED, Case, measure
 from swarmrt.lab.homes.namespaces import Internet, why_not_here
+from swarmrt.runtime.limits.rates import parse_rate
 from tests.processes import running
 
 PATIENCE_S = 60.0
@@ -44,11 +45,11 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 def test_bandwidths_are_read_as_tc_reads_them() -> None:
-    assert parse_bandwidth("20mbit") == 2.5e6
-    assert parse_bandwidth("800kbit") == 1e5
+    assert parse_rate("--bandwidth", "20mbit") == 2.5e6
+    assert parse_rate("--bandwidth", "800kbit") == 1e5
     for bad in ("20", "mbit", "20mb", "-1mbit", "1e3kbit", "0mbit"):
         with pytest.raises(UsageError, match="--bandwidth"):
-            parse_bandwidth(bad)
+            parse_rate("--bandwidth", bad)
 
 
 def test_whoever_is_not_root_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,25 @@
+"""The option of what a process's links may send."""
+
+from __future__ import annotations
+
+import typer
+
+from swarmrt.runtime.limits.rates import parse_rate
+
+LINK_RATE = typer.Option(
+    None,
+    "--link-rate",
+    "--max-mbps",
+    metavar="RATE",
+    help="What all links of a process may send a second together, like 15mbit; a bit less than "
+    "your uplink carries keeps it free for what is urgent.",
+)
+
+
+def parse_link_rate(text: str | None) -> float | None:
+    """Return bytes a second; None where nothing was asked for. A number alone is of megabits.
+    Raises UsageError."""
+    if text is None:
+        return None
+    is_number = text.replace(".", "", 1).isdecimal()
+    return parse_rate("--link-rate", f"{text}mbit" if is_number else text)
