@@ -2,9 +2,10 @@
 
 If each peer holds two states, who serves what is an orientation of a graph whose edges are peers:
 nearly always there is an even one, as in cuckoo hashing (Pagh and Rodler 2004). Peers of the
-richest stage get slots first. They stand by for the stage that has the least rate with those who
-already do, and of several for the one that their own stage is least paired with. Nobody stands by
-where a step is too short to receive a gradient in it.
+richest stage get slots first. They stand by for a stage whose state only one peer has, else for
+the one that has the least rate with those who already do, and of several for the one that their
+own stage is least paired with. Nobody stands by where a step is too short to receive a gradient in
+it.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class _Slots:
         self._loaders = loaders
         self.covered = list(projected.rates)
         self.pairs: Counter[tuple[int, int]] = Counter()
+        self._copies = list(projected.counts)  # of each state, when all has come
         self._sources = [0] * len(swarm.stages)  # holders, less those who load from them
         for number, peer in enumerate(swarm.peers):
             own = projected.place(number)
@@ -91,6 +93,7 @@ class _Slots:
                 self._sources[peer.loading] -= 1
 
     def _cover(self, number: int, own: int, stage: int) -> None:
+        self._copies[stage] += 1
         self.covered[stage] += self._projected.rate_at(number, stage)
         self.pairs[_pair(own, stage)] += 1
 
@@ -120,7 +123,12 @@ class _Slots:
                 and self._loaders.may(number, stage)
                 and can_listen(self._swarm, peer, stage)
             ),
-            key=lambda stage: (self.covered[stage], self.pairs[_pair(own, stage)], stage),
+            key=lambda stage: (
+                self._copies[stage] > 1,
+                self.covered[stage],
+                self.pairs[_pair(own, stage)],
+                stage,
+            ),
             default=None,
         )
 

@@ -57,7 +57,12 @@ def diurnal(
 
 
 def mass_events(
-    peers: int, life_s: float, length_s: float, seed: int, every_s: float = 7200.0, part: float = 0.3
+    peers: int,
+    life_s: float,
+    length_s: float,
+    seed: int,
+    every_s: float = 7200.0,
+    part: float = 0.3,
 ) -> tuple[Change, ...]:
     """Return Poisson churn in which, again and again, a part of all leave at once; as many come
     back within ten minutes."""
@@ -89,9 +94,7 @@ def _steady(rng: random.Random, rate: float, length_s: float) -> Iterator[float]
         at += rng.expovariate(rate)
 
 
-def _churn(
-    peers: int, life: Lives, joins: Iterator[float], length_s: float
-) -> tuple[Change, ...]:
+def _churn(peers: int, life: Lives, joins: Iterator[float], length_s: float) -> tuple[Change, ...]:
     leaving: list[tuple[float, str]] = []
     changes: list[Change] = []
     for number, at in enumerate(itertools.chain([0.0] * peers, joins)):

@@ -68,9 +68,7 @@ class Result:
             "peers_joined": self.peers_joined,
             "throughput": _share(self.microbatches, self.duration_s),
             "throughput_over_oracle": _share(self.microbatches, oracle),
-            "throughput_over_free_oracle": _share(
-                self.microbatches, self.free_oracle_microbatches
-            ),
+            "throughput_over_free_oracle": _share(self.microbatches, self.free_oracle_microbatches),
             "switches": self.switches,
             "downloads": self.downloads,
             "standby_downloads": self.standby_downloads,

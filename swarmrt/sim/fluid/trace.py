@@ -23,7 +23,7 @@ class Change:
 
 
 def read_trace(path: Path) -> tuple[Change, ...]:
-    """Return the changes of a file, in its order. Raises DataError naming the line that is wrong."""
+    """Return the changes of a file, in its order. Raises DataError naming a line that is wrong."""
     changes: list[Change] = []
     present: set[str] = set()
     try:
@@ -35,7 +35,9 @@ def read_trace(path: Path) -> tuple[Change, ...]:
                 if changes and change.at_s < changes[-1].at_s:
                     raise DataError(f"{path}, line {number}: is earlier than the line before it")
                 if change.joins == (change.name in present):
-                    what = "joins, but is there already" if change.joins else "leaves without a join"
+                    what = (
+                        "joins, but is there already" if change.joins else "leaves without a join"
+                    )
                     raise DataError(f"{path}, line {number}: {printable(change.name)} {what}")
                 (present.add if change.joins else present.remove)(change.name)
                 changes.append(change)

@@ -13,15 +13,17 @@ from swarmrt.scheduler.rebalancing.limits import download_s
 from swarmrt.scheduler.rebalancing.plan import Download, Plan
 from swarmrt.scheduler.rebalancing.raising import raise_poorest
 from swarmrt.scheduler.rebalancing.rates import LongMean
+from swarmrt.scheduler.rebalancing.settings import Settings
 from swarmrt.scheduler.rebalancing.swarm import Swarm
 from swarmrt.sim.fluid.members import Member
-from swarmrt.sim.fluid.oracle import FREE, best_rate
+from swarmrt.sim.fluid.oracle import best_rate
 from swarmrt.sim.fluid.policies.policy import Policy
 from swarmrt.sim.fluid.regret import Moment, causes_of
 from swarmrt.sim.fluid.result import Act, Result, Sample, What
 from swarmrt.sim.fluid.scene import Scene
 from swarmrt.sim.fluid.trace import Change
 
+FREE = Settings(hysteresis=0.0, move_cost=0.0, longest_chain=4)  # moves that cost nothing
 MOST_PLANS_AT_ONCE = 1000  # that a policy may make without time going on
 
 
@@ -303,7 +305,7 @@ class World:
         self.result.downloads += 1
         self.result.first_downloads += is_first
         self.result.standby_downloads += download.is_standby
-        what = "standby" if download.is_standby else "download"
+        what: What = "standby" if download.is_standby else "download"
         self._note(what, member.name, download.stage, download.why)
         seconds = download_s(member.seen(), self._scene.stages[download.stage])
         if self._now == 0 and is_first and download.serves_when_loaded:

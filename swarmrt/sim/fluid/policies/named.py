@@ -51,6 +51,12 @@ def make_policy(name: str, seed: int) -> Policy:
     )
 
 
+def check_policy(name: str) -> None:
+    """Raise UsageError if there is no such policy."""
+    if name not in ORACLES:
+        make_policy(name, 0)
+
+
 def _number(name: str, text: str, least: float, most: float) -> float:
     try:
         number = float(text)

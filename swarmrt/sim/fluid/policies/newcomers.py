@@ -12,7 +12,7 @@ from swarmrt.sim.fluid.policies.policy import idle_peers, rates_by_stage
 class AtRandom:
     """`none`: newcomers go to any stage."""
 
-    period_s = None
+    period_s: float | None = None
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(f"{seed}/none")
@@ -21,7 +21,10 @@ class AtRandom:
         return Plan(
             downloads=tuple(
                 Download(
-                    peer.name, self._rng.randrange(len(swarm.stages)), "any", serves_when_loaded=True
+                    peer.name,
+                    self._rng.randrange(len(swarm.stages)),
+                    "any",
+                    serves_when_loaded=True,
                 )
                 for peer in idle_peers(swarm)
             )

@@ -51,9 +51,7 @@ class Petals:
             return None
         rates = rates_by_stage(swarm, with_loading=True)
         before = min(rates)
-        places = {
-            p: p.loading if p.serves_when_loaded else p.serving for p in (peer, *swarm.peers)
-        }
+        places = {p: p.loading if p.serves_when_loaded else p.serving for p in (peer, *swarm.peers)}
         own = _moved(swarm, rates, places, peer)
         if own is None:
             return None
