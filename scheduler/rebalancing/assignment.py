@@ -67,6 +67,14 @@ class Assignment:
         at = bisect.bisect_left(ways, (least, -1))
         return ways[at][1] if at < len(ways) else None
 
+    def nearest(self, place: int, stage: int, speed: float) -> int | None:
+        """Return the slowest peer of a place that can serve a stage at this speed, or else the
+        fastest that can serve it."""
+        ways = self._ways.get((place, stage))
+        if not ways:
+            return None
+        return ways[min(bisect.bisect_left(ways, (speed, -1)), len(ways) - 1)][1]
+
     def move(self, peer: int, stage: int) -> None:
         """Move a peer to a stage, which it can serve from now on."""
         place = self._place[peer]
@@ -109,9 +117,13 @@ class Assignment:
 
     def poorest(self) -> int:
         """Return the stage that is helped first: one that lacks replicas, else the slowest."""
-        return min(
-            range(len(self.rates)), key=lambda s: (not self.lacks(s), self.rates[s], self.counts[s])
-        )
+        return min(range(self.idle), key=self._wealth)
+
+    def poorest_first(self) -> list[int]:
+        return sorted(range(self.idle), key=self._wealth)
+
+    def _wealth(self, stage: int) -> tuple[bool, float, int]:
+        return not self.lacks(stage), self.rates[stage], self.counts[stage]
 
     def mean_rate(self) -> float:
         """Return what a peer brings to a stage, in the mean."""

@@ -10,6 +10,7 @@ smallest gap. Labels are settled in order of seconds of download, then of moves 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,6 +43,25 @@ def find_chain(
     return search.run(longest)
 
 
+def find_move(assignment: Assignment, start: int, level: float) -> Chain:
+    """Return the one move without a download that lifts a stage furthest, if not above a level."""
+    best: Chain = ()
+    best_rate = now = assignment.rates[start]
+    compute = assignment.stages[start].compute
+    for place in range(len(assignment.rates), -1, -1):
+        wanted = level - now
+        if place != assignment.idle:
+            if assignment.counts[place] <= assignment.stages[place].least_replicas:
+                continue
+            wanted = min(wanted, (assignment.rates[place] - now) / 2)
+        peer = assignment.nearest(place, start, wanted * compute) if wanted > 0 else None
+        if peer is not None and place != start:
+            chain = (Move(peer, place, start),)
+            if (rate := level_of(assignment, chain)) > best_rate:
+                best, best_rate = chain, rate
+    return best
+
+
 def level_of(assignment: Assignment, chain: Chain) -> float:
     """Return the rate of the slowest stage that a chain touches, when it has been made."""
     rates: dict[int, float] = {}
@@ -65,15 +85,17 @@ class _Search:
         self._loaders = loaders
         self._heap: list[tuple[float, int, float, int, _Label]] = []
         self._order = 0
+        self._least: dict[int, float] = {}  # need with which a stage has been settled so far
+        self._waiting: dict[int, tuple[float, tuple[float, int]]] = {}  # and its newest label
 
     def run(self, longest: int) -> Chain:
-        least: dict[int, float] = {}  # need with which a stage has been reached so far
+        least = self._least
         self._push(_Label(self._start, self._speed_for(self._start, 0.0), ()))
         while self._heap:
             label = heapq.heappop(self._heap)[-1]
             if label.is_finished:
                 return label.path
-            if label.need >= least.get(label.stage, float("inf")) or len(label.path) == longest:
+            if label.need >= least.get(label.stage, math.inf) or len(label.path) == longest:
                 continue
             least[label.stage] = label.need
             for move, seconds in self._moves(label):
@@ -111,7 +133,7 @@ class _Search:
         assignment, place = self._assignment, move.from_place
         path = (*label.path, move)
         if place == assignment.idle:
-            self._push(_Label(place, 0.0, path, seconds, True, float("inf")))
+            self._push(_Label(place, 0.0, path, seconds, True, math.inf))
             return
         lost = assignment.rate_at(move.peer, place)
         if place == self._start:
@@ -125,4 +147,8 @@ class _Search:
         if spare >= 0 and keeps_enough:
             self._push(_Label(place, 0.0, path, seconds, True, spare))
         else:
-            self._push(_Label(place, self._speed_for(place, lost), path, seconds))
+            need, cost = self._speed_for(place, lost), (seconds, len(path))
+            least, its_cost = self._waiting.get(place, (math.inf, cost))
+            if need < least or cost < its_cost:
+                self._waiting[place] = need, cost
+                self._push(_Label(place, need, path, seconds))

@@ -8,7 +8,7 @@ is taken back.
 from __future__ import annotations
 
 from swarmrt.scheduler.rebalancing.assignment import Assignment, Move
-from swarmrt.scheduler.rebalancing.chains import Chain, find_chain, level_of
+from swarmrt.scheduler.rebalancing.chains import Chain, find_chain, find_move, level_of
 from swarmrt.scheduler.rebalancing.loaders import Loaders
 from swarmrt.scheduler.rebalancing.settings import Settings
 
@@ -22,7 +22,7 @@ def raise_poorest(
     moves: list[Move] = []
     kept, before = 0, assignment.worth()
     fair = assignment.fair()
-    while True:
+    while before[0] or fair - before[1] >= settings.hysteresis * before[1]:  # else none can pay
         chain = _best_chain(assignment, assignment.poorest(), fair, settings, loaders)
         if not chain:
             break
@@ -51,8 +51,10 @@ def _best_chain(
     now = assignment.rates[start]
     high = min(fair, now + assignment.fastest / assignment.stages[start].compute)
     price = settings.move_cost * assignment.mean_rate()
-    best: Chain = ()
-    best_score = 0.0
+    best = find_move(assignment, start, high)
+    best_score = level_of(assignment, best) - now if best else 0.0
+    if best and best_score + max(price, settings.hysteresis * now) >= high - now:
+        return best  # no chain gains so much more that it is worth a move more
     for share in LEVELS:
         level = now + share * (high - now)
         if level <= now:

@@ -3,7 +3,7 @@
 Wiring's estimates follow each microbatch. A decision that costs a download must not. A rate is the
 work of the newest few hundred microbatches over the seconds that they were computed in; work is
 counted in tokens or the like, so that long microbatches are no slow ones. It is told anew when it
-has left the last one by more than chance explains.
+has left the last one by more than chance explains. It begins with what a peer says of itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 LONG = 300  # microbatches in a mean
-FIRST = 60  # that are enough for the first mean
+FIRST = 60  # that are enough to doubt what a peer says of itself
 SURPRISE = 6.0  # standard errors
 LEAST_CHANGE = 0.05  # of a rate: less is nobody's concern
 MOST_BLOCKS = 64  # that a mean is kept in
@@ -30,11 +30,10 @@ class _Block:
 
 @dataclass(slots=True)
 class LongMean:
-    """The rate of one peer, which begins with what it says of itself."""
+    """The rate of one peer."""
 
     told: float
     _blocks: deque[_Block] = field(default_factory=deque)
-    _is_measured: bool = False
 
     def record(self, count: int, work: float, busy_s: float) -> None:
         """Note that some microbatches of so much work in all were computed in so many seconds."""
@@ -55,13 +54,11 @@ class LongMean:
         self._tell()
 
     def _tell(self) -> None:
-        count = sum(block.count for block in self._blocks)
-        if count < (LONG if self._is_measured else FIRST):
+        if sum(block.count for block in self._blocks) < FIRST:
             return
         mean = sum(b.work for b in self._blocks) / sum(b.busy_s for b in self._blocks)
-        if not self._is_measured or abs(mean - self.told) > self.told * self._surprising(mean):
+        if abs(mean - self.told) > self.told * self._surprising(mean):
             self.told = mean
-            self._is_measured = count >= LONG
 
     def _surprising(self, mean: float) -> float:
         """Return the relative change that blocks, as they scatter, do not explain."""

@@ -33,13 +33,13 @@ def rebalance(swarm: Swarm, settings: Settings) -> Plan:
     waiting = raise_poorest(projected, settings)
     reserved = {move.peer for move in (*moves, *waiting)}
     loaders = Loaders(swarm, projected, reserved)
+    downloads = [*_welcomed(swarm, projected, loaders)]
     before = projected.least()
     chains = raise_poorest(projected, settings, loaders)
     reserved |= {move.peer for move in chains}
-    downloads = [
+    downloads += [
         _download(swarm, move, before, projected.least()) for move in chains if move.is_download
     ]
-    downloads += _welcomed(swarm, projected, loaders)
     listening = listeners(swarm, settings)
     downloads += stand_by(swarm, settings, projected, loaders, listening)
     drops = _drops(swarm, present, downloads, reserved | set(listening))
@@ -97,17 +97,16 @@ def _begun(swarm: Swarm, present: Assignment) -> Iterator[Move]:
 
 
 def _welcomed(swarm: Swarm, projected: Assignment, loaders: Loaders) -> Iterator[Download]:
-    """Yield downloads of newcomers that no chain needs: fastest first, each for the poorest."""
+    """Yield a download for each newcomer: fastest first, each for the poorest stage by then."""
     idle = [
         number
         for number in range(len(swarm.peers))
         if projected.place(number) == projected.idle and loaders.is_free(number)
     ]
     for number in sorted(idle, key=lambda n: -projected.speed(n)):
-        stages = [s for s in range(len(swarm.stages)) if loaders.may(number, s)]
-        if not stages:
+        stage = next((s for s in projected.poorest_first() if loaders.may(number, s)), None)
+        if stage is None:
             continue
-        stage = min(stages, key=lambda s: (not projected.lacks(s), projected.rates[s], s))
         why = f"a newcomer; this stage is the poorest, with {projected.rates[stage]:.4g}/s"
         projected.move(number, stage)
         loaders.take(number)

@@ -5,7 +5,8 @@ nearly always there is an even one, as in cuckoo hashing (Pagh and Rodler 2004).
 richest stage get slots first. They stand by for a stage whose state only one peer has, else for
 the one that has the least rate with those who already do, and of several for the one that their
 own stage is least paired with. Nobody stands by where a step is too short to receive a gradient in
-it.
+it. When all slots are full and a state has become rare, somebody changes to it from a stage that
+more peers can serve.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from swarmrt.scheduler.rebalancing.loaders import Loaders
 from swarmrt.scheduler.rebalancing.plan import Download
 from swarmrt.scheduler.rebalancing.settings import Settings
 from swarmrt.scheduler.rebalancing.swarm import Swarm
+
+FEW = 2  # copies of a state
 
 
 def listeners(swarm: Swarm, settings: Settings) -> dict[int, int]:
@@ -48,12 +51,10 @@ def stand_by(
     """Yield the downloads that fill the free slots. Everybody loads one state at a time, and of
     a state no more are loaded than there are peers to load it from."""
     free = int(settings.standby_share * len(swarm.peers)) - len(listening)
-    if free <= 0:
-        return
     slots = _Slots(swarm, projected, loaders)
-    for number in slots.richest_first(listening):
+    for number in slots.richest_first(listening) if free > 0 else ():
         if free <= 0:
-            return
+            break
         stage = slots.target(number)
         if stage is None:
             continue
@@ -65,6 +66,12 @@ def stand_by(
         slots.fill(number, stage)
         free -= 1
         yield Download(swarm.peers[number].name, stage, why, is_standby=True)
+    for stage in slots.rare():
+        number = slots.spare_listener(stage, listening)
+        if number is not None:
+            slots.fill(number, stage, listening[number])
+            why = f"standby; few have this state, and more have that of stage {listening[number]}"
+            yield Download(swarm.peers[number].name, stage, why, is_standby=True)
 
 
 def _pair(one: int, other: int) -> tuple[int, int]:
@@ -132,7 +139,28 @@ class _Slots:
             default=None,
         )
 
-    def fill(self, number: int, stage: int) -> None:
+    def rare(self) -> list[int]:
+        """Return stages whose state few peers have or are about to have, the rarest first."""
+        found = [s for s, n in enumerate(self._copies) if n <= FEW and self._sources[s] > 0]
+        return sorted(found, key=lambda s: self._copies[s])
+
+    def spare_listener(self, stage: int, listening: dict[int, int]) -> int | None:
+        """Return who stands by for the stage that most others have, and may change to this one."""
+        numbers = (
+            number
+            for number, second in listening.items()
+            if self._copies[second] >= self._copies[stage] + 2
+            and self._loaders.is_free(number)
+            and self._loaders.may(number, stage)
+            and can_listen(self._swarm, self._swarm.peers[number], stage)
+        )
+        return max(numbers, key=lambda n: (self._copies[listening[n]], -n), default=None)
+
+    def fill(self, number: int, stage: int, instead_of: int | None = None) -> None:
+        """Let a peer load a stage's state, in place of another that it stands by for."""
         self._cover(number, self._projected.place(number), stage)
+        if instead_of is not None:
+            self._copies[instead_of] -= 1
+            self.covered[instead_of] -= self._projected.rate_at(number, instead_of)
         self._sources[stage] -= 1
         self._loaders.take(number)

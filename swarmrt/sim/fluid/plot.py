@@ -50,7 +50,12 @@ def plot(result: Result, path: Path) -> None:
 def _throughput(axes: Axes, result: Result) -> None:
     hours = [sample.at_s / HOUR for sample in result.samples]
     axes.step(
-        hours, [s.oracle for s in result.samples], where="post", color="#bbbbbb", label="oracle b"
+        hours,
+        [s.oracle for s in result.samples],
+        where="post",
+        color="#cccccc",
+        lw=4,
+        label="oracle b",
     )
     axes.step(
         hours, [s.rate for s in result.samples], where="post", color="#1f4e79", label="throughput"
@@ -69,15 +74,16 @@ def _replicas(axes: Axes, result: Result) -> None:
 
 
 def _acts(axes: Axes, result: Result) -> None:
-    for what, colour in COLOURS.items():
+    for row, (what, colour) in enumerate(COLOURS.items()):
+        above = 0.12 * (row - len(COLOURS) // 2)
         acts = [act for act in result.acts if act.what == what and act.stage is not None]
         axes.scatter(
             [act.at_s / HOUR for act in acts],
-            [act.stage for act in acts if act.stage is not None],
-            s=12,
+            [act.stage + above for act in acts if act.stage is not None],
+            s=8,
             color=colour,
             label=what,
         )
     axes.set_ylabel("stage")
     axes.set_yticks(range(result.stages) if result.stages <= 32 else [0, result.stages - 1])
-    axes.legend(frameon=False, ncols=len(COLOURS), loc="upper right")
+    axes.legend(frameon=False, ncols=len(COLOURS), loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -138,17 +138,15 @@ class Churn(Section):
         return made(self.peers, self.mean_life_s, length_s, seed)
 
 
-def _one_class() -> list[Peers]:
-    return [Peers.model_validate({})]
-
-
 class Scenario(Section):
     """A whole scenario."""
 
-    world: World = Field(default_factory=World)
+    world: World = Field(default_factory=lambda: World.model_validate({}))
     stages: list[Stages] = Field(min_length=1, max_length=1024)
-    peers: list[Peers] = Field(default_factory=_one_class, min_length=1, max_length=1024)
-    churn: Churn = Field(default_factory=Churn)
+    peers: list[Peers] = Field(
+        default_factory=lambda: [Peers.model_validate({})], min_length=1, max_length=1024
+    )
+    churn: Churn = Field(default_factory=lambda: Churn.model_validate({}))
 
     @model_validator(mode="after")
     def _stages_are_there(self) -> Self:

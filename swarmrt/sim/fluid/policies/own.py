@@ -16,9 +16,16 @@ class Rebalancing:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.period_s: float | None = CHECK_S
+        self._known: tuple[float, ...] = ()
 
     def decide(self, swarm: Swarm) -> Plan:
+        self._known = _changing(swarm)
         return rebalance(swarm, self.settings)
 
     def wake(self, swarm: Swarm) -> Plan:
-        return rebalance(swarm, self.settings)
+        return self.decide(swarm) if _changing(swarm) != self._known else Plan()
+
+
+def _changing(swarm: Swarm) -> tuple[float, ...]:
+    """Return what changes without an event."""
+    return swarm.step_s, *(peer.rate for peer in swarm.peers)
