@@ -16,7 +16,8 @@ MOST_ROUNDS = 10  # of everybody moving in thought
 class Petals:
     """Each server asks for itself, now and then: if I moved, and everybody else then moved as
     they would like, how much better would the poorest stage be? If what there is falls below
-    `quality` of that, it stops, and loads the poorest stage's state.
+    `quality` of that, it stops, and loads the poorest stage's state; but not where that leaves
+    its own stage without anybody.
     """
 
     def __init__(self, seed: int, quality: float) -> None:
@@ -52,7 +53,8 @@ class Petals:
         rates = rates_by_stage(swarm, with_loading=True)
         before = min(rates)
         places = {p: p.loading if p.serves_when_loaded else p.serving for p in (peer, *swarm.peers)}
-        own = _moved(swarm, rates, places, peer)
+        others = [p for p in swarm.peers if p != peer and places[p] == peer.serving]
+        own = _moved(swarm, rates, places, peer) if others else None
         if own is None:
             return None
         for _ in range(MOST_ROUNDS):
