@@ -34,12 +34,14 @@ class LongMean:
 
     told: float
     _blocks: deque[_Block] = field(default_factory=deque)
+    _count: int = 0
 
     def record(self, count: int, work: float, busy_s: float) -> None:
         """Note that some microbatches of so much work in all were computed in so many seconds."""
         if count <= 0 or not (0 < work < math.inf and 0 < busy_s < math.inf):
             return
         blocks = self._blocks
+        self._count += count
         if blocks and blocks[-1].count < LONG // MOST_BLOCKS:
             last = blocks[-1]
             last.count, last.work, last.busy_s = (
@@ -49,15 +51,16 @@ class LongMean:
             )
         else:
             blocks.append(_Block(count, work, busy_s))
-        while sum(block.count for block in blocks) - blocks[0].count >= LONG:
-            blocks.popleft()
+        while self._count - blocks[0].count >= LONG:
+            self._count -= blocks.popleft().count
         self._tell()
 
     def _tell(self) -> None:
-        if sum(block.count for block in self._blocks) < FIRST:
+        if self._count < FIRST:
             return
         mean = sum(b.work for b in self._blocks) / sum(b.busy_s for b in self._blocks)
-        if abs(mean - self.told) > self.told * self._surprising(mean):
+        change = abs(mean - self.told)
+        if change > self.told * LEAST_CHANGE and change > self.told * self._surprising(mean):
             self.told = mean
 
     def _surprising(self, mean: float) -> float:

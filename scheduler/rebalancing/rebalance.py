@@ -27,7 +27,7 @@ def rebalance(swarm: Swarm, settings: Settings) -> Plan:
     present = _present(swarm)
     before = present.least()
     moves = [*_begun(swarm, present), *raise_poorest(present, settings)]
-    switches = [_switch(swarm, move, before, present.least()) for move in moves]
+    switches = _switches(swarm, moves, present, before)
 
     projected = _projected(swarm, present)
     waiting = raise_poorest(projected, settings)
@@ -37,9 +37,7 @@ def rebalance(swarm: Swarm, settings: Settings) -> Plan:
     before = projected.least()
     chains = raise_poorest(projected, settings, loaders)
     reserved |= {move.peer for move in chains}
-    downloads += [
-        _download(swarm, move, before, projected.least()) for move in chains if move.is_download
-    ]
+    downloads += _downloads(swarm, chains, projected, before)
     listening = listeners(swarm, settings)
     downloads += stand_by(swarm, settings, projected, loaders, listening)
     drops = _drops(swarm, present, downloads, reserved | set(listening))
@@ -116,16 +114,29 @@ def _welcomed(swarm: Swarm, projected: Assignment, loaders: Loaders) -> Iterator
 # ---------------------------------------------------------------------- in words
 
 
-def _switch(swarm: Swarm, move: Move, before: float, after: float) -> Switch:
-    peer = swarm.peers[move.peer]
-    why = f"it holds the state; the swarm goes from {before:.4g}/s to {after:.4g}/s"
-    return Switch(peer.name, peer.serving, move.to_stage, why)
+def _switches(
+    swarm: Swarm, moves: Iterable[Move], present: Assignment, before: float
+) -> list[Switch]:
+    """Return one switch for each peer that ends elsewhere, however many moves have led there."""
+    why = f"it holds the state; the swarm goes from {before:.4g}/s to {present.least():.4g}/s"
+    switches = []
+    for number in dict.fromkeys(move.peer for move in moves):
+        peer, stage = swarm.peers[number], present.place(number)
+        if stage != peer.serving:
+            switches.append(Switch(peer.name, peer.serving, stage, why))
+    return switches
 
 
-def _download(swarm: Swarm, move: Move, before: float, after: float) -> Download:
-    peer = swarm.peers[move.peer]
-    why = f"with it the swarm goes from {before:.4g}/s to {after:.4g}/s"
-    return Download(peer.name, move.to_stage, why, serves_when_loaded=peer.serving is None)
+def _downloads(
+    swarm: Swarm, moves: Iterable[Move], projected: Assignment, before: float
+) -> list[Download]:
+    """Return the downloads of those who are to serve what they load."""
+    why = f"with it the swarm goes from {before:.4g}/s to {projected.least():.4g}/s"
+    return [
+        Download(swarm.peers[move.peer].name, move.to_stage, why)
+        for move in moves
+        if move.is_download and projected.place(move.peer) == move.to_stage
+    ]
 
 
 def _drops(
