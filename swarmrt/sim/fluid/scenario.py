@@ -23,6 +23,8 @@ MBIT = 125_000.0  # bytes
 GB = 1e9
 MESSAGES = 2  # that a peer receives, and sends, for a microbatch: forward and backward
 
+KINDS = ("constrained-float", "Between")  # what pydantic calls the two in a place of an error
+
 Amount = Annotated[float, Field(gt=0, le=1e15)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=1e7)]
@@ -193,7 +195,8 @@ def read_scenario(path: Path) -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        errors = error.errors()  # of a number or a table: two, the last of which is ours
+        first = next((one for one in errors if one["type"] == "value_error"), errors[0])
+        where = ".".join(str(part) for part in first["loc"] if part not in KINDS)
         what = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{path}: {printable(f'{where}: {what}' if where else what)}") from None

@@ -73,7 +73,10 @@ def _imported(name: str, module: str, attribute: str, seed: int) -> Policy:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"policy {printable(name)!r} cannot be imported: {error}") from error
-    policy: Policy = found(seed)
+    try:
+        policy: Policy = found(seed)
+    except TypeError as error:
+        raise UsageError(f"policy {printable(name)!r} is not made with a seed: {error}") from error
     lacking = [word for word in ("period_s", "decide", "wake") if not hasattr(policy, word)]
     if lacking:
         raise UsageError(f"policy {printable(name)!r} has no {', '.join(lacking)}")
