@@ -86,9 +86,9 @@ def _is_worth(
     gain = rate - before[1]
     stay_s = settings.expected_stay_s
     mean = assignment.mean_rate()
+    price = settings.move_cost * mean * len(moves)
     if loaders is not None:
         seconds = [loaders.seconds(m.peer, m.to_stage) for m in moves if m.is_download]
         gain *= max(0.0, 1.0 - max(seconds, default=0.0) / stay_s)
-        gain -= settings.download_cost * mean * sum(seconds) / stay_s
-    needed = max(settings.hysteresis * before[1], settings.move_cost * mean * len(moves))
-    return gain > 0 and gain >= needed
+        price += settings.download_cost * mean * len(seconds)
+    return gain > 0 and gain >= max(settings.hysteresis * before[1], price)

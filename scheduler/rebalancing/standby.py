@@ -67,11 +67,11 @@ def stand_by(
         free -= 1
         yield Download(swarm.peers[number].name, stage, why, is_standby=True)
     for stage in slots.rare():
-        number = slots.spare_listener(stage, listening)
-        if number is not None:
-            slots.fill(number, stage, listening[number])
-            why = f"standby; few have this state, and more have that of stage {listening[number]}"
-            yield Download(swarm.peers[number].name, stage, why, is_standby=True)
+        spare = slots.spare_listener(stage, listening)
+        if spare is not None:
+            slots.fill(spare, stage, listening[spare])
+            why = f"standby; few have this state, and more have that of stage {listening[spare]}"
+            yield Download(swarm.peers[spare].name, stage, why, is_standby=True)
 
 
 def _pair(one: int, other: int) -> tuple[int, int]:
