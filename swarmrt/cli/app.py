@@ -7,7 +7,7 @@ import sys
 import typer
 
 from swarmrt import __version__
-from swarmrt.cli.experiments import bench, chaos, doctor, failpoints, plan
+from swarmrt.cli.experiments import bench, chaos, doctor, failpoints, plan, simulate
 from swarmrt.cli.keys import access, owner
 from swarmrt.cli.process.unexpected import show_unexpected
 from swarmrt.cli.records import audit, checkpoints, merge, models, trace
@@ -41,6 +41,7 @@ app.command("doctor")(doctor.doctor)
 app.command("failpoints")(failpoints.failpoints)
 app.command("chaos")(chaos.chaos)
 app.command("plan")(plan.plan)
+app.command("simulate")(simulate.simulate)
 app.add_typer(bench.bench, name="bench")
 app.add_typer(checkpoints.checkpoint, name="checkpoint")
 app.command("reference")(models.reference)

@@ -1,0 +1,1 @@
+"""Policies that the simulator compares: ours, and others' as we read them."""
