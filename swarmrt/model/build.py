@@ -119,14 +119,22 @@ class Slice(nn.Module):
             if any(p.requires_grad for part in parts for p in part.parameters())
         }
 
-    def forward(self, x: Tensor, microbatch: MicrobatchId) -> Tensor:
-        """The last layer's output. Draws depend on the microbatch and the layer alone."""
+    def forward(
+        self,
+        x: Tensor,
+        microbatch: MicrobatchId,
+        after: Callable[[int, Tensor], None] = lambda layer, output: None,
+    ) -> Tensor:
+        """The last layer's output. Draws depend on the microbatch and the layer alone. `after` is
+        called with each layer's output."""
         if not self._model.draws:
-            return self._run(x, lambda layer: None)
+            return self._run(x, lambda layer: None, after)
         with drawing(self._seed, microbatch, x.device) as at_layer:
-            return self._run(x, at_layer)
+            return self._run(x, at_layer, after)
 
-    def _run(self, x: Tensor, at_layer: Callable[[int], None]) -> Tensor:
+    def _run(
+        self, x: Tensor, at_layer: Callable[[int], None], after: Callable[[int, Tensor], None]
+    ) -> Tensor:
         for index, layer in self.layers():
             at_layer(index)
             for part in layer:
@@ -136,6 +144,7 @@ class Slice(nn.Module):
                     f"{self._model.config.model.kind}: layer {index} must return one floating "
                     f"tensor, not {type(x).__name__}"
                 )
+            after(index, x)
         return x
 
     def loss_sum(self, output: Tensor, targets: Tensor) -> Tensor:

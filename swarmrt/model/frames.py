@@ -50,7 +50,7 @@ def activations_into(config: RunConfig, stage_index: int) -> FrameShape | None:
     if config.model.kind == "decoder":
         return FrameShape(torch.Size((*batch, config.model.width)), sent_dtype(config, dtype))
     try:
-        with shapes_only():
+        with shapes_only(config):
             before = Slice(build_layers(config), 0, sum(layers[:stage_index]))
         value = torch.zeros(batch, dtype=torch.int64, device=META)
         with torch.no_grad():

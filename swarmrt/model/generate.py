@@ -11,7 +11,7 @@ from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError, ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers
-from swarmrt.model.meta import shapes_only
+from swarmrt.model.meta import shapes_of
 
 
 def generate(
@@ -46,8 +46,7 @@ def load_whole(config: RunConfig, tensors: Mapping[str, Tensor]) -> Slice:
 
     Nothing is built before its size is known to be that of the weights.
     """
-    with shapes_only():
-        wanted = _whole(config).tensors()
+    wanted = shapes_of(config, lambda: _whole(config).tensors())
     for name in [*wanted, *tensors]:
         if name not in wanted or name not in tensors or tensors[name].shape != wanted[name].shape:
             raise CheckpointError(f"the weights are of another model: {name} does not fit")

@@ -3,7 +3,6 @@ are the parameters whose fingerprint replicas compare (decision 0009)."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,10 +12,8 @@ from torch import Tensor
 from swarmrt.config import RunConfig
 from swarmrt.errors import CheckpointError
 from swarmrt.kernels.digest import Digest
-from swarmrt.model.meta import shapes_only
+from swarmrt.model.meta import shapes_of
 from swarmrt.model.stage import Stage
-
-log = logging.getLogger("swarmrt.layout")
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,5 @@ def layout_of(stage: Stage) -> Layout:
 
 
 def layout_from(config: RunConfig, stage_index: int) -> Layout:
-    """Return the layout of a stage that is not here. It is built for its shapes alone; where the
-    user's code does not do that, it is built and thrown away."""
-    try:
-        with shapes_only():
-            return layout_of(Stage(config, stage_index, "meta"))
-    except Exception as error:  # noqa: BLE001 - the user's code raises many kinds
-        log.debug("stage %d cannot be built without values: %s", stage_index, error)
-        return layout_of(Stage(config, stage_index))
+    """Return the layout of a stage that is not here."""
+    return shapes_of(config, lambda: layout_of(Stage(config, stage_index, "meta")))

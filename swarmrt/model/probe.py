@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +22,8 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.accelerators import error_of
 from swarmrt.model.build import Layered, Slice, build_layers
 from swarmrt.model.builders import line_of
-from swarmrt.model.meta import shapes_only
-from swarmrt.model.stage import Forwarded, Stage
+from swarmrt.model.meta import shapes_of
+from swarmrt.model.stage import WITHOUT_STATISTICS, Forwarded, Stage
 from swarmrt.model.strategies import strategy_of
 from swarmrt.run_identity import with_values
 
@@ -62,11 +61,7 @@ def probe(config: RunConfig, inputs: Tensor, targets: Tensor, device: str = "cpu
 
 def check_shared(config: RunConfig) -> None:
     """Check that no layers share a parameter, without memory for any. Raises ModelError."""
-    try:
-        with shapes_only():
-            _whole(config)
-    except ModelError:  # some code cannot be run for its shapes alone
-        _whole(config)
+    shapes_of(config, lambda: _whole(config))
 
 
 def _whole(config: RunConfig) -> Slice:
@@ -84,19 +79,19 @@ def _compute_alone(
     names, parameters = set(whole.tensors()), whole.trainable()
     outputs: list[Tensor] = []
     mixed = config.precision.compute == "bfloat16"
-    with _watched(config, whole, outputs) as at:
-        try:
-            with torch.autocast(inputs.device.type, torch.bfloat16, mixed):
-                loss = model.loss_sum(whole(inputs, MICROBATCH), targets)
-        except ModelError:
-            raise
-        except Exception as error:
-            where = f"layer {at[-1]}" if len(outputs) < len(model.layers) else "the loss"
-            raise error_of(
-                error,
-                f"{config.model.kind}: {where} cannot compute a microbatch of the data, whose "
-                f"largest token is {int(max(inputs.max(), targets.max()))}: {line_of(error)}",
-            ) from error
+    try:
+        with torch.autocast(inputs.device.type, torch.bfloat16, mixed):
+            output = whole(inputs, MICROBATCH, _watching(config, whole, outputs))
+            loss = model.loss_sum(output, targets)
+    except ModelError:
+        raise
+    except Exception as error:
+        where = "the loss" if len(outputs) == len(model.layers) else f"layer {len(outputs)}"
+        raise error_of(
+            error,
+            f"{config.model.kind}: {where} cannot compute a microbatch of the data, whose "
+            f"largest token is {int(max(inputs.max(), targets.max()))}: {line_of(error)}",
+        ) from error
     new = sorted(set(whole.tensors()) - names)
     if new:
         raise ModelError(
@@ -104,6 +99,7 @@ def _compute_alone(
         )
     if not loss.requires_grad:
         raise ModelError(f"{config.model.kind}: the loss depends on no parameter that is trained")
+    _refuse_unknown(config, loss, parameters)
     try:
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     except Exception as error:
@@ -112,48 +108,30 @@ def _compute_alone(
     return Alone(outputs, loss.item(), dict(zip(parameters, found, strict=True)))
 
 
-@contextmanager
-def _watched(config: RunConfig, whole: Slice, outputs: list[Tensor]) -> Iterator[list[int]]:
-    """Take down each layer's output inside, and the index of the layer that is computed. Raises
-    ModelError where a layer does what no replica could repeat."""
-    at = [0]
-    handles = []
-
-    def before(index: int) -> Any:
-        def hook(module: nn.Module, args: Any) -> None:
-            at.append(index)
-
-        return hook
-
-    def after(index: int, is_last: bool) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if _drawn() != drawn:
-                raise ModelError(
-                    f"{config.model.kind}: layer {index} draws from Python's or numpy's random "
-                    "numbers; draw from torch's, which are equal wherever it is computed"
-                )
-            now = _written(whole)
-            changed = [name for name in written if now.get(name) != written[name]]
-            if changed:
-                raise ModelError(
-                    f"{config.model.kind}: layer {index} changes {changed[0]} in its forward; "
-                    "replicas would disagree"
-                )
-            if is_last and isinstance(output, Tensor):
-                outputs.append(output.detach().clone())
-
-        return hook
-
+def _watching(
+    config: RunConfig, whole: Slice, outputs: list[Tensor]
+) -> Callable[[int, Tensor], None]:
+    """Return what takes down each layer's output, once the layer is computed. It raises ModelError
+    where that did what no replica could repeat."""
     drawn, written = _drawn(), _written(whole)
-    for index, parts in whole.layers():
-        for part in parts:
-            handles.append(part.register_forward_pre_hook(before(index)))
-            handles.append(part.register_forward_hook(after(index, part is parts[-1])))
-    try:
-        yield at
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def after(index: int, output: Tensor) -> None:
+        if _drawn() != drawn:
+            raise ModelError(
+                f"{config.model.kind}: layer {index} draws from Python's or numpy's random "
+                "numbers; draw from torch's, which are equal wherever it is computed"
+            )
+        now = _written(whole)
+        changed = [name for name in written if now.get(name) != written[name]]
+        if changed:
+            advice = "" if changed[0] in whole.trainable() else WITHOUT_STATISTICS
+            raise ModelError(
+                f"{config.model.kind}: layer {index} changes {changed[0]} in its forward; replicas "
+                f"would disagree{advice}"
+            )
+        outputs.append(output.detach().clone())
+
+    return after
 
 
 def _drawn() -> tuple[Any, ...]:
@@ -162,9 +140,28 @@ def _drawn() -> tuple[Any, ...]:
     return random.getstate(), kind, keys.tobytes(), *rest  # type: ignore[union-attr]
 
 
-def _written(whole: Slice) -> dict[str, int]:
-    """Return torch's count of writes to each parameter."""
-    return {name: parameter._version for name, parameter in whole.trainable().items()}
+def _written(whole: Slice) -> dict[str, tuple[int, int]]:
+    """Return the place of each parameter and buffer, and torch's count of writes to it."""
+    return {name: (x.data_ptr(), x._version) for name, x in whole.tensors().items()}
+
+
+def _refuse_unknown(config: RunConfig, loss: Tensor, parameters: dict[str, nn.Parameter]) -> None:
+    """Check that each parameter that the loss depends on is a layer's own. Raises ModelError."""
+    known = {id(parameter) for parameter in parameters.values()}
+    waiting, seen = [loss.grad_fn], set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, nn.Parameter) and id(leaf) not in known:
+            raise ModelError(
+                f"{config.model.kind}: the loss depends on a parameter of {list(leaf.shape)} that "
+                "is in no layer, so it would not be trained; make it a layer's own (a loss has "
+                "none, and modules in a list belong into an nn.ModuleList)"
+            )
+        waiting += [following for following, _ in node.next_functions]
 
 
 # ---------------------------------------------------------------------- the stages

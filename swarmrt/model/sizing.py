@@ -19,7 +19,7 @@ from swarmrt.kernels.codecs import wire_bytes
 from swarmrt.model.build import Layered, Slice
 from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.layers import feed_forward_width
-from swarmrt.model.meta import META, shapes_only
+from swarmrt.model.meta import META, shapes_of
 from swarmrt.model.muon import WORKING_MATRICES
 from swarmrt.model.partition import check_stages
 from swarmrt.model.pieces import Piece, most_rows, pieces_of, slots
@@ -69,12 +69,15 @@ def footprint(config: RunConfig, stage_index: int) -> Footprint:
 
     Raises ModelError for a model that cannot be built or cut so.
     """
+    return shapes_of(config, lambda: _footprint(config, stage_index))
+
+
+def _footprint(config: RunConfig, stage_index: int) -> Footprint:
     layers = config.stages.layers
     assert layers is not None, "call partition.resolve(config) first"
     first = sum(layers[:stage_index])
-    with shapes_only():
-        model = check_stages(config)
-        mine = Slice(model, first, first + layers[stage_index])
+    model = check_stages(config)
+    mine = Slice(model, first, first + layers[stage_index]).to(META)
     pieces = pieces_of(config, mine.trainable(), mine.hidden_matrices())
     count = sum(piece.size for piece in pieces)
     fixed_bytes = sum(tensor.nbytes for tensor in mine.tensors().values())
@@ -192,8 +195,7 @@ def _saved_by_decoder(config: RunConfig, mine: Slice) -> tuple[int, int, int]:
 def _saved_on_meta(model: Layered, mine: Slice, is_first: bool) -> tuple[int, int, int]:
     """Return what the user's own layers save, which are run in order up to these.
 
-    Code that looks at values cannot be run so: its activations are not counted. Layers are not run
-    under the meta device as a default: what they cache must not lie there.
+    Code that looks at values cannot be run so: its activations are not counted.
     """
     config = model.config
     shape = (config.batch.microbatch, config.model.sequence)
@@ -202,9 +204,7 @@ def _saved_on_meta(model: Layered, mine: Slice, is_first: bool) -> tuple[int, in
         inputs = tokens
         with torch.no_grad():
             for index in range(mine.first):
-                with shapes_only():
-                    layer = Slice(model, index, index + 1)
-                inputs = _run(layer, inputs)
+                inputs = _run(Slice(model, index, index + 1).to(META), inputs)
         saved = _Saved(mine)
         with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda tensor: tensor):
             output = _run(mine, inputs if is_first else inputs.detach().requires_grad_())

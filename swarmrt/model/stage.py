@@ -35,6 +35,10 @@ from swarmrt.model.updating import LastMade
 from swarmrt.model.weight_gradients import Factors, WeightGradients
 from swarmrt.model.weights import Copy, Graph, LocalReport, Weights
 
+WITHOUT_STATISTICS = (
+    ". Use layers without running statistics (LayerNorm or GroupNorm, not BatchNorm)"
+)
+
 
 class Left(NamedTuple):
     """The work that backward leaves for `add_weight_gradients`."""
@@ -378,8 +382,8 @@ class Stage:
         if self._fixed and (now := self._fixed_versions()) != self._fixed:
             name = next(name for name in now if now[name] != self._fixed.get(name))
             raise ModelError(
-                f"{self._kind}: forward changes the buffer {name}; replicas would disagree. "
-                "Use layers without running statistics (LayerNorm or GroupNorm, not BatchNorm)"
+                f"{self._kind}: forward changes the buffer {name}; replicas would disagree"
+                f"{WITHOUT_STATISTICS}"
             )
 
 

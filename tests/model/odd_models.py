@@ -122,9 +122,29 @@ def numpy_weights() -> Layers:
     return [lambda: nn.Embedding(VOCAB, WIDTH), drawn, lambda: nn.Linear(WIDTH, VOCAB)], loss
 
 
+def rates() -> Layers:
+    """Rates are read off a tensor while the layers are built."""
+    shares = [share.item() for share in torch.linspace(0, 0.1, 2)]
+    return chain(*[layer for p in shares for layer in (nn.Linear(WIDTH, WIDTH), nn.Dropout(p))])
+
+
+def shared_without_parameters() -> Layers:
+    """One activation, one dropout and one frozen layer, each used twice."""
+    turn, drop = nn.GELU(), nn.Dropout(0.2)
+    frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+    first, second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+    return chain(first, frozen, turn, drop, second, frozen, turn, drop)
+
+
+def alike() -> Layers:
+    """Layers that look alike and give other dtypes."""
+    there = Apply(lambda x, inner: inner(x).double())
+    return chain(there, Apply(lambda x, inner: inner(x.float())))
+
+
 GOOD = (
     sequential, in_place, batch_second, flattened, detached, buffers, frozen, drops, functions,
-    numpy_weights,
+    numpy_weights, rates, shared_without_parameters, alike,
 )  # fmt: skip
 
 
@@ -222,6 +242,40 @@ def another_each_time() -> Layers:
     return chain(linear, nn.Linear(WIDTH, WIDTH))
 
 
+class Hides(nn.Module):
+    """Modules in a list, which torch does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.more = nn.Linear(WIDTH, WIDTH), [nn.Linear(WIDTH, WIDTH)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.more[0](self.inner(x))  # type: ignore[no-any-return]
+
+
+def hides() -> Layers:
+    return chain(Hides(), nn.Linear(WIDTH, WIDTH))
+
+
+class LossOfItsOwn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(WIDTH, VOCAB)
+
+    def forward(self, output: Tensor, targets: Tensor) -> Tensor:
+        return loss(self.head(output), targets)
+
+
+def loss_with_weights() -> Layers:
+    layers, _ = chain(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
+    return layers[:-1], LossOfItsOwn()
+
+
+def running_mean() -> Layers:
+    norm = nn.BatchNorm1d(6)
+    return chain(nn.Linear(WIDTH, WIDTH), norm)
+
+
 def nothing_to_learn() -> Layers:
     layers, its_loss = chain(nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH))
     return [*layers, Apply(lambda x: x.detach() + 0, trained=False)], its_loss
@@ -239,6 +293,9 @@ BAD = {
     renormalised: r"layer 0 changes layers\.0\.weight in its forward",
     counts: r"layer 1 gives another output|output of layer 1 differs|loss differs",
     another_each_time: r"layers\.1\.weight has other values when only its stage is built",
+    hides: r"depends on a parameter of \[16, 16\] that is in no layer",
+    loss_with_weights: r"depends on a parameter of \[256, 16\] that is in no layer",
+    running_mean: r"layer 2 changes layers\.2\.num_batches_tracked in its forward.*LayerNorm",
     nothing_to_learn: r"the loss depends on no parameter",
 }
 

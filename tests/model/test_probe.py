@@ -14,6 +14,7 @@ from swarmrt.data import open_data
 from swarmrt.errors import ModelError
 from swarmrt.model.partition import resolve
 from swarmrt.model.probe import probe
+from swarmrt.model.sizing import footprint
 from swarmrt.runtime.trainer.trial import try_model
 from tests.model import odd_models
 from tests.model.odd_models import BAD, GOOD
@@ -42,7 +43,9 @@ def tried(config: RunConfig) -> list[str]:
 def test_model_that_can_be_cut_behaves_as_it_does_alone(
     builder: Callable[[], Any], recompute: bool
 ) -> None:
-    notes = tried(run(builder, recompute=recompute))
+    config = run(builder, recompute=recompute)
+    assert sum(footprint(config, stage).parameters for stage in range(3)) > 0
+    notes = tried(config)
     assert bool(notes) == (builder is odd_models.detached), notes
 
 

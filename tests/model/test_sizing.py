@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.codecs import Precision
 from swarmrt.model.averaged import Averaged
 from swarmrt.model.generate import load_whole
+from swarmrt.model.layout import layout_from
 from swarmrt.model.muon import WORKING_MATRICES
 from swarmrt.model.sizing import MOST_LANDINGS, MOST_SNAPSHOTS, Footprint, footprint
 from swarmrt.model.stage import Stage
@@ -204,6 +206,44 @@ def test_code_that_looks_at_values_is_sized_without_activations() -> None:
     told = footprint(run(model={"kind": "own_sizes:looking"}), 0)
     assert told.parameters > 0 and told.activations_bytes == 0
     Stage(run(model={"kind": "own_sizes:looking"}), 0)
+
+
+KEEPS = """
+import functools, torch
+from torch import nn
+scale, seen = torch.linspace(1, 2, 8), {}
+@functools.cache
+def places(length): return torch.arange(length)[:, None] / 8
+class Keeps(nn.Linear):
+    def __init__(self):
+        super().__init__(8, 8)
+        self.places = places(4)
+    def forward(self, x):
+        if "mask" not in seen: seen["mask"] = torch.ones(4, 1)
+        return super().forward(x * scale * self.places * seen["mask"])
+def build(): return [nn.Embedding(256, 8), Keeps(), Keeps()], lambda output, targets: output.sum()
+"""
+
+
+def test_code_that_keeps_tensors_beside_its_layers_has_their_values_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of the module, one that is cached, and one that the first forward makes."""
+    folder = tmp_path / "own_kept"
+    folder.mkdir()
+    (folder / "model.py").write_text(KEEPS)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = run((1, 2), model={"kind": "own_kept.model:build", "sequence": 4})
+    assert footprint(config, 1).activations_bytes > 0
+    for when in ("at first", "once its module is imported"):
+        assert layout_from(config, 1).tensors["model.layers.1.weight"].is_meta, when
+        stage = Stage(config, 1)
+        layer = stage._weights.newest.layers
+        output = layer(torch.ones(1, 4, 8), MicrobatchId(0, 0))
+        assert output.isfinite().all() and not output.is_meta, when
+        module = importlib.import_module("own_kept.model")
+        assert vars(sys.modules["own_kept"])["model"] is module is sys.modules["own_kept.model"]
+        assert not module.scale.is_meta and not module.places(4).is_meta
 
 
 def test_telling_takes_no_memory_and_no_compiler() -> None:

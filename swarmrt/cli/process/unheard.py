@@ -8,14 +8,23 @@ import os
 import sys
 from typing import TextIO
 
-GONE = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a terminal that was closed
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # no reader any more; a closed terminal
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def go_on_unheard() -> None:
     """Have standard output and error say nothing, rather than fail, when nobody takes them."""
-    sys.stdout = sys.stdout and _patient(sys.stdout)
-    sys.stderr = sys.stderr and _patient(sys.stderr)
+    _open_closed()
+    sys.stdout = _patient(sys.stdout or open(1, "w", closefd=False))
+    sys.stderr = _patient(sys.stderr or open(2, "w", closefd=False))
+
+
+def _open_closed() -> None:
+    """Open standard streams that were closed when this process began: the next files and sockets
+    would be taken for them."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
 
 
 def _patient(stream: TextIO) -> TextIO:

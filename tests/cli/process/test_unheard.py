@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,52 @@ def test_a_pipe_without_a_reader_ends_nothing() -> None:
         process.stdout.close()
         assert process.stderr.read() == "came to the end"
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_socket_without_a_reader_ends_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", MANY_LINES],
+            stdout=theirs.fileno(),
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={**environment(), "PYTHONPATH": str(ROOT)},
+        )
+        assert ours.recv(1)
+        ours.close()  # with lines in it that nobody has read
+        assert process.communicate(timeout=PATIENCE_S)[1] == b"came to the end"
+        assert process.returncode == 0
+
+
+CLOSED = """
+import os, sys
+from swarmrt.cli.process.unheard import go_on_unheard
+go_on_unheard()
+print("unheard", file=sys.stdout)
+print("unheard", file=sys.stderr)
+with open(sys.argv[1], "w") as file:
+    file.write(f"{file.fileno() > 2} {sys.stderr.isatty()}")
+    os.system("echo unheard; echo unheard >&2; cat")
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_at_the_start_are_no_other_files(
+    tmp_path: Path, closed: str
+) -> None:
+    words = shlex.join([sys.executable, "-c", CLOSED, str(tmp_path / "said")])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{words} {closed}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment(), "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "said").read_text() == "True False"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
