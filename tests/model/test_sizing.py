@@ -240,7 +240,7 @@ def test_code_that_keeps_tensors_beside_its_layers_has_their_values_afterwards(
     for when in ("at first", "once its module is imported"):
         assert layout_from(config, 1).tensors["model.layers.1.weight"].is_meta, when
         stage = Stage(config, 1)
-        layer = stage._running[0].layers
+        layer = stage._weights.newest.layers
         output = layer(torch.ones(1, 4, 8), MicrobatchId(0, 0))
         assert output.isfinite().all() and not output.is_meta, when
         module = importlib.import_module("own_kept.model")
