@@ -183,7 +183,7 @@ def test_who_was_left_out_as_slow_is_called_back_when_the_other_one_hangs() -> N
                   service_s=(0.005, 0.005), sizes=sizes)  # fmt: skip
     world.run_until(20)
     assert world.network.wires is not None
-    world.network.wires.links[PeerId("s1p0")] = Link(up_bytes_per_s=0.5e6)
+    world.network.wires.links[PeerId("s1p0")] = Link(up_bytes_per_s=0.4e6)
     while not world.disk.fenced:
         world.clock.step()
     (left_out,) = fenced(world)
