@@ -1,4 +1,4 @@
-"""Who is in a simulated swarm, in truth, and as the trainer sees it."""
+"""The members of a simulated swarm, in truth, and as the trainer sees them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swarmrt.sim.fluid.scene import Traits
 
 @dataclass(slots=True)
 class Member:
-    """One peer: what it serves, holds and loads. The dead stay until their end is noticed."""
+    """A peer: what it serves, holds and loads. The dead stay until their end is noticed."""
 
     name: str
     traits: Traits

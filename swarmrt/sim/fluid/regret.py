@@ -1,4 +1,4 @@
-"""What the swarm falls short of oracle b by, and what for."""
+"""The regret of a swarm: what it falls short of oracle b by, and what for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CAUSES: tuple[Cause, ...] = ("detect", "decide", "download", "imbalance", "resta
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What holds between two changes."""
+    """A time between two changes, and what holds in it."""
 
     oracle: float  # the rate of oracle b
     rate: float

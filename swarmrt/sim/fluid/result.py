@@ -1,4 +1,4 @@
-"""What a simulation has found: totals, regret by cause, and what happened when."""
+"""The result of a simulation: totals, regret by cause, and what happened when."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One thing that a peer did, or that happened to it."""
+    """An act: a thing that a peer did, or that happened to it."""
 
     at_s: float
     what: What

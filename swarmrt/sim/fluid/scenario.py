@@ -53,7 +53,7 @@ Drawn = Amount | Between
 
 
 class World(Section):
-    """How long it goes on, and what takes how long."""
+    """The times of a scenario: how long it goes on, and what takes how long."""
 
     hours: float = Field(12.0, gt=0, le=24 * 366, description="a trace ends by itself")
     detect_s: Seconds = Field(5.0, description="from a peer's end until the trainer knows")
@@ -64,7 +64,7 @@ class World(Section):
 
 
 class Stages(Section):
-    """One stage, or some that are alike."""
+    """A stage, or some that are alike."""
 
     count: int = Field(1, ge=1, le=1024)
     compute_s: Amount = Field(1.0, description="a microbatch, at a peer of speed 1")
@@ -113,7 +113,7 @@ class Peers(Section):
 
 
 class Churn(Section):
-    """Who comes and goes: recorded, or made up."""
+    """The churn: who comes and goes, recorded or made up."""
 
     kind: Literal["none", "poisson", "diurnal", "heavy-tailed", "mass", "trace"] = "poisson"
     peers: int = Field(24, ge=1, le=100_000, description="in the mean, and at the beginning")

@@ -1,4 +1,4 @@
-"""What a simulation is given: stages, everybody's traits, who comes and goes, what things take."""
+"""The scene of a simulation: stages, everybody's traits, who comes and goes, what things take."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from swarmrt.sim.fluid.simulate import simulate
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One simulation of a sweep. Its labels come back in its row."""
+    """A simulation of a sweep. Its labels come back in its row."""
 
     scene: Scene
     policy: str

@@ -44,7 +44,7 @@ class _Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Obeyed:
-    """What was decided is done."""
+    """An event: what was decided is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class _Nothing:
 
 
 class World:
-    """One simulation. `run` plays it, once."""
+    """A simulation. `run` plays it, once."""
 
     def __init__(
         self, scene: Scene, policy: Policy, result: Result, *, with_timeline: bool = False

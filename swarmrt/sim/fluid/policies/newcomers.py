@@ -10,7 +10,7 @@ from swarmrt.sim.fluid.policies.policy import idle_peers, rates_by_stage
 
 
 class AtRandom:
-    """`none`: newcomers go to any stage."""
+    """The policy `none`: newcomers go to any stage."""
 
     period_s: float | None = None
 
@@ -35,7 +35,8 @@ class AtRandom:
 
 
 class ToPoorest:
-    """`static`: newcomers go to the stage with the least rate, with those who are loading."""
+    """The policy `static`: newcomers go to the stage with the least rate, counting those who are
+    loading."""
 
     period_s: float | None = None
 
@@ -50,8 +51,8 @@ class ToPoorest:
 
 
 class ToLeastCapacity(ToPoorest):
-    """`gwtf`: newcomers go to the stage with the least capacity, in microbatches that its peers
-    hold at a time, which does not depend on their speed.
+    """The policy `gwtf`: newcomers go to the stage with the least capacity, in microbatches that
+    its peers hold at a time, which does not depend on their speed.
 
     This is our reading of "Go With The Flow" (2509.21221): flows are repaired around whoever has
     left, at no cost here; where capacity is short, it comes with newcomers.

@@ -11,9 +11,9 @@ from swarmrt.sim.fluid.policies.policy import rates_by_stage
 
 
 class Strong:
-    """`swarm:T`: each T seconds the peer of the richest stage that evens out most loads the state
-    of the poorest in the background, if the poorest of the two gains by it. Newcomers go to the
-    poorest stage, with those who are loading.
+    """The policy `swarm:T`: each T seconds the peer of the richest stage that evens out most
+    loads the state of the poorest in the background, if the poorest of the two gains by it.
+    Newcomers go to the poorest stage, with those who are loading.
     """
 
     def __init__(self, seed: int, period_s: float) -> None:
@@ -40,8 +40,8 @@ class Strong:
 
 
 class Literal:
-    """`swarm-literal:T`: each T seconds any peer of the richest stage stops, and goes to the
-    poorest, whenever their rates differ. Newcomers go to the poorest of what is served.
+    """The policy `swarm-literal:T`: each T seconds any peer of the richest stage stops, and goes to
+    the poorest, whenever their rates differ. Newcomers go to the poorest of what is served.
     """
 
     def __init__(self, seed: int, period_s: float) -> None:

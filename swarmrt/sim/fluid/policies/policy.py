@@ -1,4 +1,4 @@
-"""What a policy is asked, and what others' policies share: facts and plans of a swarm."""
+"""The questions to a policy, and what others' policies share: facts and plans of a swarm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from swarmrt.scheduler.rebalancing.swarm import Peer, Swarm
 
 
 class Policy(Protocol):
-    """What decides. A user's own is a class with this shape, made with the seed alone."""
+    """A policy, which decides. A user's own is a class of this shape, made with the seed alone."""
 
     period_s: float | None  # between calls of `wake`; None: it is never called
 
