@@ -1,4 +1,4 @@
-"""Who serves what while a plan is made: rates and numbers by stage, and who could go where.
+"""The assignment while a plan is made: rates and numbers by stage, and who could go where.
 
 Peers are known by their number in the swarm. Beside the stages there is one more place, `idle`,
 for those that serve nothing.
@@ -17,7 +17,7 @@ Entry = tuple[float, int]  # a peer's rate and number
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One peer's way from a place to a stage, after a download or without one."""
+    """A peer's way from a place to a stage, after a download or without one."""
 
     peer: int
     from_place: int

@@ -1,4 +1,4 @@
-"""What an owner's limits allow a peer to hold, to load and to listen to."""
+"""The things that an owner's limits allow a peer to hold, to load and to listen to."""
 
 from __future__ import annotations
 

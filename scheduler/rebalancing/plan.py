@@ -1,4 +1,4 @@
-"""What a rebalancing decision says is to be done, and why."""
+"""A plan: what a rebalancing decision says is to be done, and why."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Decisions that belong together: first drops, then switches, then downloads."""
+    """A set of decisions that belong together: first drops, then switches, then downloads."""
 
     drops: tuple[Drop, ...] = ()
     switches: tuple[Switch, ...] = ()

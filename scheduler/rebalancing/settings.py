@@ -1,4 +1,4 @@
-"""How much must be gained, and how much standby there is to be."""
+"""The settings: how much must be gained, and how much standby there is to be."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a peer's owner permits."""
+    """The limits that a peer's owner sets."""
 
     stages: frozenset[int] | None = None  # that it may serve or hold; None are all
     memory_bytes: float = math.inf  # for the states that it holds
