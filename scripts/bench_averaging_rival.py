@@ -1,6 +1,6 @@
 """A round of averaging beside hivemind's DecentralizedAverager, on this machine.
 
-    .venv/bin/python scripts/bench_averaging_rival.py [--values 20000000] [--rounds 6]
+    .venv/bin/python scripts/bench_averaging_rival.py [--rounds 5] [--turns 3]
 
 Three processes on loopback, each with as many float32 values, one torch thread each, and no
 compression. Ours is a swarm of one stage with three replicas: a round is timed by the trainer's
@@ -10,8 +10,9 @@ timed from `step` to its result at the slowest member, as whoever calls it waits
 that, from when the group is there, so without matchmaking, whose least time is one second here.
 What is told is whether the members' values are equal to the bit, too.
 
-The first round of each does not count. The last line is JSON: medians, and `ratio`, ours over
-theirs; `ratio_without_matchmaking` gives theirs that time for nothing.
+The two take turns, and the first round of each turn does not count. The last line is JSON: medians
+of each turn, and `ratio`, ours over theirs: the median over the pairs of turns;
+`ratio_without_matchmaking` gives theirs that time for nothing.
 """
 
 from __future__ import annotations
@@ -210,35 +211,45 @@ def end_group(process: subprocess.Popen[str]) -> None:
 # ------------------------------------------------------------------------------ the comparison
 
 
-def compare(values: int, rounds: int) -> dict[str, object]:
-    with tempfile.TemporaryDirectory() as name:
-        ours = our_round_times(values, rounds, Path(name))[1:]
-    theirs = their_rounds(values, rounds)[1:]
-    slowest = {
-        key: [max(float(member[key]) for member in members) for members in theirs]
-        for key in ("whole_s", "reduce_s")
-    }
-    our_s, their_s, reduce_s = map(statistics.median, (ours, *slowest.values()))
+def compare(values: int, rounds: int, turns: int) -> dict[str, object]:
+    ours: list[list[float]] = []
+    theirs: list[list[float]] = []
+    reduces: list[list[float]] = []
+    are_equal = True
+    for _ in range(turns):
+        with tempfile.TemporaryDirectory() as name:
+            ours.append(our_round_times(values, rounds, Path(name))[1:])
+        found = their_rounds(values, rounds)[1:]
+        theirs.append(slowest(found, "whole_s"))
+        reduces.append(slowest(found, "reduce_s"))
+        are_equal &= all(len({member["digest"] for member in members}) == 1 for members in found)
+    medians = [list(map(statistics.median, turn)) for turn in (ours, theirs, reduces)]
+    our_s, their_s, reduce_s = medians
+    ratios = [mine / other for mine, other in zip(our_s, their_s, strict=True)]
+    without = [mine / other for mine, other in zip(our_s, reduce_s, strict=True)]
     return {
         "values": values,
-        "rounds": len(ours),
-        "swarmrt_s": round(our_s, 3),
-        "swarmrt_all_s": [round(seconds, 3) for seconds in ours],
-        "hivemind_s": round(their_s, 3),
-        "hivemind_without_matchmaking_s": round(reduce_s, 3),
-        "hivemind_all_s": [round(seconds, 3) for seconds in slowest["whole_s"]],
-        "hivemind_equal_to_the_bit": all(
-            len({member["digest"] for member in members}) == 1 for members in theirs
-        ),
-        "ratio": round(our_s / their_s, 4),
-        "ratio_without_matchmaking": round(our_s / reduce_s, 4),
+        "rounds": sum(map(len, ours)),
+        "swarmrt_s": [round(seconds, 3) for seconds in our_s],
+        "hivemind_s": [round(seconds, 3) for seconds in their_s],
+        "hivemind_without_matchmaking_s": [round(seconds, 3) for seconds in reduce_s],
+        "hivemind_equal_to_the_bit": are_equal,
+        "ratios": [round(ratio, 4) for ratio in ratios],
+        "ratio": round(statistics.median(ratios), 4),
+        "ratio_without_matchmaking": round(statistics.median(without), 4),
     }
+
+
+def slowest(rounds: list[list[dict[str, float | str]]], what: str) -> list[float]:
+    """Return the seconds of each round at the member that took longest."""
+    return [max(float(member[what]) for member in members) for members in rounds]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--values", type=int, default=20_000_000)
-    parser.add_argument("--rounds", type=int, default=6, help="of each; the first does not count")
+    parser.add_argument("--rounds", type=int, default=5, help="of each turn")
+    parser.add_argument("--turns", type=int, default=3, help="of each")
     parser.add_argument("--averager", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--peer", action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -246,7 +257,7 @@ def main() -> None:
         run_averager(arguments.values, arguments.averager, arguments.peer)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that averagers are ended
-    print(json.dumps(compare(arguments.values, arguments.rounds)))
+    print(json.dumps(compare(arguments.values, arguments.rounds, arguments.turns)))
 
 
 if __name__ == "__main__":
