@@ -41,7 +41,7 @@ _SYNC = Setting(
 
 def _averaging(strategy: str) -> Setting:
     overrides = {"averaging.strategy": strategy}
-    return replace(_SYNC, name=strategy, microbatches=128, steps=4, overrides=overrides)
+    return replace(_SYNC, name=strategy, microbatches=128, steps=8, overrides=overrides)
 
 
 STRATEGIES = {
