@@ -1,4 +1,4 @@
-"""What averaging costs in quality at equal tokens: curves over the interval, and what moves them.
+"""The cost of averaging in quality at equal tokens: curves over the interval, and what moves them.
 
     .venv/bin/python scripts/bench_averaging.py [--only r4] [--seeds 0 1] [--out averaging.json]
 

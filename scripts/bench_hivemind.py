@@ -128,7 +128,7 @@ def serving(config: Path, stage: int, options: list[str]) -> Iterator[str]:
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """Its daemon and what it forked, too."""
+    """End a process with its daemon and all that it has forked."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

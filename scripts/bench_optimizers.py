@@ -1,4 +1,4 @@
-"""What `optimizer.kind = "muon"` learns beside AdamW, at several rates each.
+"""A comparison of what Muon and AdamW learn, at several rates each.
 
     .venv/bin/python scripts/bench_optimizers.py [--steps 120] [--rates 2e-3 4e-3 8e-3]
 

@@ -1,4 +1,4 @@
-"""What wiring costs a sender among very many replicas, and what a large swarm comes to by it.
+"""The cost of wiring to a sender among very many replicas, and what a large swarm comes to by it.
 
     python scripts/bench_wiring.py [--replicas 10000] [--swarm 312] [--json]
 

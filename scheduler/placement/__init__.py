@@ -1,1 +1,1 @@
-"""Who serves which stage for the shortest step, decided before a run."""
+"""The placement of stages on peers, for the shortest step, decided before a run."""

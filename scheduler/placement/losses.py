@@ -14,7 +14,7 @@ WORTH = 1.02  # times the rate, for a move to be worth its download
 
 
 class Gap(NamedTuple):
-    """What a lost peer leaves."""
+    """A gap: the peer that is lost, and the stage that it leaves."""
 
     lost: int
     stage: int

@@ -103,7 +103,7 @@ class Direction:
 
 @dataclass(slots=True)
 class Lane:
-    """What goes to one other end."""
+    """A lane of a link: all that goes to one other end."""
 
     bytes_per_s: float = 0.0  # 0 while that is not known
     total_bytes: int | None = None  # by the last word

@@ -59,7 +59,8 @@ class Estimates:
     """The seats of one stage, as one sender knows them. A question is answered in O(log n)."""
 
     def __init__(self, *, is_only_sender: bool = True) -> None:
-        """Who is one of several senders sees only a part of what the replicas do."""
+        """Begin with nothing known. A sender that is one of several sees only a part of what the
+        replicas do."""
         self.frame_bytes = 0  # of what this sender pushes
         self._believed = 1 if is_only_sender else TIMES_AS_FAST
         self._known: dict[SeatId, Known] = {}

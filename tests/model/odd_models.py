@@ -129,7 +129,7 @@ def rates() -> Layers:
 
 
 def shared_without_parameters() -> Layers:
-    """One activation, one dropout and one frozen layer, each used twice."""
+    """Return layers of which an activation, a dropout and a frozen one are used twice."""
     turn, drop = nn.GELU(), nn.Dropout(0.2)
     frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
     first, second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)

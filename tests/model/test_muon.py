@@ -29,7 +29,8 @@ def random(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> torch.
 def test_singular_vectors_stay_and_singular_values_come_near_1(
     shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
-    """Those of at least a hundredth of the norm: Jordan et al. 2024. The others grow."""
+    """Singular values of at least a hundredth of the norm do (Jordan et al. 2024); smaller ones
+    grow."""
     matrix = random(shape, dtype)
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     made = muon.orthogonalized(matrix.clone())

@@ -1,4 +1,4 @@
-"""What an update takes at a time, and the order of a stage's parameters."""
+"""The pieces that an update takes at a time, and the order of a stage's parameters."""
 
 from __future__ import annotations
 

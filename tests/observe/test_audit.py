@@ -137,7 +137,7 @@ def test_roster_that_leaves_a_microbatch_out(logs: dict[str, Log], tmp_path: Pat
 def test_gradient_that_was_granted_and_is_in_no_version(
     logs: dict[str, Log], tmp_path: Path
 ) -> None:
-    """And one that is in a version and was never granted."""
+    """The audit names it, and a gradient that is in a version and was never granted."""
     grants = [i for entry in logs["trainer-0"] for i in entry.get("instructions", ())]
     for told in (i["message"] for i in grants if "message" in i):
         if told["is"] in ("Granted", "Recover") and told["microbatch"][:2] == [2, 3]:

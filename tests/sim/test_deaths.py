@@ -209,8 +209,8 @@ def test_power_cuts_one_after_the_other_end_nothing(staleness: int) -> None:
 
 
 def test_two_deaths_and_a_cut_end_nothing() -> None:
-    """Who was only cut off comes back, and has not been killed by what it computed. Steps are so
-    long that nobody gets further before it is judged."""
+    """A peer that was only cut off comes back, and has not been killed by what it computed. Steps
+    are so long that nobody gets further before it is judged."""
     for seed in range(4):
         world = World([1, 1], seed, checkpoint_every=1, eval_every=0, service_s=(6.0, 7.0))
         death, cut = partial(power_cut, world, 0), partial(cut_off, world, 0, 3.0)
@@ -221,7 +221,8 @@ def test_two_deaths_and_a_cut_end_nothing() -> None:
 
 
 def test_deaths_between_which_one_came_in_an_earlier_step_end_nothing() -> None:
-    """That one was not by a microbatch of the later step, so the others need not have been."""
+    """The death in an earlier step was not by a microbatch of the later one, so the others need
+    not have been."""
     for seed in range(4):
         world = World([1, 1], seed, checkpoint_every=0, eval_every=0)
         death = partial(power_cut, world, 1)

@@ -79,7 +79,7 @@ def test_replicas_that_never_wait_survive_a_kill_and_a_newcomer(
 
 
 def test_diloco_goes_on_from_its_checkpoint(config: Path, tmp_path: Path) -> None:
-    """Its anchors and outer momentum are in the checkpoint; the export has the anchors."""
+    """The anchors and outer momentum of a run are in the checkpoint; the export has the anchors."""
     run_dir = tmp_path / "run"
     diloco = ("--set", "averaging.strategy=diloco", "--set", "averaging.sync_steps=3")
     first = local(config, "--replicas", "2,1", "--run-dir", run_dir, "--steps", "10", *diloco)

@@ -32,7 +32,7 @@ class Alone:
 
 
 def test_local_swarm_is_wired_by_a_class_in_the_working_folder(tmp_path: Path) -> None:
-    """It gives all work to one replica of each stage."""
+    """A policy of the user's gives all work to one replica of each stage."""
     (tmp_path / "own_policy.py").write_text(POLICY)
     source = tmp_path / "run.toml"
     source.write_text(

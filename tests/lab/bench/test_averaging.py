@@ -1,4 +1,4 @@
-"""What is told of ways of making versions that are measured beside each other."""
+"""The figures of ways of making versions that are measured beside each other."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_the_shortest_chain_is_taken() -> None:
 
 
 def test_moves_that_gain_nothing_in_the_end_are_taken_back() -> None:
-    """Of two poor stages one could be helped; the swarm would not be faster for it."""
+    """A move could help one of two poor stages, and the swarm would not be faster for it."""
     assignment = Assignment([Stage()] * 3, [1.0] * 5)
     for number, (place, reach) in enumerate([(0, {0, 1}), (0, {0}), (0, {0}), (1, {1}), (2, {2})]):
         assignment.enter(number, place, reach)

@@ -1,4 +1,4 @@
-"""What replicas cannot take: a block, and what they can hold."""
+"""The limits of replicas: a block, and what they can hold."""
 
 from __future__ import annotations
 

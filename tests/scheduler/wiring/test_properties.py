@@ -1,4 +1,5 @@
-"""What holds of wiring whatever the replicas are like (Ryabinin et al. 2023, section 3.2)."""
+"""Properties of wiring that hold whatever the replicas are like (Ryabinin et al. 2023, section
+3.2)."""
 
 from __future__ import annotations
 

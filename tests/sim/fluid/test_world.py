@@ -39,7 +39,7 @@ def test_without_churn_nothing_is_lost() -> None:
 
 
 def test_a_loss_costs_detection_and_agreement_where_somebody_stands_by() -> None:
-    """Of four peers of two stages, two of one stage leave. The others stand by for it."""
+    """Two peers of one stage leave, and the two of the other stage stand by for it."""
     for seed in range(3):
         gone = [
             act.peer

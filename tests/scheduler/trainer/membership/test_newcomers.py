@@ -351,7 +351,8 @@ def gives(link: LinkRate, seconds: float, *, slow_rate: float, burst_bytes: int)
 
 
 def test_a_donor_is_not_as_slow_as_the_slowest_that_it_gives_to() -> None:
-    """It gives a state to one behind 0.4 MB/s, and now and then its parts of rounds to another."""
+    """A donor gives a state to a peer behind 0.4 MB/s, and now and then its parts of rounds to
+    another."""
     link = LinkRate(gradient_bytes=10_000_000)
     gives(link, 100.0, slow_rate=0.4e6, burst_bytes=BUFFERS_BYTES + 8_000_000)
     assert link.gradient_s == pytest.approx(10 / 16, rel=0.05)

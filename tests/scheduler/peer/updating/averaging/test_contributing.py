@@ -41,14 +41,14 @@ def prepare(number: int = 7, mine: tuple[int, ...] = (1,), *, skip: bool = False
 
 
 def accumulated(local_from: int = 0) -> Peer:
-    """One that has accumulated microbatch 1 of step 0."""
+    """Return a peer that has accumulated microbatch 1 of step 0."""
     peer = Peer(staleness=1, fresh_steps=1, local_from=local_from, microbatches=2)
     peer.accumulate(mb(1))
     return peer
 
 
 def in_round() -> Peer:
-    """One that is in round 7."""
+    """Return a peer that is in round 7."""
     peer = accumulated()
     peer.get(prepare())
     peer.feed(Contributed(0, 7))
