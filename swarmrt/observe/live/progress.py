@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from swarmrt.scheduler.instructions import (
     ReportWaiting,
 )
 from swarmrt.scheduler.local_work import LocalWork
+
+MOST_LATE = 0.1  # of the gradients, that costs little
+LAST_VERSIONS = 100
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Progress:
     train_s: float = 0.0
     recent_tokens_per_s: float = 0.0
     local: tuple[LocalWork, ...] = ()  # of each stage, for the last version
+    late: deque[float] = field(default_factory=lambda: deque(maxlen=LAST_VERSIONS))
+    """The late fraction of the last versions, each of the stage with the most."""
 
     def __post_init__(self) -> None:
         self.version = self.start_version
@@ -163,9 +169,22 @@ class Progress:
                 f"held-out loss {summary.eval_loss:.4f}, where a unigram model has "
                 f"{summary.unigram_loss:.4f}"
             )
+        lines += self._late_lines()
         equal = "were equal" if summary.replica_digests_equal else "DIFFERED"
         lines.append(f"the replicas of each stage {equal} after every step")
         return lines
+
+    def _late_lines(self) -> list[str]:
+        """Return what to do where many gradients were of weights that were gone."""
+        late = statistics.median(self.late) if self.late else 0.0
+        if late <= MOST_LATE:
+            return []
+        return [
+            f"{late:.0%} of the gradients were late, which costs quality: an own step fell between "
+            f"forward and backward. Own steps of more microbatches (averaging.local_batch, now "
+            f"{self.config.averaging.local_batch}), and as many more in a step "
+            f"(batch.microbatches), make that rarer"
+        ]
 
     def _roll_back(self, report: ReportRollback) -> None:
         """The steps after this version are done again."""
@@ -189,6 +208,8 @@ class Progress:
         self.train_s += report.seconds
         self.recent_tokens_per_s = report.tokens / max(report.seconds, 1e-9)
         self.local = report.local
+        if report.local:
+            self.late.append(max(work.late for work in report.local))
         local = {"local": [work._asdict() for work in report.local]} if report.local else {}
         self._write(
             version=report.version,

@@ -112,6 +112,21 @@ def test_the_last_steps_are_found_by_the_next_incarnation(tmp_path: Path) -> Non
     assert len(told) == TOLD and told[-1] == StepTold(25.0, (a, b, a))
 
 
+def test_many_late_gradients_are_said_at_the_end_with_what_to_do(tmp_path: Path) -> None:
+    progress = Progress(RunConfig(), tmp_path)
+    for version, late in enumerate((0.05, 0.08, 0.4), start=1):
+        local = (LocalWork(4, late, 0.1), LocalWork(4, 0.0, 0.1))
+        progress.add(ReportStep(version, 2.0, 100, 1.0, 0.5, (), True, local=local))
+    assert not any("late" in line for line in progress.closing_lines())
+    for version in (4, 5, 6):
+        local = (LocalWork(4, 0.8, 0.1), LocalWork(4, 0.4, 0.1))
+        progress.add(ReportStep(version, 2.0, 100, 1.0, 0.5, (), True, local=local))
+    [line] = [line for line in progress.closing_lines() if "late" in line]
+    assert line.startswith("60% of the gradients were late")
+    assert "averaging.local_batch, now 32" in line
+    progress.close()
+
+
 def test_steps_that_replicas_made_by_themselves_are_shown_and_written(tmp_path: Path) -> None:
     local = (LocalWork(4, 0.25, 0.125), LocalWork(6, 0.0, 0.5))
     report = ReportStep(1, 2.0, 100, 1.0, 0.5, (), True, local=local)
