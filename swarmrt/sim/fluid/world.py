@@ -223,12 +223,15 @@ class World:
         """Ask the policy, if something has happened that it may answer, and nothing that it has
         decided is on its way."""
         while self._plan is None and (self._is_asked or self._is_woken):
-            is_woken = self._is_woken
-            self._is_asked, self._is_woken = False, False
             swarm = self._seen()
-            plan = self._policy.wake(swarm) if is_woken else self._policy.decide(swarm)
+            if self._is_asked:
+                self._is_asked = False
+                plan = self._policy.decide(swarm)
+            else:
+                self._is_woken = False
+                plan = self._policy.wake(swarm)
             if not plan:
-                return
+                continue
             self._plans_now += 1
             if self._plans_now > MOST_PLANS_AT_ONCE:
                 raise UsageError(f"policy {self.result.policy}: comes to no end at {self._now} s")

@@ -79,6 +79,13 @@ def test_nobody_knows_of_an_end_before_it_is_noticed() -> None:
     assert "p0" not in told[1005.0]
 
 
+def test_what_happens_as_a_period_ends_is_told_too() -> None:
+    """The states of four come after five minutes, as a check of each minute is due."""
+    policy, result = Watching(), Result("own", 0, 2)
+    World(scene(4), policy, result).run()
+    assert 300.0 in {swarm.now for swarm in policy.told}
+
+
 def test_without_standby_a_loss_costs_a_download_too() -> None:
     first = simulate(scene(5, stages=2), "swarmrt:0", with_timeline=True)
     poor = next(
