@@ -3,7 +3,8 @@
 Rules:
 - What is known of a seat stays while it is absent; not the state of its queue.
 - A replica that has answered nothing yet is taken at its word of itself, as the trainer passes it
-  on, up to four times as fast as the others; without one it takes as long as they do.
+  on; without one it takes as long as the others do.
+- While nothing has come of what it was given, its word counts up to four times as fast as theirs.
 - What a replica says of its speed is not enough. A sender sees when something comes of what it has
   handed over, and how far apart that is; who says less than half of it is charged that half, or
   what the others say if that is less: where another stage is the slowest, that is what is measured.
@@ -167,7 +168,7 @@ class Estimates:
         said_s = known.service.mean_s or known.prior_s
         if not said_s:
             return self.usual_s(UNKNOWN_S) * (1 << known.missed)
-        if not known.service.samples:
+        if not known.measured.samples:
             said_s = max(said_s, self._said.without(said_s, 0.0) / TIMES_AS_FAST)
         least_s = known.measured.mean_s / 2
         if said_s < least_s:

@@ -20,9 +20,9 @@ from collections import OrderedDict
 
 from swarmrt.ids import SeatId
 from swarmrt.scheduler.wiring.estimates import MOST_KEPT, UNKNOWN_S, Estimates
+from swarmrt.scheduler.wiring.limits import FEW
 
 Entry = tuple[float, float, SeatId]  # account in seconds, tie, whose it is
-FEW = 64  # entries of the past that are not worth the sweeping
 
 
 class Interleaved:

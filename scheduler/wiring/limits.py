@@ -7,6 +7,8 @@ from collections.abc import Hashable
 
 from swarmrt.ids import SeatId
 
+FEW = 64  # entries of the past that are not worth the sweeping
+
 
 class Blocked:
     """Seats that get nothing until their time."""
@@ -22,6 +24,9 @@ class Blocked:
         """Block it until then, whatever was said before."""
         self._until[seat] = until
         heapq.heappush(self._heap, (until, seat))
+        if len(self._heap) > 2 * len(self._until) + FEW:
+            self._heap = [(at, one) for one, at in self._until.items()]
+            heapq.heapify(self._heap)
 
     def forget(self, seat: SeatId) -> None:
         self._until.pop(seat, None)

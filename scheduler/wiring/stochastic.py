@@ -102,6 +102,9 @@ class Wiring:
         if chosen is None:
             chosen = self._choose_elsewhere(now)
         if chosen is None:
+            if any(self._seats.values()):
+                policy = type(self._policy).__name__
+                raise RunError(f"wiring.policy: {policy} chose nobody, though some may take work")
             return None
         if not self._seats.get(chosen):
             policy = type(self._policy).__name__

@@ -195,7 +195,7 @@ class World:
         member.is_alive = False
         self._note("leave", name, member.serving)
         for stage in sorted(member.holds):
-            self._forget(member, stage)
+            self._miss(member, stage)  # who does not know of its end believes that it holds them
         self._at(self._now + self._scene.detect_s, _Noticed(member))
 
     def _loaded(self, member: Member, load: int) -> None:
@@ -223,12 +223,15 @@ class World:
         """Ask the policy, if something has happened that it may answer, and nothing that it has
         decided is on its way."""
         while self._plan is None and (self._is_asked or self._is_woken):
-            is_woken = self._is_woken
-            self._is_asked, self._is_woken = False, False
             swarm = self._seen()
-            plan = self._policy.wake(swarm) if is_woken else self._policy.decide(swarm)
+            if self._is_asked:
+                self._is_asked = False
+                plan = self._policy.decide(swarm)
+            else:
+                self._is_woken = False
+                plan = self._policy.wake(swarm)
             if not plan:
-                return
+                continue
             self._plans_now += 1
             if self._plans_now > MOST_PLANS_AT_ONCE:
                 raise UsageError(f"policy {self.result.policy}: comes to no end at {self._now} s")
@@ -269,8 +272,12 @@ class World:
                 self._load(member, download)
 
     def _forget(self, member: Member, stage: int) -> None:
-        """Let a member have a state no more. If nobody else has it, it is lost."""
+        """Let a member have a state no more."""
         member.holds.discard(stage)
+        self._miss(member, stage)
+
+    def _miss(self, member: Member, stage: int) -> None:
+        """Take note that a member has a state no more. If nobody else has it, it is lost."""
         if not any(m.is_alive and stage in m.holds for m in self._members.values()):
             self._lost.add(stage)
             self.result.lost_states += 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmrt.ids import SeatId
+from swarmrt.scheduler.wiring.limits import Blocked
 from swarmrt.scheduler.wiring.stochastic import Wiring
 from swarmrt.scheduler.wiring.subset import LEAST
 
@@ -72,6 +74,20 @@ def test_nobody_is_chosen_where_all_are_full() -> None:
     assert wiring.choose(0.0, 1) == A, "what is chosen for again is not held where it was"
     wiring.clear()
     assert wiring.choose(0.0, 3) == A
+
+
+def test_who_refuses_again_and_again_takes_no_more_memory() -> None:
+    blocked = Blocked()
+    tracemalloc.start()
+    for turn in range(10_000):
+        blocked.block(A, 1e6 + turn)
+        blocked.block(B, 1e6 - turn)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 100_000
+    assert blocked.next_over(2e6) == B
+    assert blocked.next_over(2e6) == A
+    assert blocked.next_over(2e6) is None
 
 
 def test_who_was_blocked_for_long_gets_no_burst() -> None:

@@ -35,6 +35,13 @@ class SticksToOne:
         return self.first
 
 
+class Idle(SticksToOne):
+    """A policy that is wrong: it chooses nobody."""
+
+    def choose(self, now: float) -> SeatId | None:
+        return None
+
+
 class NeverChooses:
     """A class that is no policy."""
 
@@ -92,4 +99,12 @@ def test_a_policy_that_chooses_who_may_take_nothing_is_found_out() -> None:
     assert wiring.choose(0.0) == A
     wiring.block(A, until=5.0)
     with pytest.raises(RunError, match="SticksToOne chose a, which may take no work"):
+        wiring.choose(1.0)
+
+
+def test_a_policy_that_chooses_nobody_though_some_may_take_work_is_found_out() -> None:
+    wiring = Wiring(random.Random(0), make_policy=Idle)
+    assert wiring.choose(0.0) is None
+    wiring.set_peers([A])
+    with pytest.raises(RunError, match="Idle chose nobody"):
         wiring.choose(1.0)

@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from swarmrt.scheduler.rebalancing.swarm import Limits
+from swarmrt.scheduler.rebalancing.plan import Plan
+from swarmrt.scheduler.rebalancing.settings import Settings
+from swarmrt.scheduler.rebalancing.swarm import Limits, Swarm
+from swarmrt.sim.fluid.policies.own import Rebalancing
 from swarmrt.sim.fluid.recorded import scene_of
 from swarmrt.sim.fluid.result import Result
 from swarmrt.sim.fluid.scene import Scene, Traits
 from swarmrt.sim.fluid.simulate import simulate
 from swarmrt.sim.fluid.trace import Change
+from swarmrt.sim.fluid.world import World
 
 HOUR = 3600.0
 
@@ -51,6 +55,35 @@ def test_a_loss_costs_detection_and_agreement_where_somebody_stands_by() -> None
         assert regret(result) == {"detect": 5.0, "decide": 2.0}
         assert result.switches == 1
         assert result.lost_states == 0
+
+
+class Watching(Rebalancing):
+    """Our policy, which notes what it is told of."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings())
+        self.told: list[Swarm] = []
+
+    def decide(self, swarm: Swarm) -> Plan:
+        self.told.append(swarm)
+        return super().decide(swarm)
+
+
+def test_nobody_knows_of_an_end_before_it_is_noticed() -> None:
+    """One leaves, and another joins while the first is not missed yet."""
+    policy, result = Watching(), Result("own", 0, 2)
+    changes = (Change(1000.0, False, "p0"), Change(1002.0, True, "new"))
+    World(scene(4, *changes), policy, result).run()
+    told = {swarm.now: {peer.name: peer.holds for peer in swarm.peers} for swarm in policy.told}
+    assert told[1002.0]["p0"] == {0, 1}, "it stood by"
+    assert "p0" not in told[1005.0]
+
+
+def test_what_happens_as_a_period_ends_is_told_too() -> None:
+    """The states of four come after five minutes, as a check of each minute is due."""
+    policy, result = Watching(), Result("own", 0, 2)
+    World(scene(4), policy, result).run()
+    assert 300.0 in {swarm.now for swarm in policy.told}
 
 
 def test_without_standby_a_loss_costs_a_download_too() -> None:
