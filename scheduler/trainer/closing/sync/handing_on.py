@@ -49,8 +49,12 @@ class HandingOn:
             times, _ = self._in_vain.get(member.peer, (0, 0))
             again_at = self._run.version + 2 ** min(times + 1, MOST_DOUBLINGS)
             self._in_vain[member.peer] = times + 1, again_at
-        for peer in round_.handed_on:
-            self._in_vain.pop(peer, None)
+        here = {member.peer for member in self._run.members}
+        self._in_vain = {
+            peer: vain
+            for peer, vain in self._in_vain.items()
+            if peer in here and peer not in round_.handed_on
+        }
 
     def _awaited(self, round_: PrepareRound) -> list[Member]:
         """Return who would be the second to have a version that nobody else but one has."""
