@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import Data, open_data
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.codecs import CODECS

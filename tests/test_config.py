@@ -10,14 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarmrt.averaging.starts import start_of
-from swarmrt.config import (
-    STRATEGIES,
-    RunConfig,
-    dump_toml,
-    explained_toml,
-    load_config,
-    parse_config,
-)
+from swarmrt.config import STRATEGIES, RunConfig
+from swarmrt.config_toml import dump_toml, explained_toml, load_config, parse_config
 from swarmrt.errors import ConfigError
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from swarmrt.cli.swarm.beginning import load_run
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import CheckpointError, ConfigError, ModelError, UsageError
 from swarmrt.model.code import sources_of
@@ -235,7 +236,7 @@ USER_CODE = {
     "random.py": "SIZE = 1\n",  # which is Python's own for whoever imports it
 }
 ITS_CODE = (
-    "from swarmrt.config import parse_config; from swarmrt.model.code import code_of\n"
+    "from swarmrt.config_toml import parse_config; from swarmrt.model.code import code_of\n"
     "print(code_of(parse_config({'model': {'kind': 'my_model:build'}}, 'test')))\n"
 )
 

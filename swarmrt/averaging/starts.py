@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from swarmrt.config import SYNC, RunConfig, parse_config
+from swarmrt.config import SYNC, RunConfig
+from swarmrt.config_toml import parse_config
 
 OWN_STEPS = {"diloco": 8}  # of all replicas of a stage, between two rounds
 FEW_OWN_STEPS = 4

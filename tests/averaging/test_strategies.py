@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from swarmrt.averaging import BUILT_IN, Strategy
-from swarmrt.config import STRATEGIES, SYNC, parse_config
+from swarmrt.config import STRATEGIES, SYNC
+from swarmrt.config_toml import parse_config
 
 STEPS = 50
 RANGES: dict[str, tuple[dict[str, Any], int]] = {

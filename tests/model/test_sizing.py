@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.codecs import Precision, wire_bytes
@@ -252,7 +253,7 @@ def test_telling_takes_no_memory_and_no_compiler() -> None:
     """In a process of its own: a stage of 10^14 bytes, in a few megabytes."""
     script = """
 import sys
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.model.sizing import footprint
 from swarmrt.runtime.process.vitals import resident_bytes
 shape = {"layers": 64, "width": 1 << 18, "heads": 64, "kv_heads": 64, "vocab": 1 << 22}

@@ -10,7 +10,7 @@ import typer
 
 from swarmrt.cli.options.runs import SET
 from swarmrt.cli.options.saying import JSON, say
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.errors import UsageError
 
 if TYPE_CHECKING:

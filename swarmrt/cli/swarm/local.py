@@ -23,7 +23,7 @@ from swarmrt.cli.options.runs import (
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
 from swarmrt.cli.swarm.watching import watch
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.runtime.faults.failpoints import VARIABLE, read_rules, rules_for, unfired
 from swarmrt.runtime.trainer.folders import claimed, new_run_dir
 

@@ -22,7 +22,7 @@ from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_tra
 from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.run_identity import library_notes
 from swarmrt.runtime.trainer.folders import claimed, new_run_dir, write_config, write_run
 

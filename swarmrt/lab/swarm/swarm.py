@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.data import open_data
 from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import PeerId

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import (
     CheckpointError,
     ConfigError,

@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swarmrt.config import RunConfig, dump_toml, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import dump_toml, parse_config
 from swarmrt.errors import CheckpointError, UsageError
 from swarmrt.run_identity import differences
 

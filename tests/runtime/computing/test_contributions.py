@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.stage import Stage
 from swarmrt.model.weights import LocalReport

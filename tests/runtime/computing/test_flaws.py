@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computing.computations import Computations
