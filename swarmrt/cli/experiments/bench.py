@@ -13,7 +13,10 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.experiments import bench_join
+from swarmrt.cli.process.signals import fail_on_signals
 from swarmrt.errors import RunError, UsageError
+
+NOT_MEASURED = "nothing is measured to the end; begin again"
 
 bench = typer.Typer(help="Measure a swarm on this machine.", no_args_is_help=True)
 
@@ -43,6 +46,7 @@ def _group() -> None:
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def recovery(
     faults: int = typer.Option(
         24, min=1, help="How many peers are killed, stopped, or made to stand still for 2 s."
@@ -94,10 +98,11 @@ def recovery(
         print(json.dumps(result))
 
 
-bench.command("join")(bench_join.join)
+bench.command("join")(fail_on_signals(NOT_MEASURED)(bench_join.join))
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def memory(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
@@ -122,6 +127,7 @@ def memory(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def trainer(
     steps: int = typer.Option(40, min=1, help="Of 256 microbatches."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
@@ -144,6 +150,7 @@ def trainer(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def pipeline(
     settings: list[str] = typer.Argument(
         None,
@@ -226,6 +233,7 @@ def _strategies(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def uplink(
     rate: str = typer.Option("45mbit", "--link-rate", metavar="RATE", help="Beside no bound."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
@@ -254,6 +262,7 @@ def uplink(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def link(
     rounds: int = typer.Option(5, min=1, help="Every way of talking is measured in each."),
     messages: int = typer.Option(12, min=1, help="Of 16 MiB, a round."),
@@ -278,6 +287,7 @@ def link(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def codec(
     mebibytes: int = typer.Option(64, min=1, help="Of fp32 values; 64 is past most caches."),
     rounds: int = typer.Option(15, min=1, help="Everything is measured in each."),

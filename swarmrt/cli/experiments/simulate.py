@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from swarmrt.cli.process.signals import fail_on_signals
 from swarmrt.errors import UsageError
 from swarmrt.foreign import for_terminal, printable
 
@@ -27,6 +28,7 @@ COLUMNS = {
 }
 
 
+@fail_on_signals("there is no result; begin again")
 def simulate(
     scenario: Path | None = typer.Argument(None, metavar="[SCENARIO.toml]"),
     trace: Path | None = typer.Option(
