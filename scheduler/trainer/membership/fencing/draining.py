@@ -17,6 +17,8 @@ from swarmrt.scheduler.trainer.membership.joining.introducing import welcome
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 
+HAS_LEFT = "it has left"  # of its own will
+
 
 class Draining:
     def __init__(self, run: Run, fencing: Fencing) -> None:
@@ -46,7 +48,7 @@ class Draining:
 
     def _let_go(self, member: Member, now: float) -> list[Instruction]:
         finish = Send(member.peer, Finish(f"drained at step {self._run.version}"))
-        return [finish, *self._fencing.lost(member.peer, "it has left", now)]
+        return [finish, *self._fencing.lost(member.peer, HAS_LEFT, now)]
 
     def _others_stay(self, stage: int) -> bool:
         """Return whether the stage is served by one that does not want to leave, and is heard."""
