@@ -14,7 +14,7 @@ from swarmrt.scheduler.recording import Header, Record, of_json, replay
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.swarm.world import World
 
-ASYNC = {"strategy": "async", "local_batch": 2}
+ASYNC = {"strategy": "async", "local_batch": 2, "most_late": 1.0}
 ROUND = (
     "peer.reduce.{}_contribute",
     "peer.reduce.{}_part",

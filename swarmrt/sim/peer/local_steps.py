@@ -14,10 +14,9 @@ Gradient = Counter[str]
 
 
 class LocalSteps:
-    def __init__(self, local_from: int, local_batch: int) -> None:
-        """`local_from` is the first step in which there are any, `local_batch` the microbatches of
-        one."""
-        self._local_from, self._local_batch = local_from, local_batch
+    def __init__(self, local_from: int) -> None:
+        """`local_from` is the first step in which there are any."""
+        self._local_from = local_from
         self._moved: dict[int, Gradient] = defaultdict(Counter)  # by step
         self._fixed: dict[int, Gradient] = {}  # by step: what a round takes
         self.number = 0  # since the version
@@ -25,10 +24,11 @@ class LocalSteps:
     def is_local(self, step: int) -> bool:
         return step >= self._local_from
 
-    def added(self, step: int, accumulated: Gradient) -> None:
-        """Make a step of what is accumulated and not in one yet, once that is enough."""
+    def added(self, step: int, accumulated: Gradient, own_step: int) -> None:
+        """Make a step of what is accumulated and in none yet, once that is so many microbatches; 0
+        for never."""
         left = accumulated - self._moved[step]
-        if self.is_local(step) and left.total() >= 2 * self._local_batch:
+        if self.is_local(step) and 0 < 2 * own_step <= left.total():
             self._move(step, accumulated)
 
     def contribute(self, step: int, accumulated: Gradient) -> None:
@@ -67,5 +67,3 @@ class LocalSteps:
             moved, added = self._moved[step], accumulated.get(step, Counter())
             assert not moved or step >= len(anchor), f"step {step} is in version {len(anchor)}"
             assert not moved - added, f"step {step}: {moved} has what is void"
-            left = (added - moved).total()
-            assert not self.is_local(step) or left < 2 * self._local_batch, f"step {step} is lost"
