@@ -117,8 +117,9 @@ class Averaged(Weights):
         norm = float(torch.linalg.vector_norm(gradients, dtype=torch.float64)) / tokens
         if not math.isfinite(norm):
             return
-        bound = bound_of(self._config, count, self._replicas or added.replicas)
-        scale, rate = clip_scale(norm, bound) / tokens, rate_of(self._config, step, added)
+        replicas = self._replicas or added.replicas
+        bound = bound_of(self._config, count, replicas)
+        scale, rate = clip_scale(norm, bound) / tokens, rate_of(self._config, step, added, replicas)
         is_ahead = step > self.version
         if is_ahead:
             self._ahead.sub_(self.updated.masters)

@@ -518,9 +518,19 @@ def test_own_steps_of_more_microbatches_go_further(kind: str, power: float) -> N
     added = Added()
     for index in range(8):
         added.add(index)
-    assert rate_of(config, 0, added) == pytest.approx((8 / 2) ** power)
+    assert rate_of(config, 0, added, 1.0) == pytest.approx((8 / 2) ** power)
     added.waiting = [7]
-    assert rate_of(config, 0, added) == pytest.approx(1 / 2), "it is what is left over"
+    assert rate_of(config, 0, added, 1.0) == pytest.approx(1 / 2), "it is what is left over"
+
+
+@pytest.mark.parametrize(("kind", "further"), [("sgd", 1.0), ("adamw", 2.0), ("muon", 2.0)])
+def test_own_steps_go_further_the_more_replicas_are_averaged(kind: str, further: float) -> None:
+    """What they have in common is less beside the noise of fewer microbatches."""
+    optimizer = {"kind": kind, "schedule": "constant", "warmup_steps": 0, "lr": 1.0}
+    config = run("async", optimizer, local_batch=1)
+    added = Added()
+    added.add(0)
+    assert rate_of(config, 0, added, 16.0) == pytest.approx(further)
 
 
 def test_a_step_of_its_own_is_clipped_by_the_share_that_a_replica_had_before() -> None:
