@@ -38,7 +38,7 @@ from swarmrt.kernels.codecs import CODECS
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.model.weights import LocalReport
-from swarmrt.scheduler.peer.updating.averaging.own_steps import own_step
+from swarmrt.scheduler.peer.updating.averaging.own_steps import Between, own_step
 
 STEPS = 600  # synchronous ones
 STAGES = 3
@@ -144,6 +144,7 @@ class Replica:
         self._config = config
         self._forwarded: dict[MicrobatchId, Forwarded] = {}
         self._added: Counter[int] = Counter()  # by step
+        self._between = Between()
 
     def forward(self, microbatch: MicrobatchId, value: Tensor, targets: Tensor) -> Tensor | None:
         forwarded = self._forwarded[microbatch] = _forward(self.stage, microbatch, value, targets)
@@ -152,7 +153,8 @@ class Replica:
     def backward(self, microbatch: MicrobatchId, grad: Tensor | None) -> Tensor | None:
         forwarded, averaging = self._forwarded.pop(microbatch), self._config.averaging
         self._added[microbatch.step] += 1
-        told = (len(self._forwarded), self._added[microbatch.step], microbatch.index + 1)
+        between = self._between.seen(len(self._forwarded))
+        told = (between, self._added[microbatch.step], microbatch.index + 1)
         how = (averaging.local_batch, averaging.most_late)
         self.stage.size_own_steps(own_step(*how, *told, self._config.batch.microbatches))
         return self.stage.backward(forwarded, grad)

@@ -75,6 +75,7 @@ class Computing:
         self._graphs.discard(mb)
         self._left.discard(mb)
         self._gradients.pop(mb, None)
+        self.local.forget(mb)
         self.drop_frames(mb)
 
     def drop_frames(self, mb: MicrobatchId) -> None:
@@ -138,6 +139,7 @@ class Computing:
         is_last = self._settings.stage == self._settings.num_stages - 1
         if not mb.held_out:
             self._graphs.add(mb)
+            self.local.forwarded(mb)
         if not is_last:
             self._outputs.add(mb)
         loss_sum, tokens = (float(TOKENS), TOKENS) if is_last else (0.0, 0)
@@ -147,6 +149,7 @@ class Computing:
     def _backward(self, what: RunBackward) -> None:
         mb, later = what.microbatch, what.later
         self._check_weights(mb)
+        self.local.came_back(mb)
         if self._has_failed("backward", mb, adds=what.accumulate):
             return
         if what.accumulate:

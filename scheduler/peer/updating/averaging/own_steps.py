@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+SMOOTHING = 1 / 32  # of one number of what is between, as a backward begins
 AT_THE_END = 2  # times that gradients become late: by what the round takes, and the next version
 
 
@@ -27,3 +28,18 @@ def own_step(
     if to_come < max(-(-local_batch // 2), AT_THE_END * bears):
         return 0
     return max(local_batch, bears)
+
+
+class Between:
+    """The number of microbatches between forward and backward, now or as a rule: whichever is more.
+
+    Own steps come where there are few, but the end of a step comes anyhow.
+    """
+
+    def __init__(self) -> None:
+        self._mean = 0.0
+
+    def seen(self, now: int) -> int:
+        """Take what there is now, and return with how many to reckon."""
+        self._mean += SMOOTHING * (now - self._mean)
+        return max(now, math.ceil(self._mean))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swarmrt.ids import MicrobatchId
 from swarmrt.scheduler.peer.seat import Seat
-from swarmrt.scheduler.peer.updating.averaging.own_steps import own_step
+from swarmrt.scheduler.peer.updating.averaging.own_steps import Between, own_step
 from swarmrt.scheduler.peer.updating.averaging.reducing import ContributingRounds
 from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 
@@ -12,7 +12,7 @@ from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 class AveragedVersions(SyncVersions):
     def __init__(self, seat: Seat, rounds: ContributingRounds) -> None:
         super().__init__(seat, rounds)
-        self._settings = seat.settings
+        self._settings, self._between = seat.settings, Between()
 
     def own_step(self, microbatch: MicrobatchId, between: int) -> int:
         settings, step = self._settings, microbatch.commits_in
@@ -21,4 +21,5 @@ class AveragedVersions(SyncVersions):
         indices = self.accumulators.indices(step) | {microbatch.index}
         passed, added = max(indices) + 1, len(indices)
         how = (settings.local_batch, settings.most_late)
-        return own_step(*how, between, added, passed, settings.microbatches)
+        reckoned = self._between.seen(between)
+        return own_step(*how, reckoned, added, passed, settings.microbatches)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swarmrt.messages import Backward
 from swarmrt.scheduler.instructions import RunBackward
-from swarmrt.scheduler.peer.updating.averaging.own_steps import own_step
+from swarmrt.scheduler.peer.updating.averaging.own_steps import Between, own_step
 from tests.scheduler.peer_core import ME, UP, Peer, mb
 
 SHARES = st.integers(1, 4)  # one microbatch of so many is this replica's
@@ -61,6 +61,17 @@ def test_any_share_may_be_late_by_the_users_word(
 ) -> None:
     of_none = interval(local_batch, 1.0, 0, replicas, microbatches)
     assert interval(local_batch, 1.0, between, replicas, microbatches) == of_none
+
+
+@given(st.lists(st.integers(0, 100), min_size=200, max_size=300))
+def test_what_is_between_is_reckoned_with_as_it_is_as_a_rule_or_more(counts: list[int]) -> None:
+    between = Between()
+    for count in counts:
+        reckoned = between.seen(count)
+        assert count <= reckoned <= max(counts)
+    for _ in range(100):
+        assert between.seen(50) >= 50
+    assert 45 <= between.seen(0) <= 60, "a moment of few does not make it few"
 
 
 def test_peer_counts_what_is_between_forward_and_backward() -> None:
