@@ -115,18 +115,22 @@ class RunForward(InstructionBase, frozen=True):
 class RunBackward(InstructionBase, frozen=True):
     """Compute, and add to the accumulator or not; the outcome is BackwardDone.
 
-    `later`: the weights' gradients may be left for RunWeightGradients.
+    `later`: the weights' gradients may be left for RunWeightGradients. `own_step`: once the
+    gradients of so many microbatches wait for it, the replica makes a step of its own; 0 for none.
     """
 
     microbatch: MicrobatchId
     accumulate: bool
     later: bool = False
+    own_step: int = 0
 
 
 class RunWeightGradients(InstructionBase, frozen=True):
-    """Add what backward has left to the accumulator; the outcome is WeightGradientsDone."""
+    """Add what backward has left to the accumulator; the outcome is WeightGradientsDone.
+    `own_step`: as with RunBackward."""
 
     microbatch: MicrobatchId
+    own_step: int = 0
 
 
 class Forget(InstructionBase, frozen=True):

@@ -36,6 +36,8 @@ class PeerSettings(Recorded, frozen=True):
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
+    local_batch: int = 0  # microbatches of an own step, at least; 0 where a log does not say
+    most_late: float = 1.0  # share of the gradients that own steps may make late
 
     @property
     def averages(self) -> bool:
@@ -77,6 +79,8 @@ class PeerSettings(Recorded, frozen=True):
             is_spare=is_spare,
             wiring=config.wiring.policy,
             local_from=_local_from(config),
+            local_batch=config.averaging.local_batch if config.averaging.is_on else 0,
+            most_late=config.averaging.most_late if config.averaging.is_on else 1.0,
         )
 
 

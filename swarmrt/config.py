@@ -213,7 +213,14 @@ class Averaging(Section):
         '"pkg.module:Class"',
     )
     local_batch: Many = Field(
-        32, description="microbatches of a replica in each optimizer step of its own"
+        32, description="microbatches of a replica in each optimizer step of its own, at least"
+    )
+    most_late: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="share of the gradients that may be late: own steps are of more microbatches "
+        "where they would be; 1 for any",
     )
     sync_steps: int = Field(0, ge=0, description="first steps, which are as with sync")
     precision: Literal["model", "bfloat16", "int8"] = Field(

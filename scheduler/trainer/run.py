@@ -23,6 +23,7 @@ from swarmrt.scheduler.trainer.work.books import Books
 from swarmrt.scheduler.trainer.work.dispatch import Dispatch, Late
 from swarmrt.scheduler.trainer.work.ledger import Grant, Ledger
 from swarmrt.scheduler.trainer.work.receipts import Receipts
+from swarmrt.scheduler.trainer.work.window import Window, window_of_own_steps
 
 
 class Run(Course):
@@ -46,7 +47,8 @@ class Run(Course):
         # what is worked on
         self.books = Books(settings.microbatches, self.num_stages)
         self.books.open(self.version)
-        self.dispatch = Dispatch(settings.seed, settings.wiring)
+        window = window_of_own_steps(settings.microbatches) if settings.averages else Window()
+        self.dispatch = Dispatch(settings.seed, settings.wiring, window)
         self.receipts = Receipts(self.agenda)
         self.evaluation = Evaluation(self.version, 0)
         self.saving = Saving(settings.start_version, self.digests)

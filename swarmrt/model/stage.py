@@ -233,6 +233,11 @@ class Stage:
         gradients.collect()
         self._weights.added(left.microbatch, left.step)
 
+    def size_own_steps(self, microbatches: int) -> None:
+        """Make a step of the replica's own once so many microbatches wait for it, with averaging; 0
+        is never. At first it is `local_batch`."""
+        self._weights.size_own_steps(microbatches)
+
     def gradients(self, step: int | None = None) -> Tensor:
         """The flat sums [num_parameters] of a step, a live view, in at least float32.
 

@@ -81,6 +81,11 @@ class Weights(ABC):
     def added(self, microbatch: MicrobatchId, step: int) -> None:
         """Take note that all of a microbatch's gradient has been added."""
 
+    def size_own_steps(self, microbatches: int) -> None:
+        """Make a step of the replica's own once so many microbatches wait for it, where there are
+        such; 0 is never."""
+        return
+
     # ------------------------------------------------------------------ what replicas combine
 
     @abstractmethod

@@ -18,7 +18,7 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.model.builders import check_consent
 from swarmrt.model.layout import layout_from
 from swarmrt.model.optimizer import learning_rate
-from swarmrt.model.own_steps import bound_of
+from swarmrt.model.own_steps import Added, bound_of, rate_of
 from swarmrt.model.probe import probe
 from swarmrt.model.reference import train_reference
 from swarmrt.model.stage import Forwarded, Stage
@@ -506,10 +506,32 @@ def test_a_bound_on_the_norm_is_wider_for_fewer_microbatches_and_less_for_a_stag
 ) -> None:
     config = run("async", SGD | {"clip_norm": 2.0}, stages=stages, local_batch=2)
     whole = min(MICROBATCHES, 2 * replicas)
-    for count in (1, 2, whole):
+    for count in (1, 2):
         bound = 2.0 * math.sqrt(whole / count / stages)
         assert bound_of(config, count, replicas) == pytest.approx(bound)
     assert bound_of(run("async", SGD), 1, 1) == 0, "none"
+
+
+@pytest.mark.parametrize(("kind", "power"), [("sgd", 1.0), ("adamw", 0.5), ("muon", 0.5)])
+def test_own_steps_of_more_microbatches_go_further(kind: str, power: float) -> None:
+    optimizer = {"kind": kind, "schedule": "constant", "warmup_steps": 0, "lr": 1.0}
+    config = run("async", optimizer, local_batch=2, microbatches=64)
+    added = Added()
+    for index in range(8):
+        added.add(index)
+    assert rate_of(config, 0, added, 1.0) == pytest.approx((8 / 2) ** power)
+    added.waiting = [7]
+    assert rate_of(config, 0, added, 1.0) == pytest.approx(1 / 2), "it is what is left over"
+
+
+@pytest.mark.parametrize(("kind", "further"), [("sgd", 1.0), ("adamw", 2.0), ("muon", 2.0)])
+def test_own_steps_go_further_the_more_replicas_are_averaged(kind: str, further: float) -> None:
+    """What they have in common is less beside the noise of fewer microbatches."""
+    optimizer = {"kind": kind, "schedule": "constant", "warmup_steps": 0, "lr": 1.0}
+    config = run("async", optimizer, local_batch=1)
+    added = Added()
+    added.add(0)
+    assert rate_of(config, 0, added, 16.0) == pytest.approx(further)
 
 
 def test_a_step_of_its_own_is_clipped_by_the_share_that_a_replica_had_before() -> None:

@@ -11,10 +11,11 @@ import pytest
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import ClearGradients
 from swarmrt.scheduler.recording import Header, Record, of_json, replay
+from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.process import Process
-from swarmrt.sim.swarm.world import World
+from swarmrt.sim.swarm.world import TRAINER, World
 
-ASYNC = {"strategy": "async", "local_batch": 2}
+ASYNC = {"strategy": "async", "local_batch": 2, "most_late": 1.0}
 ROUND = (
     "peer.reduce.{}_contribute",
     "peer.reduce.{}_part",
@@ -34,6 +35,31 @@ def test_pipeline_never_drains_and_every_microbatch_counts_once() -> None:
     for peer in world.peers.values():
         assert len(peer.history) == 8
         assert not peer.computing.accumulated, "all that was moved is in a version"
+
+
+def test_few_gradients_are_late_where_a_step_is_long_beside_a_round_trip() -> None:
+    """By default: with any share that may be late, own steps of two microbatches make most late."""
+    far = dict.fromkeys(
+        [*map(PeerId, ("s0p0", "s0p1", "s1p0", "s1p1")), TRAINER], Link(latency_s=0.02)
+    )
+
+    def late(microbatches: int, **averaging: float) -> float:
+        world = World(
+            [2, 2],
+            5,
+            steps=3,
+            microbatches=microbatches,
+            service_s=(0.02, 0.02),
+            eval_every=0,
+            sizes=Sizes(1000, 1000, 100),
+            links=far,
+            averaging={"strategy": "async", "local_batch": 2, **averaging},
+        )
+        world.run()
+        return max(work.late for report in world.disk.steps[1:] for work in report.local)
+
+    assert late(240) <= 0.1
+    assert late(60, most_late=1.0) > 0.5
 
 
 def test_synchronous_steps_come_first() -> None:

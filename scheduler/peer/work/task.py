@@ -114,6 +114,11 @@ class Task:
         statuses = (self.forward, self.backward)
         return Status.QUEUED not in statuses and Status.RUNNING not in statuses
 
+    @property
+    def is_between(self) -> bool:
+        """Return whether its forward is done, and its backward is not."""
+        return self.has_graph and self.backward is not Status.DONE
+
     def is_new(self, attempt: int, route: tuple[SeatId, ...]) -> bool:
         """Return whether an attempt is not the one that it knows."""
         return attempt > self.attempt or route != self.route

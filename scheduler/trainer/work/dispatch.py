@@ -46,12 +46,12 @@ class Flight:
 
 
 class Dispatch:
-    def __init__(self, seed: int, policy: str = BUILT_IN) -> None:
+    def __init__(self, seed: int, policy: str = BUILT_IN, window: Window | None = None) -> None:
         self.wiring = Wiring(random.Random(seed), make_policy=policy_of(policy))
         self._pending: OrderedDict[MicrobatchId, None] = OrderedDict()  # the first goes next
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
-        self.window = Window()
+        self.window = window or Window()
         self._claim_time = Estimate()
 
     @property

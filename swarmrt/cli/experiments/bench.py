@@ -6,9 +6,10 @@ import asyncio
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -166,12 +167,16 @@ def pipeline(
     strategies: str = typer.Option(
         "sync,staleness,async,diloco", help="Of averaging: what is measured beside each other."
     ),
+    link_rate: str | None = typer.Option(
+        None, metavar="RATE", help="Of averaging: what a process sends at most; else 50mbit."
+    ),
     keep: Path | None = typer.Option(
         None, metavar="DIR", help="Where to keep the runs' folders, for `swarmrt trace`."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """Measure 4 stages x 2 replicas of emulated devices: throughput over the best they could do."""
+    from swarmrt.cli.options.rates import parse_link_rate
     from swarmrt.lab.bench.averaging import STRATEGIES
     from swarmrt.lab.bench.pipeline import SETTINGS, changed, measure
 
@@ -180,6 +185,7 @@ def pipeline(
     if unknown:
         there_are = ", ".join((*SETTINGS, "averaging"))
         raise UsageError(f"there is no setting {unknown[0]!r}; there are {there_are}")
+    parse_link_rate(link_rate)
     chosen = [strategy.strip() for strategy in strategies.split(",")]
     unknown = [strategy for strategy in chosen if strategy not in STRATEGIES]
     if unknown:
@@ -187,7 +193,8 @@ def pipeline(
         raise UsageError(f"there is no strategy {unknown[0]!r}; there are {there_are}")
     found: dict[str, object] = {}
     if "averaging" in names:
-        found |= _strategies(chosen, steps, keep, as_json=as_json)
+        changes = {"steps": steps, "link_rate": link_rate}
+        found |= _strategies(chosen, changes, keep, as_json=as_json)
     for name in names:
         if name == "averaging":
             continue
@@ -209,7 +216,7 @@ def pipeline(
 
 
 def _strategies(
-    names: Sequence[str], steps: int | None, keep: Path | None, *, as_json: bool
+    names: Sequence[str], changes: Mapping[str, Any], keep: Path | None, *, as_json: bool
 ) -> dict[str, object]:
     """Measure ways of making versions where links are narrow."""
     from swarmrt.lab.bench.averaging import STRATEGIES, measure_strategy
@@ -217,7 +224,7 @@ def _strategies(
 
     found: dict[str, object] = {}
     for name in names:
-        setting = changed(STRATEGIES[name], steps=steps)
+        setting = changed(STRATEGIES[name], **changes)
         with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
             result = measure_strategy(setting, keep or Path(folder))
         found[f"averaging_{name}_over_ideal"] = result.pop("over_ideal")

@@ -179,11 +179,15 @@ class Progress:
         late = statistics.median(self.late) if self.late else 0.0
         if late <= MOST_LATE:
             return []
+        bound, microbatches = self.config.averaging.most_late, self.config.batch.microbatches
+        rarer = (
+            f"A lower averaging.most_late, now {bound:g}, makes"
+            if late <= bound
+            else f"More microbatches in a step (batch.microbatches, now {microbatches}) make"
+        )
         return [
             f"{late:.0%} of the gradients were late, which costs quality: an own step fell between "
-            f"forward and backward. Own steps of more microbatches (averaging.local_batch, now "
-            f"{self.config.averaging.local_batch}), and as many more in a step "
-            f"(batch.microbatches), make that rarer"
+            f"forward and backward. {rarer} that rarer"
         ]
 
     def _roll_back(self, report: ReportRollback) -> None:

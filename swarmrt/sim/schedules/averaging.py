@@ -24,4 +24,5 @@ def draw(seed: int) -> faults.Scenario:
         local_batch=rng.choice((1, 1, 2, 3, 8)),
         sync_steps=0 if rounds_once else rng.choice((0, 0, 1, 3)),
         steps=scenario.steps + rng.randint(0, 4),
+        most_late=rng.choice((0.1, 0.5, 1.0, 1.0)),
     )

@@ -68,6 +68,7 @@ class Scenario:
     spares: tuple[int, ...] = ()  # of each stage
     local_batch: int = 0  # microbatches in a step that a replica makes by itself; 0 for no such
     sync_steps: int = 0  # first ones in which there are none
+    most_late: float = 1.0  # share of the gradients that such steps may make late
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -87,6 +88,7 @@ class Scenario:
         if self.local_batch:
             after = f"after {self.sync_steps} steps"
             sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
+            sizes.append(f"{self.most_late:.0%} of the gradients may be late")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
@@ -97,7 +99,7 @@ class Scenario:
         if not self.local_batch:
             return {}
         how = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}
-        return {"strategy": "async", **how}
+        return {"strategy": "async", **how, "most_late": self.most_late}
 
     def rounding_of(self, peer: PeerId) -> str:
         """Return how a peer rounds."""

@@ -257,7 +257,6 @@ class World:
             *clock_error(),
             self.sizes,
             device,
-            self.config.averaging.local_batch,
         )
         peer.process.at_failpoint = self._at_failpoint
         peer.habit = habit
