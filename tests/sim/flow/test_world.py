@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 
 def test_rates_are_what_devices_have_measured() -> None:
-    """A peer that is half as fast as it said is known for it, and a stage's peers are evened out."""
+    """A peer that is half as fast as it said is known for it, and the stages are evened out."""
     scene = still(8)
     world = World(scene, make_policy("swarmrt", 0), Result("swarmrt", 0, 2))
     join = world._join
