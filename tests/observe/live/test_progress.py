@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.ids import PeerId
 from swarmrt.observe.live.plain import PlainView
 from swarmrt.observe.live.progress import Progress
