@@ -114,6 +114,7 @@ class TrainerSettings(Recorded, frozen=True):
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
     turns: int = 1  # rounds until every parameter was in one
+    islands: int = 1  # at the most, that routes stay in
 
     @property
     def averages(self) -> bool:
@@ -165,6 +166,7 @@ class TrainerSettings(Recorded, frozen=True):
             wiring=config.wiring.policy,
             local_from=_local_from(config),
             turns=turns,
+            islands=config.averaging.islands,
         )
 
 

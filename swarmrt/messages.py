@@ -206,13 +206,15 @@ class NoFrame(MessageBase, frozen=True):
 
 
 class Standing(MessageBase, frozen=True):
-    """The trainer's word on a peer: it takes work; or it is fenced, so wait for nothing from it."""
+    """The trainer's word on a peer: it takes work, though only in need if it is not near; or it is
+    fenced, so wait for nothing from it."""
 
     epoch: int
     stage: int
     peer: SeatId
     serving: bool
     service_s: float = 0.0  # of a forward and backward there, by its own word; 0 unknown
+    near: bool = True  # in the island of whoever is told
 
 
 class Prepare(MessageBase, frozen=True):

@@ -16,6 +16,7 @@ from swarmrt.ids import PeerId, SeatId, peer_of
 from swarmrt.messages import Admit, Beacon, LeftOut, Path
 from swarmrt.scheduler.trainer.membership.health import Health
 
+NO_ISLAND = -1
 MOST_SEEN = 1000  # that are not admitted, in all stages: anybody may send a beacon
 
 
@@ -53,6 +54,8 @@ class Member:
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit
     suspect: bool = False  # gets nothing new until it is heard again
+    home: int = NO_ISLAND  # the island that it belongs to, once it has one
+    island: int = 0  # in which it works: another one, while its own has too few
     doubted_at: float | None = None  # since then its beacons were of another term, all of them
     beacon: Beacon | None = None  # its newest
     reminders: int = 0  # of its neighbours

@@ -11,8 +11,8 @@ DRAWS = (faults.draw, hardships.draw, seats.draw, spares.draw, unlike.draw)
 
 
 def draw(seed: int) -> faults.Scenario:
-    """Draw a scenario, with how many microbatches a replica's own step has, and how many first
-    steps have none."""
+    """Draw a scenario, with how many microbatches a replica's own step has, how many first
+    steps have none, and how many islands there may be."""
     scenario = DRAWS[seed % len(DRAWS)](seed)
     rng = random.Random(f"averaging {seed}")
     rounds_once = scenario.unlike_share > 0.0
@@ -24,4 +24,5 @@ def draw(seed: int) -> faults.Scenario:
         local_batch=rng.choice((1, 1, 2, 3, 8)),
         sync_steps=0 if rounds_once else rng.choice((0, 0, 1, 3)),
         steps=scenario.steps + rng.randint(0, 4),
+        islands=rng.choice((1, 1, 2, 2, 3)),
     )

@@ -68,6 +68,7 @@ class Scenario:
     spares: tuple[int, ...] = ()  # of each stage
     local_batch: int = 0  # microbatches in a step that a replica makes by itself; 0 for no such
     sync_steps: int = 0  # first ones in which there are none
+    islands: int = 1  # at the most, that routes stay in
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -87,6 +88,8 @@ class Scenario:
         if self.local_batch:
             after = f"after {self.sync_steps} steps"
             sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
+        if self.islands > 1:
+            sizes.append(f"up to {self.islands} islands")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
@@ -97,7 +100,7 @@ class Scenario:
         if not self.local_batch:
             return {}
         how = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}
-        return {"strategy": "async", **how}
+        return {"strategy": "async", **how, "islands": self.islands}
 
     def rounding_of(self, peer: PeerId) -> str:
         """Return how a peer rounds."""
@@ -213,6 +216,7 @@ def play(scenario: Scenario) -> Outcome:
     covered["epochs"] += world.disk.epoch - 1
     covered["steps"] += len(world.disk.steps)
     covered["unlike"] += len(world.disk.unlike)
+    covered["islands anew"] += len(world.disk.islands)
     covered["spares let in"] += len(world.spares_let_in())
     return Outcome(covered)
 
