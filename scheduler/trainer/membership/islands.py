@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swarmrt.ids import PeerId, SeatId, peer_of
 from swarmrt.scheduler.instructions import Instruction, ReportIslands
@@ -33,7 +33,13 @@ def spread(most: int, stages: Sequence[Stage]) -> dict[SeatId, int]:
     """Return the island that each replica works in from now on, of at most so many."""
     number = max(1, min(most, *map(len, stages)))
     kept = _kept(number, most, stages)
-    return {seat: island for stage in stages for seat, island in _spread_stage(kept, stage)}
+    found: dict[SeatId, int] = {}
+    processes: dict[PeerId, int] = {}  # where the seat of each is that was spread first
+    for stage in stages:
+        found |= _spread_stage(kept, stage, processes)
+        for seat, _ in stage:
+            processes.setdefault(peer_of(seat), found[seat])
+    return found
 
 
 def _kept(number: int, most: int, stages: Sequence[Stage]) -> list[int]:
@@ -44,21 +50,27 @@ def _kept(number: int, most: int, stages: Sequence[Stage]) -> list[int]:
     return sorted(by_worth[:number])
 
 
-def _spread_stage(kept: Sequence[int], stage: Stage) -> list[tuple[SeatId, int]]:
+def _spread_stage(
+    kept: Sequence[int], stage: Stage, processes: Mapping[PeerId, int]
+) -> dict[SeatId, int]:
+    """Return where the replicas of a stage are: as many go where others of their process are as
+    there is room for; then of the others those stay that can."""
     each, more = divmod(len(stage), len(kept))
     room = {island: each + (place < more) for place, island in enumerate(kept)}
-    placed, others = list[tuple[SeatId, int]](), list[SeatId]()
-    for seat, island in stage:
-        if room.get(island):
+    found: dict[SeatId, int] = {}
+
+    def place(seat: SeatId, island: int | None) -> None:
+        if seat not in found and island is not None and room.get(island):
             room[island] -= 1
-            placed.append((seat, island))
-        else:
-            others.append(seat)
-    for seat in others:
-        island = max(kept, key=lambda one: (room[one], -one))
-        room[island] -= 1
-        placed.append((seat, island))
-    return placed
+            found[seat] = island
+
+    for seat, _ in stage:
+        place(seat, processes.get(peer_of(seat)))
+    for seat, island in stage:
+        place(seat, island)
+    for seat, _ in stage:
+        place(seat, max(kept, key=lambda one: (room[one], -one)))
+    return found
 
 
 class Islands:
@@ -77,7 +89,6 @@ class Islands:
         if names == self._counted:
             return []
         self._counted = names
-        self._find_homes(counted)
         members = {member.peer: member for stage in counted for member in stage}
         before = {peer: member.island for peer, member in members.items()}
         after = spread(most, [[(m.peer, m.home) for m in stage] for stage in counted])
@@ -102,17 +113,6 @@ class Islands:
         fit = [m for m in ready if not (m.leaving or m.draining or m.suspect)]
         return sorted(fit or ready, key=lambda member: (member.ready_at, member.peer))
 
-    def _find_homes(self, counted: list[list[Member]]) -> None:
-        """Give who is new the island of the other seats of its process."""
-        homes: dict[PeerId, int] = {}
-        for member in self._run.members:
-            if member.home != NO_ISLAND:
-                homes.setdefault(peer_of(member.peer), member.home)
-        for stage in counted:
-            for member in stage:
-                if member.home == NO_ISLAND:
-                    member.home = homes.get(peer_of(member.peer), NO_ISLAND)
-
     def _told(self, moved: list[Member], before: dict[SeatId, int]) -> list[Instruction]:
         """Tell those that give work whom they give it to from now on."""
         run, told = self._run, list[Instruction]()
@@ -123,9 +123,8 @@ class Islands:
             pairs = [(giver, member) for giver in givers]
             pairs += [(member, taker) for taker in takers if taker.peer not in names]
             for giver, taker in pairs:
-                was_near = before.get(giver.peer, giver.island) == before.get(
-                    taker.peer, taker.island
-                )
+                was = [before.get(one.peer, one.island) for one in (giver, taker)]
+                was_near = was[0] == was[1]
                 if is_near(giver, taker) != was_near and not taker.draining:
                     told.append(vouch(run, taker, giver))
         return told

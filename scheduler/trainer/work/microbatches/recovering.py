@@ -46,8 +46,8 @@ class Recovering:
         members = self._run.members
         ready = members.of_stage(stage, Membership.READY)
         fit = [m for m in ready if not m.leaving and not m.suspect] or ready
-        owners = (members.get(ledger.owner(index, place)) for place in (stage - 1, stage + 1))
-        islands = {owner.island for owner in owners if owner is not None}
+        beside = ledger.grant_to_owners(index).path[max(0, stage - 1) : stage + 2]
+        islands = {owner.island for peer in beside if (owner := members.get(peer)) is not None}
         load = self._run.books.load(stage)
         near = [m.peer for m in fit if m.island in islands] or [m.peer for m in fit]
         return min(near, key=lambda peer: (load.get(peer, 0), peer))
