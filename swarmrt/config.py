@@ -216,7 +216,7 @@ class Averaging(Section):
         32, description="microbatches of a replica in each optimizer step of its own"
     )
     sync_steps: int = Field(0, ge=0, description="first steps, which are as with sync")
-    islands: Many = Field(
+    islands: Annotated[int, Field(gt=0, le=1024)] = Field(
         1, description="parts of the swarm that routes stay in, as far as stages have replicas"
     )
     precision: Literal["model", "bfloat16", "int8"] = Field(

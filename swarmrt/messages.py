@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import msgspec
 
 from swarmrt.foreign import printable
-from swarmrt.ids import MicrobatchId, PeerId, SeatId, Work
+from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, SeatId, Work
 from swarmrt.recorded import Recorded
 
 Roster = tuple[tuple[SeatId, tuple[int, ...]], ...]
@@ -362,6 +362,7 @@ class Beacon(MessageBase, frozen=True):
     moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
     spare: bool = False  # it takes work only in the place of a replica that is lost
+    island: int = NO_ISLAND  # that it asks for, if it asks for any
 
 
 class Leaving(MessageBase, frozen=True):

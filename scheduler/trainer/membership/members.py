@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from swarmrt.ids import PeerId, SeatId, peer_of
+from swarmrt.ids import NO_ISLAND, PeerId, SeatId, peer_of
 from swarmrt.messages import Admit, Beacon, LeftOut, Path
 from swarmrt.scheduler.trainer.membership.health import Health
 
-NO_ISLAND = -1
 MOST_SEEN = 1000  # that are not admitted, in all stages: anybody may send a beacon
 
 
@@ -72,6 +71,11 @@ class Member:
         """Return whether it is to take work only when a replica of its stage is lost."""
         is_one = self.beacon is not None and self.beacon.spare
         return is_one and self.state is not Membership.READY
+
+    @property
+    def wished(self) -> int:
+        """Return the island that it asks for, or NO_ISLAND."""
+        return self.beacon.island if self.beacon is not None else NO_ISLAND
 
     @property
     def gradient_s(self) -> float:

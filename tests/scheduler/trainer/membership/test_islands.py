@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmrt.ids import MicrobatchId, PeerId, SeatId
+from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, SeatId
 from swarmrt.messages import Leaving, Message, Standing
 from swarmrt.scheduler.events import PeerLost
 from swarmrt.scheduler.instructions import Instruction, ReportIslands, Send
-from swarmrt.scheduler.trainer.membership.islands import spread
+from swarmrt.scheduler.trainer.membership.islands import Replica, spread
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.work.entrances import Entrances
 from tests.scheduler.trainer_core import Swarm, member_of, silent_about
@@ -26,20 +26,20 @@ SETTINGS: dict[str, Any] = {"staleness": 1, "local_from": 0}
 STAGES = st.lists(st.lists(ISLANDS, max_size=7), min_size=1, max_size=4)
 
 
-def named(stages: list[list[int]]) -> list[list[tuple[SeatId, int]]]:
+def named(stages: list[list[int]]) -> list[list[Replica]]:
     return [
-        [(SeatId(f"s{stage}p{place}"), island) for place, island in enumerate(islands)]
+        [Replica(SeatId(f"s{stage}p{place}"), island) for place, island in enumerate(islands)]
         for stage, islands in enumerate(stages)
     ]
 
 
 def spread_of(
-    most: int, stages: list[list[tuple[SeatId, int]]]
-) -> tuple[list[list[tuple[SeatId, int]]], list[Counter[int]]]:
+    most: int, stages: list[list[Replica]]
+) -> tuple[list[list[Replica]], list[Counter[int]]]:
     """Return the replicas of each stage with their new islands, and how many each island has."""
     islands = spread(most, stages)
-    placed = [[(seat, islands[seat]) for seat, _ in stage] for stage in stages]
-    return placed, [Counter(island for _, island in stage) for stage in placed]
+    placed = [[one._replace(island=islands[one.seat]) for one in stage] for stage in stages]
+    return placed, [Counter(one.island for one in stage) for stage in placed]
 
 
 @given(STAGES, st.integers(1, MOST))
@@ -67,15 +67,32 @@ def test_who_goes_moves_one_of_its_stage_or_ends_an_island(
     gone = data.draw(st.sampled_from(everybody))
     left = [[one for one in stage if one != gone] for stage in placed]
     after, counts_after = spread_of(most, left)
-    moved = [
-        old
-        for one, two in zip(left, after, strict=True)
-        for old, new in zip(one, two, strict=True)
-        if old != new
+    moved = sum(
+        old != new
+        for stage, anew in zip(left, after, strict=True)
+        for old, new in zip(stage, anew, strict=True)
+    )
+    if all(left) and set(counts[0]) == set(counts_after[0]):
+        assert moved <= 1
+
+
+@given(STAGES, st.integers(1, MOST), st.data())
+def test_who_asks_for_an_island_gets_it_as_long_as_each_has_one(
+    stages: list[list[int]], most: int, data: st.DataObject
+) -> None:
+    asking = [
+        [one._replace(asks=one.island != NO_ISLAND and data.draw(st.booleans())) for one in stage]
+        for stage in named(stages)
     ]
-    if {i for c in counts for i in c} == {i for c in counts_after for i in c}:
-        assert len(moved) <= 1
-    assert all(map(len, left)) == all(counts_after)
+    placed, counts = spread_of(most, asking)
+    used = {island for count in counts for island in count}
+    for stage, count, wished in zip(placed, counts, asking, strict=True):
+        assert not all(stages) or set(count) == used, "no island lacks a stage"
+        denied = [one for one, wish in zip(stage, wished, strict=True) if wish.asks and one != wish]
+        for one in denied:
+            alone = len(used) > 1 and count[one.island] == 1
+            wish = next(other.island for other in wished if other.seat == one.seat)
+            assert wish not in used or alone, "it is needed where it is"
 
 
 # ---------------------------------------------------------------------- in a run
@@ -185,6 +202,21 @@ def givers_know_but(swarm: Swarm, name: str) -> bool:
         and told.to.startswith("s0")
     ]
     return bool(words) and not words[-1]
+
+
+def test_who_asks_for_an_island_is_in_it() -> None:
+    """Who has come before makes room for it."""
+    swarm = Swarm((), latency_s=0.05, **SETTINGS, islands=2, needed=(2, 2))
+    for place, name in enumerate(("s0p0", "s0p1", "s1p0", "s1p1")):
+        swarm.join(name, int(name[1])).island = place % 2 if name < "s1" else 1 - place % 2
+        swarm.run(0.3)
+    swarm.run_to(2)
+    assert where(swarm) == {"s0p0": 0, "s0p1": 1, "s1p0": 1, "s1p1": 0} and givers_know(swarm)
+    swarm.join("s1p2", 1).island = 0
+    swarm.run_to(12)
+    assert where(swarm)["s1p2"] == 0
+    lose(swarm, "s1p0")
+    assert sorted(where(swarm)[name] for name in ("s1p1", "s1p2")) == [0, 1]
 
 
 def test_seats_of_a_process_are_of_one_island() -> None:
