@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.peer.jobs import Thread
@@ -107,6 +107,12 @@ class Scenario:
         drawn = random.Random(f"{self.seed} {peer}").random()
         return " otherwise" if drawn < self.unlike_share else ""
 
+    def island_of(self, peer: PeerId) -> int:
+        """Return the island that a peer asks for; every other one asks for none."""
+        rng = random.Random(f"{self.seed} {peer} island")
+        asked = rng.randrange(self.islands)
+        return asked if self.islands > 1 and rng.random() < 1 / 2 else NO_ISLAND
+
 
 def draw(seed: int) -> Scenario:
     """Draw a scenario. Every fourth is of short computations: then there are more, and less
@@ -200,6 +206,7 @@ def play(scenario: Scenario) -> Outcome:
         hosts=scenario.hosts,
         spares=scenario.spares,
         averaging=scenario.averaging,
+        island_of=scenario.island_of,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,6 @@ from tests.scheduler.trainer_core import Swarm, member_of, silent_about
 
 MOST = 4
 ISLANDS = st.integers(-1, MOST - 1)
-SETTINGS: dict[str, Any] = {"staleness": 1, "local_from": 0}
 STAGES = st.lists(st.lists(ISLANDS, max_size=7), min_size=1, max_size=4)
 
 
@@ -99,7 +98,7 @@ def test_who_asks_for_an_island_gets_it_as_long_as_each_has_one(
 
 
 def swarm_of(*replicas: int, islands: int = 2) -> Swarm:
-    swarm = Swarm(replicas, latency_s=0.05, **SETTINGS, islands=islands)
+    swarm = Swarm(replicas, latency_s=0.05, islands=islands)
     swarm.run_to(3)
     return swarm
 
@@ -206,7 +205,7 @@ def givers_know_but(swarm: Swarm, name: str) -> bool:
 
 def test_who_asks_for_an_island_is_in_it() -> None:
     """Who has come before makes room for it."""
-    swarm = Swarm((), latency_s=0.05, **SETTINGS, islands=2, needed=(2, 2))
+    swarm = Swarm((), latency_s=0.05, islands=2, needed=(2, 2))
     for place, name in enumerate(("s0p0", "s0p1", "s1p0", "s1p1")):
         swarm.join(name, int(name[1])).island = place % 2 if name < "s1" else 1 - place % 2
         swarm.run(0.3)
@@ -220,7 +219,7 @@ def test_who_asks_for_an_island_is_in_it() -> None:
 
 
 def test_seats_of_a_process_are_of_one_island() -> None:
-    swarm = Swarm((), latency_s=0.05, **SETTINGS, islands=2, needed=(2, 2, 2))
+    swarm = Swarm((), latency_s=0.05, islands=2, needed=(2, 2, 2))
     for stage, name in ((0, "a/0"), (1, "b/1"), (2, "a/2"), (0, "b/0"), (1, "a/1"), (2, "b/2")):
         swarm.join(name, stage)
         swarm.run(0.3)
