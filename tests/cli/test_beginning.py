@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swarmrt.cli.swarm.beginning import island_notes
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 
 
 @pytest.mark.parametrize(
