@@ -404,6 +404,14 @@ class ReportPeer(Report, frozen=True):
     service_s: float
 
 
+class ReportIslands(Report, frozen=True):
+    """A word to people: replicas work in so many islands from now on, these in another one than
+    before."""
+
+    number: int
+    moved: tuple[tuple[PeerId, int], ...]  # and to which
+
+
 class ReportLeftOut(Report, frozen=True):
     """A word to people: the run goes on without this peer for a while, and why."""
 
@@ -445,7 +453,7 @@ TrainerInstruction = (
     Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting
     | ReportStep | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
     | ReportRecovery | ReportCheckpointFailed | ReportExpelled | ReportStall | ReportLate
-    | ReportUnlike | ReportUnable | StartDeadline | Stop
+    | ReportUnlike | ReportUnable | ReportIslands | StartDeadline | Stop
 )  # fmt: skip
 Instruction = PeerInstruction | TrainerInstruction
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = get_args(Instruction)

@@ -9,7 +9,7 @@ import math
 from typing import Literal, NamedTuple
 
 from swarmrt.config import RunConfig
-from swarmrt.ids import PeerId
+from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.recorded import Recorded
 
 MANY = 1 << 31  # where a log's settings do not say how many
@@ -34,6 +34,7 @@ class PeerSettings(Recorded, frozen=True):
     wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
     update_bytes: int = 0  # of parameters and moments, as owners of parts give them
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
+    island: int = NO_ISLAND  # that it asks for, if it asks for any
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
     local_batch: int = 0  # microbatches of an own step, at least; 0 where a log does not say
@@ -57,6 +58,7 @@ class PeerSettings(Recorded, frozen=True):
         update_bytes: int = 0,
         trainer_gone_s: float = math.inf,
         is_spare: bool = False,
+        island: int = NO_ISLAND,
     ) -> PeerSettings:
         return cls(
             me=me,
@@ -77,6 +79,7 @@ class PeerSettings(Recorded, frozen=True):
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
             is_spare=is_spare,
+            island=island,
             wiring=config.wiring.policy,
             local_from=_local_from(config),
             local_batch=config.averaging.local_batch if config.averaging.is_on else 0,
@@ -118,6 +121,7 @@ class TrainerSettings(Recorded, frozen=True):
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
     turns: int = 1  # rounds until every parameter was in one
+    islands: int = 1  # at the most, that routes stay in
 
     @property
     def averages(self) -> bool:
@@ -169,6 +173,7 @@ class TrainerSettings(Recorded, frozen=True):
             wiring=config.wiring.policy,
             local_from=_local_from(config),
             turns=turns,
+            islands=config.averaging.islands,
         )
 
 

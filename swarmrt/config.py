@@ -223,6 +223,9 @@ class Averaging(Section):
         "where they would be; 1 for any",
     )
     sync_steps: int = Field(0, ge=0, description="first steps, which are as with sync")
+    islands: Annotated[int, Field(gt=0, le=1024)] = Field(
+        1, description="parts of the swarm that routes stay in, as far as stages have replicas"
+    )
     precision: Literal["model", "bfloat16", "int8"] = Field(
         "int8", description='what replicas send each other: "model" | "bfloat16" | "int8"'
     )
@@ -247,6 +250,15 @@ class Averaging(Section):
             raise ValueError(
                 f"averaging.strategy {self.strategy!r} is neither one of {', '.join(STRATEGIES)} "
                 f'nor "package.module:Class"{hint}'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _islands_are_averaged(self) -> Self:
+        if self.islands > 1 and not self.is_on:
+            raise ValueError(
+                f'averaging.islands {self.islands} needs an averaging.strategy that is not "sync": '
+                "there every gradient goes to all replicas of its stage, wherever its route was"
             )
         return self
 

@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import msgspec
 
 from swarmrt.foreign import printable
-from swarmrt.ids import MicrobatchId, PeerId, SeatId, Work
+from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, SeatId, Work
 from swarmrt.recorded import Recorded
 
 Roster = tuple[tuple[SeatId, tuple[int, ...]], ...]
@@ -206,13 +206,15 @@ class NoFrame(MessageBase, frozen=True):
 
 
 class Standing(MessageBase, frozen=True):
-    """The trainer's word on a peer: it takes work; or it is fenced, so wait for nothing from it."""
+    """The trainer's word on a peer: it takes work, though only in need if it is not near; or it is
+    fenced, so wait for nothing from it."""
 
     epoch: int
     stage: int
     peer: SeatId
     serving: bool
     service_s: float = 0.0  # of a forward and backward there, by its own word; 0 unknown
+    near: bool = True  # in the island of whoever is told
 
 
 class Prepare(MessageBase, frozen=True):
@@ -360,6 +362,7 @@ class Beacon(MessageBase, frozen=True):
     moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
     spare: bool = False  # it takes work only in the place of a replica that is lost
+    island: int = NO_ISLAND  # that it asks for, if it asks for any
 
 
 class Leaving(MessageBase, frozen=True):

@@ -120,6 +120,11 @@ MISTAKES = {
         "[averaging]\nstrategy = 'async'\n[model]\ndtype = 'float64'",
         'averaging.precision = "model"',
     ),
+    "islands that commit together": (
+        "[averaging]\nislands = 2",
+        'averaging.islands 2 needs an averaging.strategy that is not "sync"',
+    ),
+    "no island": ("[averaging]\nstrategy = 'diloco'\nislands = 0", "averaging.islands"),
     "lofi that skips": (
         "[averaging]\nstrategy = 'lofi'\n[optimizer]\nnot_finite = 'skip'",
         'needs optimizer.not_finite = "stop"',

@@ -52,6 +52,7 @@ from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.fencing.watching import Watching
+from swarmrt.scheduler.trainer.membership.islands import Islands
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
@@ -78,6 +79,7 @@ class TrainerCore:
         self.watching = Watching(run, admitting, self.fencing)
         self.letting_in = LettingIn(run, admitting, Rollback(run, admitting))
         self.beacons = Beacons(run, admitting, self.letting_in, self.fencing, self.departures)
+        self.islands = Islands(run)
         self.settling = Settling(run, self.letting_in)
         self.ending = EndOfRun(run, self.working, self.closing)
         self.hearing = Hearing(
@@ -104,12 +106,16 @@ class TrainerCore:
                 return [*self.run.agenda.arm()]
         else:
             instructions = self._handle(event, now)
+        is_of_work = isinstance(event, Received) and type(event.message) in OF_WORK
+        is_of_members = not is_of_work or bool(self.run.charges)
         if self.run.charges:
             instructions += self._judge(now)
-        if not (isinstance(event, Received) and type(event.message) in OF_WORK):
+        if not is_of_work:
             instructions += self.letting_in.let_in(now)
             if self.run.charges:
                 instructions += self._judge(now)
+        if is_of_members:
+            instructions += self.islands.settle()
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
 
     def _may_go_on(self, instructions: list[Instruction]) -> bool:

@@ -70,7 +70,9 @@ def run(
     )
 
 
-AVERAGING = {"local_batch", "sync_steps", "share", "ranges", "outer_lr", "outer_momentum", "alpha"}
+AVERAGING = {
+    "local_batch", "sync_steps", "islands", "share", "ranges", "outer_lr", "outer_momentum", "alpha"
+}  # fmt: skip
 
 
 def data(number: int) -> tuple[Tensor, Tensor]:

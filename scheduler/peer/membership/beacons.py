@@ -59,5 +59,6 @@ class Beacons:
                 link.moved_bytes,
                 link.gradient_s,
                 seat.settings.is_spare,
+                seat.settings.island,
             )
         )

@@ -15,6 +15,7 @@ from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_li
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
 from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
+from swarmrt.ids import NO_ISLAND
 
 
 def serve(
@@ -27,6 +28,13 @@ def serve(
         "--spare",
         help="Hold the stage's state and follow its updates, but take work only in the place of a "
         "replica that is lost or leaves.",
+    ),
+    island: int | None = typer.Option(
+        None,
+        "--island",
+        metavar="N",
+        min=0,
+        help="The island to be in, from 0, where a run has several: that of the peers nearby.",
     ),
     run_name: str | None = RUN,
     join: list[str] = JOIN,
@@ -102,6 +110,7 @@ def serve(
             line=line,
             stages=tuple(dict.fromkeys(stage)),
             is_spare=spare,
+            island=NO_ISLAND if island is None else island,
             kept=kept,
             place=place_of(line.addresses, listen, port, announce, upnp),
             identity=identity or (kept.identity if kept is not None else None),

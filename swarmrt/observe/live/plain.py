@@ -14,6 +14,7 @@ from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportExpelled,
     ReportHandOver,
+    ReportIslands,
     ReportLate,
     ReportPause,
     ReportPeer,
@@ -29,6 +30,7 @@ from swarmrt.scheduler.local_work import LocalWork
 
 LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
 SAY_S = 30.0  # between two words about what is waited for
+FEW_MOVED = 8  # replicas that are named
 MAX_WHY = 400  # characters of a reason: a peer's, with what the trainer has put around it
 
 
@@ -160,6 +162,11 @@ def trouble_text(report: Report) -> str:
             return f"nothing has come forward for {seconds:.0f} s; waiting for {what}"
         case ReportUnable(stage, peer, reason):
             return f"stage {stage}: {peer} cannot serve it: {printable(reason, MAX_WHY)}"
+        case ReportIslands(number, moved):
+            islands = "1 island" if number == 1 else f"{number} islands"
+            who = ", ".join(f"{peer} in {island}" for peer, island in moved[:FEW_MOVED])
+            others = f" and {len(moved) - FEW_MOVED} more" if len(moved) > FEW_MOVED else ""
+            return f"{islands} from now on: {who}{others}"
         case ReportUnlike(stage, peer):
             return (
                 f"stage {stage}: {peer} rounds differently than the others, as other hardware or "

@@ -19,6 +19,7 @@ from swarmrt.scheduler.instructions import (
     ReportCheckpointFailed,
     ReportEvaluation,
     ReportExpelled,
+    ReportIslands,
     ReportLate,
     ReportPause,
     ReportPeer,
@@ -101,6 +102,8 @@ class Progress:
                 self._write(version=self.version, stalled_s=seconds, awaited=awaited)
             case ReportUnable(stage, peer, reason):
                 self._write(version=self.version, unable=peer, stage=stage, reason=reason)
+            case ReportIslands(number, moved):
+                self._write(version=self.version, islands=number, moved=dict(moved))
             case ReportUnlike(stage, peer):
                 self._write(version=self.version, unlike=peer, stage=stage)
             case ReportLate(version, seconds, awaited):

@@ -104,6 +104,7 @@ class Peer(Shell):
             update_bytes=stage.state_rows * stage.gradients().nbytes,
             trainer_gone_s=options.trainer_gone_s,
             is_spare=options.is_spare,
+            island=options.island,
         )
         super().__init__(around, seat, settings, _log_of(seat, options), options.failpoints)
         self._options, self._update = options, update

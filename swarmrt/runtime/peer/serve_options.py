@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swarmrt.config import RunConfig
+from swarmrt.ids import NO_ISLAND
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.access.kept_runs import KeptRun
 from swarmrt.runtime.directory.network import LOOPBACK
@@ -26,6 +27,7 @@ class ServeOptions:
     line: JoinLine  # of the run
     stages: tuple[int, ...]  # one seat each
     is_spare: bool = False  # they take work only in the place of replicas that are lost
+    island: int = NO_ISLAND  # that they ask for, if they ask for any
     kept: KeptRun | None = None  # where this machine keeps what it knows of the run
     place: Place = LOOPBACK
     identity: Path | None = None

@@ -226,6 +226,10 @@ def _config_of(record: Published, options: ServeOptions, held: Held | None) -> R
             raise UsageError(
                 f"{whose} has stages 0 to {config.num_stages - 1}; there is no stage {stage}"
             )
+    islands = config.averaging.islands
+    if options.island >= islands:
+        there_are = f"islands 0 to {islands - 1}" if islands > 1 else "no islands"
+        raise UsageError(f"{whose} has {there_are}; there is no island {options.island}")
     if held is not None and held.trainer == record.trainer:
         _refuse_what_was_held(held, config, whose)
     return config

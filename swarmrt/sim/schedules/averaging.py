@@ -11,8 +11,8 @@ DRAWS = (faults.draw, hardships.draw, seats.draw, spares.draw, unlike.draw)
 
 
 def draw(seed: int) -> faults.Scenario:
-    """Draw a scenario, with how many microbatches a replica's own step has, and how many first
-    steps have none."""
+    """Draw a scenario, with how many microbatches a replica's own step has, how many first
+    steps have none, and how many islands there may be."""
     scenario = DRAWS[seed % len(DRAWS)](seed)
     rng = random.Random(f"averaging {seed}")
     rounds_once = scenario.unlike_share > 0.0
@@ -25,4 +25,5 @@ def draw(seed: int) -> faults.Scenario:
         sync_steps=0 if rounds_once else rng.choice((0, 0, 1, 3)),
         steps=scenario.steps + rng.randint(0, 4),
         most_late=rng.choice((0.1, 0.5, 1.0, 1.0)),
+        islands=rng.choice((1, 1, 2, 2, 3)),
     )

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 
-from swarmrt.ids import PeerId
+from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.peer.jobs import Thread
@@ -69,6 +69,7 @@ class Scenario:
     local_batch: int = 0  # microbatches in a step that a replica makes by itself; 0 for no such
     sync_steps: int = 0  # first ones in which there are none
     most_late: float = 1.0  # share of the gradients that such steps may make late
+    islands: int = 1  # at the most, that routes stay in
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -89,6 +90,8 @@ class Scenario:
             after = f"after {self.sync_steps} steps"
             sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
             sizes.append(f"{self.most_late:.0%} of the gradients may be late")
+        if self.islands > 1:
+            sizes.append(f"up to {self.islands} islands")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
@@ -98,13 +101,24 @@ class Scenario:
         """Return the section of the configuration."""
         if not self.local_batch:
             return {}
-        how = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}
-        return {"strategy": "async", **how, "most_late": self.most_late}
+        return {
+            "strategy": "async",
+            "local_batch": self.local_batch,
+            "sync_steps": self.sync_steps,
+            "most_late": self.most_late,
+            "islands": self.islands,
+        }
 
     def rounding_of(self, peer: PeerId) -> str:
         """Return how a peer rounds."""
         drawn = random.Random(f"{self.seed} {peer}").random()
         return " otherwise" if drawn < self.unlike_share else ""
+
+    def island_of(self, peer: PeerId) -> int:
+        """Return the island that a peer asks for; every other one asks for none."""
+        rng = random.Random(f"{self.seed} {peer} island")
+        asked = rng.randrange(self.islands)
+        return asked if self.islands > 1 and rng.random() < 1 / 2 else NO_ISLAND
 
 
 def draw(seed: int) -> Scenario:
@@ -199,6 +213,7 @@ def play(scenario: Scenario) -> Outcome:
         hosts=scenario.hosts,
         spares=scenario.spares,
         averaging=scenario.averaging,
+        island_of=scenario.island_of,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
@@ -215,6 +230,7 @@ def play(scenario: Scenario) -> Outcome:
     covered["epochs"] += world.disk.epoch - 1
     covered["steps"] += len(world.disk.steps)
     covered["unlike"] += len(world.disk.unlike)
+    covered["islands anew"] += len(world.disk.islands)
     covered["spares let in"] += len(world.spares_let_in())
     return Outcome(covered)
 

@@ -21,6 +21,7 @@ from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportExpelled,
     ReportHandOver,
+    ReportIslands,
     ReportLate,
     ReportPause,
     ReportPeer,
@@ -62,6 +63,7 @@ class Disk:
     expelled: list[PeerId] = field(default_factory=list)
     unlike_stages: tuple[int, ...] = ()
     unlike: list[PeerId] = field(default_factory=list)
+    islands: list[ReportIslands] = field(default_factory=list)
 
     @property
     def told(self) -> tuple[StepTold, ...]:
@@ -159,6 +161,8 @@ class SimulatedTrainer:
                 self.process.feed(Expelled(peer, instruction.reason))
             case ReportWaiting() | ReportUnable() | ReportPeer() | ReportHandOver():
                 pass
+            case ReportIslands():
+                self.disk.islands.append(instruction)
             case ReportCheckpointFailed() | ReportExpelled() | ReportStall() | ReportLate():
                 pass
             case Stop():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from swarmrt.config import RunConfig
 from swarmrt.errors import RunError
-from swarmrt.ids import MicrobatchId, PeerId, peer_of, seat_of
+from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, peer_of, seat_of
 from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
@@ -51,7 +51,8 @@ class World:
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
 
-    With `averaging`, as in the configuration, replicas make steps of their own.
+    With `averaging`, as in the configuration, replicas make steps of their own. Each asks for the
+    island that `island_of` says, if it says any.
 
     With `sizes`, gradients, activations and states take the time that their bytes need on the
     `links` of the hosts: each process is at a host of its own name. Without, links have a latency
@@ -85,12 +86,14 @@ class World:
         spares: Sequence[int] = (),
         averaging: Mapping[str, Any] | None = None,
         policy: str = BUILT_IN,
+        island_of: Callable[[PeerId], int] | None = None,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
         self.sizes = sizes
         self.is_unlike = rounding_of is not None or by_owners
         self._rounding_of = rounding_of or (lambda _: "")
+        self._island_of = island_of or (lambda _: NO_ISLAND)
         wires = Wires(self.clock, links or {}) if sizes is not None else None
         self.network = Network(self.clock, self.rng, weather, wires)
         self.num_stages = len(replicas)
@@ -244,6 +247,7 @@ class World:
             gradient_bytes=gradient_bytes,
             update_bytes=state_bytes,
             is_spare=is_spare,
+            island=self._island_of(peer_id),
         )
         peer = SimulatedPeer(
             settings,

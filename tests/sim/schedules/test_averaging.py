@@ -21,5 +21,6 @@ def test_schedules_are_of_all_kinds() -> None:
     assert all(scenario.local_batch for scenario in drawn)
     assert {scenario.sync_steps > 0 for scenario in drawn} == {True, False}
     assert any(scenario.sizes for scenario in drawn) and any(scenario.hosts for scenario in drawn)
+    assert {scenario.islands for scenario in drawn} == {1, 2, 3}
     assert any(scenario.spares for scenario in drawn)
     assert any(scenario.unlike_share for scenario in drawn)
