@@ -190,9 +190,10 @@ class Swarm:
         habit: Habit | None = None,
         loads: bool = True,
         is_spare: bool = False,
+        island: int = NO_ISLAND,
     ) -> Peer:
         peer = self.peers[PeerId(name)] = Peer(PeerId(name), stage, self)
-        peer.loads, peer.is_spare = loads, is_spare
+        peer.loads, peer.is_spare, peer.island = loads, is_spare, island
         if habit is not None:
             peer.habit = habit
         self.begin_beacons(peer)

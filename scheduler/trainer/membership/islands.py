@@ -106,7 +106,7 @@ def _room(kept: Sequence[int], stage: Stage, found: Mapping[SeatId, int]) -> dic
 class Islands:
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._counted: list[list[tuple[SeatId, int, int]]] = []  # seats, terms, wishes, by stage
+        self._spread: list[tuple[SeatId, int, bool]] = []  # those that were there then
 
     def settle(self) -> list[Instruction]:
         """Spread the replicas anew, if others are there than before; tell whom it concerns."""
@@ -114,11 +114,12 @@ class Islands:
         most = run.settings.islands
         if most == 1:
             return []
-        counted = [self._counted_of(stage) for stage in range(run.num_stages)]
-        names = [[(m.peer, m.term, m.wished) for m in stage] for stage in counted]
-        if names == self._counted:
+        ready = run.members.in_state(Membership.READY)  # after most events: nothing is sorted
+        there = [(m.peer, m.term, _is_going(m)) for m in ready]
+        if there == self._spread:
             return []
-        self._counted = names
+        self._spread = there
+        counted = [self._counted_of(stage) for stage in range(run.num_stages)]
         members = {member.peer: member for stage in counted for member in stage}
         before = {peer: member.island for peer, member in members.items()}
         after = spread(most, [list(map(_replica, stage)) for stage in counted])
@@ -140,7 +141,7 @@ class Islands:
     def _counted_of(self, stage: int) -> list[Member]:
         """Return the replicas that are spread, who has been there for longest first."""
         ready = self._run.members.of_stage(stage, Membership.READY)
-        fit = [m for m in ready if not (m.leaving or m.draining or m.suspect)]
+        fit = [member for member in ready if not _is_going(member)]
         return sorted(fit or ready, key=lambda member: (member.ready_at, member.peer))
 
     def _told(self, moved: list[Member], before: dict[SeatId, int]) -> list[Instruction]:
@@ -158,6 +159,11 @@ class Islands:
                 if is_near(giver, taker) != was_near and not taker.draining:
                     told.append(vouch(run, taker, giver))
         return told
+
+
+def _is_going(member: Member) -> bool:
+    """Return whether others should rather not depend on it: it is late, or about to leave."""
+    return member.leaving or member.draining or member.suspect
 
 
 def _replica(member: Member) -> Replica:

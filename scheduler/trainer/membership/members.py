@@ -53,6 +53,7 @@ class Member:
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit
     suspect: bool = False  # gets nothing new until it is heard again
+    wished: int = NO_ISLAND  # the island that it asked for at its newest admission
     home: int = NO_ISLAND  # the island that it belongs to, once it has one
     island: int = 0  # in which it works: another one, while its own has too few
     doubted_at: float | None = None  # since then its beacons were of another term, all of them
@@ -71,11 +72,6 @@ class Member:
         """Return whether it is to take work only when a replica of its stage is lost."""
         is_one = self.beacon is not None and self.beacon.spare
         return is_one and self.state is not Membership.READY
-
-    @property
-    def wished(self) -> int:
-        """Return the island that it asks for, or NO_ISLAND."""
-        return self.beacon.island if self.beacon is not None else NO_ISLAND
 
     @property
     def gradient_s(self) -> float:

@@ -207,11 +207,11 @@ def test_who_asks_for_an_island_is_in_it() -> None:
     """Who has come before makes room for it."""
     swarm = Swarm((), latency_s=0.05, islands=2, needed=(2, 2))
     for place, name in enumerate(("s0p0", "s0p1", "s1p0", "s1p1")):
-        swarm.join(name, int(name[1])).island = place % 2 if name < "s1" else 1 - place % 2
+        swarm.join(name, int(name[1]), island=place % 2 if name < "s1" else 1 - place % 2)
         swarm.run(0.3)
     swarm.run_to(2)
     assert where(swarm) == {"s0p0": 0, "s0p1": 1, "s1p0": 1, "s1p1": 0} and givers_know(swarm)
-    swarm.join("s1p2", 1).island = 0
+    swarm.join("s1p2", 1, island=0)
     swarm.run_to(12)
     assert where(swarm)["s1p2"] == 0
     lose(swarm, "s1p0")
