@@ -173,5 +173,7 @@ class TrainerSettings(Recorded, frozen=True):
 
 
 def _local_from(config: RunConfig) -> int:
-    """Return the first step in which replicas make optimizer steps of their own."""
-    return config.averaging.sync_steps if config.averaging.is_on else MANY
+    """Return the first step in which replicas make optimizer steps of their own, or give what their
+    own momentum makes of gradients."""
+    averaging = config.averaging
+    return averaging.sync_steps if averaging.is_on or averaging.is_decoupled else MANY

@@ -120,6 +120,26 @@ MISTAKES = {
         "[averaging]\nstrategy = 'async'\n[model]\ndtype = 'float64'",
         'averaging.precision = "model"',
     ),
+    "demo with moments": ("[averaging]\nstrategy = 'demo'", 'needs optimizer.kind = "sgd"'),
+    "demo that clips": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'",
+        "needs optimizer.clip_norm = 0",
+    ),
+    "stale demo": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'\nclip_norm = 0\nstaleness = 1",
+        "needs optimizer.staleness = 0",
+    ),
+    "demo by owners": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'\nclip_norm = 0\n"
+        "applied_by = 'owners'",
+        'needs optimizer.applied_by = "all"',
+    ),
+    "demo in float64": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'\nclip_norm = 0\n"
+        "[model]\ndtype = 'float64'",
+        'averaging.precision = "model"',
+    ),
+    "most frequencies": ("[averaging]\nchunk = 64\ntop_k = 33", "at most half of averaging.chunk"),
     "lofi that skips": (
         "[averaging]\nstrategy = 'lofi'\n[optimizer]\nnot_finite = 'skip'",
         'needs optimizer.not_finite = "stop"',

@@ -166,7 +166,7 @@ class Averaged(Weights):
             return self.newest.flat.num_parameters
         return self.strategy.numel(step)
 
-    def step(self, reduced: Tensor, clip_scale: float) -> None:
+    def step(self, reduced: Tensor, clip_scale: float, given: Tensor | None = None) -> None:
         self._look_back()
         with torch.no_grad():
             if self._is_sync(self.version):
