@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 
+from swarmrt.config import DEMO
 from swarmrt.ids import PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
@@ -69,6 +70,7 @@ class Scenario:
     local_batch: int = 0  # microbatches in a step that a replica makes by itself; 0 for no such
     sync_steps: int = 0  # first ones in which there are none
     most_late: float = 1.0  # share of the gradients that such steps may make late
+    has_momenta: bool = False  # each replica one of its own, and no steps of its own
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -89,6 +91,8 @@ class Scenario:
             after = f"after {self.sync_steps} steps"
             sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
             sizes.append(f"{self.most_late:.0%} of the gradients may be late")
+        if self.has_momenta:
+            sizes.append("each replica has a momentum of its own")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
@@ -96,6 +100,8 @@ class Scenario:
     @property
     def averaging(self) -> dict[str, object]:
         """Return the section of the configuration."""
+        if self.has_momenta:
+            return {"strategy": DEMO}
         if not self.local_batch:
             return {}
         how = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}

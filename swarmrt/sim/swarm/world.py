@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from swarmrt.config import RunConfig
+from swarmrt.config import DEMO, RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import MicrobatchId, PeerId, peer_of, seat_of
 from swarmrt.scheduler.events import PeersSeen, StopRequested
@@ -51,7 +51,8 @@ class World:
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
 
-    With `averaging`, as in the configuration, replicas make steps of their own.
+    With `averaging`, as in the configuration, replicas make steps of their own, or have a momentum
+    each.
 
     With `sizes`, gradients, activations and states take the time that their bytes need on the
     `links` of the hosts: each process is at a host of its own name. Without, links have a latency
@@ -92,6 +93,8 @@ class World:
         self.is_unlike = rounding_of is not None or by_owners
         self._rounding_of = rounding_of or (lambda _: "")
         wires = Wires(self.clock, links or {}) if sizes is not None else None
+        how = dict(averaging or {})
+        by_signs = {"kind": "sgd", "clip_norm": 0.0} if how.get("strategy") == DEMO else {}
         self.network = Network(self.clock, self.rng, weather, wires)
         self.num_stages = len(replicas)
         self.steps, self.microbatches = steps, microbatches
@@ -112,8 +115,9 @@ class World:
                     "staleness": staleness,
                     "fresh_steps": fresh_steps,
                     "not_finite": not_finite,
+                    **by_signs,
                 },
-                "averaging": dict(averaging or {}),
+                "averaging": how,
                 "evaluation": {"every_steps": eval_every, "microbatches": eval_microbatches},
                 "links": {
                     "queue_s": queue_s,
