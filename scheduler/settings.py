@@ -118,6 +118,8 @@ class TrainerSettings(Recorded, frozen=True):
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
     turns: int = 1  # rounds until every parameter was in one
+    every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
+    least_microbatches: int = 1  # in a step, where those differ
 
     @property
     def averages(self) -> bool:
@@ -169,6 +171,8 @@ class TrainerSettings(Recorded, frozen=True):
             wiring=config.wiring.policy,
             local_from=_local_from(config),
             turns=turns,
+            every_s=config.averaging.every_s,
+            least_microbatches=config.averaging.local_batch if config.averaging.every_s else 1,
         )
 
 

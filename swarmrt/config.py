@@ -224,6 +224,13 @@ class Averaging(Section):
         "where they would be; 1 for any",
     )
     sync_steps: int = Field(0, ge=0, description="first steps, which are as with sync")
+    every_s: float = Field(
+        0.0,
+        ge=0,
+        le=86400,
+        description="seconds between two rounds: a step has what is computed in them, but "
+        "batch.microbatches at the most; 0 for always as many",
+    )
     precision: Literal["model", "bfloat16", "int8"] = Field(
         "int8", description='what replicas send each other: "model" | "bfloat16" | "int8"'
     )
@@ -417,6 +424,11 @@ class RunConfig(Section):
                 f"averaging.precision {averaging.precision!r} is for parameters in float32; those "
                 'of a model of dtype float64 are sent as they are: averaging.precision = "model"'
             )
+        if averaging.every_s and averaging.sync_steps:
+            raise ValueError(
+                "averaging.every_s needs averaging.sync_steps = 0: steps that all replicas share "
+                "are as long as batch.microbatches says"
+            )
         if averaging.strategy == "lofi" and optimizer.not_finite == "skip":
             raise ValueError(
                 'averaging.strategy "lofi" needs optimizer.not_finite = "stop": a step that is '
@@ -427,6 +439,11 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _decoupled_momentum_goes_with_the_rest(self) -> Self:
         optimizer, demo = self.optimizer, 'averaging.strategy "demo" needs'
+        if self.averaging.every_s and not self.averaging.is_on:
+            raise ValueError(
+                f"averaging.every_s is for replicas that make steps of their own, and not for "
+                f"averaging.strategy {self.averaging.strategy!r}"
+            )
         if not self.averaging.is_decoupled:
             return self
         if optimizer.kind != "sgd" or optimizer.momentum:

@@ -140,6 +140,11 @@ MISTAKES = {
         'averaging.precision = "model"',
     ),
     "most frequencies": ("[averaging]\nchunk = 64\ntop_k = 33", "at most half of averaging.chunk"),
+    "a clock for sync": ("[averaging]\nevery_s = 5", "for replicas that make steps of their own"),
+    "a clock and sync steps": (
+        "[averaging]\nstrategy = 'async'\nevery_s = 5\nsync_steps = 2",
+        "needs averaging.sync_steps = 0",
+    ),
     "lofi that skips": (
         "[averaging]\nstrategy = 'lofi'\n[optimizer]\nnot_finite = 'skip'",
         'needs optimizer.not_finite = "stop"',

@@ -23,6 +23,7 @@ from swarmrt.scheduler.trainer.work.books import Books
 from swarmrt.scheduler.trainer.work.dispatch import Dispatch, Late
 from swarmrt.scheduler.trainer.work.ledger import Grant, Ledger
 from swarmrt.scheduler.trainer.work.receipts import Receipts
+from swarmrt.scheduler.trainer.work.step_sizes import StepSizes
 from swarmrt.scheduler.trainer.work.window import Window, window_of_own_steps
 
 
@@ -45,7 +46,8 @@ class Run(Course):
         self.conduct = Conduct()
         self.charges: list[Charge] = []  # to be dealt with before anything else goes on
         # what is worked on
-        self.books = Books(settings.microbatches, self.num_stages)
+        self.sizes = StepSizes(settings.microbatches, settings.every_s, settings.least_microbatches)
+        self.books = Books(self.sizes, self.num_stages)
         self.books.open(self.version)
         window = window_of_own_steps(settings.microbatches) if settings.averages else Window()
         self.dispatch = Dispatch(settings.seed, settings.wiring, window)

@@ -214,7 +214,7 @@ class Averaged(Weights):
         self._gradients_of(self.version).clear()
         self._contributions.pop(self.version, None)
         if added := self._added.pop(self.version, None):
-            self._replicas = self._config.batch.microbatches / added.counted
+            self._replicas = added.replicas
         self._ahead.zero_()
         self.version += 1
         self._is_behind = True

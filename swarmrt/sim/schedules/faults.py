@@ -71,6 +71,7 @@ class Scenario:
     sync_steps: int = 0  # first ones in which there are none
     most_late: float = 1.0  # share of the gradients that such steps may make late
     has_momenta: bool = False  # each replica one of its own, and no steps of its own
+    every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -91,6 +92,8 @@ class Scenario:
             after = f"after {self.sync_steps} steps"
             sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
             sizes.append(f"{self.most_late:.0%} of the gradients may be late")
+        if self.every_s:
+            sizes.append(f"a round every {self.every_s} s")
         if self.has_momenta:
             sizes.append("each replica has a momentum of its own")
         if self.hosts:
@@ -104,8 +107,9 @@ class Scenario:
             return {"strategy": DEMO}
         if not self.local_batch:
             return {}
-        how = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}
-        return {"strategy": "async", **how, "most_late": self.most_late}
+        how: dict[str, object] = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}
+        how |= {"most_late": self.most_late, "every_s": self.every_s}
+        return {"strategy": "async", **how}
 
     def rounding_of(self, peer: PeerId) -> str:
         """Return how a peer rounds."""
