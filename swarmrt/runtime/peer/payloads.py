@@ -1,5 +1,5 @@
-"""What slices and sums of a round are on their way: values as they are, encoded by a codec, or with
-decoupled momentum the peaks of each chunk, and the signs of what they add up to.
+"""The payloads of a round: slices and sums as values, encoded by a codec, or with decoupled
+momentum the peaks of each chunk, and the signs of what they add up to.
 
 Each is one flat tensor, whose length follows from how many values it is of. So nobody has memory
 for more than its round is about, whatever others send.
@@ -130,7 +130,7 @@ class Encoded(Payload):
 
 
 class PeaksAndSigns(Payload):
-    """What a peer gives comes encoded from its stage, in rows, one for each chunk."""
+    """The payload of a stage that encodes what it gives itself, in rows, one for each chunk."""
 
     def __init__(self, spectrum: Spectrum) -> None:
         super().__init__(spectrum.dtype, torch.uint8)
