@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.kernels.spectrum import Spectrum
 from swarmrt.model.decoupled import Decoupled, spectrum_of
 from swarmrt.model.layout import layout_from

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.kernels.codecs import CODECS, Precision

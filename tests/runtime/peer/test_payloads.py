@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.ids import PeerId
 from swarmrt.messages import Part
 from swarmrt.model.decoupled import spectrum_of
