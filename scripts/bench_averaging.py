@@ -108,7 +108,8 @@ def _rows() -> dict[str, Row]:
         rows |= {f"{name}:sync-x1": Row(strategy="sync", stages=stages), f"{name}:r2-m20": deep}
         rows[f"{name}:r2-m20-tenth"] = _with(deep, "async", most_late=0.1)
     for replicas, beta, rate in (
-        (4, 0.999, 0.25), (4, 0.999, 0.125), (4, 0.999, 0.5), (4, 0.99, 0.25), (2, 0.999, 0.25),
+        (4, 0.999, 0.25), (4, 0.999, 0.125), (4, 0.999, 0.5), (4, 0.99, 0.25),
+        (4, 0.99, 0.125), (4, 0.95, 0.125), (2, 0.999, 0.25),
     ):  # fmt: skip
         name = f"r{replicas}-demo-{beta}-x{rate:g}"
         rows[name] = _with(Row(replicas, rate=rate, precision="int8"), DEMO, beta=beta)

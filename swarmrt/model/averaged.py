@@ -214,7 +214,9 @@ class Averaged(Weights):
         self._gradients_of(self.version).clear()
         self._contributions.pop(self.version, None)
         if added := self._added.pop(self.version, None):
-            self._replicas = added.replicas
+            has_clock = self._config.averaging.every_s > 0  # and steps of any number
+            whole = added.passed if has_clock else self._config.batch.microbatches
+            self._replicas = whole / added.counted
         self._ahead.zero_()
         self.version += 1
         self._is_behind = True

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from swarmrt.config import RunConfig
 from swarmrt.config_toml import parse_config
+from swarmrt.errors import ModelError
 from swarmrt.kernels.spectrum import Spectrum
 from swarmrt.model.decoupled import Decoupled, spectrum_of
 from swarmrt.model.layout import layout_from
+from swarmrt.model.reference import train_reference
 from swarmrt.model.stage import Stage
 from tests.model.test_averaged import MICROBATCHES, compute, shares
 
@@ -168,3 +170,8 @@ def test_newcomer_has_the_weights_and_no_momentum() -> None:
     newcomer.load_state(stage.state(), 2)
     assert newcomer.digest() == stage.digest() and not momentum(newcomer).any()
     layout_from(config, 0).check(stage.state(), "", "its state")
+
+
+def test_one_process_has_no_replicas_with_momenta() -> None:
+    with pytest.raises(ModelError, match="averaging.strategy 'demo' has replicas that differ"):
+        train_reference(run(), 1)
