@@ -49,7 +49,9 @@ class Run(Course):
         self.sizes = StepSizes(settings.microbatches, settings.every_s, settings.least_microbatches)
         self.books = Books(self.sizes, self.num_stages)
         self.books.open(self.version)
-        window = window_of_own_steps(settings.microbatches) if settings.averages else Window()
+        has_own_steps = settings.averages and settings.staleness  # else replicas have momenta
+        known = 0 if settings.every_s else settings.microbatches  # in each step
+        window = window_of_own_steps(known) if has_own_steps else Window()
         self.dispatch = Dispatch(settings.seed, settings.wiring, window)
         self.receipts = Receipts(self.agenda)
         self.evaluation = Evaluation(self.version, 0)
