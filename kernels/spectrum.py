@@ -76,7 +76,8 @@ class Spectrum:
     def _take(self, values: Tensor) -> Tensor:
         basis = _basis(self.chunk, self.dtype, values.device)
         frequencies = values @ basis.T
-        index = frequencies.abs().topk(self.top_k, dim=1).indices.sort(dim=1).values
+        found = frequencies.abs().topk(self.top_k, dim=1, sorted=False)
+        index = found.indices.sort(dim=1).values
         peaks = self._encode(frequencies.gather(1, index))
         indices = index.to(self._index_type).view(torch.uint8)[:, : self._index_bytes]
         encoded = torch.cat([peaks, indices], dim=1)
