@@ -385,6 +385,7 @@ class ReportStep(Report, frozen=True):
     digests_equal: bool
     skipped: bool = False  # its gradient was not finite: no update was made
     local: tuple[LocalWork, ...] = ()  # of each stage: all of their own steps, the furthest drift
+    microbatches: int = 0  # in it, where steps have not all as many
 
 
 class ReportEvaluation(Report, frozen=True):

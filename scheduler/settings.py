@@ -122,6 +122,8 @@ class TrainerSettings(Recorded, frozen=True):
     local_from: int = MANY  # the first step in which replicas make steps of their own
     turns: int = 1  # rounds until every parameter was in one
     islands: int = 1  # at the most, that routes stay in
+    every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
+    least_microbatches: int = 1  # in a step, where those differ
 
     @property
     def averages(self) -> bool:
@@ -174,9 +176,13 @@ class TrainerSettings(Recorded, frozen=True):
             local_from=_local_from(config),
             turns=turns,
             islands=config.averaging.islands,
+            every_s=config.averaging.every_s,
+            least_microbatches=config.averaging.local_batch if config.averaging.every_s else 1,
         )
 
 
 def _local_from(config: RunConfig) -> int:
-    """Return the first step in which replicas make optimizer steps of their own."""
-    return config.averaging.sync_steps if config.averaging.is_on else MANY
+    """Return the first step in which replicas make optimizer steps of their own, or give what their
+    own momentum makes of gradients."""
+    averaging = config.averaging
+    return averaging.sync_steps if averaging.is_on or averaging.is_decoupled else MANY

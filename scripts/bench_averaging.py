@@ -31,14 +31,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig
+from swarmrt.config import DEMO, RunConfig
 from swarmrt.config_toml import parse_config
 from swarmrt.data import Data, open_data
 from swarmrt.ids import MicrobatchId
-from swarmrt.kernels.codecs import CODECS
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
 from swarmrt.model.weights import LocalReport
+from swarmrt.runtime.peer.parts import part_range
+from swarmrt.runtime.peer.payloads import payload_of
 from swarmrt.scheduler.peer.updating.averaging.own_steps import Between, own_step
 
 STEPS = 600  # synchronous ones
@@ -106,6 +107,12 @@ def _rows() -> dict[str, Row]:
         deep, name = replace(far, stages=stages), f"deep{stages}"
         rows |= {f"{name}:sync-x1": Row(strategy="sync", stages=stages), f"{name}:r2-m20": deep}
         rows[f"{name}:r2-m20-tenth"] = _with(deep, "async", most_late=0.1)
+    for replicas, beta, rate in (
+        (4, 0.999, 0.25), (4, 0.999, 0.125), (4, 0.999, 0.5), (4, 0.99, 0.25),
+        (4, 0.99, 0.125), (4, 0.95, 0.125), (2, 0.999, 0.25),
+    ):  # fmt: skip
+        name = f"r{replicas}-demo-{beta}-x{rate:g}"
+        rows[name] = _with(Row(replicas, rate=rate, precision="int8"), DEMO, beta=beta)
     return rows
 
 
@@ -124,13 +131,18 @@ def config_of(row: Row, seed: int, lr: float) -> RunConfig:
     averaging: dict[str, Any] = {"strategy": row.strategy, "precision": row.precision}
     averaging |= {"local_batch": MICROBATCHES // row.replicas, "most_late": 1.0}
     averaging |= dict(row.settings)
+    by_signs = {"kind": "sgd", "clip_norm": 0.0} if row.strategy == DEMO else {}
     return parse_config(
         {
             "run": {"seed": seed, "steps": STEPS // row.every},
             "model": whole,
             "stages": {"layers": [1] * row.stages},
             "batch": {"microbatch": SEQUENCES, "microbatches": MICROBATCHES * row.every},
-            "optimizer": {"lr": lr * row.rate, "warmup_steps": max(1, WARMUP // row.every)},
+            "optimizer": {
+                "lr": lr * row.rate,
+                "warmup_steps": max(1, WARMUP // row.every),
+                **by_signs,
+            },
             "averaging": averaging,
         },
         "bench",
@@ -191,7 +203,7 @@ class Swarm:
         self.stages = [
             [Replica(config, index) for _ in range(row.replicas)] for index in range(row.stages)
         ]
-        self._codec = CODECS[config.replicas_precision]
+        self._payload = payload_of(config)
         self._routes: Iterator[tuple[Replica, ...]] = iter(())
         self._passing: dict[MicrobatchId, Passing] = {}
         self._contributed: list[list[Stage]] = []  # who takes part in a round, by stage
@@ -254,15 +266,20 @@ class Swarm:
     def _merge(self, step: int) -> None:
         """End a round in all stages, and make the next version."""
         averages = self.config.averaging.is_on
-        means = []
+        means, all_given = [], dict[Stage, Tensor]()
         for members in self._contributed:
             share = self.config.batch.microbatches * len(members) // self.row.replicas
             weight = share if averages else share * self.config.microbatch_tokens
-            means.append(self._mean([m.contribution(step) for m in members], weight))
+            given = {member: member.contribution(step) for member in members}
+            means.append(self._mean(members[0], step, list(given.values()), weight))
+            all_given |= given
         norm = torch.stack([mean.norm() for mean in means]).norm().item()
         scale = clip_scale(norm, self.config.optimizer.clip_norm)
         for replicas, mean in zip(self.stages, means, strict=True):
-            digests = {replica.stage.step(mean, scale) for replica in replicas}
+            digests = {
+                replica.stage.step(mean, scale, all_given.get(replica.stage))
+                for replica in replicas
+            }
             assert len(digests) == 1, "replicas hold unequal anchors"
 
     def _members(self, replicas: list[Stage]) -> list[Stage]:
@@ -274,21 +291,18 @@ class Swarm:
             replica.clear_gradients()
         return [replica for replica in replicas if replica not in lost]
 
-    def _mean(self, contributions: list[Tensor], weight: int) -> Tensor:
+    def _mean(self, stage: Stage, step: int, given: list[Tensor], divisor: int) -> Tensor:
         """Return what all members hold after a reduce: each owns a part of it."""
-        total = torch.zeros_like(contributions[0])
-        numel, owners = len(total), len(contributions)
+        size, owners, payload = stage.num_parameters, len(given), self._payload
+        if self.config.averaging.is_on:
+            size = stage.contribution_numel(step)
+        total = torch.zeros(size, dtype=payload.dtype)
         for owner in range(owners):
-            part = slice(owner * numel // owners, (owner + 1) * numel // owners)
-            for member, contribution in enumerate(contributions):
-                piece = contribution[part].contiguous()
-                if self._codec is None or member == owner:
-                    total[part] += piece
-                else:
-                    self._codec.decode_accumulate(self._codec.encode(piece), total[part])
-            total[part] /= weight
-            if self._codec is not None:
-                self._codec.decode(self._codec.encode(total[part]), total[part])
+            pieces = [whole[part_range(len(whole), owner, owners)] for whole in given]
+            sent = [payload.encode(piece.contiguous()) for piece in pieces]
+            slices = [None if other == owner else piece for other, piece in enumerate(sent)]
+            where = part_range(size, owner, owners, payload.unit)
+            payload.add_up(slices, pieces[owner], total[where], divisor)
         return total
 
     def loss(self) -> float:

@@ -22,7 +22,8 @@ FRAME_SLACK_BYTES = 64  # targets are sealed, and tensors are padded
 STDLIB = "stdlib"
 MAX_NAME = 60  # characters shown of one that is unknown
 SYNC = "sync"
-STRATEGIES = (SYNC, "async", "diloco", "sparta", "lofi")  # that are built in
+DEMO = "demo"
+STRATEGIES = (SYNC, "async", "diloco", "sparta", "lofi", DEMO)  # that are built in
 
 Positive = Annotated[int, Field(gt=0)]
 # Far more than is trained today: others' wishes are looped over before it is known what they cost.
@@ -209,7 +210,7 @@ class Averaging(Section):
     strategy: str = Field(
         SYNC,
         max_length=200,
-        description='"sync" | "async" | "diloco" | "sparta" | "lofi", or your own '
+        description='"sync" | "async" | "diloco" | "sparta" | "lofi" | "demo", or your own '
         '"pkg.module:Class"',
     )
     local_batch: Many = Field(
@@ -225,6 +226,13 @@ class Averaging(Section):
     sync_steps: int = Field(0, ge=0, description="first steps, which are as with sync")
     islands: Annotated[int, Field(gt=0, le=1024)] = Field(
         1, description="parts of the swarm that routes stay in, as far as stages have replicas"
+    )
+    every_s: float = Field(
+        0.0,
+        ge=0,
+        le=86400,
+        description="seconds between two rounds: a step has what is computed in them, but "
+        "batch.microbatches at the most; 0 for always as many",
     )
     precision: Literal["model", "bfloat16", "int8"] = Field(
         "int8", description='what replicas send each other: "model" | "bfloat16" | "int8"'
@@ -242,6 +250,13 @@ class Averaging(Section):
     alpha: float = Field(
         0.0, ge=0, le=1, description="share of its own weights that a replica keeps in each round"
     )
+    chunk: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = Field(
+        256, description="demo: parameters whose momentum is sent as frequencies together"
+    )
+    top_k: Annotated[int, Field(ge=1, le=1024)] = Field(
+        6, description="demo: frequencies of each chunk that are sent"
+    )
+    beta: Fraction = Field(0.999, description="demo: share of its momentum that a replica keeps")
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> Self:
@@ -262,10 +277,24 @@ class Averaging(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _chunk_has_its_top(self) -> Self:
+        if self.top_k > self.chunk // 2 and self.top_k != self.chunk:
+            raise ValueError(
+                f"averaging.top_k {self.top_k} must be at most half of averaging.chunk "
+                f"{self.chunk}, or all of it: else frequencies take more bytes than parameters"
+            )
+        return self
+
     @property
     def is_on(self) -> bool:
         """Return whether replicas go apart and are averaged."""
-        return self.strategy != SYNC
+        return self.strategy not in (SYNC, DEMO)
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Return whether replicas commit together, each with a momentum of its own."""
+        return self.strategy == DEMO
 
     @property
     def is_own(self) -> bool:
@@ -407,10 +436,48 @@ class RunConfig(Section):
                 f"averaging.precision {averaging.precision!r} is for parameters in float32; those "
                 'of a model of dtype float64 are sent as they are: averaging.precision = "model"'
             )
+        if averaging.every_s and averaging.sync_steps:
+            raise ValueError(
+                "averaging.every_s needs averaging.sync_steps = 0: steps that all replicas share "
+                "are as long as batch.microbatches says"
+            )
         if averaging.strategy == "lofi" and optimizer.not_finite == "skip":
             raise ValueError(
                 'averaging.strategy "lofi" needs optimizer.not_finite = "stop": a step that is '
                 "skipped takes with it all that has not been averaged"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decoupled_momentum_goes_with_the_rest(self) -> Self:
+        optimizer, demo = self.optimizer, 'averaging.strategy "demo" needs'
+        if self.averaging.every_s and not self.averaging.is_on:
+            raise ValueError(
+                f"averaging.every_s is for replicas that make steps of their own, and not for "
+                f"averaging.strategy {self.averaging.strategy!r}"
+            )
+        if not self.averaging.is_decoupled:
+            return self
+        if optimizer.kind != "sgd" or optimizer.momentum:
+            raise ValueError(
+                f'{demo} optimizer.kind = "sgd" with optimizer.momentum = 0: it steps by signs, '
+                "and averaging.beta is its momentum"
+            )
+        if optimizer.clip_norm:
+            raise ValueError(f"{demo} optimizer.clip_norm = 0: signs have no length to be bounded")
+        if optimizer.staleness or self.averaging.sync_steps:
+            raise ValueError(
+                f"{demo} optimizer.staleness = 0 and averaging.sync_steps = 0: all of its steps "
+                "are synchronous, and alike"
+            )
+        if optimizer.applied_by != "all":
+            raise ValueError(
+                f'{demo} optimizer.applied_by = "all": a step by signs rounds alike everywhere'
+            )
+        if self.averaging.precision != "model" and self.model.dtype == "float64":
+            raise ValueError(
+                f"averaging.precision {self.averaging.precision!r} is for parameters in float32; "
+                'those of a model of dtype float64 have averaging.precision = "model"'
             )
         return self
 

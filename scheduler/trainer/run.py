@@ -23,6 +23,7 @@ from swarmrt.scheduler.trainer.work.books import Books
 from swarmrt.scheduler.trainer.work.dispatch import Dispatch, Late
 from swarmrt.scheduler.trainer.work.ledger import Grant, Ledger
 from swarmrt.scheduler.trainer.work.receipts import Receipts
+from swarmrt.scheduler.trainer.work.step_sizes import StepSizes
 from swarmrt.scheduler.trainer.work.window import Window, window_of_own_steps
 
 
@@ -45,9 +46,12 @@ class Run(Course):
         self.conduct = Conduct()
         self.charges: list[Charge] = []  # to be dealt with before anything else goes on
         # what is worked on
-        self.books = Books(settings.microbatches, self.num_stages)
+        self.sizes = StepSizes(settings.microbatches, settings.every_s, settings.least_microbatches)
+        self.books = Books(self.sizes, self.num_stages)
         self.books.open(self.version)
-        window = window_of_own_steps(settings.microbatches) if settings.averages else Window()
+        has_own_steps = settings.averages and settings.staleness  # else replicas have momenta
+        known = 0 if settings.every_s else settings.microbatches  # in each step
+        window = window_of_own_steps(known) if has_own_steps else Window()
         self.dispatch = Dispatch(settings.seed, settings.wiring, window)
         self.receipts = Receipts(self.agenda)
         self.evaluation = Evaluation(self.version, 0)

@@ -166,7 +166,7 @@ class Averaged(Weights):
             return self.newest.flat.num_parameters
         return self.strategy.numel(step)
 
-    def step(self, reduced: Tensor, clip_scale: float) -> None:
+    def step(self, reduced: Tensor, clip_scale: float, given: Tensor | None = None) -> None:
         self._look_back()
         with torch.no_grad():
             if self._is_sync(self.version):
@@ -214,7 +214,9 @@ class Averaged(Weights):
         self._gradients_of(self.version).clear()
         self._contributions.pop(self.version, None)
         if added := self._added.pop(self.version, None):
-            self._replicas = self._config.batch.microbatches / added.counted
+            has_clock = self._config.averaging.every_s > 0  # and steps of any number
+            whole = added.passed if has_clock else self._config.batch.microbatches
+            self._replicas = whole / added.counted
         self._ahead.zero_()
         self.version += 1
         self._is_behind = True

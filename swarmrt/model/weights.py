@@ -108,8 +108,9 @@ class Weights(ABC):
     # ------------------------------------------------------------------ versions
 
     @abstractmethod
-    def step(self, reduced: Tensor, clip_scale: float) -> None:
-        """Make the next version of what the replicas have combined."""
+    def step(self, reduced: Tensor, clip_scale: float, given: Tensor | None = None) -> None:
+        """Make the next version of what the replicas have combined, of which this one has given
+        `given`, if anything."""
 
     def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> None:
         """Make the next version of what owners of parts have made of all slices."""

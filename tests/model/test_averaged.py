@@ -634,5 +634,5 @@ def test_the_layout_of_a_state_is_known_without_its_values(kind: str) -> None:
 
 
 def test_one_process_does_not_repeat_a_run_that_averages() -> None:
-    with pytest.raises(ModelError, match="replicas that go apart, and one process has none"):
+    with pytest.raises(ModelError, match="replicas that differ, and one process has none"):
         train_reference(run("async"), 1)

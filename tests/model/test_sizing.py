@@ -18,6 +18,7 @@ from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.codecs import Precision, wire_bytes
 from swarmrt.model.averaged import Averaged
+from swarmrt.model.decoupled import Decoupled
 from swarmrt.model.generate import load_whole
 from swarmrt.model.layout import layout_from
 from swarmrt.model.muon import WORKING_MATRICES
@@ -109,6 +110,10 @@ STATES: tuple[dict[str, Any], ...] = (
     {"averaging": {"strategy": "async", "precision": "model"}},
     {"averaging": SYNCED_DILOCO},
     {"averaging": SYNCED_DILOCO, "optimizer": {"kind": "muon"}},
+    {
+        "averaging": {"strategy": "demo", "precision": "model"},
+        "optimizer": {"kind": "sgd", "clip_norm": 0},
+    },
 )
 
 
@@ -136,6 +141,8 @@ def _buffers(stage: Stage) -> list[torch.Tensor]:
     for layers in weights.all_layers():
         tensors += layers.tensors().values()
         tensors += [p.grad for p in layers.trainable().values() if p.grad is not None]
+    if isinstance(weights, Decoupled):
+        tensors += [weights._momentum, weights._next]
     if isinstance(weights, Averaged):
         weights.version = 1  # past the steps that all share
         weights.contribute(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from swarmrt.scheduler.recording import Header, Record, of_json, replay
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.swarm.world import TRAINER, World
+from tests.observe.test_audit import audited
 
 ASYNC = {"strategy": "async", "local_batch": 2, "most_late": 1.0}
 ROUND = (
@@ -127,3 +129,23 @@ def test_logs_replay() -> None:
 
 def _read(log: list[dict[str, object]]) -> Iterator[object]:
     yield from (of_json(json.dumps(entry)) for entry in log)
+
+
+def test_rounds_come_by_a_clock_and_steps_have_what_is_computed_meanwhile(tmp_path: Path) -> None:
+    """A step's number is in the log and the report, and an audit goes by it. A new trainer begins
+    with few again."""
+    world = World([2, 2], 8, steps=24, microbatches=400, averaging={**ASYNC, "every_s": 12.0})
+    world.run_until(version=14)
+    sizes = [report.microbatches for report in world.disk.steps]
+    assert sizes[:2] == [2, 2] and max(sizes) < 400 and sizes[-1] >= 8
+    seconds = [report.seconds for report in world.disk.steps]
+    assert all(abs(took - 12.0) < 4.0 for took in seconds[-4:]), seconds
+    world.kill_trainer()
+    world.resume_trainer()
+    world.run()
+    assert [report.version for report in world.disk.steps][-1] == 24
+    result = audited(json.loads(json.dumps(world.log())), tmp_path)
+    assert result.passed, result.violations
+    assert result.microbatches == sum(
+        {report.version: report.microbatches for report in world.disk.steps}.values()
+    )

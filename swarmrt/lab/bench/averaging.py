@@ -50,6 +50,16 @@ STRATEGIES = {
     "staleness": replace(_SYNC, name="staleness", staleness=1, steps=7),
     "async": _averaging("async"),
     "diloco": _averaging("diloco"),
+    "demo": replace(
+        _SYNC,
+        name="demo",
+        steps=7,
+        overrides={
+            "averaging.strategy": "demo",
+            "optimizer.kind": "sgd",
+            "optimizer.clip_norm": 0.0,
+        },
+    ),
 }
 
 

@@ -65,6 +65,8 @@ class Progress:
     unigram_loss: float | None = None
     version: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
+    """The microbatches that are in a version, where steps have not all as many."""
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     peers: dict[PeerId, ReportPeer] = field(default_factory=dict)
     waiting: ReportWaiting | None = None
@@ -126,6 +128,8 @@ class Progress:
         match values:
             case {"version": int(version), "loss": float(loss)}:
                 self._add_loss(version, loss)
+                if "microbatches" in values:
+                    self.sizes[version] = int(values["microbatches"])
             case {"version": int(version), "eval_loss": float(loss)}:
                 self.evaluations.append((version, loss))
             case {"version": int(version), "rollback": _}:
@@ -146,6 +150,7 @@ class Progress:
 
     @property
     def summary(self) -> Summary:
+        usual = self.config.batch.microbatches
         return Summary(
             run_dir=str(self.run_dir),
             steps=self.version,
@@ -153,7 +158,7 @@ class Progress:
             loss_last=self.losses[-1][1] if self.losses else None,
             eval_loss=self.evaluations[-1][1] if self.evaluations else None,
             tokens_per_s=self.tokens / self.train_s if self.train_s else 0.0,
-            microbatches=len(self.losses) * self.config.batch.microbatches,
+            microbatches=sum(self.sizes.get(version, usual) for version, _ in self.losses),
             replica_digests_equal=self.digests_equal,
             unigram_loss=self.unigram_loss,
         )
@@ -217,6 +222,8 @@ class Progress:
         self.local = report.local
         if report.local:
             self.late.append(max(work.late for work in report.local))
+        size = {"microbatches": report.microbatches} if report.microbatches else {}
+        self.sizes |= {report.version: report.microbatches} if size else {}
         local = {"local": [work._asdict() for work in report.local]} if report.local else {}
         self._write(
             version=report.version,
@@ -227,6 +234,7 @@ class Progress:
             digests=[dict(stage) for stage in report.digests],
             digests_equal=report.digests_equal,
             **local,
+            **size,
         )
 
     def _write(self, **values: object) -> None:

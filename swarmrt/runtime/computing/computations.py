@@ -122,7 +122,7 @@ class Computations:
         whole = self._contributions.get((step, number))
         if whole is None:
             whole = self.stage.gradients(step)
-        return whole[part_range(whole.numel(), index, parts)]
+        return whole[part_range(len(whole), index, parts)]
 
     def drop_contribution(self, step: int, number: int) -> None:
         """Forget what was fixed for a round."""
@@ -321,7 +321,8 @@ class Computations:
 
     def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, Copied | None]:
         self._copying.wait()
-        return self._made(what, self.stage.step(reduced, self.clip_scale(what.norm)))
+        given = self._contributions.get((what.step, what.round))
+        return self._made(what, self.stage.step(reduced, self.clip_scale(what.norm), given))
 
     def _adopt(self, what: StepOptimizer, state: NextState) -> tuple[Stepped, Copied | None]:
         self._copying.wait()

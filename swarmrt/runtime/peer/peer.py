@@ -34,6 +34,7 @@ from swarmrt.runtime.peer.jobs import Jobs
 from swarmrt.runtime.peer.left_out import left_out_text, waits_for_text
 from swarmrt.runtime.peer.loading import Loading
 from swarmrt.runtime.peer.parts import Parts, combined_bytes
+from swarmrt.runtime.peer.payloads import payload_of
 from swarmrt.runtime.peer.reducing import Reducing
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.peer.updates import Updates
@@ -142,7 +143,7 @@ class Peer(Shell):
             tell_trainer=partial(self.send, self._trainer),
         )
         computing = Computing(self.process, jobs, computations)
-        parts = Parts(me, config.replicas_precision, stage.gradients(), self._combined)
+        parts = Parts(me, payload_of(config), stage.num_parameters, self._combined)
         updates, made = Updates(me, stage), self._loading.made
         self._reducing = reducing = Reducing(self.process, jobs, computations, parts, updates, made)
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {

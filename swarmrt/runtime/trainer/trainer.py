@@ -168,7 +168,7 @@ class Trainer(Shell):
             by_owners=_by_owners(config, options),
             state_gradients=state_gradients(config),
             fingerprint=fingerprint(config),
-            told=steps_told(options.run_dir) if options.resume else (),
+            told=steps_told(options.run_dir, config.batch.microbatches) if options.resume else (),
             turns=turns_of(config),
         )
         log = options.run_dir / "trainer" / "events.jsonl"

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 
+from swarmrt.config import DEMO
 from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
@@ -70,6 +71,8 @@ class Scenario:
     sync_steps: int = 0  # first ones in which there are none
     most_late: float = 1.0  # share of the gradients that such steps may make late
     islands: int = 1  # at the most, that routes stay in
+    has_momenta: bool = False  # each replica one of its own, and no steps of its own
+    every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -92,6 +95,10 @@ class Scenario:
             sizes.append(f"{self.most_late:.0%} of the gradients may be late")
         if self.islands > 1:
             sizes.append(f"up to {self.islands} islands")
+        if self.every_s:
+            sizes.append(f"a round every {self.every_s} s")
+        if self.has_momenta:
+            sizes.append("each replica has a momentum of its own")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
@@ -99,6 +106,8 @@ class Scenario:
     @property
     def averaging(self) -> dict[str, object]:
         """Return the section of the configuration."""
+        if self.has_momenta:
+            return {"strategy": DEMO}
         if not self.local_batch:
             return {}
         return {
@@ -106,6 +115,7 @@ class Scenario:
             "local_batch": self.local_batch,
             "sync_steps": self.sync_steps,
             "most_late": self.most_late,
+            "every_s": self.every_s,
             "islands": self.islands,
         }
 

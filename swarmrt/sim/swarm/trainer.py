@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,6 +54,8 @@ class Disk:
     checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)
     steps: list[ReportStep] = field(default_factory=list)
     skipped: set[int] = field(default_factory=set)  # steps of which nothing was applied
+    sizes: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """How many microbatches a step may have, where not all have as many."""
     committed_at: list[float] = field(default_factory=list)  # each of the steps
     evaluations: list[ReportEvaluation] = field(default_factory=list)
     rollbacks: list[ReportRollback] = field(default_factory=list)
@@ -65,11 +67,13 @@ class Disk:
     unlike: list[PeerId] = field(default_factory=list)
     islands: list[ReportIslands] = field(default_factory=list)
 
-    @property
-    def told(self) -> tuple[StepTold, ...]:
-        """Return the steps that are told of."""
+    def told(self, microbatches: int) -> tuple[StepTold, ...]:
+        """Return the steps that are told of, with the time that so many microbatches take."""
         return tuple(
-            StepTold(step.seconds, tuple(peer for stage in step.digests for peer, _ in stage))
+            StepTold(
+                step.seconds * microbatches / (step.microbatches or microbatches),
+                tuple(peer for stage in step.digests for peer, _ in stage),
+            )
             for step in self.steps[-TOLD:]
         )
 
@@ -131,6 +135,8 @@ class SimulatedTrainer:
                 if isinstance(message, Prepare):  # its end may be reported by nobody
                     skipped = self.disk.skipped
                     (skipped.add if message.skip else skipped.discard)(message.step)
+                    if self.settings.every_s:
+                        self.disk.sizes[message.step].add(message.tokens)
                 self._network.send(self.settings.me, to, message, frame)
             case SaveCheckpoint():
                 self._save(instruction)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from swarmrt.config import RunConfig
+from swarmrt.config import DEMO, RunConfig
 from swarmrt.errors import RunError
 from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, peer_of, seat_of
 from swarmrt.scheduler.events import PeersSeen, StopRequested
@@ -51,8 +51,8 @@ class World:
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
 
-    With `averaging`, as in the configuration, replicas make steps of their own. Each asks for the
-    island that `island_of` says, if it says any.
+    With `averaging`, as in the configuration, replicas make steps of their own, or have a momentum
+    each. Each asks for the island that `island_of` says, if it says any.
 
     With `sizes`, gradients, activations and states take the time that their bytes need on the
     `links` of the hosts: each process is at a host of its own name. Without, links have a latency
@@ -95,6 +95,8 @@ class World:
         self._rounding_of = rounding_of or (lambda _: "")
         self._island_of = island_of or (lambda _: NO_ISLAND)
         wires = Wires(self.clock, links or {}) if sizes is not None else None
+        how = dict(averaging or {})
+        by_signs = {"kind": "sgd", "clip_norm": 0.0} if how.get("strategy") == DEMO else {}
         self.network = Network(self.clock, self.rng, weather, wires)
         self.num_stages = len(replicas)
         self.steps, self.microbatches = steps, microbatches
@@ -115,8 +117,9 @@ class World:
                     "staleness": staleness,
                     "fresh_steps": fresh_steps,
                     "not_finite": not_finite,
+                    **by_signs,
                 },
-                "averaging": dict(averaging or {}),
+                "averaging": how,
                 "evaluation": {"every_steps": eval_every, "microbatches": eval_microbatches},
                 "links": {
                     "queue_s": queue_s,
@@ -167,7 +170,7 @@ class World:
             resume=resume,
             secret=f"{self._seed % (1 << 128):032x}",
             by_owners=self.disk.unlike_stages,
-            told=self.disk.told,
+            told=self.disk.told(self.microbatches),
         )
         trainer = SimulatedTrainer(
             settings,
@@ -387,12 +390,12 @@ class World:
 
     def _check_history(self, whose: str, history: History) -> None:
         for step, update in enumerate(history):
-            names = (str(MicrobatchId(step, i)) for i in range(self.microbatches))
-            expected = sorted((name, 2) for name in names)
-            if step in self.disk.skipped:
-                expected = []
             applied = sorted((name.split()[0], halves) for name, halves in update)
-            assert applied == expected, f"{whose} applied {update} as step {step}"
+            sizes = self.disk.sizes.get(step, {self.microbatches})
+            if step in self.disk.skipped:
+                sizes = {0}
+            expected = [sorted((str(MicrobatchId(step, i)), 2) for i in range(n)) for n in sizes]
+            assert applied in expected, f"{whose} applied {update} as step {step}"
 
     def log(self) -> dict[str, list[dict[str, object]]]:
         """Return what every process recorded, by name."""

@@ -100,7 +100,7 @@ def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_last_steps_are_found_by_the_next_incarnation(tmp_path: Path) -> None:
-    assert steps_told(tmp_path) == ()
+    assert steps_told(tmp_path, 8) == ()
     progress = Progress(RunConfig(), tmp_path)
     a, b = PeerId("A"), PeerId("B")
     for version in range(1, 51):
@@ -110,8 +110,21 @@ def test_the_last_steps_are_found_by_the_next_incarnation(tmp_path: Path) -> Non
     progress.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"time": 1.0, "version": 51, "seconds": 3.0, "dig')  # killed while it wrote
-    told = steps_told(tmp_path)
+    told = steps_told(tmp_path, 8)
     assert len(told) == TOLD and told[-1] == StepTold(25.0, (a, b, a))
+
+
+def test_steps_of_any_number_of_microbatches_are_counted_by_it(tmp_path: Path) -> None:
+    """The next incarnation compares how long as many of them take."""
+    progress, its = Progress(RunConfig(), tmp_path), (((PeerId("A"), "x"),),)
+    for version, size in ((1, 4), (2, 16)):
+        progress.add(ReportStep(version, 1.0, 100, 1.0, 2.0, its, True, microbatches=size))
+    progress.close()
+    assert progress.summary.microbatches == 20
+    again = Progress(RunConfig(), tmp_path)
+    again.close()
+    assert again.summary.microbatches == 20
+    assert [step.seconds for step in steps_told(tmp_path, 8)] == [4.0, 1.0]
 
 
 @pytest.mark.parametrize(

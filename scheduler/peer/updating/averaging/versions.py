@@ -12,7 +12,7 @@ from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
 class AveragedVersions(SyncVersions):
     def __init__(self, seat: Seat, rounds: ContributingRounds) -> None:
         super().__init__(seat, rounds)
-        self._settings, self._between = seat.settings, Between()
+        self._settings, self._rounds, self._between = seat.settings, rounds, Between()
 
     def own_step(self, microbatch: MicrobatchId, between: int) -> int:
         settings, step = self._settings, microbatch.commits_in
@@ -22,4 +22,4 @@ class AveragedVersions(SyncVersions):
         passed, added = max(indices) + 1, len(indices)
         how = (settings.local_batch, settings.most_late)
         reckoned = self._between.seen(between)
-        return own_step(*how, reckoned, added, passed, settings.microbatches)
+        return own_step(*how, reckoned, added, passed, self._rounds.step_size)
