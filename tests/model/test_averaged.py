@@ -533,7 +533,8 @@ def test_own_steps_go_further_the_more_replicas_are_averaged(kind: str, further:
     config = run("async", optimizer, local_batch=1)
     added = Added()
     added.add(0)
-    assert rate_of(config, 0, added, 16.0) == pytest.approx(further)
+    assert rate_of(config, 0, added, 8.0) == pytest.approx(further)
+    assert rate_of(config, 0, added, 2.0) == rate_of(config, 0, added, 1.0) == 1.0
 
 
 def test_a_step_of_its_own_is_clipped_by_the_share_that_a_replica_had_before() -> None:
