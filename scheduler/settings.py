@@ -84,6 +84,21 @@ class PeerSettings(Recorded, frozen=True):
         )
 
 
+class StewardSettings(Recorded, frozen=True):
+    """The settings of a process that serves where it helps most."""
+
+    me: PeerId
+    trainer: PeerId
+    num_stages: int
+    stages: tuple[int, ...]  # that it may serve
+    rooms: int  # states that it has room for at a time
+    is_pinned: bool = False  # it stays where it serves
+    begins_with: tuple[int, ...] = ()  # stages at which it has a seat from the start
+    down_bytes_per_s: float = 0.0  # that states and reduces may take; 0 where nobody says
+    listening_share: float = 0.0  # of that, for reduces of a second stage; 0 for the usual one
+    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
+
+
 class StepTold(NamedTuple):
     """A step that an earlier incarnation has committed."""
 
@@ -118,6 +133,9 @@ class TrainerSettings(Recorded, frozen=True):
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
     turns: int = 1  # rounds until every parameter was in one
+    rearrange_s: float = 60.0  # between decisions on who serves what; 0 for none at all
+    standby_share: float = 0.25  # of the peers, that hold a second state
+    weights: tuple[float, ...] = ()  # of a microbatch at each stage; all alike where not told
 
     @property
     def averages(self) -> bool:
@@ -141,6 +159,7 @@ class TrainerSettings(Recorded, frozen=True):
         fingerprint: str = "",
         told: tuple[StepTold, ...] = (),
         turns: int = 1,
+        weights: tuple[float, ...] = (),
     ) -> TrainerSettings:
         return cls(
             me=me,
@@ -169,9 +188,15 @@ class TrainerSettings(Recorded, frozen=True):
             wiring=config.wiring.policy,
             local_from=_local_from(config),
             turns=turns,
+            rearrange_s=config.rebalancing.period_s if config.rebalancing.enabled else 0.0,
+            standby_share=config.rebalancing.standby_share,
+            weights=weights,
         )
 
 
 def _local_from(config: RunConfig) -> int:
     """Return the first step in which replicas make optimizer steps of their own."""
     return config.averaging.sync_steps if config.averaging.is_on else MANY
+
+
+AnySettings = PeerSettings | StewardSettings | TrainerSettings
