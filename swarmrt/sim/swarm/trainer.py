@@ -22,6 +22,7 @@ from swarmrt.scheduler.instructions import (
     ReportExpelled,
     ReportHandOver,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -62,6 +63,7 @@ class Disk:
     expelled: list[PeerId] = field(default_factory=list)
     unlike_stages: tuple[int, ...] = ()
     unlike: list[PeerId] = field(default_factory=list)
+    moves: list[ReportMove] = field(default_factory=list)
 
     @property
     def told(self) -> tuple[StepTold, ...]:
@@ -139,6 +141,8 @@ class SimulatedTrainer:
                 self.disk.epoch = self._epoch = epoch
             case KeepUnlike(stages):
                 self.disk.unlike_stages = stages
+            case ReportMove():
+                self.disk.moves.append(instruction)
             case ReportUnlike(_, peer):
                 self.disk.unlike.append(peer)
             case ReportStep():

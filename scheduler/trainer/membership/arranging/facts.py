@@ -109,7 +109,7 @@ def _arranged(
         holds.discard(order.stage)
         loads.discard(order.stage)
     loading = place if place in loads else min(loads, default=None)
-    serving = place if place in served else min(served, default=None)
+    serving = place if place in holds else min(served, default=None)  # it is about to, at least
     return Peer(
         process.peer,
         paces.rate(process.peer),
