@@ -20,6 +20,7 @@ from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportExpelled,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -101,6 +102,8 @@ class Progress:
                 self._write(version=self.version, stalled_s=seconds, awaited=awaited)
             case ReportUnable(stage, peer, reason):
                 self._write(version=self.version, unable=peer, stage=stage, reason=reason)
+            case ReportMove(peer, stage, what, reason):
+                self._write(version=self.version, move=what, peer=peer, stage=stage, reason=reason)
             case ReportUnlike(stage, peer):
                 self._write(version=self.version, unlike=peer, stage=stage)
             case ReportLate(version, seconds, awaited):

@@ -36,6 +36,7 @@ class PeerHost(Host):
         super().__init__(config, network, num_seats=len(options.stages), vitals=vitals)
         threads.torch.deliver_within(self.links.together)
         self.seats: list[Peer] = []
+        self._welcome: Welcome | None = None  # the newest
         self.steward: Steward | None = None  # where the seats come and go
         self.membership = Membership(
             run,
@@ -50,6 +51,8 @@ class PeerHost(Host):
     def seat(self, peer: Peer) -> None:
         """Hold one more seat."""
         self.seats.append(peer)
+        if self._welcome is not None:
+            peer.is_member(self._welcome)
         self.add(peer)
 
     def is_led_by(self, steward: Steward) -> None:
@@ -103,5 +106,6 @@ class PeerHost(Host):
         shells[0].process.crash(error)
 
     def _is_member(self, welcome: Welcome) -> None:
+        self._welcome = welcome
         for peer in self.seats:
             peer.is_member(welcome)
