@@ -184,13 +184,13 @@ class DeadlinePassed(EventBase, frozen=True):
 
 
 class SeatOpened(EventBase, frozen=True):
-    """This process has a seat at this stage from now on."""
+    """A seat at this stage is held by this process from now on."""
 
     stage: int
 
 
 class SeatNotOpened(EventBase, frozen=True):
-    """This process cannot have a seat at this stage as things are."""
+    """A seat at this stage cannot be held by this process as things are."""
 
     stage: int
     reason: str
