@@ -9,6 +9,7 @@ import pytest
 
 from swarmrt import lab
 from swarmrt.ids import PeerId, peer_of
+from swarmrt.lab.bench.emulation import Speed
 from swarmrt.observe.log import what_happened
 from swarmrt.scheduler.instructions import ReportMove
 from tests.processes import PATIENCE_S
@@ -79,3 +80,41 @@ def test_a_standby_of_another_stage_takes_over_and_a_newcomer_goes_where_it_is_p
         run_dir, config, tmp_path, *settings_of(overrides), steps=swarm.version
     )
     assert difference < 1e-9
+
+
+def test_it_moves_to_the_other_stage_when_that_has_become_the_poorer_one(tmp_path: Path) -> None:
+    """It joins one of two stages, to which two more come: it loads the other one's state while it
+    serves, serves there, and gives up what it has left."""
+    config, run_dir = tmp_path / "exact.toml", tmp_path / "run"
+    config.write_text(EXACT.replace("count = 3", "count = 2"))
+    overrides: dict[str, object] = {
+        "run.steps": 1000,
+        "batch.microbatches": 12,
+        "rebalancing.standby_share": 0.0,
+    }
+    speeds = [[Speed(0.02, 0.04)]] * 2
+    with lab.LocalSwarm(
+        config, (1, 1), movers=1, run_dir=run_dir, overrides=overrides, threads=1, speeds=speeds
+    ) as swarm:
+        (mover,) = swarm.movers()
+        swarm.wait_until(lambda: bool(swarm.served_by(mover)), "it to serve", PATIENCE_S)
+        (rich,) = swarm.served_by(mover)
+        for _ in range(2):
+            swarm.spawn(rich)
+        moved = (1 - rich,)
+        swarm.wait_until(lambda: swarm.served_by(mover) == moved, "it to move", PATIENCE_S)
+        swarm.wait_until(
+            lambda: moves(run_dir)[-1].what == "forgets", "it to give a state up", PATIENCE_S
+        )
+        swarm.wait(step=swarm.version + 3)
+        assert swarm.served_by(mover) == moved
+        swarm.trainer.terminate()
+        swarm.finish()
+    told = [(move.what, move.stage) for move in moves(run_dir)]
+    assert told == [("loads", rich), ("loads", 1 - rich), ("serves", 1 - rich), ("forgets", rich)]
+    audit = swarm.audit()
+    assert audit.passed and audit.rollbacks == 0 and not audit.unchecked, audit.lines()
+    check_logs(run_dir)
+    settings = settings_of(overrides)
+    steps = swarm.version
+    assert difference_to_reference(run_dir, config, tmp_path, *settings, steps=steps) < 1e-9
