@@ -187,6 +187,8 @@ class Arranging:
         patience_s = self._run.pace.load_time.patience_s(LOAD_S, LOAD_TRIES)
         late = [s for s, since in process.loads_since.items() if now - since > patience_s]
         for stage in late:
+            if stage in states and not self._may_be_given_up(states[stage]):
+                continue
             told = self._failed(process, stage, "it has not loaded the state in time", now)
             order = process.ask(stage, "the state was not loaded in time", now, takes=False)
             return [*told, self._say(process, order)]
@@ -246,11 +248,17 @@ class Arranging:
         if process is None or process.order is not None:
             return []
         member = self._run.members.get(seat_of(process.peer, drop.stage))
-        if member is None or member.state is Membership.READY:
+        if member is None or not self._may_be_given_up(member):
             return []
         order = process.ask(drop.stage, drop.why, now, takes=False)
         report = ReportMove(process.peer, drop.stage, "forgets", drop.why)
         return [report, self._say(process, order)]
+
+    def _may_be_given_up(self, member: Member) -> bool:
+        """Return whether a seat serves nothing, and is not all that its stage has."""
+        return member.state is not Membership.READY and self._run.has_others(
+            member.peer, member.stage
+        )
 
     def _say(self, process: Process, order: Order) -> Send:
         kind = Take if order.takes else GiveUp
