@@ -77,8 +77,9 @@ class LaunchedSwarm:
 
     @property
     def is_served(self) -> bool:
-        """Return whether each stage has a live peer."""
-        return all(self.peers(stage) for stage in range(len(self.replicas)))
+        """Return whether each stage has a live peer, or one that goes where it helps most."""
+        moves = any(peer.is_mover for peer in self.peers())
+        return moves or all(self.peers(stage) for stage in range(len(self.replicas)))
 
     def start_bootstrap(self) -> None:
         """Start the directory node, the first time and after it was killed. It joins whoever is
