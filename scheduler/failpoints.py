@@ -15,10 +15,13 @@ from swarmrt.messages import (
     Apply,
     Backward,
     Claim,
+    Drain,
     Forward,
+    GiveUp,
     Granted,
     Leaving,
     Message,
+    Offer,
     Part,
     Prepare,
     Prepared,
@@ -26,14 +29,17 @@ from swarmrt.messages import (
     Recover,
     Released,
     Standing,
+    Take,
     Update,
     Updated,
 )
 from swarmrt.scheduler.instructions import (
     Announce,
+    CloseSeat,
     Contribute,
     Instruction,
     LoadState,
+    OpenSeat,
     RaiseEpoch,
     RunBackward,
     RunWeightGradients,
@@ -57,6 +63,7 @@ _SENDS: dict[Role, dict[type[Message], str]] = {
         Updated: "update.{}_updated",
         Applied: "apply.{}_applied",
         Leaving: "leave.{}_send",
+        Offer: "move.{}_offer",
     },
     "trainer": {
         Admit: "admit.{}_send",
@@ -67,6 +74,9 @@ _SENDS: dict[Role, dict[type[Message], str]] = {
         Prepare: "prepare.{}_send",
         Update: "update.{}_send",
         Apply: "apply.{}_send",
+        Take: "move.{}_take",
+        GiveUp: "move.{}_give_up",
+        Drain: "move.{}_drain",
     },
 }
 _ACTS: dict[Role, dict[type[Instruction], str]] = {
@@ -77,6 +87,8 @@ _ACTS: dict[Role, dict[type[Instruction], str]] = {
         Contribute: "reduce.{}_contribute",
         StepOptimizer: "apply.{}_start",
         Announce: "announce.{}",
+        OpenSeat: "move.{}_open",
+        CloseSeat: "move.{}_close",
     },
     "trainer": {
         SaveCheckpoint: "checkpoint.{}_start",

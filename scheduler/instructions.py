@@ -253,6 +253,20 @@ class StartDeadline(InstructionBase, frozen=True):
     at: float
 
 
+class OpenSeat(InstructionBase, frozen=True):
+    """Open a seat at this stage, beside those that there are; the outcome is SeatOpened or
+    SeatNotOpened."""
+
+    stage: int
+
+
+class CloseSeat(InstructionBase, frozen=True):
+    """Ask the seat at this stage to leave; when it has, SeatClosed comes."""
+
+    stage: int
+    reason: str
+
+
 class SaveCheckpoint(InstructionBase, frozen=True):
     """Collect one snapshot a stage; the outcome is CheckpointSaved or CheckpointFailed."""
 
@@ -373,6 +387,15 @@ class ReportUnable(Report, frozen=True):
     reason: str
 
 
+class ReportMove(Report, frozen=True):
+    """A report for people: what becomes of a process that serves where it helps most, and why."""
+
+    peer: PeerId
+    stage: int
+    what: Literal["loads", "serves", "forgets", "stays"]
+    reason: str
+
+
 class ReportStep(Report, frozen=True):
     """A report for people and metrics: a step was committed."""
 
@@ -450,11 +473,12 @@ PeerInstruction = (
     | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce
     | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
+StewardInstruction = OpenSeat | CloseSeat | Send | StartDeadline | Stop
 TrainerInstruction = (
     Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting
     | ReportStep | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
     | ReportRecovery | ReportCheckpointFailed | ReportExpelled | ReportStall | ReportLate
-    | ReportUnlike | ReportUnable | ReportIslands | StartDeadline | Stop
+    | ReportUnlike | ReportUnable | ReportIslands | ReportMove | StartDeadline | Stop
 )  # fmt: skip
-Instruction = PeerInstruction | TrainerInstruction
+Instruction = PeerInstruction | TrainerInstruction | StewardInstruction
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = get_args(Instruction)

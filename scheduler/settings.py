@@ -87,6 +87,21 @@ class PeerSettings(Recorded, frozen=True):
         )
 
 
+class StewardSettings(Recorded, frozen=True):
+    """The settings of a process that serves where it helps most."""
+
+    me: PeerId
+    trainer: PeerId
+    num_stages: int
+    stages: tuple[int, ...]  # that it may serve
+    rooms: int  # states that it has room for at a time
+    is_pinned: bool = False  # it stays where it serves
+    begins_with: tuple[int, ...] = ()  # stages at which it has a seat from the start
+    down_bytes_per_s: float = 0.0  # that states and reduces may take; 0 where nobody says
+    listening_share: float = 0.0  # of that, for reduces of a second stage; 0 for the usual one
+    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
+
+
 class StepTold(NamedTuple):
     """A step that an earlier incarnation has committed."""
 
@@ -124,6 +139,9 @@ class TrainerSettings(Recorded, frozen=True):
     islands: int = 1  # at the most, that routes stay in
     every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
     least_microbatches: int = 1  # in a step, where those differ
+    rearrange_s: float = 60.0  # between decisions on who serves what; 0 for none at all
+    standby_share: float = 0.25  # of the peers, that hold a second state
+    weights: tuple[float, ...] = ()  # of a microbatch at each stage; all alike where not told
 
     @property
     def averages(self) -> bool:
@@ -147,6 +165,7 @@ class TrainerSettings(Recorded, frozen=True):
         fingerprint: str = "",
         told: tuple[StepTold, ...] = (),
         turns: int = 1,
+        weights: tuple[float, ...] = (),
     ) -> TrainerSettings:
         return cls(
             me=me,
@@ -178,6 +197,9 @@ class TrainerSettings(Recorded, frozen=True):
             islands=config.averaging.islands,
             every_s=config.averaging.every_s,
             least_microbatches=config.averaging.local_batch if config.averaging.every_s else 1,
+            rearrange_s=config.rebalancing.period_s if config.rebalancing.enabled else 0.0,
+            standby_share=config.rebalancing.standby_share,
+            weights=weights,
         )
 
 
@@ -186,3 +208,6 @@ def _local_from(config: RunConfig) -> int:
     own momentum makes of gradients."""
     averaging = config.averaging
     return averaging.sync_steps if averaging.is_on or averaging.is_decoupled else MANY
+
+
+AnySettings = PeerSettings | StewardSettings | TrainerSettings

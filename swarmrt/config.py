@@ -380,6 +380,22 @@ class Wiring(Section):
         return self
 
 
+class Rebalancing(Section):
+    """The moves of peers that are started with `serve --stage auto`: who serves what, and who holds
+    a second stage's state for when a replica is lost."""
+
+    enabled: bool = Field(True, description="false leaves every peer where its owner has put it")
+    standby_share: float = Field(
+        0.25, ge=0, le=1, description="share of the peers that hold a second stage's state"
+    )
+    period_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="seconds between decisions while nobody comes, goes or has loaded a state",
+    )
+
+
 class Checkpoint(Section):
     every_steps: int = Field(50, ge=0, description="0 writes only the one after the last step")
     keep: Positive = Field(2, description="newest checkpoints kept")
@@ -399,6 +415,7 @@ class RunConfig(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
     links: Links = Field(default_factory=Links)  # type: ignore[arg-type]
     wiring: Wiring = Field(default_factory=Wiring)  # type: ignore[arg-type]
+    rebalancing: Rebalancing = Field(default_factory=Rebalancing)  # type: ignore[arg-type]
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)  # type: ignore[arg-type]
 
     @model_validator(mode="after")

@@ -77,7 +77,9 @@ def test_what_decides_nothing_is_not() -> None:
 def test_every_section_is_known_to_decide_or_not() -> None:
     """A new one must be thought of."""
     decides = {name.partition(".")[0] for name in deciding(run())}
-    assert decides | {"links", "wiring", "evaluation", "checkpoint"} == set(RunConfig.model_fields)
+    assert decides | {"links", "wiring", "rebalancing", "evaluation", "checkpoint"} == set(
+        RunConfig.model_fields
+    )
 
 
 def test_what_differs_is_said_in_words(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ class SeatCore:
                 return self.recovery.recover(message)
             case Standing() if message.epoch == seat.epoch:
                 return self.neighbours.standing(message, now)
-            case Drain(epoch, back) if epoch == seat.epoch and self.leaving.is_wanted:
+            case Drain(epoch, back) if epoch == seat.epoch and self.leaving.may_be_told:
                 return self.leaving.drain(not back)
             case LeftOut(epoch, term) if (epoch, term) == (seat.epoch, seat.term):
                 return self.joining.left_out(message)

@@ -48,6 +48,7 @@ from swarmrt.scheduler.trainer.course.ending import EndOfRun
 from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.course.settling import Settling
 from swarmrt.scheduler.trainer.hearing import Hearing
+from swarmrt.scheduler.trainer.membership.arranging.arranging import Arranging
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
@@ -80,6 +81,8 @@ class TrainerCore:
         self.letting_in = LettingIn(run, admitting, Rollback(run, admitting))
         self.beacons = Beacons(run, admitting, self.letting_in, self.fencing, self.departures)
         self.islands = Islands(run)
+        draining = Draining(run, admitting, self.fencing)
+        self.arranging = Arranging(run, draining, self.fencing)
         self.settling = Settling(run, self.letting_in)
         self.ending = EndOfRun(run, self.working, self.closing)
         self.hearing = Hearing(
@@ -87,9 +90,10 @@ class TrainerCore:
             working=self.working,
             closing=self.closing,
             departures=self.departures,
-            draining=Draining(run, self.fencing),
+            draining=draining,
             letting_in=self.letting_in,
             beacons=self.beacons,
+            arranging=self.arranging,
         )
 
     # ------------------------------------------------------------------ the door
@@ -172,7 +176,7 @@ class TrainerCore:
             case SendFailed(to, Hail() | Admit()):
                 return self.fencing.lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
-                return self.departures.gone(peer, reason, now)
+                return self.departures.gone(peer, reason, now) + self.arranging.lost(peer, now)
             case Moved():
                 self.run.own_link.moved(event, self.run.saving.under_way, now)
             case CheckpointSaved(version):
@@ -202,6 +206,8 @@ class TrainerCore:
                 return self._report_waiting(now)
             case "health":
                 return self.watching.look_after_members(now) + self.departures.look(now)
+            case "arrange":
+                return self.arranging.look(now)
             case "settle":
                 return self.settling.settle(now)
             case "save":

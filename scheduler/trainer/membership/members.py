@@ -52,6 +52,9 @@ class Member:
     has_agreed: bool = False  # its weights were those of the others, after an update
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit
+    is_arranged: bool = False  # of a process that serves where it helps most
+    is_wanted: bool = False  # and this is where
+    yields: bool = False  # it drains, and stands by afterwards
     suspect: bool = False  # gets nothing new until it is heard again
     wished: int = NO_ISLAND  # the island that it asked for at its newest admission
     home: int = NO_ISLAND  # the island that it belongs to, once it has one
@@ -70,7 +73,7 @@ class Member:
     @property
     def is_spare(self) -> bool:
         """Return whether it is to take work only when a replica of its stage is lost."""
-        is_one = self.beacon is not None and self.beacon.spare
+        is_one = self.beacon is not None and self.beacon.spare and not self.is_wanted
         return is_one and self.state is not Membership.READY
 
     @property

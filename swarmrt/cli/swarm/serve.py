@@ -20,8 +20,15 @@ from swarmrt.ids import NO_ISLAND
 
 def serve(
     line_text: str | None = JOIN_LINE,
-    stage: list[int] = typer.Option(
-        ..., "--stage", metavar="N", help="The stage to serve, from 0; may be given several times."
+    stage: list[str] = typer.Option(
+        ...,
+        "--stage",
+        metavar="N|N,N|auto",
+        help="The stage to serve, from 0; may be given several times. Or 1,2: one of these, where "
+        "it helps most; auto: one of all.",
+    ),
+    pin: bool = typer.Option(
+        False, "--pin", help="With --stage auto: stay where it helps most as it comes."
     ),
     spare: bool = typer.Option(
         False,
@@ -84,6 +91,7 @@ def serve(
     from contextlib import ExitStack
 
     from swarmrt.cli.options.saying import say
+    from swarmrt.cli.options.stages import parse_stages
     from swarmrt.cli.process.running import run
     from swarmrt.lab.bench.emulation import EmulatedStage, parse_speed
     from swarmrt.model.builders import check_names, look_in
@@ -95,6 +103,7 @@ def serve(
     from swarmrt.runtime.peer.serve_options import ServeOptions
     from swarmrt.runtime.peer.serving import serve as serve_peer
 
+    stages, moves = parse_stages(stage, pinned=pin, spare=spare)
     check_device(device)
     check_names(allow_model)
     look_in(model_path)
@@ -108,7 +117,8 @@ def serve(
         line = line.with_addresses(join)
         options = ServeOptions(
             line=line,
-            stages=tuple(dict.fromkeys(stage)),
+            stages=stages,
+            moves=moves,
             is_spare=spare,
             island=NO_ISLAND if island is None else island,
             kept=kept,

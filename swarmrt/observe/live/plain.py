@@ -16,6 +16,7 @@ from swarmrt.scheduler.instructions import (
     ReportHandOver,
     ReportIslands,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -70,6 +71,8 @@ class PlainView:
                 self._step(report)
             case ReportEvaluation(version, loss):
                 self._say(f"step {version:>5}  held-out loss {loss:.4f}")
+            case ReportMove():
+                self._say(move_text(report))
             case _ if text := trouble_text(report):
                 self._say(text)
 
@@ -103,6 +106,17 @@ class PlainView:
         if news != self._waited_for or now - self._said_at >= SAY_S:
             self._waited_for, self._said_at = news, now
             self._say(waiting_text(report))
+
+
+def move_text(report: ReportMove) -> str:
+    """Return what becomes of a process that serves where it helps most."""
+    what = {
+        "loads": f"loads the state of stage {report.stage}",
+        "serves": f"is to serve stage {report.stage}",
+        "forgets": f"gives the state of stage {report.stage} up",
+        "stays": f"stays as it is, without stage {report.stage}",
+    }[report.what]
+    return f"{report.peer} {what}: {printable(report.reason, MAX_WHY)}"
 
 
 def local_text(local: tuple[LocalWork, ...]) -> str:

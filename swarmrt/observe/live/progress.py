@@ -21,6 +21,7 @@ from swarmrt.scheduler.instructions import (
     ReportExpelled,
     ReportIslands,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -106,6 +107,8 @@ class Progress:
                 self._write(version=self.version, unable=peer, stage=stage, reason=reason)
             case ReportIslands(number, moved):
                 self._write(version=self.version, islands=number, moved=dict(moved))
+            case ReportMove(peer, stage, what, reason):
+                self._write(version=self.version, move=what, peer=peer, stage=stage, reason=reason)
             case ReportUnlike(stage, peer):
                 self._write(version=self.version, unlike=peer, stage=stage)
             case ReportLate(version, seconds, awaited):

@@ -283,5 +283,6 @@ def _log_of(seat: int, options: ServeOptions) -> Path | None:
     """Return where the log of a seat's core is written: several seats have a folder each."""
     if options.log_dir is None:
         return None
-    folder = options.log_dir if len(options.stages) == 1 else options.log_dir / f"stage-{seat}"
+    is_alone = len(options.stages) == 1 and options.moves is None
+    folder = options.log_dir if is_alone else options.log_dir / f"stage-{seat}"
     return folder / "events.jsonl"

@@ -201,7 +201,9 @@ class Trainer(Shell):
             case Ending(reason):
                 self.fetches.donor_lost(sender, f"has ended: {reason}")
                 super().receive(sender, message, tensors)
-            case Beacon(stage=stage) | Unable(stage=stage) if stage != stage_of(sender):
+            case Beacon(stage=stage) if stage != stage_of(sender):
+                log.debug("%s beacons for stage %d", sender, stage)
+            case Unable(stage=stage) if stage_of(sender) not in (stage, NO_SEAT):
                 log.debug("%s speaks for stage %d", sender, stage)
             case _:
                 super().receive(sender, message, tensors)

@@ -17,11 +17,12 @@ from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.peer.jobs import Thread
+from swarmrt.sim.peer.steward import Mover
 from swarmrt.sim.swarm.liveness import Liveness
 from swarmrt.sim.swarm.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
-HOLDS_NOBODY_UP = ("join", "join spare", "disk", "datagrams")
+HOLDS_NOBODY_UP = ("join", "join spare", "join mover", "disk", "datagrams")
 CALM = Weather()
 LONG_S, SHORT_S = (0.05, 0.4), (0.001, 0.008)  # of a forward: short ones are handed over ahead
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
@@ -73,6 +74,9 @@ class Scenario:
     islands: int = 1  # at the most, that routes stay in
     has_momenta: bool = False  # each replica one of its own, and no steps of its own
     every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
+    movers: tuple[Mover, ...] = ()
+    standby_share: float = 0.25
+    rearrange_s: float = 60.0
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -101,6 +105,9 @@ class Scenario:
             sizes.append("each replica has a momentum of its own")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
+        if self.movers:
+            again = f"standby {self.standby_share}, arranged again each {self.rearrange_s} s"
+            sizes.append(f"movers for {'; '.join(map(str, self.movers))}; {again}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
 
     @property
@@ -224,6 +231,11 @@ def play(scenario: Scenario) -> Outcome:
         spares=scenario.spares,
         averaging=scenario.averaging,
         island_of=scenario.island_of,
+        movers=scenario.movers,
+        rebalancing={
+            "standby_share": scenario.standby_share,
+            "period_s": scenario.rearrange_s,
+        },
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
@@ -241,6 +253,7 @@ def play(scenario: Scenario) -> Outcome:
     covered["steps"] += len(world.disk.steps)
     covered["unlike"] += len(world.disk.unlike)
     covered["islands anew"] += len(world.disk.islands)
+    covered.update(f"move {move.what}" for move in world.disk.moves)
     covered["spares let in"] += len(world.spares_let_in())
     return Outcome(covered)
 
@@ -273,6 +286,10 @@ def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
             world.network.break_for(victim, _other_end(world, fault, victim))
         case "join" | "join spare":
             world.spawn(fault.stage, link=fault.link, is_spare=fault.kind == "join spare")
+        case "join mover":
+            world.spawn_mover()
+        case "pace" if victim is not None:
+            world.change_pace(victim, 4.0 if fault.other % 2 else 0.25)
         case "hang" if victim is not None:
             world.hang(victim, fault.thread, fault.seconds)
         case "disk":

@@ -23,6 +23,7 @@ from swarmrt.scheduler.instructions import (
     ReportHandOver,
     ReportIslands,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -66,6 +67,7 @@ class Disk:
     unlike_stages: tuple[int, ...] = ()
     unlike: list[PeerId] = field(default_factory=list)
     islands: list[ReportIslands] = field(default_factory=list)
+    moves: list[ReportMove] = field(default_factory=list)
 
     def told(self, microbatches: int) -> tuple[StepTold, ...]:
         """Return the steps that are told of, with the time that so many microbatches take."""
@@ -147,6 +149,8 @@ class SimulatedTrainer:
                 self.disk.epoch = self._epoch = epoch
             case KeepUnlike(stages):
                 self.disk.unlike_stages = stages
+            case ReportMove():
+                self.disk.moves.append(instruction)
             case ReportUnlike(_, peer):
                 self.disk.unlike.append(peer)
             case ReportStep():

@@ -27,7 +27,7 @@ class Admitting:
         run = self._run
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
         member.reached, member.suspect = run.version, False
-        member.leaving = member.draining = False
+        member.leaving = member.draining = member.yields = False
         member.named_weights, member.agreed = (-1, ""), None
         member.most_served = max(member.most_served, len(run.members.ready(member.stage)))
         member.doubted_at, member.admitted_at, member.came_on_at = None, now, now
