@@ -272,8 +272,9 @@ class Averaging(Section):
     def _islands_are_averaged(self) -> Self:
         if self.islands > 1 and not self.is_on:
             raise ValueError(
-                f'averaging.islands {self.islands} needs an averaging.strategy that is not "sync": '
-                "there every gradient goes to all replicas of its stage, wherever its route was"
+                f"averaging.islands {self.islands} is for replicas that make steps of their own: "
+                f"with averaging.strategy {self.strategy!r} those of a stage make every step "
+                "together, whatever way its microbatches went"
             )
         return self
 

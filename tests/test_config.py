@@ -122,8 +122,9 @@ MISTAKES = {
     ),
     "islands that commit together": (
         "[averaging]\nislands = 2",
-        'averaging.islands 2 needs an averaging.strategy that is not "sync"',
+        "averaging.islands 2 is for replicas that make steps of their own",
     ),
+    "islands of demo": ("[averaging]\nstrategy = 'demo'\nislands = 2", "strategy 'demo'"),
     "no island": ("[averaging]\nstrategy = 'diloco'\nislands = 0", "averaging.islands"),
     "demo with moments": ("[averaging]\nstrategy = 'demo'", 'needs optimizer.kind = "sgd"'),
     "demo that clips": (

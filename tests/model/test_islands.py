@@ -84,15 +84,14 @@ def test_one_island_with_a_replica_of_each_stage_is_a_synchronous_run(
     assert all(map(near, apart, together))
 
 
-@pytest.mark.parametrize("optimizer", [SGD, STEADY], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("outer_lr", [1.0, 0.7])
-def test_round_makes_the_outer_step_of_diloco_on_synchronous_runs(
-    optimizer: dict[str, Any], outer_lr: float
-) -> None:
+def test_round_makes_the_outer_step_of_diloco_on_synchronous_runs(outer_lr: float) -> None:
+    """With SGD: steps of an optimizer that divides by the root of the mean square go further where
+    there are several replicas."""
     outer = {"outer_lr": outer_lr, "outer_momentum": 0.0}
-    found = train("diloco", optimizer, islands=3, rounds=1, **outer)
-    begun = synchronous(optimizer, first=0, steps=0)
-    alone = [synchronous(optimizer, first=i * SHARE, steps=OWN_STEPS) for i in range(3)]
+    found = train("diloco", SGD, islands=3, rounds=1, **outer)
+    begun = synchronous(SGD, first=0, steps=0)
+    alone = [synchronous(SGD, first=i * SHARE, steps=OWN_STEPS) for i in range(3)]
     for stage, start in enumerate(begun):
         moved = torch.stack([weights[stage] - start for weights in alone]).mean(dim=0)
         assert near(found[stage], start + outer_lr * moved)
