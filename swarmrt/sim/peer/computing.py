@@ -176,8 +176,9 @@ class Computing:
     def _add(self, mb: MicrobatchId, halves: int) -> None:
         accumulated = self.accumulated[mb.step]
         accumulated[f"{mb} {self._settings.me}"] += halves
-        self.local.added(mb.step, accumulated)
-        self.local.check(self._state.history, self.accumulated)
+        if self.local.is_local(mb.step):
+            self.local.added(mb.step, accumulated)
+            self.local.check(self._state.history, self.accumulated)
 
     def _check_weights(self, mb: MicrobatchId) -> None:
         """Check that the version that it runs on is here: the newest, or with staleness the one

@@ -28,7 +28,7 @@ class LocalSteps:
     def added(self, step: int, accumulated: Gradient) -> None:
         """Make a step of what is accumulated and not in one yet, once that is enough."""
         left = accumulated - self._moved[step]
-        if self.is_local(step) and left.total() >= 2 * self._local_batch:
+        if left.total() >= 2 * self._local_batch:
             self._move(step, accumulated)
 
     def contribute(self, step: int, accumulated: Gradient) -> None:
