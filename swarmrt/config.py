@@ -272,8 +272,9 @@ class Averaging(Section):
     def _islands_are_averaged(self) -> Self:
         if self.islands > 1 and not self.is_on:
             raise ValueError(
-                f'averaging.islands {self.islands} needs an averaging.strategy that is not "sync": '
-                "there every gradient goes to all replicas of its stage, wherever its route was"
+                f"averaging.islands {self.islands} needs an averaging.strategy that is not "
+                f'"{self.strategy}": there all replicas of a stage commit together, wherever the '
+                "routes of microbatches were"
             )
         return self
 
