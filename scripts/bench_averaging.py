@@ -48,6 +48,7 @@ SEQUENCES = 2  # in a microbatch
 MICROBATCHES = 4  # in a synchronous step
 HELD_OUT = 64  # microbatches of an evaluation
 WARMUP = 20  # synchronous steps
+PLAIN = 0.5**0.5  # takes back what own steps go further with four replicas
 TOLD = ("drift", "late_fraction", "steps")  # of what replicas did by themselves
 
 
@@ -75,8 +76,10 @@ def _rows() -> dict[str, Row]:
         for every in (1, 5, 20):
             rows[f"r{replicas}-m{every}"] = Row(replicas, every)
         rows[f"r{replicas}-never"] = Row(replicas, 20, "lofi")
-    base, rare = rows["r4-m5"], rows["r4-m20"]
+    base = replace(rows["r4-m5"], rate=PLAIN)
+    rare = replace(base, every=20)
     rows |= {
+        **{f"r4-m{every}-plain": replace(base, every=every) for every in (1, 5, 10, 20, 50)},
         "r4-m5-int8": replace(base, precision="int8"),
         "r4-m5-islands": replace(base, islands=True),
         "r4-m5-late1": replace(base, late=1),
@@ -93,9 +96,9 @@ def _rows() -> dict[str, Row]:
         "r4-m50": Row(4, 50),
         "r2-m50": Row(2, 50),
         "r4-m10": Row(4, 10),
-        "r4-m5-x2": replace(base, rate=2.0),
-        "r4-m1-x2": replace(base, every=1, rate=2.0),
-        "r4-m20-x2": replace(rare, rate=2.0),
+        "r4-m5-x2": replace(base, rate=2 * PLAIN),
+        "r4-m1-x2": replace(base, every=1, rate=2 * PLAIN),
+        "r4-m20-x2": replace(rare, rate=2 * PLAIN),
         "r2-m1-x1.4": Row(2, 1, rate=1.4),
         "r2-m5-x1.4": Row(2, 5, rate=1.4),
         "r2-m20-x1.4": Row(2, 20, rate=1.4),

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from swarmrt.ids import MicrobatchId
 from swarmrt.scheduler.peer.work.task import KINDS, Kind, Status, Task
 
-Entry = tuple[int, bool, int, int, Task]
+Entry = tuple[int, bool, int, int, int, Task]
 MOST_AHEAD = 8  # computations that are handed over before the running one ends
 
 
@@ -33,8 +33,10 @@ class ComputeQueue:
         self._num_open[kind] += 1
         self._added += 1
         microbatch = task.microbatch
-        # by the weights that it needs, then evaluations, which hold up a commit, then by index
-        entry = (task.runs_on, not microbatch.held_out, microbatch.index, self._added, task)
+        # by the weights that it needs, then evaluations, which hold up a commit, then by step: two
+        # may run on the same weights
+        place = (microbatch.commits_in, microbatch.index, self._added)
+        entry = (task.runs_on, not microbatch.held_out, *place, task)
         heapq.heappush(self._queues[kind], entry)
 
     def drop(self, task: Task) -> None:
