@@ -1,6 +1,7 @@
 """The fidelities of a simulation: how much of a swarm is really played.
 
 `fluid`: rates between one change and the next. `flow`: each microbatch, wired as in real swarms.
+`full`: every message, through the production cores.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from swarmrt.sim.fluid.policies.named import ORACLES, make_policy
 from swarmrt.sim.fluid.result import Result
 from swarmrt.sim.fluid.scene import Scene
 from swarmrt.sim.fluid.simulate import simulate as fluid
+from swarmrt.sim.fluid.world import World as Fluid
+from swarmrt.sim.full.world import World as Full
 
-FIDELITIES = ("fluid", "flow")
+WORLDS: dict[str, type[Fluid]] = {"fluid": Fluid, "flow": Flow, "full": Full}
+FIDELITIES = tuple(WORLDS)
 
 
 def check_fidelity(name: str) -> None:
@@ -37,5 +41,5 @@ def simulate(
     if fidelity == "fluid" or policy in ORACLES:  # an oracle has no traffic
         return fluid(scene, policy, seed, with_timeline=with_timeline)
     result = Result(policy, seed, len(scene.stages))
-    world = Flow(scene, make_policy(policy, seed), result, with_timeline=with_timeline)
-    return world.run()
+    make = WORLDS[fidelity]
+    return make(scene, make_policy(policy, seed), result, with_timeline=with_timeline).run()

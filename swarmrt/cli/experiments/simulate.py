@@ -58,7 +58,8 @@ def simulate(
         None, min=0, max=1, help="With --trace: of a microbatch's duration; default 0."
     ),
     fidelity: str = typer.Option(
-        "fluid", help="How much is played: fluid (rates) or flow (each microbatch)."
+        "fluid",
+        help="How much is played: fluid (rates), flow (each microbatch) or full (each message).",
     ),
     policy: list[str] = typer.Option(
         ["swarmrt"], help="A policy, or several: each --policy P is simulated."

@@ -24,6 +24,12 @@ class Clock:
     def at(self, time: float, act: Callable[[], None]) -> None:
         self.after(time - self.now, act)
 
+    def go_on(self, until: float) -> None:
+        """Do all that is to be done until then."""
+        while self._heap and self._heap[0][0] <= until:
+            self.step()
+        self.now = max(self.now, until)
+
     def step(self) -> bool:
         """Do the next thing; False when nothing is left to do.
 

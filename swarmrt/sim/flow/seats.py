@@ -8,28 +8,24 @@ from swarmrt.ids import SeatId
 from swarmrt.scheduler.peer.work.pace import BACKWARD_COST
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
+FORWARD, BACKWARD, GRADIENT, WEIGHTS = range(4)
+"""The kinds of computations. A backward that somebody before waits for is a gradient first, and the
+weights' gradients later."""
+
 
 class Microbatch:
     """A microbatch on its way. What it was given to at each stage is in `route`, by whom in
     `givers`."""
 
     __slots__ = (
-        "givers",
-        "gradient",
-        "is_claimed",
-        "is_void",
-        "length",
-        "number",
-        "only",
-        "pushed_at",
-        "ready",
-        "route",
-        "step",
-    )
+        "alone", "givers", "gradient", "is_claimed", "is_void", "left", "length", "number",
+        "pushed_at", "ready", "route", "step",
+    )  # fmt: skip
 
-    def __init__(self, number: int, step: int, stages: int, length: float, only: bool) -> None:
+    def __init__(self, number: int, step: int, stages: int, length: float) -> None:
         self.number, self.step, self.length = number, step, length
-        self.only = only  # one stage computes it again, for what was lost there
+        self.left = stages  # that have not accumulated it
+        self.alone = 0  # bits: stages that compute it once more, of which no other one needs it
         self.route: list[Seat | None] = [None] * stages
         self.givers: list[Seat | None] = [None] * stages
         self.pushed_at = [0.0] * stages
@@ -40,21 +36,24 @@ class Microbatch:
 
 
 class Device:
-    """A peer's device: it computes one thing at a time, backward first."""
+    """A peer's device: it computes one thing at a time: gradients that others wait for first, then
+    forwards; weights' gradients when there is nothing else, or they are due."""
 
     __slots__ = (
-        "backwards", "busy_s", "count", "forwards", "is_alive", "is_backward", "is_busy", "name",
-        "rate", "running", "seats", "seconds", "work",
+        "backwards", "busy_s", "count", "forwards", "is_alive", "is_busy", "kind", "name", "rate",
+        "running", "seats", "seconds", "weights", "work",
     )  # fmt: skip
 
     def __init__(self, name: str, rate: float) -> None:
         self.name, self.rate = name, rate
         self.seats: dict[int, Seat] = {}
         self.is_alive, self.is_busy = True, False
-        self.forwards: deque[tuple[Seat, Microbatch]] = deque()
-        self.backwards: deque[tuple[Seat, Microbatch]] = deque()
-        self.running: tuple[Seat, Microbatch] | None = None
-        self.is_backward, self.seconds = False, 0.0  # of what runs
+        self.forwards: list[Task] = []  # heaps
+        self.backwards: list[Task] = []
+        self.weights: list[Task] = []
+        self.running: Task | None = None
+        self.kind: int = FORWARD  # of what runs
+        self.seconds = 0.0
         self.count, self.work, self.busy_s = 0, 0.0, 0.0  # since they were last taken
 
     def measured(self) -> tuple[int, float, float]:
@@ -99,3 +98,6 @@ class Seat:
         """Return how many it could compute at once, with what it computes now."""
         device = self.device
         return len(device.forwards) + len(device.backwards) + device.is_busy
+
+
+Task = tuple[int, int, int, Seat, Microbatch]  # step and microbatch: the oldest first; an order

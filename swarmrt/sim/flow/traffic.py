@@ -1,9 +1,10 @@
 """Microbatches among replicas that production wiring chooses: the loop of events.
 
-A microbatch goes forward through all stages, and backward the same way. A device computes one thing
-at a time, backward first. What was given to somebody who dies is given anew, as soon as that is
-noticed: a stage's forward is computed once more, and what the dead had accumulated of an open step
-is computed again there, forward and backward. What others have computed stays.
+A microbatch goes forward through all stages, and backward the same way; the weights' gradients may
+come later than the gradient that goes on, as in a peer's queue. What was given to somebody who dies
+is given anew, as soon as that is noticed: a stage's forward is computed once more, and what the
+dead had accumulated of an open step is computed again there, forward and backward. What others have
+computed stays.
 """
 
 from __future__ import annotations
@@ -19,13 +20,25 @@ from swarmrt.scheduler.timing.times import REWIRE_S
 from swarmrt.scheduler.trainer.work.window import Window
 from swarmrt.scheduler.wiring.policy import BUILT_IN
 from swarmrt.sim.flow.rosters import Rosters
-from swarmrt.sim.flow.seats import Device, Microbatch, Seat
+from swarmrt.sim.flow.seats import (
+    BACKWARD,
+    FORWARD,
+    GRADIENT,
+    WEIGHTS,
+    Device,
+    Microbatch,
+    Seat,
+    Task,
+)
 from swarmrt.sim.flow.steps import Steps
 
-FORWARD_SHARE = 1 / 3  # of a service
-BACKWARD_SHARE = 1 - FORWARD_SHARE
+SHARES = (1 / 3, 2 / 3, 1 / 3, 1 / 3)  # of a service: forward, backward, gradient, weights
 BEACON_S = 1.0  # between two looks of the trainer at what waits where
 SHORTEST = 0.1  # of the mean, that noise or a length leaves
+
+
+Opening = tuple[Device, int, float, float]
+"""A device, a stage, how long a microbatch takes there, and how long it says that it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +78,21 @@ class Traffic:
         self._flying: dict[Microbatch, None] = {}
         self._in_flight = 0
         self._is_stopped = False
+        self._joining: list[Opening] = []
         self._does_arrive, self._is_done = self._arrives, self._done
         self._at(0.0, self._beacons, None, None)
 
     # ------------------------------------------------------------------ who is there
 
-    def opens(self, seats: Sequence[tuple[Device, int, float, float]]) -> None:
-        """Let devices serve stages from now on: how long a microbatch takes, and what they say."""
+    def joins(self, opening: Opening) -> None:
+        """Let a newcomer serve from the next commit on, or at once where nobody else does."""
+        if self.steps.microbatches and self.rosters.open[opening[1]]:
+            self._joining.append(opening)
+        else:
+            self.opens([opening])
+
+    def opens(self, seats: Sequence[Opening]) -> None:
+        """Let devices serve stages from now on."""
         opened = []
         for device, stage, service_s, says_s in seats:
             seat = self.rosters.seat(device, stage, service_s)
@@ -83,15 +104,19 @@ class Traffic:
 
     def closes(self, device: Device, stage: int) -> None:
         """Let a device have nothing more of a stage. It ends what it has of it."""
-        seat = device.seats[stage]
+        seat = device.seats.get(stage)
+        if seat is None:  # it has not been let in yet
+            self._joining = [one for one in self._joining if one[:2] != (device, stage)]
+            return
         self.window.remove(seat.name)
         self.rosters.closes(seat)
 
     def dies(self, device: Device) -> None:
         """Let a device do nothing more. Nobody knows yet."""
         device.is_alive = False
-        device.forwards.clear()
-        device.backwards.clear()
+        self._joining = [one for one in self._joining if one[0] is not device]
+        for queue in (device.forwards, device.backwards, device.weights):
+            queue.clear()
 
     def misses(self, device: Device) -> None:
         """Let everybody know of a device's end: what it had is given to others."""
@@ -160,13 +185,13 @@ class Traffic:
             length = 1.0
             if settings.length_spread:
                 length = max(SHORTEST, self._rng.gauss(1.0, settings.length_spread))
-            microbatch = self._new(steps.send(), length, only=False)
+            microbatch = self._new(steps.send(), length)
             self._in_flight += 1
             self._push(self._trainer, microbatch, 0)
 
-    def _new(self, step: int, length: float, *, only: bool) -> Microbatch:
+    def _new(self, step: int, length: float) -> Microbatch:
         self._numbers += 1
-        microbatch = Microbatch(self._numbers, step, self.settings.stages, length, only)
+        microbatch = Microbatch(self._numbers, step, self.settings.stages, length)
         self._flying[microbatch] = None
         return microbatch
 
@@ -227,26 +252,42 @@ class Traffic:
         held[microbatch] = None
         if holds:
             taker.most_held = max(taker.most_held, len(held))
-        device.forwards.append((taker, microbatch))
-        if not device.is_busy:
-            self._compute(device)
+        self._queue(device.forwards, taker, microbatch)
+
+    def _queue(self, queue: list[Task], seat: Seat, microbatch: Microbatch) -> None:
+        self._order += 1
+        task = microbatch.step, microbatch.number, self._order, seat, microbatch
+        heapq.heappush(queue, task)
+        if not seat.device.is_busy:
+            self._compute(seat.device)
 
     def _compute(self, device: Device) -> None:
-        while device.backwards or device.forwards:
-            is_backward = bool(device.backwards)
-            queue = device.backwards if is_backward else device.forwards
-            seat, microbatch = device.running = queue.popleft()
-            if microbatch.is_void:
-                continue
-            share = BACKWARD_SHARE if is_backward else FORWARD_SHARE
-            seconds = seat.service_s * share * microbatch.length
-            if self.settings.noise:
-                seconds *= self._noise()
-            device.is_busy, device.is_backward, device.seconds = True, is_backward, seconds
-            self._order += 1
-            event = self.now + seconds, self._order, self._is_done, device, None
-            heapq.heappush(self._heap, event)
-            return
+        """Begin the next computation, if there is any."""
+        left = device.weights
+        kind: int
+        while True:
+            queue = device.backwards or device.forwards or left
+            if not queue:
+                return
+            if left and queue is not left:
+                is_due = left[0][0] < queue[0][0]
+                if is_due or len(left) > left[0][3].stage:  # as many as a seat may leave
+                    queue = left
+            task = device.running = heapq.heappop(queue)
+            _, _, _, seat, microbatch = task
+            if not microbatch.is_void:
+                break
+        kind, stage = FORWARD, seat.stage
+        if queue is left:
+            kind = WEIGHTS
+        elif queue is device.backwards:
+            kind = GRADIENT if stage and not microbatch.alone >> stage & 1 else BACKWARD
+        seconds = seat.service_s * SHARES[kind] * microbatch.length
+        if self.settings.noise:
+            seconds *= self._noise()
+        device.is_busy, device.kind, device.seconds = True, kind, seconds
+        self._order += 1
+        heapq.heappush(self._heap, (self.now + seconds, self._order, self._is_done, device, None))
 
     def _noise(self) -> float:
         noise = self.settings.noise
@@ -258,60 +299,69 @@ class Traffic:
         if not device.is_alive:
             return
         assert device.running is not None, "it was busy"
-        (seat, microbatch), seconds = device.running, device.seconds
+        _, _, _, seat, microbatch = device.running
+        seconds, kind = device.seconds, device.kind
         device.is_busy = False
         device.busy_s += seconds
-        share = microbatch.length * (BACKWARD_SHARE if device.is_backward else FORWARD_SHARE)
+        share = microbatch.length * SHARES[kind]
         self.computed[seat.stage] += share
         device.work += share * seat.service_s * device.rate
-        if device.is_backward:
-            device.count += 1
-            seat.backward_s = seconds
-            if not microbatch.is_void:
-                self._backward_done(seat, microbatch)
-        else:
+        if kind == FORWARD:
             seat.forward_s = seconds
-            if not microbatch.is_void:
+        elif kind != WEIGHTS:
+            seat.backward_s = 2 * seconds if kind == GRADIENT else seconds
+        if not microbatch.is_void:
+            if kind == FORWARD:
                 self._forward_done(seat, microbatch)
+            else:
+                self._backward_done(seat, microbatch, kind)
         if not device.is_busy:
             self._compute(device)
 
     def _forward_done(self, seat: Seat, microbatch: Microbatch) -> None:
         stage = seat.stage
         microbatch.ready |= 1 << stage
-        if microbatch.only:
-            seat.device.backwards.append((seat, microbatch))
-            return
-        if stage == self._last:
-            seat.device.backwards.append((seat, microbatch))
+        backwards = seat.device.backwards
+        if microbatch.alone >> stage & 1:
+            self._queue(backwards, seat, microbatch)
+        elif stage == self._last:
+            self._queue(backwards, seat, microbatch)
             if not microbatch.is_claimed:
                 microbatch.is_claimed = True
                 first = microbatch.route[0]
                 if first is not None:
                     came_back = self._trainer.wiring.estimates.came_back
                     came_back(first.name, microbatch.pushed_at[0], self.now)
-            return
-        if microbatch.gradient == stage:  # which has waited for what is computed again
-            seat.device.backwards.append((seat, microbatch))
+        elif microbatch.gradient == stage:  # which has waited for what is computed again
+            self._queue(backwards, seat, microbatch)
         elif microbatch.route[stage + 1] is None:
             self._push(seat, microbatch, stage + 1)
 
-    def _backward_done(self, seat: Seat, microbatch: Microbatch) -> None:
+    def _backward_done(self, seat: Seat, microbatch: Microbatch, kind: int) -> None:
         stage = seat.stage
-        del seat.held[microbatch]
-        microbatch.gradient = -1
-        if self.steps.microbatches:
-            self._accumulated(seat, microbatch.step)
-        if not seat.is_open and not seat.held:
-            self.rosters.is_through(seat)
-        if stage and not microbatch.only:
+        if kind == GRADIENT:
+            microbatch.gradient = -1
+            microbatch.alone |= 1 << stage  # from now on nobody else needs it of this stage
             self._order += 1
             when = self.now + self.settings.latency_s
             event = when, self._order, self._comes_back, microbatch, stage - 1
             heapq.heappush(self._heap, event)
+            self._queue(seat.device.weights, seat, microbatch)
             return
+        del seat.held[microbatch]
+        seat.device.count += 1
+        if self.steps.microbatches:
+            self._accumulated(seat, microbatch.step)
+        if not seat.is_open and not seat.held:
+            self.rosters.is_through(seat)
+        microbatch.left -= 1
+        if not microbatch.left:
+            self._lands(microbatch)
+
+    def _lands(self, microbatch: Microbatch) -> None:
+        """Take note that all stages have accumulated it."""
         del self._flying[microbatch]
-        if not microbatch.only:
+        if microbatch.is_claimed:
             self.landed += microbatch.length
             if self.settings.holds:
                 self._trainer.wiring.over(microbatch.number)
@@ -325,7 +375,6 @@ class Traffic:
         if microbatch.is_void:
             return
         taker = microbatch.route[stage + 1]
-        microbatch.route[stage + 1] = None
         microbatch.gradient = stage
         giver = microbatch.route[stage]
         if giver is None or not giver.device.is_alive:
@@ -336,9 +385,7 @@ class Traffic:
             if self.settings.holds:
                 giver.wiring.over(microbatch.number)
         if microbatch.ready >> stage & 1:
-            giver.device.backwards.append((giver, microbatch))
-            if not giver.device.is_busy:
-                self._compute(giver.device)
+            self._queue(giver.device.backwards, giver, microbatch)
 
     # ------------------------------------------------------------------ what was lost
 
@@ -347,7 +394,7 @@ class Traffic:
         is done as soon as that one has it again."""
         microbatch.ready &= ~(1 << stage)
         microbatch.route[stage] = None
-        if microbatch.only:
+        if microbatch.alone >> stage & 1:
             self._again(microbatch, stage)
             return
         giver = microbatch.route[stage - 1] if stage else self._trainer
@@ -362,7 +409,9 @@ class Traffic:
                 continue
             self.steps.lost(step, count)
             for _ in range(count):
-                self._again(self._new(step, 1.0, only=True), lost.stage)
+                microbatch = self._new(step, 1.0)
+                microbatch.alone, microbatch.left = 1 << lost.stage, 1
+                self._again(microbatch, lost.stage)
         lost.done.clear()
 
     def _again(self, microbatch: Microbatch, stage: int) -> None:
@@ -375,9 +424,7 @@ class Traffic:
         microbatch.route[stage] = taker
         taker.held[microbatch] = None
         if taker.device.is_alive:
-            taker.device.forwards.append((taker, microbatch))
-            if not taker.device.is_busy:
-                self._compute(taker.device)
+            self._queue(taker.device.forwards, taker, microbatch)
 
     # ------------------------------------------------------------------ steps
 
@@ -395,6 +442,9 @@ class Traffic:
     def _reduced(self, round_: int, _: None) -> None:
         if round_ != self.steps.round:  # something was lost meanwhile
             return
+        joining, self._joining = self._joining, []
+        if joining:
+            self.opens(joining)
         if self.steps.commit():
             self._reduce()
         self._fill()

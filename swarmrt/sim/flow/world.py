@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from swarmrt.scheduler.timing.intervals import beacon_s
 from swarmrt.sim.flow.seats import Device
-from swarmrt.sim.flow.traffic import Settings, Traffic
+from swarmrt.sim.flow.traffic import Opening, Settings, Traffic
 from swarmrt.sim.fluid.members import Member
 from swarmrt.sim.fluid.policies.policy import Policy
 from swarmrt.sim.fluid.result import Result
 from swarmrt.sim.fluid.scene import Scene
+from swarmrt.sim.fluid.steps import microbatches_of
 from swarmrt.sim.fluid.world import World as Fluid
 
 LOOK_S = 60.0  # between two looks at what has landed, for a picture
@@ -32,7 +33,7 @@ class World(Fluid):
                 latency_s=scene.latency_s,
                 noise=scene.noise,
                 length_spread=scene.length_spread,
-                step_microbatches=_step_of(scene),
+                step_microbatches=microbatches_of(scene),
                 staleness=scene.staleness,
                 reduce_s=_reduce_s(scene),
                 beacon_s=beacon_s(first),
@@ -41,7 +42,7 @@ class World(Fluid):
             )
         )
         self._devices: dict[str, Device] = {}
-        self._opening: dict[tuple[str, int], tuple[Device, int, float, float]] = {}
+        self._opening: dict[tuple[str, int], Opening] = {}
         self._looked_at = self._looked_landed = 0.0
 
     def run(self) -> Result:
@@ -99,8 +100,11 @@ class World(Fluid):
             return
         self._stops_serving(member, before)
         device, compute = self._devices[member.name], self._scene.stages[stage].compute
-        says_s = compute / member.mean.told
-        self._opening[member.name, stage] = device, stage, compute / device.rate, says_s
+        opening = device, stage, compute / device.rate, compute / member.mean.told
+        if before is None and self._now > 0:
+            self.traffic.joins(opening)
+        else:
+            self._opening[member.name, stage] = opening
 
     def _stop_serving(self, member: Member) -> None:
         self._stops_serving(member, member.serving)
@@ -114,16 +118,6 @@ class World(Fluid):
         device = self._devices.get(member.name)
         if device is not None and device.is_alive:
             member.mean.record(*device.measured())
-
-
-def _step_of(scene: Scene) -> int:
-    """Return the microbatches of a step. Where a scene says its seconds, they are as many as the
-    first peers could compute in it."""
-    if scene.step_microbatches:
-        return round(scene.step_microbatches)
-    first = [c.name for c in scene.changes if c.joins and c.at_s == 0.0]
-    rate = sum(scene.traits_of(name).rate for name in first)
-    return max(1, round(scene.step_s * rate / sum(stage.compute for stage in scene.stages)))
 
 
 def _reduce_s(scene: Scene) -> float:

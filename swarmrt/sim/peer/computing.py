@@ -179,8 +179,9 @@ class Computing:
     def _add(self, mb: MicrobatchId, halves: int, own_step: int = 0) -> None:
         accumulated = self.accumulated[mb.step]
         accumulated[f"{mb} {self._settings.me}"] += halves
-        self.local.added(mb.step, accumulated, own_step)
-        self.local.check(self._state.history, self.accumulated)
+        if self.local.is_local(mb.step):
+            self.local.added(mb.step, accumulated, own_step)
+            self.local.check(self._state.history, self.accumulated)
 
     def _check_weights(self, mb: MicrobatchId) -> None:
         """Check that the version that it runs on is here: the newest, or with staleness the one

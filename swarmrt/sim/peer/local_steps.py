@@ -33,7 +33,7 @@ class LocalSteps:
         """Make a step of what is accumulated and in none yet, once that is so many microbatches; 0
         for never."""
         left = accumulated - self._moved[step]
-        if self.is_local(step) and 0 < 2 * own_step <= left.total():
+        if 0 < 2 * own_step <= left.total():
             self._move(step, accumulated)
 
     def forwarded(self, microbatch: MicrobatchId) -> None:

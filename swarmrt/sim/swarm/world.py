@@ -52,6 +52,10 @@ class World:
 
     Senders are wired by this `policy`.
 
+    The trainer waits for `needed` replicas of each stage; without, for all that there are at first.
+
+    Unless it `is_checked`, no process checks its invariants or remembers anything: it is faster.
+
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
 
@@ -93,6 +97,8 @@ class World:
         rebalancing: Mapping[str, Any] | None = None,
         policy: str = BUILT_IN,
         island_of: Callable[[PeerId], int] | None = None,
+        needed: Sequence[int] | None = None,
+        is_checked: bool = True,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -144,11 +150,13 @@ class World:
         self.at_change: Callable[[], None] = _nothing  # something has befallen somebody, or is over
         self.at_event: Callable[[], None] = _nothing  # that has happened while it runs
         self._at_failpoint: Callable[[Process, str], None] | None = None
+        self._is_checked = is_checked
         self._directory_fails_until = 0.0
         self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
         self._num_hosts = 0
         shared = Counter(stage for stages in hosts for stage in stages)
-        needed = [max(1, number + shared[stage]) for stage, number in enumerate(replicas)]
+        if needed is None:
+            needed = [max(1, number + shared[stage]) for stage, number in enumerate(replicas)]
         self._start_trainer(tuple(needed), resume=False)
         for stage, number in enumerate(replicas):
             for _ in range(number):
@@ -193,6 +201,7 @@ class World:
             self.sizes,
         )
         trainer.process.at_failpoint = self._at_failpoint
+        trainer.process.is_checked = self._is_checked
         self.trainers.append(trainer)
         trainer.start()
         self._read_directory(trainer.process)
@@ -312,6 +321,7 @@ class World:
             device,
         )
         peer.process.at_failpoint = self._at_failpoint
+        peer.process.is_checked = self._is_checked
         peer.habit = habit
         peer.state.rounding = self._rounding_of(peer_id)
         self.peers[peer_id] = peer

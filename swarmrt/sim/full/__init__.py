@@ -1,0 +1,1 @@
+"""The full simulator: every message of the protocol, through the production cores."""
