@@ -299,7 +299,7 @@ class Traffic:
         if not device.is_alive:
             return
         assert device.running is not None, "it was busy"
-        _, _, _, seat, microbatch = device.running
+        seat, microbatch = device.running[3:]
         seconds, kind = device.seconds, device.kind
         device.is_busy = False
         device.busy_s += seconds
