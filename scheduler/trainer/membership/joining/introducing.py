@@ -32,9 +32,9 @@ def tell_speed(run: Run, member: Member) -> list[Instruction]:
     if member.state is not Membership.READY or member.draining:
         return []
     if member.stage == 0:
-        run.dispatch.wiring.add(member.peer, member.service_s)
-    told = run.members.ready(member.stage - 1)
-    return [Send(peer, _standing(run, member)) for peer in told]
+        run.dispatch.wiring.add(member.peer, member.service_s, member.island)
+    before = run.members.of_stage(member.stage - 1, Membership.READY)
+    return [vouch(run, member, other) for other in before]
 
 
 def neighbours(run: Run, member: Member) -> list[Member]:
