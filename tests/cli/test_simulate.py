@@ -67,7 +67,7 @@ BAD = {
         "fidelity 'x' is unknown",
     ),
     "moves in full": (
-        ("--trace", "TRACE", "--stages", 2, "--download", 60, "--fidelity", "full"),
+        ("--trace", "TRACE", "--stages", 2, "--policy", "swarm-literal:60", "--fidelity", "full"),
         "nobody moves yet",
     ),
     "no policy": (("--trace", "TRACE", "--stages", 2, "--policy", "x"), "policy 'x' is unknown"),
