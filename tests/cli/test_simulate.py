@@ -29,6 +29,19 @@ def test_one_json_object(trace: Path) -> None:
     assert {"throughput_over_free_oracle", "switches", "downloads", "lost_states"} < set(found)
 
 
+@pytest.mark.parametrize("fidelity", ["flow", "full"])
+def test_every_fidelity_has_the_keys_of_fluid(trace: Path, fidelity: str) -> None:
+    shape = ("--trace", trace, "--stages", 2, "--download", 60, "--policy", "static", "--json")
+    plain, played = (
+        json.loads(swarmrt("simulate", *shape, "--fidelity", name).stdout)
+        for name in ("fluid", fidelity)
+    )
+    assert played["fidelity"] == fidelity
+    assert set(played) == set(plain)
+    assert set(played["regret"]) == {*plain["regret"], "traffic"}
+    assert 0.7 < played["throughput_over_oracle"] <= 1.05
+
+
 def test_several_policies_are_a_table_and_one_is_a_picture(trace: Path, tmp_path: Path) -> None:
     done = swarmrt(
         "simulate", "--trace", trace, "--stages", 2, "--policy", "swarmrt", "--policy", "none",
@@ -49,6 +62,14 @@ BAD = {
     "nothing": ((), "give a SCENARIO.toml, or --trace FILE with --stages N"),
     "no stages": (("--trace", "TRACE"), "--trace needs --stages N"),
     "both": (("SCENE", "--stages", 2), "says all of the scene"),
+    "no fidelity": (
+        ("--trace", "TRACE", "--stages", 2, "--fidelity", "x"),
+        "fidelity 'x' is unknown",
+    ),
+    "moves in full": (
+        ("--trace", "TRACE", "--stages", 2, "--policy", "swarm-literal:60", "--fidelity", "full"),
+        "nobody moves yet",
+    ),
     "no policy": (("--trace", "TRACE", "--stages", 2, "--policy", "x"), "policy 'x' is unknown"),
     "a picture of two": (
         ("--trace", "TRACE", "--stages", 2, "--seeds", 2, "--plot", "a.png"),

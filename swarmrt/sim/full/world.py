@@ -24,7 +24,8 @@ QUEUE_MICROBATCHES = 20  # of the slowest peer: who waits for more answers BUSY
 
 
 class World(Fluid):
-    """With `is_checked` all invariants are checked after every event, and all is remembered."""
+    """A whole swarm under a scene. With `is_checked` all invariants are checked after every event,
+    and all is remembered."""
 
     def __init__(
         self,
