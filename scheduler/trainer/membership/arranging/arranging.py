@@ -156,6 +156,8 @@ class Arranging:
         if not process.offer.stages:
             return told  # it leaves
         told += self._is_late(process, seats, served, now)
+        conduct, version = self._run.conduct, self._run.version
+        process.is_barred = any(conduct.is_barred(seat.peer, version, now) for seat in seats)
         if process.place is None or not (process.place in served or self._comes(process, seats)):
             wanted = [member.stage for member in seats if member.is_wanted]
             stay = [stage for stage in wanted if stage in served] or sorted(served)
