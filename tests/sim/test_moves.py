@@ -292,3 +292,16 @@ def test_no_schedule_breaks_a_promise(first: int) -> None:
     """Those of faults and of hardships, with processes that serve where they help most. A soak
     plays more: `scripts/simulate_faults --kind moves`."""
     play_all(map(draw, range(first, first + 10)))
+
+
+@pytest.mark.parametrize("seed", [1022, 1046])
+def test_the_last_state_of_a_stage_is_not_given_up(seed: int) -> None:
+    """Found by a soak: of the few that a mass death had left, one gave up a state that nobody else
+    had, since it had no slot for it, and the run stood still for good."""
+    play_all([draw(seed)])
+
+
+def test_who_is_done_without_at_one_stage_is_not_wanted_at_another_one() -> None:
+    """Found by a soak: a process whose thread hangs was fenced at one stage, served at the other
+    one at once, where it stood by, and was waited for there as well."""
+    play_all([draw(60108)])

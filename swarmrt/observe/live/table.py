@@ -11,9 +11,9 @@ from rich.text import Text
 
 from swarmrt.foreign import for_terminal, printable
 from swarmrt.ids import peer_of
-from swarmrt.observe.live.plain import trouble_text, waiting_text
+from swarmrt.observe.live.plain import move_text, trouble_text, waiting_text
 from swarmrt.observe.live.progress import Progress
-from swarmrt.scheduler.instructions import Report, ReportPeer
+from swarmrt.scheduler.instructions import Report, ReportMove, ReportPeer
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 48
@@ -42,8 +42,9 @@ class LiveView:
         self._console.print(shown, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def update(self, report: Report) -> None:
-        """Say what went wrong; the table itself is drawn at its own pace."""
-        if text := trouble_text(report):
+        """Say what went wrong, and who moves; the table itself is drawn at its own pace."""
+        text = move_text(report) if isinstance(report, ReportMove) else trouble_text(report)
+        if text:
             self.note(text)
 
     def render(self) -> RenderableType:
@@ -103,7 +104,7 @@ class LiveView:
         return str(steps), f"{late:.0%}", f"{drift:.2g}"
 
     def _row(self, peer: ReportPeer, *, first: bool) -> tuple[RenderableType, ...]:
-        style = {"ready": "green", "spare": "blue"}.get(peer.state, "yellow")
+        style = {"ready": "green", "spare": "blue", "yielding": "blue"}.get(peer.state, "yellow")
         return (
             str(peer.stage) if first else "",
             Text(f"…{printable(peer_of(peer.peer)[-8:])}"),

@@ -76,7 +76,10 @@ class Presence:
 
     async def keep_announced(self) -> None:
         """Write this peer's record when it changes, and before it expires, again and again."""
-        await keep_written(self._write, self._changed, self._config.links.record_ttl_s / 3)
+        try:
+            await keep_written(self._write, self._changed, self._config.links.record_ttl_s / 3)
+        finally:
+            self._network.relays.off_change(self._changed.set)  # its seat may have been closed
 
     async def _write(self) -> None:
         if self._announced is None:

@@ -78,6 +78,10 @@ class Relays:
         """Call this whenever the daemon's addresses are others than before."""
         self._on_change.append(told)
 
+    def off_change(self, told: Callable[[], None]) -> None:
+        """Call this no more."""
+        self._on_change.remove(told)
+
     async def start(self) -> None:
         """Ask once, and again and again from then on."""
         if self._daemon.standing is Standing.HERE:

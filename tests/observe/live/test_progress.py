@@ -18,6 +18,7 @@ from swarmrt.observe.live.table import LiveView
 from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.scheduler.instructions import (
     ReportEvaluation,
+    ReportMove,
     ReportPeer,
     ReportRecovery,
     ReportRollback,
@@ -85,6 +86,19 @@ def test_a_spare_is_told_as_one_and_when_it_is_let_in(tmp_path: Path) -> None:
         view.update(ReportPeer(PeerId("Qm"), 1, state, 3, 0, 0, 0.1))
     progress.close()
     assert said == [f"stage 1: Qm {state}" for state in ("spare", "ready", "lost", "spare")]
+
+
+def test_who_moves_is_said_and_written_with_the_reason(tmp_path: Path) -> None:
+    progress, said, screen = Progress(RunConfig(), tmp_path), list[str](), io.StringIO()
+    move = ReportMove(PeerId("Qm1"), 2, "loads", "a newcomer; this stage is the poorest")
+    progress.add(move)
+    progress.close()
+    PlainView(progress, said.append).update(move)
+    LiveView(progress, Console(file=screen, width=200)).update(move)
+    line = "Qm1 loads the state of stage 2: a newcomer; this stage is the poorest"
+    assert said == [line] and screen.getvalue().strip() == line
+    written = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (written["move"], written["peer"], written["stage"]) == ("loads", "Qm1", 2)
 
 
 def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from swarmrt.scheduler.trainer.run import Run
 SILENT_S = 3 * OFFERS_S  # a process that says nothing for so long offers nothing any more
 CLOSED_S = 2.0  # after the last word of a seat that its process does not hold any more
 SAY_AGAIN_S = 2 * OFFERS_S  # an order that the process has not heard
+MANY = 256  # members: of more it is looked at less often
 LOAD_TRIES = 3  # doublings of the time that others took to load a state
 
 Key = tuple[object, ...]
@@ -46,7 +47,7 @@ class Arranging:
         self._settings = Settings(standby_share=run.settings.standby_share)
         self._paces = Paces(run.weights)
         self._known: Key = ()  # what was decided on last
-        self._decided_at = 0.0
+        self._decided_at = self._looked_at = 0.0
 
     # ------------------------------------------------------------------ what comes
 
@@ -73,7 +74,8 @@ class Arranging:
     def unable(self, sender: PeerId, stage: int, now: float) -> list[Instruction]:
         """Hear that a process cannot have a seat that it was asked to take."""
         process = self._run.processes.get(sender)
-        if process is None or process.order is None or process.order.stage != stage:
+        order = process.order if process is not None else None
+        if process is None or order is None or not order.takes or order.stage != stage:
             return []
         return self._failed(process, stage, "it cannot have a seat there", now)
 
@@ -89,12 +91,11 @@ class Arranging:
     def look(self, now: float) -> list[Instruction]:
         """See what has become of what was ordered, and decide anew if anything has changed."""
         run = self._run
-        for process in run.processes:
-            if now - process.heard_at > SILENT_S:
-                run.processes.forget(process.peer)
+        self._forget_silent(now)
         if not len(run.processes):
             return []
-        again = StartDeadline("arrange", now + ARRANGE_S)
+        number = len(list(run.members))
+        again = StartDeadline("arrange", now + ARRANGE_S * max(1.0, number / MANY))
         if run.phase in (RunPhase.HAILING, RunPhase.CLOSING):
             return [again]
         seats = seats_by_process(run)
@@ -112,6 +113,16 @@ class Arranging:
         done += [i for switch in plan.switches for i in self._switch(switch, seats, now)]
         done += [i for download in plan.downloads for i in self._load(download, now)]
         return [again, *done]
+
+    def _forget_silent(self, now: float) -> None:
+        """Forget who offers nothing any more. While this process stood still nobody was heard."""
+        slept = now - self._looked_at > SILENT_S
+        self._looked_at = now
+        for process in self._run.processes:
+            if slept:
+                process.heard_at = now
+            elif now - process.heard_at > SILENT_S:
+                self._run.processes.forget(process.peer)
 
     def _note_paces(self, seats: Seats) -> None:
         there, named = set[PeerId](), set[PeerId]()
@@ -142,7 +153,11 @@ class Arranging:
         """See what a process has made of its orders, and let its seats do what they are to."""
         served = served_by(seats)
         told = self._forget_closed(process, seats, now)
+        if not process.offer.stages:
+            return told  # it leaves
         told += self._is_late(process, seats, served, now)
+        conduct, version = self._run.conduct, self._run.version
+        process.is_barred = any(conduct.is_barred(seat.peer, version, now) for seat in seats)
         if process.place is None or not (process.place in served or self._comes(process, seats)):
             wanted = [member.stage for member in seats if member.is_wanted]
             stay = [stage for stage in wanted if stage in served] or sorted(served)

@@ -117,19 +117,27 @@ def _arranged(
         holds=frozenset(holds),
         loading=loading,
         serves_when_loaded=loading is not None and loading == place,
-        limits=_limits(process, seats, holds, gradients, now),
+        limits=_limits(process, seats, serving, holds, gradients, now),
     )
 
 
 def _limits(
-    process: Process, seats: list[Member], holds: set[int], gradients: list[float], now: float
+    process: Process,
+    seats: list[Member],
+    serving: int | None,
+    holds: set[int],
+    gradients: list[float],
+    now: float,
 ) -> Limits:
     """Return what its owner allows. Who rests, or is still at something, is asked for nothing that
-    takes a further state."""
-    offer, rests = process.offer, process.rests(now)
+    takes a further state; who is barred at one stage is asked for nothing at another one."""
+    offer, rests = process.offer, process.rests(now) or process.is_barred
     can_load = not rests and process.order is None
+    stages = offer.stages if not rests else holds
+    if process.is_barred:
+        stages = () if serving is None else (serving,)
     return Limits(
-        stages=frozenset(offer.stages) if not rests else frozenset(holds),
+        stages=frozenset(stages),
         most_states=offer.rooms if can_load else max(1, len(holds)),
         downlink_bytes_per_s=offer.down_bytes_per_s or _measured(seats, gradients),
         listening_share=offer.listening_share or LISTENING_SHARE,

@@ -31,6 +31,7 @@ class Process:
     offer: Offer
     heard_at: float
     is_away: bool = False  # its link is broken
+    is_barred: bool = False  # one of its seats has done something: it is no time to move
     place: int | None = None  # the stage that it is to serve
     placed_at: float = 0.0
     order: Order | None = None

@@ -96,10 +96,11 @@ def report(member: Member) -> ReportPeer:
     if beacon is None:
         return ReportPeer(member.peer, member.stage, str(member.state), member.reached, 0, 0, 0.0)
     follows = member.state is Membership.ADMITTED and beacon.state == "serving"
+    state = "yielding" if member.yields else str(member.state)
     return ReportPeer(
         member.peer,
         member.stage,
-        "spare" if member.is_spare and follows else str(member.state),
+        "spare" if member.is_spare and follows else state,
         beacon.version,
         beacon.queued,
         beacon.done,
