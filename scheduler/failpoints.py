@@ -32,6 +32,7 @@ from swarmrt.messages import (
 from swarmrt.scheduler.instructions import (
     Announce,
     Contribute,
+    FreeDevice,
     Instruction,
     LoadState,
     RaiseEpoch,
@@ -77,6 +78,7 @@ _ACTS: dict[Role, dict[type[Instruction], str]] = {
         Contribute: "reduce.{}_contribute",
         StepOptimizer: "apply.{}_start",
         Announce: "announce.{}",
+        FreeDevice: "pause.{}_free",
     },
     "trainer": {
         SaveCheckpoint: "checkpoint.{}_start",

@@ -235,6 +235,11 @@ class StopLoading(InstructionBase, frozen=True):
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
 
 
+class FreeDevice(InstructionBase, frozen=True):
+    """Bring the state to the host's memory, and give the device back: nothing is computed there any
+    more, until ResumeRequested."""
+
+
 class Announce(InstructionBase, frozen=True):
     """Write this peer's state to the directory."""
 

@@ -360,6 +360,7 @@ class Beacon(MessageBase, frozen=True):
     moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
     spare: bool = False  # it takes work only in the place of a replica that is lost
+    paused: bool = False  # its owner has the device: it keeps its state, and takes no work
 
 
 class Leaving(MessageBase, frozen=True):

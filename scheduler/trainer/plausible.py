@@ -80,6 +80,8 @@ def _beacon(beacon: Beacon, _: Known) -> str:
         return f"its beacon names the epoch and rounds {or_none}"
     if not (0 <= beacon.norm < math.inf and 0 <= beacon.service_s <= MOST_S):
         return f"its beacon says {beacon.norm} and {beacon.service_s} s"
+    if beacon.paused and beacon.state != "joining":
+        return f"its beacon says that it is paused, and {beacon.state}"
     if not 0 <= beacon.gradient_s <= MOST_S:
         return f"its beacon says that a gradient takes {beacon.gradient_s} s"
     return _digest(beacon.digest)

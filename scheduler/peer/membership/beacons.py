@@ -29,6 +29,8 @@ class Beacons:
     def _awaited(self) -> WaitsFor | None:
         """Return what this peer waits for before it serves, if it does not."""
         seat = self._seat
+        if seat.is_paused:
+            return None
         if self._host.is_alone:
             return "trainer"
         if seat.state == "loading":
@@ -59,5 +61,6 @@ class Beacons:
                 link.moved_bytes,
                 link.gradient_s,
                 seat.settings.is_spare,
+                seat.is_paused,
             )
         )

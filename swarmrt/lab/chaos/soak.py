@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from swarmrt.sim.schedules import averaging, faults, hardships, seats, spares, unlike
+from swarmrt.sim.schedules import averaging, faults, hardships, pauses, seats, spares, unlike
 from swarmrt.sim.schedules.shrinking import shrink
 
 CHUNK = 200  # seeds that one process plays in one go
@@ -23,6 +23,7 @@ DRAW = {
     "seats": seats.draw,
     "spares": spares.draw,
     "averaging": averaging.draw,
+    "pauses": pauses.draw,
 }
 
 
@@ -50,8 +51,8 @@ def main() -> int:
     parser.add_argument(
         "--kind", choices=sorted(DRAW), default="faults",
         help="of schedules: faults alone, or links that take time, hangs, and so on, hosts that "
-        "round differently, processes with several seats, stages with spares, or replicas that "
-        "step by themselves",
+        "round differently, processes with several seats, stages with spares, replicas that "
+        "step by themselves, or owners who pause their peers",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()

@@ -243,6 +243,8 @@ def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
             world.network.cut(victim, _other_end(world, fault, victim), fault.seconds)
         case "break" if victim is not None:
             world.network.break_for(victim, _other_end(world, fault, victim))
+        case "owner pauses" | "owner pauses gently" if victim is not None:
+            world.take_device(victim, fault.seconds, gently=fault.kind.endswith("gently"))
         case "join" | "join spare":
             world.spawn(fault.stage, link=fault.link, is_spare=fault.kind == "join spare")
         case "hang" if victim is not None:

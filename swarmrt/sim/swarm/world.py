@@ -305,6 +305,17 @@ class World:
             wires.hold(host)
             self.clock.after(seconds, lambda: wires.let_go(host))
 
+    def take_device(self, peer: PeerId, seconds: float, *, gently: bool = False) -> None:
+        """Have its owner pause a process, and let it go on after so long."""
+        for seat in self.seats(peer):
+            seat.pause(gently=gently)
+        self.clock.after(seconds, partial(self.lend_device, peer))
+
+    def lend_device(self, peer: PeerId) -> None:
+        """Have its owner let a process go on."""
+        for seat in self.seats(peer):
+            seat.resume()
+
     def hang(self, peer: PeerId, thread: Thread, seconds: float) -> None:
         """Hang one of its threads: the process beacons on."""
         self.peers[peer].jobs.hang(thread, seconds)
