@@ -440,7 +440,7 @@ PeerInstruction = (
     Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
     | Forget | DropFrames | ClearGradients | Contribute | SumPart | CombineParts | UpdatePart
     | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce
-    | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
+    | FreeDevice | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
 TrainerInstruction = (
     Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from swarmrt.ids import PeerId
@@ -86,7 +88,7 @@ def test_asked_gently_it_goes_once_a_version_is_made() -> None:
     void = 0
     for seed in range(3):
         world = swarm((2, 2), seed)
-        world.clock.after(seed / 3, lambda world=world: world.take_device(ONE, 4.0, gently=True))
+        world.clock.after(seed / 3, partial(world.take_device, ONE, 4.0, gently=True))
         finish(world)
         made = commits_of(world, ONE)
         assert set(range(made[0], STEPS + 1)) - set(made)

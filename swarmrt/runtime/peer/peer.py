@@ -32,6 +32,7 @@ from swarmrt.runtime.peer.causes import cause_of, microbatch_of
 from swarmrt.runtime.peer.computing import Computing
 from swarmrt.runtime.peer.jobs import Jobs
 from swarmrt.runtime.peer.left_out import left_out_text, waits_for_text
+from swarmrt.runtime.peer.lent_device import LentDevice
 from swarmrt.runtime.peer.loading import Loading
 from swarmrt.runtime.peer.parts import Parts, combined_bytes
 from swarmrt.runtime.peer.reducing import Reducing
@@ -50,6 +51,7 @@ from swarmrt.scheduler.instructions import (
     DropPart,
     DropRound,
     Forget,
+    FreeDevice,
     GradientPart,
     InputGrad,
     Instruction,
@@ -143,6 +145,7 @@ class Peer(Shell):
         computing = Computing(self.process, jobs, computations)
         parts = Parts(me, config.replicas_precision, stage.gradients(), self._combined)
         updates, made = Updates(me, stage), self._loading.made
+        self.lent = LentDevice(self.process, jobs, computations, self.start)
         self._reducing = reducing = Reducing(self.process, jobs, computations, parts, updates, made)
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
             Send: self._send,
@@ -165,6 +168,7 @@ class Peer(Shell):
             StepOptimizer: reducing.step,
             LoadState: self._loading.load,
             StopLoading: self._loading.stop,
+            FreeDevice: self.lent.free,
             ReportLeftOut: self._left_out,
             ReportWaitsFor: self._waits_for,
             Announce: self._presence.announce,

@@ -29,6 +29,8 @@ from swarmrt.run_identity import check_release, differences, fingerprint, librar
 from swarmrt.runtime.computing.free_memory import check_fits
 from swarmrt.runtime.directory.looking_up import find_run
 from swarmrt.runtime.directory.network import open_network
+from swarmrt.runtime.owner.answering import answering
+from swarmrt.runtime.peer.lending import Lending
 from swarmrt.runtime.peer.peer import Peer
 from swarmrt.runtime.peer.peer_host import PeerHost
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
@@ -73,16 +75,22 @@ async def serve(
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    lending = Lending(str(options.line.run), options.stages, options.device, switch)
     held: Held | None = None
-    while True:
-        held = await _serve_as_it_is(options, switch, say, held)
-        if held is None:
-            return
-        say(f"{held.why}; it is looked up again")
+    async with answering(lending.answer):
+        while True:
+            held = await _serve_as_it_is(options, switch, say, held, lending)
+            if held is None:
+                return
+            say(f"{held.why}; it is looked up again")
 
 
 async def _serve_as_it_is(
-    options: ServeOptions, switch: StopSwitch, say: Callable[[str], None], held: Held | None
+    options: ServeOptions,
+    switch: StopSwitch,
+    say: Callable[[str], None],
+    held: Held | None,
+    lending: Lending,
 ) -> Held | None:
     """Serve the run until it is over, or another one: then return what is held of it."""
     line, kept = options.line, options.kept
@@ -137,7 +145,7 @@ async def _serve_as_it_is(
                 host.seat(Peer(host.around, host.membership, stage, threads, options, update))
             reason, changed = "", None
             try:
-                reason = await host.serve(switch)
+                reason = await host.serve(switch, lending)
             except* RunChanged as group:
                 changed = _first_of(group)
             finally:

@@ -98,7 +98,7 @@ class SimulatedPeer:
         self.stopped: Stop | None = None
         self.habit = HONEST
         self.drained = False  # it was asked to leave
-        self.has_device = True  # or its owner has
+        self._has_left = False  # the device, in its newest pause
         self.left_out: list[ReportLeftOut] = []  # why the run has gone on without it
         self.waits: list[ReportWaitsFor] = []  # what its owner is told that it waits for
         self._clock, self._network, self._sizes = clock, network, sizes
@@ -125,12 +125,18 @@ class SimulatedPeer:
 
     def pause(self, *, gently: bool) -> None:
         """Have its owner ask for the device."""
+        self._has_left = False
         self.process.feed(PauseRequested(gently))
 
     def resume(self) -> None:
         """Have its owner lend the device again."""
-        self.has_device = True
         self.process.feed(ResumeRequested())
+
+    @property
+    def has_device(self) -> bool:
+        """Return whether it may compute: its owner does not have the device."""
+        assert isinstance(self.process.core, PeerCore)
+        return not (self._has_left and self.process.core.seat.is_paused)
 
     def kept(self) -> int:
         """Return how many payloads are here: nothing may pile up."""
@@ -192,7 +198,7 @@ class SimulatedPeer:
             case ReportWaitsFor():
                 self.waits.append(instruction)
             case FreeDevice():
-                self.has_device = False
+                self._has_left = True
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():

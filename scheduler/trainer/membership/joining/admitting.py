@@ -101,7 +101,7 @@ def report(member: Member) -> ReportPeer:
     return ReportPeer(
         member.peer,
         member.stage,
-        "paused" if beacon.paused else what,
+        "paused" if beacon.paused and member.state is Membership.SEEN else what,
         beacon.version,
         beacon.queued,
         beacon.done,
