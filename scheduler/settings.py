@@ -36,6 +36,7 @@ class PeerSettings(Recorded, frozen=True):
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
+    holds: int = 0  # microbatches that its memory has room for, between forward and backward
 
     @property
     def averages(self) -> bool:
@@ -55,6 +56,7 @@ class PeerSettings(Recorded, frozen=True):
         update_bytes: int = 0,
         trainer_gone_s: float = math.inf,
         is_spare: bool = False,
+        holds: int = 0,
     ) -> PeerSettings:
         return cls(
             me=me,
@@ -77,6 +79,7 @@ class PeerSettings(Recorded, frozen=True):
             is_spare=is_spare,
             wiring=config.wiring.policy,
             local_from=_local_from(config),
+            holds=holds,
         )
 
 

@@ -213,6 +213,7 @@ class Standing(MessageBase, frozen=True):
     peer: SeatId
     serving: bool
     service_s: float = 0.0  # of a forward and backward there, by its own word; 0 unknown
+    holds: int = 0  # microbatches that it has room for, by its own word; 0 unknown
 
 
 class Prepare(MessageBase, frozen=True):
@@ -361,6 +362,7 @@ class Beacon(MessageBase, frozen=True):
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
     spare: bool = False  # it takes work only in the place of a replica that is lost
     paused: bool = False  # its owner has the device: it keeps its state, and takes no work
+    holds: int = 0  # microbatches that its memory has room for; 0 where that is not known
 
 
 class Leaving(MessageBase, frozen=True):

@@ -72,7 +72,7 @@ def _updated(message: Updated, _: Known) -> str:
 
 def _beacon(beacon: Beacon, _: Known) -> str:
     counts = (beacon.term, beacon.version, beacon.queued, beacon.done)
-    numbers = (*counts, beacon.gradient_bytes, beacon.moved_bytes)
+    numbers = (*counts, beacon.gradient_bytes, beacon.moved_bytes, beacon.holds)
     or_none = (beacon.epoch, beacon.prepared, beacon.applied)  # -1: it has not been hailed yet
     if not all(0 <= number < MOST_INT for number in numbers):
         return f"its beacon counts {numbers}"

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 from swarmrt.ids import SeatId
+from swarmrt.scheduler.wiring.limits import most_given
 from swarmrt.scheduler.wiring.policy import BUILT_IN, policy_of
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
@@ -48,7 +49,7 @@ class Replicas:
     def __iter__(self) -> Iterator[SeatId]:
         return iter(self._vouched)
 
-    def vouch(self, peer: SeatId, now: float, service_s: float = 0.0) -> None:
+    def vouch(self, peer: SeatId, now: float, service_s: float = 0.0, holds: int = 0) -> None:
         """The trainer says that it takes work, and what it says of itself. Where that is no news,
         and the link to it has just broken, it is not tried again yet."""
         if peer not in self._vouched:
@@ -56,6 +57,7 @@ class Replicas:
             self._absent.discard(peer)
         if self._absent.without((peer,), now):
             self.wiring.add(peer, service_s)
+            self.wiring.limit(peer, most_given(holds))
 
     def fenced(self, peer: SeatId) -> None:
         """The trainer says that nothing is to be had from it."""

@@ -48,6 +48,7 @@ class Peer:
         wire_bytes: int = 0,
         update_bytes: int = 0,
         local_from: int = MANY,
+        holds: int = 0,
     ) -> None:
         settings = PeerSettings(
             me=me,
@@ -68,6 +69,7 @@ class Peer:
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
             local_from=local_from,
+            holds=holds,
         )
         self.core = PeerCore(settings)
         self.now = 0.0

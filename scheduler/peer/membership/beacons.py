@@ -62,5 +62,6 @@ class Beacons:
                 link.gradient_s,
                 seat.settings.is_spare,
                 seat.is_paused,
+                seat.settings.holds,
             )
         )

@@ -47,7 +47,8 @@ class Forwards:
             accepted = self._load(Accepted, message)
             return [Send(sender, accepted), *self._again(task, sender, message, now)]
         is_too_early = self._versions.is_too_early(microbatch)
-        if seat.is_draining or is_too_early or self._computing.is_full:
+        is_full = self._computing.is_full or not (microbatch.held_out or self._computing.has_room)
+        if seat.is_draining or is_too_early or is_full:
             return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
         runs_on = self._versions.runs_on(microbatch)

@@ -114,6 +114,11 @@ class Task:
         statuses = (self.forward, self.backward)
         return Status.QUEUED not in statuses and Status.RUNNING not in statuses
 
+    @property
+    def is_to_come_back(self) -> bool:
+        """Return whether its backward is to come, for which memory is kept."""
+        return self.backward is not Status.DONE and not self.microbatch.held_out
+
     def is_new(self, attempt: int, route: tuple[SeatId, ...]) -> bool:
         """Return whether an attempt is not the one that it knows."""
         return attempt > self.attempt or route != self.route

@@ -85,6 +85,11 @@ class Member:
         """Return the seconds of a forward and backward there, by its own word, or 0."""
         return self.beacon.service_s if self.beacon is not None else 0.0
 
+    @property
+    def holds(self) -> int:
+        """Return how many microbatches it has room for, by its own word, or 0."""
+        return self.beacon.holds if self.beacon is not None else 0
+
     def says_of(self, version: int) -> str:
         """Return the digest that it has named for this version; empty for none."""
         if self.named_weights[0] == version:

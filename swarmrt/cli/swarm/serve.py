@@ -41,10 +41,12 @@ def serve(
     allow_model: list[str] = ALLOW_MODEL,
     allow_policy: list[str] = ALLOW_POLICY,
     model_path: list[Path] = MODEL_PATH,
-    max_memory: str | None = typer.Option(
+    memory: str | None = typer.Option(
         None,
+        "--memory",
+        "--max-memory",
         metavar="SIZE",
-        help="What the stage may take of the device's memory, like 8GB; 80 % of what is free by "
+        help="What its stages may take of the device's memory, like 6GB; 80 % of what is free by "
         'default. "none" for no limit.',
     ),
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory, and for the run."),
@@ -109,7 +111,7 @@ def serve(
             threads=threads,
             allow_models=frozenset(allow_model),
             allow_policies=frozenset(allow_policy),
-            max_memory_bytes=None if max_memory is None else parse_size(max_memory),
+            max_memory_bytes=None if memory is None else parse_size(memory),
             link_bytes_per_s=parse_link_rate(link_rate),
             wait=wait,
             state_dir=state,

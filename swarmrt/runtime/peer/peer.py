@@ -92,8 +92,10 @@ class Peer(Shell):
         threads: Threads,
         options: ServeOptions,
         update: tuple[int, float] = (-1, 0.0),
+        holds: int = 0,
     ) -> None:
-        """Take a stage, and the round and norm of the `update` that made its version, if known."""
+        """Take a stage, and the round and norm of the `update` that made its version, if known. It
+        `holds` so many microbatches at a time; 0 for as many as there are."""
         config, network, seat = around.config, around.network, stage.stage_index
         me = seat_of(network.me, seat)
         settings = PeerSettings.of(
@@ -106,6 +108,7 @@ class Peer(Shell):
             update_bytes=stage.state_rows * stage.gradients().nbytes,
             trainer_gone_s=options.trainer_gone_s,
             is_spare=options.is_spare,
+            holds=holds,
         )
         super().__init__(around, seat, settings, _log_of(seat, options), options.failpoints)
         self._options, self._update = options, update

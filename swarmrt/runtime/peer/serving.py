@@ -23,7 +23,7 @@ from swarmrt.errors import (
 from swarmrt.model.builders import check_consent
 from swarmrt.model.code import check_code
 from swarmrt.model.repeatable import compute_repeatably
-from swarmrt.model.sizing import Footprint, footprint
+from swarmrt.model.sizing import Footprint, capacity, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.run_identity import check_release, differences, fingerprint, library_notes
 from swarmrt.runtime.computing.free_memory import check_fits
@@ -127,12 +127,14 @@ async def _serve_as_it_is(
                 for note in library_notes(config, f"the trainer of run {line.run}"):
                     say(note)
                 compute_repeatably(config, options.device)
-                stages = await torch_thread.call(partial(_new_stages, config, options))
+                building = partial(_new_stages, config, options)
+                stages, holds = await torch_thread.call(building)
             serves = "is a spare for" if options.is_spare else "serves"
             for stage in stages:
                 say(
                     f"peer {network.me} {serves} stage {stage.stage_index} of {config.num_stages} "
                     f"of run {line.run}: {stage.num_parameters:,} parameters on {options.device}"
+                    f"{_room(holds.get(stage.stage_index, 0))}"
                 )
             if kept is not None:
                 kept.keep_newest(record.age)
@@ -142,7 +144,9 @@ async def _serve_as_it_is(
             for stage in stages:
                 left = places[stage.stage_index]
                 update = await torch_thread.call(partial(_take_up, left, held, config, stage, say))
-                host.seat(Peer(host.around, host.membership, stage, threads, options, update))
+                room = holds.get(stage.stage_index, 0)
+                around = (host.around, host.membership, stage, threads, options)
+                host.seat(Peer(*around, update=update, holds=room))
             reason, changed = "", None
             try:
                 reason = await host.serve(switch, lending)
@@ -271,15 +275,27 @@ def _take_up(
     return found.applied, found.norm
 
 
-def _new_stages(config: RunConfig, options: ServeOptions) -> list[Stage]:
-    """The stages, if they fit into this machine's memory together."""
+def _new_stages(config: RunConfig, options: ServeOptions) -> tuple[list[Stage], dict[int, int]]:
+    """Return the stages, if they fit into this machine's memory together, and how many microbatches
+    each has room for."""
+    holds: dict[int, int] = {}
     if options.max_memory_bytes != math.inf:
         needed: list[Footprint] = []
+        left_bytes = math.inf
         for stage in options.stages:
             footprints = (footprint(config, stage), options.device, options.max_memory_bytes)
-            check_fits(*footprints, stage, needed)
+            left_bytes = check_fits(*footprints, stage, needed)
             needed.append(footprints[0])
-    return [options.new_stage(config, stage, options.device) for stage in options.stages]
+        share_bytes = left_bytes / len(needed)
+        for stage, each in zip(options.stages, needed, strict=True):
+            holds[stage] = capacity(config, each, share_bytes)
+    stages = [options.new_stage(config, stage, options.device) for stage in options.stages]
+    return stages, holds
+
+
+def _room(holds: int) -> str:
+    """Return how much room a stage has, for people."""
+    return f", with room for {holds} microbatches at a time" if holds else ""
 
 
 def _place_of(stage: Stage, options: ServeOptions, run: Published) -> LeftState | None:

@@ -68,6 +68,7 @@ class Scenario:
     spares: tuple[int, ...] = ()  # of each stage
     local_batch: int = 0  # microbatches in a step that a replica makes by itself; 0 for no such
     sync_steps: int = 0  # first ones in which there are none
+    holds: int = 0  # microbatches that a peer's memory has room for; 0 for as many as there are
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -87,6 +88,8 @@ class Scenario:
         if self.local_batch:
             after = f"after {self.sync_steps} steps"
             sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
+        if self.holds:
+            sizes.append(f"peers hold {self.holds} microbatches")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
@@ -197,6 +200,7 @@ def play(scenario: Scenario) -> Outcome:
         hosts=scenario.hosts,
         spares=scenario.spares,
         averaging=scenario.averaging,
+        holds=scenario.holds,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()

@@ -1,5 +1,5 @@
-"""Seeded schedules for swarms whose peers are paused by their owners: those of faults, of hardships
-and of spares, with pauses among them."""
+"""Seeded schedules for peers whose owners limit them: schedules of faults, of hardships and of
+spares, with pauses among them, and little memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def draw(seed: int) -> faults.Scenario:
     first = replace(drawn[0], kind=rng.choice(PAUSES))
     more = [replace(first, at_s=first.at_s + rng.uniform(0, 5), pick=rng.randrange(4))]
     found = [first, *drawn[1:], *more[: rng.randrange(2)]]
-    return replace(scenario, faults=tuple(sorted(found, key=lambda fault: fault.at_s)))
+    faults_drawn = tuple(sorted(found, key=lambda fault: fault.at_s))
+    return replace(scenario, faults=faults_drawn, holds=rng.choice((0, 1, 2, 3)))
 
 
 def _paused(rng: random.Random, fault: faults.Fault) -> faults.Fault:

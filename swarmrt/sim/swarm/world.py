@@ -46,7 +46,8 @@ class World:
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
 
-    Senders are wired by this `policy`.
+    Senders are wired by this `policy`. Each peer `holds` so many microbatches between forward and
+    backward; 0 for as many as there are.
 
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
@@ -85,6 +86,7 @@ class World:
         spares: Sequence[int] = (),
         averaging: Mapping[str, Any] | None = None,
         policy: str = BUILT_IN,
+        holds: int = 0,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -100,7 +102,7 @@ class World:
         if by_owners:
             self.disk.unlike_stages = tuple(range(len(replicas)))
         self.trainers: list[SimulatedTrainer] = []
-        self._service_s, self._seed = service_s, seed
+        self._service_s, self._seed, self._holds = service_s, seed, holds
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
         self.config = RunConfig.model_validate(
             {
@@ -244,6 +246,7 @@ class World:
             gradient_bytes=gradient_bytes,
             update_bytes=state_bytes,
             is_spare=is_spare,
+            holds=self._holds,
         )
         peer = SimulatedPeer(
             settings,

@@ -7,6 +7,7 @@ from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.timing.times import REMIND_S
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
+from swarmrt.scheduler.wiring.limits import most_given
 
 
 def welcome(run: Run, member: Member) -> list[Instruction]:
@@ -16,6 +17,7 @@ def welcome(run: Run, member: Member) -> list[Instruction]:
         return []
     if member.stage == 0:
         run.dispatch.wiring.add(member.peer, member.service_s)
+        run.dispatch.wiring.limit(member.peer, most_given(member.holds))
     told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
     return [Send(peer, _standing(run, member)) for peer in told]
 
@@ -34,7 +36,7 @@ def vouch(run: Run, member: Member, to: Member) -> Send:
 
 
 def _standing(run: Run, member: Member) -> Standing:
-    return Standing(run.epoch, member.stage, member.peer, True, member.service_s)
+    return Standing(run.epoch, member.stage, member.peer, True, member.service_s, member.holds)
 
 
 def remind(run: Run, member: Member, now: float) -> list[Instruction]:
