@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.options.devices import DEVICE, check_device
+from swarmrt.cli.options.hours import HOURS, parse_hours
 from swarmrt.cli.options.models import ALLOW_MODEL, ALLOW_POLICY, MODEL_PATH
 from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
@@ -49,6 +50,7 @@ def serve(
         help="What its stages may take of the device's memory, like 6GB; 80 % of what is free by "
         'default. "none" for no limit.',
     ),
+    hours: str | None = HOURS,
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory, and for the run."),
     state: Path | None = typer.Option(
         None,
@@ -113,6 +115,7 @@ def serve(
             allow_policies=frozenset(allow_policy),
             max_memory_bytes=None if memory is None else parse_size(memory),
             link_bytes_per_s=parse_link_rate(link_rate),
+            hours=None if hours is None else parse_hours(hours),
             wait=wait,
             state_dir=state,
             trainer_gone_s=math.inf if trainer_gone is None else trainer_gone,

@@ -58,6 +58,16 @@ class LentDevice:
         self._is_free.set()
 
     @property
+    def is_paused(self) -> bool:
+        """Return whether its owner has the device, or is about to have it."""
+        return self._core.seat.is_paused
+
+    @property
+    def is_free(self) -> bool:
+        """Return whether the device is given back, or the seat has ended."""
+        return self._is_free.is_set() or self._process.stopped.done()
+
+    @property
     def is_alone(self) -> bool:
         """Return whether no other replica of the stage was in the last round."""
         return self._core.seat.replicas == 1

@@ -75,7 +75,7 @@ async def serve(
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    lending = Lending(str(options.line.run), options.stages, options.device, switch)
+    lending = Lending(options, switch, say)
     held: Held | None = None
     async with answering(lending.answer):
         while True:
