@@ -14,7 +14,7 @@ from swarmrt.cli.options.hours import HOURS, parse_hours
 from swarmrt.cli.options.models import ALLOW_MODEL, ALLOW_POLICY, MODEL_PATH
 from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
+from swarmrt.cli.options.rates import DOWN_RATE, LINK_RATE, parse_link_rate
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 
 
@@ -38,6 +38,7 @@ def serve(
     announce: list[str] = ANNOUNCE,
     upnp: bool = UPNP,
     link_rate: str | None = LINK_RATE,
+    down_rate: str | None = DOWN_RATE,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
     allow_model: list[str] = ALLOW_MODEL,
     allow_policy: list[str] = ALLOW_POLICY,
@@ -115,6 +116,7 @@ def serve(
             allow_policies=frozenset(allow_policy),
             max_memory_bytes=None if memory is None else parse_size(memory),
             link_bytes_per_s=parse_link_rate(link_rate),
+            down_bytes_per_s=parse_link_rate(down_rate, "--down"),
             hours=None if hours is None else parse_hours(hours),
             wait=wait,
             state_dir=state,

@@ -36,6 +36,7 @@ class ServeOptions:
     allow_policies: frozenset[str] = frozenset()  # of wiring, that may run here
     max_memory_bytes: float | None = None  # of the device; None for a share of what is free
     link_bytes_per_s: float | None = None  # that all links may send together
+    down_bytes_per_s: float | None = None  # and that they may read
     hours: Hours | None = None  # in which its owner lends the device; None for all
     wait: bool = False
     state_dir: Path | None = None  # where its state is left, and taken up again

@@ -104,6 +104,7 @@ async def _serve_as_it_is(
         private=line.invite is not None,
         waiting=say if options.wait else None,
         link_bytes_per_s=options.link_bytes_per_s,
+        down_bytes_per_s=options.down_bytes_per_s,
         with_links=True,
     ) as network:
         if not options.place.is_loopback:
