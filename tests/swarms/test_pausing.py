@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,25 @@ def test_others_go_on_without_a_paused_replica_and_it_serves_again(tmp_path: Pat
     settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
     difference = difference_to_reference(run_dir, config, tmp_path, *settings, steps=swarm.version)
     assert difference < 1e-9
+
+
+def test_outside_of_its_hours_a_peer_is_paused_until_its_owner_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    config, run_dir = tmp_path / "exact.toml", tmp_path / "run"
+    config.write_text(EXACT.replace("count = 3", "count = 1"))
+    overrides = {"run.steps": 1000, "batch.microbatches": 24}
+    with lab.LocalSwarm(config, (1,), run_dir=run_dir, overrides=overrides, threads=1) as swarm:
+        hour = time.localtime().tm_hour
+        late = swarm.spawn(0, hours=f"{(hour + 3) % 24}-{(hour + 5) % 24}")
+        paused = f"stage 0: {late.seat} paused"
+        swarm.wait_until(lambda: paused in swarm.trainer.output(), paused, PATIENCE_S)
+        assert "it is paused; its hours are" in late.output()
+        assert ask("resume", late)["state"] == "serving"
+        swarm.wait_for_member(late)
+        swarm.trainer.terminate()
+        swarm.finish()
+    assert swarm.audit().passed
 
 
 def test_a_lone_replica_says_that_the_run_waits_for_its_owner(tmp_path: Path) -> None:
