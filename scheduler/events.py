@@ -183,6 +183,25 @@ class DeadlinePassed(EventBase, frozen=True):
     name: str
 
 
+class SeatOpened(EventBase, frozen=True):
+    """A seat at this stage is held by this process from now on."""
+
+    stage: int
+
+
+class SeatNotOpened(EventBase, frozen=True):
+    """A seat at this stage cannot be held by this process as things are."""
+
+    stage: int
+    reason: str
+
+
+class SeatClosed(EventBase, frozen=True):
+    """The seat of this process at this stage has come to its end, and nothing of it is left."""
+
+    stage: int
+
+
 class StopRequested(EventBase, frozen=True):
     """The user or the system asks this process to leave."""
 
@@ -204,6 +223,7 @@ Event = (
     | WeightGradientsDone | PartSummed | GradientCombined | Stepped | StateLoaded
     | StateUnavailable | CheckpointSaved | CheckpointFailed | DeadlinePassed | StopRequested
     | ComputeFailed | PartUnfit | Expelled | Moved | PartUpdated | UpdateJoined | Contributed
+    | SeatOpened | SeatNotOpened | SeatClosed
     | PauseRequested | ResumeRequested
 )  # fmt: skip
 ALL_EVENTS: tuple[type[Event], ...] = get_args(Event)

@@ -115,18 +115,22 @@ class RunForward(InstructionBase, frozen=True):
 class RunBackward(InstructionBase, frozen=True):
     """Compute, and add to the accumulator or not; the outcome is BackwardDone.
 
-    `later`: the weights' gradients may be left for RunWeightGradients.
+    `later`: the weights' gradients may be left for RunWeightGradients. `own_step`: once the
+    gradients of so many microbatches wait for it, the replica makes a step of its own; 0 for none.
     """
 
     microbatch: MicrobatchId
     accumulate: bool
     later: bool = False
+    own_step: int = 0
 
 
 class RunWeightGradients(InstructionBase, frozen=True):
-    """Add what backward has left to the accumulator; the outcome is WeightGradientsDone."""
+    """Add what backward has left to the accumulator; the outcome is WeightGradientsDone.
+    `own_step`: as with RunBackward."""
 
     microbatch: MicrobatchId
+    own_step: int = 0
 
 
 class Forget(InstructionBase, frozen=True):
@@ -254,6 +258,20 @@ class StartDeadline(InstructionBase, frozen=True):
     at: float
 
 
+class OpenSeat(InstructionBase, frozen=True):
+    """Open a seat at this stage, beside those that there are; the outcome is SeatOpened or
+    SeatNotOpened."""
+
+    stage: int
+
+
+class CloseSeat(InstructionBase, frozen=True):
+    """Ask the seat at this stage to leave; when it has, SeatClosed comes."""
+
+    stage: int
+    reason: str
+
+
 class SaveCheckpoint(InstructionBase, frozen=True):
     """Collect one snapshot a stage; the outcome is CheckpointSaved or CheckpointFailed."""
 
@@ -374,6 +392,15 @@ class ReportUnable(Report, frozen=True):
     reason: str
 
 
+class ReportMove(Report, frozen=True):
+    """A report for people: what becomes of a process that serves where it helps most, and why."""
+
+    peer: PeerId
+    stage: int
+    what: Literal["loads", "serves", "forgets", "stays"]
+    reason: str
+
+
 class ReportStep(Report, frozen=True):
     """A report for people and metrics: a step was committed."""
 
@@ -386,6 +413,7 @@ class ReportStep(Report, frozen=True):
     digests_equal: bool
     skipped: bool = False  # its gradient was not finite: no update was made
     local: tuple[LocalWork, ...] = ()  # of each stage: all of their own steps, the furthest drift
+    microbatches: int = 0  # in it, where steps have not all as many
 
 
 class ReportEvaluation(Report, frozen=True):
@@ -403,6 +431,14 @@ class ReportPeer(Report, frozen=True):
     queued: int
     done: int
     service_s: float
+
+
+class ReportIslands(Report, frozen=True):
+    """A word to people: replicas work in so many islands from now on, these in another one than
+    before."""
+
+    number: int
+    moved: tuple[tuple[PeerId, int], ...]  # and to which
 
 
 class ReportLeftOut(Report, frozen=True):
@@ -442,11 +478,12 @@ PeerInstruction = (
     | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce
     | FreeDevice | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
+StewardInstruction = OpenSeat | CloseSeat | Send | StartDeadline | Stop
 TrainerInstruction = (
     Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting
     | ReportStep | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
     | ReportRecovery | ReportCheckpointFailed | ReportExpelled | ReportStall | ReportLate
-    | ReportUnlike | ReportUnable | StartDeadline | Stop
+    | ReportUnlike | ReportUnable | ReportIslands | ReportMove | StartDeadline | Stop
 )  # fmt: skip
-Instruction = PeerInstruction | TrainerInstruction
+Instruction = PeerInstruction | TrainerInstruction | StewardInstruction
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = get_args(Instruction)

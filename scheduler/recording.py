@@ -21,7 +21,8 @@ from swarmrt.scheduler.fetching.events import FetchBegan, FetchEvent, Key
 from swarmrt.scheduler.fetching.fetch import Fetching, Step
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.core import PeerCore
-from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
+from swarmrt.scheduler.settings import AnySettings, PeerSettings, StewardSettings
+from swarmrt.scheduler.steward.core import StewardCore
 from swarmrt.scheduler.trainer.core import TrainerCore
 
 
@@ -34,7 +35,7 @@ class Core(Protocol):
 class Header(msgspec.Struct, frozen=True):
     """The first record of a log."""
 
-    settings: PeerSettings | TrainerSettings
+    settings: AnySettings
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -107,9 +108,11 @@ def of_json(line: bytes | str) -> Header | Record | FetchRecord:
         raise UsageError(f"no record of this version of swarmrt: {error}") from None
 
 
-def new_core(settings: PeerSettings | TrainerSettings) -> PeerCore | TrainerCore:
+def new_core(settings: AnySettings) -> PeerCore | StewardCore | TrainerCore:
     if isinstance(settings, PeerSettings):
         return PeerCore(settings)
+    if isinstance(settings, StewardSettings):
+        return StewardCore(settings)
     return TrainerCore(settings)
 
 

@@ -9,7 +9,7 @@ import math
 from typing import Literal, NamedTuple
 
 from swarmrt.config import RunConfig
-from swarmrt.ids import PeerId
+from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.recorded import Recorded
 
 MANY = 1 << 31  # where a log's settings do not say how many
@@ -34,8 +34,11 @@ class PeerSettings(Recorded, frozen=True):
     wire_bytes: int = 0  # of a gradient as it travels; 0 where a log does not say
     update_bytes: int = 0  # of parameters and moments, as owners of parts give them
     is_spare: bool = False  # it takes work only in the place of a replica that is lost
+    island: int = NO_ISLAND  # that it asks for, if it asks for any
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
+    local_batch: int = 0  # microbatches of an own step, at least; 0 where a log does not say
+    most_late: float = 1.0  # share of the gradients that own steps may make late
     holds: int = 0  # microbatches that its memory has room for, between forward and backward
 
     @property
@@ -56,6 +59,7 @@ class PeerSettings(Recorded, frozen=True):
         update_bytes: int = 0,
         trainer_gone_s: float = math.inf,
         is_spare: bool = False,
+        island: int = NO_ISLAND,
         holds: int = 0,
     ) -> PeerSettings:
         return cls(
@@ -77,10 +81,28 @@ class PeerSettings(Recorded, frozen=True):
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
             is_spare=is_spare,
+            island=island,
             wiring=config.wiring.policy,
             local_from=_local_from(config),
+            local_batch=config.averaging.local_batch if config.averaging.is_on else 0,
+            most_late=config.averaging.most_late if config.averaging.is_on else 1.0,
             holds=holds,
         )
+
+
+class StewardSettings(Recorded, frozen=True):
+    """The settings of a process that serves where it helps most."""
+
+    me: PeerId
+    trainer: PeerId
+    num_stages: int
+    stages: tuple[int, ...]  # that it may serve
+    rooms: int  # states that it has room for at a time
+    is_pinned: bool = False  # it stays where it serves
+    begins_with: tuple[int, ...] = ()  # stages at which it has a seat from the start
+    down_bytes_per_s: float = 0.0  # that states and reduces may take; 0 where nobody says
+    listening_share: float = 0.0  # of that, for reduces of a second stage; 0 for the usual one
+    trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone
 
 
 class StepTold(NamedTuple):
@@ -117,6 +139,12 @@ class TrainerSettings(Recorded, frozen=True):
     wiring: str = "iwrr"  # the policy
     local_from: int = MANY  # the first step in which replicas make steps of their own
     turns: int = 1  # rounds until every parameter was in one
+    islands: int = 1  # at the most, that routes stay in
+    every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
+    least_microbatches: int = 1  # in a step, where those differ
+    rearrange_s: float = 60.0  # between decisions on who serves what; 0 for none at all
+    standby_share: float = 0.25  # of the peers, that hold a second state
+    weights: tuple[float, ...] = ()  # of a microbatch at each stage; all alike where not told
 
     @property
     def averages(self) -> bool:
@@ -140,6 +168,7 @@ class TrainerSettings(Recorded, frozen=True):
         fingerprint: str = "",
         told: tuple[StepTold, ...] = (),
         turns: int = 1,
+        weights: tuple[float, ...] = (),
     ) -> TrainerSettings:
         return cls(
             me=me,
@@ -168,9 +197,20 @@ class TrainerSettings(Recorded, frozen=True):
             wiring=config.wiring.policy,
             local_from=_local_from(config),
             turns=turns,
+            islands=config.averaging.islands,
+            every_s=config.averaging.every_s,
+            least_microbatches=config.averaging.local_batch if config.averaging.every_s else 1,
+            rearrange_s=config.rebalancing.period_s if config.rebalancing.enabled else 0.0,
+            standby_share=config.rebalancing.standby_share,
+            weights=weights,
         )
 
 
 def _local_from(config: RunConfig) -> int:
-    """Return the first step in which replicas make optimizer steps of their own."""
-    return config.averaging.sync_steps if config.averaging.is_on else MANY
+    """Return the first step in which replicas make optimizer steps of their own, or give what their
+    own momentum makes of gradients."""
+    averaging = config.averaging
+    return averaging.sync_steps if averaging.is_on or averaging.is_decoupled else MANY
+
+
+AnySettings = PeerSettings | StewardSettings | TrainerSettings

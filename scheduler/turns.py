@@ -14,7 +14,7 @@ from swarmrt.scheduler.events import Event
 from swarmrt.scheduler.failpoints import Role, point_of
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.recording import Record, new_core
-from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
+from swarmrt.scheduler.settings import AnySettings, TrainerSettings
 
 P = TypeVar("P")
 
@@ -26,11 +26,11 @@ class Turns(ABC, Generic[P]):
     the message that is being acted on, and `nothing` where there is none.
     """
 
-    def __init__(self, settings: PeerSettings | TrainerSettings, nothing: P) -> None:
+    def __init__(self, settings: AnySettings, nothing: P) -> None:
         self.settings = settings
         self.core = new_core(settings)
         self.arrived = self._nothing = nothing
-        self._role: Role = "peer" if isinstance(settings, PeerSettings) else "trainer"
+        self._role: Role = "trainer" if isinstance(settings, TrainerSettings) else "peer"
         self._waiting: deque[tuple[Event, P]] = deque()
         self._is_busy = False
 

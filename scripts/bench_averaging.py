@@ -9,16 +9,20 @@ way that it came. A row is trained for each seed, and printed as it comes; one t
 already is not trained again. --plot draws what the file has.
 
 An interval of m means a round after every m times the sequences of a synchronous step, in which
-a replica makes m steps of its own.
+a replica makes m steps of its own. With a delay a microbatch is at each stage so much later than at
+the one before, on its way back as well, and the time is what one comes to the first stage in: then
+replicas have microbatches between forward and backward, and own steps are as long as these ask for.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +31,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import DEMO, RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import Data, open_data
 from swarmrt.ids import MicrobatchId
-from swarmrt.kernels.codecs import CODECS
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
+from swarmrt.model.weights import LocalReport
+from swarmrt.runtime.peer.parts import part_range
+from swarmrt.runtime.peer.payloads import payload_of
+from swarmrt.scheduler.peer.updating.averaging.own_steps import Between, own_step
 
 STEPS = 600  # synchronous ones
 STAGES = 3
@@ -40,6 +48,7 @@ SEQUENCES = 2  # in a microbatch
 MICROBATCHES = 4  # in a synchronous step
 HELD_OUT = 64  # microbatches of an evaluation
 WARMUP = 20  # synchronous steps
+TOLD = ("drift", "late_fraction", "steps")  # of what replicas did by themselves
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Row:
     rate: float = 1.0  # times the tuned one
     islands: bool = False  # replica i of a stage works with replica i of the others
     late: int = 0  # own steps of the next interval before a round's result is there
+    delay: int = 0  # from stage to stage, in microbatches
+    stages: int = STAGES
     missing: int = 0  # one of so many members misses each round
     precision: str = "model"
 
@@ -90,6 +101,18 @@ def _rows() -> dict[str, Row]:
         "r2-m20-x1.4": Row(2, 20, rate=1.4),
         "r4-m20-late1": replace(rare, late=1),
     }
+    far = Row(2, 20, delay=2)
+    rows |= {"r2-m20-far": far, "r2-m20-far-tenth": _with(far, "async", most_late=0.1)}
+    for stages in (8, 16):
+        deep, name = replace(far, stages=stages), f"deep{stages}"
+        rows |= {f"{name}:sync-x1": Row(strategy="sync", stages=stages), f"{name}:r2-m20": deep}
+        rows[f"{name}:r2-m20-tenth"] = _with(deep, "async", most_late=0.1)
+    for replicas, beta, rate in (
+        (4, 0.999, 0.25), (4, 0.999, 0.125), (4, 0.999, 0.5), (4, 0.99, 0.25),
+        (4, 0.99, 0.125), (4, 0.95, 0.125), (2, 0.999, 0.25),
+    ):  # fmt: skip
+        name = f"r{replicas}-demo-{beta}-x{rate:g}"
+        rows[name] = _with(Row(replicas, rate=rate, precision="int8"), DEMO, beta=beta)
     return rows
 
 
@@ -104,20 +127,71 @@ ROWS = _rows()
 
 
 def config_of(row: Row, seed: int, lr: float) -> RunConfig:
-    whole = {"layers": STAGES, "width": 48, "heads": 4, "kv_heads": 4, "sequence": 64}
+    whole = {"layers": row.stages, "width": 48, "heads": 4, "kv_heads": 4, "sequence": 64}
     averaging: dict[str, Any] = {"strategy": row.strategy, "precision": row.precision}
-    averaging |= {"local_batch": MICROBATCHES // row.replicas, **dict(row.settings)}
+    averaging |= {"local_batch": MICROBATCHES // row.replicas, "most_late": 1.0}
+    averaging |= dict(row.settings)
+    by_signs = {"kind": "sgd", "clip_norm": 0.0} if row.strategy == DEMO else {}
     return parse_config(
         {
             "run": {"seed": seed, "steps": STEPS // row.every},
             "model": whole,
-            "stages": {"layers": [1] * STAGES},
+            "stages": {"layers": [1] * row.stages},
             "batch": {"microbatch": SEQUENCES, "microbatches": MICROBATCHES * row.every},
-            "optimizer": {"lr": lr * row.rate, "warmup_steps": max(1, WARMUP // row.every)},
+            "optimizer": {
+                "lr": lr * row.rate,
+                "warmup_steps": max(1, WARMUP // row.every),
+                **by_signs,
+            },
             "averaging": averaging,
         },
         "bench",
     )
+
+
+class Replica:
+    """A replica of a stage, with what its core knows of it."""
+
+    def __init__(self, config: RunConfig, stage: int) -> None:
+        self.stage = Stage(config, stage)
+        self._config = config
+        self._forwarded: dict[MicrobatchId, Forwarded] = {}
+        self._added: Counter[int] = Counter()  # by step
+        self._between = Between()
+
+    def forward(self, microbatch: MicrobatchId, value: Tensor, targets: Tensor) -> Tensor | None:
+        forwarded = self._forwarded[microbatch] = _forward(self.stage, microbatch, value, targets)
+        return forwarded.output
+
+    def backward(self, microbatch: MicrobatchId, grad: Tensor | None) -> Tensor | None:
+        forwarded, averaging = self._forwarded.pop(microbatch), self._config.averaging
+        self._added[microbatch.step] += 1
+        between = self._between.seen(len(self._forwarded))
+        told = (between, self._added[microbatch.step], microbatch.index + 1)
+        how = (averaging.local_batch, averaging.most_late)
+        self.stage.size_own_steps(own_step(*how, *told, self._config.batch.microbatches))
+        return self.stage.backward(forwarded, grad)
+
+
+class Passing:
+    """A microbatch on its way through the stages, forth and back."""
+
+    def __init__(self, microbatch: MicrobatchId, route: tuple[Replica, ...], data: Data) -> None:
+        self._microbatch, self._route = microbatch, route
+        self._ahead = [*range(len(route)), *reversed(range(len(route)))]
+        value, self._targets = map(torch.from_numpy, data.microbatch(microbatch))
+        self._value: Tensor | None = value
+
+    def go_on(self) -> bool:
+        """Compute at the next stage. Return whether it is back at the first one."""
+        is_forward = len(self._ahead) > len(self._route)
+        replica = self._route[self._ahead.pop(0)]
+        if is_forward:
+            assert self._value is not None
+            self._value = replica.forward(self._microbatch, self._value, self._targets)
+        else:
+            self._value = replica.backward(self._microbatch, self._value)
+        return not self._ahead
 
 
 class Swarm:
@@ -127,46 +201,53 @@ class Swarm:
         self.row, self.config, self.data = row, config, data
         self.rng = random.Random(config.run.seed)
         self.stages = [
-            [Stage(config, index) for _ in range(row.replicas)] for index in range(STAGES)
+            [Replica(config, index) for _ in range(row.replicas)] for index in range(row.stages)
         ]
-        self._codec = CODECS[config.replicas_precision]
+        self._payload = payload_of(config)
+        self._routes: Iterator[tuple[Replica, ...]] = iter(())
+        self._passing: dict[MicrobatchId, Passing] = {}
+        self._contributed: list[list[Stage]] = []  # who takes part in a round, by stage
 
     def train(self) -> dict[str, float]:
         """Train to the end, and return what has come of it."""
-        reports = []
-        for step in range(self.config.run.steps):
-            for turn in range(self.row.every):
-                self._compute(step, turn)
-                if turn + 1 == self.row.late and step:  # the round before is over only now
-                    self._merge(step - 1)
-            if not self.row.late:
-                self._merge(step)
-                reports += [s.local_report() for stage in self.stages for s in stage]
-        if self.row.late:
-            self._merge(self.config.run.steps - 1)
-        found = {"loss": self.loss()}
-        if reports:
-            found["drift"] = statistics.mean(report.drift for report in reports)
-            found["late"] = statistics.mean(report.late_fraction for report in reports)
-        return found
+        reports: list[LocalReport] = []
+        for _, _, happening, microbatch in sorted(self._happenings()):
+            match happening:
+                case "contribute":
+                    self._contribute(microbatch.step)
+                case "merge":
+                    self._merge(microbatch.step)
+                    reports += [r.stage.local_report() for stage in self.stages for r in stage]
+                case _:
+                    self._pass(microbatch)
+        told = {name: [getattr(report, name) for report in reports] for name in TOLD}
+        return {"loss": self.loss()} | {name: statistics.mean(of) for name, of in told.items()}
 
-    def _compute(self, step: int, turn: int) -> None:
-        """Compute as many microbatches as a synchronous step has."""
-        indices = range(turn * MICROBATCHES, (turn + 1) * MICROBATCHES)
-        for index, route in zip(indices, self._routes(), strict=True):
-            microbatch = MicrobatchId(step, index)
-            value, targets = map(torch.from_numpy, self.data.microbatch(microbatch))
-            forwarded = []
-            for stage in route:
-                forwarded.append(_forward(stage, microbatch, value, targets))
-                if (output := forwarded[-1].output) is not None:
-                    value = output
-            grad: Tensor | None = None
-            for stage, left in zip(reversed(route), reversed(forwarded), strict=True):
-                grad = stage.backward(left, grad)
+    def _happenings(self) -> Iterator[tuple[int, int, str, MicrobatchId]]:
+        """Return what happens, with when and in which order: a microbatch comes to a stage, forth
+        or back, and rounds begin and are over."""
+        passes, delay = 2 * self.row.stages, self.row.delay
+        for number in range(self.config.run.steps * self.config.batch.microbatches):
+            microbatch = MicrobatchId(*divmod(number, self.config.batch.microbatches))
+            for at in range(passes):
+                yield number + at * delay, number, f"at {at:03}", microbatch
+            if microbatch.index + 1 == self.config.batch.microbatches:
+                over_at = number + (passes - 1) * delay
+                yield over_at, number, "contribute", microbatch
+                yield over_at + self.row.late * MICROBATCHES, number, "merge", microbatch
 
-    def _routes(self) -> Iterator[tuple[Stage, ...]]:
-        """Return a way for each microbatch: as many of them through each replica."""
+    def _pass(self, microbatch: MicrobatchId) -> None:
+        """Compute a microbatch where it is."""
+        if microbatch not in self._passing:
+            if microbatch.index % MICROBATCHES == 0:
+                self._routes = self._draw_routes()
+            self._passing[microbatch] = Passing(microbatch, next(self._routes), self.data)
+        if self._passing[microbatch].go_on():
+            del self._passing[microbatch]
+
+    def _draw_routes(self) -> Iterator[tuple[Replica, ...]]:
+        """Return ways for as many microbatches as a synchronous step has: as many through each
+        replica."""
         each = MICROBATCHES // self.row.replicas
         columns = []
         for replicas in self.stages:
@@ -176,22 +257,29 @@ class Swarm:
             columns.append(column)
         return zip(*columns, strict=True)
 
+    def _contribute(self, step: int) -> None:
+        """Begin a round in all stages."""
+        self._contributed = [self._members([r.stage for r in stage]) for stage in self.stages]
+        for member in itertools.chain(*self._contributed):
+            member.contribute(step)
+
     def _merge(self, step: int) -> None:
-        """Do a round in all stages, and make the next version."""
+        """End a round in all stages, and make the next version."""
         averages = self.config.averaging.is_on
-        count = MICROBATCHES * self.row.every
-        means = []
-        for replicas in self.stages:
-            members = self._members(replicas)
-            for replica in members:
-                replica.contribute(step)
-            share = count * len(members) // len(replicas)
+        means, all_given = [], dict[Stage, Tensor]()
+        for members in self._contributed:
+            share = self.config.batch.microbatches * len(members) // self.row.replicas
             weight = share if averages else share * self.config.microbatch_tokens
-            means.append(self._mean([m.contribution(step) for m in members], weight))
+            given = {member: member.contribution(step) for member in members}
+            means.append(self._mean(members[0], step, list(given.values()), weight))
+            all_given |= given
         norm = torch.stack([mean.norm() for mean in means]).norm().item()
         scale = clip_scale(norm, self.config.optimizer.clip_norm)
         for replicas, mean in zip(self.stages, means, strict=True):
-            digests = {replica.step(mean, scale) for replica in replicas}
+            digests = {
+                replica.stage.step(mean, scale, all_given.get(replica.stage))
+                for replica in replicas
+            }
             assert len(digests) == 1, "replicas hold unequal anchors"
 
     def _members(self, replicas: list[Stage]) -> list[Stage]:
@@ -203,21 +291,18 @@ class Swarm:
             replica.clear_gradients()
         return [replica for replica in replicas if replica not in lost]
 
-    def _mean(self, contributions: list[Tensor], weight: int) -> Tensor:
+    def _mean(self, stage: Stage, step: int, given: list[Tensor], divisor: int) -> Tensor:
         """Return what all members hold after a reduce: each owns a part of it."""
-        total = torch.zeros_like(contributions[0])
-        numel, owners = len(total), len(contributions)
+        size, owners, payload = stage.num_parameters, len(given), self._payload
+        if self.config.averaging.is_on:
+            size = stage.contribution_numel(step)
+        total = torch.zeros(size, dtype=payload.dtype)
         for owner in range(owners):
-            part = slice(owner * numel // owners, (owner + 1) * numel // owners)
-            for member, contribution in enumerate(contributions):
-                piece = contribution[part].contiguous()
-                if self._codec is None or member == owner:
-                    total[part] += piece
-                else:
-                    self._codec.decode_accumulate(self._codec.encode(piece), total[part])
-            total[part] /= weight
-            if self._codec is not None:
-                self._codec.decode(self._codec.encode(total[part]), total[part])
+            pieces = [whole[part_range(len(whole), owner, owners)] for whole in given]
+            sent = [payload.encode(piece.contiguous()) for piece in pieces]
+            slices = [None if other == owner else piece for other, piece in enumerate(sent)]
+            where = part_range(size, owner, owners, payload.unit)
+            payload.add_up(slices, pieces[owner], total[where], divisor)
         return total
 
     def loss(self) -> float:
@@ -227,7 +312,7 @@ class Swarm:
             microbatch = MicrobatchId(0, index, held_out=True)
             value, targets = map(torch.from_numpy, self.data.microbatch(microbatch))
             for replicas in self.stages:
-                forwarded = _forward(replicas[0], microbatch, value, targets)
+                forwarded = _forward(replicas[0].stage, microbatch, value, targets)
                 if forwarded.output is not None:
                     value = forwarded.output
             total, tokens = total + (forwarded.loss_sum or 0.0), tokens + forwarded.tokens
@@ -246,7 +331,8 @@ Found = dict[str, dict[str, dict[str, float]]]  # by row and seed
 
 def gap(found: Found, name: str) -> float | None:
     """Return how much worse a row is than synchronous training of its seeds, in percent."""
-    base, losses = found.get("sync-x1", {}), found[name]
+    which = name[: name.rfind(":") + 1]  # of the same model
+    base, losses = found.get(f"{which}sync-x1", {}), found[name]
     seeds = sorted(set(base) & set(losses))
     if not seeds:
         return None

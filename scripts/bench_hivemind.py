@@ -60,7 +60,7 @@ def run_server(config_path: Path, stage: int, *, each_backward: bool) -> None:
     from hivemind.moe.server.module_backend import ModuleBackend
     from hivemind.utils.tensor_descr import BatchTensorDescriptor
 
-    from swarmrt.config import load_config
+    from swarmrt.config_toml import load_config
     from swarmrt.model.build import build_layers
 
     torch.set_num_threads(1)
@@ -176,7 +176,7 @@ def run_client(config_path: Path, steps: int) -> None:
     from hivemind.moe.expert_uid import ExpertInfo
     from hivemind.p2p import PeerID
 
-    from swarmrt.config import load_config
+    from swarmrt.config_toml import load_config
     from swarmrt.data import open_data
     from swarmrt.ids import MicrobatchId
     from swarmrt.model.build import build_layers

@@ -93,7 +93,7 @@ def run_rank(config_path: Path, steps: int) -> None:
     import torch.distributed as dist
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
-    from swarmrt.config import load_config
+    from swarmrt.config_toml import load_config
     from swarmrt.data import open_data
     from swarmrt.ids import MicrobatchId
     from swarmrt.model.build import build_layer, build_layers

@@ -21,7 +21,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.data import open_data
 from swarmrt.model.evaluation import HeldOut
 

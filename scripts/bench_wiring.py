@@ -2,7 +2,7 @@
 
     python scripts/bench_wiring.py [--replicas 10000] [--swarm 312] [--json]
 
-The swarm is simulated: production wiring, and nothing else (`swarmrt/lab/bench/wiring_swarm.py`).
+The swarm is simulated by `swarmrt/sim/flow`: production wiring, and nothing else.
 Times are the least of three rounds: other work on the machine only adds to them.
 """
 

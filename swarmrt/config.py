@@ -1,36 +1,29 @@
-"""A run's configuration: TOML file, then environment, then `--set`, checked once at the edge.
+"""A run's configuration: its sections, and what each key may be.
 
-The result is frozen and handed down; nothing below the command line reads a file or the
-environment again. The trainer publishes it in the directory, so that every peer works from the
-same one.
+It is frozen and handed down. The trainer publishes it in the directory, so that every peer works
+from the same one.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from swarmrt.errors import ConfigError, did_you_mean
+from swarmrt.errors import did_you_mean
 from swarmrt.foreign import printable
-
-ENVIRONMENT_PREFIX = "SWARMRT_"
-NOT_SETTINGS = ("SWARMRT_FAILPOINTS", "SWARMRT_JOIN", "SWARMRT_OUTPUT")  # of a process
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BUILDER_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 LEAST_MESSAGE_BYTES = 5 << 20  # the largest chunk of a state or a gradient fits into it
 FRAME_SLACK_BYTES = 64  # targets are sealed, and tensors are padded
 STDLIB = "stdlib"
-SYNC = "sync"
-STRATEGIES = (SYNC, "async", "diloco", "sparta", "lofi")  # that are built in
 MAX_NAME = 60  # characters shown of one that is unknown
+SYNC = "sync"
+DEMO = "demo"
+STRATEGIES = (SYNC, "async", "diloco", "sparta", "lofi", DEMO)  # that are built in
 
 Positive = Annotated[int, Field(gt=0)]
 # Far more than is trained today: others' wishes are looped over before it is known what they cost.
@@ -217,13 +210,30 @@ class Averaging(Section):
     strategy: str = Field(
         SYNC,
         max_length=200,
-        description='"sync" | "async" | "diloco" | "sparta" | "lofi", or your own '
+        description='"sync" | "async" | "diloco" | "sparta" | "lofi" | "demo", or your own '
         '"pkg.module:Class"',
     )
     local_batch: Many = Field(
-        32, description="microbatches of a replica in each optimizer step of its own"
+        32, description="microbatches of a replica in each optimizer step of its own, at least"
+    )
+    most_late: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="share of the gradients that may be late: own steps are of more microbatches "
+        "where they would be; 1 for any",
     )
     sync_steps: int = Field(0, ge=0, description="first steps, which are as with sync")
+    islands: Annotated[int, Field(gt=0, le=1024)] = Field(
+        1, description="parts of the swarm that routes stay in, as far as stages have replicas"
+    )
+    every_s: float = Field(
+        0.0,
+        ge=0,
+        le=86400,
+        description="seconds between two rounds: a step has what is computed in them, but "
+        "batch.microbatches at the most; 0 for always as many",
+    )
     precision: Literal["model", "bfloat16", "int8"] = Field(
         "int8", description='what replicas send each other: "model" | "bfloat16" | "int8"'
     )
@@ -240,6 +250,13 @@ class Averaging(Section):
     alpha: float = Field(
         0.0, ge=0, le=1, description="share of its own weights that a replica keeps in each round"
     )
+    chunk: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = Field(
+        256, description="demo: parameters whose momentum is sent as frequencies together"
+    )
+    top_k: Annotated[int, Field(ge=1, le=1024)] = Field(
+        6, description="demo: frequencies of each chunk that are sent"
+    )
+    beta: Fraction = Field(0.999, description="demo: share of its momentum that a replica keeps")
 
     @model_validator(mode="after")
     def _strategy_is_known(self) -> Self:
@@ -251,10 +268,33 @@ class Averaging(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _islands_are_averaged(self) -> Self:
+        if self.islands > 1 and not self.is_on:
+            raise ValueError(
+                f'averaging.islands {self.islands} needs an averaging.strategy that is not "sync": '
+                "there every gradient goes to all replicas of its stage, wherever its route was"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _chunk_has_its_top(self) -> Self:
+        if self.top_k > self.chunk // 2 and self.top_k != self.chunk:
+            raise ValueError(
+                f"averaging.top_k {self.top_k} must be at most half of averaging.chunk "
+                f"{self.chunk}, or all of it: else frequencies take more bytes than parameters"
+            )
+        return self
+
     @property
     def is_on(self) -> bool:
         """Return whether replicas go apart and are averaged."""
-        return self.strategy != SYNC
+        return self.strategy not in (SYNC, DEMO)
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Return whether replicas commit together, each with a momentum of its own."""
+        return self.strategy == DEMO
 
     @property
     def is_own(self) -> bool:
@@ -340,6 +380,22 @@ class Wiring(Section):
         return self
 
 
+class Rebalancing(Section):
+    """The moves of peers that are started with `serve --stage auto`: who serves what, and who holds
+    a second stage's state for when a replica is lost."""
+
+    enabled: bool = Field(True, description="false leaves every peer where its owner has put it")
+    standby_share: float = Field(
+        0.25, ge=0, le=1, description="share of the peers that hold a second stage's state"
+    )
+    period_s: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="seconds between decisions while nobody comes, goes or has loaded a state",
+    )
+
+
 class Checkpoint(Section):
     every_steps: int = Field(50, ge=0, description="0 writes only the one after the last step")
     keep: Positive = Field(2, description="newest checkpoints kept")
@@ -359,6 +415,7 @@ class RunConfig(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)  # type: ignore[arg-type]
     links: Links = Field(default_factory=Links)  # type: ignore[arg-type]
     wiring: Wiring = Field(default_factory=Wiring)  # type: ignore[arg-type]
+    rebalancing: Rebalancing = Field(default_factory=Rebalancing)  # type: ignore[arg-type]
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)  # type: ignore[arg-type]
 
     @model_validator(mode="after")
@@ -396,10 +453,48 @@ class RunConfig(Section):
                 f"averaging.precision {averaging.precision!r} is for parameters in float32; those "
                 'of a model of dtype float64 are sent as they are: averaging.precision = "model"'
             )
+        if averaging.every_s and averaging.sync_steps:
+            raise ValueError(
+                "averaging.every_s needs averaging.sync_steps = 0: steps that all replicas share "
+                "are as long as batch.microbatches says"
+            )
         if averaging.strategy == "lofi" and optimizer.not_finite == "skip":
             raise ValueError(
                 'averaging.strategy "lofi" needs optimizer.not_finite = "stop": a step that is '
                 "skipped takes with it all that has not been averaged"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _decoupled_momentum_goes_with_the_rest(self) -> Self:
+        optimizer, demo = self.optimizer, 'averaging.strategy "demo" needs'
+        if self.averaging.every_s and not self.averaging.is_on:
+            raise ValueError(
+                f"averaging.every_s is for replicas that make steps of their own, and not for "
+                f"averaging.strategy {self.averaging.strategy!r}"
+            )
+        if not self.averaging.is_decoupled:
+            return self
+        if optimizer.kind != "sgd" or optimizer.momentum:
+            raise ValueError(
+                f'{demo} optimizer.kind = "sgd" with optimizer.momentum = 0: it steps by signs, '
+                "and averaging.beta is its momentum"
+            )
+        if optimizer.clip_norm:
+            raise ValueError(f"{demo} optimizer.clip_norm = 0: signs have no length to be bounded")
+        if optimizer.staleness or self.averaging.sync_steps:
+            raise ValueError(
+                f"{demo} optimizer.staleness = 0 and averaging.sync_steps = 0: all of its steps "
+                "are synchronous, and alike"
+            )
+        if optimizer.applied_by != "all":
+            raise ValueError(
+                f'{demo} optimizer.applied_by = "all": a step by signs rounds alike everywhere'
+            )
+        if self.averaging.precision != "model" and self.model.dtype == "float64":
+            raise ValueError(
+                f"averaging.precision {self.averaging.precision!r} is for parameters in float32; "
+                'those of a model of dtype float64 have averaging.precision = "model"'
             )
         return self
 
@@ -464,157 +559,3 @@ class RunConfig(Section):
         """Return this run with its cut written down, as the trainer publishes it."""
         stages = Stages(count=len(layers), layers=layers)
         return self.model_copy(update={"stages": stages})
-
-
-def load_config(
-    path: Path | None,
-    overrides: Iterable[str] = (),
-    environment: Mapping[str, str] = os.environ,
-) -> RunConfig:
-    """The effective configuration: file, then `SWARMRT_SECTION_KEY`, then `section.key=value`.
-
-    Paths in the file are relative to its folder; others, to the working folder. Both are absolute
-    in what is returned.
-    Raises ConfigError, naming the file or variable and the nearest valid name.
-    """
-    values = _read_toml(path) if path is not None else {}
-    if path is not None:
-        _find_beside(path, values)
-    for name, text in sorted(environment.items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in NOT_SETTINGS:
-            section, key = _environment_key(name)
-            _table(values, section, name)[key] = _toml_value(text)
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        section, dot, key = dotted.strip().partition(".")
-        if not equals or not dot:
-            raise ConfigError(f"--set {override!r}: write section.key=value")
-        _table(values, section, f"--set {override}")[key.strip()] = _toml_value(text)
-    _find_beside(None, values)
-    return parse_config(values, str(path) if path is not None else "configuration")
-
-
-def _find_beside(path: Path | None, values: dict[str, Any]) -> None:
-    """Make paths absolute: those in a file are relative to it."""
-    data = values.get("data")
-    if not isinstance(data, dict):
-        return
-    folder = path.parent if path is not None else Path()
-    for key in ("source", "tokenizer"):
-        named = data.get(key)
-        if isinstance(named, str) and named not in ("", STDLIB):
-            data[key] = str((folder / named).absolute())
-
-
-def parse_config(values: Mapping[str, Any], source: str) -> RunConfig:
-    """Check plain values, as read from TOML or a directory record. Raises ConfigError."""
-    _refuse_unknown_keys(values, source)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][:2])
-        what = first["msg"].removeprefix("Value error, ")
-        is_short = isinstance(first["input"], str | int | float)
-        given = f" (got {first['input']!r:.80})" if is_short else ""
-        whose = f"{source}: {where}" if where else source
-        raise ConfigError(f"{whose}: {printable(what)}{given}") from None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `swarmrt init {path}` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-
-
-def _environment_key(name: str) -> tuple[str, str]:
-    wanted = name.removeprefix(ENVIRONMENT_PREFIX).lower()
-    known = {f"{section}_{key}": (section, key) for section, key in _all_keys()}
-    if wanted not in known:
-        names = [ENVIRONMENT_PREFIX + dotted.upper() for dotted in known]
-        hint = did_you_mean(name, names) if len(wanted) < 40 else ""
-        if not hint.startswith("; did"):
-            hint = "; write SWARMRT_SECTION_KEY, for example SWARMRT_RUN_STEPS"
-        raise ConfigError(f"environment variable {name}: no such setting{hint}")
-    return known[wanted]
-
-
-def _all_keys() -> list[tuple[str, str]]:
-    return [
-        (section, key)
-        for section, field in RunConfig.model_fields.items()
-        for key in _section_class(field.annotation).model_fields
-    ]
-
-
-def _section_class(annotation: Any) -> type[Section]:
-    assert isinstance(annotation, type) and issubclass(annotation, Section)
-    return annotation
-
-
-def _table(values: dict[str, Any], section: str, source: str) -> dict[str, Any]:
-    table = values.setdefault(section, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{source}: {section!r} is not a section")
-    return table
-
-
-def _toml_value(text: str) -> Any:
-    """A TOML value, or, when it is not one, the text itself: `--set run.name=mine` just works."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _refuse_unknown_keys(values: Mapping[str, Any], source: str) -> None:
-    sections = RunConfig.model_fields
-    for section, table in values.items():
-        if section not in sections:
-            name = printable(str(section), MAX_NAME)
-            raise ConfigError(f"{source}: unknown section [{name}]{did_you_mean(name, sections)}")
-        if not isinstance(table, Mapping):
-            raise ConfigError(
-                f"{source}: [{section}] must be a section with keys, got {table!r:.80}"
-            )
-        known = _section_class(sections[section].annotation).model_fields
-        for key in table:
-            if key not in known:
-                name = printable(str(key), MAX_NAME)
-                raise ConfigError(
-                    f"{source}: unknown key {section}.{name}{did_you_mean(name, known)}"
-                )
-
-
-def dump_toml(config: RunConfig) -> str:
-    """Return the configuration as TOML. Raises ConfigError for options that it has no words for."""
-    values = config.model_dump(exclude_none=True)
-    if not values["model"]["options"]:
-        del values["model"]["options"]
-    try:
-        return tomli_w.dumps(values)
-    except TypeError as error:
-        raise ConfigError(f"model.options cannot be written as TOML: {error}") from None
-
-
-def explained_toml(config: RunConfig | None = None) -> str:
-    """Return a configuration, by default the defaults, as TOML, each key with its description."""
-    lines: list[str] = []
-    for section, values in (config or RunConfig()).model_dump().items():
-        lines.append(f"[{section}]")
-        fields = _section_class(RunConfig.model_fields[section].annotation).model_fields
-        for key, value in values.items():
-            is_unset = value in (None, {})
-            text = f"# {key} = …" if is_unset else _in_one_line(tomli_w.dumps({key: value}))
-            lines.append(f"{text:<36} # {fields[key].description}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(line.lstrip() for line in text.strip().split("\n"))

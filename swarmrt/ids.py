@@ -18,6 +18,10 @@ NO_SEAT = -1
 """The place of a stage where a process is meant, and none of its seats."""
 
 
+NO_ISLAND = -1
+"""The island of who has none yet, or asks for none."""
+
+
 class Seats(NamedTuple):
     """The seats at the two ends of a message: their stages, or NO_SEAT for the process itself."""
 

@@ -2,9 +2,9 @@
 
 trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Recover · Standing ·
                  Prepare · Update · Apply · Drain · Finish · LeftOut · Welcome · NotInvited ·
-                 Barred
+                 Barred · Take · GiveUp
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
-                 Refused · Updated · Applied · Leaving · Ending · Unable · Knock
+                 Refused · Updated · Applied · Leaving · Ending · Unable · Knock · Offer
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
 anyone → anyone  Probe, answered by Probed; DialBack, answered by DialedBack · Renewed
@@ -25,7 +25,7 @@ from typing import Literal, get_args
 import msgspec
 
 from swarmrt.foreign import printable
-from swarmrt.ids import MicrobatchId, PeerId, SeatId, Work
+from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, SeatId, Work
 from swarmrt.recorded import Recorded
 
 Roster = tuple[tuple[SeatId, tuple[int, ...]], ...]
@@ -206,13 +206,15 @@ class NoFrame(MessageBase, frozen=True):
 
 
 class Standing(MessageBase, frozen=True):
-    """The trainer's word on a peer: it takes work; or it is fenced, so wait for nothing from it."""
+    """The trainer's word on a peer: it takes work, though only in need if it is not near; or it is
+    fenced, so wait for nothing from it."""
 
     epoch: int
     stage: int
     peer: SeatId
     serving: bool
     service_s: float = 0.0  # of a forward and backward there, by its own word; 0 unknown
+    near: bool = True  # in the island of whoever is told
     holds: int = 0  # microbatches that it has room for, by its own word; 0 unknown
 
 
@@ -361,6 +363,7 @@ class Beacon(MessageBase, frozen=True):
     moved_bytes: int = 0  # of states and of parts, that have come and gone since the start
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
     spare: bool = False  # it takes work only in the place of a replica that is lost
+    island: int = NO_ISLAND  # that it asks for, if it asks for any
     paused: bool = False  # its owner has the device: it keeps its state, and takes no work
     holds: int = 0  # microbatches that its memory has room for; 0 where that is not known
 
@@ -371,6 +374,7 @@ class Leaving(MessageBase, frozen=True):
     epoch: int
     term: int
     idle: bool  # it has drained, and holds nothing of this step
+    stays: bool = False  # it was told to drain, and does not go: it stands by from now on
 
 
 NO_MICROBATCH = MicrobatchId(-1, 0)
@@ -394,6 +398,7 @@ class Unable(Reasoned, frozen=True):
 class Drain(MessageBase, frozen=True):
     """The end of work for a peer, whose stage others serve: take nothing new, do what was accepted,
     say when nothing is left. Or the opposite: nobody else serves it any more, so serve as before.
+    Who did not want to go stands by afterwards.
     """
 
     epoch: int
@@ -487,12 +492,41 @@ class DialedBack(MessageBase, frozen=True):
     affordable: bool  # otherwise nothing was dialed, because there have been too many requests
 
 
+class Offer(MessageBase, frozen=True):
+    """A process that serves where it helps most says what its owner allows, and what it holds: from
+    time to time, and when that changes. Without stages it leaves."""
+
+    stages: tuple[int, ...]  # that it may serve
+    held: tuple[int, ...]  # at which it has a seat, opens or closes one
+    rooms: int  # states that it has room for at a time
+    pinned: bool = False  # it stays where it serves
+    down_bytes_per_s: float = 0.0  # that states and reduces may take; 0 where nobody says
+    listening_share: float = 0.0  # of that, which reduces of a second stage may take; 0 for none
+    for_s: float = 0.0  # until its owner takes it back; 0 where nobody says
+
+
+class Take(Reasoned, frozen=True):
+    """Open a seat at this stage, which loads its state, and follows until it is to serve."""
+
+    epoch: int
+    stage: int
+    reason: str  # for people
+
+
+class GiveUp(Reasoned, frozen=True):
+    """Close the seat at this stage: as if its owner had asked that seat to leave."""
+
+    epoch: int
+    stage: int
+    reason: str  # for people
+
+
 Message = (
     Hail | Admit | Ready | Forward | Accepted | Busy | Claim | Granted | Stale | Evaluated
     | Backward | Accumulated | Recover | Released | GetFrame | NoFrame | Standing | Prepare | Part
     | Prepared | Refused | Apply | Applied | GetState | StateChunk | NoState | Beacon | Leaving
     | Drain | Finish | Probe | Probed | Knock | Welcome | NotInvited | Renewed | Barred | DialBack
-    | DialedBack | LeftOut | Update | Updated | Ending | Unable
+    | DialedBack | LeftOut | Update | Updated | Ending | Unable | Offer | Take | GiveUp
 )  # fmt: skip
 ALL_MESSAGES: tuple[type[Message], ...] = get_args(Message)
 """In the order of their numbers on the wire, which start at 1."""

@@ -31,6 +31,7 @@ from swarmrt.messages import (
     Forward,
     GetFrame,
     GetState,
+    GiveUp,
     Granted,
     Hail,
     Knock,
@@ -40,6 +41,7 @@ from swarmrt.messages import (
     NoFrame,
     NoState,
     NotInvited,
+    Offer,
     Part,
     Prepare,
     Prepared,
@@ -53,6 +55,7 @@ from swarmrt.messages import (
     Stale,
     Standing,
     StateChunk,
+    Take,
     Unable,
     Update,
     Updated,
@@ -93,6 +96,8 @@ TO_PEER: dict[type[Message], set[Sender]] = {
     Welcome: {Sender.TRAINER},
     NotInvited: {Sender.TRAINER},
     Barred: {Sender.TRAINER},
+    Take: {Sender.TRAINER},
+    GiveUp: {Sender.TRAINER},
     Forward: {Sender.TRAINER, Sender.BEFORE},
     Accepted: {Sender.AFTER},
     Busy: {Sender.AFTER},
@@ -128,6 +133,7 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
     Applied: {Sender.MEMBER},
     Leaving: {Sender.MEMBER},
     Ending: {Sender.MEMBER},
+    Offer: {Sender.MEMBER},
     Unable: {Sender.MEMBER, Sender.INVITED},  # it may end before it knocks
     GetState: {Sender.MEMBER},
     StateChunk: {Sender.MEMBER},
@@ -142,7 +148,20 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
 """What the trainer takes, and from whom."""
 
 OF_PROCESSES: frozenset[type[Message]] = frozenset(
-    {Knock, Welcome, NotInvited, Barred, Renewed, Probe, Probed, DialBack, DialedBack}
+    {
+        Knock,
+        Welcome,
+        NotInvited,
+        Barred,
+        Renewed,
+        Probe,
+        Probed,
+        DialBack,
+        DialedBack,
+        Offer,
+        Take,
+        GiveUp,
+    }  # fmt: skip
 )
 """What a process says to another one, and no seat says or is told."""
 

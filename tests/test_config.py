@@ -10,14 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swarmrt.averaging.starts import start_of
-from swarmrt.config import (
-    STRATEGIES,
-    RunConfig,
-    dump_toml,
-    explained_toml,
-    load_config,
-    parse_config,
-)
+from swarmrt.config import STRATEGIES, RunConfig
+from swarmrt.config_toml import dump_toml, explained_toml, load_config, parse_config
 from swarmrt.errors import ConfigError
 
 
@@ -125,6 +119,36 @@ MISTAKES = {
     "averages in float64": (
         "[averaging]\nstrategy = 'async'\n[model]\ndtype = 'float64'",
         'averaging.precision = "model"',
+    ),
+    "islands that commit together": (
+        "[averaging]\nislands = 2",
+        'averaging.islands 2 needs an averaging.strategy that is not "sync"',
+    ),
+    "no island": ("[averaging]\nstrategy = 'diloco'\nislands = 0", "averaging.islands"),
+    "demo with moments": ("[averaging]\nstrategy = 'demo'", 'needs optimizer.kind = "sgd"'),
+    "demo that clips": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'",
+        "needs optimizer.clip_norm = 0",
+    ),
+    "stale demo": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'\nclip_norm = 0\nstaleness = 1",
+        "needs optimizer.staleness = 0",
+    ),
+    "demo by owners": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'\nclip_norm = 0\n"
+        "applied_by = 'owners'",
+        'needs optimizer.applied_by = "all"',
+    ),
+    "demo in float64": (
+        "[averaging]\nstrategy = 'demo'\n[optimizer]\nkind = 'sgd'\nclip_norm = 0\n"
+        "[model]\ndtype = 'float64'",
+        'averaging.precision = "model"',
+    ),
+    "most frequencies": ("[averaging]\nchunk = 64\ntop_k = 33", "at most half of averaging.chunk"),
+    "a clock for sync": ("[averaging]\nevery_s = 5", "for replicas that make steps of their own"),
+    "a clock and sync steps": (
+        "[averaging]\nstrategy = 'async'\nevery_s = 5\nsync_steps = 2",
+        "needs averaging.sync_steps = 0",
     ),
     "lofi that skips": (
         "[averaging]\nstrategy = 'lofi'\n[optimizer]\nnot_finite = 'skip'",

@@ -20,6 +20,7 @@ FLOORS = {
     "swarmrt.log_files": 0,
     "swarmrt.log_writer": 0,
     "swarmrt.config": 0,
+    "swarmrt.config_toml": 0,
     "swarmrt.run_identity": 0,
     "swarmrt.messages": 0,
     "swarmrt.permissions": 0,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from swarmrt.cli.process.running import PlainFormatter
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import ConfigError
 from swarmrt.foreign import MAX_CHARACTERS, for_terminal, printable
 from swarmrt.ids import PeerId

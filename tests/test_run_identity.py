@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from swarmrt.cli.swarm.beginning import load_run
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import CheckpointError, ConfigError, ModelError, UsageError
 from swarmrt.model.code import sources_of
@@ -76,7 +77,9 @@ def test_what_decides_nothing_is_not() -> None:
 def test_every_section_is_known_to_decide_or_not() -> None:
     """A new one must be thought of."""
     decides = {name.partition(".")[0] for name in deciding(run())}
-    assert decides | {"links", "wiring", "evaluation", "checkpoint"} == set(RunConfig.model_fields)
+    assert decides | {"links", "wiring", "rebalancing", "evaluation", "checkpoint"} == set(
+        RunConfig.model_fields
+    )
 
 
 def test_what_differs_is_said_in_words(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ USER_CODE = {
     "random.py": "SIZE = 1\n",  # which is Python's own for whoever imports it
 }
 ITS_CODE = (
-    "from swarmrt.config import parse_config; from swarmrt.model.code import code_of\n"
+    "from swarmrt.config_toml import parse_config; from swarmrt.model.code import code_of\n"
     "print(code_of(parse_config({'model': {'kind': 'my_model:build'}}, 'test')))\n"
 )
 

@@ -62,6 +62,7 @@ from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.averaging.averaging import Averaging
 from swarmrt.scheduler.peer.updating.averaging.reducing import ContributingRounds
+from swarmrt.scheduler.peer.updating.averaging.versions import AveragedVersions
 from swarmrt.scheduler.peer.updating.strategy import Updating, Versions
 from swarmrt.scheduler.peer.updating.sync.sync import Sync
 from swarmrt.scheduler.peer.updating.sync.versions import SyncVersions
@@ -80,7 +81,7 @@ class SeatCore:
     def __init__(self, host: Host, seat: Seat) -> None:
         self.seat = seat
         rounds = ContributingRounds(seat) if seat.settings.averages else None
-        versions = SyncVersions(seat, rounds)
+        versions = SyncVersions(seat) if rounds is None else AveragedVersions(seat, rounds)
         self.versions: Versions = versions
         self.accumulators = versions.accumulators
         self.computing = work = Computing(seat, versions, host.queue)
@@ -180,7 +181,7 @@ class SeatCore:
                 return self.recovery.recover(message)
             case Standing() if message.epoch == seat.epoch:
                 return self.neighbours.standing(message, now)
-            case Drain(epoch, back) if epoch == seat.epoch and self.leaving.is_wanted:
+            case Drain(epoch, back) if epoch == seat.epoch and self.leaving.may_be_told:
                 return self.leaving.drain(not back)
             case LeftOut(epoch, term) if (epoch, term) == (seat.epoch, seat.term):
                 return self.joining.left_out(message)

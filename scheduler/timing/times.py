@@ -44,6 +44,12 @@ OFFER_S = 5.0
 BEACON_S = 0.5
 """Between beacons: often enough for a live view, rare enough to cost nothing."""
 
+OFFERS_S = 5.0
+"""Between words of a process on what it may serve and which seats it holds."""
+
+ARRANGE_S = 0.5
+"""Between looks at who has come, gone, or loaded a state, of those whom the trainer arranges."""
+
 HEALTH_S = 0.25
 """Between looks at which members are late."""
 
@@ -105,6 +111,16 @@ FILL_IN_S = 10.0
 """Replicas that a run waits for may come so much later than a spare, before that one fills in."""
 
 # ---------------------------------------------------------------------- where patience ends
+
+TAKE_S = 30.0
+"""An order to take or to give up a seat is followed in this time, or not at all."""
+
+SWITCH_S = 60.0
+"""A peer that has the state is let in at another stage in this time, or stays where it serves."""
+
+MOVE_AGAIN_S = 30.0
+"""Who has not done what it was asked for is asked again after this time, twice as long each
+time."""
 
 BLAME_S = 0.25
 """Whose frames cannot be computed is refused for so long: a sender waits as long anyway."""

@@ -48,10 +48,12 @@ from swarmrt.scheduler.trainer.course.ending import EndOfRun
 from swarmrt.scheduler.trainer.course.rollback import Rollback
 from swarmrt.scheduler.trainer.course.settling import Settling
 from swarmrt.scheduler.trainer.hearing import Hearing
+from swarmrt.scheduler.trainer.membership.arranging.arranging import Arranging
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.fencing.watching import Watching
+from swarmrt.scheduler.trainer.membership.islands import Islands
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
@@ -78,6 +80,9 @@ class TrainerCore:
         self.watching = Watching(run, admitting, self.fencing)
         self.letting_in = LettingIn(run, admitting, Rollback(run, admitting))
         self.beacons = Beacons(run, admitting, self.letting_in, self.fencing, self.departures)
+        self.islands = Islands(run)
+        draining = Draining(run, admitting, self.fencing)
+        self.arranging = Arranging(run, draining, self.fencing)
         self.settling = Settling(run, self.letting_in)
         self.ending = EndOfRun(run, self.working, self.closing)
         self.hearing = Hearing(
@@ -85,9 +90,10 @@ class TrainerCore:
             working=self.working,
             closing=self.closing,
             departures=self.departures,
-            draining=Draining(run, self.fencing),
+            draining=draining,
             letting_in=self.letting_in,
             beacons=self.beacons,
+            arranging=self.arranging,
         )
 
     # ------------------------------------------------------------------ the door
@@ -104,12 +110,16 @@ class TrainerCore:
                 return [*self.run.agenda.arm()]
         else:
             instructions = self._handle(event, now)
+        is_of_work = isinstance(event, Received) and type(event.message) in OF_WORK
+        is_of_members = not is_of_work or bool(self.run.charges)
         if self.run.charges:
             instructions += self._judge(now)
-        if not (isinstance(event, Received) and type(event.message) in OF_WORK):
+        if not is_of_work:
             instructions += self.letting_in.let_in(now)
             if self.run.charges:
                 instructions += self._judge(now)
+        if is_of_members:
+            instructions += self.islands.settle()
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
 
     def _may_go_on(self, instructions: list[Instruction]) -> bool:
@@ -166,7 +176,7 @@ class TrainerCore:
             case SendFailed(to, Hail() | Admit()):
                 return self.fencing.lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
-                return self.departures.gone(peer, reason, now)
+                return self.departures.gone(peer, reason, now) + self.arranging.lost(peer, now)
             case Moved():
                 self.run.own_link.moved(event, self.run.saving.under_way, now)
             case CheckpointSaved(version):
@@ -196,6 +206,8 @@ class TrainerCore:
                 return self._report_waiting(now)
             case "health":
                 return self.watching.look_after_members(now) + self.departures.look(now)
+            case "arrange":
+                return self.arranging.look(now)
             case "settle":
                 return self.settling.settle(now)
             case "save":

@@ -19,6 +19,7 @@ from swarmrt.messages import (
     Evaluated,
     Leaving,
     Message,
+    Offer,
     Prepared,
     Ready,
     Refused,
@@ -30,6 +31,7 @@ from swarmrt.messages import (
 from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.timing.times import REWIRE_S
 from swarmrt.scheduler.trainer.closing.strategy import Closing
+from swarmrt.scheduler.trainer.membership.arranging.arranging import Arranging
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
 from swarmrt.scheduler.trainer.membership.joining.beacons import Beacons
@@ -51,10 +53,11 @@ class Hearing:
         draining: Draining,
         letting_in: LettingIn,
         beacons: Beacons,
+        arranging: Arranging,
     ) -> None:
         self._run, self._working, self._closing = run, working, closing
         self._departures, self._draining = departures, draining
-        self._letting_in, self._beacons = letting_in, beacons
+        self._letting_in, self._beacons, self._arranging = letting_in, beacons, arranging
 
     def heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
         """Take a word of anybody: of a stranger only what it is, of nobody what cannot be true."""
@@ -69,7 +72,10 @@ class Hearing:
                 return []
             return self._beacons.beacon(sender, message, now)
         if type(message) is Unable:
-            return self._departures.unable(sender, message.stage, message.reason, now)
+            told = self._departures.unable(sender, message.stage, message.reason, now)
+            return told + self._arranging.unable(sender, message.stage, now)
+        if type(message) is Offer:
+            return self._arranging.offered(sender, message, now)
         return self._received(member, message, now) if member is not None else []
 
     def _received(self, member: Member, message: Message, now: float) -> list[Instruction]:
@@ -94,8 +100,8 @@ class Hearing:
                 return self._working.releases.released(member, message)
             case Ready(epoch, term, version, digest) if run.is_current(member, epoch, term):
                 return self._letting_in.ready(member, version, digest, now)
-            case Leaving(epoch, term, idle) if run.is_current(member, epoch, term):
-                return self._draining.leaving(member, idle, now)
+            case Leaving(epoch, term) if run.is_current(member, epoch, term):
+                return self._draining.leaving(member, message, now)
             case Prepared() | Updated() | Refused():
                 return self._closing.heard(member, message, now)
             case Ending():

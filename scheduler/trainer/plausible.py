@@ -18,6 +18,7 @@ from swarmrt.messages import (
     Claim,
     Evaluated,
     Message,
+    Offer,
     Prepared,
     Ready,
     Updated,
@@ -28,6 +29,7 @@ MOST_S = 1e6  # a forward and backward that takes ten days, or a queue that does
 MOST_INT = 1 << 62  # sums and neighbours of such numbers can still be written down
 MOST_DIGEST = 64  # characters; a fingerprint has 32
 MOST_SQUARED = 1e300  # norms of some stages can still be added
+MOST_ROOMS = 1 << 10  # states that a process holds at a time
 MOST_SAID = 200  # characters of a reason
 
 _NOTHING = ""
@@ -100,6 +102,16 @@ def _applied(message: Applied, known: Known) -> str:
     return _version(message, known)
 
 
+def _offer(offer: Offer, _: Known) -> str:
+    stages = (*offer.stages, *offer.held)
+    if not (0 < offer.rooms <= MOST_ROOMS and all(0 <= s < MOST_INT for s in stages)):
+        return f"it offers {offer.rooms} rooms, and stages {stages!r:.80}"
+    limits = (offer.down_bytes_per_s, offer.listening_share, offer.for_s)
+    if not all(0 <= limit < math.inf for limit in limits) or offer.listening_share > 1:
+        return f"it says that its limits are {limits}"
+    return _NOTHING
+
+
 def _digest(digest: str) -> str:
     return _NOTHING if len(digest) <= MOST_DIGEST else "it names a digest that is none"
 
@@ -114,5 +126,6 @@ CHECKS: dict[type[Message], Callable[[Any, Known], str]] = {
     Beacon: _beacon,
     Ready: _version,
     Applied: _applied,
+    Offer: _offer,
 }
 """Why no honest peer says that, by the kind of message; empty if one may."""

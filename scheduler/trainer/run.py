@@ -13,6 +13,7 @@ from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.trainer.course.course import Course, RunPhase
 from swarmrt.scheduler.trainer.course.pace import Pace
 from swarmrt.scheduler.trainer.evaluation import Evaluation
+from swarmrt.scheduler.trainer.membership.arranging.processes import Processes
 from swarmrt.scheduler.trainer.membership.conduct import Charge, Conduct, Kind
 from swarmrt.scheduler.trainer.membership.members import Member, Members, Membership
 from swarmrt.scheduler.trainer.membership.unable import Unable
@@ -23,6 +24,8 @@ from swarmrt.scheduler.trainer.work.books import Books
 from swarmrt.scheduler.trainer.work.dispatch import Dispatch, Late
 from swarmrt.scheduler.trainer.work.ledger import Grant, Ledger
 from swarmrt.scheduler.trainer.work.receipts import Receipts
+from swarmrt.scheduler.trainer.work.step_sizes import StepSizes
+from swarmrt.scheduler.trainer.work.window import Window, window_of_own_steps
 
 
 class Run(Course):
@@ -35,18 +38,24 @@ class Run(Course):
         self.needed = settings.needed
         self.by_owners = set(settings.by_owners)  # stages whose replicas round differently
         self.known = Known(settings.microbatch_tokens, settings.least_loss)
+        self.weights = settings.weights or (1.0,) * self.num_stages
         self._secret = bytes.fromhex(settings.secret)
         self.pace, self.own_link = Pace(), OwnLink()
         self.agenda: Agenda[Late] = Agenda("overdue")
         # who takes part
         self.members = Members(self.num_stages)
+        self.processes = Processes()
         self.unable = Unable(self.num_stages)
         self.conduct = Conduct()
         self.charges: list[Charge] = []  # to be dealt with before anything else goes on
         # what is worked on
-        self.books = Books(settings.microbatches, self.num_stages)
+        self.sizes = StepSizes(settings.microbatches, settings.every_s, settings.least_microbatches)
+        self.books = Books(self.sizes, self.num_stages)
         self.books.open(self.version)
-        self.dispatch = Dispatch(settings.seed, settings.wiring)
+        has_own_steps = settings.averages and settings.staleness  # else replicas have momenta
+        known = 0 if settings.every_s else settings.microbatches  # in each step
+        window = window_of_own_steps(known) if has_own_steps else Window()
+        self.dispatch = Dispatch(settings.seed, settings.wiring, window)
         self.receipts = Receipts(self.agenda)
         self.evaluation = Evaluation(self.version, 0)
         self.saving = Saving(settings.start_version, self.digests)
@@ -119,9 +128,10 @@ class Run(Course):
         """End the run. Peers are told that it is over if a checkpoint has all that they hold; else
         they keep it for the next incarnation."""
         is_saved = self.phase is not RunPhase.HAILING and self.saving.version == self.version
-        told = self.members if is_saved else ()
+        seats = [member.peer for member in self.members]
+        told = [*seats, *(process.peer for process in self.processes)] if is_saved else []
         self.end()
-        return [*(Send(member.peer, Finish(reason)) for member in told), Stop(reason, error=False)]
+        return [*(Send(peer, Finish(reason)) for peer in told), Stop(reason, error=False)]
 
     def is_not_finite(
         self, step: int, reason: str, microbatches: tuple[MicrobatchId, ...] = ()

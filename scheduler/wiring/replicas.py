@@ -35,12 +35,14 @@ class Absent:
 
 class Replicas:
     """The replicas of the next stage. Only whom the trainer vouches for, in this epoch, is given
-    work."""
+    work; and who is not near, by its word, only while nobody is who is."""
 
     def __init__(self, rng: random.Random, record_ttl_s: float, policy: str = BUILT_IN) -> None:
         self.wiring = Wiring(rng, is_only_sender=False, make_policy=policy_of(policy))
         self._absent = Absent(record_ttl_s)
         self._vouched: dict[SeatId, None] = {}
+        self._near: set[SeatId] = set()  # of those that are vouched for, and not absent
+        self._far: dict[SeatId, tuple[float, int]] = {}  # and what they say of themselves
 
     def __contains__(self, peer: SeatId) -> bool:
         """Return whether the trainer vouches for it."""
@@ -49,31 +51,64 @@ class Replicas:
     def __iter__(self) -> Iterator[SeatId]:
         return iter(self._vouched)
 
-    def vouch(self, peer: SeatId, now: float, service_s: float = 0.0, holds: int = 0) -> None:
+    def vouch(
+        self,
+        peer: SeatId,
+        now: float,
+        service_s: float = 0.0,
+        holds: int = 0,
+        *,
+        is_near: bool = True,
+    ) -> None:
         """The trainer says that it takes work, and what it says of itself. Where that is no news,
         and the link to it has just broken, it is not tried again yet."""
         if peer not in self._vouched:
             self._vouched[peer] = None
             self._absent.discard(peer)
-        if self._absent.without((peer,), now):
+        if not self._absent.without((peer,), now):
+            return
+        if is_near:
+            self._far.pop(peer, None)
+            self._near.add(peer)
             self.wiring.add(peer, service_s)
             self.wiring.limit(peer, most_given(holds))
+        else:
+            self._near.discard(peer)
+            self._far[peer] = service_s, holds
+        self._fit()
 
     def fenced(self, peer: SeatId) -> None:
         """The trainer says that nothing is to be had from it."""
         self._vouched.pop(peer, None)
-        self.wiring.remove(peer)
+        self._remove(peer)
 
     def lost(self, peer: SeatId, now: float) -> None:
         """The link to it is broken."""
         self._absent.add(peer, now)
-        self.wiring.remove(peer)
+        self._remove(peer)
 
     def clear(self) -> None:
         """Forget what the trainer has said, which is of an earlier admission."""
         for peer in self._vouched:
             self.wiring.remove(peer)
         self._vouched.clear()
+        self._near.clear()
+        self._far.clear()
+
+    def _remove(self, peer: SeatId) -> None:
+        self._near.discard(peer)
+        self._far.pop(peer, None)
+        self.wiring.remove(peer)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Use those that are not near while nobody is: nobody stands still for it."""
+        for peer, (service_s, holds) in self._far.items():
+            if self._near:
+                self.wiring.remove(peer)
+            else:
+                self.wiring.add(peer, service_s)
+                self.wiring.limit(peer, most_given(holds))
 
     def refused(self, peer: SeatId, service_s: float, until: float) -> None:
         """Give nothing more until then to a replica that did not take work."""

@@ -30,8 +30,10 @@ class Wiring:
         *,
         is_only_sender: bool = True,
         make_policy: MakePolicy = Interleaved,
+        estimates: Estimates | None = None,
     ) -> None:
-        self.estimates = Estimates(is_only_sender=is_only_sender)
+        """`estimates` may be those of more replicas than these."""
+        self.estimates = estimates or Estimates(is_only_sender=is_only_sender)
         self._policy = make_policy(self.estimates, rng)
         self._subset, self._blocked, self._held = Subset(rng), Blocked(), Held()
         self._seats: dict[SeatId, bool] = {}  # and whether the policy may choose it

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.ids import MicrobatchId
 
 Sections = dict[str, dict[str, Any]]

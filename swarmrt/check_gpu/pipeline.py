@@ -18,7 +18,8 @@ from swarmrt.check_gpu.job import Job
 from swarmrt.check_gpu.machine import smi
 from swarmrt.check_gpu.sizes import config_for, flops_per_token
 from swarmrt.check_gpu.training import data_sheet_flops_per_s
-from swarmrt.config import RunConfig, dump_toml
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import dump_toml
 from swarmrt.lab import LocalSwarm
 from swarmrt.model.layers import Block
 from swarmrt.observe.log import what_happened

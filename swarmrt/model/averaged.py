@@ -62,6 +62,7 @@ class Averaged(Weights):
         self._contributions: dict[int, Tensor] = {}
         self._added: dict[int, Added] = {}
         self._replicas = 0.0  # by this one's share of the last step; 0 before
+        self._own_step = config.averaging.local_batch  # microbatches of one; 0 for none
         self._is_behind = False  # the newest copy, as both have graphs
         self._own_steps = self._backwards = self._late = 0  # since the last version
         self._report = LocalReport()
@@ -88,10 +89,13 @@ class Averaged(Weights):
         added = self._added.setdefault(step, Added())
         added.add(microbatch.index)
         self._bring()
-        is_due = len(added.waiting) >= self._config.averaging.local_batch
+        is_due = 0 < self._own_step <= len(added.waiting)
         if is_due and not self._is_sync(step) and self._is_free(1):
             self._step_alone(step)
             self._bring()
+
+    def size_own_steps(self, microbatches: int) -> None:
+        self._own_step = microbatches
 
     def _is_sync(self, step: int) -> bool:
         return step < self._sync_steps
@@ -113,8 +117,9 @@ class Averaged(Weights):
         norm = float(torch.linalg.vector_norm(gradients, dtype=torch.float64)) / tokens
         if not math.isfinite(norm):
             return
-        bound = bound_of(self._config, count, self._replicas or added.replicas)
-        scale, rate = clip_scale(norm, bound) / tokens, rate_of(self._config, step, added)
+        replicas = self._replicas or added.replicas
+        bound = bound_of(self._config, count, replicas)
+        scale, rate = clip_scale(norm, bound) / tokens, rate_of(self._config, step, added, replicas)
         is_ahead = step > self.version
         if is_ahead:
             self._ahead.sub_(self.updated.masters)
@@ -161,7 +166,7 @@ class Averaged(Weights):
             return self.newest.flat.num_parameters
         return self.strategy.numel(step)
 
-    def step(self, reduced: Tensor, clip_scale: float) -> None:
+    def step(self, reduced: Tensor, clip_scale: float, given: Tensor | None = None) -> None:
         self._look_back()
         with torch.no_grad():
             if self._is_sync(self.version):
@@ -209,7 +214,9 @@ class Averaged(Weights):
         self._gradients_of(self.version).clear()
         self._contributions.pop(self.version, None)
         if added := self._added.pop(self.version, None):
-            self._replicas = self._config.batch.microbatches / added.counted
+            has_clock = self._config.averaging.every_s > 0  # and steps of any number
+            whole = added.passed if has_clock else self._config.batch.microbatches
+            self._replicas = whole / added.counted
         self._ahead.zero_()
         self.version += 1
         self._is_behind = True

@@ -53,7 +53,7 @@ class Committed(Weights):
 
     # ------------------------------------------------------------------ versions
 
-    def step(self, reduced: Tensor, clip_scale: float) -> None:
+    def step(self, reduced: Tensor, clip_scale: float, given: Tensor | None = None) -> None:
         scratch = self.gradients(self.version)
         rate = learning_rate(self._config, self.version)
         self.updated.step(reduced, clip_scale, rate, scratch=scratch)

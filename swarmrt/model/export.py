@@ -83,12 +83,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(mode)  # safetensors replaces it by a file that its user alone can read
-        temporary.replace(path)
+        try:
+            mode = temporary.stat().st_mode
+            yield temporary
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(mode)  # safetensors replaces it by a file that its user alone can read
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     except SafetensorError as error:

@@ -3,6 +3,16 @@
 They are those of synchronous training that makes as many steps: in one of its steps each replica
 has `averaging.local_batch` microbatches. So rates follow the data that all replicas have seen, and
 not how often one of them steps; and a bound on the norm is that of such a step's gradient.
+
+Steps of more microbatches are fewer, and go further: with the root of how many more they are where
+an optimizer divides by the root of the mean square (Malladi et al. 2022, "On the SDEs and scaling
+rules for adaptive gradient algorithms"), and in proportion with SGD. So stages whose own steps are
+of unlike length learn alike.
+
+The same division makes an own step shorter in what all replicas have in common than one of all
+their microbatches would be: by the root of their number where the gradient is all noise, and not at
+all where there is none. Two replicas do best at the rate as it is; with more, own steps go further
+by the root of how many times two they are (docs/averaging.md has what was measured, with four).
 """
 
 from __future__ import annotations
@@ -33,14 +43,18 @@ class Added:
         return self.passed / self.counted if self.counted else 1.0
 
 
-def rate_of(config: RunConfig, step: int, added: Added) -> float:
-    """Return the rate of an own step that takes what is waiting. What is left over at the end of a
-    step weighs as much as what went before."""
+def rate_of(config: RunConfig, step: int, added: Added, replicas: float) -> float:
+    """Return the rate of an own step of one of so many replicas that takes what is waiting. What is
+    left over at the end of a step, and is less, weighs as much as what went before."""
     first, last, whole = min(added.waiting), max(added.waiting), config.batch.microbatches
     rate = learning_rate(config, step + first / whole, (last + 1 - first) / whole)
-    if len(added.waiting) == added.counted:
-        return rate
-    return rate * min(1.0, len(added.waiting) / config.averaging.local_batch)
+    divides = config.optimizer.kind != "sgd"  # by the root of the mean square, or much like it
+    if divides:
+        rate *= math.sqrt(max(1.0, replicas / 2))
+    longer = len(added.waiting) / config.averaging.local_batch
+    if longer > 1.0:
+        return rate * (math.sqrt(longer) if divides else longer)
+    return rate if len(added.waiting) == added.counted else rate * longer
 
 
 def bound_of(config: RunConfig, count: int, replicas: float) -> float:
@@ -50,6 +64,7 @@ def bound_of(config: RunConfig, count: int, replicas: float) -> float:
     The norm of a mean of fewer is longer, by noise, with the root of how many fewer they are. That
     of the whole model is longer than a stage's, with the root of their number.
     """
-    batch = min(replicas * config.averaging.local_batch, config.batch.microbatches)
+    each = max(count, config.averaging.local_batch)
+    batch = min(replicas * each, config.batch.microbatches)
     longer = math.sqrt(max(1.0, batch / count) / config.num_stages)
     return config.optimizer.clip_norm * longer

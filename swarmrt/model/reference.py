@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig
+from swarmrt.config import SYNC, RunConfig
 from swarmrt.data import open_data
 from swarmrt.errors import ModelError, RunError
 from swarmrt.ids import MicrobatchId
@@ -37,11 +37,11 @@ def train_reference(
     `on_step(step, mean_loss, lr)` is called after each update, `step` counted from 1. Raises
     ModelError and DataError. In bfloat16 the updates go to float32 masters, as in the runtime. With
     `optimizer.staleness` a step's gradient is that of what was expected of its version when the one
-    before was the newest. Refuses a run that averages, which no single process repeats.
+    before was the newest. Refuses a run whose replicas differ, which no single process repeats.
     """
-    if config.averaging.is_on:
+    if config.averaging.strategy != SYNC:
         raise ModelError(
-            f"averaging.strategy {config.averaging.strategy!r} has replicas that go apart, and one "
+            f"averaging.strategy {config.averaging.strategy!r} has replicas that differ, and one "
             "process has none; to train the same text synchronously, say averaging.strategy = "
             '"sync", and as many microbatches in a step as all replicas have in one of their own'
         )

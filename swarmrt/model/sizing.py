@@ -18,6 +18,7 @@ from swarmrt.config import RunConfig
 from swarmrt.kernels.codecs import wire_bytes
 from swarmrt.model.build import Layered, Slice
 from swarmrt.model.builders import BUILT_IN
+from swarmrt.model.decoupled import spectrum_of
 from swarmrt.model.layers import feed_forward_width
 from swarmrt.model.meta import META, shapes_of
 from swarmrt.model.muon import WORKING_MATRICES
@@ -119,14 +120,16 @@ def _footprint(config: RunConfig, stage_index: int) -> Footprint:
 def _bytes_per_parameter(config: RunConfig) -> int:
     """Beyond the weights themselves and moments: masters, accumulators, the reduced gradient, and
     where steps overlap two copies to run on. With averaging also the replica's own weights, what
-    they are ahead of the next version, and a contribution."""
+    they are ahead of the next version, and a contribution. With decoupled momentum that one, and
+    what it becomes."""
     dtype: torch.dtype = getattr(torch, config.model.dtype)
     exact = _exact_bytes(config)
     masters = exact if dtype.itemsize < exact else 0
     gradients = dtype.itemsize + masters
     again = config.overlap * (2 * dtype.itemsize + gradients)
     apart = 3 * exact if config.averaging.is_on else 0
-    return masters + gradients + exact + again + apart
+    momentum = 2 * exact if config.averaging.is_decoupled else 0
+    return masters + gradients + exact + again + apart + momentum
 
 
 def _exact_bytes(config: RunConfig) -> int:
@@ -158,7 +161,7 @@ def _joining_bytes(config: RunConfig, count: int, told_bytes: int, fixed_bytes: 
     that it loads, what has landed of another one, and steps. Or what it has for others once it is
     in, if that is more."""
     exact = _exact_bytes(config)
-    gradient_bytes = wire_bytes(config.replicas_precision, count, exact)
+    gradient_bytes = _sum_bytes(config, count)
     store = Store(gradient_bytes, most_rows(config) * count * exact)
     steps_bytes = store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
     itemsize: int = getattr(torch, config.model.dtype).itemsize
@@ -167,6 +170,14 @@ def _joining_bytes(config: RunConfig, count: int, told_bytes: int, fixed_bytes: 
     previous_bytes = config.optimizer.staleness * count * itemsize
     state_bytes = fixed_bytes + told_bytes + masters_bytes + previous_bytes
     return max(MOST_LANDINGS * state_bytes + steps_bytes, MOST_SNAPSHOTS * state_bytes)
+
+
+def _sum_bytes(config: RunConfig, count: int) -> int:
+    """Return the size of what a newcomer keeps of a step, for so many parameters."""
+    if config.averaging.is_decoupled:
+        spectrum = spectrum_of(config)
+        return spectrum.rows(count) * spectrum.signs_bytes
+    return wire_bytes(config.replicas_precision, count, _exact_bytes(config))
 
 
 # ---------------------------------------------------------------------- activations

@@ -5,7 +5,8 @@ the mean of all replicas' `contribution`, which they share; or `clear_gradients`
 again.
 
 Which weights a microbatch runs on, and how a version is made, is for `weights` to say: replicas
-commit together (`committed`), or go apart and are averaged (`averaged`).
+commit together (`committed`), also with a momentum each (`decoupled`), or go apart and are averaged
+(`averaged`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from swarmrt.model.averaged import Averaged
 from swarmrt.model.build import Slice, build_layers
 from swarmrt.model.builders import BUILT_IN
 from swarmrt.model.committed import Committed
+from swarmrt.model.decoupled import Decoupled
 from swarmrt.model.engine import add_gradients, gradient_of
 from swarmrt.model.flat import Flat
 from swarmrt.model.optimizer import rounding
@@ -89,8 +91,7 @@ class Stage:
         self._fixed = self._fixed_versions()
 
     def _new_weights(self) -> Weights:
-        kind = Averaged if self._config.averaging.is_on else Committed
-        return kind(self._config, partial(self._build, self._config))
+        return _kind_of(self._config)(self._config, partial(self._build, self._config))
 
     def _build(self, config: RunConfig) -> Copy:
         """Build another copy, with the weights of version 0."""
@@ -238,6 +239,11 @@ class Stage:
         gradients.collect()
         self._weights.added(left.microbatch, left.step)
 
+    def size_own_steps(self, microbatches: int) -> None:
+        """Make a step of the replica's own once so many microbatches wait for it, with averaging; 0
+        is never. At first it is `local_batch`."""
+        self._weights.size_own_steps(microbatches)
+
     def gradients(self, step: int | None = None) -> Tensor:
         """The flat sums [num_parameters] of a step, a live view, in at least float32.
 
@@ -255,7 +261,8 @@ class Stage:
     def contribution(self, step: int) -> Tensor:
         """Return what replicas add up for the version after a step, flat [contribution_numel], in
         at least float32: the gradients, or with averaging what the replica has changed times its
-        microbatches. The sum is to be divided by all tokens, or by all microbatches."""
+        microbatches. The sum is to be divided by all tokens, or by all microbatches. With decoupled
+        momentum they are peaks of its chunks, as they travel, a row each."""
         return self._weights.contribution(step)
 
     def contribution_numel(self, step: int) -> int:
@@ -275,13 +282,14 @@ class Stage:
         of the newest version again."""
         self._weights.clear()
 
-    def step(self, reduced: Tensor, clip_scale: float) -> str:
+    def step(self, reduced: Tensor, clip_scale: float, given: Tensor | None = None) -> str:
         """Make the next version; the digest of its parameters.
 
         `reduced` is the mean of all replicas' contributions, flat: the gradient of the mean loss
-        over the step, or with averaging the mean move. It is not changed.
+        over the step, or with averaging the mean move, or with decoupled momentum the signs. It is
+        not changed. `given` is what this replica has contributed, if it has.
         """
-        self._weights.step(reduced, clip_scale)
+        self._weights.step(reduced, clip_scale, given)
         return self.digest()
 
     @property
@@ -407,6 +415,12 @@ class Stage:
                 f"{self._kind}: forward changes the buffer {name}; replicas would disagree"
                 f"{WITHOUT_STATISTICS}"
             )
+
+
+def _kind_of(config: RunConfig) -> type[Averaged | Committed]:
+    if config.averaging.is_on:
+        return Averaged
+    return Decoupled if config.averaging.is_decoupled else Committed
 
 
 def _or_zeros(gradient: Tensor | None, inputs: Tensor) -> Tensor:

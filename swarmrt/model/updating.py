@@ -59,6 +59,16 @@ class Updated:
             self._update(piece, piece.where, self.rows, gradient, count, rate)
         self._round_masters()
 
+    def step_by_signs(self, signs: Tensor, rate: float) -> None:
+        """Go by `rate` against signs, flat, which are 1, −1 or 0, after the decay of weights. Each
+        operation rounds once."""
+        for piece in self._flat.pieces:
+            values = self.masters[piece.where]
+            if piece.is_decayed:
+                values.mul_(1.0 - rate * self._config.optimizer.weight_decay)
+            values.sub_(signs[piece.where] * rate)
+        self._round_masters()
+
     def _update(
         self,
         piece: Piece,

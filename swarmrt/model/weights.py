@@ -81,6 +81,11 @@ class Weights(ABC):
     def added(self, microbatch: MicrobatchId, step: int) -> None:
         """Take note that all of a microbatch's gradient has been added."""
 
+    def size_own_steps(self, microbatches: int) -> None:
+        """Make a step of the replica's own once so many microbatches wait for it, where there are
+        such; 0 is never."""
+        return
+
     # ------------------------------------------------------------------ what replicas combine
 
     @abstractmethod
@@ -103,8 +108,9 @@ class Weights(ABC):
     # ------------------------------------------------------------------ versions
 
     @abstractmethod
-    def step(self, reduced: Tensor, clip_scale: float) -> None:
-        """Make the next version of what the replicas have combined."""
+    def step(self, reduced: Tensor, clip_scale: float, given: Tensor | None = None) -> None:
+        """Make the next version of what the replicas have combined, of which this one has given
+        `given`, if anything."""
 
     def adopt(self, pieces: Iterable[tuple[slice, Tensor]]) -> None:
         """Make the next version of what owners of parts have made of all slices."""

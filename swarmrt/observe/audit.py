@@ -147,6 +147,7 @@ class _Commit:
     round: int
     rosters: dict[int, Roster]  # by stage
     skipped: bool = False  # nothing was to be in it
+    microbatches: int = 0  # that it has
 
     def roster_in_epoch(self, stage: int) -> Roster:
         """Return the roster of a stage, with replicas named by their epoch as well: another one
@@ -159,7 +160,7 @@ class _Trainer:
     """The decisions of the trainer, over all its incarnations."""
 
     def __init__(self) -> None:
-        self.microbatches = self.local_from = 0
+        self.local_from = 0
         self.turns = 1
         self.stages = 0
         self.epochs: set[int] = set()
@@ -169,6 +170,8 @@ class _Trainer:
         self.counts: Counter[str] = Counter()
         self.accounts = Accounts()
         self.longest_gap_s = 0.0
+        self._microbatches = 0  # in a step, or 0 where they differ
+        self._sizes: dict[int, int] = {}  # of a round's step, in microbatches
         self._prepared: dict[int, dict[int, Roster]] = {}
         self._skips: set[int] = set()  # rounds that combine nothing
         self._resuming = False
@@ -193,7 +196,8 @@ class _Trainer:
                 known = self.commits.get(step + 1)
                 if known is None or known.round != number:
                     rosters, skipped = self._prepared[number], number in self._skips
-                    self.commits[step + 1] = _Commit(number, rosters, skipped)
+                    size = self._microbatches or self._sizes[number]
+                    self.commits[step + 1] = _Commit(number, rosters, skipped, size)
             case ReportPeer(peer=peer, stage=stage):
                 self._stages[peer] = stage
             case ReportStep(digests_equal=equal):
@@ -213,6 +217,7 @@ class _Trainer:
     def _prepares(self, to: PeerId, message: Prepare) -> None:
         if message.skip:
             self._skips.add(message.round)
+        self._sizes[message.round] = message.tokens
         stage = self._stages.get(to)
         if stage is not None and any(peer == to for peer, _ in message.roster):
             self._prepared.setdefault(message.round, {})[stage] = message.roster
@@ -228,7 +233,7 @@ class _Trainer:
         )
 
     def _incarnation(self, settings: TrainerSettings) -> None:
-        self.microbatches = settings.microbatches
+        self._microbatches = 0 if settings.every_s else settings.microbatches
         self.local_from, self.turns = settings.local_from, settings.turns
         self.stages = len(settings.needed)
         self.epochs.add(settings.epoch)
@@ -347,10 +352,10 @@ def _check_steps(result: Audit, trainer: _Trainer, peers: dict[str, _Peer]) -> N
             continue
         if commit.skipped:
             continue
-        result.microbatches += trainer.microbatches
+        result.microbatches += commit.microbatches
         for stage in range(trainer.stages):
             roster = commit.rosters.get(stage, ())
-            result.violations += _roster_faults(version - 1, stage, roster, trainer.microbatches)
+            result.violations += _roster_faults(version - 1, stage, roster, commit.microbatches)
             for peer, indices in roster:
                 if peer not in peers:
                     result.unchecked += 1

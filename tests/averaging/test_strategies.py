@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from swarmrt.averaging import BUILT_IN, Strategy
-from swarmrt.config import STRATEGIES, SYNC, parse_config
+from swarmrt.config import DEMO, STRATEGIES, SYNC
+from swarmrt.config_toml import parse_config
 
 STEPS = 50
 RANGES: dict[str, tuple[dict[str, Any], int]] = {
@@ -25,7 +26,8 @@ def strategy(name: str, num_parameters: int, **settings: Any) -> Strategy:
 
 
 def test_a_name_of_the_configuration_is_a_strategy() -> None:
-    assert {SYNC, *BUILT_IN} == set(STRATEGIES) and set(RANGES) == set(BUILT_IN)
+    """But where replicas commit together, each with a momentum or without."""
+    assert {SYNC, DEMO, *BUILT_IN} == set(STRATEGIES) and set(RANGES) == set(BUILT_IN)
 
 
 @pytest.mark.parametrize("num_parameters", [1, 3, 1000, 1003])

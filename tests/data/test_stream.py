@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import open_codec, open_data
 from swarmrt.data.batches import split
 from swarmrt.data.sources import read_tokens
@@ -239,7 +240,7 @@ def test_much_text_takes_little_memory(tmp_path: Path) -> None:
     """4 MB of it through a tokenizer; it took 200 bytes for each of them."""
     (tmp_path / "text.txt").write_text(PROSE * (4_000_000 // len(PROSE)))
     program = (
-        "import resource, sys; from swarmrt.config import parse_config\n"
+        "import resource, sys; from swarmrt.config_toml import parse_config\n"
         "from swarmrt.data.codec import open_codec; from swarmrt.data.sources import read_tokens\n"
         "import tokenizers; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "data = {'source': sys.argv[1], 'tokenizer': sys.argv[2]}; before = peak()\n"

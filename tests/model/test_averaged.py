@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.builders import check_consent
 from swarmrt.model.layout import layout_from
 from swarmrt.model.optimizer import learning_rate
-from swarmrt.model.own_steps import bound_of
+from swarmrt.model.own_steps import Added, bound_of, rate_of
 from swarmrt.model.probe import probe
 from swarmrt.model.reference import train_reference
 from swarmrt.model.stage import Forwarded, Stage
@@ -69,7 +70,9 @@ def run(
     )
 
 
-AVERAGING = {"local_batch", "sync_steps", "share", "ranges", "outer_lr", "outer_momentum", "alpha"}
+AVERAGING = {
+    "local_batch", "sync_steps", "islands", "share", "ranges", "outer_lr", "outer_momentum", "alpha"
+}  # fmt: skip
 
 
 def data(number: int) -> tuple[Tensor, Tensor]:
@@ -505,10 +508,33 @@ def test_a_bound_on_the_norm_is_wider_for_fewer_microbatches_and_less_for_a_stag
 ) -> None:
     config = run("async", SGD | {"clip_norm": 2.0}, stages=stages, local_batch=2)
     whole = min(MICROBATCHES, 2 * replicas)
-    for count in (1, 2, whole):
+    for count in (1, 2):
         bound = 2.0 * math.sqrt(whole / count / stages)
         assert bound_of(config, count, replicas) == pytest.approx(bound)
     assert bound_of(run("async", SGD), 1, 1) == 0, "none"
+
+
+@pytest.mark.parametrize(("kind", "power"), [("sgd", 1.0), ("adamw", 0.5), ("muon", 0.5)])
+def test_own_steps_of_more_microbatches_go_further(kind: str, power: float) -> None:
+    optimizer = {"kind": kind, "schedule": "constant", "warmup_steps": 0, "lr": 1.0}
+    config = run("async", optimizer, local_batch=2, microbatches=64)
+    added = Added()
+    for index in range(8):
+        added.add(index)
+    assert rate_of(config, 0, added, 1.0) == pytest.approx((8 / 2) ** power)
+    added.waiting = [7]
+    assert rate_of(config, 0, added, 1.0) == pytest.approx(1 / 2), "it is what is left over"
+
+
+@pytest.mark.parametrize(("kind", "further"), [("sgd", 1.0), ("adamw", 2.0), ("muon", 2.0)])
+def test_own_steps_go_further_the_more_replicas_are_averaged(kind: str, further: float) -> None:
+    """What they have in common is less beside the noise of fewer microbatches."""
+    optimizer = {"kind": kind, "schedule": "constant", "warmup_steps": 0, "lr": 1.0}
+    config = run("async", optimizer, local_batch=1)
+    added = Added()
+    added.add(0)
+    assert rate_of(config, 0, added, 8.0) == pytest.approx(further)
+    assert rate_of(config, 0, added, 2.0) == rate_of(config, 0, added, 1.0) == 1.0
 
 
 def test_a_step_of_its_own_is_clipped_by_the_share_that_a_replica_had_before() -> None:
@@ -609,5 +635,5 @@ def test_the_layout_of_a_state_is_known_without_its_values(kind: str) -> None:
 
 
 def test_one_process_does_not_repeat_a_run_that_averages() -> None:
-    with pytest.raises(ModelError, match="replicas that go apart, and one process has none"):
+    with pytest.raises(ModelError, match="replicas that differ, and one process has none"):
         train_reference(run("async"), 1)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import ModelError
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.build import Slice, build_layers

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import CheckpointError
 from swarmrt.model.merging import (
     Member,

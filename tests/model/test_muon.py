@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import ConfigError
 from swarmrt.model import muon
 from swarmrt.model.build import Slice, build_layers

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.model.optimizer import clip_scale, learning_rate, make_optimizer
 from swarmrt.model.pieces import is_decayed
 

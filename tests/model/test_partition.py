@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import ModelError
 from swarmrt.model.build import build_layers
 from swarmrt.model.partition import balanced_cut, check_stages, cut, measure, resolve

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.model.pieces import Piece, Row, in_order, most_rows, pieces_of, range_of, slots_of
 
 SHAPES = {"b": (4, 3), "norm": (3,), "a": (2, 2, 2), "hidden.z": (5, 2), "hidden.y": (2, 3)}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import Data, open_data
 from swarmrt.ids import MicrobatchId
 from swarmrt.model import muon

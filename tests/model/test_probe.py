@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import ModelError
 from swarmrt.model.partition import resolve

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import CheckpointError, ModelError, UsageError
 from swarmrt.ids import MicrobatchId
 from swarmrt.kernels.codecs import Precision, wire_bytes
 from swarmrt.model.averaged import Averaged
+from swarmrt.model.decoupled import Decoupled
 from swarmrt.model.generate import load_whole
 from swarmrt.model.layout import layout_from
 from swarmrt.model.muon import WORKING_MATRICES
@@ -108,6 +110,10 @@ STATES: tuple[dict[str, Any], ...] = (
     {"averaging": {"strategy": "async", "precision": "model"}},
     {"averaging": SYNCED_DILOCO},
     {"averaging": SYNCED_DILOCO, "optimizer": {"kind": "muon"}},
+    {
+        "averaging": {"strategy": "demo", "precision": "model"},
+        "optimizer": {"kind": "sgd", "clip_norm": 0},
+    },
 )
 
 
@@ -135,6 +141,8 @@ def _buffers(stage: Stage) -> list[torch.Tensor]:
     for layers in weights.all_layers():
         tensors += layers.tensors().values()
         tensors += [p.grad for p in layers.trainable().values() if p.grad is not None]
+    if isinstance(weights, Decoupled):
+        tensors += [weights._momentum, weights._next]
     if isinstance(weights, Averaged):
         weights.version = 1  # past the steps that all share
         weights.contribute(1)
@@ -252,7 +260,7 @@ def test_telling_takes_no_memory_and_no_compiler() -> None:
     """In a process of its own: a stage of 10^14 bytes, in a few megabytes."""
     script = """
 import sys
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.model.sizing import footprint
 from swarmrt.runtime.process.vitals import resident_bytes
 shape = {"layers": 64, "width": 1 << 18, "heads": 64, "kv_heads": 64, "vocab": 1 << 22}

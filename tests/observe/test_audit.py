@@ -41,11 +41,15 @@ def logs(request: pytest.FixtureRequest) -> dict[str, Log]:
 
 
 def audited(logs: dict[str, Log], run_dir: Path) -> Audit:
+    files: dict[str, str] = {}
     for name, log in logs.items():
         folder = "trainer" if name.startswith("trainer") else f"peers/{name}"
+        lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in log)
+        files[folder] = files.get(folder, "") + lines  # of a trainer's incarnations, as they came
+    for folder, lines in files.items():
         path = run_dir / folder / "events.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in log))
+        path.write_text(lines)
     return audit(run_dir)
 
 

@@ -48,6 +48,8 @@ class Peer:
         wire_bytes: int = 0,
         update_bytes: int = 0,
         local_from: int = MANY,
+        local_batch: int = 0,
+        most_late: float = 1.0,
         holds: int = 0,
     ) -> None:
         settings = PeerSettings(
@@ -69,6 +71,8 @@ class Peer:
             wire_bytes=wire_bytes,
             update_bytes=update_bytes,
             local_from=local_from,
+            local_batch=local_batch,
+            most_late=most_late,
             holds=holds,
         )
         self.core = PeerCore(settings)

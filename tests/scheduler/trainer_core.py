@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from swarmrt.ids import MicrobatchId, PeerId
+from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId
 from swarmrt.messages import (
     Accepted,
     Accumulated,
@@ -75,7 +75,7 @@ class Peer:
         self.record: set[MicrobatchId] = set()
         self.done = 0
         self.habit: Habit = lambda message: [message]
-        self.loads, self.is_spare = True, False
+        self.loads, self.is_spare, self.island = True, False, NO_ISLAND
         self.gradient_bytes, self.moved_bytes, self.gradient_s = 1 << 30, 0, 0.0
         self.waits_for = PeerId("")
         self.left_out: list[LeftOut] = []
@@ -85,7 +85,7 @@ class Peer:
         ids = (self.epoch, self.term, self.stage, state, self.version, self.digest)
         work = (self.prepared, self.applied, 1.0, 0, self.done, SERVICE_S)
         link = (self.waits_for, self.gradient_bytes, self.moved_bytes, self.gradient_s)
-        return Beacon(*ids, *work, *link, self.is_spare)
+        return Beacon(*ids, *work, *link, self.is_spare, self.island)
 
     def answers(self, message: Message) -> list[Message]:
         match message:
@@ -190,9 +190,10 @@ class Swarm:
         habit: Habit | None = None,
         loads: bool = True,
         is_spare: bool = False,
+        island: int = NO_ISLAND,
     ) -> Peer:
         peer = self.peers[PeerId(name)] = Peer(PeerId(name), stage, self)
-        peer.loads, peer.is_spare = loads, is_spare
+        peer.loads, peer.is_spare, peer.island = loads, is_spare, island
         if habit is not None:
             peer.habit = habit
         self.begin_beacons(peer)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from swarmrt.ids import PeerId
 from swarmrt.scheduler.instructions import ClearGradients
 from swarmrt.scheduler.recording import Header, Record, of_json, replay
+from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.process import Process
-from swarmrt.sim.swarm.world import World
+from swarmrt.sim.swarm.world import TRAINER, World
+from tests.observe.test_audit import audited
 
-ASYNC = {"strategy": "async", "local_batch": 2}
+ASYNC = {"strategy": "async", "local_batch": 2, "most_late": 1.0}
 ROUND = (
     "peer.reduce.{}_contribute",
     "peer.reduce.{}_part",
@@ -34,6 +37,31 @@ def test_pipeline_never_drains_and_every_microbatch_counts_once() -> None:
     for peer in world.peers.values():
         assert len(peer.history) == 8
         assert not peer.computing.accumulated, "all that was moved is in a version"
+
+
+def test_few_gradients_are_late_where_a_step_is_long_beside_a_round_trip() -> None:
+    """By default: with any share that may be late, own steps of two microbatches make most late."""
+    far = dict.fromkeys(
+        [*map(PeerId, ("s0p0", "s0p1", "s1p0", "s1p1")), TRAINER], Link(latency_s=0.02)
+    )
+
+    def late(microbatches: int, **averaging: float) -> float:
+        world = World(
+            [2, 2],
+            5,
+            steps=3,
+            microbatches=microbatches,
+            service_s=(0.02, 0.02),
+            eval_every=0,
+            sizes=Sizes(1000, 1000, 100),
+            links=far,
+            averaging={"strategy": "async", "local_batch": 2, **averaging},
+        )
+        world.run()
+        return max(work.late for report in world.disk.steps[1:] for work in report.local)
+
+    assert late(240) <= 0.1
+    assert late(60, most_late=1.0) > 0.5
 
 
 def test_synchronous_steps_come_first() -> None:
@@ -101,3 +129,23 @@ def test_logs_replay() -> None:
 
 def _read(log: list[dict[str, object]]) -> Iterator[object]:
     yield from (of_json(json.dumps(entry)) for entry in log)
+
+
+def test_rounds_come_by_a_clock_and_steps_have_what_is_computed_meanwhile(tmp_path: Path) -> None:
+    """A step's number is in the log and the report, and an audit goes by it. A new trainer begins
+    with few again."""
+    world = World([2, 2], 8, steps=24, microbatches=400, averaging={**ASYNC, "every_s": 12.0})
+    world.run_until(version=14)
+    sizes = [report.microbatches for report in world.disk.steps]
+    assert sizes[:2] == [2, 2] and max(sizes) < 400 and sizes[-1] >= 8
+    seconds = [report.seconds for report in world.disk.steps]
+    assert all(abs(took - 12.0) < 4.0 for took in seconds[-4:]), seconds
+    world.kill_trainer()
+    world.resume_trainer()
+    world.run()
+    assert [report.version for report in world.disk.steps][-1] == 24
+    result = audited(json.loads(json.dumps(world.log())), tmp_path)
+    assert result.passed, result.violations
+    assert result.microbatches == sum(
+        {report.version: report.microbatches for report in world.disk.steps}.values()
+    )

@@ -15,15 +15,18 @@ from swarmrt.messages import (
     DialedBack,
     Ending,
     GetState,
+    GiveUp,
     Knock,
     LeftOut,
     Message,
     NoState,
     NotInvited,
+    Offer,
     Probe,
     Probed,
     Renewed,
     StateChunk,
+    Take,
     Unable,
     Welcome,
 )
@@ -32,12 +35,14 @@ from swarmrt.sim.engine.process import Process
 from swarmrt.sim.swarm.world import TRAINER, World
 
 SEEDS = range(1, 30)  # until one of them comes to it
-IN_WORLD = [point for point in all_points() if "rename" not in point and "write" not in point]
+ELSEWHERE = ("rename", "write", ".move.")  # on disks, and where peers move: `test_moves`
+IN_WORLD = [point for point in all_points() if not any(part in point for part in ELSEWHERE)]
 NOT_FOR_CORES = (
     GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack,
     Knock, Welcome, NotInvited, Renewed, Barred, Ending, Unable,
 )  # fmt: skip
-NOT_HERE = (*NOT_FOR_CORES, LeftOut)  # nobody is too slow in these worlds: `test_sim_newcomers`
+# Nobody is too slow in these worlds (`test_sim_newcomers`), and nobody moves (`test_moves`).
+NOT_HERE = (*NOT_FOR_CORES, LeftOut, Offer, Take, GiveUp)
 MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_HERE]
 
 

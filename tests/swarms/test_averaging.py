@@ -92,3 +92,36 @@ def test_diloco_goes_on_from_its_checkpoint(config: Path, tmp_path: Path) -> Non
     assert audited.returncode == 0, audited.stdout
     exported = swarmrt("export", run_dir, "--out", tmp_path / "weights.safetensors")
     assert exported.returncode == 0, exported.stderr
+
+
+def test_replicas_with_a_momentum_each_survive_a_kill_and_a_newcomer(
+    config: Path, tmp_path: Path
+) -> None:
+    """They commit together and agree to the bit on each version, though nobody has another's
+    momentum."""
+    run_dir = tmp_path / "run"
+    overrides = {
+        "averaging.strategy": "demo",
+        "averaging.chunk": 64,
+        "averaging.top_k": 4,
+        "averaging.beta": 0.9,
+        "optimizer.kind": "sgd",
+        "optimizer.clip_norm": 0,
+        "optimizer.lr": 0.003,
+        "run.steps": 1000,
+    }
+    with lab.LocalSwarm(config, (2, 2), run_dir=run_dir, overrides=overrides, threads=1) as swarm:
+        swarm.wait(step=8)
+        swarm.peers(1)[0].kill()
+        swarm.wait(step=swarm.version + 5)
+        newcomer = swarm.spawn(1)
+        swarm.wait_for_member(newcomer)
+        swarm.wait(step=swarm.version + 8)
+        swarm.trainer.terminate()
+        swarm.finish()
+    audit = swarm.audit()
+    assert audit.passed and audit.rollbacks == 0, audit.lines()
+    steps = metrics(run_dir)
+    assert all(line["digests_equal"] for line in steps)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    check_logs(run_dir)

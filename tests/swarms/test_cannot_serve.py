@@ -46,7 +46,7 @@ def deadly(tmp_path: Path) -> Path:
 
 
 def test_who_cannot_serve_tells_its_owner_and_the_trainer(config: Path, tmp_path: Path) -> None:
-    """Too little memory, or no such stage: and the run says for whom it waits, and why."""
+    """Too little memory, no such stage, no such island: the run says for whom it waits, and why."""
     owner, alice, bob = (Home(tmp_path / who) for who in ("owner", "alice", "bob"))
     said = tmp_path / "train.log"
     with owner.running("train", config, "--run-dir", tmp_path / "run", log=said) as trainer:
@@ -58,6 +58,8 @@ def test_who_cannot_serve_tells_its_owner_and_the_trainer(config: Path, tmp_path
         wait_for(said, "could not serve it: stage 1 needs")
         wrong = bob.run("serve", line, "--stage", 7)
         assert wrong.returncode == 2 and "there is no stage 7" in wrong.stderr
+        apart = bob.run("serve", line, "--stage", 1, "--island", 2)
+        assert apart.returncode == 2 and "has no islands" in apart.stderr
         with (
             alice.running("serve", line, "--stage", 0, log=tmp_path / "0.log"),
             bob.running("serve", line, "--stage", 1, log=tmp_path / "1.log"),

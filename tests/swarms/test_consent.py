@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.trust.joining_line import JoinLine
 from tests.papers import Owner

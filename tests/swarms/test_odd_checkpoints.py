@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import CheckpointError
 from swarmrt.model.layout import layout_from

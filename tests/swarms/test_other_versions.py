@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.trust.joining_line import JoinLine
 from swarmrt.wire.versions import SPEAKS, Versions

@@ -61,6 +61,7 @@ class Beacons:
                 link.moved_bytes,
                 link.gradient_s,
                 seat.settings.is_spare,
+                seat.settings.island,
                 seat.is_paused,
                 seat.settings.holds,
             )

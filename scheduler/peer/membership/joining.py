@@ -72,6 +72,7 @@ class Joining:
             return []
         void = [*self._terms.void_work(), *self._versions.clear()]
         self._neighbours.forget()
+        self._leaving.begin_term()
         seat.epoch, seat.term = message.epoch, message.term
         seat.key = bytes.fromhex(message.key)
         return void + self._loading.begin(message)

@@ -84,6 +84,11 @@ class Versions(ABC):
     def added(self, microbatch: MicrobatchId) -> list[Instruction]:
         """Take note that the gradient of a microbatch has been added to the accumulators."""
 
+    def own_step(self, microbatch: MicrobatchId, between: int) -> int:
+        """Return of how many microbatches the replica is to make an optimizer step by itself, as it
+        adds the gradient of this one; 0 for none. So many are between forward and backward."""
+        return 0
+
     # ------------------------------------------------------------------ what is lost
 
     @abstractmethod

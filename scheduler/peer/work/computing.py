@@ -69,7 +69,7 @@ class Computing:
                 return self._backward(task)
             case "weights":
                 self._accumulators.begin(task.microbatch)
-                return RunWeightGradients(task.microbatch)
+                return RunWeightGradients(task.microbatch, self._own_step(task))
 
     def _choose(self) -> tuple[Kind, Task] | None:
         """Return what is computed next."""
@@ -99,7 +99,13 @@ class Computing:
         later = needed and may_wait and task.passes_on(seat.stage)
         if later:
             self._accumulators.leave_weights(microbatch)
-        return RunBackward(microbatch, needed, later)
+        own_step = self._own_step(task) if needed and not later else 0
+        return RunBackward(microbatch, needed, later, own_step)
+
+    def _own_step(self, task: Task) -> int:
+        """Return of how many microbatches the replica may make a step of its own now."""
+        between = self.tasks.between() - task.is_between
+        return self._versions.own_step(task.microbatch, between)
 
     def forward_finished(self, event: ForwardDone) -> tuple[Task | None, list[Instruction]]:
         """Record a finished forward. Returns its task; or none, and what becomes of a computation

@@ -115,6 +115,11 @@ class Task:
         return Status.QUEUED not in statuses and Status.RUNNING not in statuses
 
     @property
+    def is_between(self) -> bool:
+        """Return whether its forward is done, and its backward is not."""
+        return self.has_graph and self.backward is not Status.DONE
+
+    @property
     def is_to_come_back(self) -> bool:
         """Return whether its backward is to come, for which memory is kept."""
         return self.backward is not Status.DONE and not self.microbatch.held_out

@@ -45,6 +45,10 @@ class Tasks:
         self._queue.clear()
         return dropped
 
+    def between(self) -> int:
+        """Return how many microbatches are between forward and backward."""
+        return sum(task.is_between for task in self._tasks.values())
+
     def validate(self) -> None:
         """Check the tasks and what is queued of them."""
         for microbatch, task in self._tasks.items():

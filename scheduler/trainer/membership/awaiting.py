@@ -15,7 +15,7 @@ def awaited(run: Run) -> str:
     late = [
         f"microbatch {MicrobatchId(step, index)} by {peer} of stage {stage}"
         for step in run.books.steps
-        for index in range(run.settings.microbatches)
+        for index in range(run.books[step].microbatches)
         for stage, peer in run.books[step].frontier(index)
     ]
     if late:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from swarmrt.ids import PeerId, SeatId, peer_of
+from swarmrt.ids import NO_ISLAND, PeerId, SeatId, peer_of
 from swarmrt.messages import Admit, Beacon, LeftOut, Path
 from swarmrt.scheduler.trainer.membership.health import Health
 
@@ -52,7 +52,13 @@ class Member:
     has_agreed: bool = False  # its weights were those of the others, after an update
     leaving: bool = False  # it wants to go, once others serve
     draining: bool = False  # it may: it gets nothing new, and goes after the commit
+    is_arranged: bool = False  # of a process that serves where it helps most
+    is_wanted: bool = False  # and this is where
+    yields: bool = False  # it drains, and stands by afterwards
     suspect: bool = False  # gets nothing new until it is heard again
+    wished: int = NO_ISLAND  # the island that it asked for at its newest admission
+    home: int = NO_ISLAND  # the island that it belongs to, once it has one
+    island: int = 0  # in which it works: another one, while its own has too few
     doubted_at: float | None = None  # since then its beacons were of another term, all of them
     beacon: Beacon | None = None  # its newest
     reminders: int = 0  # of its neighbours
@@ -67,7 +73,7 @@ class Member:
     @property
     def is_spare(self) -> bool:
         """Return whether it is to take work only when a replica of its stage is lost."""
-        is_one = self.beacon is not None and self.beacon.spare
+        is_one = self.beacon is not None and self.beacon.spare and not self.is_wanted
         return is_one and self.state is not Membership.READY
 
     @property

@@ -25,5 +25,5 @@ def redo_s(run: Run, member: Member) -> float:
     It follows from how long steps take, which the trainer measures, and not from what peers say.
     """
     replicas = len(run.members.ready(member.stage))
-    share = run.books.num_owned(member.peer) / run.settings.microbatches
+    share = run.books.num_owned(member.peer) / run.ledger.microbatches
     return run.pace.step_time.mean_s * share * replicas / max(1, replicas - 1)

@@ -10,11 +10,12 @@ from collections import Counter
 
 from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.trainer.work.ledger import Ledger
+from swarmrt.scheduler.trainer.work.step_sizes import StepSizes
 
 
 class Books:
-    def __init__(self, microbatches: int, num_stages: int) -> None:
-        self._microbatches, self._num_stages = microbatches, num_stages
+    def __init__(self, sizes: StepSizes, num_stages: int) -> None:
+        self._sizes, self._num_stages = sizes, num_stages
         self._ledgers: dict[int, Ledger] = {}  # by step, oldest first
         self._skipped: set[int] = set()  # open steps whose gradient is never finite
 
@@ -27,8 +28,9 @@ class Books:
 
     def open(self, step: int) -> list[MicrobatchId]:
         """A new step, after the others; what it consists of."""
-        self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
-        return [MicrobatchId(step, index) for index in range(self._microbatches)]
+        size = self._sizes.of(step)
+        self._ledgers[step] = Ledger(step, size, self._num_stages)
+        return [MicrobatchId(step, index) for index in range(size)]
 
     def is_skipped(self, step: int) -> bool:
         """Return whether nothing of an open step counts."""
@@ -37,8 +39,7 @@ class Books:
     def skip(self, step: int) -> list[MicrobatchId]:
         """Forget all that is done of an open step, in its place; what it consists of."""
         self._skipped.add(step)
-        self._ledgers[step] = Ledger(step, self._microbatches, self._num_stages)
-        return [MicrobatchId(step, index) for index in range(self._microbatches)]
+        return self.open(step)
 
     def close(self, step: int) -> None:
         del self._ledgers[step]
@@ -50,8 +51,9 @@ class Books:
 
     def of(self, microbatch: MicrobatchId) -> Ledger | None:
         """The ledger that it belongs to; None when its step is not open, or has no such one."""
-        is_known = not microbatch.held_out and 0 <= microbatch.index < self._microbatches
-        return self._ledgers.get(microbatch.commits_in) if is_known else None
+        ledger = None if microbatch.held_out else self._ledgers.get(microbatch.commits_in)
+        is_known = ledger is not None and 0 <= microbatch.index < ledger.microbatches
+        return ledger if is_known else None
 
     def fence(self, peer: SeatId) -> int:
         """Void all that this peer has in them; return how many (microbatch, stage) that was."""

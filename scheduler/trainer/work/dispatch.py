@@ -7,7 +7,6 @@ A microbatch goes again when its replica refused it, was lost, or is late with i
 from __future__ import annotations
 
 import math
-import random
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from swarmrt.scheduler.instructions import Batch, Send
 from swarmrt.scheduler.timing.agenda import Agenda
 from swarmrt.scheduler.timing.estimate import Estimate
 from swarmrt.scheduler.timing.times import CLAIM_S, REWIRE_S
+from swarmrt.scheduler.trainer.work.entrances import Entrances
 from swarmrt.scheduler.trainer.work.window import Window
-from swarmrt.scheduler.wiring.policy import BUILT_IN, policy_of
-from swarmrt.scheduler.wiring.stochastic import Wiring
+from swarmrt.scheduler.wiring.policy import BUILT_IN
 
 SLACK = 3  # another attempt is dear, and whoever is dead is found out sooner otherwise
 IN_VAIN = 2  # attempts that were late, before somebody keeps what he is given
@@ -46,12 +45,12 @@ class Flight:
 
 
 class Dispatch:
-    def __init__(self, seed: int, policy: str = BUILT_IN) -> None:
-        self.wiring = Wiring(random.Random(seed), make_policy=policy_of(policy))
+    def __init__(self, seed: int, policy: str = BUILT_IN, window: Window | None = None) -> None:
+        self.wiring = Entrances(seed, policy)
         self._pending: OrderedDict[MicrobatchId, None] = OrderedDict()  # the first goes next
         self._flights: dict[MicrobatchId, Flight] = {}
         self._attempts: dict[MicrobatchId, int] = {}  # of the open steps
-        self.window = Window()
+        self.window = window or Window()
         self._claim_time = Estimate()
 
     @property

@@ -8,6 +8,10 @@ of a hundred milliseconds between peers opens the window, and a long queue close
 
 Latencies would not do: in a pipeline that never drains, even the least of them has queues in it,
 and a window that follows it grows for ever.
+
+Where replicas make steps of their own, the gradients of what is in flight are late for these. Then
+no more waits at peers than keeps them busy, and queues that are as deep as machines stutter are for
+steps of which they are a small part.
 """
 
 from __future__ import annotations
@@ -20,11 +24,16 @@ DEPTH = 4  # microbatches for each peer: a pipeline of equal ones is then 98 % b
 DEPTH_S = 0.1  # or so much work, where that is more: as long as machines and networks stutter
 MOST_DEPTH = 32  # however short they are said to be
 GAIN = 1.5  # on what is under way: how fast the window opens, a round trip at a time
+DEEP_SHARE = (
+    0.05  # of a step: what may be in flight where queues are deep and gradients may be late
+)
 SMOOTHING = 1 / 2  # of a beacon
 
 
 class Window:
-    def __init__(self) -> None:
+    def __init__(self, gain: float = GAIN, deep_up_to: float = math.inf) -> None:
+        """With more than `deep_up_to` in flight, only a few wait for each peer."""
+        self._gain, self._deep_up_to = gain, deep_up_to
         self._waiting: dict[SeatId, float] = {}  # by the last beacons
         self._wanted: dict[SeatId, int] = {}  # to wait at each, with the one that it computes
         self._unheard: set[SeatId] = set()  # in this round
@@ -63,17 +72,26 @@ class Window:
         if self._landed < self.size or self._unheard:
             return
         under_way = max(0.0, in_flight - sum(self._waiting.values()))
-        self.size = max(self._least, math.ceil(GAIN * under_way) + self._slack)
+        needed = math.ceil(self._gain * under_way)
+        self.size = max(self._least, needed + self._slack(needed))
         self._landed, self._unheard = 0, set(self._waiting)
 
-    @property
-    def _slack(self) -> int:
-        return sum(self._wanted.values()) - len(self._wanted)
+    def _slack(self, needed: int) -> int:
+        """Return how many are to wait, with so many in flight beside them."""
+        few = (DEPTH - 1) * len(self._wanted)
+        many = sum(self._wanted.values()) - len(self._wanted)
+        return many if needed + many <= self._deep_up_to else few
 
     @property
     def _least(self) -> int:
         """The least that is in flight: each peer computes one, and the others wait."""
         return DEPTH * max(1, len(self._waiting))
+
+
+def window_of_own_steps(microbatches: int) -> Window:
+    """Return the window of replicas that make steps of their own, with so many microbatches in a
+    step."""
+    return Window(gain=1.0, deep_up_to=DEEP_SHARE * microbatches)
 
 
 def _wanted(service_s: float) -> int:

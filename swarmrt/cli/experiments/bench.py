@@ -6,14 +6,18 @@ import asyncio
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from swarmrt.cli.experiments import bench_join
+from swarmrt.cli.process.signals import fail_on_signals
 from swarmrt.errors import RunError, UsageError
+
+NOT_MEASURED = "nothing is measured to the end; begin again"
 
 bench = typer.Typer(help="Measure a swarm on this machine.", no_args_is_help=True)
 
@@ -43,6 +47,7 @@ def _group() -> None:
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def recovery(
     faults: int = typer.Option(
         24, min=1, help="How many peers are killed, stopped, or made to stand still for 2 s."
@@ -94,10 +99,11 @@ def recovery(
         print(json.dumps(result))
 
 
-bench.command("join")(bench_join.join)
+bench.command("join")(fail_on_signals(NOT_MEASURED)(bench_join.join))
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def memory(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
@@ -122,6 +128,7 @@ def memory(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def trainer(
     steps: int = typer.Option(40, min=1, help="Of 256 microbatches."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
@@ -144,6 +151,7 @@ def trainer(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def pipeline(
     settings: list[str] = typer.Argument(
         None,
@@ -159,12 +167,16 @@ def pipeline(
     strategies: str = typer.Option(
         "sync,staleness,async,diloco", help="Of averaging: what is measured beside each other."
     ),
+    link_rate: str | None = typer.Option(
+        None, metavar="RATE", help="Of averaging: what a process sends at most; else 50mbit."
+    ),
     keep: Path | None = typer.Option(
         None, metavar="DIR", help="Where to keep the runs' folders, for `swarmrt trace`."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
 ) -> None:
     """Measure 4 stages x 2 replicas of emulated devices: throughput over the best they could do."""
+    from swarmrt.cli.options.rates import parse_link_rate
     from swarmrt.lab.bench.averaging import STRATEGIES
     from swarmrt.lab.bench.pipeline import SETTINGS, changed, measure
 
@@ -173,6 +185,7 @@ def pipeline(
     if unknown:
         there_are = ", ".join((*SETTINGS, "averaging"))
         raise UsageError(f"there is no setting {unknown[0]!r}; there are {there_are}")
+    parse_link_rate(link_rate)
     chosen = [strategy.strip() for strategy in strategies.split(",")]
     unknown = [strategy for strategy in chosen if strategy not in STRATEGIES]
     if unknown:
@@ -180,7 +193,8 @@ def pipeline(
         raise UsageError(f"there is no strategy {unknown[0]!r}; there are {there_are}")
     found: dict[str, object] = {}
     if "averaging" in names:
-        found |= _strategies(chosen, steps, keep, as_json=as_json)
+        changes = {"steps": steps, "link_rate": link_rate}
+        found |= _strategies(chosen, changes, keep, as_json=as_json)
     for name in names:
         if name == "averaging":
             continue
@@ -202,7 +216,7 @@ def pipeline(
 
 
 def _strategies(
-    names: Sequence[str], steps: int | None, keep: Path | None, *, as_json: bool
+    names: Sequence[str], changes: Mapping[str, Any], keep: Path | None, *, as_json: bool
 ) -> dict[str, object]:
     """Measure ways of making versions where links are narrow."""
     from swarmrt.lab.bench.averaging import STRATEGIES, measure_strategy
@@ -210,7 +224,7 @@ def _strategies(
 
     found: dict[str, object] = {}
     for name in names:
-        setting = changed(STRATEGIES[name], steps=steps)
+        setting = changed(STRATEGIES[name], **changes)
         with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
             result = measure_strategy(setting, keep or Path(folder))
         found[f"averaging_{name}_over_ideal"] = result.pop("over_ideal")
@@ -226,6 +240,7 @@ def _strategies(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def uplink(
     rate: str = typer.Option("45mbit", "--link-rate", metavar="RATE", help="Beside no bound."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
@@ -254,6 +269,7 @@ def uplink(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def link(
     rounds: int = typer.Option(5, min=1, help="Every way of talking is measured in each."),
     messages: int = typer.Option(12, min=1, help="Of 16 MiB, a round."),
@@ -278,6 +294,7 @@ def link(
 
 
 @bench.command()
+@fail_on_signals(NOT_MEASURED)
 def codec(
     mebibytes: int = typer.Option(64, min=1, help="Of fp32 values; 64 is past most caches."),
     rounds: int = typer.Option(15, min=1, help="Everything is measured in each."),

@@ -13,7 +13,7 @@ import typer
 from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.runs import REPLICAS, SET, SPARES, parse_replicas, parse_spares
 from swarmrt.cli.options.saying import JSON, say
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.errors import RunError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import typer
 
 from swarmrt.cli.options.runs import SET
 from swarmrt.cli.options.saying import JSON, say
-from swarmrt.config import load_config
+from swarmrt.cli.process.signals import fail_on_signals
+from swarmrt.config_toml import load_config
 from swarmrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 WORTH = 1.03  # times as long, that a step must take at random for a placement to be worth it
 
 
+@fail_on_signals("there is no plan; begin again")
 def plan(
     path: Path = typer.Argument(..., metavar="RUN.toml"),
     peers: Path = typer.Option(

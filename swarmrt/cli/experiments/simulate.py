@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from swarmrt.cli.process.signals import fail_on_signals
 from swarmrt.errors import UsageError
 from swarmrt.foreign import for_terminal, printable
 
@@ -27,6 +28,7 @@ COLUMNS = {
 }
 
 
+@fail_on_signals("there is no result; begin again")
 def simulate(
     scenario: Path | None = typer.Argument(None, metavar="[SCENARIO.toml]"),
     trace: Path | None = typer.Option(
@@ -55,6 +57,9 @@ def simulate(
     noise: float | None = typer.Option(
         None, min=0, max=1, help="With --trace: of a microbatch's duration; default 0."
     ),
+    fidelity: str = typer.Option(
+        "fluid", help="How much is played: fluid (rates) or flow (each microbatch)."
+    ),
     policy: list[str] = typer.Option(
         ["swarmrt"], help="A policy, or several: each --policy P is simulated."
     ),
@@ -69,8 +74,9 @@ def simulate(
     Policies: swarmrt[:SHARE of standby], swarm:T, swarm-literal:T, petals:Q, gwtf, static, none,
     oracle (b), oracle-free (a), or your own as package.module:Class.
     """
+    from swarmrt.sim.fidelity import check_fidelity
+    from swarmrt.sim.fidelity import simulate as play
     from swarmrt.sim.fluid.policies.named import check_policy
-    from swarmrt.sim.fluid.simulate import simulate as play
     from swarmrt.sim.fluid.sweep import Job, sweep
 
     shape = {
@@ -82,21 +88,27 @@ def simulate(
         "noise": noise,
     }
     given = {name: value for name, value in shape.items() if value is not None}
+    check_fidelity(fidelity)
     for name in policy:
         check_policy(name)
     scenes = _scenes(scenario, trace, stages, given, range(seed, seed + seeds))
     if len(policy) == seeds == 1:
-        result = play(scenes[seed], policy[0], seed, with_timeline=plot is not None)
+        shows = plot is not None
+        result = play(scenes[seed], policy[0], seed, fidelity=fidelity, with_timeline=shows)
         if plot is not None:
             _plot(result, plot)
         print(result.to_json() if as_json else for_terminal("\n".join(_lines(result))))
         return
     if plot is not None:
         raise UsageError("--plot shows one simulation: give one policy and one seed")
-    work = [Job(scene, name, number) for number, scene in scenes.items() for name in policy]
+    work = [
+        Job(scene, name, number, fidelity=fidelity)
+        for number, scene in scenes.items()
+        for name in policy
+    ]
     rows = sweep(work, processes=jobs, progress=not as_json)
     if as_json:
-        print(json.dumps({"fidelity": "fluid", "rows": rows}))
+        print(json.dumps({"fidelity": fidelity, "rows": rows}))
     else:
         print(for_terminal("\n".join(_table(rows, policy))))
 

@@ -33,7 +33,7 @@ def invite(
     delegation: Path | None = DELEGATION,
 ) -> None:
     """Print a join line, which is a secret: whoever has it may join, as often as it allows."""
-    from swarmrt.config import load_config
+    from swarmrt.config_toml import load_config
     from swarmrt.runtime.access.invitations import printed_line
     from swarmrt.runtime.access.reception import AccessFile
     from swarmrt.runtime.daemon.daemon import check_address
@@ -98,7 +98,7 @@ def revoke(
 
 
 def _book(run_dir: Path) -> AccessBook:
-    from swarmrt.config import load_config
+    from swarmrt.config_toml import load_config
     from swarmrt.runtime.access.reception import AccessFile
     from swarmrt.trust.book import AccessBook
 

@@ -13,7 +13,8 @@ from swarmrt.cli.options.models import ALLOW_MODEL, MODEL_PATH
 from swarmrt.cli.options.runs import SET
 from swarmrt.cli.options.saying import say
 from swarmrt.cli.process.signals import fail_on_signals
-from swarmrt.config import RunConfig, load_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import load_config
 from swarmrt.foreign import for_terminal
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,18 @@ def identified(
         if checkpoint is not None and known.model.code not in (None, code):
             check_state_fits(config, checkpoint.load())
     return pinned(resolve(config), code, data.fingerprint)
+
+
+def island_notes(config: RunConfig, replicas: Sequence[int]) -> list[str]:
+    """Return a sentence for people if a run that waits for so many replicas of each stage begins in
+    fewer islands than it is to have."""
+    wanted, least = config.averaging.islands, min(replicas)
+    if least >= wanted:
+        return []
+    return [
+        f"averaging.islands is {wanted}; islands at the beginning: {least}, as stage "
+        f"{list(replicas).index(least)} begins with {least} of its replicas, and each needs one"
+    ]
 
 
 def check_folder(

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.options.runs import SET
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.foreign import for_terminal
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.options.runs import SET
-from swarmrt.config import STRATEGIES, SYNC, dump_toml, explained_toml, load_config
+from swarmrt.config import STRATEGIES, SYNC
+from swarmrt.config_toml import dump_toml, explained_toml, load_config
 from swarmrt.errors import ConfigError
 
 

@@ -23,7 +23,7 @@ from swarmrt.cli.options.runs import (
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
 from swarmrt.cli.swarm.watching import watch
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.runtime.faults.failpoints import VARIABLE, read_rules, rules_for, unfired
 from swarmrt.runtime.trainer.folders import claimed, new_run_dir
 
@@ -37,6 +37,13 @@ def local(
         help="A process with seats at these stages, instead of --replicas; given once for each.",
     ),
     spares: str | None = SPARES,
+    auto: int = typer.Option(
+        0,
+        "--auto",
+        min=0,
+        metavar="N",
+        help="Processes more, that serve where they help most; alone, without --replicas.",
+    ),
     steps: int | None = typer.Option(None, min=1, help="Overrides run.steps."),
     overrides: list[str] = SET,
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
@@ -60,7 +67,7 @@ def local(
         overrides = [*overrides, f"run.steps={steps}"]
     config, known, checkpoint = load_run(load_config(path, overrides), resume, allow_change)
     processes = parse_processes(process, replicas, config)
-    numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
+    numbers = parse_replicas(replicas, config) or (int(not auto),) * config.num_stages
     numbers = replicas_of(processes, config.num_stages) if processes else numbers
     config = identified(config, open_data(config), known, checkpoint)
     run_dir = run_dir or resume or new_run_dir(config)
@@ -74,6 +81,7 @@ def local(
         threads=threads,
         link_rate=link_rate,
         spares=parse_spares(spares, config),
+        movers=auto,
         failpoints=rules,
         trainer_arguments=arguments,
         is_trainer_shown=True,

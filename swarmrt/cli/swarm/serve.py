@@ -16,18 +16,33 @@ from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_li
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
 from swarmrt.cli.options.rates import DOWN_RATE, LINK_RATE, parse_link_rate
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
+from swarmrt.ids import NO_ISLAND
 
 
 def serve(
     line_text: str | None = JOIN_LINE,
-    stage: list[int] = typer.Option(
-        ..., "--stage", metavar="N", help="The stage to serve, from 0; may be given several times."
+    stage: list[str] = typer.Option(
+        ...,
+        "--stage",
+        metavar="N|N,N|auto",
+        help="The stage to serve, from 0; may be given several times. Or 1,2: one of these, where "
+        "it helps most; auto: one of all.",
+    ),
+    pin: bool = typer.Option(
+        False, "--pin", help="With --stage auto: stay where it helps most as it comes."
     ),
     spare: bool = typer.Option(
         False,
         "--spare",
         help="Hold the stage's state and follow its updates, but take work only in the place of a "
         "replica that is lost or leaves.",
+    ),
+    island: int | None = typer.Option(
+        None,
+        "--island",
+        metavar="N",
+        min=0,
+        help="The island to be in, from 0, where a run has several: that of the peers nearby.",
     ),
     run_name: str | None = RUN,
     join: list[str] = JOIN,
@@ -81,6 +96,7 @@ def serve(
     from contextlib import ExitStack
 
     from swarmrt.cli.options.saying import say
+    from swarmrt.cli.options.stages import parse_stages
     from swarmrt.cli.process.running import run
     from swarmrt.lab.bench.emulation import EmulatedStage, parse_speed
     from swarmrt.model.builders import check_names, look_in
@@ -92,6 +108,7 @@ def serve(
     from swarmrt.runtime.peer.serve_options import ServeOptions
     from swarmrt.runtime.peer.serving import serve as serve_peer
 
+    stages, moves = parse_stages(stage, pinned=pin, spare=spare)
     check_device(device)
     check_names(allow_model)
     look_in(model_path)
@@ -105,8 +122,10 @@ def serve(
         line = line.with_addresses(join)
         options = ServeOptions(
             line=line,
-            stages=tuple(dict.fromkeys(stage)),
+            stages=stages,
+            moves=moves,
             is_spare=spare,
+            island=NO_ISLAND if island is None else island,
             kept=kept,
             place=place_of(line.addresses, listen, port, announce, upnp),
             identity=identity or (kept.identity if kept is not None else None),

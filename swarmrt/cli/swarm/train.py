@@ -21,8 +21,8 @@ from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of_trainer
 from swarmrt.cli.options.runs import ALLOW_CHANGE, REPLICAS, RESUME, SET, TRIAL, parse_replicas
 from swarmrt.cli.options.saying import JSON, say
-from swarmrt.cli.swarm.beginning import check_folder, identified, load_run
-from swarmrt.config import load_config
+from swarmrt.cli.swarm.beginning import check_folder, identified, island_notes, load_run
+from swarmrt.config_toml import load_config
 from swarmrt.run_identity import library_notes
 from swarmrt.runtime.trainer.folders import claimed, new_run_dir, write_config, write_run
 
@@ -95,6 +95,8 @@ def train(
             view.note(f"data: {data.description}")
             view.note(f"stages: {', '.join(map(str, config.stages.layers or ()))} layers")
             for note in library_notes(known, "what was trained before") if known else ():
+                view.note(note)
+            for note in island_notes(config, numbers or (1,) * config.num_stages):
                 view.note(note)
             if trial and config.model.kind != BUILT_IN:
                 for note in try_model(config, data).notes:

@@ -9,6 +9,7 @@ most, and what share of the backwards was late: after a local step that came aft
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ _SYNC = Setting(
 
 def _averaging(strategy: str) -> Setting:
     overrides = {"averaging.strategy": strategy}
-    return replace(_SYNC, name=strategy, microbatches=128, steps=8, overrides=overrides)
+    return replace(_SYNC, name=strategy, microbatches=640, steps=3, overrides=overrides)
 
 
 STRATEGIES = {
@@ -49,6 +50,16 @@ STRATEGIES = {
     "staleness": replace(_SYNC, name="staleness", staleness=1, steps=7),
     "async": _averaging("async"),
     "diloco": _averaging("diloco"),
+    "demo": replace(
+        _SYNC,
+        name="demo",
+        steps=7,
+        overrides={
+            "averaging.strategy": "demo",
+            "optimizer.kind": "sgd",
+            "optimizer.clip_norm": 0.0,
+        },
+    ),
 }
 
 
@@ -61,6 +72,7 @@ def measure_strategy(setting: Setting, folder: Path) -> dict[str, object]:
     pauses = [longest_pause_s(what_happened(log), WARM_UP_STEPS, last) for log in logs]
     return {
         **result,
+        "link_rate": setting.link_rate,
         "longest_pause_s": max(pauses, default=0.0),
         "late_fraction": late_fraction(run_dir / "metrics.jsonl"),
     }
@@ -84,9 +96,9 @@ def longest_pause_s(records: Iterable[Record], first: int, last: int) -> float:
     return longest_s
 
 
-def late_fraction(metrics: Path) -> float:
-    """Return which share of backwards was late, in the mean over local steps; 0 where there are
-    none."""
-    works = [work for entry in json_lines(metrics) for work in entry.get("local", ())]
-    steps = sum(work["steps"] for work in works)
-    return sum(work["steps"] * work["late"] for work in works) / steps if steps else 0.0
+def late_fraction(metrics: Path, after: int = WARM_UP_STEPS) -> float:
+    """Return which share of backwards was late since a version; 0 where there are none. Each stage
+    has as many in each step."""
+    told = (entry for entry in json_lines(metrics) if entry.get("version", 0) > after)
+    shares = [work["late"] for entry in told for work in entry.get("local", ())]
+    return statistics.mean(shares) if shares else 0.0

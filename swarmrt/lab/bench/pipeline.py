@@ -172,7 +172,7 @@ def _history(metrics: Path, last: int) -> tuple[dict[int, float], dict[str, int]
     return commits_at, dict(recoveries)
 
 
-def changed(setting: Setting, **changes: float | None) -> Setting:
+def changed(setting: Setting, **changes: float | str | None) -> Setting:
     """Return the setting with other numbers, where they are given."""
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(setting, **given)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from swarmrt.observe.log import what_happened
 from swarmrt.scheduler.events import Received
 from swarmrt.scheduler.instructions import ReportRecovery, Send
 from swarmrt.scheduler.recording import Record
+from swarmrt.scheduler.trainer.membership.fencing.draining import HAS_LEFT
 from swarmrt.scheduler.trainer.membership.health import Health
 
 KINDS = ("kill", "stop", "stall")
@@ -82,13 +83,14 @@ def disturb(swarm: LocalSwarm, faults: int) -> list[Disturbance]:
 
 def false_alarms(run_dir: Path, disturbances: Sequence[Disturbance]) -> list[str]:
     """Return what was said of each peer that was fenced, and that was neither killed nor stopped
-    for long then."""
+    for long then, nor asked to leave."""
     gone = [d for d in disturbances if d.kind != "stall"]
     return [
         reason
         for record in what_happened(run_dir / "trainer" / "events.jsonl")
         for reason in _fences(record)
-        if not any(d.peer in reason and d.at <= record.now <= d.over_at for d in gone)
+        if not reason.endswith(HAS_LEFT)
+        and not any(d.peer in reason and d.at <= record.now <= d.over_at for d in gone)
     ]
 
 

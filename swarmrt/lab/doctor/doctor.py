@@ -12,7 +12,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import RunError, SwarmError
 from swarmrt.ids import PeerId, RunId
 from swarmrt.kernels.dispatch import describe

@@ -44,7 +44,7 @@ class LaunchedSwarm:
         """Start nothing. `replicas` are the peers to begin with, by stage."""
         self.config, self.replicas, self.run_dir = config, tuple(replicas), run_dir
         self._options = options
-        processes = len(options.processes) or sum(replicas)
+        processes = (len(options.processes) or sum(replicas)) + options.movers
         self._threads = options.threads or max(1, (os.cpu_count() or 1) // processes)
         self.faults = FaultRecord(run_dir)
         self.papers = LocalPapers(config.run.name)
@@ -77,8 +77,9 @@ class LaunchedSwarm:
 
     @property
     def is_served(self) -> bool:
-        """Return whether each stage has a live peer."""
-        return all(self.peers(stage) for stage in range(len(self.replicas)))
+        """Return whether each stage has a live peer, or one that goes where it helps most."""
+        moves = any(peer.is_mover for peer in self.peers())
+        return moves or all(self.peers(stage) for stage in range(len(self.replicas)))
 
     def start_bootstrap(self) -> None:
         """Start the directory node, the first time and after it was killed. It joins whoever is
@@ -121,6 +122,7 @@ class LaunchedSwarm:
         peers = [self._new_peer(stages) for stages in self._options.processes or alone]
         spares = [(stage,) for stage, n in enumerate(self._options.spares) for _ in range(n)]
         peers += [self._new_peer(stages, is_spare=True) for stages in spares]
+        peers += [self._new_peer(()) for _ in range(self._options.movers)]
         folder, identity = self.run_dir / "trainer", self.run_dir / "identity"
         self.trainer = Trainer("trainer", folder, identity, launcher, note, self._resume)
         self.trainer.is_shown = self._options.is_trainer_shown
@@ -131,7 +133,7 @@ class LaunchedSwarm:
         join = [self.bootstrap.address]
         for peer in peers:
             self._start_peer(peer, join)
-        replicas = ",".join(map(str, self.replicas))
+        replicas = ",".join(str(max(1, number)) for number in self.replicas)
         self._start_trainer(join, "--replicas", replicas, *self._options.trainer_arguments)
 
     def _wait_for_bootstrap(self) -> None:
@@ -148,7 +150,8 @@ class LaunchedSwarm:
     def _new_peer(self, stages: tuple[int, ...], *, is_spare: bool = False) -> Peer:
         assert self._launcher is not None, "the swarm has not been started"
         number = sum(peer.stages == stages for peer in self._peers)
-        name = "-".join(["stage" if len(stages) == 1 else "stages", *map(str, stages), str(number)])
+        what = ("mover", "stage")[len(stages)] if len(stages) < 2 else "stages"
+        name = "-".join([what, *map(str, stages), str(number)])
         folder = self.run_dir / "peers" / name
         peer = Peer(folder, stages, number, self._launcher, self.faults.note, is_spare=is_spare)
         self._peers.append(peer)
@@ -165,14 +168,16 @@ class LaunchedSwarm:
     ) -> None:
         options, device = self._options, device or self._options.device
         arguments = ["serve", "--wait"]
-        arguments += [word for stage in peer.stages for word in ("--stage", str(stage))]
+        among = peer.stages or ("auto",)
+        arguments += [word for stage in among for word in ("--stage", str(stage))]
         arguments += ["--spare"] * peer.is_spare
         arguments += ["--threads", str(self._threads), "--log-dir", str(peer.folder)]
         arguments += ["--device", device, *consent(self.config)]
         if options.speeds is not None:
-            speeds = options.speeds[peer.stage]
+            speeds = options.speeds[0 if peer.is_mover else peer.stage]
             arguments += ["--emulate", str(speeds[peer.number % len(speeds)])]
-        variables = options.variables.get((peer.stage, peer.number), {})
+        place = -1 if peer.is_mover else peer.stage
+        variables = options.variables.get((place, peer.number), {})
         alone = device != "cpu" or bool(variables)
         variables = {**variables, **as_variables(rules_for("peer", options.failpoints))}
         papers = self.papers.of_guest(join)

@@ -20,6 +20,7 @@ class Options:
     processes: Sequence[tuple[int, ...]] = ()
     """The stages of each process's seats, to begin with; by default one process a replica."""
     spares: Sequence[int] = ()  # of each stage
+    movers: int = 0  # processes more, that serve where they help most
     threads: int | None = None  # torch's in each peer; by default they share the cores
     device: str = "cpu"  # that peers compute on
     forks: bool = True  # else each process loads its libraries by itself, as on its own machine

@@ -79,6 +79,12 @@ class Peer(Part):
         self._timer: threading.Timer | None = None
 
     @property
+    def is_mover(self) -> bool:
+        """Return whether it serves where it helps most: its stages are those that the trainer
+        says."""
+        return not self.stages
+
+    @property
     def stage(self) -> int:
         """Return the stage of its only seat, or of its first one."""
         return self.stages[0]

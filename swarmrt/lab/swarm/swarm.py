@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.data import open_data
 from swarmrt.errors import RunError, UsageError
-from swarmrt.ids import PeerId
+from swarmrt.ids import PeerId, seat_of
 from swarmrt.lab.bench.emulation import Speed
 from swarmrt.lab.swarm.commits import Commits
 from swarmrt.lab.swarm.launch import LaunchedSwarm
@@ -46,11 +46,13 @@ class LocalSwarm(LaunchedSwarm):
         variables: Mapping[tuple[int, int], Mapping[str, str]] | None = None,
         processes: Sequence[tuple[int, ...]] = (),
         spares: Sequence[int] = (),
+        movers: int = 0,
     ) -> None:
         """Check everything, start nothing. Raises UsageError.
 
         `replicas` are one a stage by default, each in a process of its own; where `processes` are
-        given, each has seats at those stages. `spares` are none by default. `overrides` are
+        given, each has seats at those stages. `spares` are none by default. So many `movers` serve
+        where they help most: then a stage may begin with no other replica. `overrides` are
         settings, like {"run.steps": 40}; the rest is in `Options`.
         """
         settings = [f"{key}={_toml(value)}" for key, value in (overrides or {}).items()]
@@ -61,7 +63,7 @@ class LocalSwarm(LaunchedSwarm):
         open_data(loaded)
         if processes:
             replicas = replicas_of(processes, loaded.num_stages)
-        numbers = _checked(replicas, loaded.num_stages)
+        numbers = _checked(replicas, loaded.num_stages, least=0 if movers else 1)
         if len(spares) not in (0, loaded.num_stages):
             raise UsageError(f"spares {list(spares)}: write one number for each stage")
         folder = Path(run_dir) if run_dir is not None else new_run_dir(loaded)
@@ -70,6 +72,7 @@ class LocalSwarm(LaunchedSwarm):
         options = Options(
             processes=processes,
             spares=spares,
+            movers=movers,
             threads=threads,
             device=device,
             speeds=speeds,
@@ -148,6 +151,15 @@ class LocalSwarm(LaunchedSwarm):
         """Return the line with which another process joins, at all processes that are up."""
         return self.papers.line(self._addresses())
 
+    def movers(self) -> list[Peer]:
+        """Return the live ones of those that serve where they help most, oldest first."""
+        return [peer for peer in self._peers if peer.is_alive and peer.is_mover]
+
+    def served_by(self, mover: Peer) -> tuple[int, ...]:
+        """Return the stages at which a process took part in the newest commit."""
+        stages = range(self.config.num_stages)
+        return tuple(s for s in stages if seat_of(mover.peer_id, s) in self.members(s))
+
     def spawn(
         self,
         stage: int | tuple[int, ...],
@@ -163,8 +175,8 @@ class LocalSwarm(LaunchedSwarm):
 
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
         `device`, by default on that of the swarm; its links send `link_rate`, like 1mbit. A
-        spare takes work only in the place of a replica that is lost. Outside of its `hours`, like
-        22-7, it is paused.
+        spare takes work only in the place of a replica that is lost. With no stages it serves
+        where it helps most. Outside of its `hours`, like 22-7, it is paused.
         """
         stages = stage if isinstance(stage, tuple) else (stage,)
         for one in stages:
@@ -221,9 +233,9 @@ class LocalSwarm(LaunchedSwarm):
         self.faults.note("disk")
 
 
-def _checked(replicas: Sequence[int] | None, num_stages: int) -> tuple[int, ...]:
+def _checked(replicas: Sequence[int] | None, num_stages: int, least: int) -> tuple[int, ...]:
     numbers = tuple(replicas) if replicas is not None else (1,) * num_stages
-    if len(numbers) != num_stages or min(numbers) < 1:
+    if len(numbers) != num_stages or min(numbers) < least:
         raise UsageError(
             f"replicas {list(numbers)}: the run has {num_stages} stages, each needs at least one"
         )

@@ -14,7 +14,9 @@ from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportExpelled,
     ReportHandOver,
+    ReportIslands,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -29,6 +31,7 @@ from swarmrt.scheduler.local_work import LocalWork
 
 LINES_OF_A_RUN = 50  # steps are thinned to about so many lines
 SAY_S = 30.0  # between two words about what is waited for
+FEW_MOVED = 8  # replicas that are named
 MAX_WHY = 400  # characters of a reason: a peer's, with what the trainer has put around it
 
 
@@ -68,6 +71,8 @@ class PlainView:
                 self._step(report)
             case ReportEvaluation(version, loss):
                 self._say(f"step {version:>5}  held-out loss {loss:.4f}")
+            case ReportMove():
+                self._say(move_text(report))
             case _ if text := trouble_text(report):
                 self._say(text)
 
@@ -101,6 +106,17 @@ class PlainView:
         if news != self._waited_for or now - self._said_at >= SAY_S:
             self._waited_for, self._said_at = news, now
             self._say(waiting_text(report))
+
+
+def move_text(report: ReportMove) -> str:
+    """Return what becomes of a process that serves where it helps most."""
+    what = {
+        "loads": f"loads the state of stage {report.stage}",
+        "serves": f"is to serve stage {report.stage}",
+        "forgets": f"gives the state of stage {report.stage} up",
+        "stays": f"stays as it is, without stage {report.stage}",
+    }[report.what]
+    return f"{report.peer} {what}: {printable(report.reason, MAX_WHY)}"
 
 
 def local_text(local: tuple[LocalWork, ...]) -> str:
@@ -160,6 +176,11 @@ def trouble_text(report: Report) -> str:
             return f"nothing has come forward for {seconds:.0f} s; waiting for {what}"
         case ReportUnable(stage, peer, reason):
             return f"stage {stage}: {peer} cannot serve it: {printable(reason, MAX_WHY)}"
+        case ReportIslands(number, moved):
+            islands = "1 island" if number == 1 else f"{number} islands"
+            who = ", ".join(f"{peer} in {island}" for peer, island in moved[:FEW_MOVED])
+            others = f" and {len(moved) - FEW_MOVED} more" if len(moved) > FEW_MOVED else ""
+            return f"{islands} from now on: {who}{others}"
         case ReportUnlike(stage, peer):
             return (
                 f"stage {stage}: {peer} rounds differently than the others, as other hardware or "

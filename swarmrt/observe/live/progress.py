@@ -19,7 +19,9 @@ from swarmrt.scheduler.instructions import (
     ReportCheckpointFailed,
     ReportEvaluation,
     ReportExpelled,
+    ReportIslands,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -64,6 +66,8 @@ class Progress:
     unigram_loss: float | None = None
     version: int = 0
     losses: list[tuple[int, float]] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
+    """The microbatches that are in a version, where steps have not all as many."""
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     peers: dict[PeerId, ReportPeer] = field(default_factory=dict)
     waiting: ReportWaiting | None = None
@@ -101,6 +105,10 @@ class Progress:
                 self._write(version=self.version, stalled_s=seconds, awaited=awaited)
             case ReportUnable(stage, peer, reason):
                 self._write(version=self.version, unable=peer, stage=stage, reason=reason)
+            case ReportIslands(number, moved):
+                self._write(version=self.version, islands=number, moved=dict(moved))
+            case ReportMove(peer, stage, what, reason):
+                self._write(version=self.version, move=what, peer=peer, stage=stage, reason=reason)
             case ReportUnlike(stage, peer):
                 self._write(version=self.version, unlike=peer, stage=stage)
             case ReportLate(version, seconds, awaited):
@@ -123,6 +131,8 @@ class Progress:
         match values:
             case {"version": int(version), "loss": float(loss)}:
                 self._add_loss(version, loss)
+                if "microbatches" in values:
+                    self.sizes[version] = int(values["microbatches"])
             case {"version": int(version), "eval_loss": float(loss)}:
                 self.evaluations.append((version, loss))
             case {"version": int(version), "rollback": _}:
@@ -143,6 +153,7 @@ class Progress:
 
     @property
     def summary(self) -> Summary:
+        usual = self.config.batch.microbatches
         return Summary(
             run_dir=str(self.run_dir),
             steps=self.version,
@@ -150,7 +161,7 @@ class Progress:
             loss_last=self.losses[-1][1] if self.losses else None,
             eval_loss=self.evaluations[-1][1] if self.evaluations else None,
             tokens_per_s=self.tokens / self.train_s if self.train_s else 0.0,
-            microbatches=len(self.losses) * self.config.batch.microbatches,
+            microbatches=sum(self.sizes.get(version, usual) for version, _ in self.losses),
             replica_digests_equal=self.digests_equal,
             unigram_loss=self.unigram_loss,
         )
@@ -179,11 +190,15 @@ class Progress:
         late = statistics.median(self.late) if self.late else 0.0
         if late <= MOST_LATE:
             return []
+        bound, microbatches = self.config.averaging.most_late, self.config.batch.microbatches
+        rarer = (
+            f"A lower averaging.most_late, now {bound:g}, makes"
+            if late <= bound
+            else f"More microbatches in a step (batch.microbatches, now {microbatches}) make"
+        )
         return [
             f"{late:.0%} of the gradients were late, which costs quality: an own step fell between "
-            f"forward and backward. Own steps of more microbatches (averaging.local_batch, now "
-            f"{self.config.averaging.local_batch}), and as many more in a step "
-            f"(batch.microbatches), make that rarer"
+            f"forward and backward. {rarer} that rarer"
         ]
 
     def _roll_back(self, report: ReportRollback) -> None:
@@ -210,6 +225,8 @@ class Progress:
         self.local = report.local
         if report.local:
             self.late.append(max(work.late for work in report.local))
+        size = {"microbatches": report.microbatches} if report.microbatches else {}
+        self.sizes |= {report.version: report.microbatches} if size else {}
         local = {"local": [work._asdict() for work in report.local]} if report.local else {}
         self._write(
             version=report.version,
@@ -220,6 +237,7 @@ class Progress:
             digests=[dict(stage) for stage in report.digests],
             digests_equal=report.digests_equal,
             **local,
+            **size,
         )
 
     def _write(self, **values: object) -> None:

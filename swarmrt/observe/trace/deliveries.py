@@ -18,7 +18,7 @@ from swarmrt.observe.log import read_records
 from swarmrt.scheduler.events import Received
 from swarmrt.scheduler.instructions import Send
 from swarmrt.scheduler.recording import Header, Record
-from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
+from swarmrt.scheduler.settings import AnySettings, PeerSettings
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Deliveries:
                     yield number, record
             self._lengths.setdefault(log, length)
 
-    def _begin(self, settings: PeerSettings | TrainerSettings) -> None:
+    def _begin(self, settings: AnySettings) -> None:
         me = settings.me
         self._starts[me] = self._starts.get(me, 0) + 1
         stage = settings.stage if isinstance(settings, PeerSettings) else None

@@ -62,6 +62,10 @@ class Membership:
         """Take the trainer's answer. Raises AccessError when it ends this peer's membership."""
         self._admission.answered(message)
 
+    async def look_again(self) -> None:
+        """Look where the trainer is: it cannot be reached."""
+        await self._find_trainer()
+
     def hailed(self, epoch: int) -> bool:
         """Remember the trainer's epoch, so that no record of an earlier one is believed. Returns
         whether it is the newest: a word of an earlier one may come late."""

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import CheckpointError, ConfigError
 from swarmrt.run_identity import RELEASE, fingerprint
 from swarmrt.runtime.state.landing import mapped

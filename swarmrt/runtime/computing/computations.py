@@ -43,7 +43,12 @@ from swarmrt.scheduler.events import (
     Stepped,
     WeightGradientsDone,
 )
-from swarmrt.scheduler.instructions import Contribute, RunBackward, StepOptimizer
+from swarmrt.scheduler.instructions import (
+    Contribute,
+    RunBackward,
+    RunWeightGradients,
+    StepOptimizer,
+)
 
 log = logging.getLogger("swarmrt.peer")
 
@@ -118,7 +123,7 @@ class Computations:
         whole = self._contributions.get((step, number))
         if whole is None:
             whole = self.stage.gradients(step)
-        return whole[part_range(whole.numel(), index, parts)]
+        return whole[part_range(len(whole), index, parts)]
 
     def drop_contribution(self, step: int, number: int) -> None:
         """Forget what was fixed for a round."""
@@ -138,9 +143,10 @@ class Computations:
         self._inputs.pop(mb, None)
         return self._named("backward", mb, partial(self._backward, what, graph, gradient))
 
-    def weight_gradients(self, mb: MicrobatchId) -> Work:
+    def weight_gradients(self, what: RunWeightGradients) -> Work:
         """Return the work on the weight gradients that a backward has left for later."""
-        rest = partial(self._add_weight_gradients, mb, self._left.pop(mb))
+        mb = what.microbatch
+        rest = partial(self._add_weight_gradients, what, self._left.pop(mb))
         return self._named("weights", mb, rest)
 
     def contribute(self, what: Contribute) -> Work:
@@ -261,6 +267,7 @@ class Computations:
     ) -> Computed:
         computation = Computation(self.stage.device)
         mb = what.microbatch
+        self.stage.size_own_steps(what.own_step)
         output_grad = None if arriving is None else arriving.take().to(self.stage.dtype)
         input_grad = self.stage.backward(
             forwarded, output_grad, accumulate=what.accumulate, later=what.later
@@ -286,8 +293,9 @@ class Computations:
             self._over(computation, done) if input_grad is None else self._bring(input_grad, keep)
         )
 
-    def _add_weight_gradients(self, mb: MicrobatchId, forwarded: Forwarded) -> Computed:
-        computation = Computation(self.stage.device)
+    def _add_weight_gradients(self, what: RunWeightGradients, forwarded: Forwarded) -> Computed:
+        computation, mb = Computation(self.stage.device), what.microbatch
+        self.stage.size_own_steps(what.own_step)
         self.stage.add_weight_gradients(forwarded)
         flaws = Flaws(self._transfers, added=self.stage.gradients(mb.step))
         computation.end()
@@ -339,7 +347,8 @@ class Computations:
 
     def _step(self, what: StepOptimizer, reduced: torch.Tensor) -> tuple[Stepped, Copied | None]:
         self._copying.wait()
-        return self._made(what, self.stage.step(reduced, self.clip_scale(what.norm)))
+        given = self._contributions.get((what.step, what.round))
+        return self._made(what, self.stage.step(reduced, self.clip_scale(what.norm), given))
 
     def _adopt(self, what: StepOptimizer, state: NextState) -> tuple[Stepped, Copied | None]:
         self._copying.wait()

@@ -177,10 +177,11 @@ class Quotas:
 def payloads_of(config: RunConfig) -> dict[type[Message], int]:
     """Return the most bytes that payloads of each kind have, as far as the configuration tells."""
     batch = config.batch.microbatch * config.model.sequence
+    chunk_bytes = 8 * config.averaging.chunk if config.averaging.is_decoupled else 0
     ids, sealed = _padded(8 * batch), _padded(8 * batch + TAG_BYTES)
     known: dict[type[Message], int] = {
         Recover: ids + sealed,
-        Part: MAX_PART_BYTES + PART_SLACK_BYTES,
+        Part: MAX_PART_BYTES + PART_SLACK_BYTES + chunk_bytes,
         StateChunk: CHUNK_BYTES,
         Probe: MAX_PROBE_BYTES,
         Probed: MAX_PROBE_BYTES,

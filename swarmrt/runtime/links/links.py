@@ -169,6 +169,10 @@ class Links:
         """Take what is said to this process's seat at a stage."""
         self._seats[stage] = Ends(on_message, on_send_failed)
 
+    def unseat(self, stage: int) -> None:
+        """Take nothing any more that is said to a seat, which is closed."""
+        self._seats.pop(stage, None)
+
     def send(
         self,
         to: PeerId,

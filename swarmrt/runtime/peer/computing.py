@@ -35,7 +35,7 @@ class Computing:
         self._jobs.compute(self._computations.backward(run), self._computed)
 
     def weight_gradients(self, run: RunWeightGradients) -> None:
-        self._jobs.compute(self._computations.weight_gradients(run.microbatch), self._computed)
+        self._jobs.compute(self._computations.weight_gradients(run), self._computed)
 
     def forget(self, forget: Forget) -> None:
         self._computations.forget(forget.microbatch)

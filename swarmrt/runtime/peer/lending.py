@@ -74,7 +74,7 @@ class Lending:
         return Told(
             os.getpid(),
             str(self._options.line.run),
-            self._options.stages,
+            tuple(seat.seat for seat in self._seats) or self._options.stages,
             self._state,
             self._options.device,
             seconds=time.monotonic() - began_at,

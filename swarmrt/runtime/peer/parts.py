@@ -3,10 +3,10 @@
 Sums go straight into one buffer of the whole mean gradient, on the CPU: a peer's own are added up
 in it, those of others are written into it as they come. What is sent of it are views.
 
-With a codec, slices and sums travel encoded. An owner takes the sum as everyone else does, from the
-encoded bytes, so that all replicas hold equal bits (promise P2). Encoding is a function of the
-accumulator alone: a round that is void is repeated with the same outcome. Error feedback would need
-a memory of what was sent, which churn would tear; the codecs offer it for other uses.
+What is sent is for `payloads` to say. With a codec, an owner takes the sum as everyone else does,
+from the encoded bytes, so that all replicas hold equal bits (promise P2). Encoding is a function of
+the accumulator alone: a round that is void is repeated with the same outcome. Error feedback needs
+a memory of what was sent: with decoupled momentum the stage has one, which only a version changes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 
 from swarmrt.config import RunConfig
 from swarmrt.ids import PeerId
-from swarmrt.kernels.codecs import CODECS, Precision, wire_bytes
 from swarmrt.kernels.digest import digest
+from swarmrt.runtime.peer.payloads import Payload, payload_of
 from swarmrt.scheduler.events import GradientCombined, PartSummed, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.scheduler.peer.updating.cutting import MAX_PART_BYTES
@@ -35,9 +35,11 @@ SQUARED_AT_ONCE = 1 << 16  # values: their squares, in float64, stay in the cach
 class Mean:
     """The mean gradient of a round, while its parts come together."""
 
-    def __init__(self, parts: int, values: torch.Tensor) -> None:
+    def __init__(self, parts: int, values: torch.Tensor, unit: int) -> None:
+        """Between `unit` values no cut is made."""
         self.parts = parts
         self.values = values
+        self._unit = unit
         self.was_sent = False  # links may hold on to parts of it
         self.encoded: dict[int, torch.Tensor] = {}  # this peer's own sums, as they go to the others
         self.is_shared = False  # there are parts of other peers
@@ -45,7 +47,7 @@ class Mean:
 
     def part(self, index: int) -> torch.Tensor:
         """A view."""
-        return self.values[part_range(len(self.values), index, self.parts)]
+        return self.values[part_range(len(self.values), index, self.parts, self._unit)]
 
     def filled(self, index: int) -> None:
         """Square the values of a part that has just got them, while they are in the cache."""
@@ -72,12 +74,12 @@ class Parts:
     """
 
     def __init__(
-        self, me: PeerId, precision: Precision, like: torch.Tensor, numel: Callable[[int], int]
+        self, me: PeerId, payload: Payload, most: int, numel: Callable[[int], int]
     ) -> None:
-        """`like` is the stage's whole gradient, `numel` how many values a step's rounds combine."""
-        self._me, self._numel, self._dtype = me, numel, like.dtype
-        self._codec = CODECS[precision]
-        self._most_bytes = min(like.nbytes, MAX_PART_BYTES + like.itemsize)
+        """A stage has `most` parameters; `numel` is how many values a step's rounds combine."""
+        self._me, self._numel, self._payload = me, numel, payload
+        longest = min(most, MAX_PART_BYTES // payload.dtype.itemsize + payload.unit)
+        self._longest = max(payload.slice_length(longest), payload.sum_length(longest))
         self._slices: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._early_sums: dict[tuple[int, int, int, PeerId], torch.Tensor] = {}
         self._means: dict[tuple[int, int], Mean] = {}  # (step, round) → mean gradient
@@ -85,7 +87,7 @@ class Parts:
 
     @property
     def are_encoded(self) -> bool:
-        return self._codec is not None
+        return self._payload.is_encoded
 
     # ------------------------------------------------------------------ what is here
 
@@ -94,10 +96,7 @@ class Parts:
         once the round is."""
         if len(tensors) != 1 or tensors[0].dim() != 1:
             return False
-        if self._codec is None:
-            return tensors[0].dtype == self._dtype and tensors[0].nbytes <= self._most_bytes
-        most = self._codec.encoded_bytes(self._most_bytes // self._dtype.itemsize)
-        return tensors[0].dtype == torch.uint8 and tensors[0].nbytes <= most
+        return tensors[0].dtype == self._payload.sent and len(tensors[0]) <= self._longest
 
     def unfit(
         self,
@@ -107,12 +106,16 @@ class Parts:
         part: torch.Tensor,
     ) -> PartUnfit | None:
         """Return what is wrong with a part of this round, if anything is."""
-        size = _length(part_range(self._numel(what.step), index, what.parts))
-        if self._codec is not None:
-            size = self._codec.encoded_bytes(size)
-        if len(part) == size:
+        payload, is_slice = self._payload, isinstance(what, SumPart)
+        where = part_range(self._numel(what.step), index, what.parts, payload.unit)
+        length = payload.slice_length if is_slice else payload.sum_length
+        size = length(where.stop - where.start)
+        if len(part) != size:
+            reason = f"has {len(part)} values where {size} belong"
+        elif is_slice and not payload.is_sound(part):
+            reason = "has frequencies that there are not"
+        else:
             return None
-        reason = f"has {len(part)} values where {size} belong"
         return PartUnfit(what.step, what.round, sender, reason)
 
     def keep(self, what: KeepPart, tensor: torch.Tensor) -> None:
@@ -128,8 +131,8 @@ class Parts:
         if (step, number) not in self._means:
             values, self._used = self._used, None
             if values is None or len(values) != self._numel(step):
-                values = torch.empty(self._numel(step), dtype=self._dtype)
-            self._means[step, number] = Mean(parts, values)
+                values = torch.empty(self._numel(step), dtype=self._payload.dtype)
+            self._means[step, number] = Mean(parts, values, self._payload.unit)
         return self._means[step, number]
 
     def sum_of(self, step: int, number: int, index: int) -> torch.Tensor:
@@ -137,7 +140,7 @@ class Parts:
         it."""
         mean = self._means[step, number]
         mean.was_sent = True
-        return mean.part(index) if self._codec is None else mean.encoded[index]
+        return mean.encoded[index] if self._payload.is_encoded else mean.part(index)
 
     def take_slices(self, what: SumPart) -> list[torch.Tensor | None] | PartUnfit:
         """The contributors', in roster order; None stands for this peer's own. Or that one of them
@@ -193,8 +196,8 @@ class Parts:
     # ------------------------------------------------------------------ computing
 
     def encode(self, piece: torch.Tensor) -> torch.Tensor:
-        """A slice of the accumulator, for its owner."""
-        return piece.cpu() if self._codec is None else self._codec.encode(piece.cpu())
+        """A slice of what this peer gives, for its owner."""
+        return self._payload.encode(piece)
 
     def sum_up(
         self,
@@ -204,50 +207,28 @@ class Parts:
         mine: torch.Tensor,
     ) -> PartSummed:
         """Promise P2: one owner adds in roster order, and everyone takes its bytes."""
-        total = mean.part(what.index)
-        for place, piece in enumerate(slices):
-            self._add(mine if piece is None else piece, total, piece is not None, first=not place)
-        total.div_(what.tokens)
-        if self._codec is not None:
-            mean.encoded[what.index] = self._codec.encode(total)
-            self._codec.decode(mean.encoded[what.index], total)
+        summed = self._payload.add_up(slices, mine, mean.part(what.index), what.tokens)
+        if summed is not None:
+            mean.encoded[what.index] = summed
         mean.filled(what.index)
         culprit = NOBODY
         if not mean.is_finite(what.index):
             culprit = self._whose_is_not_finite(what, slices, mine)
         return PartSummed(what.step, what.round, what.index, culprit)
 
-    def _add(
-        self, piece: torch.Tensor, total: torch.Tensor, is_received: bool, *, first: bool
-    ) -> None:
-        if is_received and self._codec is not None:
-            add = self._codec.decode if first else self._codec.decode_accumulate
-            add(piece, total)
-        elif first:
-            total.copy_(piece.view_as(total))
-        else:
-            total.add_(piece.cpu().view_as(total))
-
     def _whose_is_not_finite(
         self, what: SumPart, slices: Sequence[torch.Tensor | None], mine: torch.Tensor
     ) -> PeerId:
         """The first contributor whose slice is not finite; nobody if it is only the sum."""
         for peer, piece in zip(what.contributors, slices, strict=True):
-            if piece is None or self._codec is None:
-                values = mine if piece is None else piece
-            else:
-                values = self._codec.decode(piece, torch.empty(mine.shape, dtype=mine.dtype))
-            if not values.isfinite().all():
+            if not self._payload.is_finite(piece, mine):
                 log.warning("the gradient of step %d by %s is not finite", what.step + 1, peer)
                 return peer
         return NOBODY
 
     def place(self, mean: Mean, index: int, summed: torch.Tensor) -> None:
         """Take another owner's sum."""
-        if self._codec is None:
-            mean.part(index).copy_(summed.view_as(mean.part(index)))
-        else:
-            self._codec.decode(summed, mean.part(index))
+        self._payload.place(summed, mean.part(index))
         mean.is_shared = True
         mean.filled(index)
 
@@ -270,13 +251,12 @@ def combined_bytes(config: RunConfig, like: torch.Tensor, numel: Callable[[int],
     if config.averaging.is_on and first < last:
         rounds = range(first, min(last, first + ROUNDS_LOOKED_AT))
         most = max(map(numel, rounds)) or most
-    return wire_bytes(config.replicas_precision, most, like.itemsize)
+    payload = payload_of(config)
+    return payload.sum_length(most) * payload.sent.itemsize
 
 
-def part_range(numel: int, index: int, parts: int) -> slice:
-    """The slice of a flat gradient that part `index` covers; sizes differ by at most one."""
-    return slice(index * numel // parts, (index + 1) * numel // parts)
-
-
-def _length(where: slice) -> int:
-    return int(where.stop - where.start)
+def part_range(numel: int, index: int, parts: int, unit: int = 1) -> slice:
+    """The slice of a flat gradient that part `index` covers; sizes differ by at most one unit."""
+    units = -(-numel // unit)
+    first, end = index * units // parts * unit, (index + 1) * units // parts * unit
+    return slice(first, min(end, numel))

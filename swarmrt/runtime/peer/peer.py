@@ -35,6 +35,7 @@ from swarmrt.runtime.peer.left_out import left_out_text, waits_for_text
 from swarmrt.runtime.peer.lent_device import LentDevice
 from swarmrt.runtime.peer.loading import Loading
 from swarmrt.runtime.peer.parts import Parts, combined_bytes
+from swarmrt.runtime.peer.payloads import payload_of
 from swarmrt.runtime.peer.reducing import Reducing
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.peer.updates import Updates
@@ -108,6 +109,7 @@ class Peer(Shell):
             update_bytes=stage.state_rows * stage.gradients().nbytes,
             trainer_gone_s=options.trainer_gone_s,
             is_spare=options.is_spare,
+            island=options.island,
             holds=holds,
         )
         super().__init__(around, seat, settings, _log_of(seat, options), options.failpoints)
@@ -146,7 +148,7 @@ class Peer(Shell):
             tell_trainer=partial(self.send, self._trainer),
         )
         computing = Computing(self.process, jobs, computations)
-        parts = Parts(me, config.replicas_precision, stage.gradients(), self._combined)
+        parts = Parts(me, payload_of(config), stage.num_parameters, self._combined)
         updates, made = Updates(me, stage), self._loading.made
         self.lent = LentDevice(self.process, jobs, computations, self.start)
         self._reducing = reducing = Reducing(self.process, jobs, computations, parts, updates, made)
@@ -288,5 +290,6 @@ def _log_of(seat: int, options: ServeOptions) -> Path | None:
     """Return where the log of a seat's core is written: several seats have a folder each."""
     if options.log_dir is None:
         return None
-    folder = options.log_dir if len(options.stages) == 1 else options.log_dir / f"stage-{seat}"
+    is_alone = len(options.stages) == 1 and options.moves is None
+    folder = options.log_dir if is_alone else options.log_dir / f"stage-{seat}"
     return folder / "events.jsonl"

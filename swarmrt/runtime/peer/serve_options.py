@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from swarmrt.config import RunConfig
+from swarmrt.ids import NO_ISLAND
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.access.kept_runs import KeptRun
 from swarmrt.runtime.directory.network import LOOPBACK
@@ -21,12 +22,22 @@ from swarmrt.trust.joining_line import JoinLine
 
 
 @dataclass(frozen=True)
+class Moves:
+    """The word of a process's owner that it serves where it helps most."""
+
+    stages: tuple[int, ...] = ()  # that it may serve; all where it is empty
+    is_pinned: bool = False  # it stays where it has begun
+
+
+@dataclass(frozen=True)
 class ServeOptions:
     """The options of `swarmrt serve`."""
 
     line: JoinLine  # of the run
-    stages: tuple[int, ...]  # one seat each
+    stages: tuple[int, ...]  # one seat each; with `moves` those that it may have
+    moves: Moves | None = None  # it serves where it helps most
     is_spare: bool = False  # they take work only in the place of replicas that are lost
+    island: int = NO_ISLAND  # that they ask for, if they ask for any
     kept: KeptRun | None = None  # where this machine keeps what it knows of the run
     place: Place = LOOPBACK
     identity: Path | None = None

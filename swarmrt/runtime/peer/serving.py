@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import (
     CheckpointError,
     ConfigError,
@@ -23,17 +24,19 @@ from swarmrt.errors import (
 from swarmrt.model.builders import check_consent
 from swarmrt.model.code import check_code
 from swarmrt.model.repeatable import compute_repeatably
-from swarmrt.model.sizing import Footprint, capacity, footprint
+from swarmrt.model.sizing import capacity, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.run_identity import check_release, differences, fingerprint, library_notes
 from swarmrt.runtime.computing.free_memory import check_fits
 from swarmrt.runtime.directory.looking_up import find_run
 from swarmrt.runtime.directory.network import open_network
 from swarmrt.runtime.owner.answering import answering
+from swarmrt.runtime.peer.allowed import steward_settings, with_stages
 from swarmrt.runtime.peer.lending import Lending
 from swarmrt.runtime.peer.peer import Peer
 from swarmrt.runtime.peer.peer_host import PeerHost
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
+from swarmrt.runtime.peer.steward import Steward
 from swarmrt.runtime.peer.unable import telling_trainer
 from swarmrt.runtime.process.stopping import StopSwitch
 from swarmrt.runtime.process.worker import Worker
@@ -123,31 +126,49 @@ async def _serve_as_it_is(
             threads = Threads(torch_thread, reduce_thread, to_host_thread)
             async with telling_trainer(network, record, options.stages):
                 config = _config_of(record, options, held)
+                options, may = with_stages(config, options)
+                begins = options.stages if may is None else _held_among(options.stages, held)
                 for what in differences(held.config, config).values() if held is not None else ():
                     say(f"of the run that was served before, {what}")
                 for note in library_notes(config, f"the trainer of run {line.run}"):
                     say(note)
                 compute_repeatably(config, options.device)
-                building = partial(_new_stages, config, options)
+                building = partial(_new_stages, config, options, begins)
                 stages, holds = await torch_thread.call(building)
-            serves = "is a spare for" if options.is_spare else "serves"
-            for stage in stages:
-                say(
-                    f"peer {network.me} {serves} stage {stage.stage_index} of {config.num_stages} "
-                    f"of run {line.run}: {stage.num_parameters:,} parameters on {options.device}"
-                    f"{_room(holds.get(stage.stage_index, 0))}"
-                )
             if kept is not None:
                 kept.keep_newest(record.age)
                 kept.keep_line(line.with_addresses(record.addresses))
             host = PeerHost(config, network, record, threads, options)
-            places = {stage.stage_index: _place_of(stage, options, record) for stage in stages}
-            for stage in stages:
-                left = places[stage.stage_index]
+            places: dict[int, LeftState | None] = {}
+
+            async def seat(stage: Stage) -> None:
+                left = places[stage.stage_index] = _place_of(stage, options, record)
                 update = await torch_thread.call(partial(_take_up, left, held, config, stage, say))
                 room = holds.get(stage.stage_index, 0)
+                serves = "is a spare for" if options.is_spare else "serves"
+                say(
+                    f"peer {network.me} {serves} stage {stage.stage_index} of {config.num_stages} "
+                    f"of run {line.run}: {stage.num_parameters:,} parameters on {options.device}"
+                    f"{_room(room)}"
+                )
                 around = (host.around, host.membership, stage, threads, options)
                 host.seat(Peer(*around, update=update, holds=room))
+
+            async def open_at(stage: int) -> None:
+                beside = tuple(peer.seat for peer in host.seats)
+                building = partial(_new_stages, config, options, (stage,), beside)
+                (stage_here,), has_room = await torch_thread.call(building)
+                holds.update(has_room)
+                await seat(stage_here)
+
+            for stage in stages:
+                await seat(stage)
+            if may is not None:
+                trainer = host.membership.trainer
+                settings = steward_settings(network.me, trainer, config, options, may, begins)
+                about = (host.around, host.membership, settings, open_at, host.close_seat)
+                host.is_led_by(Steward(*about, options.log_dir, options.failpoints))
+                say(f"peer {network.me} serves run {line.run} where it helps most: {may}")
             reason, changed = "", None
             try:
                 reason = await host.serve(switch, lending)
@@ -159,7 +180,7 @@ async def _serve_as_it_is(
                 states = {peer.seat: await _state_of(torch_thread, peer) for peer in host.seats}
                 age = (record.born, changed.epoch)
                 return Held(config, record.trainer, states, age, str(changed))
-            version = min(peer.stage.version for peer in host.seats)
+            version = min((peer.stage.version for peer in host.seats), default=0)
             say(f"peer {network.me} leaves at step {version}: {reason}")
             return None
 
@@ -238,6 +259,10 @@ def _config_of(record: Published, options: ServeOptions, held: Held | None) -> R
             raise UsageError(
                 f"{whose} has stages 0 to {config.num_stages - 1}; there is no stage {stage}"
             )
+    islands = config.averaging.islands
+    if options.island >= islands:
+        there_are = f"islands 0 to {islands - 1}" if islands > 1 else "no islands"
+        raise UsageError(f"{whose} has {there_are}; there is no island {options.island}")
     if held is not None and held.trainer == record.trainer:
         _refuse_what_was_held(held, config, whose)
     return config
@@ -261,7 +286,7 @@ def _take_up(
 ) -> tuple[int, float]:
     """Load what is held, or an earlier process has left; return the round and the norm of its last
     update."""
-    if held is not None:
+    if held is not None and stage.stage_index in held.states:
         state = held.states[stage.stage_index]
         try:
             stage.load_state(state.tensors, state.version)
@@ -276,27 +301,35 @@ def _take_up(
     return found.applied, found.norm
 
 
-def _new_stages(config: RunConfig, options: ServeOptions) -> tuple[list[Stage], dict[int, int]]:
-    """Return the stages, if they fit into this machine's memory together, and how many microbatches
-    each has room for."""
+def _new_stages(
+    config: RunConfig, options: ServeOptions, wanted: Sequence[int], held: Sequence[int] = ()
+) -> tuple[list[Stage], dict[int, int]]:
+    """Return the stages, and how many microbatches each has room for, if they fit into this
+    machine's memory together, and beside those that are held here already: of what is free those
+    have taken theirs."""
     holds: dict[int, int] = {}
-    if options.max_memory_bytes != math.inf:
-        needed: list[Footprint] = []
+    if wanted and options.max_memory_bytes != math.inf:
+        is_told = options.max_memory_bytes is not None
+        needed = [footprint(config, stage) for stage in held] if is_told else []
         left_bytes = math.inf
-        for stage in options.stages:
+        for stage in wanted:
             footprints = (footprint(config, stage), options.device, options.max_memory_bytes)
             left_bytes = check_fits(*footprints, stage, needed)
             needed.append(footprints[0])
         share_bytes = left_bytes / len(needed)
-        for stage, each in zip(options.stages, needed, strict=True):
+        for stage, each in zip(wanted, needed[len(needed) - len(wanted) :], strict=True):
             holds[stage] = capacity(config, each, share_bytes)
-    stages = [options.new_stage(config, stage, options.device) for stage in options.stages]
-    return stages, holds
+    return [options.new_stage(config, stage, options.device) for stage in wanted], holds
 
 
 def _room(holds: int) -> str:
     """Return how much room a stage has, for people."""
     return f", with room for {holds} microbatches at a time" if holds else ""
+
+
+def _held_among(stages: Sequence[int], held: Held | None) -> tuple[int, ...]:
+    """Return at which of these stages a state is held."""
+    return tuple(stage for stage in stages if held is not None and stage in held.states)
 
 
 def _place_of(stage: Stage, options: ServeOptions, run: Published) -> LeftState | None:

@@ -75,6 +75,9 @@ class Host:
         self._dials_back = DialsBack(direct, self.links.send)
         self._vitals = vitals
         self._shells: list[Shell] = []
+        self._duties: dict[Shell, list[asyncio.Task[None]]] = {}  # of each, while it lives
+        self._tasks: asyncio.TaskGroup | None = None  # while they live
+        self._changed = asyncio.Event()  # there is another shell
         self._ends_with: RunError | None = None  # once it has to leave
 
     def add(self, shell: Shell) -> None:
@@ -82,6 +85,22 @@ class Host:
         self._shells.append(shell)
         if shell.seat != NO_SEAT:
             self.links.seat(shell.seat, shell.receive, shell.send_failed)
+        if self._tasks is not None:
+            self._begin(shell, self._tasks)
+            self._changed.set()
+
+    def _begin(self, shell: Shell, tasks: asyncio.TaskGroup) -> None:
+        self._duties[shell] = [tasks.create_task(duty) for duty in shell.duties()]
+        shell.begin()
+
+    async def let_go(self, shell: Shell) -> None:
+        """Hold a shell no more whose core has stopped, while the others go on."""
+        self._shells.remove(shell)
+        for duty in self._duties.pop(shell):
+            duty.cancel()
+        await shell.wind_up()
+        self.links.unseat(shell.seat)
+        await shell.close()
 
     async def live(
         self,
@@ -96,7 +115,6 @@ class Host:
 
         Raises RunError when one stops with an error, and whatever a duty raises.
         """
-        duties = [*duties, *(duty for shell in self._shells for duty in shell.duties())]
         try:
             await self.links.start()
             if entering is not None:
@@ -107,11 +125,13 @@ class Host:
                 if self._vitals is not None:
                     watch = watch_vitals(self._vitals, self._network.refused)
                     running.append(tasks.create_task(watch))
+                self._tasks = tasks
                 for shell in self._shells:
-                    shell.begin()
+                    self._begin(shell, tasks)
                 with switch.calls(self._ask_to_stop):
                     stops = await self._stopped()
-                for task in running:
+                self._tasks = None
+                for task in (*running, *(task for own in self._duties.values() for task in own)):
                     task.cancel()
             if self._ends_with is not None:
                 raise self._ends_with
@@ -130,14 +150,24 @@ class Host:
 
     async def _stopped(self) -> dict[Shell, Stop]:
         """Wait until all cores have stopped. Raises whatever ends one otherwise."""
-        waiting: set[asyncio.Future[Stop]] = {shell.process.stopped for shell in self._shells}
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for stop in [future.result() for future in done]:
-                if stop.error and waiting:
+        stops: dict[Shell, Stop] = {}
+        while waiting := {s.process.stopped: s for s in self._shells if s not in stops}:
+            changed: asyncio.Future[Any] = asyncio.ensure_future(self._changed.wait())
+            done, _ = await asyncio.wait({*waiting, changed}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            self._changed.clear()
+            for future, shell in waiting.items():
+                if future not in done:
+                    continue
+                stop = stops[shell] = future.result()
+                if stop.error and len(waiting) > 1:
                     log.error("%s; the other seats of this process leave as well", stop.reason)
                     self._ask_to_stop(stop.reason)
-        return {shell: shell.process.stopped.result() for shell in self._shells}
+                self.has_stopped(shell)
+        return {shell: stop for shell, stop in stops.items() if shell in self._shells}
+
+    def has_stopped(self, shell: Shell) -> None:
+        """Take note that a core has stopped. Those that are left go on."""
 
     def _ask_to_stop(self, reason: str) -> None:
         for shell in self._shells:

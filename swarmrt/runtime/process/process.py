@@ -13,7 +13,7 @@ from swarmrt.runtime.process.event_log import EventLog
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.instructions import Instruction, StartDeadline, Stop
 from swarmrt.scheduler.recording import Header, Record
-from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
+from swarmrt.scheduler.settings import AnySettings
 from swarmrt.scheduler.turns import Turns
 
 
@@ -25,7 +25,7 @@ class Process(Turns[Sequence[torch.Tensor]]):
 
     def __init__(
         self,
-        settings: PeerSettings | TrainerSettings,
+        settings: AnySettings,
         act: Callable[[Instruction], None],
         log: EventLog,
         failpoints: Failpoints,

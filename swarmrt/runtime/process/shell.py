@@ -27,7 +27,7 @@ from swarmrt.runtime.state.fetching import Fetches
 from swarmrt.runtime.state.offering import Shelf
 from swarmrt.scheduler.events import PeerLost, Received, SendFailed, Started, StopRequested
 from swarmrt.scheduler.instructions import Instruction, Stop
-from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
+from swarmrt.scheduler.settings import AnySettings
 
 log = logging.getLogger("swarmrt.shell")
 
@@ -54,7 +54,7 @@ class Shell(ABC):
         self,
         around: Surroundings,
         seat: int,
-        settings: PeerSettings | TrainerSettings,
+        settings: AnySettings,
         log: Path | None,
         failpoints: Failpoints,
     ) -> None:

@@ -16,18 +16,25 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swarmrt.config import RunConfig, dump_toml, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import dump_toml, parse_config
 from swarmrt.errors import CheckpointError, UsageError
 from swarmrt.run_identity import differences
 
 
 def new_run_dir(config: RunConfig) -> Path:
-    """A name that is not taken yet: runs/NAME-TIME."""
+    """Make a folder for nobody else: runs/NAME-TIME. Raises UsageError when that cannot be."""
     base = Path("runs") / f"{config.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, number = base, 2
-    while path.exists():
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path
+    while True:
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            path, number = base.with_name(f"{base.name}-{number}"), number + 1
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+        else:
+            return path
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:

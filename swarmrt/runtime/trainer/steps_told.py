@@ -15,15 +15,19 @@ METRICS = "metrics.jsonl"
 MOST_BYTES = 1 << 20  # that are read of it
 
 
-def steps_told(run_dir: Path) -> tuple[StepTold, ...]:
-    """Return them, the oldest first; none where nothing of the kind is written. Raises OSError."""
-    steps = map(_step, last_entries(run_dir / METRICS, MOST_BYTES))
+def steps_told(run_dir: Path, microbatches: int) -> tuple[StepTold, ...]:
+    """Return them, the oldest first, with the time that so many microbatches take; none where
+    nothing of the kind is written. Raises OSError."""
+    entries = last_entries(run_dir / METRICS, MOST_BYTES)
+    steps = (_step(entry, microbatches) for entry in entries)
     return tuple(step for step in steps if step is not None)[-TOLD:]
 
 
-def _step(entry: Mapping[str, Any]) -> StepTold | None:
+def _step(entry: Mapping[str, Any], microbatches: int) -> StepTold | None:
     match entry:
         case {"seconds": float(seconds), "digests": list(stages)}:
             members = (PeerId(peer) for stage in stages for peer in stage)
-            return StepTold(seconds, tuple(members))
+            size = entry.get("microbatches", microbatches)
+            is_size = isinstance(size, int) and size > 0
+            return StepTold(seconds * microbatches / (size if is_size else 1), tuple(members))
     return None

@@ -168,7 +168,7 @@ class Trainer(Shell):
             by_owners=_by_owners(config, options),
             state_gradients=state_gradients(config),
             fingerprint=fingerprint(config),
-            told=steps_told(options.run_dir) if options.resume else (),
+            told=steps_told(options.run_dir, config.batch.microbatches) if options.resume else (),
             turns=turns_of(config),
         )
         log = options.run_dir / "trainer" / "events.jsonl"
@@ -201,7 +201,9 @@ class Trainer(Shell):
             case Ending(reason):
                 self.fetches.donor_lost(sender, f"has ended: {reason}")
                 super().receive(sender, message, tensors)
-            case Beacon(stage=stage) | Unable(stage=stage) if stage != stage_of(sender):
+            case Beacon(stage=stage) if stage != stage_of(sender):
+                log.debug("%s beacons for stage %d", sender, stage)
+            case Unable(stage=stage) if stage_of(sender) not in (stage, NO_SEAT):
                 log.debug("%s speaks for stage %d", sender, stage)
             case _:
                 super().receive(sender, message, tensors)

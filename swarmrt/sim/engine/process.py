@@ -9,7 +9,7 @@ from swarmrt.ids import PeerId
 from swarmrt.scheduler.events import DeadlinePassed, Event
 from swarmrt.scheduler.instructions import Instruction, StartDeadline
 from swarmrt.scheduler.recording import Header, Record, to_plain
-from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
+from swarmrt.scheduler.settings import AnySettings
 from swarmrt.scheduler.turns import Turns
 from swarmrt.sim.engine.clock import Clock
 
@@ -22,7 +22,7 @@ class Process(Turns[Any]):
 
     def __init__(
         self,
-        settings: PeerSettings | TrainerSettings,
+        settings: AnySettings,
         clock: Clock,
         act: Callable[[Instruction], None],
         clock_offset_s: float = 0.0,

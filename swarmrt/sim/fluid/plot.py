@@ -60,6 +60,9 @@ def _throughput(axes: Axes, result: Result) -> None:
     axes.step(
         hours, [s.rate for s in result.samples], where="post", color="#1f4e79", label="throughput"
     )
+    if result.landed:
+        at, landed = zip(*result.landed, strict=True)
+        axes.plot([when / HOUR for when in at], landed, color="#c0504d", lw=1, label="landed")
     axes.set_ylabel("microbatches/s")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)

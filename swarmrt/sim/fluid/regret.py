@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["detect", "decide", "download", "imbalance", "restart"]
+Cause = Literal["detect", "decide", "download", "imbalance", "restart", "traffic"]
 CAUSES: tuple[Cause, ...] = ("detect", "decide", "download", "imbalance", "restart")
+"""The causes that are seen where nothing flows."""
 
 
 @dataclass(frozen=True, slots=True)

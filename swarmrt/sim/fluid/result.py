@@ -53,8 +53,8 @@ class Result:
     regret: dict[Cause, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
     samples: list[Sample] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
-
-    fidelity = "fluid"
+    landed: list[tuple[float, float]] = field(default_factory=list)  # from when, at which rate
+    fidelity: str = "fluid"
 
     def row(self) -> dict[str, Any]:
         """Return one flat row, for a table or a data frame."""
@@ -78,13 +78,13 @@ class Result:
             "lost_states": self.lost_states,
             "serving_lost_s": self.serving_lost_s,
         }
-        row |= {f"regret_{cause}": _share(self.regret[cause], oracle) for cause in CAUSES}
+        row |= {f"regret_{cause}": _share(lost, oracle) for cause, lost in self.regret.items()}
         return row
 
     def to_json(self) -> str:
         """Return one object: the row, with regret as an object of shares of oracle b."""
         row = self.row()
-        regret = {cause: row.pop(f"regret_{cause}") for cause in CAUSES}
+        regret = {cause: row.pop(f"regret_{cause}") for cause in self.regret}
         return json.dumps(row | {"regret": regret})
 
 

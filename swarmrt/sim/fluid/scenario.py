@@ -14,6 +14,7 @@ from swarmrt.config import Section
 from swarmrt.errors import ConfigError
 from swarmrt.foreign import printable
 from swarmrt.scheduler.rebalancing.swarm import Limits, Stage
+from swarmrt.scheduler.wiring.policy import BUILT_IN
 from swarmrt.sim.fluid import churn
 from swarmrt.sim.fluid.recorded import GRADIENT_SHARE
 from swarmrt.sim.fluid.scene import Scene, Traits
@@ -61,6 +62,9 @@ class World(Section):
     redo_s: Seconds = Field(0.0, description="work done again when a stage's state was lost")
     step_microbatches: Amount = Field(256.0, description="microbatches in a step")
     noise: Share = Field(0.0, description="of a microbatch's duration, as a share of it")
+    latency_s: Seconds = Field(0.05, description="of a message, where microbatches flow")
+    staleness: Literal[0, 1] = Field(1, description="1: the next step runs while one is reduced")
+    wiring: str = Field(BUILT_IN, description="the policy of it, where microbatches flow")
 
 
 class Stages(Section):
@@ -181,6 +185,9 @@ class Scenario(Section):
             redo_s=self.world.redo_s,
             step_microbatches=self.world.step_microbatches,
             noise=self.world.noise,
+            latency_s=self.world.latency_s,
+            staleness=self.world.staleness,
+            wiring=self.world.wiring,
         )
 
 

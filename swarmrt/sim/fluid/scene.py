@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from swarmrt.scheduler.rebalancing.swarm import Limits, Stage
+from swarmrt.scheduler.wiring.policy import BUILT_IN
 from swarmrt.sim.fluid.trace import Change
 
 
@@ -33,6 +34,9 @@ class Scene:
     noise: float = 0.0  # of a microbatch's duration, as a share of it; 0: rates are known
     length_spread: float = 0.0  # of a microbatch's work, as a share of its mean
     redo_s: float = 0.0  # work that is done again when a stage's state was lost
+    latency_s: float = 0.05  # of a message; where microbatches flow, as all below
+    staleness: int = 1  # 1: the next step is computed while one is reduced
+    wiring: str = BUILT_IN  # policy of it
 
     def traits_of(self, name: str) -> Traits:
         return self.traits.get(name, self.everybody)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
+from swarmrt.sim.fidelity import simulate
 from swarmrt.sim.fluid.scene import Scene
-from swarmrt.sim.fluid.simulate import simulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Job:
     policy: str
     seed: int = 0
     labels: dict[str, Any] = field(default_factory=dict)
+    fidelity: str = "fluid"
 
 
 def sweep(
@@ -51,4 +52,5 @@ def _rows(jobs: list[Job], processes: int) -> Iterator[dict[str, Any]]:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    return job.labels | simulate(job.scene, job.policy, job.seed).row()
+    result = simulate(job.scene, job.policy, job.seed, fidelity=job.fidelity)
+    return job.labels | result.row()

@@ -25,6 +25,7 @@ from swarmrt.sim.fluid.trace import Change
 
 FREE = Settings(hysteresis=0.0, move_cost=0.0, longest_chain=4)  # moves that cost nothing
 MOST_PLANS_AT_ONCE = 1000  # that a policy may make without time going on
+PEERS_A_SECOND = 1000  # that are looked at: a swarm of more is not looked at after every change
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,9 @@ class World:
         self._plan: Plan | None = None  # on its way
         self._is_asked, self._is_woken = False, False
         self._plans_now = 0
-        self._moment: Moment | None = None  # of now; None: something has changed
+        self._moment: Moment | None = None  # of now, or of the last look
+        self._has_changed = True  # since then
+        self._look_at = self._ask_at = 0.0  # not before
         self._rates = (0.0, 0.0)  # now: of the swarm, and of the free oracle
         self._computes = tuple(stage.compute for stage in scene.stages)
 
@@ -108,8 +111,9 @@ class World:
         seconds = until - self._now
         if seconds <= 0:
             return
-        if self._moment is None:
-            self._moment = self._look()
+        if self._moment is None or self._has_changed and self._now >= self._look_at:
+            self._moment, self._has_changed = self._look(), False
+            self._look_at = self._now + self._pause_s
         moment, result = self._moment, self.result
         result.microbatches += moment.rate * seconds
         result.oracle_microbatches += moment.oracle * seconds
@@ -121,6 +125,12 @@ class World:
         self._now = until
         self._plans_now = 0
 
+    @property
+    def _pause_s(self) -> float:
+        """Return how long a look at everybody counts, even if something changes."""
+        peers = len(self._members)
+        return peers / PEERS_A_SECOND if peers > PEERS_A_SECOND else 0.0
+
     def _look(self) -> Moment:
         alive = [member for member in self._members.values() if member.is_alive]
         counted = [member for member in alive if self._is_counted(member)]
@@ -130,8 +140,7 @@ class World:
         for number, member in enumerate(alive):
             place = present.idle if member.serving is None else member.serving
             present.enter(number, place, member.holds)
-        is_restarting = bool(self._lost) or self._now < self._redone_at
-        rate = 0.0 if is_restarting else present.least()
+        rate = 0.0 if self._is_restarting else present.least()
         if self._with_timeline:
             self.result.samples.append(Sample(self._now, rate, oracle, tuple(present.counts)))
         self._rates = (rate, free)
@@ -141,11 +150,16 @@ class World:
             oracle=oracle,
             rate=rate,
             by_switching=present.least(),
-            is_restarting=is_restarting,
+            is_restarting=self._is_restarting,
             is_unnoticed=len(alive) < len(self._members),
             is_deciding=self._plan is not None,
             is_downloading=any(m.loading is not None and m.loads_to_serve for m in alive),
         )
+
+    @property
+    def _is_restarting(self) -> bool:
+        """Return whether a state is lost, or what was lost is done again."""
+        return bool(self._lost) or self._now < self._redone_at
 
     def _is_counted(self, member: Member) -> bool:
         """Return whether oracle b counts a peer: it has had the time to load a state."""
@@ -157,7 +171,7 @@ class World:
     # ------------------------------------------------------------------ events
 
     def _handle(self, event: object) -> None:
-        self._moment = None
+        self._has_changed = True
         match event:
             case Change(joins=True, name=name):
                 self._join(name)
@@ -165,7 +179,7 @@ class World:
                 self._leave(name)
             case _Noticed(member):
                 if self._members.get(member.name) is member:
-                    del self._members[member.name]
+                    self._notice(member)
                 self._is_asked = True
             case _Loaded(member, load):
                 self._loaded(member, load)
@@ -198,6 +212,9 @@ class World:
             self._miss(member, stage)  # who does not know of its end believes that it holds them
         self._at(self._now + self._scene.detect_s, _Noticed(member))
 
+    def _notice(self, member: Member) -> None:
+        del self._members[member.name]
+
     def _loaded(self, member: Member, load: int) -> None:
         if not member.is_alive or member.load != load or member.loading is None:
             return
@@ -223,6 +240,11 @@ class World:
         """Ask the policy, if something has happened that it may answer, and nothing that it has
         decided is on its way."""
         while self._plan is None and (self._is_asked or self._is_woken):
+            if self._now < self._ask_at:
+                return  # it is asked then
+            if self._pause_s and self._now > 0:
+                self._ask_at = self._now + self._pause_s
+                self._at(self._ask_at, _Nothing())
             swarm = self._seen()
             if self._is_asked:
                 self._is_asked = False
@@ -237,26 +259,30 @@ class World:
                 raise UsageError(f"policy {self.result.policy}: comes to no end at {self._now} s")
             delay = self._scene.decide_s if self._now > 0 else 0.0
             self._plan = plan
-            self._moment = None
+            self._has_changed = True
             self._at(self._now + delay, _Obeyed())
             if not delay:
                 return
 
     def _seen(self) -> Swarm:
         scene = self._scene
-        if scene.noise or scene.length_spread:
-            for member in self._members.values():
-                if member.is_alive and member.serving is not None:
-                    compute = self._computes[member.serving]
-                    member.measure(
-                        self._now, compute, scene.noise, scene.length_spread, self._noise
-                    )
+        for member in self._members.values():
+            self._measure(member)
         peers = sorted(self._members.values(), key=lambda m: m.tie)
         step_s = scene.step_s
         if scene.step_microbatches:
             rate = self._rates[0]
             step_s = scene.step_microbatches / rate if rate else float("inf")
         return Swarm(self._now, scene.stages, tuple(m.seen() for m in peers), step_s)
+
+    def _measure(self, member: Member) -> None:
+        """Let the trainer hear of what a member has computed since the last time."""
+        scene = self._scene
+        if not (scene.noise or scene.length_spread):
+            return
+        if member.is_alive and member.serving is not None:
+            compute = self._computes[member.serving]
+            member.measure(self._now, compute, scene.noise, scene.length_spread, self._noise)
 
     def _obey(self, plan: Plan) -> None:
         """Do what a plan says, as far as whoever it names is still there and able to."""
@@ -301,9 +327,7 @@ class World:
                 f"does not exist; the first is 0, the last {len(self._scene.stages) - 1}"
             )
         if download.stops_serving and member.serving is not None:
-            stopped, member.serving, member.has_stopped = member.serving, None, True
-            self.result.switches += 1
-            self._forget(member, stopped)
+            self._stop_serving(member)
         member.loading = download.stage
         member.load += 1
         member.serves_when_loaded = download.serves_when_loaded
@@ -318,6 +342,13 @@ class World:
         if self._now == 0 and is_first and download.serves_when_loaded:
             seconds = 0.0  # the first states are made, not loaded
         self._at(self._now + seconds, _Loaded(member, member.load))
+
+    def _stop_serving(self, member: Member) -> None:
+        stopped = member.serving
+        assert stopped is not None, "it serves one"
+        member.serving, member.has_stopped = None, True
+        self.result.switches += 1
+        self._forget(member, stopped)
 
     def _note(self, what: What, name: str, stage: int | None = None, why: str = "") -> None:
         if self._with_timeline:

@@ -19,7 +19,7 @@ from swarmrt.scheduler.events import (
     ForwardDone,
     WeightGradientsDone,
 )
-from swarmrt.scheduler.instructions import Contribute, RunBackward
+from swarmrt.scheduler.instructions import Contribute, RunBackward, RunWeightGradients
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.settings import PeerSettings
 from swarmrt.sim.engine.process import Process
@@ -38,12 +38,11 @@ class Computing:
         jobs: Jobs,
         state: State,
         frame_bytes: int,
-        local_batch: int,
     ) -> None:
         self.fails: Callable[[str, MicrobatchId], bool] = lambda what, microbatch: False
         self.fails_by_value = False  # what fails is not finite; else it raises an error
         self.accumulated: dict[int, Counter[str]] = defaultdict(Counter)  # by step
-        self.local = LocalSteps(settings.local_from, local_batch)
+        self.local = LocalSteps(settings.local_from)
         self._settings, self._process = settings, process
         self._jobs, self._state, self._frame_bytes = jobs, state, frame_bytes
         self._inputs: dict[MicrobatchId, str] = {}
@@ -76,6 +75,7 @@ class Computing:
         self._graphs.discard(mb)
         self._left.discard(mb)
         self._gradients.pop(mb, None)
+        self.local.forget(mb)
         self.drop_frames(mb)
 
     def drop_frames(self, mb: MicrobatchId) -> None:
@@ -106,9 +106,9 @@ class Computing:
         self._inputs.pop(mb, None)
         self._jobs.later(1.0 if what.later else 2.0, lambda: self._backward(what))
 
-    def weight_gradients(self, mb: MicrobatchId) -> None:
-        self._left.remove(mb)
-        self._jobs.later(1.0, lambda: self._add_what_was_left(mb))
+    def weight_gradients(self, what: RunWeightGradients) -> None:
+        self._left.remove(what.microbatch)
+        self._jobs.later(1.0, lambda: self._add_what_was_left(what))
 
     def clear_gradients(self) -> None:
         self._jobs.later(0.0, self.clear)
@@ -139,6 +139,7 @@ class Computing:
         is_last = self._settings.stage == self._settings.num_stages - 1
         if not mb.held_out:
             self._graphs.add(mb)
+            self.local.forwarded(mb)
         if not is_last:
             self._outputs.add(mb)
         loss_sum, tokens = (float(TOKENS), TOKENS) if is_last else (0.0, 0)
@@ -148,20 +149,22 @@ class Computing:
     def _backward(self, what: RunBackward) -> None:
         mb, later = what.microbatch, what.later
         self._check_weights(mb)
+        self.local.came_back(mb)
         if self._has_failed("backward", mb, adds=what.accumulate):
             return
         if what.accumulate:
-            self._add(mb, 1 if later else 2)
+            self._add(mb, 1 if later else 2, what.own_step)
         if later:
             self._left.add(mb)
         self._input_grads.add(mb)
         seconds = self._jobs.service_s if later else 2 * self._jobs.service_s
         self._process.feed(BackwardDone(mb, seconds, self._frame_bytes))
 
-    def _add_what_was_left(self, mb: MicrobatchId) -> None:
+    def _add_what_was_left(self, what: RunWeightGradients) -> None:
+        mb = what.microbatch
         if self._has_failed("weights", mb):
             return
-        self._add(mb, 1)
+        self._add(mb, 1, what.own_step)
         self._process.feed(WeightGradientsDone(mb, self._jobs.service_s))
 
     def _has_failed(self, what: FailedIn, mb: MicrobatchId, *, adds: bool = False) -> bool:
@@ -173,10 +176,10 @@ class Computing:
         self._process.feed(ComputeFailed(mb, what, "simulated", self.fails_by_value))
         return True
 
-    def _add(self, mb: MicrobatchId, halves: int) -> None:
+    def _add(self, mb: MicrobatchId, halves: int, own_step: int = 0) -> None:
         accumulated = self.accumulated[mb.step]
         accumulated[f"{mb} {self._settings.me}"] += halves
-        self.local.added(mb.step, accumulated)
+        self.local.added(mb.step, accumulated, own_step)
         self.local.check(self._state.history, self.accumulated)
 
     def _check_weights(self, mb: MicrobatchId) -> None:

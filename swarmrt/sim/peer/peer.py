@@ -92,7 +92,6 @@ class SimulatedPeer:
         clock_rate: float = 1.0,
         sizes: Sizes | None = None,
         device: Device | None = None,
-        local_batch: int = 1,
     ) -> None:
         self.settings = settings
         self.stopped: Stop | None = None
@@ -107,7 +106,7 @@ class SimulatedPeer:
         self.jobs = jobs = Jobs(process, clock, rng, service_s, device)
         self.state = state = State()
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
-        what = (state, frame_bytes, local_batch)
+        what = (state, frame_bytes)
         self.computing = computing = Computing(settings, process, jobs, *what)
         self.reducing = Reducing(process, jobs, state, computing)
         around = (process, clock, network, rng, jobs, state, computing, snapshot_of, sizes)
@@ -163,8 +162,8 @@ class SimulatedPeer:
                 computing.forward(mb)
             case RunBackward():
                 computing.backward(instruction)
-            case RunWeightGradients(mb):
-                computing.weight_gradients(mb)
+            case RunWeightGradients():
+                computing.weight_gradients(instruction)
             case Forget(mb):
                 computing.forget(mb)
             case DropFrames(mb):

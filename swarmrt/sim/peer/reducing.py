@@ -18,7 +18,6 @@ from swarmrt.scheduler.events import (
     UpdateJoined,
 )
 from swarmrt.scheduler.instructions import DropPart, KeepPart, StepOptimizer, SumPart
-from swarmrt.scheduler.local_work import NO_LOCAL_WORK, LocalWork
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.computing import Computing
 from swarmrt.sim.peer.jobs import Jobs
@@ -152,11 +151,10 @@ class Reducing:
         state.history = (*state.history, update)
         assert state.version == step + 1
         self._computing.accumulated.pop(step, None)
-        number = self._computing.local.made(step)
+        local = self._computing.local.made(step)
         self._computing.local.check(state.history, self._computing.accumulated)
         if snapshot:
             state.keep_snapshot()
-        local = LocalWork(number, 0.0, 0.0) if number else NO_LOCAL_WORK
         self._process.feed(Stepped(step + 1, state.digest, local))
 
 

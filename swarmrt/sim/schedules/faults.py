@@ -12,15 +12,17 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 
-from swarmrt.ids import PeerId
+from swarmrt.config import DEMO
+from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.peer.jobs import Thread
+from swarmrt.sim.peer.steward import Mover
 from swarmrt.sim.swarm.liveness import Liveness
 from swarmrt.sim.swarm.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
-HOLDS_NOBODY_UP = ("join", "join spare", "disk", "datagrams")
+HOLDS_NOBODY_UP = ("join", "join spare", "join mover", "disk", "datagrams")
 CALM = Weather()
 LONG_S, SHORT_S = (0.05, 0.4), (0.001, 0.008)  # of a forward: short ones are handed over ahead
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
@@ -68,6 +70,13 @@ class Scenario:
     spares: tuple[int, ...] = ()  # of each stage
     local_batch: int = 0  # microbatches in a step that a replica makes by itself; 0 for no such
     sync_steps: int = 0  # first ones in which there are none
+    most_late: float = 1.0  # share of the gradients that such steps may make late
+    islands: int = 1  # at the most, that routes stay in
+    has_momenta: bool = False  # each replica one of its own, and no steps of its own
+    every_s: float = 0.0  # seconds between two rounds; 0 for as many microbatches in each step
+    movers: tuple[Mover, ...] = ()
+    standby_share: float = 0.25
+    rearrange_s: float = 60.0
     holds: int = 0  # microbatches that a peer's memory has room for; 0 for as many as there are
 
     def story(self) -> str:
@@ -88,24 +97,48 @@ class Scenario:
         if self.local_batch:
             after = f"after {self.sync_steps} steps"
             sizes.append(f"each replica steps by itself every {self.local_batch}, {after}")
+            sizes.append(f"{self.most_late:.0%} of the gradients may be late")
+        if self.islands > 1:
+            sizes.append(f"up to {self.islands} islands")
+        if self.every_s:
+            sizes.append(f"a round every {self.every_s} s")
+        if self.has_momenta:
+            sizes.append("each replica has a momentum of its own")
         if self.holds:
             sizes.append(f"peers hold {self.holds} microbatches")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
+        if self.movers:
+            again = f"standby {self.standby_share}, arranged again each {self.rearrange_s} s"
+            sizes.append(f"movers for {'; '.join(map(str, self.movers))}; {again}")
         return "\n".join([head, *sizes, *links, *map(str, self.faults)])
 
     @property
     def averaging(self) -> dict[str, object]:
         """Return the section of the configuration."""
+        if self.has_momenta:
+            return {"strategy": DEMO}
         if not self.local_batch:
             return {}
-        how = {"local_batch": self.local_batch, "sync_steps": self.sync_steps}
-        return {"strategy": "async", **how}
+        return {
+            "strategy": "async",
+            "local_batch": self.local_batch,
+            "sync_steps": self.sync_steps,
+            "most_late": self.most_late,
+            "every_s": self.every_s,
+            "islands": self.islands,
+        }
 
     def rounding_of(self, peer: PeerId) -> str:
         """Return how a peer rounds."""
         drawn = random.Random(f"{self.seed} {peer}").random()
         return " otherwise" if drawn < self.unlike_share else ""
+
+    def island_of(self, peer: PeerId) -> int:
+        """Return the island that a peer asks for; every other one asks for none."""
+        rng = random.Random(f"{self.seed} {peer} island")
+        asked = rng.randrange(self.islands)
+        return asked if self.islands > 1 and rng.random() < 1 / 2 else NO_ISLAND
 
 
 def draw(seed: int) -> Scenario:
@@ -200,6 +233,12 @@ def play(scenario: Scenario) -> Outcome:
         hosts=scenario.hosts,
         spares=scenario.spares,
         averaging=scenario.averaging,
+        island_of=scenario.island_of,
+        movers=scenario.movers,
+        rebalancing={
+            "standby_share": scenario.standby_share,
+            "period_s": scenario.rearrange_s,
+        },
         holds=scenario.holds,
     )
     world.run_until(version=1)
@@ -217,6 +256,8 @@ def play(scenario: Scenario) -> Outcome:
     covered["epochs"] += world.disk.epoch - 1
     covered["steps"] += len(world.disk.steps)
     covered["unlike"] += len(world.disk.unlike)
+    covered["islands anew"] += len(world.disk.islands)
+    covered.update(f"move {move.what}" for move in world.disk.moves)
     covered["spares let in"] += len(world.spares_let_in())
     return Outcome(covered)
 
@@ -251,6 +292,10 @@ def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
             world.take_device(victim, fault.seconds, gently=fault.kind.endswith("gently"))
         case "join" | "join spare":
             world.spawn(fault.stage, link=fault.link, is_spare=fault.kind == "join spare")
+        case "join mover":
+            world.spawn_mover()
+        case "pace" if victim is not None:
+            world.change_pace(victim, 4.0 if fault.other % 2 else 0.25)
         case "hang" if victim is not None:
             world.hang(victim, fault.thread, fault.seconds)
         case "disk":

@@ -53,6 +53,7 @@ def shrink(scenario: Scenario, run: Callable[[Scenario], Outcome] = play) -> Sce
         replace(scenario, staleness=0),
         replace(scenario, fresh_steps=0),
         replace(scenario, sync_steps=0),
+        replace(scenario, islands=1),
         replace(scenario, microbatches=1),
         replace(scenario, steps=2),
     ):

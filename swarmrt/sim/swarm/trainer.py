@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,7 +21,9 @@ from swarmrt.scheduler.instructions import (
     ReportEvaluation,
     ReportExpelled,
     ReportHandOver,
+    ReportIslands,
     ReportLate,
+    ReportMove,
     ReportPause,
     ReportPeer,
     ReportRecovery,
@@ -53,6 +55,8 @@ class Disk:
     checkpoints: dict[int, tuple[History, ...]] = field(default_factory=dict)
     steps: list[ReportStep] = field(default_factory=list)
     skipped: set[int] = field(default_factory=set)  # steps of which nothing was applied
+    sizes: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """How many microbatches a step may have, where not all have as many."""
     committed_at: list[float] = field(default_factory=list)  # each of the steps
     evaluations: list[ReportEvaluation] = field(default_factory=list)
     rollbacks: list[ReportRollback] = field(default_factory=list)
@@ -62,12 +66,16 @@ class Disk:
     expelled: list[PeerId] = field(default_factory=list)
     unlike_stages: tuple[int, ...] = ()
     unlike: list[PeerId] = field(default_factory=list)
+    islands: list[ReportIslands] = field(default_factory=list)
+    moves: list[ReportMove] = field(default_factory=list)
 
-    @property
-    def told(self) -> tuple[StepTold, ...]:
-        """Return the steps that are told of."""
+    def told(self, microbatches: int) -> tuple[StepTold, ...]:
+        """Return the steps that are told of, with the time that so many microbatches take."""
         return tuple(
-            StepTold(step.seconds, tuple(peer for stage in step.digests for peer, _ in stage))
+            StepTold(
+                step.seconds * microbatches / (step.microbatches or microbatches),
+                tuple(peer for stage in step.digests for peer, _ in stage),
+            )
             for step in self.steps[-TOLD:]
         )
 
@@ -129,6 +137,8 @@ class SimulatedTrainer:
                 if isinstance(message, Prepare):  # its end may be reported by nobody
                     skipped = self.disk.skipped
                     (skipped.add if message.skip else skipped.discard)(message.step)
+                    if self.settings.every_s:
+                        self.disk.sizes[message.step].add(message.tokens)
                 self._network.send(self.settings.me, to, message, frame)
             case SaveCheckpoint():
                 self._save(instruction)
@@ -139,6 +149,8 @@ class SimulatedTrainer:
                 self.disk.epoch = self._epoch = epoch
             case KeepUnlike(stages):
                 self.disk.unlike_stages = stages
+            case ReportMove():
+                self.disk.moves.append(instruction)
             case ReportUnlike(_, peer):
                 self.disk.unlike.append(peer)
             case ReportStep():
@@ -159,6 +171,8 @@ class SimulatedTrainer:
                 self.process.feed(Expelled(peer, instruction.reason))
             case ReportWaiting() | ReportUnable() | ReportPeer() | ReportHandOver():
                 pass
+            case ReportIslands():
+                self.disk.islands.append(instruction)
             case ReportCheckpointFailed() | ReportExpelled() | ReportStall() | ReportLate():
                 pass
             case Stop():

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from swarmrt.config import RunConfig
+from swarmrt.config import DEMO, RunConfig
 from swarmrt.errors import RunError
-from swarmrt.ids import MicrobatchId, PeerId, peer_of, seat_of
+from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, peer_of, seat_of
 from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
-from swarmrt.scheduler.settings import PeerSettings, TrainerSettings
+from swarmrt.scheduler.settings import PeerSettings, StewardSettings, TrainerSettings
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.wiring.policy import BUILT_IN
 from swarmrt.sim.engine.clock import Clock
@@ -24,6 +24,7 @@ from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.computing import TOKENS
 from swarmrt.sim.peer.jobs import Device, Thread
 from swarmrt.sim.peer.peer import FRAME_BYTES, SimulatedPeer
+from swarmrt.sim.peer.steward import Mover, SimulatedSteward
 from swarmrt.sim.swarm.dishonest import HONEST, Habit
 from swarmrt.sim.swarm.fetching import History
 from swarmrt.sim.swarm.trainer import Disk, SimulatedTrainer
@@ -40,6 +41,9 @@ def _nothing() -> None:
 class World:
     """A world with one trainer, `replicas[s]` peers of each stage s, and `spares[s]` spares.
 
+    Each of the `movers` is a process that serves where it helps most, by `rebalancing` as in the
+    configuration.
+
     Each of the `hosts` is a process more, with a seat at each of its stages, which share its device
     and its link.
 
@@ -52,7 +56,8 @@ class World:
     Peers of another `rounding_of` make other weights of a gradient. `by_owners` asks from the
     start for updates by the parts' owners.
 
-    With `averaging`, as in the configuration, replicas make steps of their own.
+    With `averaging`, as in the configuration, replicas make steps of their own, or have a momentum
+    each. Each asks for the island that `island_of` says, if it says any.
 
     With `sizes`, gradients, activations and states take the time that their bytes need on the
     `links` of the hosts: each process is at a host of its own name. Without, links have a latency
@@ -85,7 +90,10 @@ class World:
         hosts: Sequence[tuple[int, ...]] = (),
         spares: Sequence[int] = (),
         averaging: Mapping[str, Any] | None = None,
+        movers: Sequence[Mover] = (),
+        rebalancing: Mapping[str, Any] | None = None,
         policy: str = BUILT_IN,
+        island_of: Callable[[PeerId], int] | None = None,
         holds: int = 0,
     ) -> None:
         self.clock = Clock()
@@ -93,11 +101,16 @@ class World:
         self.sizes = sizes
         self.is_unlike = rounding_of is not None or by_owners
         self._rounding_of = rounding_of or (lambda _: "")
+        self._island_of = island_of or (lambda _: NO_ISLAND)
         wires = Wires(self.clock, links or {}) if sizes is not None else None
+        how = dict(averaging or {})
+        by_signs = {"kind": "sgd", "clip_norm": 0.0} if how.get("strategy") == DEMO else {}
         self.network = Network(self.clock, self.rng, weather, wires)
         self.num_stages = len(replicas)
         self.steps, self.microbatches = steps, microbatches
         self.peers: dict[PeerId, SimulatedPeer] = {}
+        self.closed: list[SimulatedPeer] = []  # seats that have made room for others of their name
+        self.stewards: dict[PeerId, SimulatedSteward] = {}
         self.disk = Disk()
         if by_owners:
             self.disk.unlike_stages = tuple(range(len(replicas)))
@@ -114,8 +127,10 @@ class World:
                     "staleness": staleness,
                     "fresh_steps": fresh_steps,
                     "not_finite": not_finite,
+                    **by_signs,
                 },
-                "averaging": dict(averaging or {}),
+                "averaging": how,
+                "rebalancing": dict(rebalancing or {}),
                 "evaluation": {"every_steps": eval_every, "microbatches": eval_microbatches},
                 "links": {
                     "queue_s": queue_s,
@@ -135,7 +150,7 @@ class World:
         self._directory: dict[int, dict[PeerId, Announce]] = {s: {} for s in range(len(replicas))}
         self._num_hosts = 0
         shared = Counter(stage for stages in hosts for stage in stages)
-        needed = [number + shared[stage] for stage, number in enumerate(replicas)]
+        needed = [max(1, number + shared[stage]) for stage, number in enumerate(replicas)]
         self._start_trainer(tuple(needed), resume=False)
         for stage, number in enumerate(replicas):
             for _ in range(number):
@@ -145,6 +160,8 @@ class World:
         for stage, number in enumerate(spares):
             for _ in range(number):
                 self.spawn(stage, after_s=self.rng.uniform(0, 3), is_spare=True)
+        for mover in movers:
+            self.spawn_mover(mover, after_s=self.rng.uniform(0, 3))
 
     @property
     def trainer(self) -> SimulatedTrainer:
@@ -166,7 +183,7 @@ class World:
             resume=resume,
             secret=f"{self._seed % (1 << 128):032x}",
             by_owners=self.disk.unlike_stages,
-            told=self.disk.told,
+            told=self.disk.told(self.microbatches),
         )
         trainer = SimulatedTrainer(
             settings,
@@ -223,6 +240,41 @@ class World:
             self._seat(name, stage, after_s, HONEST, service_s, lambda: error, device, is_spare)
         return host
 
+    def spawn_mover(
+        self,
+        mover: Mover | None = None,
+        after_s: float = 0.0,
+        *,
+        service_s: float | None = None,
+    ) -> PeerId:
+        """A process that serves where it helps most, one of all stages by default, and starts so
+        much later."""
+        mover = mover or Mover(tuple(range(self.num_stages)), 2)
+        name = PeerId(f"m{len(self.stewards)}")
+        device, error = Device(self.clock, self.rng), self._clock_error()
+        pace_s = self.rng.uniform(*self._service_s) if service_s is None else service_s
+
+        def open_seat(stage: int) -> None:
+            seat = seat_of(name, stage)
+            earlier = self.peers.get(seat)
+            self.closed += [earlier] if earlier is not None else []
+            self._seat(seat, stage, 0.0, HONEST, pace_s, lambda: error, device, is_spare=True)
+
+        def close_seat(stage: int, reason: str) -> None:
+            seat = self.peers.get(seat_of(name, stage))
+            if seat is not None and seat.process.alive:
+                seat.drained = True
+                seat.process.feed(StopRequested(reason))
+
+        settings = StewardSettings(
+            name, TRAINER, self.num_stages, mover.stages, mover.rooms, is_pinned=mover.is_pinned
+        )
+        around = (self.clock, self.network, self.rng, open_seat, close_seat, self.kill)
+        steward = self.stewards[name] = SimulatedSteward(settings, *around, *error)
+        steward.process.at_failpoint = self._at_failpoint
+        self.clock.after(after_s, steward.start)
+        return name
+
     def _seat(
         self,
         peer_id: PeerId,
@@ -246,6 +298,7 @@ class World:
             gradient_bytes=gradient_bytes,
             update_bytes=state_bytes,
             is_spare=is_spare,
+            island=self._island_of(peer_id),
             holds=self._holds,
         )
         peer = SimulatedPeer(
@@ -260,7 +313,6 @@ class World:
             *clock_error(),
             self.sizes,
             device,
-            self.config.averaging.local_batch,
         )
         peer.process.at_failpoint = self._at_failpoint
         peer.habit = habit
@@ -297,16 +349,24 @@ class World:
         for seat in self.seats(peer):
             seat.drained = True
             seat.process.feed(StopRequested("drained"))
+        steward = self.stewards.get(peer_of(peer))
+        if steward is not None:
+            steward.process.feed(StopRequested("drained"))
 
     def pause(self, peer: PeerId, seconds: float) -> None:
         """Stop it for a while, as by SIGSTOP and SIGCONT."""
-        held = [self.trainer] if peer == TRAINER else self.seats(peer)
+        held = [self.trainer.process] if peer == TRAINER else self._processes(peer)
         for one in held:
-            one.process.pause(seconds)
+            one.pause(seconds)
         wires, host = self.network.wires, peer_of(peer)
         if wires is not None:
             wires.hold(host)
             self.clock.after(seconds, lambda: wires.let_go(host))
+
+    def change_pace(self, peer: PeerId, times: float) -> None:
+        """Let whatever its process computes take so many times as long from now on."""
+        for seat in self.seats(peer):
+            seat.jobs.service_s *= times
 
     def take_device(self, peer: PeerId, seconds: float, *, gently: bool = False) -> None:
         """Have its owner pause a process, and let it go on after so long."""
@@ -335,25 +395,38 @@ class World:
     def kill(self, peer: PeerId) -> None:
         """Stop its process at once; the others see its links break, its record expires later."""
         live = [seat for seat in self.seats(peer) if seat.process.alive]
-        for seat in live:
-            seat.process.alive = False
-        if not live:
+        processes = [process for process in self._processes(peer) if process.alive]
+        for process in processes:
+            process.alive = False
+        if not processes:
             return
         self.network.disconnect(peer_of(peer))
         for seat in live:
-            self.clock.after(RECORD_TTL_S, partial(self._expire, seat.settings.me))
+            self.clock.after(RECORD_TTL_S, partial(self._expire, seat))
+
+    def _processes(self, peer: PeerId) -> list[Process]:
+        """Return what runs in a process: its seats, and its steward if it has one."""
+        steward = self.stewards.get(peer_of(peer))
+        return [seat.process for seat in self.seats(peer)] + (
+            [steward.process] if steward is not None else []
+        )
 
     def _stopped(self, peer: PeerId) -> None:
         """End a seat that has stopped, and its process with the last one."""
-        if [seat for seat in self.seats(peer) if seat.process.alive] != [self.peers[peer]]:
-            self.peers[peer].process.alive = False
-            self.network.close_door(peer)
-            self.clock.after(RECORD_TTL_S, partial(self._expire, peer))
-        else:
+        seat, steward = self.peers[peer], self.stewards.get(peer_of(peer))
+        if [process for process in self._processes(peer) if process.alive] == [seat.process]:
             self.kill(peer)
+            return
+        seat.process.alive = False
+        self.network.close_door(peer)
+        self.clock.after(RECORD_TTL_S, partial(self._expire, seat))
+        if steward is not None:
+            steward.closed(seat.settings.stage)
 
-    def _expire(self, peer: PeerId) -> None:
-        self._directory[self.peers[peer].settings.stage].pop(peer, None)
+    def _expire(self, seat: SimulatedPeer) -> None:
+        """Forget its record, unless another one has its name by now."""
+        if self.peers[seat.settings.me] is seat:
+            self._directory[seat.settings.stage].pop(seat.settings.me, None)
 
     # ------------------------------------------------------------------ running
 
@@ -365,7 +438,9 @@ class World:
     @at_failpoint.setter
     def at_failpoint(self, called: Callable[[Process, str], None]) -> None:
         self._at_failpoint = called
-        for process in (self.trainer.process, *(p.process for p in self.peers.values())):
+        of_peers = [peer.process for peer in self.peers.values()]
+        of_stewards = [steward.process for steward in self.stewards.values()]
+        for process in (self.trainer.process, *of_peers, *of_stewards):
             process.at_failpoint = called
 
     def run(self, limit_s: float = 3600.0) -> None:
@@ -389,8 +464,8 @@ class World:
         """Exactly once, and equal replicas (promises P1 and P2)."""
         for report in self.disk.steps:
             assert report.digests_equal, f"replicas differ at version {report.version}"
-        for peer_id, peer in self.peers.items():
-            self._check_history(str(peer_id), peer.history)
+        for peer in (*self.peers.values(), *self.closed):
+            self._check_history(str(peer.settings.me), peer.history)
         for version, states in self.disk.checkpoints.items():
             for stage, history in enumerate(states):
                 assert len(history) == version
@@ -398,17 +473,20 @@ class World:
 
     def _check_history(self, whose: str, history: History) -> None:
         for step, update in enumerate(history):
-            names = (str(MicrobatchId(step, i)) for i in range(self.microbatches))
-            expected = sorted((name, 2) for name in names)
-            if step in self.disk.skipped:
-                expected = []
             applied = sorted((name.split()[0], halves) for name, halves in update)
-            assert applied == expected, f"{whose} applied {update} as step {step}"
+            sizes = self.disk.sizes.get(step, {self.microbatches})
+            if step in self.disk.skipped:
+                sizes = {0}
+            expected = [sorted((str(MicrobatchId(step, i)), 2) for i in range(n)) for n in sizes]
+            assert applied in expected, f"{whose} applied {update} as step {step}"
 
     def log(self) -> dict[str, list[dict[str, object]]]:
         """Return what every process recorded, by name."""
         logs = {f"trainer-{i}": t.process.log() for i, t in enumerate(self.trainers)}
-        return logs | {str(peer_id): peer.process.log() for peer_id, peer in self.peers.items()}
+        logs |= {str(peer_id): peer.process.log() for peer_id, peer in self.peers.items()}
+        logs |= {str(name): steward.process.log() for name, steward in self.stewards.items()}
+        closed = {f"{p.settings.me} before {n}": p.process.log() for n, p in enumerate(self.closed)}
+        return logs | closed
 
     def state(self) -> str:
         """Return what may explain why nothing goes on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,16 @@ def test_a_reference_that_is_stopped_says_that_nothing_is_written(tmp_path: Path
     assert process.returncode == 1
     assert said == "swarmrt: stopped by SIGTERM: no weights are written; begin again\n"
     assert list(tmp_path.iterdir()) == [config]
+
+
+def test_a_benchmark_that_is_stopped_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    long = ("bench", "trainer", "--steps", "1000000")
+    with running(*long, env={"TMPDIR": str(tmp_path)}, fresh=True) as process, patience(process):
+        while not list(tmp_path.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        said, errors = process.communicate()
+    assert process.returncode == 1 and not said
+    assert errors == "swarmrt: stopped by SIGTERM: nothing is measured to the end; begin again\n"
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from swarmrt.cli.app import app
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.state.snapshot import write_snapshot
 from tests.runtime.checkpoints.test_checkpoint import spoil, write

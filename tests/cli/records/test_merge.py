@@ -15,7 +15,8 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from swarmrt.cli.app import app
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.data import open_data
 from swarmrt.errors import UsageError
 from swarmrt.ids import MicrobatchId

@@ -42,12 +42,16 @@ def test_standing_still_without_a_round_is_no_pause_of_one() -> None:
     assert pause(done(1.0), done(5.0), (5.1, PREPARE)) == 0
 
 
-def test_late_fraction_is_of_all_local_steps(tmp_path: Path) -> None:
+def test_late_fraction_is_of_all_stages_in_the_steps_that_are_measured(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     works = [{"steps": 3, "late": 0.1, "drift": 1.0}, {"steps": 1, "late": 0.5, "drift": 1.0}]
-    lines: list[dict[str, object]] = [{"version": 1, "local": works}, {"version": 2}]
-    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert late_fraction(metrics) == pytest.approx(0.2)
+    early = [{"steps": 3, "late": 0.9, "drift": 1.0}]
+    lines: list[dict[str, object]] = [
+        {"version": 2, "local": early},
+        {"version": 3, "local": works},
+    ]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"version": 4}]))
+    assert late_fraction(metrics, after=2) == pytest.approx(0.3)
     metrics.write_text('{"version": 1}\n')
     assert late_fraction(metrics) == 0
 

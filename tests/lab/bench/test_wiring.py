@@ -21,8 +21,7 @@ def test_the_same_seed_gives_the_same_shares() -> None:
 def test_no_replica_holds_more_than_it_can() -> None:
     wired = Wired(Swarm(stages=2, replicas=12, seed=3, holds=5))
     wired.shares(60.0)
-    replicas = [replica for stage in wired.stages for replica in stage]
-    assert max(replica.most_held for replica in replicas) == 5, "and some are at their limit"
+    assert max(seat.most_held for seat in wired.seats) == 5, "and some are at their limit"
     assert wired.shares(60.0)[0] > 0.7
 
 

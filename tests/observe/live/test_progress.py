@@ -6,9 +6,11 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.ids import PeerId
 from swarmrt.observe.live.plain import PlainView
 from swarmrt.observe.live.progress import Progress
@@ -98,7 +100,7 @@ def test_rollback_takes_back_what_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_last_steps_are_found_by_the_next_incarnation(tmp_path: Path) -> None:
-    assert steps_told(tmp_path) == ()
+    assert steps_told(tmp_path, 8) == ()
     progress = Progress(RunConfig(), tmp_path)
     a, b = PeerId("A"), PeerId("B")
     for version in range(1, 51):
@@ -108,12 +110,32 @@ def test_the_last_steps_are_found_by_the_next_incarnation(tmp_path: Path) -> Non
     progress.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"time": 1.0, "version": 51, "seconds": 3.0, "dig')  # killed while it wrote
-    told = steps_told(tmp_path)
+    told = steps_told(tmp_path, 8)
     assert len(told) == TOLD and told[-1] == StepTold(25.0, (a, b, a))
 
 
-def test_many_late_gradients_are_said_at_the_end_with_what_to_do(tmp_path: Path) -> None:
-    progress = Progress(RunConfig(), tmp_path)
+def test_steps_of_any_number_of_microbatches_are_counted_by_it(tmp_path: Path) -> None:
+    """The next incarnation compares how long as many of them take."""
+    progress, its = Progress(RunConfig(), tmp_path), (((PeerId("A"), "x"),),)
+    for version, size in ((1, 4), (2, 16)):
+        progress.add(ReportStep(version, 1.0, 100, 1.0, 2.0, its, True, microbatches=size))
+    progress.close()
+    assert progress.summary.microbatches == 20
+    again = Progress(RunConfig(), tmp_path)
+    again.close()
+    assert again.summary.microbatches == 20
+    assert [step.seconds for step in steps_told(tmp_path, 8)] == [4.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("most_late", "advice"),
+    [(0.1, "batch.microbatches, now 8"), (0.9, "A lower averaging.most_late, now 0.9")],
+)
+def test_many_late_gradients_are_said_at_the_end_with_what_to_do(
+    most_late: float, advice: str, tmp_path: Path
+) -> None:
+    config = parse_config({"averaging": {"strategy": "async", "most_late": most_late}}, "test")
+    progress = Progress(config, tmp_path)
     for version, late in enumerate((0.05, 0.08, 0.4), start=1):
         local = (LocalWork(4, late, 0.1), LocalWork(4, 0.0, 0.1))
         progress.add(ReportStep(version, 2.0, 100, 1.0, 0.5, (), True, local=local))
@@ -123,7 +145,7 @@ def test_many_late_gradients_are_said_at_the_end_with_what_to_do(tmp_path: Path)
         progress.add(ReportStep(version, 2.0, 100, 1.0, 0.5, (), True, local=local))
     [line] = [line for line in progress.closing_lines() if "late" in line]
     assert line.startswith("60% of the gradients were late")
-    assert "averaging.local_batch, now 32" in line
+    assert advice in line
     progress.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import CheckpointError
 from swarmrt.run_identity import fingerprint, pinned
 from swarmrt.runtime.checkpoints.checkpoint import (

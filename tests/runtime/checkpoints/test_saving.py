@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.ids import PeerId
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.checkpoints import disk as disks

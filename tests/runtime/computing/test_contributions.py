@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.ids import MicrobatchId
+from swarmrt.model.decoupled import Decoupled
 from swarmrt.model.stage import Stage
 from swarmrt.model.weights import LocalReport
 from swarmrt.runtime.computing.computations import Computations
@@ -30,8 +32,13 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def middle_stage() -> Computations:
-    config = load_config(None, SETTINGS, {}).with_stage_layers((1, 1, 1))
+DEMO = [
+    "averaging.strategy=demo", "optimizer.kind=sgd", "optimizer.clip_norm=0",
+]  # fmt: skip
+
+
+def middle_stage(settings: list[str] = SETTINGS) -> Computations:
+    config = load_config(None, settings, {}).with_stage_layers((1, 1, 1))
     transfers = Transfers(torch.device("cpu"))
     options = ServeOptions(JoinLine(signer().run, ()), (1,))
     around = (transfers, Copying(1, transfers), Fitting(config, 1), options)
@@ -47,7 +54,9 @@ def add(computations: Computations, microbatch: MicrobatchId) -> None:
     computations.keep_input(microbatch, torch.randn(1, 8, 16), torch.empty(0))
     assert isinstance(done(computations.forward(microbatch)), ForwardDone)
     computations.keep_output_grad(microbatch, torch.randn(1, 8, 16))
-    assert isinstance(done(computations.backward(RunBackward(microbatch, True))), BackwardDone)
+    assert isinstance(
+        done(computations.backward(RunBackward(microbatch, True, own_step=2))), BackwardDone
+    )
     computations.forget(microbatch)
 
 
@@ -71,6 +80,22 @@ def test_contribution_stays_as_it_is_while_the_step_after_goes_on() -> None:
     assert 0 <= stepped.local.late <= 1 and 0 < stepped.local.drift < 1
     peer.drop_contribution(0, 7)
     assert not torch.equal(peer.given(0, 7, 0, 1), kept)
+
+
+@pytest.mark.parametrize("applied", [7, 8])
+def test_momentum_loses_what_was_given_to_the_round_that_is_applied(applied: int) -> None:
+    """And stays as it is where this peer has given that round nothing."""
+    peer = middle_stage([*SETTINGS, *DEMO])
+    add(peer, MicrobatchId(0, 0))
+    done(peer.contribute(Contribute(0, 7)))
+    given = torch.cat([peer.given(0, 7, index, 2) for index in (0, 1)])
+    assert given.dtype == torch.uint8 and given.dim() == 2
+    signs = torch.ones(peer.stage.num_parameters)
+    stepped, _ = peer.step(StepOptimizer(0, applied, 1.0, False), signs)()
+    assert isinstance(stepped, Stepped) and stepped.local == NO_LOCAL_WORK
+    weights = peer.stage._weights
+    assert isinstance(weights, Decoupled)
+    assert bool(weights._momentum.any()) == (applied == 7)
 
 
 def test_weights_that_are_not_finite_are_as_far_off_as_can_be() -> None:

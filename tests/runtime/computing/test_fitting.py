@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import AccessError
 from swarmrt.ids import MicrobatchId, Work
 from swarmrt.messages import Backward, Finish, Forward, GetFrame, Message, Prepare, Recover

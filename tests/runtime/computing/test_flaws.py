@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from swarmrt.config import load_config
+from swarmrt.config_toml import load_config
 from swarmrt.ids import MicrobatchId
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computing.computations import Computations
@@ -19,7 +19,7 @@ from swarmrt.runtime.computing.transfers import Transfers
 from swarmrt.runtime.peer.serve_options import ServeOptions
 from swarmrt.runtime.state.copying import Copying
 from swarmrt.scheduler.events import BackwardDone, ComputeFailed, ForwardDone, WeightGradientsDone
-from swarmrt.scheduler.instructions import RunBackward
+from swarmrt.scheduler.instructions import RunBackward, RunWeightGradients
 from swarmrt.trust.joining_line import JoinLine
 from tests.trust.test_statements import signer
 
@@ -67,7 +67,7 @@ def test_what_two_halves_have_added_is_looked_at_once_all_of_it_is_there() -> No
             computations.stage.gradients(0)[0] = math.inf
         half = computations.backward(RunBackward(microbatch, accumulate=True, later=True))
         assert isinstance(computed(half), BackwardDone)
-        other_half = computed(computations.weight_gradients(microbatch))
+        other_half = computed(computations.weight_gradients(RunWeightGradients(microbatch)))
         if microbatch is GOOD_ONE:
             assert isinstance(other_half, WeightGradientsDone)
         else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.kernels.codecs import wire_bytes
 from swarmrt.model.strategies import strategy_of
 from swarmrt.runtime.peer.parts import combined_bytes

@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import RunError
 from swarmrt.ids import PeerId
 from swarmrt.kernels.codecs import CODECS, Precision
 from swarmrt.runtime.peer.parts import Parts, part_range
+from swarmrt.runtime.peer.payloads import payload_of
 from swarmrt.scheduler.events import GradientCombined, PartUnfit
 from swarmrt.scheduler.instructions import CombineParts, DropPart, KeepPart, SumPart
 from swarmrt.sim.peer.reducing import Reducing
@@ -23,7 +26,8 @@ ERRORS: dict[Precision, float] = {"model": 0.0, "bfloat16": 0.01, "int8": 0.03} 
 
 def parts_of(me: PeerId, precision: Precision, numel: int = SIZE) -> Parts:
     """Return those of a peer whose rounds combine so many values."""
-    return Parts(me, precision, torch.empty(numel), lambda _: numel)
+    config = parse_config({"precision": {"gradients": precision}}, "test")
+    return Parts(me, payload_of(config), numel, lambda _: numel)
 
 
 def reduce(gradients: list[torch.Tensor], precision: Precision) -> tuple[list[torch.Tensor], float]:
@@ -179,7 +183,7 @@ def test_a_round_that_is_dropped_leaves_nothing() -> None:
 def test_rounds_of_a_part_of_the_parameters_are_as_long_as_their_step_says() -> None:
     """Nothing, too, where a strategy leaves all as it is."""
     lengths = {4: 7, 5: 0}
-    parts = Parts(NAMES[0], "model", torch.empty(SIZE), lambda step: lengths[step])
+    parts = Parts(NAMES[0], payload_of(RunConfig()), SIZE, lambda step: lengths[step])
     for step, length in lengths.items():
         mean = parts.mean(step, step, 2)
         assert len(mean.values) == length

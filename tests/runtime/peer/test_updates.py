@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.ids import PeerId
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.peer.parts import part_range

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmrt.config import RunConfig, parse_config
+from swarmrt.config import RunConfig
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import CheckpointError, RunError, UsageError
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.state.left_state import LeftState

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.data.batches import Data
 from swarmrt.data.codec import open_codec
 from swarmrt.data.sources import read_tokens

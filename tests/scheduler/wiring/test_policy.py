@@ -7,7 +7,7 @@ import random
 import pytest
 
 from examples.two_choices import TwoChoices
-from swarmrt.config import parse_config
+from swarmrt.config_toml import parse_config
 from swarmrt.errors import ConfigError, RunError
 from swarmrt.ids import SeatId
 from swarmrt.scheduler.wiring.estimates import Estimates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_a_bad_scenario_gets_a_sentence(tmp_path: Path, text: str, expected: str
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_can_be_simulated(path: Path) -> None:
-    result = simulate(read_scenario(path).scene(path.parent, 0), "static")
+    scene = replace(read_scenario(path).scene(path.parent, 0), end_s=120.0)
+    result = simulate(scene, "static")
     assert result.row()["throughput_over_oracle"] > 0.1
 
 

@@ -18,8 +18,11 @@ def test_no_schedule_breaks_a_promise(first: int) -> None:
 
 def test_schedules_are_of_all_kinds() -> None:
     drawn = [draw(seed) for seed in range(10 * len(DRAWS))]
-    assert all(scenario.local_batch for scenario in drawn)
+    assert all(bool(scenario.local_batch) != scenario.has_momenta for scenario in drawn)
+    assert any(scenario.has_momenta for scenario in drawn)
+    assert any(scenario.every_s for scenario in drawn)
     assert {scenario.sync_steps > 0 for scenario in drawn} == {True, False}
     assert any(scenario.sizes for scenario in drawn) and any(scenario.hosts for scenario in drawn)
+    assert {scenario.islands for scenario in drawn} == {1, 2, 3}
     assert any(scenario.spares for scenario in drawn)
     assert any(scenario.unlike_share for scenario in drawn)

@@ -20,10 +20,13 @@ class ContributingRounds(Reducing):
         settings = seat.settings
         super().__init__(seat.me, settings.gradient_bytes, settings.update_bytes, seat.store)
         self._local_from = settings.local_from
+        self.step_size = settings.microbatches  # of the last step of own ones that was announced
         self._waiting: dict[int, Prepare] = {}  # by step: its contribution is not fixed yet
 
     def begin(self, prepare: Prepare) -> list[Instruction]:
         """Have this replica's contribution fixed first, if it has one."""
+        if prepare.step >= self._local_from and not prepare.skip:
+            self.step_size = prepare.tokens
         waiting = self._waiting.get(prepare.step)
         if waiting is not None and prepare.round <= waiting.round:
             return []

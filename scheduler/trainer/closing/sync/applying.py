@@ -55,6 +55,7 @@ class Applying:
             seconds=now - run.pace.step_began_at,
             checkpoint=is_to_be_saved(run) and run.saving.under_way is None,
             skipped=round_.skip,
+            microbatches=run.ledger.microbatches if run.settings.every_s else 0,
         )
         stop_waiting(run)
         self._costs.round_took(round_, now)
@@ -63,6 +64,7 @@ class Applying:
         run.pace.applied_at = now
         self._missing.begin(now)
         run.pace.step_took(commit.seconds - round_.held_s)
+        run.sizes.took(run.version, commit.seconds - round_.held_s, now - run.pace.round_began_at)
         run.announce(commit, (round_.number, norm))
         run.saving.offered = None
         self._working.next_step(now)

@@ -35,6 +35,7 @@ class Commit:
     seconds: float
     checkpoint: bool
     skipped: bool = False
+    microbatches: int = 0  # of its step; 0 where all steps have as many
     patience_s: dict[SeatId, float] = field(default_factory=dict)  # before each is asked again
     retries: int = 0
     in_vain: int = 0  # of these, since somebody last answered late
@@ -96,6 +97,7 @@ class Commit:
             equal,
             self.skipped,
             self._local_work(),
+            self.microbatches,
         )
 
     def _local_work(self) -> tuple[LocalWork, ...]:

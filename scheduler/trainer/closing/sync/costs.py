@@ -34,7 +34,8 @@ class Costs:
         """Charge whoever makes steps longer than it is worth, by whatever it is slow in."""
         run = self._run
         counts = not (run.pace.was_held_up or run.void_rounds)
-        longer = self._comparing.step_took(round_.members.keys(), seconds, counts=counts)
+        whole_s = seconds * run.settings.microbatches / run.ledger.microbatches
+        longer = self._comparing.step_took(round_.members.keys(), whole_s, counts=counts)
         if longer is None:
             return
         peers, takes_s, before_s = longer

@@ -89,7 +89,7 @@ class Sync(Closing):
         replica gives how far its own steps have moved it for each of them."""
         run = self._run
         is_local = run.version >= run.settings.local_from and not skip
-        return run.settings.microbatches if is_local else run.ledger.tokens
+        return run.ledger.microbatches if is_local else run.ledger.tokens
 
     def _prepared(self, sender: PeerId, message: Prepared, now: float) -> list[Instruction]:
         run = self._run

@@ -108,16 +108,7 @@ class Fencing:
         if member.state is Membership.SEEN:
             return []
         run = self._run
-        others = [m.peer for m in run.members if m is not member and m.state is not Membership.SEEN]
-        member.state, member.suspect = Membership.SEEN, False
-        member.fenced_at = now
-        member.leaving = member.draining = False
-        standing = Standing(run.epoch, member.stage, member.peer, False)
-        told: list[Instruction] = [Send(peer, standing) for peer in others]
-        count = self._closing.void(member.peer)
-        run.dispatch.lost(member.peer)
-        if member.stage > 0:
-            run.dispatch.hasten(run.agenda, now)
+        count, told = self._end_term(member, now)
         why = f"stage {member.stage}, {member.peer}: {reason}"
         report = ReportRecovery(run.version, "fenced", count, why)
         instructions = [report, report_lost(member), *told]
@@ -125,6 +116,26 @@ class Fencing:
         if run.phase is RunPhase.CLOSING:
             return instructions
         return instructions + self._pause_if_bare(member, reason, now)
+
+    def step_back(self, member: Member, now: float) -> list[Instruction]:
+        """End the term of one that has drained, and is to stand by. It has nothing of the step;
+        what it was given and has not got, others do."""
+        return self._end_term(member, now)[1]
+
+    def _end_term(self, member: Member, now: float) -> tuple[int, list[Instruction]]:
+        """Take nothing of this term any more, and give what it was given to others. Return how many
+        (microbatch, stage) of it are void, and words to the others."""
+        run = self._run
+        others = [m.peer for m in run.members if m is not member and m.state is not Membership.SEEN]
+        member.state, member.suspect = Membership.SEEN, False
+        member.fenced_at = now
+        member.leaving = member.draining = member.yields = False
+        standing = Standing(run.epoch, member.stage, member.peer, False)
+        count = self._closing.void(member.peer)
+        run.dispatch.lost(member.peer)
+        if member.stage > 0:
+            run.dispatch.hasten(run.agenda, now)
+        return count, [Send(peer, standing) for peer in others]
 
     def _pause_if_bare(self, member: Member, reason: str, now: float) -> list[Instruction]:
         run = self._run

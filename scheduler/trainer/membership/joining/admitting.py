@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import SeatId
+from swarmrt.ids import NO_ISLAND, SeatId
 from swarmrt.messages import Admit, Beacon
 from swarmrt.scheduler.instructions import ReportPeer, Send
 from swarmrt.scheduler.timing.times import COMPUTATION_S
@@ -27,11 +27,12 @@ class Admitting:
         run = self._run
         member.state, member.term = Membership.ADMITTED, run.members.next_term()
         member.reached, member.suspect = run.version, False
-        member.leaving = member.draining = False
+        member.leaving = member.draining = member.yields = False
         member.named_weights, member.agreed = (-1, ""), None
         member.most_served = max(member.most_served, len(run.members.ready(member.stage)))
         member.doubted_at, member.admitted_at, member.came_on_at = None, now, now
         member.times_held_for, member.dear, member.left_out = 0, 0, None
+        member.wished = member.beacon.island if member.beacon is not None else NO_ISLAND
         member.step_before_s = run.pace.step_time.mean_s
         digest = run.digests[member.stage]
         key = run.key_of(member.peer)

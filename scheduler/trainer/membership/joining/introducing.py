@@ -16,10 +16,16 @@ def welcome(run: Run, member: Member) -> list[Instruction]:
     if member.state is not Membership.READY or member.draining:
         return []
     if member.stage == 0:
-        run.dispatch.wiring.add(member.peer, member.service_s)
+        run.dispatch.wiring.add(member.peer, member.service_s, member.island)
         run.dispatch.wiring.limit(member.peer, most_given(member.holds))
-    told = (*run.members.ready(member.stage - 1), *run.members.ready(member.stage + 1))
-    return [Send(peer, _standing(run, member)) for peer in told]
+    before = run.members.of_stage(member.stage - 1, Membership.READY)
+    after = run.members.of_stage(member.stage + 1, Membership.READY)
+    return [vouch(run, member, other) for other in (*before, *after)]
+
+
+def is_near(member: Member, other: Member) -> bool:
+    """Return whether routes may go from one to the other: they work in one island."""
+    return member.island == other.island
 
 
 def neighbours(run: Run, member: Member) -> list[Member]:
@@ -32,11 +38,8 @@ def neighbours(run: Run, member: Member) -> list[Member]:
 
 def vouch(run: Run, member: Member, to: Member) -> Send:
     """Return the word by which another one believes this member."""
-    return Send(to.peer, _standing(run, member))
-
-
-def _standing(run: Run, member: Member) -> Standing:
-    return Standing(run.epoch, member.stage, member.peer, True, member.service_s, member.holds)
+    its = (member.stage, member.peer, True, member.service_s)
+    return Send(to.peer, Standing(run.epoch, *its, is_near(member, to), member.holds))
 
 
 def remind(run: Run, member: Member, now: float) -> list[Instruction]:

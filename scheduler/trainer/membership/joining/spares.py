@@ -6,6 +6,8 @@ Rules:
   out, or want to leave.
 - Before a run trains, spares fill in for the replicas that it waits for; but not before it could
   begin with them, and replicas that are about to come have had a while.
+- One whose process serves where it helps most is needed when nobody stays. Else it is decided
+  elsewhere (`arranging`).
 - One that is late does not take over, nor one that wants to leave itself, while others serve.
 """
 
@@ -23,7 +25,7 @@ def is_needed(run: Run, spare: Member, now: float) -> bool:
     if spare.suspect or (spare.leaving and run.members.ready(spare.stage)):
         return False
     if run.phase is not RunPhase.WAITING:
-        return staying < max(1, spare.most_served)
+        return staying < (1 if spare.is_arranged else max(1, spare.most_served))
     is_missing = staying < run.needed[spare.stage]
     return is_missing and now - spare.admitted_at >= FILL_IN_S and _could_begin(run)
 
@@ -38,6 +40,12 @@ def note_served(run: Run, stage: int) -> None:
     served = len(run.members.ready(stage))
     for member in run.members.of_stage(stage):
         member.most_served = max(member.most_served, served)
+
+
+def note_moved(run: Run, stage: int) -> None:
+    """Forget a replica of a stage that is wanted at another one: nobody has to take its place."""
+    for member in run.members.of_stage(stage):
+        member.most_served = max(0, member.most_served - 1)
 
 
 def _spares(run: Run, stage: int) -> list[Member]:

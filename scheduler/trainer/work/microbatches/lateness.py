@@ -115,7 +115,7 @@ class Lateness:
         late = {
             (peer, stage)
             for step in run.books.steps
-            for index in range(run.settings.microbatches)
+            for index in range(run.books[step].microbatches)
             for stage, peer in run.books[step].frontier(index)
         }
         owners = sorted(peer for peer, stage in late if run.has_others(peer, stage))

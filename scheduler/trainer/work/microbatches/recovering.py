@@ -7,7 +7,7 @@ from swarmrt.messages import Recover
 from swarmrt.scheduler.instructions import Batch, Instruction, ReportRecovery, Send
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.run import Run
-from swarmrt.scheduler.trainer.work.ledger import Grant
+from swarmrt.scheduler.trainer.work.ledger import Grant, Ledger
 
 
 class Recovering:
@@ -23,7 +23,7 @@ class Recovering:
         for ledger, index, stage in run.books.vacancies():
             if stage not in served:
                 continue  # in a paused run that is what every event finds
-            owner = self._new_owner(stage)
+            owner = self._new_owner(stage, ledger, index)
             microbatch = MicrobatchId(ledger.step, index)
             if ledger.has_frames(index, stage):
                 recovered += 1
@@ -40,12 +40,17 @@ class Recovering:
             instructions.append(report)
         return instructions
 
-    def _new_owner(self, stage: int) -> SeatId:
-        """The ready replica that owns the least of what is not done."""
-        ready = self._run.members.of_stage(stage, Membership.READY)
-        fit = [m.peer for m in ready if not m.leaving and not m.suspect] or [m.peer for m in ready]
+    def _new_owner(self, stage: int, ledger: Ledger, index: int) -> SeatId:
+        """Return the ready replica that owns the least of what is not done: of those whose island
+        has the frames that it needs, if there are any."""
+        members = self._run.members
+        ready = members.of_stage(stage, Membership.READY)
+        fit = [m for m in ready if not m.leaving and not m.suspect] or ready
+        beside = ledger.grant_to_owners(index).path[max(0, stage - 1) : stage + 2]
+        islands = {owner.island for peer in beside if (owner := members.get(peer)) is not None}
         load = self._run.books.load(stage)
-        return min(fit, key=lambda peer: (load.get(peer, 0), peer))
+        near = [m.peer for m in fit if m.island in islands] or [m.peer for m in fit]
+        return min(near, key=lambda peer: (load.get(peer, 0), peer))
 
     def recover_at(self, peer: SeatId, stage: int, microbatch: MicrobatchId, grant: Grant) -> Send:
         run = self._run

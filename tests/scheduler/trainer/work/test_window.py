@@ -8,7 +8,12 @@ from collections import deque
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.scheduler.trainer.work.window import DEPTH, DEPTH_S, Window
+from swarmrt.scheduler.trainer.work.window import (
+    DEPTH,
+    DEPTH_S,
+    Window,
+    window_of_own_steps,
+)
 
 PEERS = [PeerId(f"peer-{number}") for number in range(8)]
 
@@ -20,12 +25,24 @@ def window_of(*peers: PeerId) -> Window:
     return window
 
 
-def round_of(window: Window, waiting: int, *, more: bool = True) -> int:
+def test_only_a_few_wait_where_gradients_would_be_late_for_own_steps() -> None:
+    """What is under way is in flight, beside four a peer, and not the half of it again. Short
+    computations have deep queues in steps of which these are a small part."""
+    for microbatches, service_s, waiting in ((1000, 0.1, 3), (1000, 0.003, 3), (20_000, 0.003, 31)):
+        window = window_of_own_steps(microbatches)
+        for peer in PEERS:
+            window.add(peer)
+        for _ in range(40):
+            round_of(window, waiting=max(0, window.size - 100), service_s=service_s)
+        assert window.size == 100 + waiting * len(PEERS)
+
+
+def round_of(window: Window, waiting: int, *, more: bool = True, service_s: float = 0.0) -> int:
     """All peers are heard, `waiting` in all wait, and a window's worth lands; the new size."""
     share, rest = divmod(waiting, len(PEERS))
     for number, peer in enumerate(PEERS):
         for _ in range(20):  # until the smoothed number is this one
-            window.heard(peer, 1 + share + (number < rest), 0.0)
+            window.heard(peer, 1 + share + (number < rest), service_s)
     for _ in range(window.size):
         window.landed(window.size, more=more)
     return window.size

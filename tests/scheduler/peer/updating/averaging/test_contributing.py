@@ -154,3 +154,13 @@ def test_what_is_computed_goes_on_while_a_contribution_is_fixed() -> None:
     peer.get(prepare())
     assert RunForward(mb(0, step=1)) in peer.forward(mb(0, step=1))
     assert sent(peer.computed(mb(0, step=1)), Forward)
+
+
+def test_own_steps_reckon_with_the_step_that_was_announced_last() -> None:
+    """Not all steps have as many microbatches, where rounds come by a clock."""
+    peer = Peer(staleness=1, fresh_steps=1, local_from=0, local_batch=1, microbatches=1000)
+    versions = peer.core.seat_core.versions
+    assert versions.own_step(mb(1, step=1), 0) == 1
+    peer.accumulate(mb(1))
+    peer.get(prepare())
+    assert versions.own_step(mb(1, step=1), 0) == 0, "with 2 in a step there is nothing to come"

@@ -1,0 +1,154 @@
+"""StewardCore: which seats a process holds, at the trainer's word. Events in, instructions out.
+
+Rules:
+- The trainer alone says what is wanted, in its newest epoch; its owner says what is allowed.
+- A process holds no more seats at a time than it has room for, one that closes counted.
+- What it may and what it holds it says when that changes, and from time to time.
+- Whoever is asked to leave opens nothing more, and goes with its last seat.
+"""
+
+from __future__ import annotations
+
+from swarmrt.ids import PeerId
+from swarmrt.messages import Finish, GiveUp, Message, Offer, Take, Unable
+from swarmrt.scheduler.events import (
+    DeadlinePassed,
+    Event,
+    PeerLost,
+    Received,
+    SeatClosed,
+    SeatNotOpened,
+    SeatOpened,
+    Started,
+    StopRequested,
+)
+from swarmrt.scheduler.instructions import (
+    CloseSeat,
+    Instruction,
+    OpenSeat,
+    Send,
+    StartDeadline,
+    Stop,
+)
+from swarmrt.scheduler.settings import StewardSettings
+from swarmrt.scheduler.timing.times import OFFERS_S
+
+
+class StewardCore:
+    def __init__(self, settings: StewardSettings) -> None:
+        self._settings = settings
+        self._held: dict[int, bool] = {}  # stages, and whether their seats close
+        self._epoch = -1  # the newest of the trainer that is known
+        self._leaves = ""  # why, once it does
+        self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Return the stages at which it has a seat, opens or closes one."""
+        return tuple(sorted(self._held))
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Return what to do about an event."""
+        return self._handle(event, now) + self._stop_when_empty()
+
+    def _handle(self, event: Event, now: float) -> list[Instruction]:
+        match event:
+            case Started():
+                self._held |= dict.fromkeys(self._settings.begins_with, False)
+                return [self._offer(), StartDeadline("offer", now + OFFERS_S)]
+            case DeadlinePassed("offer"):
+                return self._say_again(now)
+            case Received(sender, message) if sender == self._settings.trainer:
+                self._alone_since = None
+                return self._heard(message)
+            case PeerLost(peer) if peer == self._settings.trainer:
+                self._alone_since = now if self._alone_since is None else self._alone_since
+            case SeatOpened(stage) if self._leaves:
+                return self._close(stage, self._leaves)
+            case SeatNotOpened(stage, reason):
+                self._held.pop(stage, None)
+                return [self._unable(stage, reason), self._offer()]
+            case SeatClosed(stage):
+                self._held.pop(stage, None)
+                return [self._offer()]
+            case StopRequested(reason):
+                self._leaves = reason
+                return [self._offer()]
+        return []
+
+    def _heard(self, message: Message) -> list[Instruction]:
+        match message:
+            case Take(epoch, stage) if self._is_of_now(epoch, stage):
+                return self._take(stage)
+            case GiveUp(epoch, stage, reason) if self._is_of_now(epoch, stage):
+                return self._close(stage, reason) or [self._offer()]
+            case Finish(reason):
+                self._leaves = reason
+        return []
+
+    def _is_of_now(self, epoch: int, stage: int) -> bool:
+        """Return whether an order is of the newest trainer, and of a stage that there is."""
+        self._epoch = max(self._epoch, epoch)
+        return epoch == self._epoch and 0 <= stage < self._settings.num_stages
+
+    def _take(self, stage: int) -> list[Instruction]:
+        if stage in self._held:
+            return [self._offer()]
+        if why := self._why_not(stage):
+            return [self._unable(stage, why), self._offer()]
+        self._held[stage] = False
+        return [OpenSeat(stage), self._offer()]
+
+    def _why_not(self, stage: int) -> str:
+        """Return why it does not open a seat at a stage; empty if it may."""
+        settings = self._settings
+        if self._leaves:
+            return "this process leaves"
+        if stage not in settings.stages:
+            return "its owner does not allow this stage"
+        if len(self._held) >= settings.rooms:
+            return f"it has room for {settings.rooms} states, and holds as many"
+        return ""
+
+    def _close(self, stage: int, reason: str) -> list[Instruction]:
+        if stage not in self._held:
+            return []
+        self._held[stage] = True
+        return [CloseSeat(stage, reason)]
+
+    def _say_again(self, now: float) -> list[Instruction]:
+        """Say what it may and holds; or leave, when it holds nothing and the trainer is gone for
+        too long."""
+        alone_s = 0.0 if self._alone_since is None else now - self._alone_since
+        if alone_s > self._settings.trainer_gone_s and not self._held:
+            return [Stop(f"the trainer has been gone for {alone_s:.0f} s", error=False)]
+        return [self._offer(), StartDeadline("offer", now + OFFERS_S)]
+
+    def _stop_when_empty(self) -> list[Instruction]:
+        if not self._leaves or self._held:
+            return []
+        return [Stop(self._leaves, error=False)]
+
+    def _offer(self) -> Send:
+        settings = self._settings
+        stages = () if self._leaves else settings.stages
+        offer = Offer(
+            stages,
+            self.held,
+            settings.rooms,
+            settings.is_pinned,
+            settings.down_bytes_per_s,
+            settings.listening_share,
+        )
+        return self._say(offer)
+
+    def _unable(self, stage: int, reason: str) -> Send:
+        return self._say(Unable(stage, reason))
+
+    def _say(self, message: Message) -> Send:
+        return Send(PeerId(self._settings.trainer), message)
+
+    def validate(self) -> None:
+        """Check what always holds between events."""
+        assert len(self._held) <= max(self._settings.rooms, len(self._settings.begins_with))
+        assert set(self._held) <= set(range(self._settings.num_stages))
