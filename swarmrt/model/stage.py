@@ -367,7 +367,7 @@ class Stage:
         gc.collect()  # layers hold on to themselves: their memory would not be free before
         try:
             self._settle(torch.device(device), state, version)
-        except (RuntimeError, MemoryError):
+        except Exception:
             self._settle(before, state, version)
             raise
 

@@ -80,7 +80,7 @@ def test_where_it_has_no_room_it_stays() -> None:
     _, stage = built({})
     train(stage, 0)
     digest = stage.digest()
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, AssertionError)):
         stage.move("cuda:63" if torch.cuda.is_available() else "cuda")
     assert stage.device.type == "cpu" and stage.digest() == digest
     train(stage, 1)
