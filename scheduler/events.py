@@ -208,11 +208,22 @@ class StopRequested(EventBase, frozen=True):
     reason: str
 
 
+class PauseRequested(EventBase, frozen=True):
+    """The owner of the machine wants its device back: at once, or once the next version is made."""
+
+    gently: bool = False
+
+
+class ResumeRequested(EventBase, frozen=True):
+    """The owner of the machine lends its device again; the state is on it."""
+
+
 Event = (
     Started | Received | SendFailed | PeerLost | PeersSeen | ForwardDone | BackwardDone
     | WeightGradientsDone | PartSummed | GradientCombined | Stepped | StateLoaded
     | StateUnavailable | CheckpointSaved | CheckpointFailed | DeadlinePassed | StopRequested
     | ComputeFailed | PartUnfit | Expelled | Moved | PartUpdated | UpdateJoined | Contributed
     | SeatOpened | SeatNotOpened | SeatClosed
+    | PauseRequested | ResumeRequested
 )  # fmt: skip
 ALL_EVENTS: tuple[type[Event], ...] = get_args(Event)

@@ -37,6 +37,7 @@ from swarmrt.scheduler.instructions import (
     Announce,
     CloseSeat,
     Contribute,
+    FreeDevice,
     Instruction,
     LoadState,
     OpenSeat,
@@ -89,6 +90,7 @@ _ACTS: dict[Role, dict[type[Instruction], str]] = {
         Announce: "announce.{}",
         OpenSeat: "move.{}_open",
         CloseSeat: "move.{}_close",
+        FreeDevice: "pause.{}_free",
     },
     "trainer": {
         SaveCheckpoint: "checkpoint.{}_start",

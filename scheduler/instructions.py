@@ -239,6 +239,11 @@ class StopLoading(InstructionBase, frozen=True):
 PeerStatus = Literal["joining", "serving", "leaving"]  # in the directory
 
 
+class FreeDevice(InstructionBase, frozen=True):
+    """Bring the state to the host's memory, and give the device back: nothing is computed there any
+    more, until ResumeRequested."""
+
+
 class Announce(InstructionBase, frozen=True):
     """Write this peer's state to the directory."""
 
@@ -471,7 +476,7 @@ PeerInstruction = (
     Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
     | Forget | DropFrames | ClearGradients | Contribute | SumPart | CombineParts | UpdatePart
     | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce
-    | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
+    | FreeDevice | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
 StewardInstruction = OpenSeat | CloseSeat | Send | StartDeadline | Stop
 TrainerInstruction = (

@@ -39,6 +39,7 @@ class PeerSettings(Recorded, frozen=True):
     local_from: int = MANY  # the first step in which replicas make steps of their own
     local_batch: int = 0  # microbatches of an own step, at least; 0 where a log does not say
     most_late: float = 1.0  # share of the gradients that own steps may make late
+    holds: int = 0  # microbatches that its memory has room for, between forward and backward
 
     @property
     def averages(self) -> bool:
@@ -59,6 +60,7 @@ class PeerSettings(Recorded, frozen=True):
         trainer_gone_s: float = math.inf,
         is_spare: bool = False,
         island: int = NO_ISLAND,
+        holds: int = 0,
     ) -> PeerSettings:
         return cls(
             me=me,
@@ -84,6 +86,7 @@ class PeerSettings(Recorded, frozen=True):
             local_from=_local_from(config),
             local_batch=config.averaging.local_batch if config.averaging.is_on else 0,
             most_late=config.averaging.most_late if config.averaging.is_on else 1.0,
+            holds=holds,
         )
 
 

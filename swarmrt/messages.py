@@ -215,6 +215,7 @@ class Standing(MessageBase, frozen=True):
     serving: bool
     service_s: float = 0.0  # of a forward and backward there, by its own word; 0 unknown
     near: bool = True  # in the island of whoever is told
+    holds: int = 0  # microbatches that it has room for, by its own word; 0 unknown
 
 
 class Prepare(MessageBase, frozen=True):
@@ -363,6 +364,8 @@ class Beacon(MessageBase, frozen=True):
     gradient_s: float = 0.0  # that a gradient takes over its link; 0 while that is not known
     spare: bool = False  # it takes work only in the place of a replica that is lost
     island: int = NO_ISLAND  # that it asks for, if it asks for any
+    paused: bool = False  # its owner has the device: it keeps its state, and takes no work
+    holds: int = 0  # microbatches that its memory has room for; 0 where that is not known
 
 
 class Leaving(MessageBase, frozen=True):

@@ -152,7 +152,7 @@ class Believing:
 
     def _standing(self, message: Standing) -> bool:
         sound = _is_number(message.epoch) and message.stage in self._stages
-        return sound and _is_name(message.peer)
+        return sound and _is_name(message.peer) and _is_number(message.holds)
 
     def _left_out(self, message: LeftOut) -> bool:
         times = (message.takes_s, message.step_s, message.rest_s)

@@ -25,7 +25,9 @@ class Seat:
     key: bytes = b""  # of the trainer's seals for this peer; without it there are none
     is_draining: bool = False  # takes no new work
     is_stepping: bool = False  # the optimizer runs
+    is_paused: bool = False  # its owner has the device
     made_by: tuple[int, float] = (-1, 0.0)  # round and norm of the update that made this version
+    replicas: int = 0  # of its stage, in the last round that it was asked to take part in
     load_rests_in: tuple[int, int] | None = None  # epoch and term in which the next try waits
 
     @property

@@ -40,6 +40,8 @@ from swarmrt.scheduler.events import (
     PartSummed,
     PartUnfit,
     PartUpdated,
+    PauseRequested,
+    ResumeRequested,
     SendFailed,
     StateLoaded,
     StateUnavailable,
@@ -55,6 +57,7 @@ from swarmrt.scheduler.peer.membership.beacons import Beacons
 from swarmrt.scheduler.peer.membership.joining import Joining
 from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.membership.loading import Loading
+from swarmrt.scheduler.peer.membership.pausing import Pausing
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.averaging.averaging import Averaging
@@ -70,6 +73,8 @@ from swarmrt.scheduler.peer.work.forwards import Forwards
 from swarmrt.scheduler.peer.work.neighbours import Neighbours
 from swarmrt.scheduler.peer.work.outputs import Outputs
 from swarmrt.scheduler.peer.work.recovery import Recovery
+
+NOT_WHILE_PAUSED = (Admit, LeftOut, Prepare, Part, Update, Apply)
 
 
 class SeatCore:
@@ -98,6 +103,7 @@ class SeatCore:
         self.loading = Loading(seat, versions, beacons, terms, self.updating)
         members = (self.leaving, beacons, terms, self.loading)
         self.joining = Joining(host, seat, versions, self.neighbours, *members)
+        self.pausing = Pausing(seat, host.queue, *members)
         self.believing = Believing(seat, work.tasks)
 
     def happened(self, event: Event, now: float) -> list[Instruction]:
@@ -133,10 +139,16 @@ class SeatCore:
                 return self.outputs.grant_is_late()
             case StopRequested(reason):
                 return self.leaving.stop_requested(reason)
+            case PauseRequested():
+                return self.pausing.requested(event)
+            case ResumeRequested():
+                return self.pausing.resumed()
         return []
 
     def heard(self, sender: PeerId, message: Message, now: float) -> list[Instruction]:
         """Return what to do about a message that is believed."""
+        if self.seat.is_paused and isinstance(message, NOT_WHILE_PAUSED):
+            return []  # by the next beacon the trainer knows
         match message:
             case Forward():
                 return self.forwards.came(sender, message, now)
@@ -180,6 +192,7 @@ class SeatCore:
     def settle(self) -> list[Instruction]:
         """Do what the last event has made possible; call it after each."""
         done = self.updating.settle()
+        done += self.pausing.settle()
         if self.seat.is_draining:
             done += self.leaving.ask_when_idle()
         return done + self.outputs.agenda.arm()
@@ -187,6 +200,7 @@ class SeatCore:
     def _stepped(self, event: Stepped, now: float) -> list[Instruction]:
         applied = self.updating.happened(event, now)
         after = self.joining.stepped(is_spoiled=self.accumulators.is_spoiled)
+        after += self.pausing.stepped()
         return [*applied, *after, *self.updating.go_on(), *self.computing.compute()]
 
     def _send_failed(self, to: SeatId, message: Message, now: float) -> list[Instruction]:
@@ -208,3 +222,4 @@ class SeatCore:
         self.versions.validate(self.computing.tasks)
         if not seat.is_serving:
             assert not len(self.computing.tasks) and not self.accumulators.record
+        assert not seat.is_paused or seat.state == "joining", seat

@@ -74,7 +74,7 @@ def _updated(message: Updated, _: Known) -> str:
 
 def _beacon(beacon: Beacon, _: Known) -> str:
     counts = (beacon.term, beacon.version, beacon.queued, beacon.done)
-    numbers = (*counts, beacon.gradient_bytes, beacon.moved_bytes)
+    numbers = (*counts, beacon.gradient_bytes, beacon.moved_bytes, beacon.holds)
     or_none = (beacon.epoch, beacon.prepared, beacon.applied)  # -1: it has not been hailed yet
     if not all(0 <= number < MOST_INT for number in numbers):
         return f"its beacon counts {numbers}"
@@ -82,6 +82,8 @@ def _beacon(beacon: Beacon, _: Known) -> str:
         return f"its beacon names the epoch and rounds {or_none}"
     if not (0 <= beacon.norm < math.inf and 0 <= beacon.service_s <= MOST_S):
         return f"its beacon says {beacon.norm} and {beacon.service_s} s"
+    if beacon.paused and beacon.state != "joining":
+        return f"its beacon says that it is paused, and {beacon.state}"
     if not 0 <= beacon.gradient_s <= MOST_S:
         return f"its beacon says that a gradient takes {beacon.gradient_s} s"
     return _digest(beacon.digest)

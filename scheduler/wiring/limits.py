@@ -8,6 +8,13 @@ from collections.abc import Hashable
 from swarmrt.ids import SeatId
 
 FEW = 64  # entries of the past that are not worth the sweeping
+NEXT = 1  # that waits there, so that the device need not
+
+
+def most_given(holds: int) -> int:
+    """Return how many microbatches a sender gives at a time to who has room for so many; 0 for as
+    many as there are, where that is not known."""
+    return holds + NEXT if holds > 0 else 0
 
 
 class Blocked:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 from swarmrt.ids import SeatId
+from swarmrt.scheduler.wiring.limits import most_given
 from swarmrt.scheduler.wiring.policy import BUILT_IN, policy_of
 from swarmrt.scheduler.wiring.stochastic import Wiring
 
@@ -41,7 +42,7 @@ class Replicas:
         self._absent = Absent(record_ttl_s)
         self._vouched: dict[SeatId, None] = {}
         self._near: set[SeatId] = set()  # of those that are vouched for, and not absent
-        self._far: dict[SeatId, float] = {}  # the others of these, and what they say of themselves
+        self._far: dict[SeatId, tuple[float, int]] = {}  # and what they say of themselves
 
     def __contains__(self, peer: SeatId) -> bool:
         """Return whether the trainer vouches for it."""
@@ -51,7 +52,13 @@ class Replicas:
         return iter(self._vouched)
 
     def vouch(
-        self, peer: SeatId, now: float, service_s: float = 0.0, *, is_near: bool = True
+        self,
+        peer: SeatId,
+        now: float,
+        service_s: float = 0.0,
+        holds: int = 0,
+        *,
+        is_near: bool = True,
     ) -> None:
         """The trainer says that it takes work, and what it says of itself. Where that is no news,
         and the link to it has just broken, it is not tried again yet."""
@@ -64,9 +71,10 @@ class Replicas:
             self._far.pop(peer, None)
             self._near.add(peer)
             self.wiring.add(peer, service_s)
+            self.wiring.limit(peer, most_given(holds))
         else:
             self._near.discard(peer)
-            self._far[peer] = service_s
+            self._far[peer] = service_s, holds
         self._fit()
 
     def fenced(self, peer: SeatId) -> None:
@@ -95,11 +103,12 @@ class Replicas:
 
     def _fit(self) -> None:
         """Use those that are not near while nobody is: nobody stands still for it."""
-        for peer, service_s in self._far.items():
+        for peer, (service_s, holds) in self._far.items():
             if self._near:
                 self.wiring.remove(peer)
             else:
                 self.wiring.add(peer, service_s)
+                self.wiring.limit(peer, most_given(holds))
 
     def refused(self, peer: SeatId, service_s: float, until: float) -> None:
         """Give nothing more until then to a replica that did not take work."""

@@ -11,7 +11,7 @@ from swarmrt.cli.experiments import bench, chaos, doctor, failpoints, plan, simu
 from swarmrt.cli.keys import access, owner
 from swarmrt.cli.process.unexpected import show_unexpected
 from swarmrt.cli.records import audit, checkpoints, merge, models, trace
-from swarmrt.cli.swarm import bootstrap, check, configs, local, serve, train
+from swarmrt.cli.swarm import bootstrap, check, configs, local, own_peers, serve, train
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.foreign import for_terminal
 
@@ -30,6 +30,9 @@ app.command("check")(check.check)
 app.command("local")(local.local)
 app.command("bootstrap")(bootstrap.bootstrap)
 app.command("serve")(serve.serve)
+app.command("pause")(own_peers.pause)
+app.command("resume")(own_peers.resume)
+app.command("stop")(own_peers.stop)
 app.command("train")(train.train)
 app.command("invite")(access.invite)
 app.command("members")(access.members)

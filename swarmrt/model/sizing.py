@@ -46,6 +46,8 @@ class Footprint:
     frames_bytes: int  # kept until the step is committed, so that others can recover
     joining_bytes: int  # of states that a newcomer loads, or that it has for others, and of steps
     early_bytes: int  # of parts whose round is not known yet
+    kept_bytes: int = 0  # by one microbatch from its forward to its backward; 0 where nobody knows
+    under_way: int = 1  # microbatches, of one forward and one backward in turn
 
     @property
     def device_bytes(self) -> int:
@@ -63,6 +65,16 @@ class Footprint:
         parts += ["what a newcomer loads and keeps of steps that it misses"]
         parts += ["parts of gradients that come early"]
         return ", ".join(parts)
+
+
+def capacity(config: RunConfig, needed: Footprint, left_bytes: float) -> int:
+    """Return how many microbatches may be between forward and backward, with so much memory beside
+    what is needed; 0 for as many as there ever are, or where nobody knows what one takes."""
+    most = config.batch.microbatches * (1 + config.overlap)
+    if not needed.kept_bytes or left_bytes >= most * needed.kept_bytes:
+        return 0
+    holds = needed.under_way + int(max(0.0, left_bytes) / needed.kept_bytes)
+    return holds if holds < most else 0
 
 
 def footprint(config: RunConfig, stage_index: int) -> Footprint:
@@ -100,6 +112,8 @@ def _footprint(config: RunConfig, stage_index: int) -> Footprint:
         frames_bytes=min(config.links.retain_bytes, frames * needs.frame_bytes),
         joining_bytes=_joining_bytes(config, count, told_bytes, fixed_bytes),
         early_bytes=early_bytes(gradient_bytes, most_rows(config) * gradient_bytes),
+        kept_bytes=needs.kept_bytes,
+        under_way=under_way,
     )
 
 

@@ -11,6 +11,7 @@ commit together (`committed`), also with a momentum each (`decoupled`), or go ap
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -85,8 +86,12 @@ class Stage:
         self.rounding = rounding(config, exact)  # of updates, beside a slice's largest value
         self._weight_gradients = WeightGradients()
         self._range = (first, first + layers[stage_index])
-        self._weights: Weights = _kind_of(config)(config, partial(self._build, config))
+        self._config = config
+        self._weights = self._new_weights()
         self._fixed = self._fixed_versions()
+
+    def _new_weights(self) -> Weights:
+        return _kind_of(self._config)(self._config, partial(self._build, self._config))
 
     def _build(self, config: RunConfig) -> Copy:
         """Build another copy, with the weights of version 0."""
@@ -353,6 +358,23 @@ class Stage:
                 tensor.copy_(tensors[name])
             self._weights.restored(version)
         self._fixed = self._fixed_versions()
+
+    def move(self, device: str) -> None:
+        """Have the state on another device from now on. What no version has is lost. Where it has
+        no room it stays where it was, and this raises what the device does."""
+        state, version, before = self.state(), self.version, self.device
+        del self._weights
+        gc.collect()  # layers hold on to themselves: their memory would not be free before
+        try:
+            self._settle(torch.device(device), state, version)
+        except Exception:
+            self._settle(before, state, version)
+            raise
+
+    def _settle(self, device: torch.device, state: dict[str, Tensor], version: int) -> None:
+        self.device = device
+        self._weights = self._new_weights()
+        self.load_state(state, version)
 
     def named_parameters_state(self) -> dict[str, Tensor]:
         """Copies of the model's parameters and buffers under their exported names."""

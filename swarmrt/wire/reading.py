@@ -20,6 +20,7 @@ from swarmrt.wire.frames import (
 from swarmrt.wire.kinds import CHUNK, READ, Unknown
 from swarmrt.wire.limits import Limits
 from swarmrt.wire.memory import Account, unlimited
+from swarmrt.wire.ranks import CONTROL, bulk_rank
 from swarmrt.wire.tensors import Place, decode_tensors, new_buffer, places
 
 HEAD_BYTES = 4 << 10  # read at once where no payload is due: a control message is one read
@@ -93,6 +94,11 @@ class FrameReader:
     def is_between_messages(self) -> bool:
         """True if nothing is here of a message that is not whole."""
         return not self._split and not self._partials
+
+    @property
+    def rank(self) -> int:
+        """Return the rank of what comes next: of a payload that is under way, or control."""
+        return CONTROL if self._filling is None else bulk_rank(self._filling.message)
 
     def drop(self) -> None:
         """Free all that is not whole, and take nothing more."""

@@ -57,7 +57,7 @@ def test_bad_settings(tiny: Path, command: str, setting: str, expected: str) -> 
 
 
 def test_rate_of_links_without_a_unit_of_bits(tiny: Path) -> None:
-    refused("local", tiny, "--link-rate", "50MB", expected="--link-rate 50MB: write bits a second")
+    refused("local", tiny, "--link-rate", "50MB", expected="--up 50MB: write bits a second")
 
 
 def test_unknown_environment_name(tiny: Path) -> None:

@@ -22,7 +22,7 @@ from swarmrt.model.decoupled import Decoupled
 from swarmrt.model.generate import load_whole
 from swarmrt.model.layout import layout_from
 from swarmrt.model.muon import WORKING_MATRICES
-from swarmrt.model.sizing import MOST_LANDINGS, MOST_SNAPSHOTS, Footprint, footprint
+from swarmrt.model.sizing import MOST_LANDINGS, MOST_SNAPSHOTS, Footprint, capacity, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.runtime.computing import free_memory
 from swarmrt.runtime.computing.free_memory import check_fits, describe, free_bytes, parse_size
@@ -339,3 +339,12 @@ def test_a_container_has_what_its_group_has_left(
 def test_sizes_are_described() -> None:
     said = [describe(size) for size in (1.5e12, 8e9, 5e8, 1000)]
     assert said == ["1.5 TB", "8.0 GB", "500.0 MB", "1 KB"]
+
+
+def test_capacity_is_what_fits_beside_what_is_needed() -> None:
+    config = run((1,) * 4, 8)
+    told = footprint(config, 1)
+    assert told.under_way == 3 and told.activations_bytes == 3 * told.kept_bytes
+    for left, holds in ((0.0, 3), (1.0, 4), (2.9, 5), (4.9, 7), (8.0, 0)):
+        assert capacity(config, told, left * told.kept_bytes) == holds
+    assert check_fits(told, "cpu", 10**9, stage=1) == 10**9 - told.device_bytes - told.host_bytes

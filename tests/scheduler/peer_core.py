@@ -50,6 +50,7 @@ class Peer:
         local_from: int = MANY,
         local_batch: int = 0,
         most_late: float = 1.0,
+        holds: int = 0,
     ) -> None:
         settings = PeerSettings(
             me=me,
@@ -72,6 +73,7 @@ class Peer:
             local_from=local_from,
             local_batch=local_batch,
             most_late=most_late,
+            holds=holds,
         )
         self.core = PeerCore(settings)
         self.now = 0.0

@@ -71,6 +71,7 @@ def eventful(seed: int) -> World:
         (5.0, world.kill_trainer),
         (6.0, world.resume_trainer),
         (8.0, lambda: pause_one(world, 2)),
+        (9.0, lambda: take_device(world, 1)),
         (15.0, lambda: kill_all(world, 2)),
         (16.0, lambda: world.spawn(2)),
     ]
@@ -92,6 +93,11 @@ def cut(world: World, some: list[PeerId], others: list[PeerId], seconds: float) 
 def pause_one(world: World, stage: int) -> None:
     for peer in world.live(stage)[:1]:
         world.pause(peer, 5.0)
+
+
+def take_device(world: World, stage: int) -> None:
+    for peer in world.live(stage)[-1:]:
+        world.take_device(peer, 4.0)
 
 
 def kill_all(world: World, stage: int) -> None:

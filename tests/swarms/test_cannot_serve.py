@@ -51,7 +51,7 @@ def test_who_cannot_serve_tells_its_owner_and_the_trainer(config: Path, tmp_path
     said = tmp_path / "train.log"
     with owner.running("train", config, "--run-dir", tmp_path / "run", log=said) as trainer:
         line = join_line(said)
-        small = alice.run("serve", line, "--stage", 1, "--max-memory", "1KB")
+        small = alice.run("serve", line, "--stage", 1, "--memory", "1KB")
         assert small.returncode == 2 and "stage 1 needs" in small.stderr
         shown = wait_for(said, "cannot serve it: stage 1 needs")
         assert "on cpu" in shown and "Traceback" not in shown

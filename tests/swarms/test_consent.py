@@ -199,9 +199,9 @@ def test_a_stage_that_does_not_fit_is_refused_with_both_figures(
     folder: Path, config: Callable[[], dict[str, Any]]
 ) -> None:
     done = serve(config(), cwd=folder)
-    assert is_refused(done, "stage 0 needs", "80% of what is free is", "pass --max-memory"), done
-    limited = serve(record(model={"layers": 2}), "--max-memory", "1MB", cwd=folder)
-    assert is_refused(limited, "stage 0 needs", "--max-memory allows 1.0 MB"), limited
+    assert is_refused(done, "stage 0 needs", "80% of what is free is", "pass --memory"), done
+    limited = serve(record(model={"layers": 2}), "--memory", "1MB", cwd=folder)
+    assert is_refused(limited, "stage 0 needs", "--memory allows 1.0 MB"), limited
 
 
 @pytest.mark.parametrize("layers", [10**9, 2**62])

@@ -33,7 +33,7 @@ HARMLESS = {"a beacon from nowhere"}  # nobody believes it, and its work is good
 @contextmanager
 def dishonest(swarm: lab.LocalSwarm, habit: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A peer of the last stage with that habit, until it ends by itself or the block does."""
-    serve = ["serve", "--stage", str(LAST), "--wait", "--threads", "1", "--max-memory", "none"]
+    serve = ["serve", "--stage", str(LAST), "--wait", "--threads", "1", "--memory", "none"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.swarms.dishonest", habit, *serve, "--with-parent",

@@ -29,6 +29,8 @@ class Beacons:
     def _awaited(self) -> WaitsFor | None:
         """Return what this peer waits for before it serves, if it does not."""
         seat = self._seat
+        if seat.is_paused:
+            return None
         if self._host.is_alone:
             return "trainer"
         if seat.state == "loading":
@@ -60,5 +62,7 @@ class Beacons:
                 link.gradient_s,
                 seat.settings.is_spare,
                 seat.settings.island,
+                seat.is_paused,
+                seat.settings.holds,
             )
         )

@@ -30,6 +30,7 @@ from swarmrt.scheduler.peer.work.pace import Pace
 from swarmrt.scheduler.peer.work.queue import ComputeQueue
 from swarmrt.scheduler.peer.work.task import KINDS, Kind, Task
 from swarmrt.scheduler.peer.work.tasks import Tasks
+from swarmrt.scheduler.wiring.limits import most_given
 
 MAX_QUEUED = 1024  # computations, however little time they seem to take
 
@@ -203,6 +204,15 @@ class Computing:
         """Return whether no more work is taken."""
         waiting = sum(map(self.queue.waiting, KINDS))
         return waiting >= MAX_QUEUED or self.pace.backlog_s > self._seat.settings.queue_s
+
+    @property
+    def has_room(self) -> bool:
+        """Return whether the memory has room for one more microbatch between forward and backward.
+        One more may wait, so that the device need not."""
+        most = most_given(self._seat.settings.holds)
+        if not most or len(self.tasks) < most:
+            return True
+        return sum(task.is_to_come_back for task in self.tasks) < most
 
     def validate(self) -> None:
         """Check that tasks, and what is accumulated, are of microbatches that there are."""

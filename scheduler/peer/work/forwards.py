@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from swarmrt.ids import MicrobatchId, PeerId, SeatId
+from swarmrt.ids import MicrobatchId, PeerId, SeatId, Work
 from swarmrt.messages import Accepted, Busy, Evaluated, Forward, Stale
 from swarmrt.scheduler.events import ForwardDone
 from swarmrt.scheduler.instructions import Instruction, KeepInput, Send
@@ -49,11 +49,30 @@ class Forwards:
         is_too_early = self._versions.is_too_early(microbatch)
         if seat.is_draining or is_too_early or self._computing.is_full:
             return [Send(sender, self._load(Busy, message))]
+        room = self._make_room(message.work)
+        if room is None:
+            return [Send(sender, self._load(Busy, message))]
         accepted = self._load(Accepted, message)
         runs_on = self._versions.runs_on(microbatch)
         task = self._tasks.add(Task.of(message.work, message.route, sender, runs_on))
         self._tasks.queue("forward", task)
-        return [KeepInput(microbatch), Send(sender, accepted), *self._computing.compute()]
+        return [*room, KeepInput(microbatch), Send(sender, accepted), *self._computing.compute()]
+
+    def _make_room(self, work: Work) -> list[Instruction] | None:
+        """Return what makes room in the memory for a microbatch; None where there is none.
+
+        Whatever is tried again takes the place of what has waited longest for its gradient: else
+        two stages that are full of what the other one refuses would wait for each other.
+        """
+        if work.microbatch.held_out or self._computing.has_room:
+            return []
+        longest = next(filter(self._may_go, self._tasks), None) if work.attempt > 1 else None
+        return [self._outputs.drop(longest)] if longest is not None else None
+
+    def _may_go(self, task: Task) -> bool:
+        """Return whether it waits for a gradient that nobody has promised, or has added before."""
+        is_owned = task.need and not self._computing.is_accumulated(task.microbatch)
+        return task.waits_for_gradient and not is_owned
 
     def _is_known(self, sender: PeerId) -> bool:
         """Return whether the trainer vouches for it. Who is refused before its word is here asks

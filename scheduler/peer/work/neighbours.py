@@ -28,7 +28,8 @@ class Neighbours:
         if message.stage == self._seat.stage - 1:
             before.add(message.peer)
         if message.stage == self._seat.stage + 1:
-            after.vouch(message.peer, now, message.service_s, is_near=message.near)
+            its = (message.service_s, message.holds)
+            after.vouch(message.peer, now, *its, is_near=message.near)
         return [*self._recovery.vouched(message.peer), *self._outputs.rewire(now)]
 
     def lost(self, peer: SeatId, now: float) -> list[Instruction]:

@@ -98,8 +98,11 @@ class Outputs:
         return self.repush(to, message.work.microbatch, now)
 
     def rewire(self, now: float) -> list[Instruction]:
-        """Push what no replica could take: one may take work again."""
+        """Push what no replica could take: one may take work again. What was given to them may have
+        come back another way: who has no room says so."""
         stranded, self._stranded = self._stranded, {}
+        if stranded:
+            self.next.wiring.clear()
         tasks = [task for mb in stranded if (task := self._tasks.get(mb)) is not None]
         return [
             instruction

@@ -119,6 +119,17 @@ class Task:
         """Return whether its forward is done, and its backward is not."""
         return self.has_graph and self.backward is not Status.DONE
 
+    @property
+    def is_to_come_back(self) -> bool:
+        """Return whether its backward is to come, for which memory is kept."""
+        return self.backward is not Status.DONE and not self.microbatch.held_out
+
+    @property
+    def waits_for_gradient(self) -> bool:
+        """Return whether it is computed forward, and its backward may not run yet."""
+        is_forward = self.has_graph and self.backward is Status.AWAITED
+        return is_forward and not (self.has_gradient or self.granted)
+
     def is_new(self, attempt: int, route: tuple[SeatId, ...]) -> bool:
         """Return whether an attempt is not the one that it knows."""
         return attempt > self.attempt or route != self.route

@@ -2,9 +2,9 @@
 
 Rules:
 - While somebody of the stage has its state, or has prepared it, nobody goes back: it is about to go
-  on. Unless it does not: whoever has not gone on for so long is likely to take as long again. So it
-  is waited for no longer than the steps took that are lost by going back, where others could serve
-  the stage, or for twice as long as an update takes.
+  on, or will when its owner lets it. Unless it does not: whoever has not gone on for so long is
+  likely to take as long again. So it is waited for no longer than the steps took that are lost by
+  going back, where others could serve the stage, or for twice as long as an update takes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Rollback:
     def _is_awaited(self, bare: set[int], waiting: list[Member], now: float) -> bool:
         """Return whether somebody is about to go on, and is worth waiting for."""
         run, pace = self._run, self._run.pace
-        about_to = {m.stage for m in waiting if self._admitting.can_go_on(m, now)}
+        able = [*waiting, *run.members.paused()]
+        about_to = {m.stage for m in able if self._admitting.can_go_on(m, now)}
         others = {m.stage for m in waiting if not self._admitting.can_go_on(m, now)}
         if bare.isdisjoint(about_to) or not bare <= others:
             self._waited_s = 0.0
@@ -74,7 +75,7 @@ class Rollback:
         for member in run.members:
             run.dispatch.wiring.remove(member.peer)
             run.dispatch.window.remove(member.peer)
-            if member.beacon is not None:
+            if member.beacon is not None and not member.is_paused:
                 run.conduct.pardon(member.peer)  # until a version that may be far by now
                 instructions.append(self._admitting.admit(member, donors, now))
         for member in run.members:

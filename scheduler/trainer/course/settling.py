@@ -38,7 +38,7 @@ class Settling:
 
     def _are_enough(self, members: list[Member]) -> bool:
         """Return whether they are as many of each stage as the run waits for."""
-        counts = Counter(member.stage for member in members)
+        counts = Counter(member.stage for member in members if not member.is_paused)
         return all(counts[stage] >= needed for stage, needed in enumerate(self._run.needed))
 
     def settle(self, now: float) -> list[Instruction]:

@@ -77,6 +77,11 @@ class Member:
         return is_one and self.state is not Membership.READY
 
     @property
+    def is_paused(self) -> bool:
+        """Return whether its owner has the device for a while."""
+        return self.beacon is not None and self.beacon.paused
+
+    @property
     def gradient_s(self) -> float:
         """Return the seconds that a gradient takes over its link, by its own word, or 0."""
         return self.beacon.gradient_s if self.beacon is not None else 0.0
@@ -85,6 +90,11 @@ class Member:
     def service_s(self) -> float:
         """Return the seconds of a forward and backward there, by its own word, or 0."""
         return self.beacon.service_s if self.beacon is not None else 0.0
+
+    @property
+    def holds(self) -> int:
+        """Return how many microbatches it has room for, by its own word, or 0."""
+        return self.beacon.holds if self.beacon is not None else 0
 
     def says_of(self, version: int) -> str:
         """Return the digest that it has named for this version; empty for none."""
@@ -152,8 +162,13 @@ class Members:
         )
 
     def waiting(self) -> list[Member]:
-        """Return who is heard, and is not admitted."""
-        return [member for member in self.in_state(Membership.SEEN) if member.beacon is not None]
+        """Return who is heard, is not admitted, and could be."""
+        seen = self.in_state(Membership.SEEN)
+        return [member for member in seen if member.beacon is not None and not member.is_paused]
+
+    def paused(self) -> list[Member]:
+        """Return whose owners have their devices for a while."""
+        return [member for member in self._members.values() if member.is_paused]
 
     def bare_stages(self) -> list[int]:
         """Stages that nobody serves or is about to."""

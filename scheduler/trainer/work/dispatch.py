@@ -246,6 +246,8 @@ class Dispatch:
         self._pending.pop(microbatch, None)
 
     def _goes_next(self, microbatch: MicrobatchId) -> None:
+        """Send it again before others. Whoever has it, and no room, will say so."""
+        self.wiring.over(microbatch)
         self._pending[microbatch] = None
         self._pending.move_to_end(microbatch, last=False)
 

@@ -40,6 +40,12 @@ class Entrances:
         self._island_of[seat] = island
         self._wirings[island].add(seat, service_s)
 
+    def limit(self, seat: SeatId, capacity: int) -> None:
+        """The replica can hold so many microbatches, as `Wiring.limit` has it."""
+        island = self._island_of.get(seat)
+        if island is not None:
+            self._wirings[island].limit(seat, capacity)
+
     def remove(self, seat: SeatId) -> None:
         island = self._island_of.pop(seat, None)
         if island is not None:

@@ -29,7 +29,7 @@ def chaos(
         3.0, "--every", metavar="SECONDS", min=0.01, help="Time between two faults, on average."
     ),
     kinds: str = typer.Option(
-        "kill,stop,term,cut,slow,radio,hang,join,slow-newcomer,directory,daemon,disk,trainer,bootstrap",
+        "kill,stop,term,cut,slow,radio,hang,pause-owner,join,slow-newcomer,directory,daemon,disk,trainer,bootstrap",
         "--kinds",
         help="Kinds of faults.",
     ),

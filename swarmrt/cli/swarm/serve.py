@@ -10,10 +10,11 @@ from pathlib import Path
 import typer
 
 from swarmrt.cli.options.devices import DEVICE, check_device
+from swarmrt.cli.options.hours import HOURS, parse_hours
 from swarmrt.cli.options.models import ALLOW_MODEL, ALLOW_POLICY, MODEL_PATH
 from swarmrt.cli.options.papers import JOIN_LINE, PAPERS_ON_STDIN, RUN, given_line, line_of_parent
 from swarmrt.cli.options.processes import IDENTITY, JOIN, LINK_DELAY, WITH_PARENT
-from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
+from swarmrt.cli.options.rates import DOWN_RATE, LINK_RATE, parse_link_rate
 from swarmrt.cli.options.reach import ANNOUNCE, LISTEN, PORT, UPNP, place_of
 from swarmrt.ids import NO_ISLAND
 
@@ -52,16 +53,20 @@ def serve(
     announce: list[str] = ANNOUNCE,
     upnp: bool = UPNP,
     link_rate: str | None = LINK_RATE,
+    down_rate: str | None = DOWN_RATE,
     threads: int | None = typer.Option(None, min=1, help="CPU threads for torch."),
     allow_model: list[str] = ALLOW_MODEL,
     allow_policy: list[str] = ALLOW_POLICY,
     model_path: list[Path] = MODEL_PATH,
-    max_memory: str | None = typer.Option(
+    memory: str | None = typer.Option(
         None,
+        "--memory",
+        "--max-memory",
         metavar="SIZE",
-        help="What the stage may take of the device's memory, like 8GB; 80 % of what is free by "
+        help="What its stages may take of the device's memory, like 6GB; 80 % of what is free by "
         'default. "none" for no limit.',
     ),
+    hours: str | None = HOURS,
     wait: bool = typer.Option(False, "--wait", help="Wait for the directory, and for the run."),
     state: Path | None = typer.Option(
         None,
@@ -128,8 +133,10 @@ def serve(
             threads=threads,
             allow_models=frozenset(allow_model),
             allow_policies=frozenset(allow_policy),
-            max_memory_bytes=None if max_memory is None else parse_size(max_memory),
+            max_memory_bytes=None if memory is None else parse_size(memory),
             link_bytes_per_s=parse_link_rate(link_rate),
+            down_bytes_per_s=parse_link_rate(down_rate, "--down"),
+            hours=None if hours is None else parse_hours(hours),
             wait=wait,
             state_dir=state,
             trainer_gone_s=math.inf if trainer_gone is None else trainer_gone,

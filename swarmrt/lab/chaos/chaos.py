@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from functools import partial
 
 from swarmrt.errors import RunError
 from swarmrt.lab.chaos.schedule import Fault
-from swarmrt.lab.chaos.traces import ROOM_AGAIN, Trace, said_again, was_in
+from swarmrt.lab.chaos.traces import ROOM_AGAIN, Trace, gave_device_back, said_again, was_in
 from swarmrt.lab.swarm.part import POLL_S, Part
 from swarmrt.lab.swarm.parts import Peer, Trainer
 from swarmrt.lab.swarm.swarm import LocalSwarm
@@ -119,6 +120,7 @@ class Chaos:
             "slow": self._slow,
             "radio": self._still,
             "hang": self._hang,
+            "pause-owner": self._take_device,
             "join": self._join,
             "slow-newcomer": self._join_slowly,
             "directory": self._stop_directory,
@@ -190,6 +192,33 @@ class Chaos:
         self._swarm.hang(peer, thread, fault.seconds)
         self._disturb(peer, fault.seconds)
         return f"the {thread} thread of {peer.name} for {fault.seconds:.2f} s"
+
+    def _take_device(self, fault: Fault) -> str:
+        peer = self._with_company(fault)
+        self._disturb(peer, fault.seconds)
+        until = self._now_s + fault.seconds
+
+        def had_time() -> bool:
+            stayed = peer.name not in self._sent_away | self._died
+            return stayed and self._ended_at > until
+
+        what = f"{peer.name} for {fault.seconds:.2f} s"
+        trace = f"the owner of {what}: its device was never free"
+        self._traces.append(Trace(trace, partial(gave_device_back, peer), had_time))
+        self._aside(partial(peer.ask_as_owner, "pause"))
+        self._plan(until, partial(self._aside, partial(peer.ask_as_owner, "resume")))
+        return what
+
+    def _aside(self, act: Callable[[], None]) -> None:
+        """Do what may take long, as it waits for a process."""
+
+        def done() -> None:
+            try:
+                act()
+            except RunError as error:  # it has ended, or hangs, by another fault
+                self._say(f"{self._now_s:8.2f} s  {error}")
+
+        threading.Thread(target=done, daemon=True).start()
 
     def _join(self, fault: Fault) -> str:
         return self._swarm.spawn(self._with_room(fault)).name

@@ -16,6 +16,7 @@ KINDS = (
     "slow",
     "radio",
     "hang",
+    "pause-owner",
     "join",
     "slow-newcomer",
     "directory",
@@ -31,6 +32,7 @@ NEED_COMPANY = (
     "cut",
     "radio",
     "hang",
+    "pause-owner",
 )  # another replica must do the work meanwhile
 LASTS = {  # seconds, from and to; for kill and term until the replacement, for trainer the resume
     "kill": (1.0, 4.0),
@@ -40,6 +42,7 @@ LASTS = {  # seconds, from and to; for kill and term until the replacement, for 
     "slow": (1.0, 5.0),
     "radio": (2.0, 5.0),
     "hang": (2.0, 20.0),
+    "pause-owner": (1.0, 8.0),
     "directory": (2.0, 12.0),
     "disk": (2.0, 6.0),
     "trainer": (0.5, 2.0),
@@ -99,6 +102,7 @@ _LASTING = {
     "slow": " for {:.2f} s",
     "radio": " stands still for {:.2f} s",
     "hang": " for {:.2f} s",
+    "pause-owner": " for {:.2f} s",
     "join": "",
     "slow-newcomer": "",
     "daemon": " killed",

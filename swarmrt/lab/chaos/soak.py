@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from swarmrt.sim.schedules import averaging, faults, hardships, moves, seats, spares, unlike
+from swarmrt.sim.schedules import (
+    averaging,
+    faults,
+    hardships,
+    moves,
+    pauses,
+    seats,
+    spares,
+    unlike,
+)  # fmt: skip
 from swarmrt.sim.schedules.shrinking import shrink
 
 CHUNK = 200  # seeds that one process plays in one go
@@ -24,6 +33,7 @@ DRAW = {
     "spares": spares.draw,
     "averaging": averaging.draw,
     "moves": moves.draw,
+    "pauses": pauses.draw,
 }
 
 
@@ -52,7 +62,7 @@ def main() -> int:
         "--kind", choices=sorted(DRAW), default="faults",
         help="of schedules: faults alone, or links that take time, hangs, and so on, hosts that "
         "round differently, processes with several seats, stages with spares, replicas that "
-        "step by themselves, or processes that serve where they help most",
+        "step by themselves, processes that serve where they help most, or owners who pause them",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()

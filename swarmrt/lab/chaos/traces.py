@@ -10,7 +10,7 @@ from swarmrt.lab.swarm.parts import Peer
 from swarmrt.log_writer import AGAIN
 from swarmrt.messages import Part as PartOfReduce
 from swarmrt.observe.log import what_happened
-from swarmrt.scheduler.instructions import ReportLeftOut, Send
+from swarmrt.scheduler.instructions import FreeDevice, ReportLeftOut, Send
 
 ROOM_AGAIN = f"events.jsonl: {AGAIN}"
 
@@ -36,6 +36,15 @@ def was_in(peer: Peer) -> bool:
     return any(
         isinstance(instruction, ReportLeftOut)
         or (isinstance(instruction, Send) and isinstance(instruction.message, PartOfReduce))
+        for record in what_happened(peer.folder / "events.jsonl")
+        for instruction in record.instructions
+    )
+
+
+def gave_device_back(peer: Peer) -> bool:
+    """Return whether a peer has given its device back to its owner."""
+    return any(
+        isinstance(instruction, FreeDevice)
         for record in what_happened(peer.folder / "events.jsonl")
         for instruction in record.instructions
     )

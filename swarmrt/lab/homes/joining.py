@@ -115,7 +115,7 @@ def measure(
         others, home = internet.host("others", 1), internet.host("home", 2)
         internet.narrow(home, bandwidth)
         swarm.train(others, "--replicas", f"{replicas},1")
-        allow = ("--threads", 1, "--max-memory", "none", "--allow-model", MODEL)
+        allow = ("--threads", 1, "--memory", "none", "--allow-model", MODEL)
         first, second = ((*allow, "--emulate", speed) for speed in case.speeds)
         for number in range(replicas):
             swarm.serve(others, 0, *first, name=f"first-{number}")

@@ -36,7 +36,7 @@ class Options:
 
 def consent(config: RunConfig) -> list[str]:
     """Return what `swarmrt serve` is told where the run and the machine have the same owner."""
-    arguments = ["--max-memory", "none"]
+    arguments = ["--memory", "none"]
     allowed = [("--allow-model", config.model.kind), ("--allow-model", config.averaging.strategy)]
     for option, name in (*allowed, ("--allow-policy", config.wiring.policy)):
         if ":" in name:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from swarmrt.errors import RunError
+from swarmrt.errors import RunError, UsageError
 from swarmrt.ids import SeatId, seat_of
 from swarmrt.lab.swarm.part import KILL_S, POLL_S, Note, Part
 from swarmrt.runtime.launching.launching import Launcher
+from swarmrt.runtime.owner.asking import ask
+from swarmrt.runtime.owner.words import Act
 
 
 class Bootstrap(Part):
@@ -113,6 +115,25 @@ class Peer(Part):
         self._stop_timer()
         self.signal(signal.SIGCONT)
         self.is_paused = False
+
+    def pause_by_owner(self) -> None:
+        """Have the owner of its machine take the device, as `swarmrt pause` does: it goes on
+        without. Raises RunError when it does not let go."""
+        self._suffers("pause-owner")
+        self.ask_as_owner("pause")
+
+    def resume_by_owner(self) -> None:
+        """Have the owner lend the device again. Raises RunError when it does not take it."""
+        self.ask_as_owner("resume")
+
+    def ask_as_owner(self, act: Act) -> None:
+        """Do what `swarmrt pause`, `resume` or `stop` does. Raises RunError when it fails."""
+        try:
+            [told] = ask(act, [str(self.pid)])
+        except UsageError as error:
+            raise RunError(f"{self.name}: {error}") from None
+        if told.error:
+            raise RunError(f"{self.name}: {told.error}")
 
     def _end(self) -> None:
         self._stop_timer()

@@ -168,6 +168,7 @@ class LocalSwarm(LaunchedSwarm):
         link_rate: str | None = None,
         *,
         is_spare: bool = False,
+        hours: str | None = None,
     ) -> Peer:
         """Start one more peer, with a seat at each of these stages, which joins at all processes
         that are up. Does not wait for it.
@@ -175,14 +176,15 @@ class LocalSwarm(LaunchedSwarm):
         `failpoints` like "peer.accumulate.before_receipt=kill@3" are on in it; it computes on
         `device`, by default on that of the swarm; its links send `link_rate`, like 1mbit. A
         spare takes work only in the place of a replica that is lost. With no stages it serves
-        where it helps most.
+        where it helps most. Outside of its `hours`, like 22-7, it is paused.
         """
         stages = stage if isinstance(stage, tuple) else (stage,)
         for one in stages:
             if not 0 <= one < self.config.num_stages:
                 last = len(self.replicas) - 1
                 raise UsageError(f"there is no stage {one}: stages are 0 to {last}")
-        more = [] if link_rate is None else ["--link-rate", link_rate]
+        more = [] if link_rate is None else ["--up", link_rate]
+        more += [] if hours is None else ["--hours", hours]
         peer = self._new_peer(stages, is_spare=is_spare)
         self._start_peer(peer, self._addresses(), failpoints, device, more)
         return peer

@@ -82,7 +82,7 @@ class PlainView:
         if state == "lost":
             is_news = self._told.pop(report.peer, None) is not None
         else:
-            is_news = state in ("ready", "spare") and state != told
+            is_news = state in ("ready", "spare", "paused") and state != told
             if is_news:
                 self._told[report.peer] = state
         if is_news:

@@ -88,6 +88,8 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
     def buffer_updated(self, size: int) -> None:
         if self._is_reading:
             self.take(self.frames.buffer_updated(size))
+            if self.downlink is not None and not self._is_lost.is_set():
+                self.downlink.came(self, size, self.frames.rank)
         else:
             self._early_bytes += size
             self._transport.pause_reading()
@@ -100,6 +102,15 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
         elif not self._transport.is_closing():
             self._transport.resume_reading()
 
+    def hold(self) -> None:
+        """Read nothing more, for the downlink's sake."""
+        self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def eof_received(self) -> None:
         """The transport closes itself."""
 
@@ -107,6 +118,8 @@ class BufferedConnection(Connection, asyncio.BufferedProtocol):
         if error is not None:
             self._reason = str(error) or type(error).__name__
         self.ended_well = error is None
+        if self.downlink is not None:
+            self.downlink.forget(self)
         self._is_lost.set()
         self._writable.set()  # whoever waits finds that it is lost
         self.end(self._reason)

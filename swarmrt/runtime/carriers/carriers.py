@@ -17,6 +17,7 @@ import torch
 from swarmrt.errors import NoCommonVersion, WireError
 from swarmrt.ids import PeerId
 from swarmrt.messages import Message
+from swarmrt.runtime.limits.downlink import Downlink
 from swarmrt.runtime.limits.sparing import Sparing
 from swarmrt.runtime.reach.addresses import Reach
 from swarmrt.wire.reading import FrameReader, Received
@@ -47,6 +48,7 @@ class Connection(ABC):
         self._on_received: OnReceived
         self._on_end: OnEnd | None = None  # none yet, or none any more
         self._together: AbstractContextManager[None] = nullcontext()
+        self.downlink: Downlink | None = None  # of the process, where that is bounded
 
     def begin(
         self,

@@ -22,6 +22,7 @@ from swarmrt.ids import MicrobatchId
 from swarmrt.messages import FailedIn
 from swarmrt.model.optimizer import clip_scale
 from swarmrt.model.stage import Forwarded, Stage
+from swarmrt.runtime.computing.device_memory import give_back, held_bytes
 from swarmrt.runtime.computing.fitting import Fitting
 from swarmrt.runtime.computing.flaws import Flaws
 from swarmrt.runtime.computing.local_work import local_work
@@ -184,6 +185,31 @@ class Computations:
     def build(self) -> Callable[[], Event]:
         """Return the work of building the stage anew, at version 0."""
         return self._build
+
+    def leave_device(self) -> int:
+        """Bring the state to the host's memory. Return how many bytes of the device are free by
+        that."""
+        self._copying.wait()
+        device = self.stage.device
+        if device.type == "cpu":
+            return 0
+        before_bytes = held_bytes(device)
+        self.stage.move("cpu")
+        give_back(device)
+        return before_bytes - held_bytes(device)
+
+    def take_device(self) -> None:
+        """Bring the state to the device again. Raises RunError when that has no room for it: then
+        it stays where it is."""
+        self._copying.wait()
+        device = self._options.device
+        if self.stage.device == torch.device(device):
+            return
+        try:
+            self.stage.move(device)
+        except (RuntimeError, MemoryError) as error:
+            give_back(torch.device(device))
+            raise RunError(f"{device} does not take the state again: {said_by(error)}") from error
 
     def _named(self, what: FailedIn, mb: MicrobatchId, compute: Work) -> Work:
         """Return the work with its errors told. An error is an outcome, as what was sent may be at

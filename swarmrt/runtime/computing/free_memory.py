@@ -25,7 +25,7 @@ def parse_size(text: str) -> float:
     found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([A-Za-z]{0,3})", text)
     unit = UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None or not float(found[1]):
-        raise UsageError(f"--max-memory {text!r}: write a size like 8GB or 500MB, or none")
+        raise UsageError(f"--memory {text!r}: write a size like 8GB or 500MB, or none")
     return float(found[1]) * unit
 
 
@@ -35,17 +35,17 @@ def check_fits(
     max_bytes: float | None,
     stage: int,
     beside: Sequence[Footprint] = (),
-) -> None:
+) -> float:
     """Refuse a stage that needs more of the device than `max_bytes`, by default a share of what is
     free there, or more of the host's memory than a share of that; with the stages `beside` it.
+    Return how much of the device is left.
 
     Raises ModelError, which has both figures.
     """
     if torch.device(device).type == "cuda":
-        _check(needed, _device_bytes, device, max_bytes, stage, beside)
         _check(needed, _host_bytes, "cpu", None, stage, beside)
-    else:
-        _check(needed, _one_memory_bytes, device, max_bytes, stage, beside)
+        return _check(needed, _device_bytes, device, max_bytes, stage, beside)
+    return _check(needed, _one_memory_bytes, device, max_bytes, stage, beside)
 
 
 def _device_bytes(needed: Footprint) -> int:
@@ -67,9 +67,9 @@ def _check(
     max_bytes: float | None,
     stage: int,
     beside: Sequence[Footprint],
-) -> None:
+) -> float:
     needed_bytes, beside_bytes = bytes_of(needed), sum(map(bytes_of, beside))
-    allowed, what = max_bytes, "--max-memory allows"
+    allowed, what = max_bytes, "--memory allows"
     if allowed is None:
         free = free_bytes(device)
         allowed = math.inf if free is None else SHARE * free
@@ -80,8 +80,9 @@ def _check(
             f"stage {stage} needs {describe(needed_bytes)} on {device} ({needed}){others}, "
             f"but {what} "
             f"{describe(allowed)}; serve a smaller stage, use a larger device, or pass "
-            "--max-memory SIZE if you know better"
+            "--memory SIZE if you know better"
         )
+    return allowed - needed_bytes - beside_bytes
 
 
 def free_bytes(device: str) -> int | None:

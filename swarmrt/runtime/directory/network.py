@@ -24,6 +24,7 @@ from swarmrt.runtime.daemon.restarting import keep_up
 from swarmrt.runtime.directory.directory import Directory
 from swarmrt.runtime.directory.meeting_again import meet_again
 from swarmrt.runtime.faults.faults import LinkFaults
+from swarmrt.runtime.limits.downlink import Downlink
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links.arriving import arrive
 from swarmrt.runtime.peer.causes import cause_of
@@ -53,6 +54,7 @@ class Network:
     barred: set[PeerId] = field(default_factory=set)  # who was turned out of it
     refused: Counter[str] = field(default_factory=Counter)  # what this process has not taken
     uplink: Uplink | None = None  # what links may use of it, where that is bounded
+    downlink: Downlink | None = None  # likewise
     listening: Listening = field(default_factory=Listening)  # where ports were asked for
 
     @property
@@ -171,14 +173,16 @@ async def open_network(
     remembered: Sequence[str] = (),
     waiting: Callable[[str], None] | None = None,
     link_bytes_per_s: float | None = None,
+    down_bytes_per_s: float | None = None,
     with_links: bool = False,
 ) -> AsyncIterator[Network]:
     """Start a daemon and a directory node, and stop both at the end.
 
     `papers` say of which run this process is; the directory of a private one is closed to others.
     `remembered` are addresses at which others once were; with `waiting` a directory that does not
-    answer is waited for. `link_bytes_per_s` bounds what all links send together. Whoever
-    is to have links holds the ports that it asks for, `with_links`, from the beginning. Raises
+    answer is waited for. `link_bytes_per_s` bounds what all links send together, and
+    `down_bytes_per_s` what they read. Whoever is to have links holds the ports that it asks for,
+    `with_links`, from the beginning. Raises
     DirectoryError when no address of `join` answers, UsageError when a port is taken.
     """
     for address in join:
@@ -210,6 +214,7 @@ async def open_network(
         uplink = None if link_bytes_per_s is None else Uplink(link_bytes_per_s)
         network = Network(daemon, directory, relays, place, faults, join, papers, barred)
         network.uplink = uplink
+        network.downlink = None if down_bytes_per_s is None else Downlink(down_bytes_per_s)
         network.listening = listening
         yield network
     finally:

@@ -26,6 +26,7 @@ from swarmrt.runtime.access.door import Door
 from swarmrt.runtime.carriers.beacons import Beacons
 from swarmrt.runtime.carriers.carriers import Carrier, Connection
 from swarmrt.runtime.faults.faults import LinkFaults
+from swarmrt.runtime.limits.downlink import Downlink
 from swarmrt.runtime.limits.quotas import Quotas
 from swarmrt.runtime.limits.uplink import Uplink
 from swarmrt.runtime.links.better_links import BetterLinks
@@ -82,6 +83,7 @@ class Links:
         quotas: Quotas | None = None,
         reach: Reach | None = None,
         uplink: Uplink | None = None,
+        downlink: Downlink | None = None,
         speaks: Versions = SPEAKS,
         me: PeerId | None = None,
     ) -> None:
@@ -104,7 +106,7 @@ class Links:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links = OpenLinks(self.quotas, streams)
         self._streams = streams
-        self._closing = False
+        self._closing, self._downlink = False, downlink
         self._process = secrets.token_hex(8)  # by which others know that this one has started anew
         self._writing = Writing(
             self._dial,
@@ -338,6 +340,7 @@ class Links:
         hello = hello_of(self._door, self._speaks, self._process, stream_key, beacons, agreement)
         frames.push(encode(hello))
         connection.write(frames.next_frames())
+        connection.downlink = self._downlink
         connection.begin(
             FrameReader(GREETING, quota.account, partial(self._may_come, link), self.tally),
             partial(self._received, link),

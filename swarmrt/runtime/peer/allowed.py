@@ -55,6 +55,7 @@ def steward_settings(
         may.rooms,
         is_pinned=options.moves.is_pinned,
         begins_with=begins_with,
+        down_bytes_per_s=options.down_bytes_per_s or 0.0,
         trainer_gone_s=options.trainer_gone_s,
     )
 

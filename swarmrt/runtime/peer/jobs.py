@@ -49,6 +49,11 @@ class Jobs:
         """Run work on the torch thread, and wait. Raises whatever it raises."""
         return await self._threads.torch.call(work, seat=self._seat)
 
+    async def nothing_beside(self) -> None:
+        """Wait until nothing that was begun so far reads a stage beside the torch thread."""
+        for worker in (self._threads.reduce, self._threads.to_host):
+            await worker.call(lambda: None)
+
     def hang(self, thread: Thread, seconds: float) -> None:
         """Let a thread do nothing for a while, as a device does that hangs."""
         worker = self._threads.torch if thread == "compute" else self._threads.reduce

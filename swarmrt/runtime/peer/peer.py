@@ -32,6 +32,7 @@ from swarmrt.runtime.peer.causes import cause_of, microbatch_of
 from swarmrt.runtime.peer.computing import Computing
 from swarmrt.runtime.peer.jobs import Jobs
 from swarmrt.runtime.peer.left_out import left_out_text, waits_for_text
+from swarmrt.runtime.peer.lent_device import LentDevice
 from swarmrt.runtime.peer.loading import Loading
 from swarmrt.runtime.peer.parts import Parts, combined_bytes
 from swarmrt.runtime.peer.payloads import payload_of
@@ -51,6 +52,7 @@ from swarmrt.scheduler.instructions import (
     DropPart,
     DropRound,
     Forget,
+    FreeDevice,
     GradientPart,
     InputGrad,
     Instruction,
@@ -91,8 +93,10 @@ class Peer(Shell):
         threads: Threads,
         options: ServeOptions,
         update: tuple[int, float] = (-1, 0.0),
+        holds: int = 0,
     ) -> None:
-        """Take a stage, and the round and norm of the `update` that made its version, if known."""
+        """Take a stage, and the round and norm of the `update` that made its version, if known. It
+        `holds` so many microbatches at a time; 0 for as many as there are."""
         config, network, seat = around.config, around.network, stage.stage_index
         me = seat_of(network.me, seat)
         settings = PeerSettings.of(
@@ -106,6 +110,7 @@ class Peer(Shell):
             trainer_gone_s=options.trainer_gone_s,
             is_spare=options.is_spare,
             island=options.island,
+            holds=holds,
         )
         super().__init__(around, seat, settings, _log_of(seat, options), options.failpoints)
         self._options, self._update = options, update
@@ -145,6 +150,7 @@ class Peer(Shell):
         computing = Computing(self.process, jobs, computations)
         parts = Parts(me, payload_of(config), stage.num_parameters, self._combined)
         updates, made = Updates(me, stage), self._loading.made
+        self.lent = LentDevice(self.process, jobs, computations, self.start)
         self._reducing = reducing = Reducing(self.process, jobs, computations, parts, updates, made)
         self._acts: dict[type[Instruction], Callable[[Any], None]] = {
             Send: self._send,
@@ -167,6 +173,7 @@ class Peer(Shell):
             StepOptimizer: reducing.step,
             LoadState: self._loading.load,
             StopLoading: self._loading.stop,
+            FreeDevice: self.lent.free,
             ReportLeftOut: self._left_out,
             ReportWaitsFor: self._waits_for,
             Announce: self._presence.announce,

@@ -10,6 +10,7 @@ from swarmrt.ids import PeerId
 from swarmrt.messages import Barred, Message, NotInvited, Welcome
 from swarmrt.runtime.access.membership import Membership
 from swarmrt.runtime.directory.network import Network
+from swarmrt.runtime.peer.lending import Lending
 from swarmrt.runtime.peer.peer import Peer
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
 from swarmrt.runtime.peer.steward import Steward
@@ -81,10 +82,11 @@ class PeerHost(Host):
         self.seats.remove(peer)
         steward.closed(peer.seat)
 
-    async def serve(self, switch: StopSwitch) -> str:
+    async def serve(self, switch: StopSwitch, lending: Lending) -> str:
         """Serve until the cores of all seats have stopped; return the reason. Raises RunError when
         it is an error."""
-        return await self.live(switch, [self.membership.keep()], self.membership.enter())
+        duties = [self.membership.keep(), lending.keep(self.seats)]
+        return await self.live(switch, duties, self.membership.enter())
 
     def said(self, sender: PeerId, message: Message, tensors: Tensors) -> None:
         match message:

@@ -17,6 +17,7 @@ from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
 from swarmrt.runtime.process.worker import Worker
 from swarmrt.runtime.reach.place import Place
+from swarmrt.scheduler.lending import Hours
 from swarmrt.trust.joining_line import JoinLine
 
 
@@ -46,6 +47,8 @@ class ServeOptions:
     allow_policies: frozenset[str] = frozenset()  # of wiring, that may run here
     max_memory_bytes: float | None = None  # of the device; None for a share of what is free
     link_bytes_per_s: float | None = None  # that all links may send together
+    down_bytes_per_s: float | None = None  # and that they may read
+    hours: Hours | None = None  # in which its owner lends the device; None for all
     wait: bool = False
     state_dir: Path | None = None  # where its state is left, and taken up again
     trainer_gone_s: float = math.inf  # for which it waits for a trainer that is gone

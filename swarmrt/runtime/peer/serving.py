@@ -24,13 +24,15 @@ from swarmrt.errors import (
 from swarmrt.model.builders import check_consent
 from swarmrt.model.code import check_code
 from swarmrt.model.repeatable import compute_repeatably
-from swarmrt.model.sizing import footprint
+from swarmrt.model.sizing import capacity, footprint
 from swarmrt.model.stage import Stage
 from swarmrt.run_identity import check_release, differences, fingerprint, library_notes
 from swarmrt.runtime.computing.free_memory import check_fits
 from swarmrt.runtime.directory.looking_up import find_run
 from swarmrt.runtime.directory.network import open_network
+from swarmrt.runtime.owner.answering import answering
 from swarmrt.runtime.peer.allowed import steward_settings, with_stages
+from swarmrt.runtime.peer.lending import Lending
 from swarmrt.runtime.peer.peer import Peer
 from swarmrt.runtime.peer.peer_host import PeerHost
 from swarmrt.runtime.peer.serve_options import ServeOptions, Threads
@@ -76,16 +78,22 @@ async def serve(
     """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    lending = Lending(options, switch, say)
     held: Held | None = None
-    while True:
-        held = await _serve_as_it_is(options, switch, say, held)
-        if held is None:
-            return
-        say(f"{held.why}; it is looked up again")
+    async with answering(lending.answer):
+        while True:
+            held = await _serve_as_it_is(options, switch, say, held, lending)
+            if held is None:
+                return
+            say(f"{held.why}; it is looked up again")
 
 
 async def _serve_as_it_is(
-    options: ServeOptions, switch: StopSwitch, say: Callable[[str], None], held: Held | None
+    options: ServeOptions,
+    switch: StopSwitch,
+    say: Callable[[str], None],
+    held: Held | None,
+    lending: Lending,
 ) -> Held | None:
     """Serve the run until it is over, or another one: then return what is held of it."""
     line, kept = options.line, options.kept
@@ -99,6 +107,7 @@ async def _serve_as_it_is(
         private=line.invite is not None,
         waiting=say if options.wait else None,
         link_bytes_per_s=options.link_bytes_per_s,
+        down_bytes_per_s=options.down_bytes_per_s,
         with_links=True,
     ) as network:
         if not options.place.is_loopback:
@@ -125,7 +134,7 @@ async def _serve_as_it_is(
                     say(note)
                 compute_repeatably(config, options.device)
                 building = partial(_new_stages, config, options, begins)
-                stages = await torch_thread.call(building)
+                stages, holds = await torch_thread.call(building)
             if kept is not None:
                 kept.keep_newest(record.age)
                 kept.keep_line(line.with_addresses(record.addresses))
@@ -135,17 +144,22 @@ async def _serve_as_it_is(
             async def seat(stage: Stage) -> None:
                 left = places[stage.stage_index] = _place_of(stage, options, record)
                 update = await torch_thread.call(partial(_take_up, left, held, config, stage, say))
+                room = holds.get(stage.stage_index, 0)
                 serves = "is a spare for" if options.is_spare else "serves"
                 say(
                     f"peer {network.me} {serves} stage {stage.stage_index} of {config.num_stages} "
                     f"of run {line.run}: {stage.num_parameters:,} parameters on {options.device}"
+                    f"{_room(room)}"
                 )
-                host.seat(Peer(host.around, host.membership, stage, threads, options, update))
+                around = (host.around, host.membership, stage, threads, options)
+                host.seat(Peer(*around, update=update, holds=room))
 
             async def open_at(stage: int) -> None:
                 beside = tuple(peer.seat for peer in host.seats)
                 building = partial(_new_stages, config, options, (stage,), beside)
-                await seat((await torch_thread.call(building))[0])
+                (stage_here,), has_room = await torch_thread.call(building)
+                holds.update(has_room)
+                await seat(stage_here)
 
             for stage in stages:
                 await seat(stage)
@@ -157,7 +171,7 @@ async def _serve_as_it_is(
                 say(f"peer {network.me} serves run {line.run} where it helps most: {may}")
             reason, changed = "", None
             try:
-                reason = await host.serve(switch)
+                reason = await host.serve(switch, lending)
             except* RunChanged as group:
                 changed = _first_of(group)
             finally:
@@ -289,17 +303,28 @@ def _take_up(
 
 def _new_stages(
     config: RunConfig, options: ServeOptions, wanted: Sequence[int], held: Sequence[int] = ()
-) -> list[Stage]:
-    """Return the stages, if they fit into this machine's memory together, and beside those that are
-    held here already: of what is free those have taken theirs."""
-    if options.max_memory_bytes != math.inf:
+) -> tuple[list[Stage], dict[int, int]]:
+    """Return the stages, and how many microbatches each has room for, if they fit into this
+    machine's memory together, and beside those that are held here already: of what is free those
+    have taken theirs."""
+    holds: dict[int, int] = {}
+    if wanted and options.max_memory_bytes != math.inf:
         is_told = options.max_memory_bytes is not None
         needed = [footprint(config, stage) for stage in held] if is_told else []
+        left_bytes = math.inf
         for stage in wanted:
             footprints = (footprint(config, stage), options.device, options.max_memory_bytes)
-            check_fits(*footprints, stage, needed)
+            left_bytes = check_fits(*footprints, stage, needed)
             needed.append(footprints[0])
-    return [options.new_stage(config, stage, options.device) for stage in wanted]
+        share_bytes = left_bytes / len(needed)
+        for stage, each in zip(wanted, needed[len(needed) - len(wanted) :], strict=True):
+            holds[stage] = capacity(config, each, share_bytes)
+    return [options.new_stage(config, stage, options.device) for stage in wanted], holds
+
+
+def _room(holds: int) -> str:
+    """Return how much room a stage has, for people."""
+    return f", with room for {holds} microbatches at a time" if holds else ""
 
 
 def _held_among(stages: Sequence[int], held: Held | None) -> tuple[int, ...]:

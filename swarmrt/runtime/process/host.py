@@ -66,6 +66,7 @@ class Host:
             quotas=Quotas(limits, config.links.streams, pace, door=door, refused=network.refused),
             reach=network.reach,
             uplink=network.uplink,
+            downlink=network.downlink,
             me=network.me,
         )
         self.around = Surroundings(config, network, door, self.links)

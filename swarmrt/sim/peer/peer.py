@@ -13,7 +13,7 @@ from typing import Any
 
 from swarmrt.ids import MicrobatchId, PeerId
 from swarmrt.messages import Accepted, Backward, Message
-from swarmrt.scheduler.events import Started
+from swarmrt.scheduler.events import PauseRequested, ResumeRequested, Started
 from swarmrt.scheduler.instructions import (
     Announce,
     ClearGradients,
@@ -23,6 +23,7 @@ from swarmrt.scheduler.instructions import (
     DropPart,
     DropRound,
     Forget,
+    FreeDevice,
     GradientPart,
     InputGrad,
     Instruction,
@@ -62,6 +63,16 @@ from swarmrt.sim.swarm.fetching import History
 from swarmrt.sim.swarm.moving import tell_what_moves
 
 FRAME_BYTES = 100
+ON_DEVICE = (
+    RunForward,
+    RunBackward,
+    RunWeightGradients,
+    ClearGradients,
+    Contribute,
+    UpdatePart,
+    StepOptimizer,
+    LoadState,
+)
 
 
 class SimulatedPeer:
@@ -86,6 +97,7 @@ class SimulatedPeer:
         self.stopped: Stop | None = None
         self.habit = HONEST
         self.drained = False  # it was asked to leave
+        self._has_left = False  # the device, in its newest pause
         self.left_out: list[ReportLeftOut] = []  # why the run has gone on without it
         self.waits: list[ReportWaitsFor] = []  # what its owner is told that it waits for
         self._clock, self._network, self._sizes = clock, network, sizes
@@ -110,6 +122,21 @@ class SimulatedPeer:
         if self._network.wires is not None:
             tell_what_moves(self.process, self._clock, self._network.wires)
 
+    def pause(self, *, gently: bool) -> None:
+        """Have its owner ask for the device."""
+        self._has_left = False
+        self.process.feed(PauseRequested(gently))
+
+    def resume(self) -> None:
+        """Have its owner lend the device again."""
+        self.process.feed(ResumeRequested())
+
+    @property
+    def has_device(self) -> bool:
+        """Return whether it may compute: its owner does not have the device."""
+        assert isinstance(self.process.core, PeerCore)
+        return not (self._has_left and self.process.core.seat.is_paused)
+
     def kept(self) -> int:
         """Return how many payloads are here: nothing may pile up."""
         return self.computing.kept() + self.reducing.kept()
@@ -118,6 +145,7 @@ class SimulatedPeer:
 
     def _act(self, instruction: Instruction) -> None:
         computing, reducing = self.computing, self.reducing
+        assert self.has_device or not isinstance(instruction, ON_DEVICE), instruction
         match instruction:
             case Send(to, message, payload):
                 for said in self.habit.says(message):
@@ -168,6 +196,8 @@ class SimulatedPeer:
                 self.left_out.append(instruction)
             case ReportWaitsFor():
                 self.waits.append(instruction)
+            case FreeDevice():
+                self._has_left = True
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():

@@ -77,6 +77,7 @@ class Scenario:
     movers: tuple[Mover, ...] = ()
     standby_share: float = 0.25
     rearrange_s: float = 60.0
+    holds: int = 0  # microbatches that a peer's memory has room for; 0 for as many as there are
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -103,6 +104,8 @@ class Scenario:
             sizes.append(f"a round every {self.every_s} s")
         if self.has_momenta:
             sizes.append("each replica has a momentum of its own")
+        if self.holds:
+            sizes.append(f"peers hold {self.holds} microbatches")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         if self.movers:
@@ -236,6 +239,7 @@ def play(scenario: Scenario) -> Outcome:
             "standby_share": scenario.standby_share,
             "period_s": scenario.rearrange_s,
         },
+        holds=scenario.holds,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()
@@ -284,6 +288,8 @@ def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
             world.network.cut(victim, _other_end(world, fault, victim), fault.seconds)
         case "break" if victim is not None:
             world.network.break_for(victim, _other_end(world, fault, victim))
+        case "owner pauses" | "owner pauses gently" if victim is not None:
+            world.take_device(victim, fault.seconds, gently=fault.kind.endswith("gently"))
         case "join" | "join spare":
             world.spawn(fault.stage, link=fault.link, is_spare=fault.kind == "join spare")
         case "join mover":

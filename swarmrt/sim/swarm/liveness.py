@@ -114,8 +114,12 @@ class Liveness:
 
     def _works(self, peer_id: PeerId) -> bool:
         network, peer = self._world.network, self._world.peers[peer_id]
+        core = peer.process.core
+        assert isinstance(core, PeerCore)
         is_well = not (peer.process.paused or peer.jobs.is_hung or peer.drained)
-        return is_well and not network.is_stalled(peer_id) and not network.is_cut_off(peer_id)
+        is_lent = peer.has_device and not core.seat.is_paused
+        is_reached = not network.is_stalled(peer_id) and not network.is_cut_off(peer_id)
+        return is_well and is_lent and is_reached
 
     # ------------------------------------------------------------------ how long it may take
 

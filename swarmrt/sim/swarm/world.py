@@ -50,7 +50,8 @@ class World:
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
 
-    Senders are wired by this `policy`.
+    Senders are wired by this `policy`. Each peer `holds` so many microbatches between forward and
+    backward; 0 for as many as there are.
 
     The trainer waits for `needed` replicas of each stage; without, for all that there are at first.
 
@@ -99,6 +100,7 @@ class World:
         island_of: Callable[[PeerId], int] | None = None,
         needed: Sequence[int] | None = None,
         is_checked: bool = True,
+        holds: int = 0,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -119,7 +121,7 @@ class World:
         if by_owners:
             self.disk.unlike_stages = tuple(range(len(replicas)))
         self.trainers: list[SimulatedTrainer] = []
-        self._service_s, self._seed = service_s, seed
+        self._service_s, self._seed, self._holds = service_s, seed, holds
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
         self.config = RunConfig.model_validate(
             {
@@ -306,6 +308,7 @@ class World:
             update_bytes=state_bytes,
             is_spare=is_spare,
             island=self._island_of(peer_id),
+            holds=self._holds,
         )
         peer = SimulatedPeer(
             settings,
@@ -374,6 +377,17 @@ class World:
         """Let whatever its process computes take so many times as long from now on."""
         for seat in self.seats(peer):
             seat.jobs.service_s *= times
+
+    def take_device(self, peer: PeerId, seconds: float, *, gently: bool = False) -> None:
+        """Have its owner pause a process, and let it go on after so long."""
+        for seat in self.seats(peer):
+            seat.pause(gently=gently)
+        self.clock.after(seconds, partial(self.lend_device, peer))
+
+    def lend_device(self, peer: PeerId) -> None:
+        """Have its owner let a process go on."""
+        for seat in self.seats(peer):
+            seat.resume()
 
     def hang(self, peer: PeerId, thread: Thread, seconds: float) -> None:
         """Hang one of its threads: the process beacons on."""

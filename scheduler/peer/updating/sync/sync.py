@@ -118,7 +118,8 @@ class Sync(Updating):
         if refusal:
             key = (message.step, message.round)
             return [seat.to_trainer(Refused(seat.epoch, *key, refusal))]
-        self._outputs.next.wiring.one_of(len(message.roster))
+        seat.replicas = len(message.roster)
+        self._outputs.next.wiring.one_of(seat.replicas)
         if message.skip:
             return self._skip(message)
         return self._reducing.begin(message) + self.go_on()

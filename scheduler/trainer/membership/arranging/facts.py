@@ -51,14 +51,15 @@ def _has_state(member: Member) -> bool:
 
 
 def swarm_of(run: Run, seats: Seats, paces: Paces, now: float) -> Swarm:
-    """Return the swarm as a decision sees it."""
+    """Return the swarm as a decision sees it: without those whose owners have paused them."""
     gradients = _gradient_bytes(run)
     peers: list[Peer] = []
+    paused = {peer for peer, its in seats.items() if any(seat.is_paused for seat in its)}
     for peer, its in seats.items():
-        if run.processes.get(peer) is None:
+        if run.processes.get(peer) is None and peer not in paused:
             peers += _fixed(its, paces)
     for process in run.processes:
-        if process.offer.stages and not process.is_away:
+        if process.offer.stages and not process.is_away and process.peer not in paused:
             its = seats.get(process.peer, [])
             peers.append(_arranged(process, its, gradients, paces, now))
     least = run.needed if run.phase is RunPhase.WAITING else (1,) * run.num_stages

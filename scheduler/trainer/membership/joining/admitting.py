@@ -55,7 +55,7 @@ class Admitting:
     def could_serve(self, member: Member) -> bool:
         """Return whether it is here, and holds the version."""
         beacon = member.beacon
-        if beacon is None or beacon.epoch != self._run.epoch:
+        if beacon is None or beacon.epoch != self._run.epoch or beacon.paused:
             return False
         return self._run.version == 0 or self.holds_version(member.stage, beacon)
 
@@ -84,7 +84,9 @@ class Admitting:
     def may_join(self, member: Member, version: int, now: float) -> bool:
         """Return whether it is a newcomer that could get the state of that version."""
         beacon = member.beacon
-        if beacon is None or beacon.epoch != self._run.epoch or beacon.state == "leaving":
+        if beacon is None or beacon.epoch != self._run.epoch:
+            return False
+        if beacon.state == "leaving" or beacon.paused:
             return False
         is_barred = self._run.conduct.is_barred(member.peer, version, now)
         return not is_barred and not self.is_stuck(member, now)
@@ -97,6 +99,7 @@ def report(member: Member) -> ReportPeer:
         return ReportPeer(member.peer, member.stage, str(member.state), member.reached, 0, 0, 0.0)
     follows = member.state is Membership.ADMITTED and beacon.state == "serving"
     state = "yielding" if member.yields else str(member.state)
+    state = "paused" if beacon.paused and member.state is Membership.SEEN else state
     return ReportPeer(
         member.peer,
         member.stage,

@@ -4,6 +4,7 @@ Rules:
 - A new incarnation of the trainer hails all that it sees.
 - A member stays at its stage.
 - Whoever missed a message is told again, by the next beacon.
+- Whom its owner has paused is done without until it says otherwise.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Beacons:
         if self._run.phase is RunPhase.HAILING:
             return []
         is_here = beacon.term == member.term and beacon.state != "joining"
+        if beacon.paused:
+            return self._fencing.fence(member, "its owner has paused it", now)
         if is_here:
             member.doubted_at = None
         elif member.doubted_at is None:

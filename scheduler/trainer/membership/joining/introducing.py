@@ -7,6 +7,7 @@ from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.timing.times import REMIND_S
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
+from swarmrt.scheduler.wiring.limits import most_given
 
 
 def welcome(run: Run, member: Member) -> list[Instruction]:
@@ -16,6 +17,7 @@ def welcome(run: Run, member: Member) -> list[Instruction]:
         return []
     if member.stage == 0:
         run.dispatch.wiring.add(member.peer, member.service_s, member.island)
+        run.dispatch.wiring.limit(member.peer, most_given(member.holds))
     before = run.members.of_stage(member.stage - 1, Membership.READY)
     after = run.members.of_stage(member.stage + 1, Membership.READY)
     return [vouch(run, member, other) for other in (*before, *after)]
@@ -48,7 +50,7 @@ def neighbours(run: Run, member: Member) -> list[Member]:
 def vouch(run: Run, member: Member, to: Member) -> Send:
     """Return the word by which another one believes this member."""
     its = (member.stage, member.peer, True, member.service_s)
-    return Send(to.peer, Standing(run.epoch, *its, is_near(member, to)))
+    return Send(to.peer, Standing(run.epoch, *its, is_near(member, to), member.holds))
 
 
 def remind(run: Run, member: Member, now: float) -> list[Instruction]:

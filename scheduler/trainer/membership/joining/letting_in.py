@@ -28,7 +28,7 @@ class LettingIn:
     def consider(self, member: Member, now: float) -> list[Instruction]:
         """Admit a peer that is not a member, if it has the version or can get it."""
         run, beacon = self._run, member.beacon
-        if beacon is None or beacon.epoch != run.epoch:
+        if beacon is None or beacon.epoch != run.epoch or beacon.paused:
             return []
         is_barred = run.conduct.is_barred(member.peer, run.version, now)
         if run.phase in (RunPhase.PREPARING, RunPhase.CLOSING) or is_barred:
