@@ -237,7 +237,7 @@ GUARDS: dict[str, Guard] = {
         partial(at_home.test_who_makes_steps_long_is_left_out_by_the_next_trainer_as_well, False),
     ),
     "what steps took is known after a resume": Guard(
-        has(Disk, "told", ()),
+        says(Disk, "told", ()),
         partial(at_home.test_who_makes_steps_long_is_left_out_by_the_next_trainer_as_well, True),
     ),
     "one dear round is no reason": Guard(
