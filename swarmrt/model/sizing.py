@@ -48,6 +48,7 @@ class Footprint:
     early_bytes: int  # of parts whose round is not known yet
     kept_bytes: int = 0  # by one microbatch from its forward to its backward; 0 where nobody knows
     under_way: int = 1  # microbatches, of one forward and one backward in turn
+    snapshot_bytes: int = 0  # of one state that it has for others
 
     @property
     def device_bytes(self) -> int:
@@ -56,6 +57,13 @@ class Footprint:
     @property
     def host_bytes(self) -> int:
         return self.whole_model_bytes + self.frames_bytes + self.joining_bytes + self.early_bytes
+
+    def peak_bytes(self, snapshots: int) -> int:
+        """Return what is really there at the most, in a peer that has been there from the start and
+        has so many states for others. The bounds, of which a stage must fit into the memory, count
+        what newcomers and hostile peers may make of it besides."""
+        kept_bytes = self.whole_model_bytes + self.frames_bytes
+        return self.device_bytes + kept_bytes + snapshots * self.snapshot_bytes
 
     def __str__(self) -> str:
         parts = [f"{self.parameters:,} parameters with their gradients and moments"]
@@ -111,6 +119,7 @@ def _footprint(config: RunConfig, stage_index: int) -> Footprint:
         whole_model_bytes=model.built_bytes,
         frames_bytes=min(config.links.retain_bytes, frames * needs.frame_bytes),
         joining_bytes=_joining_bytes(config, count, told_bytes, fixed_bytes),
+        snapshot_bytes=_snapshot_bytes(config, count, told_bytes, fixed_bytes),
         early_bytes=early_bytes(gradient_bytes, most_rows(config) * gradient_bytes),
         kept_bytes=needs.kept_bytes,
         under_way=under_way,
@@ -164,11 +173,7 @@ def _joining_bytes(config: RunConfig, count: int, told_bytes: int, fixed_bytes: 
     gradient_bytes = _sum_bytes(config, count)
     store = Store(gradient_bytes, most_rows(config) * count * exact)
     steps_bytes = store.bound_bytes(by_owners=config.optimizer.applied_by == "owners")
-    itemsize: int = getattr(torch, config.model.dtype).itemsize
-    is_rounded = itemsize < exact
-    masters_bytes = count * exact if is_rounded else 0
-    previous_bytes = config.optimizer.staleness * count * itemsize
-    state_bytes = fixed_bytes + told_bytes + masters_bytes + previous_bytes
+    state_bytes = _snapshot_bytes(config, count, told_bytes, fixed_bytes)
     return max(MOST_LANDINGS * state_bytes + steps_bytes, MOST_SNAPSHOTS * state_bytes)
 
 
@@ -178,6 +183,16 @@ def _sum_bytes(config: RunConfig, count: int) -> int:
         spectrum = spectrum_of(config)
         return spectrum.rows(count) * spectrum.signs_bytes
     return wire_bytes(config.replicas_precision, count, _exact_bytes(config))
+
+
+def _snapshot_bytes(config: RunConfig, count: int, told_bytes: int, fixed_bytes: int) -> int:
+    """Return a state as others get it: parameters, what else it tells, masters where those are
+    rounded, and with staleness the version before."""
+    exact = _exact_bytes(config)
+    itemsize: int = getattr(torch, config.model.dtype).itemsize
+    masters_bytes = count * exact if itemsize < exact else 0
+    previous_bytes = config.optimizer.staleness * count * itemsize
+    return fixed_bytes + told_bytes + masters_bytes + previous_bytes
 
 
 # ---------------------------------------------------------------------- activations

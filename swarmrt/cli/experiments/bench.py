@@ -241,6 +241,47 @@ def _strategies(
 
 @bench.command()
 @fail_on_signals(NOT_MEASURED)
+def calibration(
+    settings: list[str] = typer.Argument(
+        None, metavar="[SETTING]...", help="equal, spread, latency, churn; by default all of them."
+    ),
+    steps: int | None = typer.Option(None, min=3, help="To measure, after the warm-up."),
+    keep: Path | None = typer.Option(
+        None, metavar="DIR", help="Where to keep the runs' folders, for `simulate --like`."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),
+) -> None:
+    """Measure 4 stages x 2 replicas of emulated devices, beside what the simulator predicts."""
+    from swarmrt.lab.bench.calibration import CALIBRATED, calibrate
+
+    names = settings or list(CALIBRATED)
+    unknown = [name for name in names if name not in CALIBRATED]
+    if unknown:
+        there_are = ", ".join(CALIBRATED)
+        raise UsageError(f"there is no setting {unknown[0]!r}; there are {there_are}")
+    found: dict[str, object] = {}
+    errors = []
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="swarmrt-bench-") as folder:
+            compared = calibrate(name, keep or Path(folder), steps)
+        found[name] = compared.to_plain()
+        errors.append(abs(compared.ratio - 1))
+        if not as_json:
+            note = f"; {compared.note}" if compared.note else ""
+            print(
+                f"{name:<8} predicted {compared.predicted:6.2f}, measured {compared.measured:6.2f} "
+                f"microbatches/s: {compared.ratio:.3f}{note}",
+                flush=True,
+            )
+    found |= {"mean_error": sum(errors) / len(errors), "worst_error": max(errors)}
+    if as_json:
+        print(json.dumps(found))
+    else:
+        print(f"off by {found['mean_error']:.1%} in the mean, {found['worst_error']:.1%} at worst")
+
+
+@bench.command()
+@fail_on_signals(NOT_MEASURED)
 def uplink(
     rate: str = typer.Option("45mbit", "--link-rate", metavar="RATE", help="Beside no bound."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object, last."),

@@ -40,6 +40,7 @@ def plan(
     from swarmrt.lab.placing.job_of import job_of
     from swarmrt.lab.placing.peers_file import read_peers
     from swarmrt.model.builders import look_here
+    from swarmrt.runtime.computing.free_memory import describe
     from swarmrt.scheduler.placement.bound import bound
     from swarmrt.scheduler.placement.losses import single_losses, survivable
     from swarmrt.scheduler.placement.search import CannotPlace, plan
@@ -59,8 +60,22 @@ def plan(
     say(f"bound: {flow.microbatches_per_s:,.1f} microbatches a second, by {flow.by}", as_json)
     for line in _of_losses(network, losses, survivable(found.placement)):
         say(line, as_json)
+    peaks = _peaks(cut, found.time.total_s)
+    said = ", ".join(describe(peak) for peak in peaks)
+    say(f"a peer's process takes at its peak, where the CPU computes: {said}, by stage", as_json)
     if as_json:
-        print(json.dumps(_object(cut, network, found, losses) | {"bound": flow._asdict()}))
+        plain = _object(cut, network, found, losses)
+        for stage, peak in zip(plain["stages"], peaks, strict=True):
+            stage["peak_bytes"] = peak
+        print(json.dumps(plain | {"bound": flow._asdict()}))
+
+
+def _peaks(cut: Cut, step_s: float) -> list[int]:
+    """Return the predicted peak memory of a peer of each stage."""
+    from swarmrt.lab.placing.peak_memory import peak_bytes, process_bytes
+
+    process = process_bytes()
+    return [peak_bytes(needed, cut.config, step_s, process) for needed in cut.needed]
 
 
 def _lines(cut: Cut, network: Network, found: Plan) -> list[str]:

@@ -34,6 +34,12 @@ def simulate(
     trace: Path | None = typer.Option(
         None, metavar="FILE", help="Recorded churn: CSV lines time_ms,add|remove,name."
     ),
+    like: Path | None = typer.Option(
+        None, metavar="RUN_DIR", help="A run: predict its throughput, beside the measured one."
+    ),
+    out: Path | None = typer.Option(
+        None, metavar="FILE", help="With --like: write the scenario that is like the run."
+    ),
     stages: int | None = typer.Option(None, min=1, max=1024, help="With --trace: equal stages."),
     download: float | None = typer.Option(
         None, min=0, max=1e6, metavar="SECONDS", help="With --trace: to load a stage's state."
@@ -89,6 +95,15 @@ def simulate(
         "noise": noise,
     }
     given = {name: value for name, value in shape.items() if value is not None}
+    if like is not None:
+        if scenario or trace or stages or given or plot or policy != ["swarmrt"] or seeds != 1:
+            raise UsageError(
+                "--like says all of the scene: it takes --seed, --out and --json alone"
+            )
+        _like(like, out, seed, as_json=as_json)
+        return
+    if out is not None:
+        raise UsageError("--out writes the scenario of a run: it needs --like RUN_DIR")
     check_fidelity(fidelity)
     for name in policy:
         check_policy(name)
@@ -112,6 +127,22 @@ def simulate(
         print(json.dumps({"fidelity": fidelity, "rows": rows}))
     else:
         print(for_terminal("\n".join(_table(rows, policy))))
+
+
+def _like(run_dir: Path, out: Path | None, seed: int, *, as_json: bool) -> None:
+    from swarmrt.lab.likeness.compare import compare
+
+    found = compare(run_dir, seed)
+    if out is not None:
+        found.likeness.write(out)
+    if as_json:
+        print(json.dumps(found.to_plain() | {"seed": seed}))
+        return
+    print(for_terminal("\n".join(found.lines())))
+    if out is not None:
+        print(
+            for_terminal(f"play it again: swarmrt simulate {out} --fidelity flow --policy static")
+        )
 
 
 def _scenes(

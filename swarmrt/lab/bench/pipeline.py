@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,11 @@ def max_flow(speeds: Sequence[Sequence[Speed]]) -> float:
     return float(networkx.maximum_flow_value(graph, "source", "sink"))
 
 
-def measure(setting: Setting, folder: Path) -> dict[str, object]:
-    """Run it, and say what was set and what was reached. Raises RunError."""
+def measure(
+    setting: Setting, folder: Path, disturb: Callable[[LocalSwarm], None] | None = None
+) -> dict[str, object]:
+    """Run it, `disturb` it if that is asked, and say what was set and what was reached. Raises
+    RunError."""
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
@@ -137,6 +140,8 @@ def measure(setting: Setting, folder: Path) -> dict[str, object]:
         link_delay_s=setting.link_delay_s,
         link_rate=setting.link_rate,
     ) as swarm:
+        if disturb is not None:
+            disturb(swarm)
         swarm.wait(last, patience_s)
         for part in [swarm.trainer, *swarm.peers()]:
             part.kill()  # nobody needs what is under way

@@ -9,7 +9,7 @@ from swarmrt.config import RunConfig
 from swarmrt.kernels.codecs import wire_bytes
 from swarmrt.model.build import build_layers
 from swarmrt.model.partition import balanced_cut, check_stages, measure
-from swarmrt.model.sizing import footprint
+from swarmrt.model.sizing import Footprint, footprint
 from swarmrt.scheduler.placement.facts import Job, StageCost
 
 EXACT_BYTES = 4  # of a gradient's value that is not encoded, where the model has no more
@@ -20,6 +20,7 @@ class Cut(NamedTuple):
 
     config: RunConfig
     job: Job
+    needed: tuple[Footprint, ...]  # memory, by stage
 
 
 def job_of(config: RunConfig) -> Cut:
@@ -34,8 +35,8 @@ def job_of(config: RunConfig) -> Cut:
     cut = config.with_stage_layers(layers)
     ends = list(itertools.accumulate(layers, initial=0))
     stages = []
-    for stage, (first, last) in enumerate(itertools.pairwise(ends)):
-        needed = footprint(cut, stage)
+    footprints = tuple(footprint(cut, stage) for stage in range(len(layers)))
+    for needed, (first, last) in zip(footprints, itertools.pairwise(ends), strict=True):
         stages.append(
             StageCost(
                 compute_s=sum(seconds[first:last]),
@@ -47,4 +48,4 @@ def job_of(config: RunConfig) -> Cut:
             )
         )
     overlaps = config.optimizer.staleness > 0
-    return Cut(cut, Job(tuple(stages), config.batch.microbatches, overlaps=overlaps))
+    return Cut(cut, Job(tuple(stages), config.batch.microbatches, overlaps=overlaps), footprints)

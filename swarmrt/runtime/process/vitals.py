@@ -2,7 +2,8 @@
 
 The event loop's lag is how much later than asked a timer comes. While torch, or anything else,
 holds up the loop, no message is read and no deadline is kept. What others wanted and were refused
-is counted here, by kind, since the start: nobody can fill a log with it.
+is counted here, by kind, since the start: nobody can fill a log with it. Seconds of the CPU, and
+those in which threads waited for a core, tell a machine that is too busy from links that are slow.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ VITALS = "vitals.jsonl"
 LINE_S = 5.0  # between two lines
 KEPT_BYTES = PART_BYTES  # of what is compressed: a year of lines
 STATM = Path("/proc/self/statm")  # where there is one
+STATUS = Path("/proc/self/status")  # the same
+THREADS = Path("/proc/self/task")
+PEAK = "VmHWM:"
 
 
 async def watch_vitals(path: Path, refused: Mapping[str, int]) -> None:
-    """Write a line again and again: the lag since the last one, memory, and what was refused so
-    far. Never returns."""
+    """Write a line again and again: the lag since the last one, memory, CPU, and what was refused
+    so far. Never returns."""
     while True:
         with closing(LogWriter(path)) as writer:
             while writer.size_bytes < PART_BYTES:
@@ -49,6 +53,10 @@ async def _write_line(writer: LogWriter, refused: Mapping[str, int]) -> None:
         "loop_lag_median_s": statistics.median(lags),
         "loop_lag_worst_s": max(lags),
         "resident_bytes": resident_bytes(),
+        "peak_bytes": peak_bytes(),
+        "cpu_s": time.process_time(),
+        "waited_s": waited_s(),
+        "cores": cores(),
         "refused": {kind: number for kind, number in refused.items() if number},
     }
     writer.append(json.dumps(line).encode() + b"\n")
@@ -59,3 +67,33 @@ def resident_bytes() -> int | None:
     if not STATM.exists():
         return None
     return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes() -> int | None:
+    """Return the most resident memory that this process has had; None where nobody tells."""
+    if not STATUS.exists():
+        return None
+    lines = STATUS.read_text().splitlines()
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(PEAK)), None)
+
+
+def waited_s() -> float | None:
+    """Return how long the threads of this process that are there now have been ready to run, and
+    had no core; None where the system does not tell."""
+    nanoseconds = [ns for thread in THREADS.glob("*/schedstat") if (ns := _waited_ns(thread))]
+    return sum(nanoseconds) / 1e9 if nanoseconds else None
+
+
+def _waited_ns(thread: Path) -> int | None:
+    """Return how long a thread has waited; None for one that has ended just now."""
+    try:
+        return int(thread.read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

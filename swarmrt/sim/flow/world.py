@@ -122,5 +122,7 @@ class World(Fluid):
 
 def _reduce_s(scene: Scene) -> float:
     """Return how long the slowest stage reduces: everybody sends and receives a gradient twice."""
+    if scene.reduce_s is not None:
+        return scene.reduce_s
     downlinks = [t.limits.downlink_bytes_per_s for t in (scene.everybody, *scene.traits.values())]
     return 2 * max(stage.gradient_bytes for stage in scene.stages) / min(downlinks)

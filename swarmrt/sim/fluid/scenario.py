@@ -64,6 +64,9 @@ class World(Section):
     noise: Share = Field(0.0, description="of a microbatch's duration, as a share of it")
     latency_s: Seconds = Field(0.05, description="of a message, where microbatches flow")
     staleness: Literal[0, 1] = Field(1, description="1: the next step runs while one is reduced")
+    reduce_s: Seconds | None = Field(
+        None, description="from a step's last microbatch until it is committed; default: by links"
+    )
     wiring: str = Field(BUILT_IN, description="the policy of it, where microbatches flow")
 
 
@@ -83,9 +86,10 @@ class Stages(Section):
 
 
 class Peers(Section):
-    """A class of peers, and which part of all it is."""
+    """A class of peers, and which part of all it is, or who they are."""
 
     share: Amount = 1.0
+    names: tuple[str, ...] = Field((), description="of a trace; no share counts then")
     speed: Drawn = 1.0
     downlink_mbps: Drawn = 1000.0
     uplink_mbps: Drawn = 1000.0
@@ -169,12 +173,24 @@ class Scenario(Section):
         changes = self.churn.changes(folder, length_s, seed)
         if self.churn.kind == "trace":
             length_s = max(change.at_s for change in changes) or length_s
+        return self.scene_of(changes, length_s, seed)
+
+    def scene_of(self, changes: tuple[Change, ...], length_s: float, seed: int) -> Scene:
+        """Return the scene in which these come and go. Raises ConfigError for somebody of no
+        class."""
         stages = [stage for stage in self.stages for _ in range(stage.count)]
-        shares = [peers.share for peers in self.peers]
+        drawn = [peers for peers in self.peers if not peers.names]
+        shares = [peers.share for peers in drawn]
+        named = {name: peers for peers in self.peers for name in peers.names}
         traits = {}
         for name in dict.fromkeys(change.name for change in changes):
             rng = random.Random(f"{seed}/traits/{name}")
-            traits[name] = rng.choices(self.peers, shares)[0].traits(rng, stages)
+            if name not in named and not drawn:
+                raise ConfigError(
+                    f"peers.names: {printable(name)} is in the trace, and in no class"
+                )
+            peers = named[name] if name in named else rng.choices(drawn, shares)[0]
+            traits[name] = peers.traits(rng, stages)
         return Scene(
             stages=tuple(stage.stage() for stage in stages),
             changes=changes,
@@ -187,6 +203,7 @@ class Scenario(Section):
             noise=self.world.noise,
             latency_s=self.world.latency_s,
             staleness=self.world.staleness,
+            reduce_s=self.world.reduce_s,
             wiring=self.world.wiring,
         )
 

@@ -36,6 +36,7 @@ class Scene:
     redo_s: float = 0.0  # work that is done again when a stage's state was lost
     latency_s: float = 0.05  # of a message; where microbatches flow, as all below
     staleness: int = 1  # 1: the next step is computed while one is reduced
+    reduce_s: float | None = None  # until a step is committed; None: as links have it
     wiring: str = BUILT_IN  # policy of it
 
     def traits_of(self, name: str) -> Traits:

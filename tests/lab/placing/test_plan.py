@@ -34,6 +34,12 @@ def test_a_plan_of_the_quickstart() -> None:
     ]
     assert found["layers"] == [2, 2, 2] and len(found["losses"]) == len(served)
     assert "a step takes" in done.stderr and "bound: " in done.stderr
+    assert "at its peak" in done.stderr
+    peaks = [stage["peak_bytes"] for stage in found["stages"]]
+    assert all(100e6 < peak < 2e9 for peak in peaks), "libraries, and three small stages"
+    assert "at its peak" in done.stderr
+    peaks = [stage["peak_bytes"] for stage in found["stages"]]
+    assert all(100e6 < peak < 2e9 for peak in peaks), "libraries, and three small stages"
 
 
 @pytest.mark.parametrize(

@@ -30,3 +30,7 @@ def test_loop_that_is_held_up_shows_it(tmp_path: Path, monkeypatch: pytest.Monke
     assert 0 <= line["loop_lag_median_s"] <= line["loop_lag_worst_s"]
     assert line["refused"] == {"links": 3}
     assert line["resident_bytes"] is None or line["resident_bytes"] > 1 << 20
+    assert line["cpu_s"] > 0
+    assert line["waited_s"] is None or line["waited_s"] >= 0
+    assert line["cores"] >= 1
+    assert line["peak_bytes"] is None or line["peak_bytes"] >= line["resident_bytes"]

@@ -108,3 +108,38 @@ def test_examples_can_be_simulated(path: Path) -> None:
 
 def test_there_are_examples() -> None:
     assert EXAMPLES
+
+
+NAMED = """
+[[stages]]
+count = 2
+
+[[peers]]
+names = ["a", "b"]
+speed = 3.0
+only_stages = [1]
+
+[[peers]]
+names = ["c"]
+only_stages = [0]
+
+[churn]
+kind = "trace"
+file = "who.csv"
+"""
+
+
+def test_peers_of_a_trace_have_traits_by_name_and_serve_what_their_owners_let_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "who.csv").write_text("0,add,a\n0,add,b\n0,add,c\n10000,remove,c\n")
+    scene = read_scenario(written(tmp_path, NAMED)).scene(tmp_path, 0)
+    assert scene.traits_of("a").rate == scene.traits_of("b").rate == 3.0
+    result = simulate(scene, "static", with_timeline=True)
+    at_first = max(result.samples, key=lambda sample: sample.rate)
+    assert at_first.replicas == (1, 2), "though stage 0 is the poorest"
+    (tmp_path / "who.csv").write_text("0,add,a\n0,add,stranger\n")
+    with pytest.raises(
+        ConfigError, match=r"peers\.names: stranger is in the trace, and in no class"
+    ):
+        read_scenario(written(tmp_path, NAMED)).scene(tmp_path, 0)

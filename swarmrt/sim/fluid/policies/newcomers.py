@@ -6,7 +6,7 @@ import random
 
 from swarmrt.scheduler.rebalancing.plan import Download, Plan
 from swarmrt.scheduler.rebalancing.swarm import Swarm
-from swarmrt.sim.fluid.policies.policy import idle_peers, rates_by_stage
+from swarmrt.sim.fluid.policies.policy import idle_peers, may_serve, rates_by_stage
 
 
 class AtRandom:
@@ -71,7 +71,7 @@ def to_poorest(swarm: Swarm, rates: list[float], *, by_count: bool = False) -> P
     """Return a plan that sends each newcomer to the stage with the least of `rates` by then."""
     downloads = []
     for peer in idle_peers(swarm):
-        stage = min(range(len(rates)), key=lambda s: (rates[s], s))
+        stage = min(may_serve(peer, len(rates)), key=lambda s: (rates[s], s))
         rates[stage] += 1 if by_count else peer.rate / swarm.stages[stage].compute
         downloads.append(Download(peer.name, stage, "the poorest", serves_when_loaded=True))
     return Plan(downloads=tuple(downloads))

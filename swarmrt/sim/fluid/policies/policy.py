@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from swarmrt.scheduler.rebalancing.plan import Plan
@@ -25,6 +26,11 @@ class Policy(Protocol):
 def idle_peers(swarm: Swarm) -> list[Peer]:
     """Return newcomers that neither serve nor load anything."""
     return [peer for peer in swarm.peers if peer.serving is None and peer.loading is None]
+
+
+def may_serve(peer: Peer, stages: int) -> Sequence[int]:
+    """Return the stages, of so many, that a peer's owner lets it serve."""
+    return range(stages) if peer.limits.stages is None else sorted(peer.limits.stages)
 
 
 def rates_by_stage(swarm: Swarm, *, with_loading: bool) -> list[float]:
