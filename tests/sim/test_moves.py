@@ -294,7 +294,7 @@ def test_no_schedule_breaks_a_promise(first: int) -> None:
     play_all(map(draw, range(first, first + 10)))
 
 
-@pytest.mark.parametrize("seed", [1022, 1046])
+@pytest.mark.parametrize("seed", [1022, 1046, 70266])
 def test_the_last_state_of_a_stage_is_not_given_up(seed: int) -> None:
     """Found by a soak: of the few that a mass death had left, one gave up a state that nobody else
     had, since it had no slot for it, and the run stood still for good."""
@@ -305,3 +305,9 @@ def test_who_is_done_without_at_one_stage_is_not_wanted_at_another_one() -> None
     """Found by a soak: a process whose thread hangs was fenced at one stage, served at the other
     one at once, where it stood by, and was waited for there as well."""
     play_all([draw(60108)])
+
+
+def test_one_that_follows_and_has_voided_its_term_is_admitted_anew() -> None:
+    """Found by a soak: a link broke at one end alone. The standby was told its admission again,
+    which was of version 0, and gave version 1 up for it; nobody else had that soon afterwards."""
+    play_all([draw(70317)])

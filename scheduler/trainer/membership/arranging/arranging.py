@@ -199,11 +199,12 @@ class Arranging:
             if member is not None and member.agreed is not None:
                 del process.loads_since[stage]
                 process.failures = 0
-        patience_s = self._run.pace.load_time.patience_s(LOAD_S, LOAD_TRIES)
+        # It gets its state at a commit, for which it may have to wait longer than it then loads.
+        patience_s = max(LOAD_S, self._run.pace.load_time.patience_s(LOAD_S, LOAD_TRIES))
         late = [s for s, since in process.loads_since.items() if now - since > patience_s]
         for stage in late:
-            if stage in states and not self._may_be_given_up(states[stage]):
-                continue
+            if not self._run.has_others(seat_of(process.peer, stage), stage):
+                continue  # it is all that the stage has, or will have
             told = self._failed(process, stage, "it has not loaded the state in time", now)
             order = process.ask(stage, "the state was not loaded in time", now, takes=False)
             return [*told, self._say(process, order)]

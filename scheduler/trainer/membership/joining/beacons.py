@@ -98,6 +98,7 @@ class Beacons:
             member.doubted_at = None
         elif member.doubted_at is None:
             member.doubted_at = now
+        has_followed = member.admit is not None and member.reached > member.admit.version
         match member.state:
             case Membership.SEEN if member.left_out is not None and is_here:
                 return [Send(member.peer, member.left_out)]  # it has not heard of it
@@ -113,6 +114,9 @@ class Beacons:
                 )
             case Membership.READY:
                 return [*self._ask_again(member, now), *remind(self._run, member, now)]
+            case Membership.ADMITTED if beacon.term < member.term and has_followed:
+                member.state = Membership.SEEN  # it has voided that term, with what came of it
+                return self._letting_in.consider(member, now)
             case Membership.ADMITTED if beacon.term < member.term:
                 return [self._admitting.tell(member)]
             case Membership.ADMITTED if not is_here:  # it could not get the state
