@@ -8,11 +8,13 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from swarmrt.errors import UsageError
 from swarmrt.runtime.owner.folder import (
     check_is_ours,
     listening,
+    remove_if_empty,
     socket_of,
     sockets_folder,
     sweep,
@@ -32,10 +34,7 @@ async def answering(answer: Answer) -> AsyncIterator[None]:
     """Take what the owner asks meanwhile. Without a socket for that the process serves all the
     same."""
     try:
-        folder = sockets_folder()
-        path = socket_of(os.getpid(), folder)
-        await asyncio.to_thread(sweep, folder)
-        listener = listening(path)
+        path, listener = await asyncio.to_thread(_listen)
     except (OSError, UsageError) as error:
         log.warning("`swarmrt pause` will not find this peer: %s", error)
         yield
@@ -45,11 +44,26 @@ async def answering(answer: Answer) -> AsyncIterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        remove_if_empty(path.parent)
         task.cancel()
         await asyncio.wait([task])
         listener.close()
         if not task.cancelled() and (bug := task.exception()) is not None:
             raise bug
+
+
+def _listen() -> tuple[Path, socket.socket]:
+    """Return this process's socket, and its path. Raises OSError, UsageError."""
+    for is_last in (False, True):
+        folder = sockets_folder()
+        path = socket_of(os.getpid(), folder)
+        sweep(folder)
+        try:
+            return path, listening(path)
+        except FileNotFoundError:  # who served here last has just removed the folder
+            if is_last:
+                raise
+    raise AssertionError("it has listened, or failed to")
 
 
 async def _take_all(listener: socket.socket, answer: Answer) -> None:

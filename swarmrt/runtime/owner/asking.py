@@ -8,7 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from swarmrt.errors import RunError, UsageError
-from swarmrt.runtime.owner.folder import connected, sockets_folder, sweep
+from swarmrt.runtime.owner.folder import (
+    connected,
+    remove_if_empty,
+    sockets_folder,
+    sweep,
+)
 from swarmrt.runtime.owner.words import MOST_BYTES, Act, Asked, Told, line_of, word_of
 
 STATUS_S = 10.0  # for a process to say how it is
@@ -18,7 +23,9 @@ ACT_S = 120.0  # for what it computes to end
 def ask(act: Act, which: Sequence[str] = ()) -> list[Told]:
     """Have the processes act that serve here, or those of these numbers and runs; return what they
     say. Raises UsageError when there is none, or one is named that is not there."""
-    paths = sweep(sockets_folder())
+    folder = sockets_folder()
+    paths = sweep(folder)
+    remove_if_empty(folder)
     with ThreadPoolExecutor(max(1, len(paths))) as threads:
         found = list(zip(paths, threads.map(_status, paths), strict=True))
         chosen = [path for path, told in found if not which or _is_one(told, which)]

@@ -7,6 +7,7 @@ Nobody but the user may enter it.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -37,6 +38,15 @@ def sockets_folder() -> Path:
             "to a folder of yours"
         )
     return folder
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove the folder unless another process has its socket there, or it is gone already."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise
 
 
 def socket_of(pid: int, folder: Path) -> Path:

@@ -78,11 +78,6 @@ class Rosters:
         if not seat.held:
             self.is_through(seat)
 
-    def tell_speed(self, seat: Seat) -> None:
-        """Tell those before it how fast a seat is, as the trainer does."""
-        for giver in self._givers[seat.stage - 1].values() if seat.stage else [self.trainer]:
-            self._tell(giver, seat)
-
     def is_through(self, seat: Seat) -> None:
         """Take note that a seat has nothing to send on any more."""
         self._givers[seat.stage].pop(seat.name, None)

@@ -174,9 +174,6 @@ class Traffic:
             for name, seat in stage.items():
                 if seat.device.is_alive:
                     heard(name, seat.waiting, seat.said_s)
-                    if not seat.says_s and seat.said_s:
-                        seat.says_s = seat.said_s
-                        self.rosters.tell_speed(seat)
         self._at(self.now + self.settings.beacon_s, self._beacons, None, None)
         self._fill()
 

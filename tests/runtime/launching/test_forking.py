@@ -87,6 +87,13 @@ def wait_until_said(output: IO[bytes], text: str) -> None:
         time.sleep(0.01)
 
 
+def wait_until_stopped(pid: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while "\nState:\tT" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -108,6 +115,7 @@ def test_signals_reach_it_and_no_other(server: ForkServer, output: IO[bytes]) ->
     with pytest.raises(subprocess.TimeoutExpired):
         one.wait(0.01)
     one.send_signal(signal.SIGSTOP)
+    wait_until_stopped(one.pid)  # of signals that wait together SIGTERM comes first
     one.send_signal(signal.SIGTERM)
     one.kill()
     assert one.wait(PATIENCE_S) == -signal.SIGKILL and other.poll() is None

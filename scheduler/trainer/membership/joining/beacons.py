@@ -17,7 +17,7 @@ from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.fencing.departures import Departures
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting, report
-from swarmrt.scheduler.trainer.membership.joining.introducing import remind, tell_speed, welcome
+from swarmrt.scheduler.trainer.membership.joining.introducing import remind, welcome
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
@@ -66,11 +66,8 @@ class Beacons:
         if run.round is not None:
             run.round.says(sender, beacon.waits_for)
         self._came_on(member, beacon, now)
-        was_known = member.service_s > 0
         member.beacon = beacon
         instructions: list[Instruction] = [report(member)]
-        if not was_known and member.service_s > 0 and not member.suspect:
-            instructions += tell_speed(run, member)
         if member.suspect:
             member.suspect = False
             instructions += welcome(run, member)

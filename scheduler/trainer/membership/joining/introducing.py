@@ -28,17 +28,6 @@ def is_near(member: Member, other: Member) -> bool:
     return member.island == other.island
 
 
-def tell_speed(run: Run, member: Member) -> list[Instruction]:
-    """Tell those before it how fast it is, as soon as it has said so for the first time: each of
-    them would have to find out for itself, and slow ones get as much as fast ones meanwhile."""
-    if member.state is not Membership.READY or member.draining:
-        return []
-    if member.stage == 0:
-        run.dispatch.wiring.add(member.peer, member.service_s, member.island)
-    before = run.members.of_stage(member.stage - 1, Membership.READY)
-    return [vouch(run, member, other) for other in before]
-
-
 def neighbours(run: Run, member: Member) -> list[Member]:
     """Return replicas that it may give work to or take work from. One that wants to leave serves on
     while there is no other."""
