@@ -53,6 +53,7 @@ class Waiting:
     frames: FrameWriter
     put: Put
     way: Way
+    last_turn: int = 0  # of those that have a peer's share together
     done: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -103,7 +104,7 @@ class Uplink:
                 self._timer = self._loop.call_later(wait_s, self._go_on)
                 return
             self._turn += 1
-            chosen.share.last_turn = self._turn
+            chosen.share.last_turn = chosen.last_turn = self._turn
             self._turns.took(rank, ranks)
             self._put(chosen, rank)
 
@@ -136,4 +137,4 @@ class Uplink:
         ranks = {rank for _, its in waiting for rank in its}
         rank = self._turns.next(ranks)
         able = [one for one, its in waiting if rank in its]
-        return min(able, key=lambda one: one.share.last_turn), rank, ranks
+        return min(able, key=lambda one: (one.share.last_turn, one.last_turn)), rank, ranks

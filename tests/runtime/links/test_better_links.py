@@ -90,8 +90,10 @@ class Talk:
 
 @pytest.mark.parametrize("mbps", [None, 400.0])
 def test_it_changes_over_under_load_at_both_ends_and_keeps_the_order(mbps: float | None) -> None:
+    """Bulk has an order where it has no further connections."""
+
     async def story() -> None:
-        async with two_ends(know=False) as (first, second):
+        async with two_ends(know=False, streams=1) as (first, second):
             if mbps is not None:
                 first.links._writing.uplink = Uplink(mbps * 1e6 / 8)
             await meet_through_daemons(first, second)

@@ -87,11 +87,14 @@ class End:
 
 @asynccontextmanager
 async def two_ends(
-    link: Link = "auto", know: bool = True, **options: object
+    link: Link = "auto", know: bool = True, streams: int = 4, **options: object
 ) -> AsyncIterator[tuple[End, End]]:
     async with open_network([]) as first:
         async with open_network(first.daemon.addresses()) as second:
-            ends = End(first, link), End(second, link, **options)  # type: ignore[arg-type]
+            ends = (
+                End(first, link, streams=streams),
+                End(second, link, streams=streams, **options),  # type: ignore[arg-type]
+            )
             for end in ends:
                 await end.links.start()
             if know:
