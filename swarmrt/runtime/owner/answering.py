@@ -93,6 +93,8 @@ async def _take(connection: socket.socket, answer: Answer) -> None:
             check_is_ours(connection, "who asks")
             async with asyncio.timeout(LINE_S):
                 line = await _line_from(connection)
+            if not line:
+                return  # another process has looked if this one is there
             told = await _told(line, answer)
             async with asyncio.timeout(LINE_S):
                 await loop.sock_sendall(connection, line_of(told))
@@ -109,11 +111,14 @@ async def _told(line: bytes, answer: Answer) -> Told:
 
 
 async def _line_from(connection: socket.socket) -> bytes:
-    """Return what comes until the end of a line. Raises UsageError when that is no wish."""
+    """Return what comes until the end of a line; nothing from who says nothing. Raises UsageError
+    when that is no wish."""
     loop, line = asyncio.get_running_loop(), b""
     while not line.endswith(b"\n"):
         data = await loop.sock_recv(connection, MOST_BYTES)
         line += data
+        if not line:
+            return line
         if not data or len(line) > MOST_BYTES:
             raise UsageError("no wish has come")
     return line

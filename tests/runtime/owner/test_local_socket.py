@@ -17,7 +17,7 @@ import pytest
 from swarmrt.errors import UsageError
 from swarmrt.runtime.owner.answering import MOST_ASKING, answering
 from swarmrt.runtime.owner.asking import ask
-from swarmrt.runtime.owner.folder import socket_of, sockets_folder
+from swarmrt.runtime.owner.folder import socket_of, sockets_folder, sweep
 from swarmrt.runtime.owner.words import MOST_BYTES, VERSION, Asked, Told, line_of, word_of
 
 
@@ -65,6 +65,16 @@ async def test_whoever_is_named_answers(folder: Path) -> None:
         [told] = await in_thread("stop")
         assert "nothing to ask" in told.error
     assert not folder.exists()
+
+
+@on_a_loop
+async def test_who_only_looks_if_it_is_there_is_not_told_of(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering(pauses):
+        assert await asyncio.to_thread(sweep, folder) == [socket_of(os.getpid(), folder)]
+        await in_thread("pause")
+    assert not caplog.records
 
 
 @on_a_loop
