@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -59,3 +60,18 @@ def test_updates_that_hang_together_are_found_out_once_one_of_them_moves() -> No
     world.run_until(9)
     assert moves_at < world.clock.now < moves_at + 10.0
     assert fenced(world) == {"s0p1", "s0p2"}
+
+
+def test_what_a_hung_replica_could_not_obey_is_asked_of_it_soon_after_it_moves() -> None:
+    """Found by a soak: of the step after next it was asked to recover a microbatch, again and again
+    in vain. When that step had come, the next word was due twice as long after the last one."""
+    how = {"strategy": "async", "local_batch": 1}
+    world = World([2, 2], seed=1, steps=10, microbatches=6, eval_every=0, averaging=how)
+    world.run_until(2)
+    moves_at = world.clock.now + 100.0
+    world.hang(PeerId("s0p0"), "update", 100.0)
+    world.clock.after(1.0, partial(world.kill, PeerId("s0p1")))
+    world.run(limit_s=moves_at + 200.0)
+    since = [at for at in world.disk.committed_at if at > moves_at - 1.0]
+    assert len(since) >= 7
+    assert max(later - at for at, later in pairwise(since)) < 10.0

@@ -4,6 +4,8 @@ Backward goes from stage to stage, so after a grant or a receipt another one fol
 takes is learned for each owner, and one that is late is asked again, after twice as long each
 time. What was asked for again counts too, from the beginning: next to nothing is ever lost, so an
 answer that comes late shows that too little was expected, and would be asked for again for ever.
+Who was asked in vain is asked soon once it has come to the next version: before, it may not have
+been able to obey.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ class Receipts:
         self._times: defaultdict[int, Estimates] = defaultdict(Estimates)  # by stage, of owners:
         # from a grant or receipt to the receipt of the stage
         self._awaited: dict[MicrobatchId, Awaited] = {}
+        self._asked_again: dict[MicrobatchId, None] = {}  # of those, in that order
 
     def expect(self, microbatch: MicrobatchId, stage: int, owner: SeatId, now: float) -> None:
         """The one of this stage is due some time."""
         patience_s = self._times[stage].patience_s(owner, ANSWER_S)
         self._awaited[microbatch] = Awaited(stage, owner, now, patience_s)
+        self._asked_again.pop(microbatch, None)
         self._overdue.set(("receipt", microbatch), now + patience_s)
 
     def expect_next(self, ledger: Ledger, microbatch: MicrobatchId, now: float) -> bool:
@@ -62,10 +66,20 @@ class Receipts:
         if awaited is None:
             return False
         awaited.retries += 1
+        self._asked_again[microbatch] = None
         times = self._times[awaited.stage]
         patience_s = times.patience_s(awaited.owner, ANSWER_S, awaited.retries)
         self._overdue.set(("receipt", microbatch), now + patience_s)
         return awaited.retries >= IN_VAIN and times.samples > 0
+
+    def has_come_on(self, owner: SeatId, now: float) -> None:
+        """Ask an owner that has come to the next version without further delay."""
+        for microbatch in [mb for mb in self._asked_again if self._awaited[mb].owner == owner]:
+            awaited = self._awaited[microbatch]
+            awaited.retries = 0
+            del self._asked_again[microbatch]
+            patience_s = self._times[awaited.stage].patience_s(owner, ANSWER_S)
+            self._overdue.set(("receipt", microbatch), now + patience_s)
 
     def waited_s(self, microbatch: MicrobatchId, now: float) -> float:
         """Return for how long the receipt that is next has been due."""
@@ -73,13 +87,16 @@ class Receipts:
         return now - awaited.since if awaited is not None else 0.0
 
     def finished(self, microbatch: MicrobatchId) -> None:
+        self._asked_again.pop(microbatch, None)
         self._overdue.cancel(("receipt", microbatch))
 
     def drop(self, step: int) -> None:
         """Expect nothing of a step any more: it is committed, skipped, or not worked on."""
         for microbatch in [mb for mb in self._awaited if mb.commits_in == step]:
             del self._awaited[microbatch]
+            self._asked_again.pop(microbatch, None)
             self._overdue.cancel(("receipt", microbatch))
 
     def clear(self) -> None:
         self._awaited.clear()
+        self._asked_again.clear()

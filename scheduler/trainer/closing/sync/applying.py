@@ -117,6 +117,7 @@ class Applying:
             commit.applied[member.peer] = message.digest
             work = LocalWork(message.local_steps, message.late, message.drift)
             commit.local[member.peer] = work
+            self._run.receipts.has_come_on(member.peer, now)
             if commit.in_vain and not commit.is_whole:
                 self._wait_anew(commit, now)
         member.named_weights = (version, commit.applied[member.peer])
