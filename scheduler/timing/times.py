@@ -119,8 +119,8 @@ SWITCH_S = 60.0
 """A peer that has the state is let in at another stage in this time, or stays where it serves."""
 
 MOVE_AGAIN_S = 30.0
-"""Who has not done what it was asked for is asked again after this time, twice as long each
-time."""
+"""A process that has not done what it was asked for is asked again after this time, twice as long
+each time."""
 
 BLAME_S = 0.25
 """Whose frames cannot be computed is refused for so long: a sender waits as long anyway."""

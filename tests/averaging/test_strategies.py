@@ -26,7 +26,7 @@ def strategy(name: str, num_parameters: int, **settings: Any) -> Strategy:
 
 
 def test_a_name_of_the_configuration_is_a_strategy() -> None:
-    """But where replicas commit together, each with a momentum or without."""
+    """Two names are of no strategy: with these replicas commit together."""
     assert {SYNC, DEMO, *BUILT_IN} == set(STRATEGIES) and set(RANGES) == set(BUILT_IN)
 
 

@@ -77,8 +77,8 @@ def test_newcomers_share_the_stages_out_evenly(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_standby_of_another_stage_takes_over_from_the_only_replica(seed: int) -> None:
-    """Its first microbatch there follows within a beacon, and nothing is done again but what was
-    lost with the replica."""
+    """The standby's first microbatch there follows within a beacon, and nothing is done again but
+    what was lost with the replica."""
     world = moving((2, 0), seed, anywhere(2, 2), share=1.0, steps=16, microbatches=12)
     run_until(world, lambda: all(served(world)) and any(stand_by(world, 1)))
     alone = served(world)[1]
@@ -145,7 +145,7 @@ def test_only_allowed_stages_are_served(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_who_does_not_follow_orders_is_left_in_peace(seed: int) -> None:
-    """One never hears an order: the others are arranged without it, and it is asked rarely."""
+    """A process never hears an order: others are arranged without it, and it is asked rarely."""
     world = moving((1, 1), seed, anywhere(2, 3), share=1.0, steps=40, service_s=(0.3, 0.3))
     deaf, send = PeerId("m1"), world.network.send
     orders = 0

@@ -83,7 +83,7 @@ def test_contribution_stays_as_it_is_while_the_step_after_goes_on() -> None:
 
 @pytest.mark.parametrize("applied", [7, 8])
 def test_momentum_loses_what_was_given_to_the_round_that_is_applied(applied: int) -> None:
-    """And stays as it is where this peer has given that round nothing."""
+    """A round that this peer has given nothing takes nothing from it."""
     peer = middle_stage([*SETTINGS, *DEMO])
     add(peer, MicrobatchId(0, 0))
     done(peer.contribute(Contribute(0, 7)))

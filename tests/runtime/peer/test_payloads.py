@@ -88,7 +88,7 @@ class Members:
 @pytest.mark.parametrize("number", [2, 3, 4])
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
 def test_bytes_are_forty_times_fewer_than_those_of_gradients(number: int, precision: str) -> None:
-    """Of all members together, both ways: slices to owners, and sums back."""
+    """The bytes are those of all members, both ways: slices to owners, and sums back."""
     plain, few = RunConfig(), run(precision=precision)
     sent = []
     for config in (plain, few):
@@ -128,7 +128,7 @@ def test_whose_momentum_is_not_finite_is_told(caplog: pytest.LogCaptureFixture) 
 
 
 def test_parts_of_others_are_refused_before_they_have_memory() -> None:
-    """Of a part its round says the length, and of frequencies how many there are."""
+    """A round says how long a part is, and how many frequencies are in it."""
     config = run(chunk=64, top_k=2)
     members = Members(config, 2, 1000)
     owner, what = members.parts[0], SumPart(0, 1, 0, 2, members.names, 8)

@@ -51,7 +51,7 @@ def test_what_is_lost_has_its_causes() -> None:
 def test_each_microbatch_of_a_committed_step_is_in_one_accumulator_of_each_stage(
     policy: str, seed: int
 ) -> None:
-    """Whoever dies, switches or comes again: nothing is lost, and nothing counts twice."""
+    """Nothing is lost and nothing counts twice, whoever dies, switches or comes again."""
     scene = churning(seed)
     world = World(scene, make_policy(policy, seed), Result(policy, seed, len(scene.stages)))
     traffic, seats, reduced = world.traffic, {}, 0

@@ -204,7 +204,7 @@ def givers_know_but(swarm: Swarm, name: str) -> bool:
 
 
 def test_who_asks_for_an_island_is_in_it() -> None:
-    """Who has come before makes room for it."""
+    """Replicas that have come before make room for one that asks."""
     swarm = Swarm((), latency_s=0.05, islands=2, needed=(2, 2))
     for place, name in enumerate(("s0p0", "s0p1", "s1p0", "s1p1")):
         swarm.join(name, int(name[1]), island=place % 2 if name < "s1" else 1 - place % 2)
