@@ -70,7 +70,7 @@ def commit(config: RunConfig, stages: list[Stage]) -> Tensor:
 
 
 def test_all_frequencies_without_momentum_are_sign_sgd() -> None:
-    """A gradient that is nothing beside what rounds in its chunk is left out: its sign may be any."""
+    """The sign of a gradient that is nothing beside what rounds in its chunk may be any."""
     config = run(top_k=64, beta=0.0)
     stages, expected = [Stage(config, 0) for _ in range(2)], weights(Stage(config, 0)).clone()
     decayed = torch.zeros_like(expected)
