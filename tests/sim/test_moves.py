@@ -311,3 +311,15 @@ def test_one_that_follows_and_has_voided_its_term_is_admitted_anew() -> None:
     """Found by a soak: a link broke at one end alone. The standby was told its admission again,
     which was of version 0, and gave version 1 up for it; nobody else had that soon afterwards."""
     play_all([draw(70317)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stages_of_unequal_work_are_shared_out_and_nobody_moves_any_more(seed: int) -> None:
+    """Who serves the stage with most work is as fast as the others, and only looks slow."""
+    work = (3.0, 1.0, 1.0)
+    many = {"steps": 100, "microbatches": 24, "eval_every": 0, "checkpoint_every": 0}
+    world = moving((0, 0, 0), seed, anywhere(3, 6), share=0.0, work=work, **many)
+    run_until(world, lambda: core_of(world).run.version == 40, limit_s=1200.0)
+    settled = len(world.disk.moves)
+    run_until(world, lambda: core_of(world).run.version == 99, limit_s=1200.0)
+    assert len(served(world)[0]) >= 3 and len(world.disk.moves) == settled

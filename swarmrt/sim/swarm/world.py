@@ -50,6 +50,8 @@ class World:
     `service_s` is drawn for each peer from this range of seconds of a forward; every process's
     clock differs from the others by up to `skew_s` and runs up to `drift` faster or slower.
 
+    A microbatch is so much `work` at each stage, for processes that serve where they help most.
+
     Senders are wired by this `policy`. Each peer `holds` so many microbatches between forward and
     backward; 0 for as many as there are.
 
@@ -101,6 +103,7 @@ class World:
         needed: Sequence[int] | None = None,
         is_checked: bool = True,
         holds: int = 0,
+        work: Sequence[float] = (),
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -122,6 +125,7 @@ class World:
             self.disk.unlike_stages = tuple(range(len(replicas)))
         self.trainers: list[SimulatedTrainer] = []
         self._service_s, self._seed, self._holds = service_s, seed, holds
+        self._work = work or [1.0] * len(replicas)
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
         self.config = RunConfig.model_validate(
             {
@@ -267,7 +271,8 @@ class World:
             seat = seat_of(name, stage)
             earlier = self.peers.get(seat)
             self.closed += [earlier] if earlier is not None else []
-            self._seat(seat, stage, 0.0, HONEST, pace_s, lambda: error, device, is_spare=True)
+            its_s = pace_s * self._work[stage]
+            self._seat(seat, stage, 0.0, HONEST, its_s, lambda: error, device, is_spare=True)
 
         def close_seat(stage: int, reason: str) -> None:
             seat = self.peers.get(seat_of(name, stage))

@@ -65,7 +65,7 @@ def swarm_of(run: Run, seats: Seats, paces: Paces, now: float) -> Swarm:
     least = run.needed if run.phase is RunPhase.WAITING else (1,) * run.num_stages
     stages = tuple(
         Stage(weight, run.settings.state_gradients * size, size, needed)
-        for weight, size, needed in zip(run.weights, gradients, least, strict=True)
+        for weight, size, needed in zip(paces.work(), gradients, least, strict=True)
     )
     return Swarm(now, stages, tuple(peers), run.pace.step_time.mean_s or math.inf)
 
