@@ -4,7 +4,8 @@ Rules:
 - The trainer alone says what is wanted, in its newest epoch; its owner says what is allowed.
 - A process holds no more seats at a time than it has room for, one that closes counted.
 - What it may and what it holds it says when that changes, and from time to time.
-- Whoever is asked to leave opens nothing more, and goes with its last seat.
+- Whoever is asked to leave opens nothing more, and goes with its last seat. When the run is over it
+  closes those as well of which the trainer has not heard yet.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class StewardCore:
                 return self._close(stage, reason) or [self._offer()]
             case Finish(reason):
                 self._leaves = reason
+                return [i for stage in self.held for i in self._close(stage, reason)]
         return []
 
     def _is_of_now(self, epoch: int, stage: int) -> bool:

@@ -131,6 +131,15 @@ def test_it_leaves_with_its_last_seat() -> None:
     assert hear(steward(), Finish("the run is done"))[-1] == Stop("the run is done", error=False)
 
 
+def test_when_the_run_is_over_it_closes_what_it_holds() -> None:
+    """The trainer tells each seat that it knows, and cannot know of one that has just opened."""
+    core = steward()
+    hear(core, Take(5, 1, ""))
+    core.handle(SeatOpened(1), 2.0)
+    assert CloseSeat(1, "the run is done") in hear(core, Finish("the run is done"))
+    assert core.handle(SeatClosed(1), 3.0)[-1] == Stop("the run is done", error=False)
+
+
 def test_without_a_seat_it_waits_for_a_trainer_only_so_long() -> None:
     core = steward(gone_s=10.0)
     core.handle(PeerLost(TRAINER, "killed"), 1.0)
