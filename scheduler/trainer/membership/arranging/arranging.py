@@ -79,12 +79,12 @@ class Arranging:
             return []
         return self._failed(process, stage, "it cannot have a seat there", now)
 
-    def lost(self, peer: PeerId, now: float) -> list[Instruction]:
-        """Decide at once without a process whose link broke. It may come back."""
+    def lost(self, peer: PeerId) -> None:
+        """Decide without a process whose link broke, when it is time to. It may come back: links
+        that break and come again cost no decision each."""
         process = self._run.processes.get(peer)
         if process is not None:
             process.is_away, process.order = True, None
-        return self.look(now)
 
     # ------------------------------------------------------------------ what is done
 
