@@ -47,7 +47,7 @@ class Arranging:
         self._settings = Settings(standby_share=run.settings.standby_share)
         self._paces = Paces(run.weights)
         self._known: Key = ()  # what was decided on last
-        self._decided_at = self._looked_at = 0.0
+        self._decided_at = self._look_at = 0.0
 
     # ------------------------------------------------------------------ what comes
 
@@ -95,7 +95,8 @@ class Arranging:
         if not len(run.processes):
             return []
         number = len(list(run.members))
-        again = StartDeadline("arrange", now + ARRANGE_S * max(1.0, number / MANY))
+        self._look_at = now + ARRANGE_S * max(1.0, number / MANY)
+        again = StartDeadline("arrange", self._look_at)
         if run.phase in (RunPhase.HAILING, RunPhase.CLOSING):
             return [again]
         seats = seats_by_process(run)
@@ -116,8 +117,7 @@ class Arranging:
 
     def _forget_silent(self, now: float) -> None:
         """Forget who offers nothing any more. While this process stood still nobody was heard."""
-        slept = now - self._looked_at > SILENT_S
-        self._looked_at = now
+        slept = now - self._look_at > SILENT_S
         for process in self._run.processes:
             if slept:
                 process.heard_at = now
