@@ -204,7 +204,13 @@ class Arranging:
         late = [s for s, since in process.loads_since.items() if now - since > patience_s]
         for stage in late:
             if not self._run.has_others(seat_of(process.peer, stage), stage):
-                continue  # it is all that the stage has, or will have
+                if process.rests(now):
+                    continue
+                # It may go on, as it is all that the stage will have. But nobody counts on it.
+                process.fails(now)
+                process.place = None if process.place == stage else process.place
+                why = "it has not loaded the state in time; others may be asked to"
+                return [ReportMove(process.peer, stage, "stays", why)]
             told = self._failed(process, stage, "it has not loaded the state in time", now)
             order = process.ask(stage, "the state was not loaded in time", now, takes=False)
             return [*told, self._say(process, order)]

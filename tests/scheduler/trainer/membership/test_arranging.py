@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from swarmrt.ids import PeerId
-from swarmrt.messages import Offer
+from swarmrt.messages import Offer, Take
 from swarmrt.scheduler.events import PeerLost
-from swarmrt.scheduler.instructions import StartDeadline
-from swarmrt.scheduler.timing.times import ARRANGE_S
+from swarmrt.scheduler.instructions import Send, StartDeadline
+from swarmrt.scheduler.timing.times import ARRANGE_S, OFFERS_S
 from swarmrt.scheduler.trainer.membership.arranging import arranging
 from swarmrt.scheduler.trainer.membership.arranging.arranging import SILENT_S
 from tests.scheduler.trainer_core import Swarm
@@ -44,3 +44,27 @@ def test_who_is_silent_is_forgotten_in_a_swarm_of_any_size(
     swarm = with_mover()
     swarm.run(6 * SILENT_S)
     assert len(swarm.core.run.processes) == 0
+
+
+def test_who_never_loads_keeps_nobody_else_from_the_stage() -> None:
+    """It has opened a seat where nobody serves any more, and nothing comes of it. Another one
+    serves a stage that has more than it needs."""
+    swarm = Swarm((1, 1))
+    swarm.join("m1/0", 0)
+    swarm.run_to(3)
+    del swarm.peers[PeerId("s1p0")]
+    swarm.feed(PeerLost(PeerId("s1p0"), "killed"))
+    swarm.say(MOVER, Offer((1,), (), 2))
+    swarm.run(1.0)
+    assert taken(swarm, MOVER) == [1]
+    for _ in range(110):
+        swarm.say(MOVER, Offer((1,), (1,), 2))
+        swarm.say("m1", Offer((0, 1), (0, 1) if taken(swarm, "m1") else (0,), 2))
+        swarm.run(OFFERS_S)
+    assert taken(swarm, "m1") == [1]
+
+
+def taken(swarm: Swarm, process: str) -> list[int]:
+    """Return the stages at which a process was told to open a seat."""
+    told = (i for _, i in swarm.told if isinstance(i, Send) and i.to == process)
+    return [i.message.stage for i in told if isinstance(i.message, Take)]
