@@ -57,7 +57,9 @@ class Arranging:
         stages = (*offer.stages, *offer.held)
         if not run.settings.rearrange_s or sender != peer_of(sender):
             return []
-        if any(stage >= run.num_stages for stage in stages) or run.conduct.is_expelled(sender):
+        if len(stages) > 2 * run.num_stages or any(stage >= run.num_stages for stage in stages):
+            return []  # each has a place in both at most once: what is kept of it is bounded
+        if run.conduct.is_expelled(sender):
             return []
         is_first = not len(run.processes)
         process = run.processes.hear(sender, offer, now)

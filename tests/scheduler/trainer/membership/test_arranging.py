@@ -25,6 +25,16 @@ def with_mover() -> Swarm:
     return swarm
 
 
+def test_an_offer_of_more_stages_than_there_are_is_not_kept() -> None:
+    """Each would be gone through at every look."""
+    swarm = Swarm((1, 1))
+    swarm.run_to(2)
+    swarm.say(MOVER, Offer((0, 1) * 1000, (), 2))
+    assert len(swarm.core.run.processes) == 0
+    swarm.say(MOVER, Offer((0, 1), (0, 1), 2))
+    assert len(swarm.core.run.processes) == 1
+
+
 def test_links_that_break_cost_no_decision_each() -> None:
     """Strangers have links too, and all of a large swarm are looked at in a decision."""
     swarm = with_mover()
