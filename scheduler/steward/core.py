@@ -4,7 +4,8 @@ Rules:
 - The trainer alone says what is wanted, in its newest epoch; its owner says what is allowed.
 - A process holds no more seats at a time than it has room for, one that closes counted.
 - What it may and what it holds it says when that changes, and from time to time.
-- Whoever is asked to leave opens nothing more, and goes with its last seat.
+- Whoever is asked to leave opens nothing more, and goes with its last seat. When the run is over it
+  closes those as well of which the trainer has not heard yet.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from swarmrt.scheduler.timing.times import OFFERS_S
 class StewardCore:
     def __init__(self, settings: StewardSettings) -> None:
         self._settings = settings
-        self._held: dict[int, bool] = {}  # stages, and whether their seats close
+        self._held: dict[int, str | None] = {}  # stages, and why their seats close, if they do
         self._epoch = -1  # the newest of the trainer that is known
         self._leaves = ""  # why, once it does
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
@@ -54,7 +55,7 @@ class StewardCore:
     def _handle(self, event: Event, now: float) -> list[Instruction]:
         match event:
             case Started():
-                self._held |= dict.fromkeys(self._settings.begins_with, False)
+                self._held |= dict.fromkeys(self._settings.begins_with)
                 return [self._offer(), StartDeadline("offer", now + OFFERS_S)]
             case DeadlinePassed("offer"):
                 return self._say_again(now)
@@ -63,8 +64,8 @@ class StewardCore:
                 return self._heard(message)
             case PeerLost(peer) if peer == self._settings.trainer:
                 self._alone_since = now if self._alone_since is None else self._alone_since
-            case SeatOpened(stage) if self._leaves:
-                return self._close(stage, self._leaves)
+            case SeatOpened(stage):
+                return self._opened(stage)
             case SeatNotOpened(stage, reason):
                 self._held.pop(stage, None)
                 return [self._unable(stage, reason), self._offer()]
@@ -84,6 +85,7 @@ class StewardCore:
                 return self._close(stage, reason) or [self._offer()]
             case Finish(reason):
                 self._leaves = reason
+                return [i for stage in self.held for i in self._close(stage, reason)]
         return []
 
     def _is_of_now(self, epoch: int, stage: int) -> bool:
@@ -96,7 +98,7 @@ class StewardCore:
             return [self._offer()]
         if why := self._why_not(stage):
             return [self._unable(stage, why), self._offer()]
-        self._held[stage] = False
+        self._held[stage] = None
         return [OpenSeat(stage), self._offer()]
 
     def _why_not(self, stage: int) -> str:
@@ -110,10 +112,21 @@ class StewardCore:
             return f"it has room for {settings.rooms} states, and holds as many"
         return ""
 
-    def _close(self, stage: int, reason: str) -> list[Instruction]:
+    def _opened(self, stage: int) -> list[Instruction]:
+        """Close a seat that was given up while it could not be closed yet."""
         if stage not in self._held:
             return []
-        self._held[stage] = True
+        reason = self._held[stage]
+        if reason is None:
+            return self._close(stage, self._leaves) if self._leaves else []
+        return [CloseSeat(stage, reason)]
+
+    def _close(self, stage: int, reason: str) -> list[Instruction]:
+        """Ask a seat to leave; but once. Who is asked twice goes at once, and others may need it by
+        now."""
+        if stage not in self._held or self._held[stage] is not None:
+            return []
+        self._held[stage] = reason
         return [CloseSeat(stage, reason)]
 
     def _say_again(self, now: float) -> list[Instruction]:

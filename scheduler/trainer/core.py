@@ -176,7 +176,8 @@ class TrainerCore:
             case SendFailed(to, Hail() | Admit()):
                 return self.fencing.lost(to, "it cannot be reached", now)
             case PeerLost(peer, reason):
-                return self.departures.gone(peer, reason, now) + self.arranging.lost(peer, now)
+                self.arranging.lost(peer)
+                return self.departures.gone(peer, reason, now)
             case Moved():
                 self.run.own_link.moved(event, self.run.saving.under_way, now)
             case CheckpointSaved(version):

@@ -76,6 +76,22 @@ def test_a_seat_is_opened_where_the_trainer_says_and_held_until_it_has_closed() 
     assert held(core.handle(SeatClosed(1), 3.0)) == ()
 
 
+def test_a_seat_is_asked_but_once_to_close() -> None:
+    """Asked twice it would go at once, though it may be all that its stage has by then."""
+    core = steward()
+    hear(core, Take(5, 1, ""))
+    core.handle(SeatOpened(1), 2.0)
+    assert hear(core, GiveUp(5, 1, "room is needed")) == [CloseSeat(1, "room is needed")]
+    assert said(hear(core, GiveUp(5, 1, "room is needed"))) == [Offer((0, 1, 2), (1,), 2)]
+
+
+def test_a_seat_that_is_given_up_while_it_opens_is_closed_once_it_is_open() -> None:
+    core = steward()
+    hear(core, Take(5, 1, ""))
+    hear(core, GiveUp(5, 1, "it takes too long"))
+    assert core.handle(SeatOpened(1), 90.0) == [CloseSeat(1, "it takes too long")]
+
+
 def test_it_holds_no_more_than_it_has_room_for_and_nothing_that_is_not_allowed() -> None:
     core = steward(0, 1, 2)
     assert OpenSeat(0) in hear(core, Take(5, 0, "")) and OpenSeat(1) in hear(core, Take(5, 1, ""))
@@ -113,6 +129,15 @@ def test_it_leaves_with_its_last_seat() -> None:
     assert OpenSeat(2) not in hear(core, Take(5, 2, ""))
     assert core.handle(SeatClosed(1), 3.0)[-1] == Stop("Ctrl-C", error=False)
     assert hear(steward(), Finish("the run is done"))[-1] == Stop("the run is done", error=False)
+
+
+def test_when_the_run_is_over_it_closes_what_it_holds() -> None:
+    """The trainer tells each seat that it knows, and cannot know of one that has just opened."""
+    core = steward()
+    hear(core, Take(5, 1, ""))
+    core.handle(SeatOpened(1), 2.0)
+    assert CloseSeat(1, "the run is done") in hear(core, Finish("the run is done"))
+    assert core.handle(SeatClosed(1), 3.0)[-1] == Stop("the run is done", error=False)
 
 
 def test_without_a_seat_it_waits_for_a_trainer_only_so_long() -> None:

@@ -47,7 +47,7 @@ class Arranging:
         self._settings = Settings(standby_share=run.settings.standby_share)
         self._paces = Paces(run.weights)
         self._known: Key = ()  # what was decided on last
-        self._decided_at = self._looked_at = 0.0
+        self._decided_at = self._look_at = 0.0
 
     # ------------------------------------------------------------------ what comes
 
@@ -57,7 +57,9 @@ class Arranging:
         stages = (*offer.stages, *offer.held)
         if not run.settings.rearrange_s or sender != peer_of(sender):
             return []
-        if any(stage >= run.num_stages for stage in stages) or run.conduct.is_expelled(sender):
+        if len(stages) > 2 * run.num_stages or any(stage >= run.num_stages for stage in stages):
+            return []  # each has a place in both at most once: what is kept of it is bounded
+        if run.conduct.is_expelled(sender):
             return []
         is_first = not len(run.processes)
         process = run.processes.hear(sender, offer, now)
@@ -79,12 +81,12 @@ class Arranging:
             return []
         return self._failed(process, stage, "it cannot have a seat there", now)
 
-    def lost(self, peer: PeerId, now: float) -> list[Instruction]:
-        """Decide at once without a process whose link broke. It may come back."""
+    def lost(self, peer: PeerId) -> None:
+        """Decide without a process whose link broke, when it is time to. It may come back: links
+        that break and come again cost no decision each."""
         process = self._run.processes.get(peer)
         if process is not None:
             process.is_away, process.order = True, None
-        return self.look(now)
 
     # ------------------------------------------------------------------ what is done
 
@@ -95,7 +97,8 @@ class Arranging:
         if not len(run.processes):
             return []
         number = len(list(run.members))
-        again = StartDeadline("arrange", now + ARRANGE_S * max(1.0, number / MANY))
+        self._look_at = now + ARRANGE_S * max(1.0, number / MANY)
+        again = StartDeadline("arrange", self._look_at)
         if run.phase in (RunPhase.HAILING, RunPhase.CLOSING):
             return [again]
         seats = seats_by_process(run)
@@ -116,8 +119,7 @@ class Arranging:
 
     def _forget_silent(self, now: float) -> None:
         """Forget who offers nothing any more. While this process stood still nobody was heard."""
-        slept = now - self._looked_at > SILENT_S
-        self._looked_at = now
+        slept = now - self._look_at > SILENT_S
         for process in self._run.processes:
             if slept:
                 process.heard_at = now
@@ -204,7 +206,13 @@ class Arranging:
         late = [s for s, since in process.loads_since.items() if now - since > patience_s]
         for stage in late:
             if not self._run.has_others(seat_of(process.peer, stage), stage):
-                continue  # it is all that the stage has, or will have
+                if process.rests(now):
+                    continue
+                # It may go on, as it is all that the stage will have. But nobody counts on it.
+                process.fails(now)
+                process.place = None if process.place == stage else process.place
+                why = "it has not loaded the state in time; others may be asked to"
+                return [ReportMove(process.peer, stage, "stays", why)]
             told = self._failed(process, stage, "it has not loaded the state in time", now)
             order = process.ask(stage, "the state was not loaded in time", now, takes=False)
             return [*told, self._say(process, order)]
