@@ -126,6 +126,14 @@ def test_scenario_is_written_and_played_again(churned: Path, tmp_path: Path) -> 
     assert again["throughput"] == pytest.approx(found.predicted, rel=0.2)  # over all the time
 
 
+def test_scenario_is_not_written_where_its_churn_goes(at_rest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "like.csv"
+    result = CliRunner().invoke(app, ["simulate", "--like", str(at_rest), "--out", str(out)])
+    assert isinstance(result.exception, UsageError), result.output
+    assert "is where its churn goes" in str(result.exception)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [
