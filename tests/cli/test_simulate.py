@@ -70,6 +70,7 @@ BAD = {
         ("--trace", "TRACE", "--stages", 2, "--policy", "swarm-literal:60", "--fidelity", "full"),
         "nobody moves yet",
     ),
+    "a likeness of another kind": (("--like", "RUN", "--fidelity", "full"), "--like says all"),
     "no policy": (("--trace", "TRACE", "--stages", 2, "--policy", "x"), "policy 'x' is unknown"),
     "a picture of two": (
         ("--trace", "TRACE", "--stages", 2, "--seeds", 2, "--plot", "a.png"),

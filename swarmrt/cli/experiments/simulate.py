@@ -96,7 +96,8 @@ def simulate(
     }
     given = {name: value for name, value in shape.items() if value is not None}
     if like is not None:
-        if scenario or trace or stages or given or plot or policy != ["swarmrt"] or seeds != 1:
+        others = (fidelity, policy, seeds, jobs) != ("fluid", ["swarmrt"], 1, 1)
+        if scenario or trace or stages or given or plot or others:
             raise UsageError(
                 "--like says all of the scene: it takes --seed, --out and --json alone"
             )

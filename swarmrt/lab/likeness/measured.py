@@ -35,7 +35,7 @@ LEAST_STEPS = 2  # that are measured
 
 @dataclass
 class Stay:
-    """A seat's stay: from when it was heard first until it was missed."""
+    """A seat's stay: from when it was heard first until it was missed, or paused by its owner."""
 
     seat: SeatId
     joined_at: float
@@ -178,12 +178,12 @@ class _Reading:
         if stage_of(sender) < 0:
             return
         match message:
+            case Leaving(idle=True) | Beacon(paused=True):
+                self._stay(sender, now).missed_at = now
+                return
             case Beacon() | Ready() | Accumulated():
                 stay = self._stay(sender, now)
                 stay.heard_at = now
-            case Leaving(idle=True):
-                self._stay(sender, now).missed_at = now
-                return
             case _:
                 return
         match message:

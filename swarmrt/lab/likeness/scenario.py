@@ -53,6 +53,8 @@ class Likeness:
     def write(self, path: Path) -> None:
         """Write it for `swarmrt simulate`, with its churn beside it. Raises UsageError."""
         trace = path.with_suffix(".csv")
+        if trace == path:
+            raise UsageError(f"{path}: is where its churn goes; name the scenario like.toml or so")
         values = self.scenario.model_dump(exclude_defaults=True)
         values["churn"] = {"kind": "trace", "file": trace.name}
         try:

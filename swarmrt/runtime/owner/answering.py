@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from swarmrt.errors import UsageError
+from swarmrt.runtime.limits.sparing import Sparing
 from swarmrt.runtime.owner.folder import (
     check_is_ours,
     listening,
@@ -22,9 +23,11 @@ from swarmrt.runtime.owner.folder import (
 from swarmrt.runtime.owner.words import MOST_BYTES, Asked, Told, line_of, word_of
 
 log = logging.getLogger("swarmrt.owner")
+log.addFilter(Sparing())
 
 MOST_ASKING = 16  # at a time
 LINE_S = 5.0  # for a line to come, or to go
+ACCEPT_AGAIN_S = 0.1  # when the system has no more descriptors, say
 
 Answer = Callable[[str], Awaitable[Told]]  # of what is asked
 
@@ -76,7 +79,12 @@ async def _take_all(listener: socket.socket, answer: Answer) -> None:
 
     async with asyncio.TaskGroup() as tasks:
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("cannot take what the owner asks: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
             if asking >= MOST_ASKING:
                 connection.close()
                 continue
@@ -98,7 +106,11 @@ async def _take(connection: socket.socket, answer: Answer) -> None:
             told = await _told(line, answer)
             async with asyncio.timeout(LINE_S):
                 await loop.sock_sendall(connection, line_of(told))
-        except (OSError, TimeoutError, UsageError) as error:
+        except TimeoutError:
+            log.warning(
+                "somebody at the local socket says or takes no whole line in %.0f s", LINE_S
+            )
+        except (OSError, UsageError) as error:
             log.warning("somebody at the local socket was not answered: %s", error)
 
 

@@ -16,6 +16,7 @@ from swarmrt.ids import PeerId, stage_of
 from swarmrt.lab.likeness.compare import NOT_CALIBRATED, compare
 from swarmrt.lab.likeness.cpu import cpu_of
 from swarmrt.runtime.trainer.folders import write_config
+from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.sim.swarm.world import World
 
 STAGES = 3
@@ -95,6 +96,19 @@ def test_who_comes_and_goes_does_so_in_the_likeness(churned: Path) -> None:
     assert found.best[0] == 1, "the stage that was short of a peer"
 
 
+def test_whom_its_owner_has_paused_is_away_in_the_likeness(tmp_path: Path) -> None:
+    world = swarm(steps=14)
+    world.run_until(4)
+    world.take_device(PeerId("h2/1"), 12.0)
+    world.run()
+    found = compare(written(world, tmp_path))
+    later = [change for change in found.likeness.changes if change.at_s > 0]
+    assert [change.joins for change in later] == [False, True]
+    assert later[0].name == later[1].name
+    assert later[1].at_s - later[0].at_s == pytest.approx(12, abs=2 * BEACON_S)
+    assert found.ratio == pytest.approx(1, abs=NEAR)
+
+
 def said(*arguments: str) -> dict[str, float]:
     """Return what a command prints."""
     result = CliRunner().invoke(app, [*arguments, "--json"])
@@ -110,6 +124,14 @@ def test_scenario_is_written_and_played_again(churned: Path, tmp_path: Path) -> 
     assert told["predicted_over_measured"] == found.ratio
     again = said("simulate", str(out), "--fidelity", "flow", "--policy", "static")
     assert again["throughput"] == pytest.approx(found.predicted, rel=0.2)  # over all the time
+
+
+def test_scenario_is_not_written_where_its_churn_goes(at_rest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "like.csv"
+    result = CliRunner().invoke(app, ["simulate", "--like", str(at_rest), "--out", str(out)])
+    assert isinstance(result.exception, UsageError), result.output
+    assert "is where its churn goes" in str(result.exception)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,6 +20,7 @@ from swarmrt.runtime.owner.answering import MOST_ASKING, answering
 from swarmrt.runtime.owner.asking import ask
 from swarmrt.runtime.owner.folder import socket_of, sockets_folder, sweep
 from swarmrt.runtime.owner.words import MOST_BYTES, VERSION, Asked, Told, line_of, word_of
+from tests.processes import PATIENCE_S
 
 
 def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -187,6 +189,26 @@ async def test_so_many_at_a_time_are_answered_and_no_more(folder: Path) -> None:
             assert await asyncio.to_thread(connection.recv, MOST_BYTES)
         for connection in connections:
             connection.close()
+
+
+@on_a_loop
+async def test_owner_is_answered_once_there_are_descriptors_again(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with answering(pauses):
+        with socket.socket(socket.AF_UNIX) as connection:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (connection.fileno() + 1, limits[1]))
+            try:
+                connection.connect(str(socket_of(os.getpid(), folder)))
+                _send_all(connection, line_of(Asked("pause")))
+                async with asyncio.timeout(PATIENCE_S):
+                    while "cannot take what the owner asks" not in caplog.text:
+                        await asyncio.sleep(0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            told = word_of(await asyncio.to_thread(connection.recv, MOST_BYTES), Told)
+            assert told.state == "paused"
 
 
 class connection_to:  # noqa: N801 - used as a function is
