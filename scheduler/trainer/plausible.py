@@ -26,6 +26,7 @@ from swarmrt.messages import (
 from swarmrt.scheduler.local_work import MOST_DRIFT
 
 MOST_S = 1e6  # a forward and backward that takes ten days, or a queue that does
+LEAST_SERVICE_S = 1e-6  # of a microbatch: a single kernel takes longer to begin
 MOST_INT = 1 << 62  # sums and neighbours of such numbers can still be written down
 MOST_DIGEST = 64  # characters; a fingerprint has 32
 MOST_SQUARED = 1e300  # norms of some stages can still be added
@@ -80,7 +81,8 @@ def _beacon(beacon: Beacon, _: Known) -> str:
         return f"its beacon counts {numbers}"
     if not all(-1 <= number < MOST_INT for number in or_none):
         return f"its beacon names the epoch and rounds {or_none}"
-    if not (0 <= beacon.norm < math.inf and 0 <= beacon.service_s <= MOST_S):
+    is_quick = 0 < beacon.service_s < LEAST_SERVICE_S
+    if is_quick or not (0 <= beacon.norm < math.inf and 0 <= beacon.service_s <= MOST_S):
         return f"its beacon says {beacon.norm} and {beacon.service_s} s"
     if beacon.paused and beacon.state != "joining":
         return f"its beacon says that it is paused, and {beacon.state}"

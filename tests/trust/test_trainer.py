@@ -456,6 +456,15 @@ def test_times_that_are_none_are_not_believed(field: str, service_s: float) -> N
     assert swarm.expelled() == ["s0p0"]
 
 
+@pytest.mark.parametrize("service_s", [math.nan, math.inf, -1.0, 5e-324, 1e-9])
+def test_speeds_that_nobody_has_are_not_believed(service_s: float) -> None:
+    swarm = Swarm()
+    swarm.run_to(3)
+    swarm.peers[PeerId("s0p0")].habit = bends(Beacon, service_s=service_s)
+    run_on(swarm, 1.0)
+    assert swarm.expelled() == ["s0p0"]
+
+
 # ---------------------------------------------------------------------- who may say what (C3)
 
 
