@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId, peer_of, seat_of
-from swarmrt.messages import Drain, GiveUp, Offer, Take
+from swarmrt.messages import Drain, GiveUp, Idle, Offer, Take
 from swarmrt.scheduler.instructions import Instruction, ReportMove, Send, StartDeadline
 from swarmrt.scheduler.rebalancing.plan import Download, Drop, Switch
 from swarmrt.scheduler.rebalancing.rebalance import rebalance
@@ -96,8 +96,7 @@ class Arranging:
         self._forget_silent(now)
         if not len(run.processes):
             return []
-        number = len(list(run.members))
-        self._look_at = now + ARRANGE_S * max(1.0, number / MANY)
+        self._look_at = now + self.look_every_s
         again = StartDeadline("arrange", self._look_at)
         if run.phase in (RunPhase.HAILING, RunPhase.CLOSING):
             return [again]
@@ -116,6 +115,26 @@ class Arranging:
         done += [i for switch in plan.switches for i in self._switch(switch, seats, now)]
         done += [i for download in plan.downloads for i in self._load(download, now)]
         return [again, *done]
+
+    @property
+    def look_every_s(self) -> float:
+        """Return the time between two looks, in seconds."""
+        return ARRANGE_S * max(1.0, len(list(self._run.members)) / MANY)
+
+    def facts(self, now: float) -> Swarm:
+        """Return what is decided from, as it is now."""
+        return swarm_of(self._run, seats_by_process(self._run), self._paces, now)
+
+    def why_idle(self) -> Idle:
+        """Return why nothing is decided now; empty if something may be."""
+        run = self._run
+        if not run.settings.rearrange_s:
+            return "off"
+        if run.phase is RunPhase.HAILING:
+            return "begins"
+        if run.phase is RunPhase.CLOSING:
+            return "ends"
+        return "" if len(run.processes) else "nobody"
 
     def _forget_silent(self, now: float) -> None:
         """Forget who offers nothing any more. While this process stood still nobody was heard."""
