@@ -9,9 +9,9 @@ import pytest
 
 from swarmrt.ids import PeerId, peer_of, seat_of
 from swarmrt.messages import GiveUp, Message, Offer, Take
-from swarmrt.scheduler.events import PeerLost
+from swarmrt.scheduler.events import MoveRequested, PeerLost
 from swarmrt.scheduler.failpoints import all_points
-from swarmrt.scheduler.instructions import RunForward
+from swarmrt.scheduler.instructions import ReportMove, RunForward
 from swarmrt.scheduler.recording import Header, of_json, replay, to_json
 from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.scheduler.trainer.core import TrainerCore
@@ -19,6 +19,7 @@ from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.steward import Mover
 from swarmrt.sim.schedules.moves import draw
+from swarmrt.sim.schedules.requests import draw as draw_requests
 from swarmrt.sim.schedules.shrinking import play_all
 from swarmrt.sim.swarm.world import TRAINER, World
 
@@ -324,3 +325,39 @@ def test_stages_of_unequal_work_are_shared_out_and_nobody_moves_any_more(seed: i
     settled = len(world.disk.moves)
     run_until(world, lambda: core_of(world).run.version == 99, limit_s=1200.0)
     assert len(served(world)[0]) >= 3 and len(world.disk.moves) == settled
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_no_schedule_with_moves_that_are_asked_for_breaks_a_promise(first: int) -> None:
+    play_all(map(draw_requests, range(first, first + 10)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_is_asked_moves_and_stays_although_that_gains_nothing(seed: int) -> None:
+    """It serves where one was missing, and is wanted at the other stage: it loads, serves there,
+    and comes back once it may, as that is better."""
+    world = moving((2, 1), seed, anywhere(2, 1), share=0.0, steps=80)
+    run_until(world, lambda: [len(stage) for stage in served(world)] == [2, 2])
+    world.trainer.process.feed(MoveRequested(PeerId("m0"), 0, 20.0))
+    asked_at = world.clock.now
+    run_until(world, lambda: [len(stage) for stage in served(world)] == [3, 1])
+    assert world.clock.now < asked_at + 20.0
+    run_until(world, lambda: [len(stage) for stage in served(world)] == [2, 2])
+    assert world.clock.now > asked_at + 20.0
+    world.run()
+    assert not world.disk.rollbacks and not world.disk.pauses
+
+
+def test_what_an_owner_does_not_allow_is_asked_of_nobody() -> None:
+    """A pinned process, one at a stage that is not its own, one without room, and nobody at all."""
+    movers = [Mover((0, 1), 2, is_pinned=True), Mover((0,), 2), Mover((0, 1), 1)]
+    world = moving((1, 1), 1, movers, share=0.0, steps=30)
+    run_until(world, lambda: sum(map(len, served(world))) == 5)
+    before = served(world)
+    for number in range(4):
+        for stage in (0, 1, 7):
+            told = core_of(world).handle(
+                MoveRequested(PeerId(f"m{number}"), stage, 30.0), world.trainer.process.now
+            )
+            assert not any(isinstance(one, ReportMove) for one in told), (number, stage)
+    assert served(world) == before

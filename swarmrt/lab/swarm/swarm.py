@@ -227,6 +227,12 @@ class LocalSwarm(LaunchedSwarm):
         part.tell({"daemon": "dead"})
         self.faults.note("daemon")
 
+    def move(self, mover: Peer, stage: int, seconds: float) -> None:
+        """Have the trainer let a process that serves where it helps most serve this stage, and stay
+        there for so long. It does so only if its owner, and its room, allow it."""
+        self.trainer.tell({"move": mover.peer_id, "stage": stage, "seconds": seconds})
+        self.faults.note("move")
+
     def fill_disk(self, part: Part, seconds: float) -> None:
         """Let files of a process take no more until then."""
         part.tell({"disk": "full", "seconds": seconds})

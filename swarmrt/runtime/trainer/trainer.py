@@ -45,6 +45,7 @@ from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.runtime.trainer.unlike import read_unlike, write_unlike
 from swarmrt.scheduler.events import (
     Expelled,
+    MoveRequested,
     PeersSeen,
 )
 from swarmrt.scheduler.instructions import (
@@ -187,6 +188,9 @@ class Trainer(Shell):
         self._book = book
         assert isinstance(self.process.core, TrainerCore)
         self._facts_told = FactsTold(self.process.core, lambda: self.process.now)
+        if options.faults is not None:
+            options.faults.on_move(lambda *what: self.process.feed(MoveRequested(*what)))
+            options.faults.on_failpoint(options.failpoints.arm)
         if options.checkpoint is not None:
             self._offer(options.checkpoint)
 

@@ -36,6 +36,7 @@ SILENT_S = 3 * OFFERS_S  # a process that says nothing for so long offers nothin
 CLOSED_S = 2.0  # after the last word of a seat that its process does not hold any more
 SAY_AGAIN_S = 2 * OFFERS_S  # an order that the process has not heard
 MANY = 256  # members: of more it is looked at less often
+REQUESTED = "it was asked for"
 LOAD_TRIES = 3  # doublings of the time that others took to load a state
 
 Key = tuple[object, ...]
@@ -72,6 +73,27 @@ class Arranging:
             order.said_at = now
             return [self._say(process, order)]
         return [StartDeadline("arrange", now)] if is_first else []
+
+    def requested(self, peer: PeerId, stage: int, seconds: float, now: float) -> list[Instruction]:
+        """Let a process serve a stage because somebody wants that, and let it stay: as soon as it
+        has the state. Without room for another one it is the stage at which it has a seat beside
+        the one that it serves. What its owner does not allow, or while it is at something else or
+        in peace, is not done."""
+        process, seats = self._run.processes.get(peer), self._run.members.of_process(peer)
+        if process is None or process.is_away or process.order is not None or process.rests(now):
+            return []
+        held, served = process.offer.held, served_by(seats)
+        has_room = len(held) < process.offer.rooms
+        if stage not in held and not has_room:
+            stage = next((other for other in held if other not in served), stage)
+        may = stage in process.offer.stages and not process.offer.pinned
+        if not may or stage in served or not (stage in held or has_room):
+            return []
+        process.stays_until = now + seconds
+        if stage in held:
+            return self._switch(Switch(peer, process.place, stage, REQUESTED), {peer: seats}, now)
+        download = Download(peer, stage, REQUESTED, serves_when_loaded=True)
+        return self._load(download, now)
 
     def unable(self, sender: PeerId, stage: int, now: float) -> list[Instruction]:
         """Hear that a process cannot have a seat that it was asked to take."""

@@ -3,6 +3,7 @@ to serve, what they were asked for, and for how long they rest after what they h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ class Process:
     is_barred: bool = False  # one of its seats has done something: it is no time to move
     place: int | None = None  # the stage that it is to serve
     placed_at: float = 0.0
+    stays_until: float = -math.inf  # there, by somebody's wish
     order: Order | None = None
     loads_since: dict[int, float] = field(default_factory=dict)  # by stage, at our word
     failures: int = 0  # in a row
@@ -55,7 +57,7 @@ class Process:
     def fails(self, now: float) -> None:
         """Leave it in peace for a while: it has not done what it was asked for."""
         doublings = min(self.failures, MOST_DOUBLINGS)
-        self.failures, self.order = self.failures + 1, None
+        self.failures, self.order, self.stays_until = self.failures + 1, None, -math.inf
         self.rests_until = now + MOVE_AGAIN_S * 2**doublings
 
     def rests(self, now: float) -> bool:
