@@ -155,6 +155,11 @@ class LocalSwarm(LaunchedSwarm):
         """Return the live ones of those that serve where they help most, oldest first."""
         return [peer for peer in self._peers if peer.is_alive and peer.is_mover]
 
+    @property
+    def num_movers(self) -> int:
+        """Return how many processes that serve where they help most there are to begin with."""
+        return self._options.movers
+
     def served_by(self, mover: Peer) -> tuple[int, ...]:
         """Return the stages at which a process took part in the newest commit."""
         stages = range(self.config.num_stages)
