@@ -114,6 +114,11 @@ def test_it_moves_when_its_stage_has_more_than_another_one(seed: int) -> None:
     moved = next(move for move in world.disk.moves[::-1] if move.what == "serves")
     assert moved.stage == poor
     world.run()
+    shown = [told for told in world.disk.arranged if told.peer == moved.peer]
+    phases = [told.phase for told in shown if told.phase and told.serves]
+    assert phases[-1] == "draining" and phases[0] == "loading", shown
+    assert set(phases) <= {"loading", "switching", "serving both", "draining"}
+    assert (shown[-1].serves, shown[-1].phase, shown[-1].to) == ((poor,), "", None), shown
     its = [(m.what, m.stage) for m in world.disk.moves if m.peer == moved.peer]
     assert its[-3:] == [("loads", poor), ("serves", poor), ("forgets", 1 - poor)]
     lost = [why for why in world.disk.fenced if "killed" not in why]

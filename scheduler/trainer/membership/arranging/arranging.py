@@ -12,7 +12,13 @@ from __future__ import annotations
 
 from swarmrt.ids import PeerId, peer_of, seat_of
 from swarmrt.messages import Drain, GiveUp, Idle, Offer, Take
-from swarmrt.scheduler.instructions import Instruction, ReportMove, Send, StartDeadline
+from swarmrt.scheduler.instructions import (
+    Instruction,
+    ReportArranged,
+    ReportMove,
+    Send,
+    StartDeadline,
+)
 from swarmrt.scheduler.rebalancing.plan import Download, Drop, Switch
 from swarmrt.scheduler.rebalancing.rebalance import rebalance
 from swarmrt.scheduler.rebalancing.settings import Settings
@@ -26,6 +32,7 @@ from swarmrt.scheduler.trainer.membership.arranging.facts import (
     swarm_of,
 )
 from swarmrt.scheduler.trainer.membership.arranging.paces import Paces
+from swarmrt.scheduler.trainer.membership.arranging.phases import describe
 from swarmrt.scheduler.trainer.membership.arranging.processes import Order, Process
 from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
@@ -115,13 +122,13 @@ class Arranging:
     def look(self, now: float) -> list[Instruction]:
         """See what has become of what was ordered, and decide anew if anything has changed."""
         run = self._run
-        self._forget_silent(now)
+        forgotten = self._forget_silent(now)
         if not len(run.processes):
-            return []
+            return forgotten
         self._look_at = now + self.look_every_s
         again = StartDeadline("arrange", self._look_at)
         if run.phase in (RunPhase.HAILING, RunPhase.CLOSING):
-            return [again]
+            return [again, *forgotten]
         seats = seats_by_process(run)
         self._note_paces(seats)
         done = [
@@ -131,12 +138,12 @@ class Arranging:
         ]
         swarm = swarm_of(run, seats, self._paces, now)
         if not self._is_due(swarm, now):
-            return [again, *done]
+            return [again, *forgotten, *done, *self._describe(seats)]
         plan = rebalance(swarm, self._settings)
         done += [i for drop in plan.drops for i in self._drop(drop, now)]
         done += [i for switch in plan.switches for i in self._switch(switch, seats, now)]
         done += [i for download in plan.downloads for i in self._load(download, now)]
-        return [again, *done]
+        return [again, *forgotten, *done, *self._describe(seats)]
 
     @property
     def look_every_s(self) -> float:
@@ -158,14 +165,27 @@ class Arranging:
             return "ends"
         return "" if len(run.processes) else "nobody"
 
-    def _forget_silent(self, now: float) -> None:
+    def _describe(self, seats: Seats) -> list[Instruction]:
+        """Report of whom something else is known than people were told."""
+        told: list[Instruction] = []
+        for process in self._run.processes:
+            report = describe(process, seats.get(process.peer, []))
+            if report != process.told:
+                process.told = report
+                told.append(report)
+        return told
+
+    def _forget_silent(self, now: float) -> list[Instruction]:
         """Forget who offers nothing any more. While this process stood still nobody was heard."""
+        forgotten: list[Instruction] = []
         slept = now - self._look_at > SILENT_S
         for process in self._run.processes:
             if slept:
                 process.heard_at = now
             elif now - process.heard_at > SILENT_S:
                 self._run.processes.forget(process.peer)
+                forgotten.append(ReportArranged(process.peer))
+        return forgotten
 
     def _note_paces(self, seats: Seats) -> None:
         there, named = set[PeerId](), set[PeerId]()
@@ -304,6 +324,7 @@ class Arranging:
             return []
         if download.serves_when_loaded:
             process.put(download.stage, now)
+        process.aim = None if download.is_standby else download.stage
         order = process.ask(download.stage, download.why, now, takes=True)
         report = ReportMove(process.peer, download.stage, "loads", download.why)
         return [report, self._say(process, order)]
