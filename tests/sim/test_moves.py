@@ -3,6 +3,7 @@ and fail at it, and no commit is lost."""
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -24,6 +25,7 @@ from swarmrt.sim.schedules.shrinking import play_all
 from swarmrt.sim.swarm.world import TRAINER, World
 
 PACE_S = (0.1, 0.1)
+OF_A_MOVE = re.compile(r"\.move\.|peer\.join\.|peer\.leave\.|\.standing\.|\.admit\.")  # its acts
 SEEDS = range(1, 40)  # until one of them comes to it
 
 
@@ -233,7 +235,7 @@ def kill_one(world: World, stage: int) -> None:
 
 
 @pytest.mark.parametrize("action", ["kill", "pause"])
-@pytest.mark.parametrize("point", [point for point in all_points() if ".move." in point])
+@pytest.mark.parametrize("point", [point for point in all_points() if OF_A_MOVE.search(point)])
 def test_failpoint(point: str, action: str) -> None:
     """The first process that passes it, and the third, fail there; `run` checks the promises."""
     assert any(fails_at(point, action, seed) for seed in SEEDS), f"nobody passed {point}"
