@@ -125,8 +125,9 @@ class Recovery:
 
     def _give_up_again(self, microbatch: MicrobatchId) -> list[Instruction]:
         """Say it once more: the trainer may not have heard of it. A claim that is under way says
-        more."""
-        if self._seat.is_last and microbatch in self._tasks:
+        more, until it is answered: what is granted then may lack this stage."""
+        task = self._tasks.get(microbatch)
+        if self._seat.is_last and task is not None and not task.granted:
             return []
         return [self._released(microbatch, "it was given up before")]
 

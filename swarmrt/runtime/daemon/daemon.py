@@ -7,27 +7,26 @@ at the same ports where they are free, and with the same streams taken.
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hivemind.p2p import P2P
-from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID, PeerInfo, StreamInfo
-from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerInfo, StreamInfo
 from hivemind.proto import p2pd_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from swarmrt.errors import DirectoryError, RunError
-from swarmrt.foreign import printable
 from swarmrt.ids import PeerId
 from swarmrt.runtime.access.identity import Identity, new_identity, open_identity
 from swarmrt.runtime.daemon.answering import watch_answers
 from swarmrt.runtime.daemon.daemon_process import START_S, DaemonProcess
+from swarmrt.runtime.daemon.relaying import relays_too_little
 from swarmrt.runtime.reach.addresses import host_of, port_of
 from swarmrt.runtime.reach.multiaddrs import (
     CIRCUIT,
-    encode_multiaddr,
     is_direct_and_global,
     worth_telling,
 )
@@ -41,8 +40,11 @@ from swarmrt.runtime.reach.place import (
     standing_of,
 )
 
+log = logging.getLogger("swarmrt.daemon")
+
 LOOK_S = 0.2  # between two looks at the daemon's connections
 MAX_OWN = 5  # addresses of this machine that are told to others
+STARTS = 5  # of a daemon that is to relay
 MAX_SEEN = 32  # peers that are looked for again after a new start
 
 OnStream = Callable[[StreamInfo, StreamReader, StreamWriter], Awaitable[None]]
@@ -51,11 +53,9 @@ OnStream = Callable[[StreamInfo, StreamReader, StreamWriter], Awaitable[None]]
 class Daemon:
     """A running daemon. Use `Daemon.start`, and `close` at the end."""
 
-    def __init__(
-        self, identity: Identity, place: Place, standing: Standing, process: DaemonProcess
-    ) -> None:
-        self.identity, self.standing = identity, standing
-        self._place, self._process = place, process
+    def __init__(self, identity: Identity, place: Place, standing: Standing) -> None:
+        self.identity, self.standing, self._place = identity, standing, place
+        self._process: DaemonProcess
         self._own: list[str] = []  # where others see us, the best ones first
         self.relayed: Sequence[str] = ()  # addresses at relays that let others through to us
         self._takes: dict[str, OnStream] = {}  # what is done with a stream, by its protocol
@@ -79,10 +79,9 @@ class Daemon:
             check_address(address, with_peer=True)
         standing = standing or standing_of(place, bootstrap, own_address)
         identity = new_identity() if identity_path is None else open_identity(identity_path)
-        process = await DaemonProcess.start(identity, place, standing, bootstrap)
-        daemon = cls(identity, place, standing, process)
+        daemon = cls(identity, place, standing)
         try:
-            await daemon._look()
+            await daemon._start(place, bootstrap)
         except BaseException:
             await daemon.close()
             raise
@@ -102,8 +101,7 @@ class Daemon:
             place = before if is_free_for_libp2p(before) else place
         elif not is_free_for_libp2p(place):
             raise RunError(f"somebody else listens at its port {place.ports.libp2p}")
-        self._process = await DaemonProcess.start(self.identity, place, self.standing, ())
-        await self._look()
+        await self._start(place, ())
         self.relayed = ()
         for protocol, take in self._takes.items():
             await self._take(protocol, take)
@@ -142,32 +140,12 @@ class Daemon:
         return self._own != before
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Tell the daemon where a peer is, and connect to it. Raises RunError.
-
-        Peer ids and addresses come from others, so they may be nonsense.
-        """
-        try:
-            where = [
-                encode_multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses
-            ]
-            wanted = p2pd_pb2.ConnectRequest(peer=PeerID.from_base58(peer).to_bytes(), addrs=where)
-            _, _, writer = await self._process.ask(type=p2pd_pb2.Request.CONNECT, connect=wanted)
-        except (ControlFailure, ValueError) as error:
-            raise _out_of_reach(f"connect to {peer}", error) from None
-        writer.close()
+        """Tell the daemon where a peer is, and connect to it. Raises RunError."""
+        await self._process.connect(peer, addresses)
 
     async def open_stream(self, peer: PeerId, protocol: str) -> tuple[StreamReader, StreamWriter]:
         """A stream to a peer. Raises RunError when the peer or the protocol cannot be reached."""
-        try:
-            wanted = p2pd_pb2.StreamOpenRequest(
-                peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol]
-            )
-            _, reader, writer = await self._process.ask(
-                type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted
-            )
-            return reader, writer
-        except (ControlFailure, ValueError) as error:
-            raise _out_of_reach(f"open a stream to {peer}", error) from None
+        return await self._process.open_stream(peer, protocol)
 
     async def is_relayed(self, peer: PeerId) -> bool:
         """Return whether the daemon has connections to a peer, and all of them through relays."""
@@ -223,7 +201,24 @@ class Daemon:
 
     async def close(self) -> None:
         """Stop the daemon and remove its sockets. May be called again."""
-        await self._process.close()
+        if hasattr(self, "_process"):
+            await self._process.close()
+
+    async def _start(self, place: Place, bootstrap: Sequence[str]) -> None:
+        """Start its process, again where that would relay too little. Raises DirectoryError or
+        RunError."""
+        for start in range(1, STARTS + 1):
+            self._process = await DaemonProcess.start(
+                self.identity, place, self.standing, bootstrap
+            )
+            await self._look()
+            if self.standing is not Standing.PUBLIC:
+                return
+            if not await relays_too_little(self.peer_id, self._own):
+                return
+            if start < STARTS:
+                await self._process.close()
+        log.warning("the libp2p daemon of this process relays too little to others to train by it")
 
     async def _look(self) -> None:
         """Look where others see it. Raises RunError."""
@@ -242,10 +237,6 @@ class Daemon:
     async def _take(self, protocol: str, take: OnStream) -> None:
         async with asyncio.timeout(START_S):
             await self.p2p.add_binary_stream_handler(protocol, take)
-
-
-def _out_of_reach(what: str, error: Exception) -> RunError:
-    return RunError(f"cannot {printable(what)}: {printable(str(error))}")
 
 
 def check_address(address: str, *, with_peer: bool) -> None:

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from hivemind.p2p import P2P
+from hivemind.p2p.p2p_daemon_bindings.datastructures import PeerID
 from hivemind.p2p.p2p_daemon_bindings.utils import (
+    ControlFailure,
     raise_if_failed,
     read_pbmsg_safe,
     write_pbmsg,
@@ -33,10 +35,11 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from swarmrt.errors import DirectoryError, RunError, SwarmError
 from swarmrt.foreign import printable
-from swarmrt.ids import RunId
+from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.access.identity import Identity
 from swarmrt.runtime.daemon.flags import daemon_environment, daemon_flags
 from swarmrt.runtime.faults.standing_still import stand_still
+from swarmrt.runtime.reach.multiaddrs import encode_multiaddr
 from swarmrt.runtime.reach.place import Place, Standing
 
 START_S = 120.0  # a loaded machine needs long; a daemon that fails says so at once
@@ -112,6 +115,32 @@ class DaemonProcess:
             raise
         return response, reader, writer
 
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Tell the daemon where a peer is, and connect to it. Raises RunError.
+
+        Peer ids and addresses come from others, so they may be nonsense.
+        """
+        try:
+            where = [
+                encode_multiaddr(address.removesuffix(f"/p2p/{peer}")) for address in addresses
+            ]
+            wanted = p2pd_pb2.ConnectRequest(peer=PeerID.from_base58(peer).to_bytes(), addrs=where)
+            _, _, writer = await self.ask(type=p2pd_pb2.Request.CONNECT, connect=wanted)
+        except (ControlFailure, ValueError) as error:
+            raise _out_of_reach(f"connect to {peer}", error) from None
+        writer.close()
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> tuple[StreamReader, StreamWriter]:
+        """A stream to a peer. Raises RunError when the peer or the protocol cannot be reached."""
+        try:
+            wanted = p2pd_pb2.StreamOpenRequest(
+                peer=PeerID.from_base58(peer).to_bytes(), proto=[protocol]
+            )
+            _, reader, writer = await self.ask(type=p2pd_pb2.Request.STREAM_OPEN, streamOpen=wanted)
+            return reader, writer
+        except (ControlFailure, ValueError) as error:
+            raise _out_of_reach(f"open a stream to {peer}", error) from None
+
     def stand_still(self, seconds: float) -> None:
         """Let it do nothing for a while. Its sockets are open, and nobody answers. Nothing happens
         when it has ended."""
@@ -182,6 +211,10 @@ class DaemonProcess:
 
     def _last_words(self) -> str:
         return self._said[-1] if self._said else "it said nothing"
+
+
+def _out_of_reach(what: str, error: Exception) -> RunError:
+    return RunError(f"cannot {printable(what)}: {printable(str(error))}")
 
 
 def new_folder() -> Path:

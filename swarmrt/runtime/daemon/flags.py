@@ -18,7 +18,7 @@ def daemon_environment(standing: Standing) -> dict[str, str]:
     """Return the environment of a daemon: one thread for one that relays.
 
     It starts two services for that, one of which ends connections after 128 KiB. With one thread it
-    is always the other one that comes last, and serves.
+    is nearly always the other one that comes last, and serves (`relaying` makes sure).
     """
     return {**os.environ, **({"GOMAXPROCS": "1"} if standing is Standing.PUBLIC else {})}
 

@@ -12,9 +12,9 @@ from swarmrt.errors import RunError
 from swarmrt.runtime.carriers.carriers import Connection
 from swarmrt.runtime.carriers.libp2p import Libp2pCarrier
 from swarmrt.runtime.daemon.daemon import Daemon
+from swarmrt.runtime.daemon.reserving import PROTOCOL, _parse, reserve
 from swarmrt.runtime.reach.multiaddrs import CIRCUIT
 from swarmrt.runtime.reach.place import Place, Standing
-from swarmrt.runtime.reach.relays import _parse, reserve
 
 STARTS = 6
 
@@ -39,7 +39,7 @@ def test_public_daemon_always_relays_as_much_as_training_takes() -> None:
             for _ in range(STARTS):
                 async with daemons(Standing.PUBLIC) as [relay]:
                     await asker.connect(relay.peer_id, relay.addresses())
-                    await reserve(asker, relay.peer_id)
+                    await reserve(*await asker.open_stream(relay.peer_id, PROTOCOL))
 
     asyncio.run(story())
 
@@ -49,7 +49,7 @@ def test_daemon_behind_a_router_is_no_relay() -> None:
         async with daemons(Standing.BEHIND, Standing.BEHIND) as [asker, other]:
             await asker.connect(other.peer_id, other.addresses())
             with pytest.raises(RunError, match="ends connections after 131072 bytes"):
-                await reserve(asker, other.peer_id)
+                await reserve(*await asker.open_stream(other.peer_id, PROTOCOL))
 
     asyncio.run(story())
 
@@ -60,7 +60,7 @@ def test_link_goes_through_a_relay_by_an_announced_address() -> None:
         async with daemons(Standing.PUBLIC, behind, behind) as [relay, one, two]:
             for daemon in (one, two):
                 await daemon.connect(relay.peer_id, relay.addresses())
-            await reserve(one, relay.peer_id)
+            await reserve(*await one.open_stream(relay.peer_id, PROTOCOL))
             came: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
             await Libp2pCarrier(one).start(came.set_result)
             address = f"{relay.addresses()[0]}{CIRCUIT}/p2p/{one.peer_id}"

@@ -296,6 +296,21 @@ def test_given_up_microbatch_is_owned_again_by_a_new_grant() -> None:
     assert sent(peer.get(recover), Accumulated)
 
 
+def test_given_up_microbatch_that_is_granted_to_other_stages_is_not_kept_silent_of() -> None:
+    """Found by a soak: its other owner of this stage was lost, and the trainer asked for it for
+    ever. It had been claimed once more, and granted for the stage before."""
+    peer = Peer(num_stages=2)
+    recover = Recover(1, MB, (UP, ME), (0, 1))
+    peer.get(recover)
+    peer.get(NoFrame(1, MB, "output"), UP)
+    peer.forward(attempt=2)
+    peer.computed()
+    assert not peer.get(recover), "the claim says more"
+    assert RunBackward(MB, False) in peer.get(Granted(1, MB, (UP, ME), (0,)))
+    peer.feed(BackwardDone(MB, 1.0, 100))
+    assert sent(peer.get(recover), Released)
+
+
 def test_another_attempt_is_not_taken_and_forgotten() -> None:
     """Found by a soak: it came while the backward of an earlier one ran that had no frames left,
     was accepted, and forgotten; the trainer waited for it for 85 s."""
