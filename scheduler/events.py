@@ -202,6 +202,15 @@ class SeatClosed(EventBase, frozen=True):
     stage: int
 
 
+class MoveRequested(EventBase, frozen=True):
+    """Whoever has started the trainer wants a process to serve this stage, and to stay there for so
+    many seconds."""
+
+    peer: PeerId
+    stage: int
+    seconds: float
+
+
 class StopRequested(EventBase, frozen=True):
     """The user or the system asks this process to leave."""
 
@@ -223,7 +232,7 @@ Event = (
     | WeightGradientsDone | PartSummed | GradientCombined | Stepped | StateLoaded
     | StateUnavailable | CheckpointSaved | CheckpointFailed | DeadlinePassed | StopRequested
     | ComputeFailed | PartUnfit | Expelled | Moved | PartUpdated | UpdateJoined | Contributed
-    | SeatOpened | SeatNotOpened | SeatClosed
+    | SeatOpened | SeatNotOpened | SeatClosed | MoveRequested
     | PauseRequested | ResumeRequested
 )  # fmt: skip
 ALL_EVENTS: tuple[type[Event], ...] = get_args(Event)

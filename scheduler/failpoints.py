@@ -42,6 +42,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     OpenSeat,
     RaiseEpoch,
+    ReportMove,
     RunBackward,
     RunWeightGradients,
     SaveCheckpoint,
@@ -95,6 +96,7 @@ _ACTS: dict[Role, dict[type[Instruction], str]] = {
     "trainer": {
         SaveCheckpoint: "checkpoint.{}_start",
         RaiseEpoch: "epoch.{}_raise",
+        ReportMove: "move.{}_decide",
     },
 }
 _DURABLE = (  # inside of acts, where the code names them

@@ -401,6 +401,23 @@ class ReportMove(Report, frozen=True):
     reason: str
 
 
+MovePhase = Literal["", "loading", "switching", "serving both", "draining"]
+"""How far a move is: the state is on its way; it is there, and the seat is let in between commits;
+both are served; the first one does what it has accepted, and takes nothing new."""
+
+
+class ReportArranged(Report, frozen=True):
+    """A report for people, when it changes: where a process serves that does so where it helps
+    most, where it goes, and what it stands by for. With nothing of it, it is not there any more."""
+
+    peer: PeerId
+    serves: tuple[int, ...] = ()
+    to: int | None = None  # the stage to which it moves, if it moves
+    phase: MovePhase = ""
+    stands_by: tuple[int, ...] = ()  # whose state it keeps current
+    loads: tuple[int, ...] = ()  # to stand by
+
+
 class ReportStep(Report, frozen=True):
     """A report for people and metrics: a step was committed."""
 
@@ -483,7 +500,8 @@ TrainerInstruction = (
     Send | SaveCheckpoint | OfferCheckpoint | RaiseEpoch | KeepUnlike | Expel | ReportWaiting
     | ReportStep | ReportEvaluation | ReportPeer | ReportRollback | ReportPause | ReportHandOver
     | ReportRecovery | ReportCheckpointFailed | ReportExpelled | ReportStall | ReportLate
-    | ReportUnlike | ReportUnable | ReportIslands | ReportMove | StartDeadline | Stop
+    | ReportUnlike | ReportUnable | ReportIslands | ReportMove | ReportArranged | StartDeadline
+    | Stop
 )  # fmt: skip
 Instruction = PeerInstruction | TrainerInstruction | StewardInstruction
 ALL_INSTRUCTIONS: tuple[type[Instruction], ...] = get_args(Instruction)

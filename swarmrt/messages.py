@@ -8,6 +8,7 @@ peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Relea
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
 anyone → donor   GetState, answered by StateChunk or NoState
 anyone → anyone  Probe, answered by Probed; DialBack, answered by DialedBack · Renewed
+anyone → trainer GetFacts, answered by Facts
 
 `swarmrt/permissions.py` says which of them is taken from whom.
 
@@ -521,12 +522,34 @@ class GiveUp(Reasoned, frozen=True):
     reason: str  # for people
 
 
+class GetFacts(MessageBase, frozen=True):
+    """Tell from which facts it would be decided now who serves what."""
+
+    number: int
+
+
+Idle = Literal["", "off", "nobody", "begins", "ends", "large"]
+"""Why nothing is decided: the run has it switched off, no process serves where it helps most, the
+run begins or ends. Or why nothing is told: there are too many."""
+
+
+class Facts(MessageBase, frozen=True):
+    """The answer to GetFacts. payload: the facts in msgpack, where anything is decided."""
+
+    number: int
+    affordable: bool  # otherwise there is no payload, because there have been too many questions
+    version: int
+    idle: Idle
+    standby_share: float  # of the peers, that are to hold a second state
+
+
 Message = (
     Hail | Admit | Ready | Forward | Accepted | Busy | Claim | Granted | Stale | Evaluated
     | Backward | Accumulated | Recover | Released | GetFrame | NoFrame | Standing | Prepare | Part
     | Prepared | Refused | Apply | Applied | GetState | StateChunk | NoState | Beacon | Leaving
     | Drain | Finish | Probe | Probed | Knock | Welcome | NotInvited | Renewed | Barred | DialBack
-    | DialedBack | LeftOut | Update | Updated | Ending | Unable | Offer | Take | GiveUp
+    | DialedBack | LeftOut | Update | Updated | Ending | Unable | Offer | Take | GiveUp | GetFacts
+    | Facts
 )  # fmt: skip
 ALL_MESSAGES: tuple[type[Message], ...] = get_args(Message)
 """In the order of their numbers on the wire, which start at 1."""

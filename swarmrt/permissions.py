@@ -27,8 +27,10 @@ from swarmrt.messages import (
     Drain,
     Ending,
     Evaluated,
+    Facts,
     Finish,
     Forward,
+    GetFacts,
     GetFrame,
     GetState,
     GiveUp,
@@ -98,6 +100,7 @@ TO_PEER: dict[type[Message], set[Sender]] = {
     Barred: {Sender.TRAINER},
     Take: {Sender.TRAINER},
     GiveUp: {Sender.TRAINER},
+    Facts: {Sender.TRAINER},
     Forward: {Sender.TRAINER, Sender.BEFORE},
     Accepted: {Sender.AFTER},
     Busy: {Sender.AFTER},
@@ -142,6 +145,7 @@ TO_TRAINER: dict[type[Message], set[Sender]] = {
     Probed: _KNOWN,
     DialBack: _KNOWN,
     DialedBack: _KNOWN,
+    GetFacts: _KNOWN,
     Knock: _ANYBODY,
     Renewed: _ANYBODY,
 }
@@ -161,6 +165,8 @@ OF_PROCESSES: frozenset[type[Message]] = frozenset(
         Offer,
         Take,
         GiveUp,
+        GetFacts,
+        Facts,
     }  # fmt: skip
 )
 """What a process says to another one, and no seat says or is told."""

@@ -31,6 +31,7 @@ from swarmrt.scheduler.events import (
     Event,
     Expelled,
     Moved,
+    MoveRequested,
     PeerLost,
     PeersSeen,
     Received,
@@ -180,6 +181,8 @@ class TrainerCore:
                 return self.departures.gone(peer, reason, now)
             case Moved():
                 self.run.own_link.moved(event, self.run.saving.under_way, now)
+            case MoveRequested(peer, stage, seconds):
+                return self.arranging.requested(peer, stage, seconds, now)
             case CheckpointSaved(version):
                 self.run.saving.done(version)
             case CheckpointFailed(version, reason):

@@ -11,7 +11,16 @@ from swarmrt.cli.experiments import bench, chaos, doctor, failpoints, plan, simu
 from swarmrt.cli.keys import access, owner
 from swarmrt.cli.process.unexpected import show_unexpected
 from swarmrt.cli.records import audit, checkpoints, merge, models, trace
-from swarmrt.cli.swarm import bootstrap, check, configs, local, own_peers, serve, train
+from swarmrt.cli.swarm import (
+    bootstrap,
+    check,
+    configs,
+    local,
+    own_peers,
+    rebalance,
+    serve,
+    train,
+)
 from swarmrt.errors import SwarmError, UsageError
 from swarmrt.foreign import for_terminal
 
@@ -34,6 +43,7 @@ app.command("pause")(own_peers.pause)
 app.command("resume")(own_peers.resume)
 app.command("stop")(own_peers.stop)
 app.command("train")(train.train)
+app.command("rebalance")(rebalance.rebalance)
 app.command("invite")(access.invite)
 app.command("members")(access.members)
 app.command("revoke")(access.revoke)

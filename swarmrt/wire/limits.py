@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from swarmrt.messages import Backward, Forward, Message, Part, Probe, Probed, Recover, StateChunk
+from swarmrt.messages import (
+    Backward,
+    Facts,
+    Forward,
+    Message,
+    Part,
+    Probe,
+    Probed,
+    Recover,
+    StateChunk,
+)
 
 WITH_PAYLOAD: tuple[type[Message], ...] = (
-    Forward, Backward, Recover, Part, StateChunk, Probe, Probed,
+    Forward, Backward, Recover, Part, StateChunk, Probe, Probed, Facts,
 )  # fmt: skip
 """The kinds of messages that have tensors at all."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from swarmrt.messages import Message, Part, Probe, Probed, StateChunk
+from swarmrt.messages import Facts, Message, Part, Probe, Probed, StateChunk
 
 CONTROL, WORK, PARTS, STATE = range(4)
 BULK = (WORK, PARTS, STATE)
-OF_STATE: tuple[type[Message], ...] = (StateChunk, Probe, Probed)
+OF_STATE: tuple[type[Message], ...] = (StateChunk, Probe, Probed, Facts)
 PATIENCE = {PARTS: 7, STATE: 3}  # frames of ranks before it, until it is the turn of one of its own
 
 

@@ -170,3 +170,14 @@ def test_corrupted_checkpoint(tiny: Path, tmp_path: Path) -> None:
     older.rename(run_dir / "checkpoints" / "older")
     refused("generate", run_dir, expected="holds no checkpoint yet")
     refused("generate", tmp_path / "nowhere", expected="no such run folder")
+
+
+def test_moving_peers_is_the_trainer_s() -> None:
+    refused("rebalance", "swarmrt:x", expected="With --dry-run this command says what it would do")
+
+
+def test_rebalance_of_a_run_that_was_never_joined(tmp_path: Path) -> None:
+    refused(
+        "rebalance", "--run", "demo", "--dry-run",
+        expected="has not joined run 'demo' yet", env={"XDG_DATA_HOME": str(tmp_path)},
+    )  # fmt: skip

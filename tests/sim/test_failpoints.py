@@ -14,6 +14,8 @@ from swarmrt.messages import (
     DialBack,
     DialedBack,
     Ending,
+    Facts,
+    GetFacts,
     GetState,
     GiveUp,
     Knock,
@@ -39,7 +41,7 @@ ELSEWHERE = ("rename", "write", ".move.")  # on disks, and where peers move: `te
 IN_WORLD = [point for point in all_points() if not any(part in point for part in ELSEWHERE)]
 NOT_FOR_CORES = (
     GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack,
-    Knock, Welcome, NotInvited, Renewed, Barred, Ending, Unable,
+    Knock, Welcome, NotInvited, Renewed, Barred, Ending, Unable, GetFacts, Facts,
 )  # fmt: skip
 # Nobody is too slow in these worlds (`test_sim_newcomers`), and nobody moves (`test_moves`).
 NOT_HERE = (*NOT_FOR_CORES, LeftOut, Offer, Take, GiveUp)

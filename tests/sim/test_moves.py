@@ -3,15 +3,16 @@ and fail at it, and no commit is lost."""
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
 
 from swarmrt.ids import PeerId, peer_of, seat_of
 from swarmrt.messages import GiveUp, Message, Offer, Take
-from swarmrt.scheduler.events import PeerLost
+from swarmrt.scheduler.events import MoveRequested, PeerLost
 from swarmrt.scheduler.failpoints import all_points
-from swarmrt.scheduler.instructions import RunForward
+from swarmrt.scheduler.instructions import ReportMove, RunForward
 from swarmrt.scheduler.recording import Header, of_json, replay, to_json
 from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.scheduler.trainer.core import TrainerCore
@@ -19,10 +20,12 @@ from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.peer.steward import Mover
 from swarmrt.sim.schedules.moves import draw
+from swarmrt.sim.schedules.requests import draw as draw_requests
 from swarmrt.sim.schedules.shrinking import play_all
 from swarmrt.sim.swarm.world import TRAINER, World
 
 PACE_S = (0.1, 0.1)
+OF_A_MOVE = re.compile(r"\.move\.|peer\.join\.|peer\.leave\.|\.standing\.|\.admit\.")  # its acts
 SEEDS = range(1, 40)  # until one of them comes to it
 
 
@@ -113,6 +116,11 @@ def test_it_moves_when_its_stage_has_more_than_another_one(seed: int) -> None:
     moved = next(move for move in world.disk.moves[::-1] if move.what == "serves")
     assert moved.stage == poor
     world.run()
+    shown = [told for told in world.disk.arranged if told.peer == moved.peer]
+    phases = [told.phase for told in shown if told.phase and told.serves]
+    assert phases[-1] == "draining" and phases[0] == "loading", shown
+    assert set(phases) <= {"loading", "switching", "serving both", "draining"}
+    assert (shown[-1].serves, shown[-1].phase, shown[-1].to) == ((poor,), "", None), shown
     its = [(m.what, m.stage) for m in world.disk.moves if m.peer == moved.peer]
     assert its[-3:] == [("loads", poor), ("serves", poor), ("forgets", 1 - poor)]
     lost = [why for why in world.disk.fenced if "killed" not in why]
@@ -227,7 +235,7 @@ def kill_one(world: World, stage: int) -> None:
 
 
 @pytest.mark.parametrize("action", ["kill", "pause"])
-@pytest.mark.parametrize("point", [point for point in all_points() if ".move." in point])
+@pytest.mark.parametrize("point", [point for point in all_points() if OF_A_MOVE.search(point)])
 def test_failpoint(point: str, action: str) -> None:
     """The first process that passes it, and the third, fail there; `run` checks the promises."""
     assert any(fails_at(point, action, seed) for seed in SEEDS), f"nobody passed {point}"
@@ -324,3 +332,39 @@ def test_stages_of_unequal_work_are_shared_out_and_nobody_moves_any_more(seed: i
     settled = len(world.disk.moves)
     run_until(world, lambda: core_of(world).run.version == 99, limit_s=1200.0)
     assert len(served(world)[0]) >= 3 and len(world.disk.moves) == settled
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_no_schedule_with_moves_that_are_asked_for_breaks_a_promise(first: int) -> None:
+    play_all(map(draw_requests, range(first, first + 10)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_is_asked_moves_and_stays_although_that_gains_nothing(seed: int) -> None:
+    """It serves where one was missing, and is wanted at the other stage: it loads, serves there,
+    and comes back once it may, as that is better."""
+    world = moving((2, 1), seed, anywhere(2, 1), share=0.0, steps=80)
+    run_until(world, lambda: [len(stage) for stage in served(world)] == [2, 2])
+    world.trainer.process.feed(MoveRequested(PeerId("m0"), 0, 20.0))
+    asked_at = world.clock.now
+    run_until(world, lambda: [len(stage) for stage in served(world)] == [3, 1])
+    assert world.clock.now < asked_at + 20.0
+    run_until(world, lambda: [len(stage) for stage in served(world)] == [2, 2])
+    assert world.clock.now > asked_at + 20.0
+    world.run()
+    assert not world.disk.rollbacks and not world.disk.pauses
+
+
+def test_what_an_owner_does_not_allow_is_asked_of_nobody() -> None:
+    """A pinned process, one at a stage that is not its own, one without room, and nobody at all."""
+    movers = [Mover((0, 1), 2, is_pinned=True), Mover((0,), 2), Mover((0, 1), 1)]
+    world = moving((1, 1), 1, movers, share=0.0, steps=30)
+    run_until(world, lambda: sum(map(len, served(world))) == 5)
+    before = served(world)
+    for number in range(4):
+        for stage in (0, 1, 7):
+            told = core_of(world).handle(
+                MoveRequested(PeerId(f"m{number}"), stage, 30.0), world.trainer.process.now
+            )
+            assert not any(isinstance(one, ReportMove) for one in told), (number, stage)
+    assert served(world) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from swarmrt.ids import PeerId, peer_of
 from swarmrt.lab.bench.emulation import Speed
 from swarmrt.observe.log import what_happened
 from swarmrt.scheduler.instructions import ReportMove
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, swarmrt
 from tests.swarms.test_end_to_end import EXACT, check_logs, difference_to_reference
 from tests.swarms.test_spares import follows
 
@@ -61,6 +62,7 @@ def test_a_standby_of_another_stage_takes_over_and_a_newcomer_goes_where_it_is_p
         swarm.wait_until(
             lambda: any(follows(log, swarm.version) for log in logs), "a standby", PATIENCE_S
         )
+        check_outlook(swarm)
         killed_at, version = time.monotonic(), swarm.version
         only.kill()
         swarm.wait(step=version + 3)
@@ -80,6 +82,20 @@ def test_a_standby_of_another_stage_takes_over_and_a_newcomer_goes_where_it_is_p
         run_dir, config, tmp_path, *settings_of(overrides), steps=swarm.version
     )
     assert difference < 1e-9
+
+
+def check_outlook(swarm: lab.LocalSwarm) -> None:
+    """Whoever is invited learns from what the trainer decides, and nobody else does."""
+    done = swarmrt("rebalance", swarm.join_line, "--dry-run", "--json")
+    assert done.returncode == 0 and "microbatches a second" in done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    assert {peer["peer"] for peer in told["peers"]} == {one.peer_id for one in swarm.movers()}
+    assert told["idle"] == "" and {peer["serving"] for peer in told["peers"]} == {0, 1}
+    assert min(stage["rate"] for stage in told["stages"]) == told["account"]["rate"] > 0
+    bare = swarm.join_line.run, "--join", swarm.bootstrap.address
+    refused = swarmrt("rebalance", "--run", *bare, "--dry-run")
+    assert refused.returncode == 2 and "is your invitation still good?" in refused.stderr
+    assert "Traceback" not in refused.stderr + done.stderr
 
 
 def test_it_moves_to_the_other_stage_when_that_has_become_the_poorer_one(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from swarmrt.ids import MicrobatchId, PeerId, RunId, Work
 from swarmrt.messages import (
     Backward,
     Beacon,
+    Facts,
     Finish,
     Forward,
     Hail,
@@ -67,6 +68,7 @@ PAYLOADS: dict[type[MessageBase], list[torch.Tensor]] = {
     StateChunk: [torch.arange(5, dtype=torch.uint8)],
     Probe: [torch.full((20,), 7, dtype=torch.uint8)],
     Probed: [torch.zeros(16, dtype=torch.uint8)],
+    Facts: [torch.arange(6, dtype=torch.uint8)],
 }
 
 

@@ -4,6 +4,7 @@ audited."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from swarmrt.cli.options.rates import LINK_RATE, parse_link_rate
 from swarmrt.cli.options.runs import REPLICAS, SET, SPARES, parse_replicas, parse_spares
 from swarmrt.cli.options.saying import JSON, say
 from swarmrt.config_toml import load_config
-from swarmrt.errors import RunError
+from swarmrt.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from swarmrt.lab.chaos.chaos import Chaos
@@ -29,12 +30,19 @@ def chaos(
         3.0, "--every", metavar="SECONDS", min=0.01, help="Time between two faults, on average."
     ),
     kinds: str = typer.Option(
-        "kill,stop,term,cut,slow,radio,hang,pause-owner,join,slow-newcomer,directory,daemon,disk,trainer,bootstrap",
+        "kill,stop,term,cut,slow,radio,hang,pause-owner,move,join,slow-newcomer,directory,daemon,disk,trainer,bootstrap",
         "--kinds",
-        help="Kinds of faults.",
+        help="Kinds of faults; a move is of one of the --auto.",
     ),
     replicas: str | None = REPLICAS,
     spares: str | None = SPARES,
+    auto: int = typer.Option(
+        0,
+        "--auto",
+        min=0,
+        metavar="N",
+        help="Processes more, that serve where they help most; alone, without --replicas.",
+    ),
     link_rate: str | None = LINK_RATE,
     overrides: list[str] = SET,
     run_dir: Path | None = typer.Option(None, metavar="DIR", help="Default: runs/NAME-TIME."),
@@ -48,12 +56,18 @@ def chaos(
     """
     from swarmrt.lab.chaos.chaos import Chaos
     from swarmrt.lab.chaos.schedule import checked, draw
+    from swarmrt.lab.chaos.traces import moves_asked_for
     from swarmrt.lab.swarm.swarm import LocalSwarm
 
     parse_link_rate(link_rate)
     asked = checked(kind.strip() for kind in kinds.split(","))
     config = load_config(path, overrides)
-    numbers = parse_replicas(replicas, config) or (1,) * config.num_stages
+    numbers = parse_replicas(replicas, config) or (int(not auto),) * config.num_stages
+    there = [number + math.ceil(auto / config.num_stages) for number in numbers]
+    if not auto:
+        asked = [kind for kind in asked if kind != "move"]
+    if not asked:
+        raise UsageError("nobody moves without processes that may: say how many with --auto")
     swarm = LocalSwarm(
         path,
         numbers,
@@ -61,8 +75,9 @@ def chaos(
         overrides=_settings(overrides, steps),
         link_rate=link_rate,
         spares=parse_spares(spares, config),
+        movers=auto,
     )
-    schedule = draw(seed, asked, numbers, every_s, num=max(steps, len(asked)))
+    schedule = draw(seed, asked, there, every_s, num=max(steps, len(asked)))
     say(f"run folder {swarm.run_dir}", as_json)
     say(f"schedule of seed {seed}, since the first commit:", as_json)
     for fault in schedule:
@@ -78,6 +93,7 @@ def chaos(
         "skipped": disturbance.skipped.total(),
         "died": disturbance.died(),
         "in_vain": disturbance.in_vain,
+        "moves": moves_asked_for(swarm.trainer)._asdict(),
         "failed": failed,
         "run_dir": str(swarm.run_dir),
         "audit": json.loads(audit.to_json()),
@@ -114,6 +130,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
     ]
     if not result["faults"] and not result["failed"]:
         lines.append("NOTHING WAS DISTURBED: take more --steps, or a shorter --every")
+    if result["faults"].get("move"):
+        moves = result["moves"]
+        lines.append(f"of the moves {moves['begun']} began, and {moves['served']} came to serve")
     lines += [f"MADE IN VAIN: {what}" for what in result["in_vain"]]
     if result["died"]:
         lines.append(f"ended with an error by themselves: {', '.join(result['died'])}")

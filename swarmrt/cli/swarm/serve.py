@@ -145,6 +145,8 @@ def serve(
             faults=LinkFaults(link_delay_s) if with_parent or link_delay_s else None,
             new_stage=Stage if emulate is None else partial(EmulatedStage, parse_speed(emulate)),
         )
+        if options.faults is not None:
+            options.faults.on_failpoint(options.failpoints.arm)
         run(
             lambda switch: serve_peer(options, switch, lambda text: say(text, as_json=False)),
             with_parent=with_parent,

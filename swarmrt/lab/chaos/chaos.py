@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import signal
 import threading
 import time
 from collections import Counter
@@ -17,8 +18,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from swarmrt.errors import RunError
+from swarmrt.ids import seat_of
 from swarmrt.lab.chaos.schedule import Fault
-from swarmrt.lab.chaos.traces import ROOM_AGAIN, Trace, gave_device_back, said_again, was_in
+from swarmrt.lab.chaos.traces import (
+    ROOM_AGAIN,
+    Trace,
+    gave_device_back,
+    said_again,
+    was_asked_to_move,
+    was_in,
+)
 from swarmrt.lab.swarm.part import POLL_S, Part
 from swarmrt.lab.swarm.parts import Peer, Trainer
 from swarmrt.lab.swarm.swarm import LocalSwarm
@@ -31,6 +40,8 @@ PROOF_S = 5.0  # after a fault: by then it has left its trace
 DIRECTORY_PROOF_S = 0.5  # between two looks whether a directory that was stopped answers
 COMING_S = 60.0  # for a directory node to come back
 DAEMON_S = 20.0  # for a daemon that was killed to be up again
+MOVE_S = 10.0  # within which a move comes to its failpoint
+BACK_S = 1.0  # after which somebody comes for whoever has
 JOINING_S = 60.0  # for a slow newcomer to come in, or to be told why not
 
 
@@ -61,6 +72,9 @@ class Chaos:
         self._directory_until = 0.0  # by `_now_s`
         self._trainer_spared_until = 0.0
         self._traces: list[Trace] = []
+        self._movers = swarm.num_movers
+        self._armed: set[str] = set()  # names of processes in which a failpoint is on
+        self._trainer_died_at: list[float] = []  # by `_now_s`
 
     def run(self) -> None:
         """Make the faults, from the first commit to the end of the run. Raises RunError when it
@@ -70,7 +84,7 @@ class Chaos:
         for fault in self._schedule:
             self._plan(fault.at_s, partial(self._carry_out, fault))
         commits, since = 0, self._began
-        while self._swarm.trainer.is_alive or self._trainer_will_return:
+        while self._goes_on():
             self._act_on_time()
             self._note_deaths()
             if self._swarm.commits.number > commits:
@@ -87,12 +101,31 @@ class Chaos:
         """Peers that ended with an error though nobody had sent them away."""
         return sorted(self._died)
 
+    def _goes_on(self) -> bool:
+        """Return whether the trainer runs, or will: a failpoint has ended it, say."""
+        trainer = self._swarm.trainer
+        if trainer.is_alive or self._trainer_will_return:
+            return True
+        if "trainer" not in self._armed or trainer.exit_code != -signal.SIGKILL:
+            return False
+        self._say(f"{self._now_s:8.2f} s  the trainer has come to its failpoint")
+        self._trainer_died(BACK_S)
+        return True
+
     def _note_deaths(self) -> None:
         """Note who has died before the run is over: then everyone leaves, and a newcomer may find
-        nobody."""
-        if self._swarm.version < self._swarm.config.run.steps:
-            ended = [peer for peer in self._swarm.ended_peers() if peer.exit_code]
-            self._died |= {peer.name for peer in ended} - self._sent_away
+        nobody. Who has come to a failpoint is replaced."""
+        if self._swarm.version >= self._swarm.config.run.steps:
+            return
+        ended = [peer for peer in self._swarm.ended_peers() if peer.exit_code]
+        for peer in ended:
+            if peer.name in self._armed and peer.exit_code == -signal.SIGKILL:
+                self._armed.discard(peer.name)
+                if peer.name not in self._sent_away:
+                    self._say(f"{self._now_s:8.2f} s  {peer.name} has come to its failpoint")
+                    self._sent_away.add(peer.name)
+                    self._plan(self._now_s + BACK_S, partial(self._replace, peer))
+        self._died |= {peer.name for peer in ended} - self._sent_away
 
     # ------------------------------------------------------------------ time
 
@@ -121,6 +154,7 @@ class Chaos:
             "radio": self._still,
             "hang": self._hang,
             "pause-owner": self._take_device,
+            "move": self._move,
             "join": self._join,
             "slow-newcomer": self._join_slowly,
             "directory": self._stop_directory,
@@ -147,14 +181,21 @@ class Chaos:
             peer.kill()
         else:
             peer.terminate()
-        self._plan(self._now_s + fault.seconds, partial(self._replace, peer.stage))
+        self._plan(self._now_s + fault.seconds, partial(self._replace, peer))
         return peer.name
 
-    def _replace(self, stage: int) -> None:
+    def _replace(self, peer: Peer) -> None:
+        """Start another one in its place, if there are fewer than in the beginning."""
+        if peer.is_mover:
+            staying = [mover for mover in self._swarm.movers() if not mover.is_draining]
+            if len(staying) < self._movers:
+                self._say(f"{self._now_s:8.2f} s  {self._swarm.spawn(()).name} comes, and moves")
+            return
+        stage = peer.stage
         staying = [peer for peer in self._swarm.peers(stage) if not peer.is_draining]
         if len(staying) < self._swarm.replicas[stage]:
-            peer = self._swarm.spawn(stage)
-            self._say(f"{self._now_s:8.2f} s  {peer.name} comes as a replacement")
+            other = self._swarm.spawn(stage)
+            self._say(f"{self._now_s:8.2f} s  {other.name} comes as a replacement")
 
     def _stop(self, fault: Fault) -> str:
         peer = self._with_company(fault)
@@ -172,7 +213,7 @@ class Chaos:
 
     def _slow(self, fault: Fault) -> str:
         assert fault.stage is not None
-        running = [peer for peer in self._swarm.peers(fault.stage) if peer.is_running]
+        running = [peer for peer in self._serving(fault.stage) if peer.is_running]
         peer = _one_of(running, fault.which, f"stage {fault.stage} has nobody running")
         other = self._other_end(fault, peer)
         self._swarm.slow(peer, other, fault.delay_s, fault.seconds)
@@ -208,6 +249,29 @@ class Chaos:
         self._aside(partial(peer.ask_as_owner, "pause"))
         self._plan(until, partial(self._aside, partial(peer.ask_as_owner, "resume")))
         return what
+
+    def _move(self, fault: Fault) -> str:
+        assert fault.other_stage is not None
+        mover = self._with_company(fault, only_movers=True)
+        self._check_trainer_is_well()
+        role, rule = fault.failpoint.partition(".")[0], fault.failpoint
+        if role == "trainer" and self._now_s < self._trainer_spared_until:
+            rule = ""  # its log is to tell of its disk, or its daemon
+        if rule:
+            (self._swarm.trainer if role == "trainer" else mover).tell({"failpoint": rule})
+            self._armed.add("trainer" if role == "trainer" else mover.name)
+            self._disturb(mover, MOVE_S)
+        self._swarm.move(mover, fault.other_stage, fault.seconds)
+        asked_at = self._now_s
+
+        def had_time() -> bool:
+            spared = all(not 0 <= at - asked_at < PROOF_S for at in self._trainer_died_at)
+            return spared and self._ended_at - asked_at > PROOF_S
+
+        what = f"{mover.name} to stage {fault.other_stage}, for {fault.seconds:.2f} s"
+        was_told = partial(was_asked_to_move, self._swarm.trainer, mover)
+        self._traces.append(Trace(f"{what}: the trainer never heard of it", was_told, had_time))
+        return f"{what}{f'; {rule}' if rule else ''}"
 
     def _aside(self, act: Callable[[], None]) -> None:
         """Do what may take long, as it waits for a process."""
@@ -294,10 +358,13 @@ class Chaos:
         Raises Skipped."""
         if fault.stage is None:
             self._check_trainer_is_well()
+            if "trainer" in self._armed:
+                raise Skipped("the trainer is about to fail, and its log is to tell of this")
             self._trainer_spared_until = max(self._trainer_spared_until, self._now_s + lasts_s)
             return self._swarm.trainer
-        peers = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
-        peer = _one_of(peers, fault.which, f"nobody of stage {fault.stage} is well")
+        peer = _one_of(
+            self._settled(fault.stage), fault.which, f"nobody of stage {fault.stage} is well"
+        )
         self._disturb(peer, lasts_s)
         return peer
 
@@ -314,9 +381,15 @@ class Chaos:
         if self._now_s < self._trainer_spared_until:
             raise Skipped("its disk or its daemon has just failed, and its log is to tell of that")
         swarm.trainer.kill()
-        self._trainer_will_return = True
-        self._plan(self._now_s + fault.seconds, self._resume_trainer)
+        self._trainer_died(fault.seconds)
         return "killed"
+
+    def _trainer_died(self, seconds: float) -> None:
+        """Have it resumed so many seconds later."""
+        self._armed.discard("trainer")
+        self._trainer_died_at.append(self._now_s)
+        self._trainer_will_return = True
+        self._plan(self._now_s + seconds, self._resume_trainer)
 
     def _check_trainer_is_well(self) -> None:
         """Raise Skipped unless the trainer runs and has committed something."""
@@ -344,35 +417,52 @@ class Chaos:
     def _with_room(self, fault: Fault) -> int:
         """Return the fault's stage, which has room for a newcomer. Raises Skipped."""
         assert fault.stage is not None
-        there = len(self._swarm.peers(fault.stage))
+        there = len(self._serving(fault.stage))
         if there >= self._swarm.replicas[fault.stage] + MORE_REPLICAS:
             raise Skipped(f"stage {fault.stage} has {there} replicas, which are enough")
         return fault.stage
 
-    def _with_company(self, fault: Fault) -> Peer:
-        """A settled peer whose stage has another one. Raises Skipped."""
+    def _with_company(self, fault: Fault, *, only_movers: bool = False) -> Peer:
+        """Return a settled peer that has company at each stage that it serves. Raises Skipped."""
         assert fault.stage is not None
-        settled = [peer for peer in self._swarm.peers(fault.stage) if self._is_settled(peer)]
+        settled = self._settled(fault.stage)
         if len(settled) < 2:
             raise Skipped(f"stage {fault.stage} needs a second replica that is well")
-        return _one_of(settled, fault.which, "")
+        if only_movers:
+            settled = [peer for peer in settled if peer.is_mover]
+        peer = _one_of(settled, fault.which, f"nobody of stage {fault.stage} may move")
+        alone = [stage for stage in self._stages_of(peer) if self._settled(stage) in ([], [peer])]
+        if alone:
+            raise Skipped(f"{peer.name} is all that stage {alone[0]} has")
+        return peer
+
+    def _serving(self, stage: int) -> list[Peer]:
+        """Return the live peers of a stage, and those that serve it for now."""
+        movers = [mover for mover in self._swarm.movers() if stage in self._stages_of(mover)]
+        return [*self._swarm.peers(stage), *movers]
+
+    def _stages_of(self, peer: Peer) -> tuple[int, ...]:
+        return self._swarm.served_by(peer) if peer.is_mover else peer.stages
+
+    def _settled(self, stage: int) -> list[Peer]:
+        return [peer for peer in self._serving(stage) if self._is_settled(peer, stage)]
 
     def _other_end(self, fault: Fault, peer: Peer) -> Peer | Trainer:
         if fault.other_stage is None:
             if not self._swarm.trainer.is_alive:
                 raise Skipped("the trainer is not running")
             return self._swarm.trainer
-        others = [p for p in self._swarm.peers(fault.other_stage) if p.is_running and p != peer]
+        others = [p for p in self._serving(fault.other_stage) if p.is_running and p != peer]
         nobody = f"stage {fault.other_stage} has nobody else running"
         return _one_of(others, fault.other, nobody)
 
-    def _is_settled(self, peer: Peer) -> bool:
-        """Return whether a peer runs, and had part in the newest commit, which began after its last
-        trouble."""
+    def _is_settled(self, peer: Peer, stage: int) -> bool:
+        """Return whether a peer runs, and had part at a stage in the newest commit, which began
+        after its last trouble."""
         commits = self._swarm.commits
         return (
             peer.is_running
-            and peer.seat in commits.members(peer.stage)
+            and seat_of(peer.peer_id, stage) in commits.members(stage)
             and commits.before_last_at > self._disturbed_until.get(peer.name, 0.0)
         )
 

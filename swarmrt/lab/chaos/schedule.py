@@ -17,6 +17,7 @@ KINDS = (
     "radio",
     "hang",
     "pause-owner",
+    "move",
     "join",
     "slow-newcomer",
     "directory",
@@ -33,6 +34,7 @@ NEED_COMPANY = (
     "radio",
     "hang",
     "pause-owner",
+    "move",
 )  # another replica must do the work meanwhile
 LASTS = {  # seconds, from and to; for kill and term until the replacement, for trainer the resume
     "kill": (1.0, 4.0),
@@ -43,10 +45,21 @@ LASTS = {  # seconds, from and to; for kill and term until the replacement, for 
     "radio": (2.0, 5.0),
     "hang": (2.0, 20.0),
     "pause-owner": (1.0, 8.0),
+    "move": (2.0, 8.0),
     "directory": (2.0, 12.0),
     "disk": (2.0, 6.0),
     "trainer": (0.5, 2.0),
 }
+MOVE_FAILS = 0.5  # share of the moves that fail at one of their acts
+PEER_ACTS = (  # of a move, in its order: a second seat, its state, the switch, the first seat
+    "move.{}_offer", "move.{}_open", "join.{}_load", "join.{}_ready", "leave.{}_send",
+    "move.{}_close",
+)  # fmt: skip
+TRAINER_ACTS = (
+    "move.{}_decide", "move.{}_take", "admit.{}_send", "standing.{}_send", "move.{}_drain",
+    "move.{}_give_up",
+)  # fmt: skip
+ACTIONS = ("kill", "pause:2")
 DELAY_S = (0.02, 0.3)  # of messages on a slow link
 MBPS = (1.0, 8.0)  # megabits a second that a slow newcomer sends
 IN_TWO_WAYS = ("hang", "directory", "daemon", "disk")  # which thread, what of it, whose
@@ -71,6 +84,7 @@ class Fault:
     other: int = 0
     delay_s: float = 0.0
     mbps: float = 0.0
+    failpoint: str = ""  # that a move fails at
 
     def __str__(self) -> str:
         text = f"{self.at_s:8.2f} s  {self.kind:<13}"
@@ -83,6 +97,9 @@ class Fault:
         if self.kind in ("cut", "slow"):
             end = f"stage {self.other_stage} peer {self.other}"
             text += f" from {'the trainer' if self.other_stage is None else end}"
+        if self.kind == "move":
+            fails = f", fails at {self.failpoint}" if self.failpoint else ""
+            text += f" to stage {self.other_stage}{fails}, stays"
         if self.kind == "slow":
             text += f", by {self.delay_s:.2f} s"
         if self.kind == "slow-newcomer":
@@ -103,6 +120,7 @@ _LASTING = {
     "radio": " stands still for {:.2f} s",
     "hang": " for {:.2f} s",
     "pause-owner": " for {:.2f} s",
+    "move": " for {:.2f} s",
     "join": "",
     "slow-newcomer": "",
     "daemon": " killed",
@@ -160,6 +178,10 @@ def _fault(rng: random.Random, kind: str, at_s: float, replicas: Sequence[int]) 
     stages = [s for s, number in enumerate(replicas) if number > 1 or kind not in NEED_COMPANY]
     stage = rng.choice(stages or range(len(replicas)))
     which = rng.randrange(replicas[stage])
+    if kind == "move":
+        others = [s for s in range(len(replicas)) if s != stage]
+        to = rng.choice(others or [stage])
+        return Fault(at_s, kind, stage, which, seconds, to, failpoint=_failpoint(rng))
     if kind not in ("cut", "slow"):
         mbps = round(rng.uniform(*MBPS), 2) if kind == "slow-newcomer" else 0.0
         return Fault(at_s, kind, stage, which, seconds, other=other, mbps=mbps)
@@ -167,6 +189,14 @@ def _fault(rng: random.Random, kind: str, at_s: float, replicas: Sequence[int]) 
     other = rng.randrange(replicas[other_stage]) if other_stage is not None else 0
     delay_s = round(rng.uniform(*DELAY_S), 2) if kind == "slow" else 0.0
     return Fault(at_s, kind, stage, which, seconds, other_stage, other, delay_s)
+
+
+def _failpoint(rng: random.Random) -> str:
+    """Return a rule for the process that a move, or whoever orders it, fails at; or none."""
+    role, acts = rng.choice((("peer", PEER_ACTS), ("trainer", TRAINER_ACTS)))
+    act = rng.choice(acts).format(rng.choice(("before", "after")))
+    rule = f"{role}.{act}={rng.choice(ACTIONS)}"
+    return rule if rng.random() < MOVE_FAILS else ""
 
 
 def _linked(stage: int, replicas: Sequence[int]) -> list[int | None]:

@@ -155,6 +155,11 @@ class LocalSwarm(LaunchedSwarm):
         """Return the live ones of those that serve where they help most, oldest first."""
         return [peer for peer in self._peers if peer.is_alive and peer.is_mover]
 
+    @property
+    def num_movers(self) -> int:
+        """Return how many processes that serve where they help most there are to begin with."""
+        return self._options.movers
+
     def served_by(self, mover: Peer) -> tuple[int, ...]:
         """Return the stages at which a process took part in the newest commit."""
         stages = range(self.config.num_stages)
@@ -226,6 +231,12 @@ class LocalSwarm(LaunchedSwarm):
         """Kill the libp2p daemon of a process, which has to start it again."""
         part.tell({"daemon": "dead"})
         self.faults.note("daemon")
+
+    def move(self, mover: Peer, stage: int, seconds: float) -> None:
+        """Have the trainer let a process that serves where it helps most serve this stage, and stay
+        there for so long. It does so only if its owner, and its room, allow it."""
+        self.trainer.tell({"move": mover.peer_id, "stage": stage, "seconds": seconds})
+        self.faults.note("move")
 
     def fill_disk(self, part: Part, seconds: float) -> None:
         """Let files of a process take no more until then."""

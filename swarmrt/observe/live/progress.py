@@ -16,6 +16,7 @@ from swarmrt.log_files import json_lines
 from swarmrt.runtime.process.turning_log import TurningLog
 from swarmrt.scheduler.instructions import (
     Report,
+    ReportArranged,
     ReportCheckpointFailed,
     ReportEvaluation,
     ReportExpelled,
@@ -70,6 +71,8 @@ class Progress:
     """The microbatches that are in a version, where steps have not all as many."""
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     peers: dict[PeerId, ReportPeer] = field(default_factory=dict)
+    arranged: dict[PeerId, ReportArranged] = field(default_factory=dict)
+    """Those that move, or stand by for another stage than their own."""
     waiting: ReportWaiting | None = None
     digests_equal: bool = True
     recoveries: Counter[str] = field(default_factory=Counter)
@@ -109,6 +112,10 @@ class Progress:
                 self._write(version=self.version, islands=number, moved=dict(moved))
             case ReportMove(peer, stage, what, reason):
                 self._write(version=self.version, move=what, peer=peer, stage=stage, reason=reason)
+            case ReportArranged():
+                self.arranged.pop(report.peer, None)
+                if report.phase or report.stands_by or report.loads:
+                    self.arranged[report.peer] = report
             case ReportUnlike(stage, peer):
                 self._write(version=self.version, unlike=peer, stage=stage)
             case ReportLate(version, seconds, awaited):

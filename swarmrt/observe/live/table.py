@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -10,14 +13,21 @@ from rich.table import Table
 from rich.text import Text
 
 from swarmrt.foreign import for_terminal, printable
-from swarmrt.ids import peer_of
+from swarmrt.ids import PeerId, peer_of
 from swarmrt.observe.live.plain import move_text, trouble_text, waiting_text
 from swarmrt.observe.live.progress import Progress
-from swarmrt.scheduler.instructions import Report, ReportMove, ReportPeer
+from swarmrt.scheduler.instructions import Report, ReportArranged, ReportMove, ReportPeer
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 48
 REFRESH_PER_S = 4
+MOST_MOVES, MOST_NAMED = 6, 4  # that are shown; and peers that stand by for a stage
+MOVE_STYLES = {
+    "loading": "yellow",
+    "switching": "cyan",
+    "serving both": "green",
+    "draining": "blue",
+}
 
 
 class LiveView:
@@ -51,6 +61,8 @@ class LiveView:
         progress = self._progress
         title = f"[bold]{progress.config.run.name}[/]"
         parts = [self._headline(), self._bar(), self._stages()]
+        if progress.arranged:
+            parts.append(self._arranged())
         return Panel(Group(*parts), title=title, title_align="left", border_style="blue")
 
     def _headline(self) -> Text:
@@ -98,6 +110,21 @@ class LiveView:
             previous = peer.stage
         return table
 
+    def _arranged(self) -> Table:
+        """Return who moves, and how far that is; and who stands by for which stages."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="dim")
+        grid.add_column()
+        known = sorted(self._progress.arranged.values(), key=lambda one: one.peer)
+        moving = [one for one in known if one.phase]
+        for number, one in enumerate(moving[:MOST_MOVES]):
+            grid.add_row("" if number else "moves", _move_row(one))
+        if len(moving) > MOST_MOVES:
+            grid.add_row("", f"and {len(moving) - MOST_MOVES} more")
+        if standing := _standing_by(known):
+            grid.add_row("stand by", standing)
+        return grid
+
     def _local(self, stage: int) -> tuple[str, ...]:
         """Return what a stage's replicas have done by themselves."""
         steps, late, drift = self._progress.local[stage]
@@ -107,13 +134,40 @@ class LiveView:
         style = {"ready": "green", "spare": "blue", "yielding": "blue"}.get(peer.state, "yellow")
         return (
             str(peer.stage) if first else "",
-            Text(f"…{printable(peer_of(peer.peer)[-8:])}"),
+            Text(_short(peer_of(peer.peer))),
             Text(peer.state, style=style),
             str(peer.version),
             str(peer.queued),
             str(peer.done),
             f"{1000 * peer.service_s:.0f} ms" if peer.service_s else "–",
         )
+
+
+def _move_row(one: ReportArranged) -> Text:
+    """Return a line like: …4bd1234  stage 0 → 1  loading."""
+    left = ",".join(str(stage) for stage in one.serves if stage != one.to) or "–"
+    return Text.assemble(
+        f"{_short(one.peer)}  stage {left} → {one.to}  ", (one.phase, MOVE_STYLES[one.phase])
+    )
+
+
+def _standing_by(known: Sequence[ReportArranged]) -> Text | None:
+    """Return who stands by, by stage; those who still load that state are marked."""
+    by_stage: defaultdict[int, list[str]] = defaultdict(list)
+    for one in known:
+        for stage in one.stands_by:
+            by_stage[stage].append(_short(one.peer))
+        for stage in one.loads:
+            by_stage[stage].append(f"{_short(one.peer)} (loading)")
+    lines = []
+    for stage, names in sorted(by_stage.items()):
+        others = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        lines.append(f"for stage {stage}: {', '.join(names[:MOST_NAMED])}{others}")
+    return Text("\n".join(lines)) if lines else None
+
+
+def _short(peer: PeerId) -> str:
+    return f"…{printable(peer[-8:])}"
 
 
 def sparkline(values: list[float], width: int = SPARKLINE_WIDTH) -> str:

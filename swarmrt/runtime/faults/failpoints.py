@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swarmrt.errors import UsageError, did_you_mean
@@ -56,6 +56,13 @@ class Failpoints:
 
     def __bool__(self) -> bool:
         return bool(self._rules)
+
+    def arm(self, text: str) -> None:
+        """Switch rules on, like those of the environment variable; passages count from now on.
+        Raises UsageError for bad ones."""
+        for rule in read_rules(text):
+            passage = self._passages[rule.point] + rule.passage
+            self._rules.append(replace(rule, passage=passage))
 
     def at(self, point: str) -> bool:
         """Pass a point. False: skip the act."""

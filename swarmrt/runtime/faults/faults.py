@@ -1,5 +1,5 @@
 """Faults made on purpose: links that are cut, slow or stand still, threads that hang, a daemon that
-stands still or dies, a disk that is full.
+stands still or dies, a disk that is full; peers that move, failpoints that are switched on.
 
 They are asked for by whoever started the process, for tests and experiments. A process may also be
 far from all others from its start on: then every message on a link takes longer, while beacons by
@@ -27,7 +27,8 @@ TICK_S = 1e-3  # of uvloop's clock
 COMMANDS = (
     '{"cut": PEER, "seconds": S}, {"slow": PEER, "delay_s": D, "seconds": S}, '
     '{"still": PEER or null, "seconds": S}, {"hang": "compute" or "reduce", "seconds": S}, '
-    '{"daemon": "still", "seconds": S}, {"daemon": "dead"}, {"disk": "full", "seconds": S}'
+    '{"daemon": "still", "seconds": S}, {"daemon": "dead"}, {"disk": "full", "seconds": S}, '
+    '{"move": PEER, "stage": N, "seconds": S}, {"failpoint": RULE}'
 )
 
 Thread = Literal["compute", "reduce"]
@@ -46,6 +47,8 @@ class LinkFaults:
         self._on_hang: Callable[[Thread, float], None] = lambda thread, seconds: None
         self._stop_daemon: Callable[[float], None] = lambda seconds: None
         self._kill_daemon: Callable[[], None] = lambda: None
+        self._move: Callable[[PeerId, int, float], None] = lambda peer, stage, seconds: None
+        self._arm: Callable[[str], None] = lambda rule: None
         self._disk = FullDisk()
 
     def on_cut(self, break_links: Callable[[PeerId], None]) -> None:
@@ -59,6 +62,14 @@ class LinkFaults:
     def on_daemon(self, stand_still: Callable[[float], None], die: Callable[[], None]) -> None:
         """Name who makes the libp2p daemon of this process stand still, and who kills it."""
         self._stop_daemon, self._kill_daemon = stand_still, die
+
+    def on_move(self, move: Callable[[PeerId, int, float], None]) -> None:
+        """Name who has a process serve another stage: that is the trainer's to do."""
+        self._move = move
+
+    def on_failpoint(self, arm: Callable[[str], None]) -> None:
+        """Name who switches a failpoint on."""
+        self._arm = arm
 
     def cut(self, peer: PeerId, seconds: float) -> None:
         """Break the links to the peer now, and refuse new ones, from here and there, until then."""
@@ -115,6 +126,10 @@ class LinkFaults:
                 self._stop_daemon(_seconds(seconds, line))
             case {"daemon": "dead", **rest} if not rest:
                 self._kill_daemon()
+            case {"move": str(peer), "stage": int(stage), "seconds": seconds, **rest} if not rest:
+                self._move(PeerId(peer), stage, _seconds(seconds, line))
+            case {"failpoint": str(rule), **rest} if not rest:
+                self._arm(rule)
             case {"disk": "full", "seconds": seconds, **rest} if not rest:
                 self._disk.fill(_seconds(seconds, line))
             case _:

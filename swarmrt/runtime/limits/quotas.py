@@ -20,7 +20,17 @@ from dataclasses import dataclass
 from swarmrt.config import RunConfig
 from swarmrt.errors import WireError
 from swarmrt.ids import BETWEEN_PROCESSES, PeerId, Seats
-from swarmrt.messages import Backward, Forward, Message, Part, Probe, Probed, Recover, StateChunk
+from swarmrt.messages import (
+    Backward,
+    Facts,
+    Forward,
+    Message,
+    Part,
+    Probe,
+    Probed,
+    Recover,
+    StateChunk,
+)
 from swarmrt.runtime.access.door import Door
 from swarmrt.runtime.limits.rates import Bucket, Rate
 from swarmrt.runtime.state.offering import CHUNK_BYTES
@@ -185,6 +195,7 @@ def payloads_of(config: RunConfig) -> dict[type[Message], int]:
         StateChunk: CHUNK_BYTES,
         Probe: MAX_PROBE_BYTES,
         Probed: MAX_PROBE_BYTES,
+        Facts: MAX_PROBE_BYTES,
     }
     if config.model.kind == "decoder":  # what a user's own layers give is theirs to say
         itemsize = 8 if config.model.dtype == "float64" else 4

@@ -16,7 +16,7 @@ from typing import Any
 from swarmrt.config import RunConfig
 from swarmrt.errors import AccessError, RunError
 from swarmrt.ids import NO_SEAT, PeerId, Seats, seat_of
-from swarmrt.messages import Beacon, DialBack, DialedBack, Message, Probe, Probed, Renewed
+from swarmrt.messages import Beacon, DialBack, DialedBack, Facts, Message, Probe, Probed, Renewed
 from swarmrt.runtime.directory.network import Network
 from swarmrt.runtime.limits.quotas import Quotas, pace_of, payloads_of
 from swarmrt.runtime.links.links import Links
@@ -216,7 +216,7 @@ class Host:
             case DialBack():
                 host = self.links.host_of(sender)
                 self._shells[0].start(self._dials_back.answer(sender, message, host))
-            case Probed() | DialedBack():
+            case Probed() | DialedBack() | Facts():
                 log.debug("%s answers a question that nobody asked", sender)
             case _:
                 self.said(sender, message, tensors)
@@ -240,5 +240,5 @@ class Host:
     def _send_failed(self, to: PeerId, message: Message) -> None:
         """Take note of what the process could not say; whoever asked it is gone."""
         for shell in self._shells:
-            if shell.seat == NO_SEAT and not isinstance(message, (Probed, DialedBack)):
+            if shell.seat == NO_SEAT and not isinstance(message, (Probed, DialedBack, Facts)):
                 shell.send_failed(to, message)

@@ -19,7 +19,7 @@ from swarmrt.config import RunConfig
 from swarmrt.data import Data
 from swarmrt.errors import CheckpointError, RunError, UsageError
 from swarmrt.ids import NO_SEAT, PeerId, peer_of, seat_of, stage_of
-from swarmrt.messages import Barred, Beacon, Ending, Knock, Message, NotInvited, Unable
+from swarmrt.messages import Barred, Beacon, Ending, GetFacts, Knock, Message, NotInvited, Unable
 from swarmrt.run_identity import fingerprint
 from swarmrt.runtime.access.reception import AccessFile, Reception
 from swarmrt.runtime.checkpoints.checkpoint import Checkpoint, checkpoint_of
@@ -31,6 +31,7 @@ from swarmrt.runtime.directory.looking_up import published_run, watch_stage
 from swarmrt.runtime.directory.network import LOOPBACK, open_network
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
+from swarmrt.runtime.observing.telling_facts import FactsTold
 from swarmrt.runtime.peer.updates import state_gradients, turns_of
 from swarmrt.runtime.process.host import Host
 from swarmrt.runtime.process.shell import Shell, Surroundings, Tensors
@@ -44,6 +45,7 @@ from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.runtime.trainer.unlike import read_unlike, write_unlike
 from swarmrt.scheduler.events import (
     Expelled,
+    MoveRequested,
     PeersSeen,
 )
 from swarmrt.scheduler.instructions import (
@@ -60,6 +62,7 @@ from swarmrt.scheduler.instructions import (
     Stop,
 )
 from swarmrt.scheduler.settings import TrainerSettings
+from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.trust.checking import CLOCK_SLACK_S
 from swarmrt.trust.papers import OwnersPapers
 from swarmrt.trust.signing import Signer
@@ -183,6 +186,11 @@ class Trainer(Shell):
         self._reception = Reception(config, options.signer, door, access, feeding.targets_key)
         network.relays.on_change(self._publication.set)
         self._book = book
+        assert isinstance(self.process.core, TrainerCore)
+        self._facts_told = FactsTold(self.process.core, lambda: self.process.now)
+        if options.faults is not None:
+            options.faults.on_move(lambda *what: self.process.feed(MoveRequested(*what)))
+            options.faults.on_failpoint(options.failpoints.arm)
         if options.checkpoint is not None:
             self._offer(options.checkpoint)
 
@@ -198,6 +206,8 @@ class Trainer(Shell):
         match message:
             case Knock():
                 self.links.send(sender, self._reception.answer(sender, message))
+            case GetFacts():
+                self._facts_told.answer(sender, message, self.links.send)
             case Ending(reason):
                 self.fetches.donor_lost(sender, f"has ended: {reason}")
                 super().receive(sender, message, tensors)

@@ -14,6 +14,7 @@ from functools import partial
 
 from swarmrt.config import DEMO
 from swarmrt.ids import NO_ISLAND, PeerId
+from swarmrt.scheduler.events import MoveRequested
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.peer.jobs import Thread
@@ -22,7 +23,7 @@ from swarmrt.sim.swarm.liveness import Liveness
 from swarmrt.sim.swarm.world import TRAINER, World
 
 KINDS = ("kill", "drain", "pause", "cut", "break", "join", "trainer", "pause trainer", "storm")
-HOLDS_NOBODY_UP = ("join", "join spare", "join mover", "disk", "datagrams")
+HOLDS_NOBODY_UP = ("join", "join spare", "join mover", "request", "disk", "datagrams")
 CALM = Weather()
 LONG_S, SHORT_S = (0.05, 0.4), (0.001, 0.008)  # of a forward: short ones are handed over ahead
 LIMIT_S = 600.0  # of virtual time: a swarm that needs longer is stuck
@@ -294,6 +295,9 @@ def _do(world: World, fault: Fault, covered: Counter[str]) -> None:
             world.spawn(fault.stage, link=fault.link, is_spare=fault.kind == "join spare")
         case "join mover":
             world.spawn_mover()
+        case "request" if world.stewards:
+            asked = list(world.stewards)[fault.pick % len(world.stewards)]
+            world.trainer.process.feed(MoveRequested(asked, fault.stage, fault.seconds))
         case "pace" if victim is not None:
             world.change_pace(victim, 4.0 if fault.other % 2 else 0.25)
         case "hang" if victim is not None:

@@ -17,6 +17,7 @@ from swarmrt.scheduler.instructions import (
     KeepUnlike,
     OfferCheckpoint,
     RaiseEpoch,
+    ReportArranged,
     ReportCheckpointFailed,
     ReportEvaluation,
     ReportExpelled,
@@ -68,6 +69,7 @@ class Disk:
     unlike: list[PeerId] = field(default_factory=list)
     islands: list[ReportIslands] = field(default_factory=list)
     moves: list[ReportMove] = field(default_factory=list)
+    arranged: list[ReportArranged] = field(default_factory=list)
 
     def told(self, microbatches: int) -> tuple[StepTold, ...]:
         """Return the steps that are told of, with the time that so many microbatches take."""
@@ -151,6 +153,8 @@ class SimulatedTrainer:
                 self.disk.unlike_stages = stages
             case ReportMove():
                 self.disk.moves.append(instruction)
+            case ReportArranged():
+                self.disk.arranged.append(instruction)
             case ReportUnlike(_, peer):
                 self.disk.unlike.append(peer)
             case ReportStep():

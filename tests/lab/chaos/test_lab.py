@@ -19,6 +19,8 @@ from swarmrt.lab.chaos.traces import said_again
 from swarmrt.lab.swarm.commits import Commits
 from swarmrt.log_writer import AGAIN
 from swarmrt.runtime.daemon.restarting import UP_AGAIN
+from swarmrt.runtime.faults.failpoints import read_rules
+from swarmrt.scheduler.failpoints import all_points
 from tests.processes import our_processes, swarmrt
 
 CONFIG = """
@@ -88,7 +90,9 @@ def test_faults_are_possible_and_in_order(seed: int) -> None:
         assert fault.stage is not None and fault.which < replicas[fault.stage]
         if fault.kind in NEED_COMPANY:
             assert replicas[fault.stage] > 1
-        if fault.other_stage is not None:
+        if fault.kind == "move":
+            assert fault.other_stage != fault.stage
+        elif fault.other_stage is not None:
             assert abs(fault.other_stage - fault.stage) <= 1
         assert str(fault)
 
@@ -103,6 +107,18 @@ def test_only_the_kinds_asked_for(kinds: list[str]) -> None:
 def test_the_command_makes_faults_of_all_kinds() -> None:
     asked = inspect.signature(chaos).parameters["kinds"].default.default
     assert tuple(asked.split(",")) == lab.KINDS
+
+
+def test_moves_fail_at_each_of_their_acts_and_every_second_one_at_none() -> None:
+    """Before or after a seat is taken, its state loaded, the switch, and the drain of the first."""
+    moves = lab.draw(1, ["move"], (2, 3, 2), 3.0, 1000)
+    points = {move.failpoint.partition("=")[0] for move in moves} - {""}
+    assert points <= set(all_points())
+    acts = "open", "load", "ready", "decide", "take", "drain", "close", "give_up"
+    wanted = {f"{when}_{act}" for act in acts for when in ("before", "after")}
+    assert {point.rpartition(".")[2] for point in points} >= wanted
+    assert 400 < sum(move.failpoint == "" for move in moves) < 600
+    assert all(read_rules(move.failpoint) for move in moves if move.failpoint)
 
 
 def test_unknown_kind() -> None:
@@ -228,7 +244,19 @@ def test_block_that_fails_leaves_nothing(config: Path, tmp_path: Path) -> None:
 
 @pytest.mark.swarm
 def test_chaos_is_survived_and_reported(config: Path, tmp_path: Path) -> None:
-    settings = ["--seed", 4, "--steps", 100, "--every", 2, "--replicas", "2,2", "--json"]
+    settings = [
+        "--seed",
+        4,
+        "--steps",
+        100,
+        "--every",
+        2,
+        "--replicas",
+        "1,1",
+        "--auto",
+        2,
+        "--json",
+    ]
     settings += ["--set", "batch.microbatches=48"]  # so that the run is not over before the faults
     done = swarmrt("chaos", config, *settings, "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
@@ -257,6 +285,7 @@ def test_chaos_that_disturbs_nothing_does_not_pass(config: Path, tmp_path: Path)
     [
         (["--kinds", "kill,explode"], "no kind of fault is called 'explode'"),
         (["--replicas", "1,2,3"], "the run has 2 stages"),
+        (["--kinds", "move"], "nobody moves without processes that may"),
     ],
 )
 @pytest.mark.swarm

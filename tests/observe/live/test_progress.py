@@ -17,6 +17,7 @@ from swarmrt.observe.live.progress import Progress
 from swarmrt.observe.live.table import LiveView
 from swarmrt.runtime.trainer.steps_told import steps_told
 from swarmrt.scheduler.instructions import (
+    ReportArranged,
     ReportEvaluation,
     ReportMove,
     ReportPeer,
@@ -181,3 +182,54 @@ def test_steps_that_replicas_made_by_themselves_are_shown_and_written(tmp_path: 
     console.print(LiveView(progress, console).render())
     shown = drawn.getvalue()
     assert "own steps" in shown and "25%" in shown and "0.5" in shown
+
+
+MOVES = (
+    ReportArranged(PeerId("Qm-mover-a"), (0,), 1, "loading"),
+    ReportArranged(PeerId("Qm-mover-b"), (1, 2), 2, "serving both"),
+    ReportArranged(PeerId("Qm-mover-c"), (0, 1), 0, "draining", loads=(2,)),
+    ReportArranged(PeerId("Qm-mover-d"), (2,), stands_by=(0,)),
+    ReportArranged(PeerId("Qm-mover-e"), (), 0, "loading"),
+)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_moves_under_way_and_standbys_are_in_the_view(tmp_path: Path, width: int) -> None:
+    progress = Progress(RunConfig(), tmp_path)
+    for number in range(6):
+        progress.add(ReportPeer(PeerId(f"Qm-mover-{number}/0"), 0, "ready", 7, 1, 90, 0.02))
+    for report in MOVES:
+        progress.add(report)
+    screen = drawn(progress, width)
+    assert max(map(len, screen.splitlines())) <= width
+    for line in (
+        "moves     …-mover-a  stage 0 → 1  loading",
+        "          …-mover-b  stage 1 → 2  serving both",
+        "          …-mover-c  stage 1 → 0  draining",
+        "          …-mover-e  stage – → 0  loading",
+        "stand by  for stage 0: …-mover-d",
+        "          for stage 2: …-mover-c (loading)",
+    ):
+        assert line in screen, screen
+    for report in MOVES:
+        progress.add(ReportArranged(report.peer, (0,)))
+    progress.add(ReportArranged(PeerId("gone")))
+    progress.close()
+    assert not progress.arranged and "moves" not in drawn(progress, width)
+
+
+def test_of_many_moves_and_standbys_a_few_are_shown(tmp_path: Path) -> None:
+    progress = Progress(RunConfig(), tmp_path)
+    for number in range(50):
+        progress.add(ReportArranged(PeerId(f"m{number:02}"), (0,), 1, "loading", stands_by=(2,)))
+    progress.close()
+    screen = drawn(progress, 80)
+    assert screen.count("loading") == 6 and "and 44 more" in screen
+    assert "for stage 2: …m00, …m01, …m02, …m03 and 46 more" in screen
+
+
+def drawn(progress: Progress, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(LiveView(progress, console).render())
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()

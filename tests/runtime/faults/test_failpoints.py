@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from swarmrt import lab
+from swarmrt.errors import UsageError
+from swarmrt.ids import PeerId
 from swarmrt.observe.audit import audit
 from swarmrt.observe.log import read_faults
 from swarmrt.runtime.faults.failpoints import parse_failpoints, read_rules, unfired
+from swarmrt.runtime.faults.faults import LinkFaults
 from tests.processes import environment, our_processes, swarmrt
 from tests.swarms.test_end_to_end import EXACT, largest_difference
 
@@ -38,6 +41,28 @@ def test_a_failpoint_that_never_fired_says_so() -> None:
         "the failpoint trainer.checkpoint.before_rename=kill@1 never fired: its point was passed 0 "
         "times",
     ]
+
+
+def test_a_failpoint_that_is_switched_on_later_counts_from_then_on() -> None:
+    """Whoever has started the process asks for it. Passages are counted while any rule is on."""
+    points, faults = parse_failpoints("trainer.epoch.before_write=drop@9"), LinkFaults()
+    faults.on_failpoint(points.arm)
+    assert points.at("peer.move.before_open")
+    faults.obey('{"failpoint": "peer.move.before_open=drop@2"}')
+    passed = [points.at("peer.move.before_open") for _ in range(3)]
+    assert passed == [True, False, True]
+    with pytest.raises(UsageError, match="no failpoint peer.move.before_opn"):
+        faults.obey('{"failpoint": "peer.move.before_opn=drop"}')
+
+
+def test_a_move_is_asked_of_who_can_order_it() -> None:
+    faults, asked = LinkFaults(), list[tuple[PeerId, int, float]]()
+    faults.obey('{"move": "A", "stage": 1, "seconds": 2}')  # this process is no trainer
+    faults.on_move(lambda *what: asked.append(what))
+    faults.obey('{"move": "A", "stage": 1, "seconds": 2}')
+    assert asked == [(PeerId("A"), 1, 2.0)]
+    with pytest.raises(UsageError, match="not a command"):
+        faults.obey('{"move": "A", "stage": "1", "seconds": 2}')
 
 
 def test_what_a_failpoint_does_is_on_record_before_it_is_done(tmp_path: Path) -> None:

@@ -11,8 +11,14 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId, peer_of, seat_of
-from swarmrt.messages import Drain, GiveUp, Offer, Take
-from swarmrt.scheduler.instructions import Instruction, ReportMove, Send, StartDeadline
+from swarmrt.messages import Drain, GiveUp, Idle, Offer, Take
+from swarmrt.scheduler.instructions import (
+    Instruction,
+    ReportArranged,
+    ReportMove,
+    Send,
+    StartDeadline,
+)
 from swarmrt.scheduler.rebalancing.plan import Download, Drop, Switch
 from swarmrt.scheduler.rebalancing.rebalance import rebalance
 from swarmrt.scheduler.rebalancing.settings import Settings
@@ -26,6 +32,7 @@ from swarmrt.scheduler.trainer.membership.arranging.facts import (
     swarm_of,
 )
 from swarmrt.scheduler.trainer.membership.arranging.paces import Paces
+from swarmrt.scheduler.trainer.membership.arranging.phases import describe
 from swarmrt.scheduler.trainer.membership.arranging.processes import Order, Process
 from swarmrt.scheduler.trainer.membership.fencing.draining import Draining
 from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
@@ -36,6 +43,7 @@ SILENT_S = 3 * OFFERS_S  # a process that says nothing for so long offers nothin
 CLOSED_S = 2.0  # after the last word of a seat that its process does not hold any more
 SAY_AGAIN_S = 2 * OFFERS_S  # an order that the process has not heard
 MANY = 256  # members: of more it is looked at less often
+REQUESTED = "it was asked for"
 LOAD_TRIES = 3  # doublings of the time that others took to load a state
 
 Key = tuple[object, ...]
@@ -73,6 +81,27 @@ class Arranging:
             return [self._say(process, order)]
         return [StartDeadline("arrange", now)] if is_first else []
 
+    def requested(self, peer: PeerId, stage: int, seconds: float, now: float) -> list[Instruction]:
+        """Let a process serve a stage because somebody wants that, and let it stay: as soon as it
+        has the state. Without room for another one it is the stage at which it has a seat beside
+        the one that it serves. What its owner does not allow, or while it is at something else or
+        in peace, is not done."""
+        process, seats = self._run.processes.get(peer), self._run.members.of_process(peer)
+        if process is None or process.is_away or process.order is not None or process.rests(now):
+            return []
+        held, served = process.offer.held, served_by(seats)
+        has_room = len(held) < process.offer.rooms
+        if stage not in held and not has_room:
+            stage = next((other for other in held if other not in served), stage)
+        may = stage in process.offer.stages and not process.offer.pinned
+        if not may or stage in served or not (stage in held or has_room):
+            return []
+        process.stays_until = now + seconds
+        if stage in held:
+            return self._switch(Switch(peer, process.place, stage, REQUESTED), {peer: seats}, now)
+        download = Download(peer, stage, REQUESTED, serves_when_loaded=True)
+        return self._load(download, now)
+
     def unable(self, sender: PeerId, stage: int, now: float) -> list[Instruction]:
         """Hear that a process cannot have a seat that it was asked to take."""
         process = self._run.processes.get(sender)
@@ -93,14 +122,13 @@ class Arranging:
     def look(self, now: float) -> list[Instruction]:
         """See what has become of what was ordered, and decide anew if anything has changed."""
         run = self._run
-        self._forget_silent(now)
+        forgotten = self._forget_silent(now)
         if not len(run.processes):
-            return []
-        number = len(list(run.members))
-        self._look_at = now + ARRANGE_S * max(1.0, number / MANY)
+            return forgotten
+        self._look_at = now + self.look_every_s
         again = StartDeadline("arrange", self._look_at)
         if run.phase in (RunPhase.HAILING, RunPhase.CLOSING):
-            return [again]
+            return [again, *forgotten]
         seats = seats_by_process(run)
         self._note_paces(seats)
         done = [
@@ -110,21 +138,54 @@ class Arranging:
         ]
         swarm = swarm_of(run, seats, self._paces, now)
         if not self._is_due(swarm, now):
-            return [again, *done]
+            return [again, *forgotten, *done, *self._describe(seats)]
         plan = rebalance(swarm, self._settings)
         done += [i for drop in plan.drops for i in self._drop(drop, now)]
         done += [i for switch in plan.switches for i in self._switch(switch, seats, now)]
         done += [i for download in plan.downloads for i in self._load(download, now)]
-        return [again, *done]
+        return [again, *forgotten, *done, *self._describe(seats)]
 
-    def _forget_silent(self, now: float) -> None:
+    @property
+    def look_every_s(self) -> float:
+        """Return the time between two looks, in seconds."""
+        return ARRANGE_S * max(1.0, len(list(self._run.members)) / MANY)
+
+    def facts(self, now: float) -> Swarm:
+        """Return what is decided from, as it is now."""
+        return swarm_of(self._run, seats_by_process(self._run), self._paces, now)
+
+    def why_idle(self) -> Idle:
+        """Return why nothing is decided now; empty if something may be."""
+        run = self._run
+        if not run.settings.rearrange_s:
+            return "off"
+        if run.phase is RunPhase.HAILING:
+            return "begins"
+        if run.phase is RunPhase.CLOSING:
+            return "ends"
+        return "" if len(run.processes) else "nobody"
+
+    def _describe(self, seats: Seats) -> list[Instruction]:
+        """Report of whom something else is known than people were told."""
+        told: list[Instruction] = []
+        for process in self._run.processes:
+            report = describe(process, seats.get(process.peer, []))
+            if report != process.told:
+                process.told = report
+                told.append(report)
+        return told
+
+    def _forget_silent(self, now: float) -> list[Instruction]:
         """Forget who offers nothing any more. While this process stood still nobody was heard."""
+        forgotten: list[Instruction] = []
         slept = now - self._look_at > SILENT_S
         for process in self._run.processes:
             if slept:
                 process.heard_at = now
             elif now - process.heard_at > SILENT_S:
                 self._run.processes.forget(process.peer)
+                forgotten.append(ReportArranged(process.peer))
+        return forgotten
 
     def _note_paces(self, seats: Seats) -> None:
         there, named = set[PeerId](), set[PeerId]()
@@ -263,6 +324,7 @@ class Arranging:
             return []
         if download.serves_when_loaded:
             process.put(download.stage, now)
+        process.aim = None if download.is_standby else download.stage
         order = process.ask(download.stage, download.why, now, takes=True)
         report = ReportMove(process.peer, download.stage, "loads", download.why)
         return [report, self._say(process, order)]

@@ -131,11 +131,12 @@ def _limits(
     now: float,
 ) -> Limits:
     """Return what its owner allows. Who rests, or is still at something, is asked for nothing that
-    takes a further state; who is barred at one stage is asked for nothing at another one."""
-    offer, rests = process.offer, process.rests(now) or process.is_barred
+    takes a further state; nor at another stage, if it is barred at one, or is to stay."""
+    stays = process.is_barred or now < process.stays_until
+    offer, rests = process.offer, process.rests(now) or stays
     can_load = not rests and process.order is None
     stages = offer.stages if not rests else holds
-    if process.is_barred:
+    if stays:
         stages = () if serving is None else (serving,)
     return Limits(
         stages=frozenset(stages),

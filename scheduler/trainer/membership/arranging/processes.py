@@ -3,11 +3,13 @@ to serve, what they were asked for, and for how long they rest after what they h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from swarmrt.ids import PeerId
 from swarmrt.messages import Offer
+from swarmrt.scheduler.instructions import ReportArranged
 from swarmrt.scheduler.timing.times import MOVE_AGAIN_S, TAKE_S
 
 MOST_KNOWN = 4096  # processes: the rest are not arranged
@@ -34,9 +36,12 @@ class Process:
     is_barred: bool = False  # one of its seats has done something: it is no time to move
     place: int | None = None  # the stage that it is to serve
     placed_at: float = 0.0
+    stays_until: float = -math.inf  # there, by somebody's wish
+    aim: int | None = None  # the stage that it loads, to serve it
     order: Order | None = None
     loads_since: dict[int, float] = field(default_factory=dict)  # by stage, at our word
     failures: int = 0  # in a row
+    told: ReportArranged | None = None  # what people know of it
     rests_until: float = 0.0
 
     def ask(self, stage: int, reason: str, now: float, *, takes: bool) -> Order:
@@ -50,12 +55,13 @@ class Process:
 
     def put(self, stage: int | None, now: float) -> None:
         """Let it serve there."""
-        self.place, self.placed_at = stage, now
+        self.place, self.placed_at, self.aim = stage, now, None
 
     def fails(self, now: float) -> None:
         """Leave it in peace for a while: it has not done what it was asked for."""
         doublings = min(self.failures, MOST_DOUBLINGS)
-        self.failures, self.order = self.failures + 1, None
+        self.failures, self.order, self.aim = self.failures + 1, None, None
+        self.stays_until = -math.inf
         self.rests_until = now + MOVE_AGAIN_S * 2**doublings
 
     def rests(self, now: float) -> bool:

@@ -1,0 +1,1 @@
+"""The view of a live run from outside, for whoever is invited to it."""
