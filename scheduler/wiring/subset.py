@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 import random
 
 from swarmrt.ids import SeatId
@@ -102,7 +101,7 @@ class Subset:
         return changes
 
     def _wanted_of(self, replicas: int) -> int:
-        return min(replicas, max(LEAST, math.ceil(LEAST * replicas / self._senders)))
+        return min(replicas, max(LEAST, -(-LEAST * replicas // self._senders)))  # rounded up
 
 
 class Bag:
