@@ -37,20 +37,14 @@ MOST_KEPT = 1024  # absent seats that are remembered
 
 @dataclass(slots=True)
 class Known:
-    """The facts that are known of one seat."""
+    """The facts that this sender has learned of one seat."""
 
-    service: Estimate = field(default_factory=Estimate)
-    prior_s: float = 0.0  # of a microbatch, by its own word, before it has computed any; 0 unknown
+    service: Estimate = field(default_factory=Estimate)  # by its answers
     transfer: Transfer = field(default_factory=Transfer)
     backlog_s: float | None = None  # by its last answer
     measured: Estimate = field(default_factory=Estimate)  # between signs of its work
     sign_at: float = 0.0  # the newest
     missed: int = 0  # microbatches of which nothing came, less those of which something did
-
-    @property
-    def said_s(self) -> float:
-        """Return how long a microbatch takes by its own word; 0 when it has given none."""
-        return self.service.mean_s or self.prior_s
 
 
 NOTHING = Known()  # of those of whom nothing was learned
@@ -65,6 +59,7 @@ class Estimates:
         self.frame_bytes = 0  # of what this sender pushes
         self._believed = 1 if is_only_sender else TIMES_AS_FAST
         self._known: dict[SeatId, Known] = {}
+        self._prior_s: dict[SeatId, float] = {}  # by their own word, before they answer this sender
         self._absent: OrderedDict[SeatId, Known] = OrderedDict()
         self._said = Median()  # by those that are present
         self._backlogs = 0  # seats whose backlog is known
@@ -78,39 +73,41 @@ class Estimates:
     def came(self, seat: SeatId) -> None:
         """A seat that serves the stage is here, perhaps again."""
         if seat not in self._known:
-            known = self._absent.pop(seat, NOTHING)
-            self._known[seat] = known
-            if known.said_s:
-                self._said.add(known.said_s)
+            self._known[seat] = self._absent.pop(seat, NOTHING)
+            said_s = self._said_s(seat)
+            if said_s:
+                self._said.add(said_s)
 
     def went(self, seat: SeatId) -> None:
         """A seat is gone. What is known of its speed is kept."""
         self.queue_forgotten(seat)
-        known = self._known.pop(seat, NOTHING)
+        known, said_s = self._known.get(seat, NOTHING), self._said_s(seat)
+        self._known.pop(seat, None)
         if known is not NOTHING:
             known.missed = 0  # it may come again with another process
-            if known.said_s:
-                self._said.discard(known.said_s)
+        if said_s:
+            self._said.discard(said_s)
+        if known is not NOTHING or seat in self._prior_s:
             self._absent[seat] = known
             if len(self._absent) > MOST_KEPT:
-                self._absent.popitem(last=False)
+                self._prior_s.pop(self._absent.popitem(last=False)[0], None)
 
     # ------------------------------------------------------------------ what is learned
 
     def says_of_itself(self, seat: SeatId, service_s: float) -> None:
         """Take a replica's word of itself, which counts until it has answered this sender."""
-        known = self._learning(seat) if 0 < service_s <= MOST_S else None
-        if known is not None:
-            before_s, known.prior_s = known.said_s, service_s
-            self._says_now(before_s, known.said_s)
+        if seat in self._known and 0 < service_s <= MOST_S:
+            before_s = self._said_s(seat)
+            self._prior_s[seat] = service_s
+            self._says_now(before_s, self._said_s(seat))
 
     def observe(self, seat: SeatId, service_s: float, backlog_s: float | None = None) -> None:
         """The replica says that a microbatch takes it so long, and that so much work waits."""
         known = self._learning(seat)
         if known is not None and 0 < service_s <= MOST_S:
-            before_s = known.said_s
+            before_s = known.service.mean_s or self._prior_s.get(seat, 0.0)
             known.service.add(service_s)
-            self._says_now(before_s, known.said_s)
+            self._says_now(before_s, known.service.mean_s)
             is_backlog = backlog_s is not None and 0 <= backlog_s <= MOST_S
             self._set_backlog(known, backlog_s if is_backlog else None)
 
@@ -165,17 +162,17 @@ class Estimates:
         """Return the expected seconds of one microbatch; an unproven replica's are the median of
         the others."""
         known = self._known[seat]
-        said_s = known.service.mean_s or known.prior_s
+        own_s = said_s = known.service.mean_s or self._prior_s.get(seat, 0.0)
         if not said_s:
             return self.usual_s(UNKNOWN_S) * (1 << known.missed)
         if not known.measured.samples:
             said_s = max(said_s, self._said.without(said_s, 0.0) / TIMES_AS_FAST)
         least_s = known.measured.mean_s / 2
         if said_s < least_s:
-            usual_s = self._said.without(known.said_s, math.inf)
+            usual_s = self._said.without(own_s, math.inf)
             said_s = max(said_s, min(least_s, usual_s / self._believed))
         if known.missed:  # what it has said so far is worth nothing
-            said_s = max(said_s, self._said.without(known.said_s, said_s))
+            said_s = max(said_s, self._said.without(own_s, said_s))
         charged_s = said_s * (1 << known.missed)
         link_s = known.transfer.s_per_byte.mean_s * self.frame_bytes
         if link_s <= charged_s:
@@ -196,6 +193,11 @@ class Estimates:
         even_out_s = max(EVEN_OUT_S, EVEN_OUT_MICROBATCHES * expected_s)
         lean = (backlog_s - self._backlogs_s / self._backlogs) / even_out_s
         return min(MOST_LEAN, max(-MOST_LEAN, lean))
+
+    def _said_s(self, seat: SeatId) -> float:
+        """Return how long a microbatch takes by a seat's own word; 0 when it has given none."""
+        known = self._known.get(seat, NOTHING)
+        return known.service.mean_s or self._prior_s.get(seat, 0.0)
 
     def _learning(self, seat: SeatId) -> Known | None:
         """Return what is known of a seat that is here, to be added to."""

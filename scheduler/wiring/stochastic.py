@@ -94,8 +94,9 @@ class Wiring:
         """
         if len(self._held):
             self.over(what)
-        if not self._subset.is_all:
-            self._change(self._subset.renewed(now))
+        changes = self._subset.renewed(now)
+        if changes:
+            self._change(changes)
         woken = 0
         while woken < MOST_WOKEN and (seat := self._blocked.next_over(now)) is not None:
             self._look_at(seat)

@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import math
 import random
 
 from swarmrt.ids import SeatId
@@ -64,12 +63,12 @@ class Subset:
 
     def renewed(self, now: float) -> list[Change]:
         """Return what changes in the course of time."""
-        if self.is_all:
-            return []
+        if (self._renew_at is not None and now < self._renew_at) or self.is_all:
+            return []  # it is asked for every microbatch
         if self._renew_at is None:
             self._renew_at = now + self._rng.random() * RENEW_S
-        if now < self._renew_at:
-            return []
+            if now < self._renew_at:
+                return []
         self._renew_at = now + RENEW_S
         return self.exchange()
 
@@ -102,7 +101,7 @@ class Subset:
         return changes
 
     def _wanted_of(self, replicas: int) -> int:
-        return min(replicas, max(LEAST, math.ceil(LEAST * replicas / self._senders)))
+        return min(replicas, max(LEAST, -(-LEAST * replicas // self._senders)))  # rounded up
 
 
 class Bag:

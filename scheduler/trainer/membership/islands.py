@@ -114,7 +114,7 @@ class Islands:
         most = run.settings.islands
         if most == 1:
             return []
-        ready = run.members.in_state(Membership.READY)  # after most events: nothing is sorted
+        ready = run.members.in_state(Membership.READY)
         there = [(m.peer, m.term, _is_going(m)) for m in ready]
         if there == self._spread:
             return []

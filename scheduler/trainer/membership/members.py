@@ -111,6 +111,8 @@ class Members:
     def __init__(self, num_stages: int) -> None:
         self.num_stages = num_stages
         self._members: dict[SeatId, Member] = {}
+        self._found: dict[tuple[object, ...], tuple[Member, ...]] = {}  # since the last change
+        self._counts: tuple[int, ...] | None = None  # the same
         self._forgotten: list[Member] = []
         self._terms = 0
 
@@ -128,7 +130,24 @@ class Members:
         if len(self._members) >= MOST_SEEN:
             self._forget_a_silent_one()
         member = self._members[peer] = Member(peer, stage)
+        self._has_changed()
         return member
+
+    def becomes(self, member: Member, state: Membership) -> None:
+        """Take note of what a member is from now on."""
+        member.state = state
+        self._has_changed()
+
+    def is_at(self, member: Member, stage: int) -> None:
+        """Take note of the stage of a member that may have started anew."""
+        if member.stage != stage:
+            member.stage = stage
+            self._has_changed()
+
+    def _has_changed(self) -> None:
+        """Forget who is what: it is asked after every event, and changes rarely."""
+        self._found.clear()
+        self._counts = None
 
     def _forget_a_silent_one(self) -> None:
         """Forget, of those that are only seen, the longest silent one, if there are too many."""
@@ -144,22 +163,28 @@ class Members:
         return forgotten
 
     def lose(self, peer: SeatId) -> Member | None:
+        self._has_changed()
         return self._members.pop(peer, None)
 
     def of_process(self, peer: PeerId) -> list[Member]:
         """Return the seats of a process."""
         return [member for member in self._members.values() if peer_of(member.peer) == peer]
 
-    def of_stage(self, stage: int, *states: Membership) -> list[Member]:
+    def of_stage(self, stage: int, *states: Membership) -> tuple[Member, ...]:
         """Return the members of the stage in roster order."""
-        return sorted(
-            (
-                member
-                for member in self._members.values()
-                if member.stage == stage and (not states or member.state in states)
-            ),
-            key=lambda member: member.peer,
-        )
+        found = self._found.get((stage, *states))
+        if found is None:
+            found = self._found[stage, *states] = tuple(
+                sorted(
+                    (
+                        member
+                        for member in self._members.values()
+                        if member.stage == stage and (not states or member.state in states)
+                    ),
+                    key=lambda member: member.peer,
+                )
+            )
+        return found
 
     def waiting(self) -> list[Member]:
         """Return who is heard, is not admitted, and could be."""
@@ -174,8 +199,13 @@ class Members:
         """Stages that nobody serves or is about to."""
         return [stage for stage in range(self.num_stages) if not self.holders(stage)]
 
-    def in_state(self, state: Membership) -> list[Member]:
-        return [member for member in self._members.values() if member.state is state]
+    def in_state(self, state: Membership) -> tuple[Member, ...]:
+        """Return the members in that state, in the order in which they were seen."""
+        found = self._found.get((state,))
+        if found is None:
+            members = self._members.values()
+            found = self._found[(state,)] = tuple(m for m in members if m.state is state)
+        return found
 
     def is_ready(self, peer: SeatId, stage: int) -> bool:
         """Return whether it takes work of this stage."""
@@ -199,7 +229,7 @@ class Members:
     def ready(self, stage: int) -> tuple[SeatId, ...]:
         return tuple(member.peer for member in self.of_stage(stage, Membership.READY))
 
-    def holders(self, stage: int) -> list[Member]:
+    def holders(self, stage: int) -> tuple[Member, ...]:
         """Return who has the stage's current version, or follows it from a state that it was
         given."""
         return self.of_stage(stage, Membership.ADMITTED, Membership.READY)
@@ -207,7 +237,10 @@ class Members:
     @property
     def counts(self) -> tuple[int, ...]:
         """Ready replicas by stage."""
-        return tuple(len(self.ready(stage)) for stage in range(self.num_stages))
+        if self._counts is None:
+            stages = range(self.num_stages)
+            self._counts = tuple(len(self.of_stage(s, Membership.READY)) for s in stages)
+        return self._counts
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._members.values()))

@@ -200,6 +200,15 @@ class Dispatch:
                 flight.due_at = due_at
                 overdue.set(("flight", microbatch), due_at)
 
+    def wait_longer(self, microbatch: MicrobatchId, passage_s: float) -> None:
+        """Wait for a flight as long as claims take by what is known now, if that is more than when
+        it was sent. Before any has come, `passage_s` says what replicas make expect."""
+        flight = self._flights.get(microbatch)
+        if flight is not None:
+            known_s = self._claim_time.patience_s(max(CLAIM_S, passage_s), flight.retries)
+            flight.claim_s = max(flight.claim_s, known_s)
+            flight.due_at = max(flight.due_at, flight.sent_at + SLACK * known_s)
+
     def due_at(self, microbatch: MicrobatchId, delay_s: float) -> float:
         """Return when its newest attempt is late, as words come later by `delay_s`."""
         flight = self._flights.get(microbatch)
@@ -221,16 +230,18 @@ class Dispatch:
         self._goes_next(microbatch)
         return True
 
-    def claimed(self, microbatch: MicrobatchId, first: SeatId, now: float, since: float) -> None:
-        """An attempt of it has come to its end, by way of that replica of stage 0. How long one
-        takes is learned from those that were sent since then: others waited for their version."""
+    def claimed(self, work: Work, first: SeatId, now: float, since: float) -> None:
+        """An attempt has come to its end, by way of that replica of stage 0. How long one takes is
+        learned from those that were sent since then: others waited for their version. A first one
+        that was late, and comes after all, shows that too little was expected."""
+        microbatch = work.microbatch
         flight = self._flights.get(microbatch)
         if flight is None or flight.claimed:
             return
         if flight.peer == first:
             self.wiring.estimates.came_back(first, flight.sent_at, now)
-        if flight.attempt == 1 and flight.sent_at >= since:
-            self._claim_time.add_answer(now - flight.sent_at, flight.claim_s)
+        if work.attempt == 1 and (flight.retries or flight.began_at >= since):
+            self._claim_time.add_answer(now - flight.began_at, flight.claim_s)
         flight.claimed = True
         self._pending.pop(microbatch, None)
 

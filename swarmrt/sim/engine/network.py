@@ -135,7 +135,7 @@ class Network:
             )
             return
         latency_s = self._latency(link)
-        if to not in self._doors or self.is_cut(sender, to):
+        if to not in self._doors or (self._cut_until and self.is_cut(sender, to)):
             self._tell(sender, SendFailed(to, message), latency_s)
             return
         draw = self._rng.random() - self.weather.lost

@@ -73,6 +73,7 @@ class Traffic:
         self._trainer = self.rosters.trainer
         self._last = settings.stages - 1
         self._rng = random.Random(f"{settings.seed}/computations")
+        self._gauss = self._rng.gauss
         self._heap: list[tuple[float, int, Any, Any, Any]] = []
         self._order = self._numbers = 0
         self._flying: dict[Microbatch, None] = {}
@@ -283,17 +284,15 @@ class Traffic:
         elif queue is device.backwards:
             kind = GRADIENT if stage and not microbatch.alone >> stage & 1 else BACKWARD
         seconds = seat.service_s * SHARES[kind] * microbatch.length
-        if self.settings.noise:
-            seconds *= self._noise()
+        noise = self.settings.noise
+        if noise and self.settings.is_noise_uniform:
+            seconds *= self._rng.uniform(1 - noise, 1 + noise)
+        elif noise:
+            drawn = self._gauss(1.0, noise)
+            seconds *= drawn if drawn > SHORTEST else SHORTEST
         device.is_busy, device.kind, device.seconds = True, kind, seconds
         self._order += 1
         heapq.heappush(self._heap, (self.now + seconds, self._order, self._is_done, device, None))
-
-    def _noise(self) -> float:
-        noise = self.settings.noise
-        if self.settings.is_noise_uniform:
-            return self._rng.uniform(1 - noise, 1 + noise)
-        return max(SHORTEST, self._rng.gauss(1.0, noise))
 
     def _done(self, device: Device, _: None) -> None:
         if not device.is_alive:

@@ -51,14 +51,16 @@ class World(Fluid):
         return result
 
     @property
-    def landed(self) -> float:
-        """Return how many microbatches have passed all stages."""
+    def landed(self) -> int:
+        """Return how many microbatches all stages have accumulated."""
         if self._swarm is None:
-            return 0.0
+            return 0
         core = self._swarm.trainer.process.core
         assert isinstance(core, TrainerCore)
-        open_ = core.run.books.advanced / len(self._scene.stages)
-        return len(self._swarm.disk.steps) * self._microbatches + open_
+        ledgers = [core.run.books[step] for step in core.run.books.steps]
+        unfinished = sum(len({index for index, _ in ledger.missing()}) for ledger in ledgers)
+        begun = len(self._swarm.disk.steps) + len(ledgers)
+        return begun * self._microbatches - unfinished
 
     def _go_on(self, until: float) -> None:
         if self._first:

@@ -127,8 +127,8 @@ class Fencing:
         (microbatch, stage) of it are void, and words to the others."""
         run = self._run
         others = [m.peer for m in run.members if m is not member and m.state is not Membership.SEEN]
-        member.state, member.suspect = Membership.SEEN, False
-        member.fenced_at = now
+        run.members.becomes(member, Membership.SEEN)
+        member.suspect, member.fenced_at = False, now
         member.leaving = member.draining = member.yields = False
         standing = Standing(run.epoch, member.stage, member.peer, False)
         count = self._closing.void(member.peer)

@@ -25,7 +25,8 @@ class Admitting:
     def admit(self, member: Member, donors: tuple[SeatId, ...], now: float) -> Send:
         """Let it take part, with the state that it has or that a donor gives it."""
         run = self._run
-        member.state, member.term = Membership.ADMITTED, run.members.next_term()
+        run.members.becomes(member, Membership.ADMITTED)
+        member.term = run.members.next_term()
         member.reached, member.suspect = run.version, False
         member.leaving = member.draining = member.yields = False
         member.named_weights, member.agreed = (-1, ""), None

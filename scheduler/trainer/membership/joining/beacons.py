@@ -54,7 +54,7 @@ class Beacons:
         member = run.members.get(sender)
         assert member is not None
         if member.state is Membership.SEEN:
-            member.stage = beacon.stage  # it may have started anew
+            run.members.is_at(member, beacon.stage)  # it may have started anew
         elif member.stage != beacon.stage:
             run.charge(sender, f"it says that it serves stage {beacon.stage}")
             return []
@@ -112,12 +112,12 @@ class Beacons:
             case Membership.READY:
                 return [*self._ask_again(member, now), *remind(self._run, member, now)]
             case Membership.ADMITTED if beacon.term < member.term and has_followed:
-                member.state = Membership.SEEN  # it has voided that term, with what came of it
+                self._run.members.becomes(member, Membership.SEEN)  # and what came of it is void
                 return self._letting_in.consider(member, now)
             case Membership.ADMITTED if beacon.term < member.term:
                 return [self._admitting.tell(member)]
             case Membership.ADMITTED if not is_here:  # it could not get the state
-                member.state = Membership.SEEN
+                self._run.members.becomes(member, Membership.SEEN)
                 return self._letting_in.consider(member, now)
             case Membership.ADMITTED if beacon.state in ("serving", "leaving"):
                 return self._has_caught_up(member, beacon, now)
@@ -142,7 +142,7 @@ class Beacons:
         tries = 3 if beacon.prepared >= 0 else 1  # it may be at work, on a slower device
         patience_s = max(LISTEN_S, self._run.pace.apply_time.patience_s(ANSWER_S, tries))
         if now - since > patience_s and self._is_left_behind(member, beacon, now):
-            member.state = Membership.SEEN
+            self._run.members.becomes(member, Membership.SEEN)
             return self._letting_in.consider(member, now)
         return self._letting_in.ready(member, beacon.version, beacon.digest, now)
 

@@ -58,8 +58,10 @@ class LettingIn:
         if self._run.phase not in (RunPhase.TRAINING, RunPhase.PREPARING):
             return []
         admitted = self._run.members.in_state(Membership.ADMITTED)
-        admitted.sort(key=lambda member: member.is_spare)
-        return [instruction for member in admitted for instruction in self._let_in(member, now)]
+        if not admitted:
+            return []  # it is asked after most events
+        spares_last = sorted(admitted, key=lambda member: member.is_spare)
+        return [instruction for member in spares_last for instruction in self._let_in(member, now)]
 
     def followed(self, member: Member, version: int, digest: str, now: float) -> list[Instruction]:
         """Hear that a newcomer has applied what the others have, since its admission."""
@@ -75,7 +77,8 @@ class LettingIn:
             return []
         if member.is_spare and not spares.is_needed(run, member, now):
             return []
-        member.state, member.doubted_at, member.ready_at = Membership.READY, None, now
+        run.members.becomes(member, Membership.READY)
+        member.doubted_at, member.ready_at = None, now
         run.unable.discard(member.peer)
         spares.note_served(run, member.stage)
         if not run.has_others(member.peer, member.stage):

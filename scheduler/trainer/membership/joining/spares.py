@@ -55,8 +55,7 @@ def _spares(run: Run, stage: int) -> list[Member]:
 
 
 def _num_staying(run: Run, stage: int) -> int:
-    ready = run.members.in_state(Membership.READY)  # asked after most events: nothing is sorted
-    return sum(replica.stage == stage and not replica.leaving for replica in ready)
+    return sum(not replica.leaving for replica in run.members.of_stage(stage, Membership.READY))
 
 
 def _could_begin(run: Run) -> bool:

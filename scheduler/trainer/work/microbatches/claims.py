@@ -53,7 +53,7 @@ class Claims:
         if ledger.has_advanced:
             run.pace.progress_at = now
         since = math.inf if run.pace.was_held_up else run.pace.step_began_at
-        run.dispatch.claimed(microbatch, claim.route[0], now, since)
+        run.dispatch.claimed(claim.work, claim.route[0], now, since)
         run.agenda.cancel(("flight", microbatch))
         run.receipts.expect_next(ledger, microbatch, now)
         seals = run.seals_of(microbatch, grant)

@@ -13,11 +13,13 @@ from collections import Counter
 from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery
 from swarmrt.scheduler.timing.agenda import TOLERANCE_S
+from swarmrt.scheduler.timing.times import CLAIM_S
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import WORDS, is_too_dear
 from swarmrt.scheduler.trainer.run import Run
 from swarmrt.scheduler.trainer.work.ledger import NOBODY, Ledger
 from swarmrt.scheduler.trainer.work.microbatches.recovering import Recovering
+from swarmrt.scheduler.trainer.work.passage import passage_s
 
 
 class Lateness:
@@ -32,9 +34,11 @@ class Lateness:
         """Send another attempt, unless one goes anyway."""
         run = self._run
         delay_s = run.own_link.delay_s
+        run.dispatch.wait_longer(microbatch, passage_s(run))
         due_at = run.dispatch.due_at(microbatch, WORDS * delay_s)
-        if delay_s > TOLERANCE_S and now + TOLERANCE_S < due_at:  # words are late by our own link
-            run.agenda.set(("flight", microbatch), min(due_at, now + delay_s))
+        if now + TOLERANCE_S < due_at:  # it was known too little, or words are late by our own link
+            look_s = delay_s if delay_s > TOLERANCE_S else CLAIM_S
+            run.agenda.set(("flight", microbatch), min(due_at, now + look_s))
             return []
         if not run.dispatch.is_late(microbatch):
             return []

@@ -23,10 +23,10 @@ class Recovering:
         for ledger, index, stage in run.books.vacancies():
             if stage not in served:
                 continue  # in a paused run that is what every event finds
-            owner = self._new_owner(stage, ledger, index)
             microbatch = MicrobatchId(ledger.step, index)
             if ledger.has_frames(index, stage):
                 recovered += 1
+                owner = self._new_owner(stage, ledger, index)
                 grant = ledger.assign(index, stage, owner)
                 instructions.append(self.recover_at(owner, stage, microbatch, grant))
                 run.receipts.expect_next(ledger, microbatch, now)
