@@ -12,6 +12,7 @@ from functools import partial
 
 from swarmrt.sim.schedules import (
     averaging,
+    crowds,
     faults,
     hardships,
     moves,
@@ -34,6 +35,7 @@ DRAW = {
     "averaging": averaging.draw,
     "moves": moves.draw,
     "pauses": pauses.draw,
+    "crowds": crowds.draw,
 }
 
 
@@ -62,7 +64,8 @@ def main() -> int:
         "--kind", choices=sorted(DRAW), default="faults",
         help="of schedules: faults alone, or links that take time, hangs, and so on, hosts that "
         "round differently, processes with several seats, stages with spares, replicas that "
-        "step by themselves, processes that serve where they help most, or owners who pause them",
+        "step by themselves, processes that serve where they help most, owners who pause them, or "
+        "swarms that are large for their trainer",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()

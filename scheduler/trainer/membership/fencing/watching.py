@@ -25,6 +25,7 @@ from swarmrt.scheduler.trainer.membership.price import redo_s
 from swarmrt.scheduler.trainer.run import Run
 
 WHILE_IT_COMES = 16  # times as long a state may take of which bytes still come
+SILENT_BEATS = 6  # intervals without a beacon, and who takes no part is forgotten
 
 
 class Watching:
@@ -75,7 +76,8 @@ class Watching:
         verdict = self._admitting.verdict(member, now)
         if member.state is Membership.SEEN:
             heard_at = member.health.heard_at
-            if heard_at is None or now - heard_at <= run.settings.record_ttl_s:
+            silent_s = max(run.settings.record_ttl_s, SILENT_BEATS * member.health.every_s)
+            if heard_at is None or now - heard_at <= silent_s:
                 return []
             run.members.lose(member.peer)
             self._fencing.pardon_if_bare(member.stage)
@@ -116,7 +118,7 @@ class Watching:
         waited_s = now - newcomer.admitted_at
         if waited_s <= patience_s:
             return False
-        comes = now - newcomer.came_on_at <= patience_s
+        comes = now - newcomer.came_on_at <= patience_s + newcomer.health.lag_s
         return not comes or waited_s > WHILE_IT_COMES * patience_s
 
     def _is_too_slow(self, newcomer: Member) -> TooSlow | None:

@@ -63,9 +63,11 @@ class Lateness:
 
     def _is_too_dear(self, peer: SeatId, waited_s: float) -> bool:
         """Return whether waiting for it longer costs more than its work. Of whom nothing at all is
-        heard, that is decided where members are looked after."""
+        heard, that is decided where members are looked after, unless beacons are rare."""
         run, member = self._run, self._run.members.get(peer)
-        return member is not None and not member.suspect and is_too_dear(run, member, waited_s)
+        if member is None or (member.suspect and not member.health.is_rarely_heard):
+            return False
+        return is_too_dear(run, member, waited_s)
 
     def _silent_since(self, since: float) -> list[Member]:
         """Return those of whose work nothing has come, though something has of others' of their
