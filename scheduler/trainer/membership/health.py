@@ -41,6 +41,7 @@ class Health:
     done: int = 0
     queued: int = 0
     every_s: float = BEACON_S  # within which the next beacon follows
+    is_asked: bool = False  # for one, and has not answered
     beacons: Estimate = field(default_factory=Estimate)  # as if one followed in BEACON_S
     progress: Estimate = field(default_factory=Estimate)  # of one computation
 
@@ -51,11 +52,17 @@ class Health:
         if self.heard_at is not None and now - self.heard_at > shortest_s:
             self._add_gap((now - self.heard_at) / self._stretch)  # and not a burst, held up
         self.heard_at, self.every_s = now, every_s
-        if done != self.done and self.queued and now > self.progress_at:
+        if done != self.done and self.queued and now > self.progress_at and not self.is_asked:
             self.progress.add((now - self.progress_at) / max(1, done - self.done))
         if done != self.done or not self.queued:
             self.progress_at = now
-        self.done, self.queued = done, queued
+        self.done, self.queued, self.is_asked = done, queued, False
+
+    def asked(self, now: float) -> None:
+        """Judge it from now on as in a small swarm: it was asked to beacon as often."""
+        if self.is_rarely_heard and self.heard_at is not None:
+            self.heard_at = self.progress_at = now
+            self.every_s, self.is_asked = BEACON_S, True
 
     def _add_gap(self, seconds: float) -> None:
         known = self.beacons.samples >= LEAST_SAMPLES

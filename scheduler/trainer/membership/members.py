@@ -67,6 +67,7 @@ class Member:
     health: Health = field(default_factory=Health)
     told_s: float = BEACON_S  # the longest interval of beacons that it was told to keep
     told_at: float = -math.inf  # when it was last told one
+    watched_until: float = -math.inf  # it is waited for, and beacons as often as in a small swarm
     spared: float = math.inf  # beacons of it that are still listened to, as many as may be at once
     spared_at: float = 0.0  # at this time
 

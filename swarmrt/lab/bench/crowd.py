@@ -58,7 +58,7 @@ def measure(peers: int) -> Share:
 
     while world.clock.now < SETTLED_S:
         world.clock.step()
-    core.handle = handle
+    core.handle = handle  # type: ignore[method-assign]  # to look on
     while world.clock.now < SETTLED_S + WATCHED_S:
         world.clock.step()
     heard = beacons.total()

@@ -20,6 +20,7 @@ from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing, report
 from swarmrt.scheduler.trainer.membership.health import Verdict
 from swarmrt.scheduler.trainer.membership.joining import spares
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.joining.timekeeping import keep_watching
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import redo_s
 from swarmrt.scheduler.trainer.run import Run
@@ -95,7 +96,7 @@ class Watching:
         if verdict is not Verdict.FINE and not member.suspect:
             member.suspect = True
             run.dispatch.wiring.remove(member.peer)
-        return []
+        return keep_watching(run, member, now)
 
     def _is_too_dear(self, member: Member, now: float) -> bool:
         """Return whether waiting for it costs more than doing its work again. Who is alone and is
