@@ -139,6 +139,8 @@ class Health:
             return 0.0
         late = 0.0
         beat_s = self._stretch * _deadline_s(self.beacons, beats)
+        if self.is_rarely_heard:  # its next word is due then, however few there were
+            beat_s = max(beat_s, beats * self.every_s)
         if self.beacons.samples >= LEAST_SAMPLES:
             late = (now - self.heard_at) / beat_s
         computing_s = LEAST_COMPUTATIONS * most_s
