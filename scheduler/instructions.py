@@ -251,6 +251,13 @@ class Announce(InstructionBase, frozen=True):
     version: int
 
 
+class RenewEvery(InstructionBase, frozen=True):
+    """Write that state again at least once in so many seconds, or in a third of a record's life
+    where that is longer: a large swarm's directory has much to take."""
+
+    every_s: float
+
+
 class StartDeadline(InstructionBase, frozen=True):
     """Answer with DeadlinePassed(name) at this time. It replaces the earlier one of that name."""
 
@@ -493,7 +500,7 @@ PeerInstruction = (
     Send | KeepInput | KeepGradient | KeepPart | RunForward | RunBackward | RunWeightGradients
     | Forget | DropFrames | ClearGradients | Contribute | SumPart | CombineParts | UpdatePart
     | JoinUpdate | DropPart | DropRound | StepOptimizer | LoadState | StopLoading | Announce
-    | FreeDevice | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
+    | RenewEvery | FreeDevice | StartDeadline | ReportLeftOut | ReportWaitsFor | Stop
 )  # fmt: skip
 StewardInstruction = OpenSeat | CloseSeat | Send | StartDeadline | Stop
 TrainerInstruction = (

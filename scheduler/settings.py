@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from swarmrt.config import RunConfig
 from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.recorded import Recorded
+from swarmrt.scheduler.timing.intervals import MOST_BEACONS_PER_S
 
 MANY = 1 << 31  # where a log's settings do not say how many
 
@@ -145,6 +146,7 @@ class TrainerSettings(Recorded, frozen=True):
     rearrange_s: float = 60.0  # between decisions on who serves what; 0 for none at all
     standby_share: float = 0.25  # of the peers, that hold a second state
     weights: tuple[float, ...] = ()  # of a microbatch at each stage; all alike where not told
+    most_beacons_per_s: float = MOST_BEACONS_PER_S  # of all peers, that it handles
 
     @property
     def averages(self) -> bool:
@@ -169,6 +171,7 @@ class TrainerSettings(Recorded, frozen=True):
         told: tuple[StepTold, ...] = (),
         turns: int = 1,
         weights: tuple[float, ...] = (),
+        most_beacons_per_s: float = MOST_BEACONS_PER_S,
     ) -> TrainerSettings:
         return cls(
             me=me,
@@ -203,6 +206,7 @@ class TrainerSettings(Recorded, frozen=True):
             rearrange_s=config.rebalancing.period_s if config.rebalancing.enabled else 0.0,
             standby_share=config.rebalancing.standby_share,
             weights=weights,
+            most_beacons_per_s=most_beacons_per_s,
         )
 
 

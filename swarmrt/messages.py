@@ -2,7 +2,7 @@
 
 trainer → peer   Hail · Admit · Forward (stage 0) · Granted · Stale · Recover · Standing ·
                  Prepare · Update · Apply · Drain · Finish · LeftOut · Welcome · NotInvited ·
-                 Barred · Take · GiveUp
+                 Barred · Take · GiveUp · SayEvery
 peer → trainer   Beacon · Ready · Claim · Evaluated · Accumulated · Released · Prepared ·
                  Refused · Updated · Applied · Leaving · Ending · Unable · Knock · Offer
 peer → peer      Forward · Accepted · Busy · Backward · GetFrame · NoFrame · Part
@@ -367,6 +367,7 @@ class Beacon(MessageBase, frozen=True):
     island: int = NO_ISLAND  # that it asks for, if it asks for any
     paused: bool = False  # its owner has the device: it keeps its state, and takes no work
     holds: int = 0  # microbatches that its memory has room for; 0 where that is not known
+    every_s: float = 0.0  # within which the next one follows; 0 for the usual interval
 
 
 class Leaving(MessageBase, frozen=True):
@@ -504,6 +505,7 @@ class Offer(MessageBase, frozen=True):
     down_bytes_per_s: float = 0.0  # that states and reduces may take; 0 where nobody says
     listening_share: float = 0.0  # of that, which reduces of a second stage may take; 0 for none
     for_s: float = 0.0  # until its owner takes it back; 0 where nobody says
+    every_s: float = 0.0  # within which the next one follows; 0 for the usual interval
 
 
 class Take(Reasoned, frozen=True):
@@ -543,13 +545,21 @@ class Facts(MessageBase, frozen=True):
     standby_share: float  # of the peers, that are to hold a second state
 
 
+class SayEvery(MessageBase, frozen=True):
+    """Say how you are once in so many seconds from now on, a seat by its beacon, a process by its
+    offer: the swarm has grown or shrunk."""
+
+    epoch: int
+    every_s: float
+
+
 Message = (
     Hail | Admit | Ready | Forward | Accepted | Busy | Claim | Granted | Stale | Evaluated
     | Backward | Accumulated | Recover | Released | GetFrame | NoFrame | Standing | Prepare | Part
     | Prepared | Refused | Apply | Applied | GetState | StateChunk | NoState | Beacon | Leaving
     | Drain | Finish | Probe | Probed | Knock | Welcome | NotInvited | Renewed | Barred | DialBack
     | DialedBack | LeftOut | Update | Updated | Ending | Unable | Offer | Take | GiveUp | GetFacts
-    | Facts
+    | Facts | SayEvery
 )  # fmt: skip
 ALL_MESSAGES: tuple[type[Message], ...] = get_args(Message)
 """In the order of their numbers on the wire, which start at 1."""

@@ -46,7 +46,7 @@ def test_what_the_trainer_says_is_taken_from_nobody_else() -> None:
     commands = {kind for kind, who in TO_PEER.items() if who == {Sender.TRAINER}}
     assert {kind.__name__ for kind in commands} >= {
         "Hail", "Admit", "Granted", "Recover", "Standing", "Prepare", "Apply", "Drain", "Finish",
-        "Welcome", "NotInvited", "Barred", "LeftOut",
+        "Welcome", "NotInvited", "Barred", "LeftOut", "SayEvery",
     }  # fmt: skip
     assert not commands & set(TO_TRAINER)
 

@@ -41,6 +41,7 @@ from swarmrt.messages import (
     Part,
     Prepare,
     Recover,
+    SayEvery,
     Stale,
     Standing,
     Update,
@@ -84,6 +85,7 @@ class Believing:
             Drain: lambda message: _is_number(message.epoch),
             Finish: lambda message: True,
             LeftOut: self._left_out,
+            SayEvery: lambda word: _is_number(word.epoch) and is_duration(word.every_s),
         }
 
     def believes(self, sender: PeerId, message: Message) -> bool:

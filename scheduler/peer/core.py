@@ -9,12 +9,11 @@ from __future__ import annotations
 from swarmrt.ids import PeerId, seat_of
 from swarmrt.messages import Message
 from swarmrt.scheduler.events import DeadlinePassed, Event, Moved, PeerLost, Received, Started
-from swarmrt.scheduler.instructions import Instruction, StartDeadline
+from swarmrt.scheduler.instructions import Instruction
 from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.seat_core import SeatCore
 from swarmrt.scheduler.settings import PeerSettings
-from swarmrt.scheduler.timing.times import BEACON_S
 
 
 class PeerCore:
@@ -22,11 +21,13 @@ class PeerCore:
         self.seat = Seat(settings)
         self.host = Host(self.seat.store.gradient_bytes)
         self.seat_core = SeatCore(self.host, self.seat)
+        self._rhythm = self.seat_core.rhythm
         self._trainer, self._trainer_gone_s = settings.trainer, settings.trainer_gone_s
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Return what to do about an event. Answers that are no longer waited for give []."""
-        return self._handle(event, now) + self.seat_core.settle()
+        done = self._handle(event, now) + self.seat_core.settle()
+        return done + self._rhythm.show(self._standing, now)
 
     def _handle(self, event: Event, now: float) -> list[Instruction]:
         match event:
@@ -41,6 +42,8 @@ class PeerCore:
                 return self._lost(peer, now)
             case DeadlinePassed("beacon"):
                 return self._beat(now)
+            case DeadlinePassed("show"):
+                return [self.seat_core.beacons.beacon()]
             case Started():
                 return self.seat_core.joining.started(event) + self._beat(now)
         return self.seat_core.happened(event, now)
@@ -63,7 +66,7 @@ class PeerCore:
         alone_s = self.host.alone_s(now)
         if alone_s > self._trainer_gone_s:
             return self.seat_core.leaving.stop(f"the trainer has been gone for {alone_s:.0f} s")
-        return [StartDeadline("beacon", now + BEACON_S), *self.seat_core.beacons.beat(now)]
+        return [self._rhythm.next(now), *self.seat_core.beacons.beat(now)]
 
     def _moved(self, event: Moved, now: float) -> list[Instruction]:
         """Take note of what the link carries, and of what this peer awaits over it."""
@@ -71,6 +74,12 @@ class PeerCore:
         awaited = "state" if is_loading else self.seat_core.versions.awaited
         self.host.link.moved(event, awaited, now)
         return []
+
+    @property
+    def _standing(self) -> tuple[int, int, str, bool, bool]:
+        """Return what the trainer has to know of soon when it changes."""
+        seat = self.seat
+        return seat.epoch, seat.term, seat.state, seat.is_paused, self.host.is_alone
 
     @property
     def update(self) -> tuple[int, float]:

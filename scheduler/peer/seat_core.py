@@ -25,6 +25,7 @@ from swarmrt.messages import (
     Part,
     Prepare,
     Recover,
+    SayEvery,
     Stale,
     Standing,
     Update,
@@ -58,6 +59,7 @@ from swarmrt.scheduler.peer.membership.joining import Joining
 from swarmrt.scheduler.peer.membership.leaving import Leaving
 from swarmrt.scheduler.peer.membership.loading import Loading
 from swarmrt.scheduler.peer.membership.pausing import Pausing
+from swarmrt.scheduler.peer.membership.rhythm import Rhythm
 from swarmrt.scheduler.peer.membership.terms import Terms
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.averaging.averaging import Averaging
@@ -91,7 +93,8 @@ class SeatCore:
         self.recovery = Recovery(seat, versions, work, outputs, forwards, self.backwards)
         self.neighbours = Neighbours(seat, outputs, forwards, self.recovery)
         self.leaving = Leaving(seat, work)
-        self.beacons = beacons = Beacons(host, seat, versions, work, self.leaving)
+        self.rhythm = rhythm = Rhythm(seat.settings.me)
+        self.beacons = beacons = Beacons(host, seat, versions, work, self.leaving, rhythm)
         self.terms = terms = Terms(seat, versions, work, outputs, beacons)
         self.failures = Failures(seat, versions, work, outputs, forwards, self.recovery, terms)
         parts = (work, outputs, terms)
@@ -181,6 +184,8 @@ class SeatCore:
                 return self.recovery.recover(message)
             case Standing() if message.epoch == seat.epoch:
                 return self.neighbours.standing(message, now)
+            case SayEvery(epoch, every_s) if epoch == seat.epoch:
+                return self.rhythm.told(every_s, now)
             case Drain(epoch, back) if epoch == seat.epoch and self.leaving.may_be_told:
                 return self.leaving.drain(not back)
             case LeftOut(epoch, term) if (epoch, term) == (seat.epoch, seat.term):

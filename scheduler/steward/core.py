@@ -3,15 +3,18 @@
 Rules:
 - The trainer alone says what is wanted, in its newest epoch; its owner says what is allowed.
 - A process holds no more seats at a time than it has room for, one that closes counted.
-- What it may and what it holds it says when that changes, and from time to time.
+- What it may and what it holds it says when that changes, and from time to time: as often as the
+  trainer says, within bounds that no word of it moves.
 - Whoever is asked to leave opens nothing more, and goes with its last seat. When the run is over it
   closes those as well of which the trainer has not heard yet.
 """
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from swarmrt.ids import PeerId
-from swarmrt.messages import Finish, GiveUp, Message, Offer, Take, Unable
+from swarmrt.messages import Finish, GiveUp, Message, Offer, SayEvery, Take, Unable
 from swarmrt.scheduler.events import (
     DeadlinePassed,
     Event,
@@ -32,6 +35,8 @@ from swarmrt.scheduler.instructions import (
     Stop,
 )
 from swarmrt.scheduler.settings import StewardSettings
+from swarmrt.scheduler.timing.estimate import is_duration
+from swarmrt.scheduler.timing.intervals import offers_within_bounds, phase
 from swarmrt.scheduler.timing.times import OFFERS_S
 
 
@@ -41,6 +46,8 @@ class StewardCore:
         self._held: dict[int, str | None] = {}  # stages, and why their seats close, if they do
         self._epoch = -1  # the newest of the trainer that is known
         self._leaves = ""  # why, once it does
+        self._every_s = OFFERS_S  # between offers
+        self._is_first = False  # such interval
         self._alone_since: float | None = None  # when the trainer was lost, until it is heard again
 
     @property
@@ -56,12 +63,12 @@ class StewardCore:
         match event:
             case Started():
                 self._held |= dict.fromkeys(self._settings.begins_with)
-                return [self._offer(), StartDeadline("offer", now + OFFERS_S)]
+                return [self._offer(), self._next_offer(now)]
             case DeadlinePassed("offer"):
                 return self._say_again(now)
             case Received(sender, message) if sender == self._settings.trainer:
                 self._alone_since = None
-                return self._heard(message)
+                return self._heard(message, now)
             case PeerLost(peer) if peer == self._settings.trainer:
                 self._alone_since = now if self._alone_since is None else self._alone_since
             case SeatOpened(stage):
@@ -77,8 +84,10 @@ class StewardCore:
                 return [self._offer()]
         return []
 
-    def _heard(self, message: Message) -> list[Instruction]:
+    def _heard(self, message: Message, now: float) -> list[Instruction]:
         match message:
+            case SayEvery(epoch, every_s) if self._is_of_now(epoch, 0) and is_duration(every_s):
+                return self._say_every(offers_within_bounds(every_s), now)
             case Take(epoch, stage) if self._is_of_now(epoch, stage):
                 return self._take(stage)
             case GiveUp(epoch, stage, reason) if self._is_of_now(epoch, stage):
@@ -135,7 +144,21 @@ class StewardCore:
         alone_s = 0.0 if self._alone_since is None else now - self._alone_since
         if alone_s > self._settings.trainer_gone_s and not self._held:
             return [Stop(f"the trainer has been gone for {alone_s:.0f} s", error=False)]
-        return [self._offer(), StartDeadline("offer", now + OFFERS_S)]
+        return [self._offer(), self._next_offer(now)]
+
+    def _say_every(self, every_s: float, now: float) -> list[Instruction]:
+        """Keep another interval of offers: a longer one after the next of them, a shorter one at
+        once."""
+        is_shorter, is_new = every_s < self._every_s, every_s != self._every_s
+        self._every_s, self._is_first = every_s, is_new or self._is_first
+        return [self._next_offer(now)] if is_shorter else []
+
+    def _next_offer(self, now: float) -> StartDeadline:
+        """Return when to offer next. Of many that were told at once each does so at another
+        time."""
+        share = phase(self._settings.me) if self._is_first else 1.0
+        self._is_first = False
+        return StartDeadline("offer", now + share * self._every_s)
 
     def _stop_when_empty(self) -> list[Instruction]:
         if not self._leaves or self._held:
@@ -153,7 +176,8 @@ class StewardCore:
             settings.down_bytes_per_s,
             settings.listening_share,
         )
-        return self._say(offer)
+        is_usual = self._every_s == OFFERS_S
+        return self._say(offer if is_usual else replace(offer, every_s=self._every_s))
 
     def _unable(self, stage: int, reason: str) -> Send:
         return self._say(Unable(stage, reason))

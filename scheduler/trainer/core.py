@@ -17,6 +17,7 @@ from swarmrt.messages import (
     Accepted,
     Accumulated,
     Admit,
+    Beacon,
     Busy,
     Claim,
     Evaluated,
@@ -66,8 +67,9 @@ from swarmrt.scheduler.trainer.work.microbatches.working import Working
 OF_WORK = frozenset({Accepted, Accumulated, Busy, Claim, Evaluated, Stale})
 """Messages that bring no newcomer to the version of the others; most are of these."""
 
-RECEIPTS = frozenset({Accepted, Accumulated})
-"""Messages by which a peer says that it has taken a microbatch, or done it at its stage."""
+OFTEN_NOTHING = frozenset({Accepted, Accumulated, Beacon})
+"""Messages of which many make nothing possible: a peer has taken a microbatch, or done it at its
+stage; or has beaconed too often."""
 
 
 class TrainerCore:
@@ -107,7 +109,7 @@ class TrainerCore:
             self.watching.notice_sleep(now)
         if isinstance(event, Received):
             instructions = self.hearing.heard(event.sender, event.message, now)
-            if type(event.message) in RECEIPTS and not self._may_go_on(instructions):
+            if type(event.message) in OFTEN_NOTHING and not self._may_go_on(instructions):
                 return [*self.run.agenda.arm()]
         else:
             instructions = self._handle(event, now)
@@ -124,7 +126,7 @@ class TrainerCore:
         return [*instructions, *self._go_on(now), *self.run.agenda.arm()]
 
     def _may_go_on(self, instructions: list[Instruction]) -> bool:
-        """Return whether a receipt has made anything possible: most forwards and backwards go on at
+        """Return whether a word has made anything possible: most forwards and backwards go on at
         another peer."""
         return bool(instructions or self.run.charges or self.working.finishing.has_landed)
 

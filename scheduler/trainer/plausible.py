@@ -86,8 +86,8 @@ def _beacon(beacon: Beacon, _: Known) -> str:
         return f"its beacon says {beacon.norm} and {beacon.service_s} s"
     if beacon.paused and beacon.state != "joining":
         return f"its beacon says that it is paused, and {beacon.state}"
-    if not 0 <= beacon.gradient_s <= MOST_S:
-        return f"its beacon says that a gradient takes {beacon.gradient_s} s"
+    if not (0 <= beacon.gradient_s <= MOST_S and 0 <= beacon.every_s <= MOST_S):
+        return f"its beacon says {beacon.gradient_s} s of a gradient, {beacon.every_s} s of itself"
     return _digest(beacon.digest)
 
 
@@ -108,7 +108,7 @@ def _offer(offer: Offer, _: Known) -> str:
     stages = (*offer.stages, *offer.held)
     if not (0 < offer.rooms <= MOST_ROOMS and all(0 <= s < MOST_INT for s in stages)):
         return f"it offers {offer.rooms} rooms, and stages {stages!r:.80}"
-    limits = (offer.down_bytes_per_s, offer.listening_share, offer.for_s)
+    limits = (offer.down_bytes_per_s, offer.listening_share, offer.for_s, offer.every_s)
     if not all(0 <= limit < math.inf for limit in limits) or offer.listening_share > 1:
         return f"it says that its limits are {limits}"
     return _NOTHING

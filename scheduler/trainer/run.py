@@ -46,6 +46,7 @@ class Run(Course):
         self.members = Members(self.num_stages)
         self.processes = Processes()
         self.unable = Unable(self.num_stages)
+        self.watched: dict[SeatId, float] = {}  # closely, and until when
         self.conduct = Conduct()
         self.charges: list[Charge] = []  # to be dealt with before anything else goes on
         # what is worked on

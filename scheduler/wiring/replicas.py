@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator
 
 from swarmrt.ids import SeatId
+from swarmrt.scheduler.timing.intervals import record_life_s
+from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.scheduler.wiring.limits import most_given
 from swarmrt.scheduler.wiring.policy import BUILT_IN, policy_of
 from swarmrt.scheduler.wiring.stochastic import Wiring
@@ -20,8 +22,9 @@ class Absent:
         self._record_ttl_s = record_ttl_s
         self._until: dict[SeatId, float] = {}
 
-    def add(self, peer: SeatId, now: float) -> None:
-        self._until[peer] = now + self._record_ttl_s
+    def add(self, peer: SeatId, now: float, beacon_s: float = BEACON_S) -> None:
+        """Take note that it is lost. Who has beaconed less often has a record that lives longer."""
+        self._until[peer] = now + record_life_s(self._record_ttl_s, beacon_s)
 
     def discard(self, peer: SeatId) -> None:
         """Take note that it is back."""

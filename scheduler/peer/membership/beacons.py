@@ -7,6 +7,7 @@ from swarmrt.messages import Beacon, PeerState
 from swarmrt.scheduler.instructions import Instruction, Send, WaitsFor
 from swarmrt.scheduler.peer.host import Host
 from swarmrt.scheduler.peer.membership.leaving import Leaving
+from swarmrt.scheduler.peer.membership.rhythm import Rhythm
 from swarmrt.scheduler.peer.membership.waiting import Waiting
 from swarmrt.scheduler.peer.seat import Seat
 from swarmrt.scheduler.peer.updating.strategy import Versions
@@ -15,10 +16,16 @@ from swarmrt.scheduler.peer.work.computing import Computing
 
 class Beacons:
     def __init__(
-        self, host: Host, seat: Seat, versions: Versions, computing: Computing, leaving: Leaving
+        self,
+        host: Host,
+        seat: Seat,
+        versions: Versions,
+        computing: Computing,
+        leaving: Leaving,
+        rhythm: Rhythm,
     ) -> None:
         self._host, self._seat, self._versions = host, seat, versions
-        self._computing, self._leaving = computing, leaving
+        self._computing, self._leaving, self._rhythm = computing, leaving, rhythm
         self._waiting = Waiting()
 
     def beat(self, now: float) -> list[Instruction]:
@@ -41,6 +48,7 @@ class Beacons:
 
     def beacon(self) -> Send:
         seat, computing, link = self._seat, self._computing, self._host.link
+        every_s = self._rhythm.told_to_others
         queued = 0 if seat.is_stepping else computing.queue.computable(self._versions.newest)
         state: PeerState = "leaving" if self._leaving.is_wanted and seat.is_serving else seat.state
         return seat.to_trainer(
@@ -64,5 +72,6 @@ class Beacons:
                 seat.settings.island,
                 seat.is_paused,
                 seat.settings.holds,
+                *every_s,
             )
         )

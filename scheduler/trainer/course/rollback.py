@@ -16,13 +16,13 @@ from swarmrt.scheduler.instructions import (
     ReportRollback,
     StartDeadline,
 )
-from swarmrt.scheduler.timing.times import BEACON_S, FIRST_UPDATE_S, REPORT_S
+from swarmrt.scheduler.timing.times import FIRST_UPDATE_S, REPORT_S
 from swarmrt.scheduler.trainer.evaluation import Evaluation
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
 from swarmrt.scheduler.trainer.membership.members import Member
 from swarmrt.scheduler.trainer.run import Run
 
-LOOKS_S = 2 * BEACON_S  # at the most between two looks: one for each beacon of who could serve
+LOOKS = 2  # intervals at the most between two looks: one for each beacon of who could serve
 
 
 class Rollback:
@@ -52,7 +52,8 @@ class Rollback:
         if bare.isdisjoint(about_to) or not bare <= others:
             self._waited_s = 0.0
             return not bare.isdisjoint(about_to)
-        self._waited_s += min(now - self._looked_at, LOOKS_S)  # this process may have stood still
+        looks_s = LOOKS * max(m.health.every_s for m in waiting)
+        self._waited_s += min(now - self._looked_at, looks_s)  # this process may have stood still
         self._looked_at = now
         lost_s = (run.version - run.saving.version) * pace.step_time.mean_s
         return self._waited_s <= max(lost_s, pace.apply_time.patience_s(FIRST_UPDATE_S, 1))

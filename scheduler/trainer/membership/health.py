@@ -7,6 +7,9 @@ to everybody now and then: two beacons that are lost, a radio that stalls for fo
 computation that takes six times as long. A late beacon that comes after all widens the deadline.
 
 Computations are counted one by one, however many of them lie between two beacons.
+
+In a large swarm beacons are rarer. Each says within which time the next one follows, and gaps are
+learned as shares of that: so nobody is late because the interval grows, is on its way, or shrinks.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from swarmrt.scheduler.timing.estimate import Estimate
-from swarmrt.scheduler.timing.times import BURST_S
+from swarmrt.scheduler.timing.times import BEACON_S, BURST_S
 
 
 class Verdict(StrEnum):
@@ -37,24 +40,33 @@ class Health:
     progress_at: float = 0.0
     done: int = 0
     queued: int = 0
-    beacons: Estimate = field(default_factory=Estimate)
+    every_s: float = BEACON_S  # within which the next beacon follows
+    is_asked: bool = False  # for one, and has not answered
+    beacons: Estimate = field(default_factory=Estimate)  # as if one followed in BEACON_S
     progress: Estimate = field(default_factory=Estimate)  # of one computation
 
-    def beacon(self, now: float, queued: int, done: int) -> None:
-        """Take down how much it has to do, and how much it has done since its start."""
-        shortest_s = max(self.beacons.mean_s / 2, BURST_S)
+    def beacon(self, now: float, queued: int, done: int, every_s: float = BEACON_S) -> None:
+        """Take down how much it has to do, how much it has done since its start, and within which
+        time its next beacon follows."""
+        shortest_s = self._stretch * max(self.beacons.mean_s / 2, BURST_S)
         if self.heard_at is not None and now - self.heard_at > shortest_s:
-            self._add_gap(now - self.heard_at)  # and not a burst that was held up
-        self.heard_at = now
-        if done != self.done and self.queued and now > self.progress_at:
+            self._add_gap((now - self.heard_at) / self._stretch)  # and not a burst, held up
+        self.heard_at, self.every_s = now, every_s
+        if done != self.done and self.queued and now > self.progress_at and not self.is_asked:
             self.progress.add((now - self.progress_at) / max(1, done - self.done))
         if done != self.done or not self.queued:
             self.progress_at = now
-        self.done, self.queued = done, queued
+        self.done, self.queued, self.is_asked = done, queued, False
+
+    def asked(self, now: float) -> None:
+        """Judge it from now on as in a small swarm: it was asked to beacon as often."""
+        if self.is_rarely_heard and self.heard_at is not None:
+            self.heard_at = self.progress_at = now
+            self.every_s, self.is_asked = BEACON_S, True
 
     def _add_gap(self, seconds: float) -> None:
         known = self.beacons.samples >= LEAST_SAMPLES
-        self.beacons.add(min(seconds, MOST_DEADLINES * self.deadline_s) if known else seconds)
+        self.beacons.add(min(seconds, MOST_DEADLINES * self.patience_s) if known else seconds)
 
     def slept(self, seconds: float, now: float) -> None:
         """Forgive a silence in which the listener itself stood still. It ends now, at the latest:
@@ -64,8 +76,30 @@ class Health:
         self.progress_at = max(self.progress_at, min(now, self.progress_at + seconds))
 
     @property
+    def _stretch(self) -> float:
+        """How many times as rarely it beacons as in a small swarm."""
+        return self.every_s / BEACON_S
+
+    @property
+    def is_rarely_heard(self) -> bool:
+        """Return whether it beacons less often than in a small swarm."""
+        return self.every_s > BEACON_S
+
+    @property
+    def lag_s(self) -> float:
+        """Return by how much longer than in a small swarm it may take until a beacon tells what has
+        become of it."""
+        return self.every_s - BEACON_S
+
+    @property
     def deadline_s(self) -> float:
         """The time within which the next beacon is due, as it is learned."""
+        return self._stretch * self.patience_s
+
+    @property
+    def patience_s(self) -> float:
+        """The same if it beaconed as often as in a small swarm: whatever else is awaited of it is
+        not waited for any longer because beacons are rare."""
         return _deadline_s(self.beacons, LEAST_BEATS)
 
     def verdict(self, now: float, most_s: float = 0.0) -> Verdict:
@@ -80,13 +114,14 @@ class Health:
         """Return whether it would be given up for its beacons alone."""
         if self.heard_at is None or self.beacons.samples < LEAST_SAMPLES:
             return False
-        return (now - self.heard_at) / _deadline_s(self.beacons, LEAST_BEATS) >= 2
+        return (now - self.heard_at) / self.deadline_s >= 2
 
     def misses_beats(self, now: float) -> bool:
         """Return whether its last beacon is two beats old, or older than any was likely to be."""
         if self.heard_at is None:
             return True
-        return now - self.heard_at > max(4 * BURST_S, _deadline_s(self.beacons, EARLY))
+        longest_s = max(4 * BURST_S, _deadline_s(self.beacons, EARLY))
+        return now - self.heard_at > self._stretch * longest_s
 
     def late_s(self, now: float) -> float:
         """Return for how long nothing has been heard of it, or of its progress."""
@@ -103,7 +138,9 @@ class Health:
         if self.heard_at is None:
             return 0.0
         late = 0.0
-        beat_s = _deadline_s(self.beacons, beats)
+        beat_s = self._stretch * _deadline_s(self.beacons, beats)
+        if self.is_rarely_heard:  # its next word is due then, however few there were
+            beat_s = max(beat_s, beats * self.every_s)
         if self.beacons.samples >= LEAST_SAMPLES:
             late = (now - self.heard_at) / beat_s
         computing_s = LEAST_COMPUTATIONS * most_s

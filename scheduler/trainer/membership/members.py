@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from swarmrt.ids import NO_ISLAND, PeerId, SeatId, peer_of
 from swarmrt.messages import Admit, Beacon, LeftOut, Path
+from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.scheduler.trainer.membership.health import Health
 
 MOST_SEEN = 1000  # that are not admitted, in all stages: anybody may send a beacon
@@ -64,6 +65,11 @@ class Member:
     reminders: int = 0  # of its neighbours
     reminded_at: float = 0.0
     health: Health = field(default_factory=Health)
+    told_s: float = BEACON_S  # the longest interval of beacons that it was told to keep
+    told_at: float = -math.inf  # when it was last told one
+    watched_until: float = -math.inf  # it is waited for, and beacons as often as in a small swarm
+    spared: float = math.inf  # beacons of it that are still listened to, as many as may be at once
+    spared_at: float = 0.0  # at this time
 
     @property
     def idle_since(self) -> float:
@@ -95,6 +101,11 @@ class Member:
     def holds(self) -> int:
         """Return how many microbatches it has room for, by its own word, or 0."""
         return self.beacon.holds if self.beacon is not None else 0
+
+    def believed_s(self, beacon: Beacon) -> float:
+        """Return within which time the next beacon follows after this one, by its own word: that is
+        believed as far as this trainer has told it to take its time."""
+        return min(max(beacon.every_s, BEACON_S), self.told_s)
 
     def says_of(self, version: int) -> str:
         """Return the digest that it has named for this version; empty for none."""
@@ -241,6 +252,9 @@ class Members:
             stages = range(self.num_stages)
             self._counts = tuple(len(self.of_stage(s, Membership.READY)) for s in stages)
         return self._counts
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._members.values()))

@@ -15,7 +15,7 @@ WORDS = 3  # one after the other in an answer: a claim, a receipt, and one that 
 def is_too_dear(run: Run, member: Member, waited_s: float) -> bool:
     """Return whether waiting for a member that is still heard has cost more than going on without
     it: nobody is done without sooner than for silence, nor for what this process does not hear."""
-    price_s = max(2 * member.health.deadline_s, redo_s(run, member)) + WORDS * run.own_link.delay_s
+    price_s = max(2 * member.health.patience_s, redo_s(run, member)) + WORDS * run.own_link.delay_s
     return waited_s > price_s and not run.own_link.hears_nobody
 
 

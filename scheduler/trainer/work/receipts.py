@@ -72,6 +72,11 @@ class Receipts:
         self._overdue.set(("receipt", microbatch), now + patience_s)
         return awaited.retries >= IN_VAIN and times.samples > 0
 
+    def is_late_again(self, microbatch: MicrobatchId) -> bool:
+        """Return whether it was late more than once: once, many are."""
+        awaited = self._awaited.get(microbatch)
+        return awaited is not None and awaited.retries > 1
+
     def has_come_on(self, owner: SeatId, now: float) -> None:
         """Ask an owner that has come to the next version without further delay."""
         for microbatch in [mb for mb in self._asked_again if self._awaited[mb].owner == owner]:

@@ -12,6 +12,7 @@ from functools import partial
 
 from swarmrt.sim.schedules import (
     averaging,
+    crowds,
     faults,
     hardships,
     moves,
@@ -36,6 +37,7 @@ DRAW = {
     "moves": moves.draw,
     "pauses": pauses.draw,
     "requests": requests.draw,
+    "crowds": crowds.draw,
 }
 
 
@@ -65,7 +67,7 @@ def main() -> int:
         help="of schedules: faults alone, or links that take time, hangs, and so on, hosts that "
         "round differently, processes with several seats, stages with spares, replicas that "
         "step by themselves, processes that serve where they help most, these with moves that are "
-        "asked for, or owners who pause peers",
+        "asked for, owners who pause peers, or swarms that are large for their trainer",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
     options = parser.parse_args()

@@ -18,9 +18,10 @@ AGAIN_S = 1.0  # before the first try after one that failed; each time twice as 
 
 
 async def keep_written(
-    write: Callable[[], Awaitable[None]], changed: asyncio.Event, every_s: float
+    write: Callable[[], Awaitable[None]], changed: asyncio.Event, every: Callable[[], float]
 ) -> None:
-    """Write a record now, every so many seconds, and soon after `changed` is set. Never returns.
+    """Write a record now, once in so many seconds as `every` says by then, and soon after `changed`
+    is set. Never returns.
 
     Only a DirectoryError is tried again.
     """
@@ -33,13 +34,13 @@ async def keep_written(
             failures += 1
             if failures == 1:
                 log.warning("%s; it is tried again and again", error)
-            await asyncio.sleep(min(every_s, AGAIN_S * 2 ** min(failures - 1, 16)))
+            await asyncio.sleep(min(every(), AGAIN_S * 2 ** min(failures - 1, 16)))
             continue
         if failures:
             log.warning("the directory has the record again, after %d tries in vain", failures)
         failures = 0
         try:
-            async with asyncio.timeout(every_s):
+            async with asyncio.timeout(every()):
                 await changed.wait()
         except TimeoutError:
             continue  # time to refresh the record

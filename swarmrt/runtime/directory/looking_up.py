@@ -13,6 +13,7 @@ from swarmrt.ids import PeerId, RunId
 from swarmrt.runtime.directory.directory import Directory
 from swarmrt.runtime.links.arriving import SAY_S
 from swarmrt.runtime.links.links import Links
+from swarmrt.scheduler.timing.intervals import directory_s
 from swarmrt.trust.statements import Age, Published
 
 log = logging.getLogger("swarmrt.network")
@@ -82,6 +83,28 @@ def _why_not_found(run: RunId, record: Published | None) -> str:
     return f"the directory knows no run {run}{newer}"
 
 
+class Reading:
+    """The reading of the directory by one process, which takes in so many records a second at the
+    most, of all the stages that it watches."""
+
+    def __init__(self, refresh_s: float) -> None:
+        self._refresh_s = refresh_s
+        self._records: dict[int, int] = {}  # by stage, when it was last read
+
+    def found(self, stage: int, records: int) -> None:
+        """Take note of how many there are."""
+        self._records[stage] = records
+
+    def least_s(self) -> float:
+        """Return what is between two looks at a stage, even when somebody has come."""
+        return directory_s(sum(self._records.values()), 0.0)
+
+    def next_s(self, last_s: float, *, is_news: bool) -> float:
+        """Return what is between the last look and the next: longer while nothing changes."""
+        every_s = max(self._refresh_s, self.least_s())
+        return every_s if is_news else max(every_s, min(2 * last_s, MOST_WAITS * self._refresh_s))
+
+
 async def watch_stage(
     directory: Directory,
     links: Links,
@@ -89,14 +112,14 @@ async def watch_stage(
     stage: int,
     statuses: frozenset[str],
     seen: Callable[[int, tuple[PeerId, ...]], None],
-    every_s: float,
+    reading: Reading,
     again: asyncio.Event | None = None,
 ) -> None:
     """Read a stage's records again and again; `seen(stage, peers)` is told of all of them.
 
     While nothing changes, less and less often: who comes is told of by others, and sets `again`.
     """
-    wait_s, before = every_s, None
+    wait_s, before = reading.next_s(0.0, is_news=True), None
     while True:
         try:
             records = await directory.peers(run, stage)
@@ -109,9 +132,12 @@ async def watch_stage(
             peers = tuple(sorted(record.peer for record in present))
             seen(stage, peers)
             is_news = not peers or peers != before
-            wait_s = every_s if is_news else min(2 * wait_s, MOST_WAITS * every_s)
+            reading.found(stage, len(records))
+            wait_s = reading.next_s(wait_s, is_news=is_news)
             before = peers
-        await _pause(wait_s, again)
+        least_s = min(wait_s, reading.least_s())
+        await asyncio.sleep(least_s)
+        await _pause(wait_s - least_s, again)
 
 
 async def _pause(seconds: float, again: asyncio.Event | None) -> None:

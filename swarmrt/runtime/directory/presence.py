@@ -10,12 +10,14 @@ from typing import Any, get_args
 from swarmrt.config import Precision, RunConfig
 from swarmrt.ids import RunId
 from swarmrt.runtime.directory.keeping import keep_written
-from swarmrt.runtime.directory.looking_up import watch_stage
+from swarmrt.runtime.directory.looking_up import Reading, watch_stage
 from swarmrt.runtime.directory.network import Network
 from swarmrt.runtime.directory.records import MOST_TOKENS_PER_S, SPARE, Intent, PeerRecord
 from swarmrt.runtime.links.links import Links
 from swarmrt.runtime.reach.addresses import MAX_ADDRESSES
-from swarmrt.scheduler.instructions import Announce
+from swarmrt.scheduler.instructions import Announce, RenewEvery
+from swarmrt.scheduler.timing.intervals import record_life_s, renew_s
+from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.trust.papers import GuestsPapers
 
 CODECS = [
@@ -53,6 +55,8 @@ class Presence:
         self._links, self._papers = links, papers
         self._announced: Announce | None = None
         self._changed = asyncio.Event()
+        self._beacon_s = BEACON_S  # between beacons: as often at the most is the record renewed
+        self._reading = Reading(config.links.refresh_s)
         self._look_again: dict[int, asyncio.Event] = {}  # by stage
         network.relays.on_change(self._changed.set)
 
@@ -69,6 +73,14 @@ class Presence:
         """Write the record again: what it shows of this peer has changed."""
         self._changed.set()
 
+    def renew_every(self, what: RenewEvery) -> None:
+        """Write the record less often from now on, so that it lives longer; or as before."""
+        self._beacon_s = what.every_s
+        self._changed.set()
+
+    def _renew_s(self) -> float:
+        return renew_s(self._config.links.record_ttl_s, self._beacon_s)
+
     def look_again(self, stage: int) -> None:
         """Read a stage's records soon, if it is watched: somebody has come to it."""
         if stage in self._look_again:
@@ -77,14 +89,14 @@ class Presence:
     async def keep_announced(self) -> None:
         """Write this peer's record when it changes, and before it expires, again and again."""
         try:
-            await keep_written(self._write, self._changed, self._config.links.record_ttl_s / 3)
+            await keep_written(self._write, self._changed, self._renew_s)
         finally:
             self._network.relays.off_change(self._changed.set)  # its seat may have been closed
 
     async def _write(self) -> None:
         if self._announced is None:
             return
-        ttl_s = self._config.links.record_ttl_s
+        life_s = record_life_s(self._config.links.record_ttl_s, self._beacon_s)
         record = PeerRecord(
             run=str(self._run),
             stage=self._stage,
@@ -92,7 +104,7 @@ class Presence:
             status=self._announced.status,
             version=self._announced.version,
             membership=self._papers.membership,
-            life_s=ttl_s,
+            life_s=life_s,
             addresses=self._network.daemon.addresses()[:MAX_ADDRESSES],
             direct=self._links.addresses("direct"),
             tokens_per_s=min(self._abilities.tokens_per_s(), MOST_TOKENS_PER_S),
@@ -101,7 +113,7 @@ class Presence:
             codecs=CODECS,
             intents=[Intent(what=SPARE)] if self._abilities.is_spare else [],
         )
-        await self._network.directory.announce(self._run, record, ttl_s)
+        await self._network.directory.announce(self._run, record, life_s)
 
     def watches(self) -> list[Coroutine[Any, Any, None]]:
         """Return what learns again and again where others are: replicas, for reduces and for the
@@ -123,6 +135,6 @@ class Presence:
             stage,
             statuses,
             lambda stage, peers: None,
-            self._config.links.refresh_s,
+            self._reading,
             self._look_again.setdefault(stage, asyncio.Event()),
         )

@@ -63,6 +63,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Output,
     Payload,
+    RenewEvery,
     ReportLeftOut,
     ReportWaitsFor,
     RunBackward,
@@ -177,6 +178,7 @@ class Peer(Shell):
             ReportLeftOut: self._left_out,
             ReportWaitsFor: self._waits_for,
             Announce: self._presence.announce,
+            RenewEvery: self._presence.renew_every,
         }
 
     @property

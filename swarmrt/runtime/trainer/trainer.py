@@ -27,7 +27,7 @@ from swarmrt.runtime.checkpoints.disk import Disk, DiskHangs
 from swarmrt.runtime.checkpoints.epochs import read_born, read_epoch, write_epoch
 from swarmrt.runtime.checkpoints.saving import Saves
 from swarmrt.runtime.directory.keeping import keep_written
-from swarmrt.runtime.directory.looking_up import published_run, watch_stage
+from swarmrt.runtime.directory.looking_up import Reading, published_run, watch_stage
 from swarmrt.runtime.directory.network import LOOPBACK, open_network
 from swarmrt.runtime.faults.failpoints import Failpoints
 from swarmrt.runtime.faults.faults import LinkFaults
@@ -62,6 +62,7 @@ from swarmrt.scheduler.instructions import (
     Stop,
 )
 from swarmrt.scheduler.settings import TrainerSettings
+from swarmrt.scheduler.timing.intervals import renew_s
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.trust.checking import CLOCK_SLACK_S
 from swarmrt.trust.papers import OwnersPapers
@@ -180,6 +181,7 @@ class Trainer(Shell):
         self._disk = Disk()
         self._saves = Saves(config, options.run_dir, self.fetches, self._disk, self.failpoints.at)
         self._publication = asyncio.Event()
+        self._reading = Reading(config.links.refresh_s)
         self._looked_at = -math.inf  # for a later trainer
         self._born = read_born(options.run_dir)
         access = AccessFile(options.run_dir)
@@ -337,7 +339,7 @@ class Trainer(Shell):
                 on_published(addresses)
                 told = True
 
-        await keep_written(publish, self._publication, ttl_s / 3)
+        await keep_written(publish, self._publication, lambda: renew_s(ttl_s))
 
     async def _watch(self, stage: int) -> None:
         def seen(stage: int, peers: tuple[PeerId, ...]) -> None:
@@ -352,7 +354,7 @@ class Trainer(Shell):
             stage,
             frozenset({"joining", "serving"}),
             seen,
-            self.config.links.refresh_s,
+            self._reading,
         )
 
 

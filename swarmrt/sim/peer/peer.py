@@ -34,6 +34,7 @@ from swarmrt.scheduler.instructions import (
     LoadState,
     Output,
     Payload,
+    RenewEvery,
     ReportLeftOut,
     ReportWaitsFor,
     RunBackward,
@@ -49,6 +50,7 @@ from swarmrt.scheduler.instructions import (
 )
 from swarmrt.scheduler.peer.core import PeerCore
 from swarmrt.scheduler.settings import PeerSettings
+from swarmrt.scheduler.timing.times import BEACON_S
 from swarmrt.sim.engine.clock import Clock
 from swarmrt.sim.engine.links import Sizes
 from swarmrt.sim.engine.network import Network
@@ -97,6 +99,7 @@ class SimulatedPeer:
         self.stopped: Stop | None = None
         self.habit = HONEST
         self.drained = False  # it was asked to leave
+        self.renews_s = BEACON_S  # at the most between two renewals of its record
         self._has_left = False  # the device, in its newest pause
         self.left_out: list[ReportLeftOut] = []  # why the run has gone on without it
         self.waits: list[ReportWaitsFor] = []  # what its owner is told that it waits for
@@ -198,6 +201,8 @@ class SimulatedPeer:
                 self.waits.append(instruction)
             case FreeDevice():
                 self._has_left = True
+            case RenewEvery(every_s):
+                self.renews_s = every_s
             case Announce():
                 self._announce(self.settings.me, self.settings.stage, instruction)
             case Stop():

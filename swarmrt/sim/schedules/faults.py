@@ -15,6 +15,7 @@ from functools import partial
 from swarmrt.config import DEMO
 from swarmrt.ids import NO_ISLAND, PeerId
 from swarmrt.scheduler.events import MoveRequested
+from swarmrt.scheduler.timing.intervals import MOST_BEACONS_PER_S
 from swarmrt.sim.engine.links import Link, Sizes
 from swarmrt.sim.engine.network import Weather
 from swarmrt.sim.peer.jobs import Thread
@@ -79,6 +80,7 @@ class Scenario:
     standby_share: float = 0.25
     rearrange_s: float = 60.0
     holds: int = 0  # microbatches that a peer's memory has room for; 0 for as many as there are
+    most_beacons_per_s: float = MOST_BEACONS_PER_S  # that the trainer handles
 
     def story(self) -> str:
         """Return what happens, for people."""
@@ -107,6 +109,8 @@ class Scenario:
             sizes.append("each replica has a momentum of its own")
         if self.holds:
             sizes.append(f"peers hold {self.holds} microbatches")
+        if self.most_beacons_per_s < MOST_BEACONS_PER_S:
+            sizes.append(f"at most {self.most_beacons_per_s} beacons a second")
         if self.hosts:
             sizes.append(f"and processes with seats at {list(map(list, self.hosts))}")
         if self.movers:
@@ -241,6 +245,7 @@ def play(scenario: Scenario) -> Outcome:
             "period_s": scenario.rearrange_s,
         },
         holds=scenario.holds,
+        most_beacons_per_s=scenario.most_beacons_per_s,
     )
     world.run_until(version=1)
     covered: Counter[str] = Counter()

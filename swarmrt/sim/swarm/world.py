@@ -15,6 +15,7 @@ from swarmrt.ids import NO_ISLAND, MicrobatchId, PeerId, peer_of, seat_of
 from swarmrt.scheduler.events import PeersSeen, StopRequested
 from swarmrt.scheduler.instructions import Announce
 from swarmrt.scheduler.settings import PeerSettings, StewardSettings, TrainerSettings
+from swarmrt.scheduler.timing.intervals import MOST_BEACONS_PER_S, directory_s, record_life_s
 from swarmrt.scheduler.trainer.core import TrainerCore
 from swarmrt.scheduler.wiring.policy import BUILT_IN
 from swarmrt.sim.engine.clock import Clock
@@ -56,6 +57,9 @@ class World:
     backward; 0 for as many as there are.
 
     The trainer waits for `needed` replicas of each stage; without, for all that there are at first.
+
+    The trainer handles `most_beacons_per_s`: with more peers than that allows each beacons less
+    often.
 
     Unless it `is_checked`, no process checks its invariants or remembers anything: it is faster.
 
@@ -104,6 +108,7 @@ class World:
         is_checked: bool = True,
         holds: int = 0,
         work: Sequence[float] = (),
+        most_beacons_per_s: float = MOST_BEACONS_PER_S,
     ) -> None:
         self.clock = Clock()
         self.rng = random.Random(seed)
@@ -126,6 +131,7 @@ class World:
         self.trainers: list[SimulatedTrainer] = []
         self._service_s, self._seed, self._holds = service_s, seed, holds
         self._work = work or [1.0] * len(replicas)
+        self._most_beacons_per_s = most_beacons_per_s
         frame_bytes = FRAME_BYTES if sizes is None else sizes.activation_bytes
         self.config = RunConfig.model_validate(
             {
@@ -196,6 +202,7 @@ class World:
             secret=f"{self._seed % (1 << 128):032x}",
             by_owners=self.disk.unlike_stages,
             told=self.disk.told(self.microbatches),
+            most_beacons_per_s=self._most_beacons_per_s,
         )
         trainer = SimulatedTrainer(
             settings,
@@ -417,7 +424,7 @@ class World:
             return
         self.network.disconnect(peer_of(peer))
         for seat in live:
-            self.clock.after(RECORD_TTL_S, partial(self._expire, seat))
+            self._expire_later(seat)
 
     def _processes(self, peer: PeerId) -> list[Process]:
         """Return what runs in a process: its seats, and its steward if it has one."""
@@ -434,9 +441,13 @@ class World:
             return
         seat.process.alive = False
         self.network.close_door(peer)
-        self.clock.after(RECORD_TTL_S, partial(self._expire, seat))
+        self._expire_later(seat)
         if steward is not None:
             steward.closed(seat.settings.stage)
+
+    def _expire_later(self, seat: SimulatedPeer) -> None:
+        life_s = record_life_s(RECORD_TTL_S, seat.renews_s)
+        self.clock.after(life_s, partial(self._expire, seat))
 
     def _expire(self, seat: SimulatedPeer) -> None:
         """Forget its record, unless another one has its name by now."""
@@ -528,7 +539,8 @@ class World:
             records = self._directory[stage].items()
             seen = (peer for peer, record in records if record.status in ("joining", "serving"))
             process.feed(PeersSeen(stage, tuple(sorted(seen))))
-        self.clock.after(DIRECTORY_S, lambda: self._read_directory(process))
+        pause_s = directory_s(sum(map(len, self._directory.values())), DIRECTORY_S)
+        self.clock.after(pause_s, lambda: self._read_directory(process))
 
     def _snapshot(self, donor: PeerId, stage: int, version: int) -> History | None:
         if donor == TRAINER:

@@ -26,7 +26,7 @@ def test_a_write_that_fails_is_tried_again_and_ends_nobody(
                 raise DirectoryError("the directory did not take it in 10 s")
             written.set()
 
-        keeping_it = asyncio.create_task(keep_written(write, changed, 60.0))
+        keeping_it = asyncio.create_task(keep_written(write, changed, lambda: 60.0))
         async with asyncio.timeout(20):
             await written.wait()
             written.clear()
@@ -46,4 +46,4 @@ def test_what_cannot_get_better_is_not_tried_again() -> None:
         raise UsageError("the configuration makes too large a record")
 
     with pytest.raises(UsageError):
-        asyncio.run(keep_written(write, asyncio.Event(), 60.0))
+        asyncio.run(keep_written(write, asyncio.Event(), lambda: 60.0))

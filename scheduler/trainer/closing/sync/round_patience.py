@@ -1,7 +1,8 @@
 """The wait for a round: how long it takes, and what becomes of one that is late.
 
 Rules:
-- A round is not late while its parts move. Then it is void, and repeated with those that are left.
+- A round is not late while its parts move, by what its members say. Then it is void, and repeated
+  with those that are left.
 - Whoever is missing again (`missing`) is done without; so is the slowest link of a round that takes
   longer than it is worth.
 - Where somebody is alone in its stage and late, others are called who could do its work.
@@ -10,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import SeatId
+from swarmrt.messages import Hail
 from swarmrt.scheduler.instructions import Instruction, Send
 from swarmrt.scheduler.timing.estimate import LONGEST_S
 from swarmrt.scheduler.timing.times import LOOK_S, ROUND_S
@@ -61,14 +63,19 @@ class RoundPatience:
         return min(LONGEST_S, learned_s + carrying_s + self._run.own_link.delay_s)
 
     def ask_again(self) -> list[Instruction]:
-        """Tell those again to prepare who have not answered."""
-        round_ = self._run.round
+        """Tell those again to prepare who have not answered. Whose beacons are rare are hailed as
+        well: they answer with one, which tells what has moved."""
+        run, round_ = self._run, self._run.round
         if round_ is None:
             return []
         missing = round_.missing()
-        if round_.norm is not None:
-            return [Send(peer, update) for peer, update in round_.updates() if peer in missing]
-        return [Send(peer, prepare) for peer, prepare in round_.prepares() if peer in missing]
+        again = round_.updates() if round_.norm is not None else round_.prepares()
+        members = [m for peer in missing if (m := run.members.get(peer)) is not None]
+        hail = Hail(run.epoch, run.settings.fingerprint)
+        return [
+            *(Send(peer, word) for peer, word in again if peer in missing),
+            *(Send(m.peer, hail) for m in members if m.health.is_rarely_heard),
+        ]
 
     def is_late(self, now: float) -> list[Instruction]:
         run, round_ = self._run, self._run.round

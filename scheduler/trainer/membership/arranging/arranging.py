@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from swarmrt.ids import PeerId, peer_of, seat_of
-from swarmrt.messages import Drain, GiveUp, Idle, Offer, Take
+from swarmrt.messages import Drain, GiveUp, Idle, Offer, SayEvery, Take
 from swarmrt.scheduler.instructions import (
     Instruction,
     ReportArranged,
@@ -23,6 +23,7 @@ from swarmrt.scheduler.rebalancing.plan import Download, Drop, Switch
 from swarmrt.scheduler.rebalancing.rebalance import rebalance
 from swarmrt.scheduler.rebalancing.settings import Settings
 from swarmrt.scheduler.rebalancing.swarm import Swarm
+from swarmrt.scheduler.timing.intervals import is_off, offers_s
 from swarmrt.scheduler.timing.times import ARRANGE_S, LOAD_S, OFFERS_S, SWITCH_S
 from swarmrt.scheduler.trainer.course.course import RunPhase
 from swarmrt.scheduler.trainer.membership.arranging.facts import (
@@ -39,7 +40,7 @@ from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 
-SILENT_S = 3 * OFFERS_S  # a process that says nothing for so long offers nothing any more
+SILENT = 3  # intervals: a process that says nothing for so long offers nothing any more
 CLOSED_S = 2.0  # after the last word of a seat that its process does not hold any more
 SAY_AGAIN_S = 2 * OFFERS_S  # an order that the process has not heard
 MANY = 256  # members: of more it is looked at less often
@@ -73,13 +74,22 @@ class Arranging:
         process = run.processes.hear(sender, offer, now)
         if process is None:
             return []
+        told = self._keep_time(process)
         order = process.order
         if order is not None and order.takes == (order.stage in offer.held):
             process.order = None
         elif order is not None and now - order.said_at > SAY_AGAIN_S:
             order.said_at = now
-            return [self._say(process, order)]
-        return [StartDeadline("arrange", now)] if is_first else []
+            return [self._say(process, order), *told]
+        return [StartDeadline("arrange", now)] if is_first else told
+
+    def _keep_time(self, process: Process) -> list[Instruction]:
+        """Tell a process how often to offer, where that is not about what it does."""
+        wanted_s, said_s = offers_s(len(self._run.processes)), process.offer.every_s or OFFERS_S
+        if not is_off(said_s, wanted_s) and said_s <= process.told_s:
+            return []
+        process.told_s = max(process.told_s, wanted_s)
+        return [Send(process.peer, SayEvery(self._run.epoch, wanted_s))]
 
     def requested(self, peer: PeerId, stage: int, seconds: float, now: float) -> list[Instruction]:
         """Let a process serve a stage because somebody wants that, and let it stay: as soon as it
@@ -178,11 +188,11 @@ class Arranging:
     def _forget_silent(self, now: float) -> list[Instruction]:
         """Forget who offers nothing any more. While this process stood still nobody was heard."""
         forgotten: list[Instruction] = []
-        slept = now - self._look_at > SILENT_S
+        slept = now - self._look_at > SILENT * OFFERS_S
         for process in self._run.processes:
             if slept:
                 process.heard_at = now
-            elif now - process.heard_at > SILENT_S:
+            elif now - process.heard_at > SILENT * process.every_s:
                 self._run.processes.forget(process.peer)
                 forgotten.append(ReportArranged(process.peer))
         return forgotten
@@ -243,7 +253,7 @@ class Arranging:
         told: list[Instruction] = []
         for member in list(seats):
             heard_at = member.health.heard_at
-            is_silent = heard_at is None or now - heard_at > CLOSED_S
+            is_silent = heard_at is None or now - heard_at > CLOSED_S + member.health.lag_s
             if member.stage not in process.offer.held and is_silent and not process.is_away:
                 seats.remove(member)
                 told += self._fencing.lost(member.peer, "its process has closed the seat", now)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from swarmrt.ids import PeerId
 from swarmrt.messages import Offer
 from swarmrt.scheduler.instructions import ReportArranged
-from swarmrt.scheduler.timing.times import MOVE_AGAIN_S, TAKE_S
+from swarmrt.scheduler.timing.times import MOVE_AGAIN_S, OFFERS_S, TAKE_S
 
 MOST_KNOWN = 4096  # processes: the rest are not arranged
 MOST_DOUBLINGS = 6  # half an hour
@@ -43,6 +43,13 @@ class Process:
     failures: int = 0  # in a row
     told: ReportArranged | None = None  # what people know of it
     rests_until: float = 0.0
+    told_s: float = OFFERS_S  # the longest interval of offers that it was told to keep
+
+    @property
+    def every_s(self) -> float:
+        """Return within which time its next offer follows, by its own word: that is believed as far
+        as this trainer has told it to take its time."""
+        return min(max(self.offer.every_s, OFFERS_S), self.told_s)
 
     def ask(self, stage: int, reason: str, now: float, *, takes: bool) -> Order:
         """Take note that it is told to take a seat, or to give it up."""

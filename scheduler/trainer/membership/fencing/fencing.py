@@ -99,7 +99,7 @@ class Fencing:
             return []
         fenced = self.fence(member, reason, now) or [report_lost(member)]
         self._run.members.lose(peer)
-        self.absent.add(peer, now)
+        self.absent.add(peer, now, member.health.every_s)
         self.pardon_if_bare(member.stage)
         return fenced
 

@@ -20,11 +20,13 @@ from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing, report
 from swarmrt.scheduler.trainer.membership.health import Verdict
 from swarmrt.scheduler.trainer.membership.joining import spares
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting
+from swarmrt.scheduler.trainer.membership.joining.timekeeping import keep_watching
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import redo_s
 from swarmrt.scheduler.trainer.run import Run
 
 WHILE_IT_COMES = 16  # times as long a state may take of which bytes still come
+SILENT_BEATS = 6  # intervals without a beacon, and who takes no part is forgotten
 
 
 class Watching:
@@ -75,7 +77,8 @@ class Watching:
         verdict = self._admitting.verdict(member, now)
         if member.state is Membership.SEEN:
             heard_at = member.health.heard_at
-            if heard_at is None or now - heard_at <= run.settings.record_ttl_s:
+            silent_s = max(run.settings.record_ttl_s, SILENT_BEATS * member.health.every_s)
+            if heard_at is None or now - heard_at <= silent_s:
                 return []
             run.members.lose(member.peer)
             self._fencing.pardon_if_bare(member.stage)
@@ -93,7 +96,7 @@ class Watching:
         if verdict is not Verdict.FINE and not member.suspect:
             member.suspect = True
             run.dispatch.wiring.remove(member.peer)
-        return []
+        return keep_watching(run, member, now)
 
     def _is_too_dear(self, member: Member, now: float) -> bool:
         """Return whether waiting for it costs more than doing its work again. Who is alone and is
@@ -116,7 +119,7 @@ class Watching:
         waited_s = now - newcomer.admitted_at
         if waited_s <= patience_s:
             return False
-        comes = now - newcomer.came_on_at <= patience_s
+        comes = now - newcomer.came_on_at <= patience_s + newcomer.health.lag_s
         return not comes or waited_s > WHILE_IT_COMES * patience_s
 
     def _is_too_slow(self, newcomer: Member) -> TooSlow | None:

@@ -19,6 +19,7 @@ from swarmrt.scheduler.trainer.membership.fencing.fencing import Fencing
 from swarmrt.scheduler.trainer.membership.joining.admitting import Admitting, report
 from swarmrt.scheduler.trainer.membership.joining.introducing import remind, welcome
 from swarmrt.scheduler.trainer.membership.joining.letting_in import LettingIn
+from swarmrt.scheduler.trainer.membership.joining.timekeeping import is_too_much, keep_time
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.run import Run
 
@@ -58,10 +59,13 @@ class Beacons:
         elif member.stage != beacon.stage:
             run.charge(sender, f"it says that it serves stage {beacon.stage}")
             return []
+        if is_too_much(member, now):
+            return []
         is_at_work = beacon.state not in ("joining", "loading")
         if member.beacon is None:
             self._departures.heard_first(sender, beacon)
-        member.health.beacon(now, beacon.queued if is_at_work else 0, beacon.done)
+        queued = beacon.queued if is_at_work else 0
+        member.health.beacon(now, queued, beacon.done, member.believed_s(beacon))
         run.dispatch.window.heard(sender, beacon.queued, beacon.service_s)
         if run.round is not None:
             run.round.says(sender, beacon.waits_for)
@@ -76,6 +80,8 @@ class Beacons:
             instructions += self._departures.unable(sender, beacon.stage, why, now)
         if beacon.epoch < run.epoch:
             return [*instructions, Send(sender, Hail(run.epoch, run.settings.fingerprint))]
+        if beacon.epoch == run.epoch:
+            instructions += keep_time(run, member, beacon, now)
         return instructions + self._reconcile(member, beacon, now)
 
     def _came_on(self, member: Member, beacon: Beacon, now: float) -> None:

@@ -14,6 +14,7 @@ from swarmrt.ids import MicrobatchId, SeatId
 from swarmrt.scheduler.instructions import Instruction, ReportRecovery
 from swarmrt.scheduler.timing.agenda import TOLERANCE_S
 from swarmrt.scheduler.timing.times import CLAIM_S
+from swarmrt.scheduler.trainer.membership.joining.timekeeping import watch_closely
 from swarmrt.scheduler.trainer.membership.members import Member, Membership
 from swarmrt.scheduler.trainer.membership.price import WORDS, is_too_dear
 from swarmrt.scheduler.trainer.run import Run
@@ -43,16 +44,17 @@ class Lateness:
         if not run.dispatch.is_late(microbatch):
             return []
         run.pace.was_held_up = True
-        self._do_without_silent_ones(microbatch, now)
-        return [ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")]
+        report = ReportRecovery(run.version, "reattempted", 1, f"{microbatch} is late")
+        return [report, *self._do_without_silent_ones(microbatch, now)]
 
-    def _do_without_silent_ones(self, microbatch: MicrobatchId, now: float) -> None:
+    def _do_without_silent_ones(self, microbatch: MicrobatchId, now: float) -> list[Instruction]:
         """Do without who keeps what it is given: of whose work nothing has come since the flight
         began, though something has of others'. If that is several, they may just have had nothing
         to do: they stay until it is late again, or another one is that began after it was late."""
         run = self._run
         since = run.dispatch.began_at(microbatch)
         found = self._silent_since(since)
+        watched = [one for member in found for one in watch_closely(run, member, now)]
         for member in found:
             if member.late_since <= member.idle_since:
                 member.late_since, member.late_at = since, now
@@ -64,12 +66,15 @@ class Lateness:
                 continue
             reason = f"nothing has come of its work for {waited_s:.0f} s"
             run.charge(member.peer, reason, "fault" if len(found) == 1 else "cut", waited_s)
+        return watched
 
     def _is_too_dear(self, peer: SeatId, waited_s: float) -> bool:
         """Return whether waiting for it longer costs more than its work. Of whom nothing at all is
-        heard, that is decided where members are looked after."""
+        heard, that is decided where members are looked after, unless beacons are rare."""
         run, member = self._run, self._run.members.get(peer)
-        return member is not None and not member.suspect and is_too_dear(run, member, waited_s)
+        if member is None or (member.suspect and not member.health.is_rarely_heard):
+            return False
+        return is_too_dear(run, member, waited_s)
 
     def _silent_since(self, since: float) -> list[Member]:
         """Return those of whose work nothing has come, though something has of others' of their
@@ -93,7 +98,10 @@ class Lateness:
             self._go_on_without(ledger, index, upcoming[0], now)
         grant = ledger.grant_to_owners(index)
         frontier = ledger.frontier(index)
-        return [
+        late = frontier if run.receipts.is_late_again(microbatch) else []
+        owners = [m for _, peer in late if (m := run.members.get(peer)) is not None]
+        watched = [one for member in owners for one in watch_closely(run, member, now)]
+        return watched + [
             self._recovering.recover_at(peer, stage, microbatch, grant) for stage, peer in frontier
         ]
 

@@ -11,7 +11,7 @@ from swarmrt.scheduler.events import PeerLost
 from swarmrt.scheduler.instructions import Send, StartDeadline
 from swarmrt.scheduler.timing.times import ARRANGE_S, OFFERS_S
 from swarmrt.scheduler.trainer.membership.arranging import arranging
-from swarmrt.scheduler.trainer.membership.arranging.arranging import SILENT_S
+from swarmrt.scheduler.trainer.membership.arranging.arranging import SILENT
 from tests.scheduler.trainer_core import Swarm
 
 MOVER = PeerId("m0")
@@ -50,9 +50,9 @@ def test_who_is_silent_is_forgotten_in_a_swarm_of_any_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A large one is looked at more rarely than a process may be silent; here two are many."""
-    monkeypatch.setattr(arranging, "MANY", ARRANGE_S / SILENT_S)
+    monkeypatch.setattr(arranging, "MANY", ARRANGE_S / (SILENT * OFFERS_S))
     swarm = with_mover()
-    swarm.run(6 * SILENT_S)
+    swarm.run(6 * SILENT * OFFERS_S)
     assert len(swarm.core.run.processes) == 0
 
 

@@ -120,3 +120,44 @@ def test_answers_to_several_hails_are_no_beats() -> None:
         health.beacon(13.404 + 0.002 * number, 0, 0)
     assert health.verdict(13.6) is Verdict.FINE
     assert health.verdict(14.0) is Verdict.FINE
+
+
+def beating(intervals: list[float], late_s: float = 0.0) -> tuple[Health, float]:
+    """Return one that keeps these intervals, each announced by the beacon before it, and when it
+    was last heard."""
+    health, now = Health(), 0.0
+    for number, every_s in enumerate(intervals):
+        assert health.verdict(now) is Verdict.FINE, (number, every_s)
+        health.beacon(now, 0, 0, every_s)
+        now += every_s + (late_s if number < len(intervals) - 1 else -every_s)
+    return health, now
+
+
+def test_nobody_is_late_because_the_interval_grows_or_shrinks() -> None:
+    grows = [0.5] * 20 + [0.6, 1.0, 3.0, 12.0, 50.0, 50.0]
+    for intervals in (grows, [*grows, *reversed(grows)], [50.0] * 8 + [0.5] * 8):
+        beating(intervals)
+        beating(intervals, late_s=0.1)
+
+
+def test_who_is_silent_is_found_out_within_the_interval_that_it_has_announced() -> None:
+    for every_s in (0.5, 5.0, 50.0):
+        health, last_at = beating([0.5] * 5 + [every_s] * 5)
+        assert health.verdict(last_at + 1.4 * every_s) is Verdict.FINE
+        assert health.verdict(last_at + 2.5 * every_s) is Verdict.SUSPECT
+        assert health.verdict(last_at + 6.5 * every_s) is Verdict.GONE
+
+
+def test_other_words_are_not_waited_for_any_longer_where_beacons_are_rare() -> None:
+    often, _ = beating([0.5] * 20)
+    rarely, _ = beating([50.0] * 20)
+    assert rarely.patience_s == often.patience_s == often.deadline_s
+    assert rarely.deadline_s == 100 * often.deadline_s
+
+
+def test_a_beacon_out_of_turn_does_not_narrow_it() -> None:
+    health, last_at = beating([50.0] * 10)
+    before_s = health.deadline_s
+    for number in range(20):
+        health.beacon(last_at + 0.5 * number, 0, 0, 50.0)
+    assert health.deadline_s == before_s
