@@ -25,7 +25,9 @@ from swarmrt.sim.schedules.shrinking import play_all
 from swarmrt.sim.swarm.world import TRAINER, World
 
 PACE_S = (0.1, 0.1)
-OF_A_MOVE = re.compile(r"\.move\.|peer\.join\.|peer\.leave\.|\.standing\.|\.admit\.")  # its acts
+AROUND_A_MOVE = re.compile(
+    r"peer\.join\.|peer\.leave\.|\.standing\.|\.admit\."
+)  # others pass them too
 SEEDS = range(1, 40)  # until one of them comes to it
 
 
@@ -235,7 +237,17 @@ def kill_one(world: World, stage: int) -> None:
 
 
 @pytest.mark.parametrize("action", ["kill", "pause"])
-@pytest.mark.parametrize("point", [point for point in all_points() if OF_A_MOVE.search(point)])
+@pytest.mark.parametrize(
+    "point",
+    [
+        *(point for point in all_points() if ".move." in point),
+        *(
+            pytest.param(point, marks=pytest.mark.slow)
+            for point in all_points()
+            if AROUND_A_MOVE.search(point)
+        ),
+    ],
+)
 def test_failpoint(point: str, action: str) -> None:
     """The first process that passes it, and the third, fail there; `run` checks the promises."""
     assert any(fails_at(point, action, seed) for seed in SEEDS), f"nobody passed {point}"
@@ -334,7 +346,7 @@ def test_stages_of_unequal_work_are_shared_out_and_nobody_moves_any_more(seed: i
     assert len(served(world)[0]) >= 3 and len(world.disk.moves) == settled
 
 
-@pytest.mark.parametrize("first", range(0, 40, 10))
+@pytest.mark.parametrize("first", range(0, 20, 10))
 def test_no_schedule_with_moves_that_are_asked_for_breaks_a_promise(first: int) -> None:
     play_all(map(draw_requests, range(first, first + 10)))
 
