@@ -27,7 +27,7 @@ from swarmrt.sim.swarm.world import TRAINER, World
 PACE_S = (0.1, 0.1)
 AROUND_A_MOVE = re.compile(
     r"peer\.join\.|peer\.leave\.|\.standing\.|\.admit\."
-)  # others pass them too
+)
 SEEDS = range(1, 40)  # until one of them comes to it
 
 
