@@ -203,8 +203,8 @@ class SeatClosed(EventBase, frozen=True):
 
 
 class MoveRequested(EventBase, frozen=True):
-    """Whoever has started the trainer wants a process to serve this stage, and to stay there for so
-    many seconds."""
+    """A wish of whoever has started the trainer: that a process serves this stage, and stays there
+    for so many seconds."""
 
     peer: PeerId
     stage: int

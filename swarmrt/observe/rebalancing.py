@@ -26,7 +26,7 @@ IDLE: dict[Idle, str] = {
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a trainer has told, and what follows from it by the decision that it makes itself."""
+    """The word of a trainer, and what follows from it by the decision that it makes itself."""
 
     run: str
     version: int

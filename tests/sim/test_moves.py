@@ -25,9 +25,7 @@ from swarmrt.sim.schedules.shrinking import play_all
 from swarmrt.sim.swarm.world import TRAINER, World
 
 PACE_S = (0.1, 0.1)
-AROUND_A_MOVE = re.compile(
-    r"peer\.join\.|peer\.leave\.|\.standing\.|\.admit\."
-)
+AROUND_A_MOVE = re.compile(r"peer\.join\.|peer\.leave\.|\.standing\.|\.admit\.")
 SEEDS = range(1, 40)  # until one of them comes to it
 
 
@@ -334,24 +332,23 @@ def test_one_that_follows_and_has_voided_its_term_is_admitted_anew() -> None:
     play_all([draw(70317)])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_stages_of_unequal_work_are_shared_out_and_nobody_moves_any_more(seed: int) -> None:
+def test_stages_of_unequal_work_are_shared_out_and_nobody_moves_any_more() -> None:
     """Who serves the stage with most work is as fast as the others, and only looks slow."""
     work = (3.0, 1.0, 1.0)
     many = {"steps": 100, "microbatches": 24, "eval_every": 0, "checkpoint_every": 0}
-    world = moving((0, 0, 0), seed, anywhere(3, 6), share=0.0, work=work, **many)
+    world = moving((0, 0, 0), 0, anywhere(3, 6), share=0.0, work=work, **many)
     run_until(world, lambda: core_of(world).run.version == 40, limit_s=1200.0)
     settled = len(world.disk.moves)
     run_until(world, lambda: core_of(world).run.version == 99, limit_s=1200.0)
     assert len(served(world)[0]) >= 3 and len(world.disk.moves) == settled
 
 
-@pytest.mark.parametrize("first", range(0, 20, 10))
+@pytest.mark.parametrize("first", range(0, 10, 5))
 def test_no_schedule_with_moves_that_are_asked_for_breaks_a_promise(first: int) -> None:
-    play_all(map(draw_requests, range(first, first + 10)))
+    play_all(map(draw_requests, range(first, first + 5)))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_who_is_asked_moves_and_stays_although_that_gains_nothing(seed: int) -> None:
     """It serves where one was missing, and is wanted at the other stage: it loads, serves there,
     and comes back once it may, as that is better."""
