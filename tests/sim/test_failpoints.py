@@ -27,17 +27,20 @@ from swarmrt.messages import (
     Probe,
     Probed,
     Renewed,
+    SayEvery,
     StateChunk,
     Take,
     Unable,
     Welcome,
 )
 from swarmrt.scheduler.failpoints import all_points
+from swarmrt.scheduler.timing.intervals import MOST_BEACONS_PER_S
 from swarmrt.sim.engine.process import Process
 from swarmrt.sim.swarm.world import TRAINER, World
 
 SEEDS = range(1, 30)  # until one of them comes to it
 ELSEWHERE = ("rename", "write", ".move.")  # on disks, and where peers move: `test_moves`
+FEW_PER_S = 3.0  # beacons, of which six peers are to make fewer
 IN_WORLD = [point for point in all_points() if not any(part in point for part in ELSEWHERE)]
 NOT_FOR_CORES = (
     GetState, StateChunk, NoState, Probe, Probed, DialBack, DialedBack,
@@ -48,7 +51,7 @@ NOT_HERE = (*NOT_FOR_CORES, LeftOut, Offer, Take, GiveUp)
 MESSAGES = [kind for kind in ALL_MESSAGES if kind not in NOT_HERE]
 
 
-def eventful(seed: int) -> World:
+def eventful(seed: int, most_beacons_per_s: float = MOST_BEACONS_PER_S) -> World:
     """Whatever can happen does: a kill, a drain, a newcomer, a pause, a cut, a new trainer."""
     frames = 6 if seed % 2 else 0
     queue_s = 0.2 if seed % 3 == 0 else 5.0  # so that some are told to come later
@@ -60,6 +63,7 @@ def eventful(seed: int) -> World:
         retained_frames=frames,
         queue_s=queue_s,
         by_owners=seed % 2 == 0,
+        most_beacons_per_s=most_beacons_per_s,
         averaging={"strategy": "async", "local_batch": 2} if seed % 4 == 3 else None,
     )
     world.run_until(version=1)
@@ -159,7 +163,7 @@ def test_message_comes_twice_or_not_at_all(kind: type[Message], what: str) -> No
 
 def arrives_otherwise(kind: type[Message], what: str, seed: int) -> bool:
     """Whether such a message was sent."""
-    world = eventful(seed)
+    world = eventful(seed, FEW_PER_S if kind is SayEvery else MOST_BEACONS_PER_S)
     count = 0
 
     def copies(message: Message) -> int:
