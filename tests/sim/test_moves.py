@@ -333,7 +333,7 @@ def test_one_that_follows_and_has_voided_its_term_is_admitted_anew() -> None:
 
 
 def test_stages_of_unequal_work_are_shared_out_and_nobody_moves_any_more() -> None:
-    """Who serves the stage with most work is as fast as the others, and only looks slow."""
+    """The replicas of the stage with most work are as fast as the others, and only look slow."""
     work = (3.0, 1.0, 1.0)
     many = {"steps": 100, "microbatches": 24, "eval_every": 0, "checkpoint_every": 0}
     world = moving((0, 0, 0), 0, anywhere(3, 6), share=0.0, work=work, **many)

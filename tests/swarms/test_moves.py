@@ -85,7 +85,7 @@ def test_a_standby_of_another_stage_takes_over_and_a_newcomer_goes_where_it_is_p
 
 
 def check_outlook(swarm: lab.LocalSwarm) -> None:
-    """Whoever is invited learns from what the trainer decides, and nobody else does."""
+    """A guest with an invitation learns from what the trainer decides, and nobody else does."""
     done = swarmrt("rebalance", swarm.join_line, "--dry-run", "--json")
     assert done.returncode == 0 and "microbatches a second" in done.stderr, done.stderr
     told = json.loads(done.stdout)

@@ -98,8 +98,8 @@ class Health:
 
     @property
     def patience_s(self) -> float:
-        """The same if it beaconed as often as in a small swarm: whatever else is awaited of it is
-        not waited for any longer because beacons are rare."""
+        """The time within which the next beacon would be due if it beaconed as often as in a small
+        swarm: nothing else is waited for any longer because beacons are rare."""
         return _deadline_s(self.beacons, LEAST_BEATS)
 
     def verdict(self, now: float, most_s: float = 0.0) -> Verdict:

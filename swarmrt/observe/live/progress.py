@@ -72,7 +72,7 @@ class Progress:
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     peers: dict[PeerId, ReportPeer] = field(default_factory=dict)
     arranged: dict[PeerId, ReportArranged] = field(default_factory=dict)
-    """Those that move, or stand by for another stage than their own."""
+    """The processes that move, or stand by for another stage than their own."""
     waiting: ReportWaiting | None = None
     digests_equal: bool = True
     recoveries: Counter[str] = field(default_factory=Counter)

@@ -44,7 +44,7 @@ def test_a_failpoint_that_never_fired_says_so() -> None:
 
 
 def test_a_failpoint_that_is_switched_on_later_counts_from_then_on() -> None:
-    """Whoever has started the process asks for it. Passages are counted while any rule is on."""
+    """The one who has started the process asks. Passages are counted while any rule is on."""
     points, faults = parse_failpoints("trainer.epoch.before_write=drop@9"), LinkFaults()
     faults.on_failpoint(points.arm)
     assert points.at("peer.move.before_open")

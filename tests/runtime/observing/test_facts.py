@@ -105,7 +105,7 @@ def test_who_asks_too_often_is_told_nothing_for_a_while() -> None:
 
 
 def test_a_question_is_answered_with_what_was_told_an_instant_ago() -> None:
-    """Whoever asks has the trainer look through its members no more often than it does anyway."""
+    """The trainer looks through its members no more often than it does without being asked."""
     asked = Asked()
     _, first = asked.ask()
     asked.swarm.say("m1", Offer((0, 1), (), 2))

@@ -128,7 +128,7 @@ def test_a_shorter_interval_begins_at_once() -> None:
 
 
 def test_what_has_changed_is_shown_soon_and_the_rhythm_goes_on() -> None:
-    """Its links break at the same time as those of thousands, and come again: they do not beacon
+    """The links of thousands break at the same time, and come again: the peers do not beacon
     in one second from then on."""
     peer = settled(50.0)
     due_at = peer.due["beacon"]
