@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from statistics import median
 
+from swarmrt.scheduler.timing.times import STALL_S
 from swarmrt.scheduler.trainer.membership.members import Membership
 from swarmrt.scheduler.trainer.run import Run
+
+MOST_S = STALL_S  # by what anybody says: else a run would be given up before it is tried again
 
 
 def passage_s(run: Run) -> float:
     """Return the expected seconds; 0 while no replica has said how long a microbatch takes."""
-    stages = range(run.num_stages)
-    return len(run.dispatch.under_way()) * max(_apart_s(run, stage) for stage in stages)
+    apart_s = max(_apart_s(run, stage) for stage in range(run.num_stages))
+    return min(MOST_S, len(run.dispatch.under_way()) * apart_s)
 
 
 def _apart_s(run: Run, stage: int) -> float:
