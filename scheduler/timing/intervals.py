@@ -18,6 +18,7 @@ MOST_BEACONS_PER_S = 200.0
 MOST_OFFERS_PER_S = 50.0
 MOST_RECORDS_PER_S = 200.0  # that one process reads
 MOST_BEACON_S, MOST_OFFERS_S = 60.0, 300.0  # whatever anybody is told
+MOST_UNREAD_S = 60.0  # however many records somebody writes
 TOO_OFTEN, TOO_RARELY = 1.25, 2.0  # times as often as is wanted, before somebody is told
 RENEWALS = 3  # of a record in its life: two may be late
 
@@ -49,7 +50,7 @@ def is_off(every_s: float, wanted_s: float) -> bool:
 
 def directory_s(records: int, least_s: float) -> float:
     """Return what is between two readings of so many records by one process."""
-    return max(least_s, records / MOST_RECORDS_PER_S)
+    return max(least_s, min(records / MOST_RECORDS_PER_S, MOST_UNREAD_S))
 
 
 def phase(name: str) -> float:

@@ -59,3 +59,7 @@ def test_many_that_are_told_at_once_beacon_at_different_times() -> None:
 def test_a_record_lives_until_two_renewals_were_missed(every_s: float, record_ttl_s: float) -> None:
     assert record_life_s(record_ttl_s, every_s) >= 3 * renew_s(record_ttl_s, every_s) - 1e-9
     assert record_life_s(record_ttl_s) == record_ttl_s
+
+
+def test_no_flood_of_records_blinds_a_reader() -> None:
+    assert directory_s(10**6, 1.0) == 60.0 and directory_s(10**6, 120.0) == 120.0
